@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?=
+
+# One thread a process: on small shared machines several make small networks slower, not faster.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check lint types docs notebooks package bench clean
+
+demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no GPU, no key.
+	$(BIN)/diffusiongpt demo --out demo
+
+test: $(READY)  ## Run the tests.
+	$(BIN)/python -m pytest -q
+
+check: lint types docs test package  ## All that CI runs.
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: $(READY)
+	$(BIN)/mypy
+
+docs: $(READY)  ## Check that the documentation says what the code does.
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+notebooks: $(READY)  ## Run the notebooks, each from a clean kernel.
+	$(BIN)/python -m pytest -q tests/test_notebooks.py
+
+package: $(READY)  ## Build the wheel, install it apart, and draw with it.
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+	$(BIN)/python tests/check_wheel.py dist
+
+bench: $(READY)  ## Measure; DATA=DIR adds the benchmarks that need rating files.
+	$(BIN)/python benchmarks/all.py $(if $(DATA),--data $(DATA))
+
+clean:
+	rm -rf $(VENV) dist demo
+
+# torch comes first and by its exact version, so that a CPU wheel at hand is taken instead of gigabytes of CUDA.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable .
+	touch $(READY)
