@@ -1,0 +1,103 @@
+"""Which device to draw on, and how much memory it has."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from diffusiongpt.errors import SettingsError
+
+_DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
+_NO_LIMIT = 1 << 60
+"""Control groups without a limit report numbers near 2**63."""
+
+_GPU_NODES = ("nvidiactl", "nvmap", "kfd", "dxg")
+"""Device nodes without which no CUDA or ROCm build of torch finds a GPU on Linux."""
+
+
+def best_device(requested: str | None = None) -> str:
+    """The device to draw on: the one asked for, else the best one present.
+
+    Args:
+        requested: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"`, or `None` for the best one.
+
+    Raises:
+        SettingsError: If the name is none of these, or this machine has no such device.
+    """
+    if requested is not None and not _DEVICE.match(requested):
+        raise SettingsError(f"device {requested!r} is unknown", hint="Use 'cuda', 'cuda:N', 'mps' or 'cpu'.")
+    if requested == "cpu" or (requested is None and not _may_have_accelerator()):
+        return "cpu"
+    present = _present()
+    if requested is None:
+        return present[0]
+    if requested not in present:
+        raise SettingsError(
+            f"device {requested!r} is not there; this machine has {', '.join(present)}",
+            hint="Leave the device out to take the best one, or install a torch build for it.",
+        )
+    return requested
+
+
+def device_memory(device: str) -> int | None:
+    """Bytes this process may use on a device, all told and not what is free now; `None` if unknown."""
+    if device == "cpu":
+        return _host_memory()
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(torch.mps.recommended_max_memory()) if device == "mps" else None
+
+
+def _may_have_accelerator() -> bool:
+    # Importing torch takes a second or more; a Linux machine without a driver can be told without it.
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return True
+    return any(Path("/dev", node).exists() for node in _GPU_NODES)
+
+
+def _present() -> tuple[str, ...]:
+    import torch
+
+    found: list[str] = []
+    if torch.cuda.is_available():
+        found += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return (*found, "cpu")
+
+
+def _host_memory() -> int | None:
+    limits = [limit for limit in (_physical_memory(), *_cgroup_limits()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _cgroup_limits(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Limits of the control groups this process is in; any group on the way to the root may be the tightest."""
+    files = [root / "memory" / "memory.limit_in_bytes"]
+    for line in _read(membership).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            group = Path(path.lstrip("/"))
+            files += [root / parent / "memory.max" for parent in (group, *group.parents)]
+        elif "memory" in controllers.split(","):
+            files.append(root / "memory" / path.lstrip("/") / "memory.limit_in_bytes")
+    texts = [_read(file).strip() for file in files]
+    return [int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,134 @@
+"""Every error this package raises on purpose, in one tree.
+
+    DiffusionGPTError
+    ├── SettingsError            an environment variable or option that makes no sense
+    ├── ZooError                 a zoo file, an expert entry or a taxonomy that is wrong
+    │   └── UnknownExpertError   an expert id that no loaded zoo has
+    ├── RequestError             a prompt or argument that cannot be drawn as asked
+    ├── NoRouteError             every expert was rejected; carries the reasons
+    ├── VoteError                a vote that cannot be recorded
+    ├── PictureError             a picture file without our record in it
+    ├── PullError                the files of a checkpoint could not be had
+    │   ├── HubUnreachableError  no network, or the hub is down
+    │   ├── RepoMissingError     repository or revision does not exist
+    │   ├── GatedRepoError       someone has to accept the terms of the model first
+    │   ├── UnsafeFilesError     the repository holds no safetensors weights
+    │   ├── PullTooLargeError    larger than what may be pulled without asking
+    │   └── DiskFullError        not enough room for the download
+    ├── LoadError                files are there, the pipeline could not be built
+    │   └── OutOfMemoryError     it does not fit in memory
+    ├── DrawError                the pipeline failed while drawing
+    └── NeedsExtraError          an optional dependency is missing
+
+Each carries a `hint` that says what to do next and `retryable`, whether the same call may work later.
+
+    try:
+        route_and_generate("a fox")
+    except DiffusionGPTError as error:
+        print(error, error.hint)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DiffusionGPTError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        hint: What to do next, one sentence; also attached as a traceback note.
+        retryable: Whether the same call may succeed later without any change.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
+
+
+class SettingsError(DiffusionGPTError):
+    """An environment variable or option has a value that makes no sense."""
+
+
+class ZooError(DiffusionGPTError):
+    """A zoo file, an expert entry or a taxonomy is wrong; the message names file, line and key."""
+
+
+class UnknownExpertError(ZooError):
+    """The zoo has no expert of that id; the hint names the nearest ids."""
+
+
+class RequestError(DiffusionGPTError):
+    """The prompt or an argument cannot be drawn as asked."""
+
+
+class NoRouteError(DiffusionGPTError):
+    """Every expert was rejected.
+
+    Attributes:
+        rejected: Pairs of expert id and reason.
+    """
+
+    def __init__(self, message: str, *, rejected: Sequence[tuple[str, str]], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rejected = tuple(rejected)
+
+
+class VoteError(DiffusionGPTError):
+    """A vote cannot be recorded, for example because it names a picture that was not shown."""
+
+
+class PictureError(DiffusionGPTError):
+    """A picture file cannot be read, or does not carry our record."""
+
+
+class PullError(DiffusionGPTError):
+    """The files of a checkpoint could not be had."""
+
+
+class HubUnreachableError(PullError):
+    """The hub cannot be reached: no network, a wrong endpoint, or the server is down."""
+
+    retryable = True
+
+
+class RepoMissingError(PullError):
+    """The repository or revision does not exist on the hub, or needs a token that may see it."""
+
+
+class GatedRepoError(PullError):
+    """The terms of the repository have to be accepted in a browser first."""
+
+
+class UnsafeFilesError(PullError):
+    """The repository holds no safetensors weights for a component; other formats are refused."""
+
+
+class PullTooLargeError(PullError):
+    """The download is larger than `max_download_gb` and nobody was there to agree to it."""
+
+
+class DiskFullError(PullError):
+    """The disk has no room for the download."""
+
+
+class LoadError(DiffusionGPTError):
+    """The files are there, but no pipeline could be built from them."""
+
+
+class OutOfMemoryError(LoadError):
+    """The expert does not fit into memory."""
+
+    retryable = True
+
+
+class DrawError(DiffusionGPTError):
+    """The pipeline failed while drawing."""
+
+
+class NeedsExtraError(DiffusionGPTError):
+    """An optional dependency is missing; the hint is the exact command that installs it."""

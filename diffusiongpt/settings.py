@@ -1,0 +1,91 @@
+"""Settings of one process: where the user's data lives and what may be spent.
+
+Read from the environment (`DIFFUSIONGPT_...`); `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`
+keep their usual names and meaning.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from diffusiongpt.errors import SettingsError
+from diffusiongpt.paths import expand_home
+
+
+def _user_home() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("diffusiongpt", appauthor=False)
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+class Settings(BaseSettings):
+    """What the environment says, checked.
+
+    Attributes:
+        zoo: Zoo layers used when none are named, separated by commas: `default`, `tiny`, or files.
+        home: Folder of the user's data: votes, and the record of what was pulled.
+        hub_cache: Folder where the hub client keeps checkpoints, shared with other tools.
+        hub_endpoint: The only server that checkpoints are pulled from.
+        hub_token: Token for gated or private repositories; never logged.
+        offline: Never touch the network.
+        max_download_gb: Pulls above this many GB ask on a terminal and raise otherwise.
+        cache_gb: Bytes of loaded experts kept in memory, in GB; `None` takes half of the memory
+            this process may use.
+        device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DIFFUSIONGPT_", env_ignore_empty=True, populate_by_name=True, frozen=True, extra="ignore"
+    )
+
+    zoo: str = "default"
+    home: Path = Field(default_factory=_user_home)
+    hub_cache: Path = Field(default_factory=_hub_cache)
+    hub_endpoint: str = Field(
+        default="https://huggingface.co",
+        validation_alias=AliasChoices("DIFFUSIONGPT_HUB_ENDPOINT", "HF_ENDPOINT"),
+    )
+    hub_token: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DIFFUSIONGPT_HUB_TOKEN", "HF_TOKEN")
+    )
+    offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
+    max_download_gb: float = Field(default=10.0, ge=0)
+    cache_gb: float | None = Field(default=None, gt=0)
+    device: str | None = None
+
+    @field_validator("home", "hub_cache")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        # a shell leaves `~` alone inside quotes, and a service file always does
+        return expand_home(path)
+
+    @property
+    def zoo_layers(self) -> tuple[str, ...]:
+        """`zoo`, taken apart."""
+        return tuple(layer.strip() for layer in self.zoo.split(",") if layer.strip())
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; keyword arguments win over it.
+
+    Raises:
+        SettingsError: If a value cannot be used; the message names the setting.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"setting {name!r}: {first['msg']}",
+            hint="Settings come from environment variables that start with DIFFUSIONGPT_.",
+        ) from error

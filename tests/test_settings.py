@@ -1,0 +1,87 @@
+"""Settings come from the environment, are checked, and keep secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusiongpt import errors
+from diffusiongpt.errors import DiffusionGPTError, NoRouteError, SettingsError
+from diffusiongpt.settings import load_settings
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Our variables start with DIFFUSIONGPT_, those of the hub keep their usual names, and arguments win."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    settings = load_settings(max_download_gb=3)
+    assert (settings.home, settings.hub_endpoint, settings.offline) == (tmp_path, "http://mirror", True)
+    assert settings.max_download_gb == 3
+    assert settings.hub_token is not None
+    assert settings.hub_token.get_secret_value() == "hf_secret"
+    assert "hf_secret" not in repr(settings)
+    assert load_settings(offline=False, hub_endpoint="http://other").hub_endpoint == "http://other"
+
+
+def test_our_own_name_wins_over_the_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both are set, the variable that is meant for us alone counts."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://everyone")
+    monkeypatch.setenv("DIFFUSIONGPT_HUB_ENDPOINT", "http://us")
+    assert load_settings().hub_endpoint == "http://us"
+
+
+def test_a_variable_of_somebody_else_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain words such as OFFLINE belong to other programs."""
+    for name in ("OFFLINE", "HUB_TOKEN", "HUB_ENDPOINT", "HOME_", "DEVICE"):
+        monkeypatch.setenv(name, "1")
+    settings = load_settings()
+    assert not settings.offline
+    assert settings.hub_token is None
+    assert settings.device is None
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_TOKEN", "DIFFUSIONGPT_DEVICE", "DIFFUSIONGPT_CACHE_GB"])
+def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`NAME=` is what a service file writes for "not set"."""
+    before = load_settings()
+    monkeypatch.setenv(name, "")
+    assert load_settings() == before
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` in a variable is expanded, since no shell did."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", "~/mine")
+    assert load_settings().home == Path.home() / "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DIFFUSIONGPT_OFFLINE", "perhaps"), ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"), ("DIFFUSIONGPT_CACHE_GB", "lots")],
+)
+def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A variable that cannot be used is a `SettingsError` that names it."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert name.removeprefix("DIFFUSIONGPT_").lower() in str(caught.value).lower()
+    assert "DIFFUSIONGPT_" in caught.value.hint
+
+
+def test_every_error_is_in_one_tree_and_drawn_there() -> None:
+    """All errors descend from one, say whether a retry can help, and stand in the module's drawing."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert issubclass(kind, DiffusionGPTError)
+        assert isinstance(kind.retryable, bool)
+        assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_a_hint_is_told_with_the_traceback() -> None:
+    """The hint is an attribute, and a note under the traceback; without one there is no note."""
+    assert DiffusionGPTError("no", hint="do this").__notes__ == ["hint: do this"]
+    assert not hasattr(DiffusionGPTError("no"), "__notes__")
+    assert NoRouteError("no", rejected=[("a", "b")]).rejected == (("a", "b"),)
