@@ -1,0 +1,153 @@
+"""One entry of the zoo: a checkpoint or adapter, what it is good at, and how to call it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationInfo, model_validator
+
+from diffusiongpt.paths import expand_home
+
+NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
+TextSkill = Literal["none", "poor", "fair", "good", "strong"]
+PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tags(_Entry):
+    """Taxonomy nodes the expert hangs on; an expert without any is a generalist and hangs on the root."""
+
+    subjects: tuple[NodeId, ...] = ()
+    styles: tuple[NodeId, ...] = ()
+
+
+class License(_Entry):
+    """Licence of the weights. Not legal advice: read the licence itself.
+
+    Attributes:
+        id: SPDX id where there is one, else the name on the model card.
+        commercial: Whether it allows commercial use.
+        note: The condition, in a few words.
+    """
+
+    id: str
+    commercial: Literal["yes", "conditional", "no", "unknown"] = "unknown"
+    note: str = ""
+
+
+class Capabilities(_Entry):
+    """What the expert can do besides drawing; `None` means not known."""
+
+    text_rendering_en: TextSkill | None = None
+    text_rendering_zh: TextSkill | None = None
+    image_editing: bool | None = None
+    multi_reference: bool | None = None
+    img2img: bool | None = None
+    inpaint: bool | None = None
+    transparent_background: bool | None = None
+
+
+class CallSettings(_Entry):
+    """How the maker wants the pipeline called, in diffusers' own argument names.
+
+    Attributes:
+        width: Native width in pixels.
+        height: Native height in pixels.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Guidance as this pipeline understands the word.
+        dtype: Weight type on a GPU; a CPU always computes in float32.
+        variant: File variant on the hub, such as `fp16`.
+        extra: Further call arguments, passed as they are.
+    """
+
+    width: int | None = Field(default=None, ge=8)
+    height: int | None = Field(default=None, ge=8)
+    num_inference_steps: int | None = Field(default=None, ge=1)
+    guidance_scale: float | None = Field(default=None, ge=0)
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    variant: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class Expert(_Entry):
+    """One image model and all that is known about it; what is not known is left out, never guessed.
+
+    Attributes:
+        id: Name in routes, votes and file names; lower case.
+        backend: Entry point that draws with it.
+        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` beside the zoo file.
+        revision: Commit, tag or branch; absent means "the commit of the first pull".
+        architecture: Family, such as `sd15` or `sdxl`.
+        kind: A whole checkpoint, or an adapter on top of `base`.
+        base: Repository an adapter needs.
+        tags: Where it hangs in the taxonomy.
+        capabilities: What else it can do.
+        languages: Prompt languages it understands, BCP 47.
+        license: Licence of its weights.
+        gated: Whether the hub asks to accept terms first.
+        size_gb: Bytes to hold in memory at the recommended type, in GB (1e9).
+        settings: How to call it.
+        prompt_style: Wordings it likes, best first.
+        trigger_words: Words it needs in the prompt.
+        negative_prompt: What its maker puts into the negative prompt.
+        description: One sentence.
+        sources: Where these facts come from.
+    """
+
+    id: ExpertId
+    backend: str = "diffusers"
+    repo: str = Field(min_length=1)
+    revision: str | None = None
+    architecture: str | None = None
+    kind: Literal["checkpoint", "adapter"] = "checkpoint"
+    base: str | None = None
+    tags: Tags = Tags()
+    capabilities: Capabilities = Capabilities()
+    languages: tuple[str, ...] = ()
+    license: License | None = None
+    gated: bool | None = None
+    size_gb: float | None = Field(default=None, gt=0)
+    settings: CallSettings = CallSettings()
+    prompt_style: tuple[PromptStyle, ...] = ()
+    trigger_words: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    description: str = ""
+    sources: tuple[str, ...] = ()
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Expert:
+        if self.kind == "adapter" and not self.base:
+            raise ValueError("an adapter needs 'base', the repository of the checkpoint it goes on")
+        if not self.is_local and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ValueError(f"repo {self.repo!r} is neither owner/name nor a folder such as ./my-model")
+        if self.is_local:
+            beside = (info.context or {}).get("beside", Path())
+            self._folder = (beside / expand_home(self.repo)).resolve()
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that `repo` names, relative to its zoo file; `None` for a hub repository."""
+        return self._folder
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `repo` names a folder on this machine."""
+        return self.repo.startswith(("./", "../", "/", "~"))
+
+    @property
+    def is_generalist(self) -> bool:
+        """Whether it hangs on the root: it declares no style and no subject."""
+        return not self.tags.styles and not self.tags.subjects
+
+    @property
+    def size_bytes(self) -> int | None:
+        """`size_gb` in bytes."""
+        return None if self.size_gb is None else round(self.size_gb * 1e9)
