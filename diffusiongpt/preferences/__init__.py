@@ -1,0 +1,71 @@
+"""What people prefer: the vote store, the priors, and the ranking table learnt from both."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from diffusiongpt.preferences.ballots import Slate, choose_shown
+from diffusiongpt.preferences.priors import Priors, TagPriors
+from diffusiongpt.preferences.store import VoteStore
+from diffusiongpt.preferences.table import UNTAUGHT, RankingTable, Row, Score
+from diffusiongpt.preferences.votes import Outcome, Shown, Vote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "Outcome",
+    "Preferences",
+    "Priors",
+    "RankingTable",
+    "Row",
+    "Score",
+    "Shown",
+    "Slate",
+    "TagPriors",
+    "Vote",
+    "VoteStore",
+    "choose_shown",
+]
+
+
+class Preferences:
+    """The room's front: votes go in, the table that they teach comes out. Threads may share one.
+
+    Args:
+        store: Where votes are kept: a store, a file or URL for one, or `None` for the user's own.
+    """
+
+    def __init__(self, store: VoteStore | Path | str | None = None) -> None:
+        self.store = store if isinstance(store, VoteStore) else VoteStore(store)
+        self._lock = Lock()
+        self._state: tuple[str, str] | None = None
+        self._table: RankingTable | None = None
+
+    def record(self, vote: Vote) -> Vote:
+        """Record a vote; the next `table` already knows it.
+
+        Raises:
+            VoteError: If it cannot be recorded.
+        """
+        return self.store.add(vote)
+
+    def table(self, priors: Priors) -> RankingTable:
+        """The table for the votes there are now, fitted anew only if they or the priors changed.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        with self._lock:
+            # The version is read before the votes: a vote that comes in between is fitted, and only refitted.
+            state = (self.store.version, priors.fingerprint)
+            if self._table is None or state != self._state:
+                self._table = RankingTable.fit(self.store.all(), priors)
+                self._state = state
+            return self._table
+
+    @property
+    def ranking_version(self) -> str:
+        """Version of the last table handed out, `r0` before the first."""
+        return self._table.version if self._table is not None else UNTAUGHT
