@@ -1,0 +1,125 @@
+"""From what was understood to the exact call of one expert."""
+
+from __future__ import annotations
+
+import secrets
+from math import sqrt
+from typing import Any
+
+from diffusiongpt.backends.base import Dropped, Resolved
+from diffusiongpt.expert import Expert
+from diffusiongpt.request import Request, Understanding
+
+SIDE_STEP = 16
+"""Sides are multiples of this: every architecture of today takes them (OpenAI's Images API asks the same)."""
+
+MAX_AREA_FACTOR = 2.25
+"""A size read from the prompt is obeyed up to this multiple of the native area; beyond it objects repeat."""
+
+FRESH_SEED_BITS = 32
+"""Seeds drawn afresh fit the widest range that other tools read from a picture."""
+
+
+def resolve(request: Request, understanding: Understanding, expert: Expert) -> Resolved:
+    """Fill in every argument for one expert.
+
+    What the caller gave wins over what the prompt says, and that over what the expert's maker recommends.
+    """
+    settings = expert.settings
+    size, dropped = _size(request, understanding, expert)
+    given = {
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "width": request.width,
+        "height": request.height,
+        "callback_on_step_end": request.callback_on_step_end,
+    }
+    arguments: dict[str, Any] = {
+        "num_inference_steps": request.num_inference_steps or settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        **size,
+        **settings.extra,
+        "callback_on_step_end": request.callback_on_step_end,
+    }
+    return Resolved(
+        expert=expert,
+        prompt=prompt_for(understanding, expert),
+        negative_prompt=_negative_for(request, understanding, expert),
+        seeds=_seeds(request),
+        arguments={name: value for name, value in arguments.items() if value is not None},
+        explicit=frozenset(name for name, value in given.items() if value is not None),
+        dropped=tuple(dropped),
+    )
+
+
+def prompt_for(understanding: Understanding, expert: Expert) -> str:
+    """The clean prompt, led by the expert's trigger words unless it holds them already."""
+    said = understanding.prompt.casefold()
+    missing = [words for words in expert.trigger_words if words.casefold() not in said]
+    return ", ".join([*missing, understanding.prompt])
+
+
+def _negative_for(request: Request, understanding: Understanding, expert: Expert) -> str:
+    parts = (request.negative_prompt, understanding.negative, expert.negative_prompt)
+    return ", ".join(dict.fromkeys(part.strip() for part in parts if part and part.strip()))
+
+
+def _seeds(request: Request) -> tuple[int, ...]:
+    first = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
+    return tuple(first + index for index in range(request.num_images_per_prompt))
+
+
+def _size(request: Request, understanding: Understanding, expert: Expert) -> tuple[dict[str, int], list[Dropped]]:
+    native = _native(expert)
+    if request.width or request.height:
+        return _given_size(request, native)
+    if native is None:
+        return {}, []
+    width, height = native
+    if understanding.width and understanding.height:
+        return _prompted_size(understanding.width, understanding.height, native)
+    if understanding.aspect_ratio:
+        ratio = _ratio(understanding.aspect_ratio)
+        width, height = _stepped(sqrt(width * height * ratio)), _stepped(sqrt(width * height / ratio))
+    return {"width": width, "height": height}, []
+
+
+def _native(expert: Expert) -> tuple[int, int] | None:
+    width, height = expert.settings.width, expert.settings.height
+    if width is None and height is None:
+        return None
+    return width or height or 0, height or width or 0
+
+
+def _given_size(request: Request, native: tuple[int, int] | None) -> tuple[dict[str, int], list[Dropped]]:
+    size, dropped = {}, []
+    for index, (name, value) in enumerate((("width", request.width), ("height", request.height))):
+        wanted = value or (native[index] if native else None)
+        if wanted is None:
+            continue
+        # an expert may be smaller than one step
+        size[name] = wanted if native and wanted == native[index] else _stepped(wanted)
+        if value and size[name] != value:
+            dropped.append(
+                Dropped(name=name, value=value, reason=f"sides are multiples of {SIDE_STEP}: drawn at {size[name]}")
+            )
+    return size, dropped
+
+
+def _prompted_size(width: int, height: int, native: tuple[int, int]) -> tuple[dict[str, int], list[Dropped]]:
+    largest = MAX_AREA_FACTOR * native[0] * native[1]
+    scale = min(1.0, sqrt(native[0] * native[1] / (width * height))) if width * height > largest else 1.0
+    size = {"width": _stepped(width * scale), "height": _stepped(height * scale)}
+    if (size["width"], size["height"]) == (width, height):
+        return size, []
+    reason = f"drawn at {size['width']}x{size['height']}, what this expert can do"
+    return size, [Dropped(name="size", value=f"{width}x{height}", reason=reason)]
+
+
+def _ratio(aspect_ratio: str) -> float:
+    width, height = aspect_ratio.split(":")
+    return int(width) / int(height)
+
+
+def _stepped(side: float) -> int:
+    return max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP)

@@ -1,0 +1,194 @@
+"""The decision record: who was chosen, who else was considered, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, pi, sqrt
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.request import Understanding
+from diffusiongpt.search import SearchTrace
+from diffusiongpt.thinkers.base import ThinkerName
+
+Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
+
+
+class Candidate(BaseModel):
+    """An expert that was scored.
+
+    Attributes:
+        expert: Its id.
+        score: Posterior mean of its utility, in log-odds of being preferred.
+        std: Posterior standard deviation of the same.
+        parts: What the score is made of; they sum to it.
+        readiness: What it would take to draw with it here.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    score: float
+    std: float
+    parts: Mapping[str, float]
+    readiness: Readiness
+
+
+class Rejection(BaseModel):
+    """An expert that must not draw this prompt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    reason: str
+
+
+class Route(BaseModel):
+    """One decision, complete enough to be checked and repeated.
+
+    Attributes:
+        input: What the person typed.
+        prompt: What the chosen expert gets.
+        expert: The chosen expert.
+        path: Nodes of the most probable path, from the root.
+        understanding: What the prompt says and needs.
+        said: For each node the prompt names, its words.
+        candidates: Scored experts, best first.
+        rejected: Experts left out, with reasons.
+        unmet: Needs of the prompt that no allowed expert meets.
+        thinker: Who read the prompt.
+        fallback_reason: Why the LLM did not, with `local-fallback`.
+        embedder: Embedder that was used.
+        llm_calls: Calls it took.
+        ranking_version: Version of the ranking table.
+        seed: Seed asked for.
+        timings_ms: Milliseconds per phase.
+        trace: What the search saw; not part of the JSON.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    input: str
+    prompt: str
+    expert: str
+    path: tuple[str, ...]
+    understanding: Understanding
+    said: Mapping[str, str] = Field(default_factory=dict)
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Rejection, ...] = ()
+    unmet: tuple[str, ...] = ()
+    thinker: ThinkerName = "local"
+    fallback_reason: str | None = None
+    embedder: str
+    llm_calls: int = 0
+    ranking_version: str
+    seed: int | None = None
+    timings_ms: Mapping[str, float] = Field(default_factory=dict)
+    trace: SearchTrace | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate of the chosen expert."""
+        return next(candidate for candidate in self.candidates if candidate.expert == self.expert)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Experts in the order in which they would be tried: the chosen one, then the others, best first."""
+        return (self.expert, *(c.expert for c in self.candidates if c.expert != self.expert))
+
+    def explain(self) -> str:
+        """One sentence a friend would say, then the table of candidates and rejections."""
+        lines = [self._sentence(), "", _table(self.candidates)]
+        if self.rejected:
+            lines += ["", *(f"not {rejection.expert}: {rejection.reason}" for rejection in self.rejected)]
+        return "\n".join(lines)
+
+    def why_not(self, expert: str) -> str:
+        """One line on why an expert was not chosen.
+
+        Raises:
+            UnknownExpertError: If the route never heard of it.
+        """
+        if expert == self.expert:
+            return f"{expert} was chosen."
+        for rejection in self.rejected:
+            if rejection.expert == expert:
+                return f"{expert} was rejected: {rejection.reason}."
+        for candidate in self.candidates:
+            if candidate.expert == expert:
+                scores = f"{expert} scored {candidate.score:+.2f}, {self.expert} {self.chosen.score:+.2f}"
+                return f"{scores}: {_gap(self.chosen, candidate)}."
+        raise UnknownExpertError(
+            f"the route has no expert {expert!r}",
+            hint="It is not in the zoo, or hangs on branches this prompt is not about.",
+        )
+
+    def _sentence(self) -> str:
+        others = [candidate for candidate in self.candidates if candidate.expert != self.expert]
+        sentence = f"{self.expert}, because {self._reason()}"
+        if others:
+            sentence += "; " + _runner_up(self.chosen, others[0])
+        if self.unmet:
+            sentence += f"; no expert here can do {' or '.join(self.unmet)}"
+        return sentence + "."
+
+    def _reason(self) -> str:
+        if len(self.candidates) == 1 and not self.rejected:
+            return "it is the only one asked for"
+        named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
+        parts = self.chosen.parts
+        learnt = parts.get("global", 0.0) + parts.get("nodes", 0.0)
+        if named and parts.get("prior", 0.0) >= learnt:
+            return f"you asked for {self._quoted(named[0])}"
+        if learnt > 0:
+            about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
+            return f"people preferred it on {about}"
+        if self.understanding.styles and not named:
+            return (
+                f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and it fits the rest best"
+            )
+        return "nothing fits better" if named else "you named no style and it can do any"
+
+    def _quoted(self, node: str) -> str:
+        words, name = self.said.get(node, ""), node.replace("_", " ")
+        return repr(name) if words in ("", name) else f"{words!r} ({name})"
+
+
+def win_probability(a: Candidate, b: Candidate) -> float:
+    """Probability that people prefer `a` to `b`.
+
+    The logistic of the difference of two Gaussians, by MacKay's approximation (1992, "The evidence framework
+    applied to classification networks"): sigmoid(m / sqrt(1 + pi v / 8)).
+    """
+    variance = a.std**2 + b.std**2
+    return 1 / (1 + exp(-(a.score - b.score) / sqrt(1 + pi * variance / 8)))
+
+
+def _runner_up(chosen: Candidate, other: Candidate) -> str:
+    if abs(chosen.score - other.score) < 1e-9:
+        return f"{other.expert} scores the same and comes later in the zoo"
+    return f"runner-up {other.expert} ({1 - win_probability(chosen, other):.0%} likely to please more)"
+
+
+def _gap(chosen: Candidate, other: Candidate) -> str:
+    names = set(chosen.parts) | set(other.parts)
+    gaps = {name: other.parts.get(name, 0.0) - chosen.parts.get(name, 0.0) for name in names}
+    behind = [f"{name} {gap:+.2f}" for name, gap in sorted(gaps.items(), key=lambda item: item[1]) if abs(gap) >= 0.005]
+    return ", ".join(behind) or "a tie, broken by the order of the zoo"
+
+
+def _table(candidates: tuple[Candidate, ...]) -> str:
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate.parts))
+    width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
+    lines = [
+        f"{'expert':<{width}}  {'score':>6}  {'±':>5}  " + "  ".join(f"{name:>8}" for name in names) + "  readiness"
+    ]
+    for candidate in candidates:
+        parts = "  ".join(f"{candidate.parts.get(name, 0.0):>+8.2f}" for name in names)
+        lines.append(
+            f"{candidate.expert:<{width}}  {candidate.score:>+6.2f}  {candidate.std:>5.2f}  {parts}"
+            f"  {candidate.readiness}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Small zoos, routers and studios that the tests of routing share."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.expert import Capabilities, Expert, License, Tags
+from diffusiongpt.preferences import Preferences, Shown, Vote
+from diffusiongpt.request import Request
+from diffusiongpt.router import Router
+from diffusiongpt.settings import load_settings
+from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.thinkers import LocalThinker
+from diffusiongpt.zoo import Zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from diffusiongpt.route import Readiness, Route
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.taxonomy import Node
+    from diffusiongpt.thinkers import Thought
+
+THINKER = LocalThinker()
+"""Its lexicon is built once for all tests."""
+
+
+@cache
+def tiny_zoo() -> Zoo:
+    """The zoo that comes with the package."""
+    return Zoo.load("tiny")
+
+
+@cache
+def base_nodes() -> tuple[Node, ...]:
+    """The nodes every zoo starts from."""
+    return tuple(tiny_zoo().taxonomy.nodes.values())
+
+
+def think(prompt: str) -> Thought:
+    """What the local thinker makes of a prompt."""
+    return THINKER.think(prompt, (), base_nodes())
+
+
+def expert(name: str, *styles: str, subjects: Sequence[str] = (), **fields: Any) -> Expert:
+    """An expert of some styles; without any a generalist."""
+    wanted = {"repo": f"somebody/{name}", "license": License(id="MIT", commercial="yes"), **fields}
+    return Expert(id=name, tags=Tags(styles=styles, subjects=tuple(subjects)), **wanted)
+
+
+def writer(name: str, **skills: Any) -> Expert:
+    """A generalist with capabilities."""
+    return expert(name, capabilities=Capabilities(**skills))
+
+
+def zoo_of(*experts: Expert, nodes: Sequence[Node] | None = None) -> Zoo:
+    """A zoo of these experts on the usual taxonomy."""
+    tree = base_nodes() if nodes is None else nodes
+    return Zoo({expert.id: expert for expert in experts}, {node.id: node for node in tree}, ("test",))
+
+
+def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = ()) -> Router:
+    """A router without anything to draw with; experts are on disk unless said to be loaded."""
+
+    def readiness(one: Expert) -> Readiness:
+        return "loaded" if one.id in loaded else "on_disk"
+
+    return Router(zoo, THINKER, Preferences(votes), embedder=LexicalEmbedder.name, readiness=readiness)
+
+
+def route(prompt: str, zoo: Zoo, votes: Path, **asked: Any) -> Route:
+    """The route of a prompt among these experts."""
+    return router_of(zoo, votes).route(Request(prompt=prompt, **asked))
+
+
+def vote(prompt: str, winner: str, loser: str, **evidence: float) -> Vote:
+    """A vote as a comparison records it."""
+    shown = (Shown(expert=winner, propensity=0.5), Shown(expert=loser, propensity=0.5))
+    return Vote(prompt=prompt, shown=shown, outcome="win", winner=winner, evidence=evidence)
+
+
+def settings_in(folder: Path, **values: Any) -> Settings:
+    """Settings that touch nothing outside a folder."""
+    return load_settings(home=folder / "home", hub_cache=folder / "hub", device="cpu", **values)
+
+
+def tiny_studio(folder: Path) -> DiffusionGPT:
+    """A studio with the tiny zoo, and votes in a folder."""
+    return DiffusionGPT("tiny", settings=settings_in(folder), votes=folder / "votes.db")
