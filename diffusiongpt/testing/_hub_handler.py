@@ -1,0 +1,156 @@
+"""How the local hub answers: the handful of routes that the hub client asks for."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from diffusiongpt.testing.hub import Fault, LocalHub
+    from diffusiongpt.testing.repository import FolderRepo, RepoFile
+
+_API = re.compile(r"^/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?$")
+_RESOLVE = re.compile(r"^/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$")
+_RANGE = re.compile(r"^bytes=(?P<start>\d+)-(?P<end>\d*)$")
+_CHUNK = 64 * 1024
+_SLOW_CHUNK = 1024
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """One connection to a `LocalHub`."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "LocalHub"
+
+    @property
+    def _hub(self) -> LocalHub:
+        return self.server.hub  # type: ignore[attr-defined, no-any-return]  # the server is always a hub's own
+
+    def do_GET(self) -> None:
+        """Answer a GET."""
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        """Answer a HEAD."""
+        self._answer()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the standard library's
+        """Stay silent; requests are in `LocalHub.requests`."""
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        self._hub.note_request(self.command, path)
+        fault = self._hub.take_fault(path, on_status=True)
+        if fault is not None and fault.status is not None:
+            self._refuse(fault.status, "", "This failure was ordered by the test.")
+        elif match := _API.match(path):
+            self._answer_api(match["repo"], match["what"], match["revision"], "blobs" in parse_qs(url.query))
+        elif match := _RESOLVE.match(path):
+            self._answer_file(match["repo"], match["revision"], match["name"], path)
+        else:
+            self._refuse(404, "", "No such page.")
+
+    def _answer_api(self, name: str, what: str | None, revision: str | None, blobs: bool) -> None:
+        repo = self._find(name, revision)
+        if repo is None:
+            return
+        if what == "tree":
+            if self._is_open(name):
+                self._send_json([file.as_tree_entry() for file in repo.files().values()])
+            return
+        # The real hub tells what a gated repository holds to anyone; only its files are closed.
+        siblings = [file.as_sibling(blobs=blobs) for file in repo.files().values()]
+        facts = {"id": name, "modelId": name, "private": False, "gated": False, "tags": [], "downloads": 0, "likes": 0}
+        self._send_json({**facts, "sha": repo.commit(), "siblings": siblings})
+
+    def _answer_file(self, name: str, revision: str, file_name: str, path: str) -> None:
+        repo = self._find(name, revision)
+        if repo is None or not self._is_open(name):
+            return
+        file = repo.files().get(file_name)
+        if file is None:
+            self._refuse(404, "EntryNotFound", f"{file_name} is not in {name}", commit=repo.commit())
+            return
+        fault = self._hub.take_fault(path, on_status=False) if self.command == "GET" else None
+        self._send_file(name, repo, file, fault)
+
+    def _find(self, name: str, revision: str | None) -> FolderRepo | None:
+        repo = self._hub.repo(name)
+        if repo is None:
+            # The real hub does not tell a stranger whether a private repository exists.
+            status = 404 if self.headers.get("Authorization") else 401
+            self._refuse(status, "RepoNotFound", "Repository not found")
+        elif revision not in (None, "main", repo.commit()):
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
+        return repo
+
+    def _is_open(self, name: str) -> bool:
+        authorization = self.headers.get("Authorization")
+        if self._hub.may_read(name, authorization):
+            return True
+        self._refuse(403 if authorization else 401, "GatedRepo", f"Access to model {name} is restricted")
+        return False
+
+    def _send_file(self, name: str, repo: FolderRepo, file: RepoFile, fault: Fault | None) -> None:
+        start, end = self._range(file.size)
+        partial = (start, end) != (0, file.size)
+        self.send_response(206 if partial else 200)
+        self.send_header("ETag", f'"{file.etag}"')
+        self.send_header("X-Repo-Commit", repo.commit())
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - start))
+        if partial:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{file.size}")
+        if file.sha256:
+            self.send_header("X-Linked-ETag", f'"{file.etag}"')
+            self.send_header("X-Linked-Size", str(file.size))
+        self.end_headers()
+        if self.command == "GET":
+            data = file.path.read_bytes()[start:end]
+            self._send_body(name, file.name, bytes(len(data)) if fault and fault.garble else data, fault)
+
+    def _send_body(self, repo: str, name: str, data: bytes, fault: Fault | None) -> None:
+        rate = fault.bytes_per_s if fault else None
+        time.sleep(fault.stall_s if fault else 0)
+        cut = fault.cut_after if fault else None
+        step = _SLOW_CHUNK if rate else _CHUNK
+        for at in range(0, len(data[:cut]), step):
+            piece = data[:cut][at : at + step]
+            self.wfile.write(piece)
+            self._hub.note_bytes(repo, name, len(piece))
+            time.sleep(len(piece) / rate if rate else 0)
+        if cut is not None and cut < len(data):
+            self.close_connection = True
+
+    def _range(self, size: int) -> tuple[int, int]:
+        match = _RANGE.match(self.headers.get("Range", ""))
+        if match is None:
+            return 0, size
+        end = int(match["end"]) + 1 if match["end"] else size
+        return min(int(match["start"]), size), min(end, size)
+
+    def _send_json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _refuse(self, status: int, code: str, message: str, *, commit: str = "") -> None:
+        body = json.dumps({"error": message}).encode()
+        self.send_response(status)
+        for header, value in (("X-Error-Code", code), ("X-Error-Message", message), ("X-Repo-Commit", commit)):
+            if value:
+                self.send_header(header, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)

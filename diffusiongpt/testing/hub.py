@@ -1,0 +1,188 @@
+"""A small server in the shape of the Hugging Face Hub, for tests and demonstrations without a network."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from socket import SHUT_RDWR, socket
+from typing import TYPE_CHECKING, Any, Self
+
+from diffusiongpt.testing._hub_handler import HubHandler
+from diffusiongpt.testing.repository import FolderRepo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """Something that goes wrong on purpose.
+
+    Attributes:
+        match: Only requests whose path contains this text.
+        times: How often it happens; `None` for ever.
+        status: Answer with this HTTP status.
+        cut_after: Drop the connection after this many bytes of a file.
+        garble: Send other bytes than the file has, of the right length.
+        stall_s: Wait so many seconds before a file's first byte.
+        bytes_per_s: Send files no faster than this.
+    """
+
+    match: str = ""
+    times: int | None = None
+    status: int | None = None
+    cut_after: int | None = None
+    garble: bool = False
+    stall_s: float = 0.0
+    bytes_per_s: float | None = None
+
+
+class LocalHub:
+    """Serve folders as repositories on loopback; the real hub client works against it.
+
+    The commit of a repository is a hash of its content, so editing a file makes a new commit. Large files
+    come as LFS, as on the real hub; ranges, ETags and error codes are those the client looks for.
+
+    Example:
+        with LocalHub({"tiny/vector": Path("zoo/vector")}) as hub:
+            snapshot_download("tiny/vector", endpoint=hub.url, cache_dir=scratch)
+            assert "model_index.json" in hub.downloads["tiny/vector"]
+
+    Attributes:
+        requests: `(method, path)` of every request, in order of arrival.
+        downloads: Repository -> file -> bytes sent by GET.
+        faults: What goes wrong on purpose; see `Fault`.
+    """
+
+    def __init__(self, repos: Mapping[str, str | Path]) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.downloads: dict[str, dict[str, int]] = {}
+        self.faults: list[Fault] = []
+        self._repos = {name: FolderRepo(Path(folder)) for name, folder in repos.items()}
+        self._gates: dict[str, str | None] = {}
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Address to give to the client as `endpoint` or `HF_ENDPOINT`; stays the same after `stop`."""
+        return self._url
+
+    def start(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        self._server = _Server(("127.0.0.1", 0), HubHandler)
+        self._server.hub = self
+        self._url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Go down: refuse new connections and drop the open ones, as a hub that fails does."""
+        server, self._server = self._server, None
+        if server is None or self._thread is None:
+            return
+        server.shutdown()
+        server.server_close()
+        server.drop_connections()
+        self._thread.join()
+
+    def add(self, repo: str, folder: str | Path) -> None:
+        """Serve one more folder, or another folder under a known name."""
+        self._repos[repo] = FolderRepo(Path(folder))
+
+    def remove(self, repo: str) -> None:
+        """Answer from now on that there is no such repository."""
+        del self._repos[repo]
+
+    def gate(self, repo: str, *, token: str | None = None) -> None:
+        """Refuse the files of a repository to everyone, or to everyone without `token`."""
+        self._gates[repo] = token
+
+    def fail(self, fault: Fault) -> Fault:
+        """Let something go wrong from now on; `hub.faults.remove(fault)` mends it."""
+        self.faults.append(fault)
+        return fault
+
+    def commit(self, repo: str) -> str:
+        """The commit that `main` names now."""
+        return self._repos[repo].commit()
+
+    def repo(self, name: str) -> FolderRepo | None:
+        """The repository of that name."""
+        return self._repos.get(name)
+
+    def may_read(self, repo: str, authorization: str | None) -> bool:
+        """Whether the gate of a repository is open to a request with this header."""
+        if repo not in self._gates:
+            return True
+        token = self._gates[repo]
+        return token is not None and authorization == f"Bearer {token}"
+
+    def take_fault(self, path: str, *, on_status: bool) -> Fault | None:
+        """The fault that this request meets, counted down; the handler asks."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.match in path and fault.times != 0 and (fault.status is not None) == on_status:
+                    fault.times = None if fault.times is None else fault.times - 1
+                    return fault
+        return None
+
+    def note_request(self, method: str, path: str) -> None:
+        """Record a request; the handler calls it."""
+        with self._lock:
+            self.requests.append((method, path))
+
+    def note_bytes(self, repo: str, name: str, count: int) -> None:
+        """Record bytes sent; the handler calls it."""
+        with self._lock:
+            files = self.downloads.setdefault(repo, {})
+            files[name] = files.get(name, 0) + count
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A burst of clients is what tests of a cache are about; the default backlog of 5 resets some of them.
+    request_queue_size = 128
+    hub: LocalHub
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: set[socket] = set()
+        self._open_lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def drop_connections(self) -> None:
+        """End connections kept alive, or clients would still be served after `stop`."""
+        with self._open_lock:
+            sockets = list(self._open)
+        for connection in sockets:
+            try:
+                connection.shutdown(SHUT_RDWR)
+            except OSError:
+                continue
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in mid-answer are normal here; the default prints a traceback."""

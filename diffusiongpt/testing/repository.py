@@ -1,0 +1,93 @@
+"""A folder seen as a hub repository: its files, their hashes, and one commit that names them all."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+LFS_SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".gguf", ".h5"})
+"""Files the real hub keeps in large-file storage, where the ETag is a sha256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepoFile:
+    """One file of a repository.
+
+    Attributes:
+        name: `folder/name` inside the repository.
+        path: Where its bytes are.
+        size: Bytes.
+        oid: Git blob id, 40 hex digits.
+        sha256: Content hash of a large file, else `None`.
+    """
+
+    name: str
+    path: Path
+    size: int
+    oid: str
+    sha256: str | None
+
+    @property
+    def etag(self) -> str:
+        """What the hub sends as ETag and the client uses as blob name."""
+        return self.sha256 or self.oid
+
+    def as_tree_entry(self) -> dict[str, Any]:
+        """The file as an entry of `/tree`."""
+        entry: dict[str, Any] = {"type": "file", "path": self.name, "size": self.size, "oid": self.oid}
+        if self.sha256:
+            entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
+        return entry
+
+    def as_sibling(self, *, blobs: bool) -> dict[str, Any]:
+        """The file as an entry of `siblings` in the model info."""
+        if not blobs:
+            return {"rfilename": self.name}
+        sibling: dict[str, Any] = {"rfilename": self.name, "size": self.size, "blobId": self.oid}
+        if self.sha256:
+            sibling["lfs"] = {"sha256": self.sha256, "size": self.size, "pointerSize": 134}
+        return sibling
+
+
+class FolderRepo:
+    """A folder served as a repository; a changed file makes a new commit, the old one is then gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._memo: dict[str, tuple[tuple[int, int], RepoFile]] = {}
+
+    def files(self) -> dict[str, RepoFile]:
+        """All files by name, sorted; hidden files are left out."""
+        return {file.name: file for file in sorted(self._walk(), key=lambda file: file.name)}
+
+    def commit(self) -> str:
+        """Forty hex digits that change when any file does."""
+        lines = [f"{file.name} {file.etag}\n" for file in self.files().values()]
+        return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+    def _walk(self) -> Iterable[RepoFile]:
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+                yield self._describe(name, path)
+
+    def _describe(self, name: str, path: Path) -> RepoFile:
+        stat = path.stat()
+        signature = (stat.st_mtime_ns, stat.st_size)
+        known = self._memo.get(name)
+        if known is None or known[0] != signature:
+            known = self._memo[name] = (signature, _hash(name, path))
+        return known[1]
+
+
+def _hash(name: str, path: Path) -> RepoFile:
+    data = path.read_bytes()
+    oid = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    large = path.suffix in LFS_SUFFIXES
+    sha256 = hashlib.sha256(data).hexdigest() if large else None
+    return RepoFile(name=name, path=path, size=len(data), oid=oid, sha256=sha256)
