@@ -1,0 +1,118 @@
+"""What the rest of the house knows about ways to make an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffusiongpt.expert import Expert
+
+OnStep = Callable[[int, int], None]
+"""Called with steps done and steps in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """An argument that was asked for and not passed on."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """The exact call for one expert.
+
+    Attributes:
+        expert: Who draws.
+        prompt: Exact prompt text.
+        negative_prompt: Exact negative prompt; empty for none.
+        seeds: One per picture.
+        arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
+        explicit: Names among `arguments` that the caller gave; those are reported when dropped.
+        dropped: What was left out already while resolving.
+    """
+
+    expert: Expert
+    prompt: str
+    negative_prompt: str
+    seeds: tuple[int, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    explicit: frozenset[str] = frozenset()
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model ready to draw.
+
+    Attributes:
+        model: The pipeline, opaque to everyone but its backend.
+        device: Where its weights are.
+        nbytes: Bytes its weights take there.
+    """
+
+    model: Any
+    device: str
+    nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What a backend drew.
+
+    Attributes:
+        images: One per seed.
+        params: The arguments really used, under diffusers' names, plus `sampler`.
+        dropped: Arguments this pipeline does not take.
+    """
+
+    images: tuple[Image, ...]
+    params: Mapping[str, Any]
+    dropped: tuple[Dropped, ...] = ()
+
+
+class Backend(Protocol):
+    """One way to make an image; registered under the entry-point group `diffusiongpt.backends`."""
+
+    def files(self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
+        """Choose the files to pull.
+
+        Args:
+            names: All files of the repository, as `folder/name` paths.
+            read: Reads one of them; a small download.
+            variant: File variant asked for, such as `fp16`.
+
+        Raises:
+            UnsafeFilesError: If a component has no safetensors weights.
+            PullError: If the repository is not one this backend can use.
+        """
+        ...
+
+    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+        """Build the model from a complete local folder.
+
+        Raises:
+            OutOfMemoryError: If it does not fit.
+            LoadError: If it cannot be built.
+        """
+        ...
+
+    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None) -> Drawing:
+        """Draw one picture for each seed; same seed, same picture.
+
+        Raises:
+            OutOfMemoryError: If memory runs out.
+            DrawError: If the pipeline fails.
+        """
+        ...
+
+    def unload(self, loaded: Loaded) -> None:
+        """Give the memory back; `loaded` is not used again."""
+        ...

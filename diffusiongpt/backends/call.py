@@ -1,0 +1,122 @@
+"""One call of a diffusers pipeline: which arguments it takes, and what was really used."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends.base import Dropped, OnStep, Resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_OURS = frozenset({"prompt", "negative_prompt", "generator", "callback_on_step_end", "num_images_per_prompt"})
+"""Arguments that the backend sets itself."""
+
+_SHOWN = ("num_inference_steps", "guidance_scale")
+"""Arguments worth recording even when the pipeline's own default was used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """The arguments for one pipeline, with what it cannot take already out.
+
+    Attributes:
+        arguments: What to pass by keyword, prompt included.
+        defaults: What the pipeline uses for arguments not passed.
+        dropped: What it does not take, with the reason.
+        sampler: Class name of the scheduler, if there is one.
+        takes_callback: Whether it reports its steps.
+        on_step_end: The caller's own callback in diffusers' shape.
+    """
+
+    arguments: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    dropped: tuple[Dropped, ...]
+    sampler: str | None
+    takes_callback: bool
+    on_step_end: Callable[..., dict[str, Any] | None] | None
+
+    def view(self, pipe: Any) -> Any:
+        """A shallow copy with a scheduler of its own: requests share weights, not the place in the schedule."""
+        view = copy.copy(pipe)
+        if self.sampler is not None:
+            view.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+        return view
+
+    def used(self, *, width: int, height: int) -> dict[str, Any]:
+        """The parameters of the picture beside its prompt, under diffusers' names, plus `sampler`.
+
+        Args:
+            width: Pixels that came out; the pipeline may have rounded what was asked.
+            height: Pixels that came out.
+        """
+        shown = {name: self.defaults[name] for name in _SHOWN if self.defaults.get(name) is not None}
+        passed = {name: value for name, value in self.arguments.items() if name != "prompt"}
+        params = {**shown, **passed, "width": width, "height": height}
+        return params if self.sampler is None else {**params, "sampler": self.sampler}
+
+
+def plan_call(pipe: Any, resolved: Resolved) -> Call:
+    """Fit the resolved arguments to the signature of a pipeline."""
+    taken = inspect.signature(pipe.__call__).parameters
+    wanted = {name: value for name, value in resolved.arguments.items() if name not in _OURS}
+    negative = {"negative_prompt": resolved.negative_prompt} if resolved.negative_prompt else {}
+    given = {"prompt": resolved.prompt, **negative, **wanted}
+    refused = {name: value for name, value in given.items() if name not in taken}
+    kind = type(pipe).__name__
+    dropped = [
+        Dropped(name=name, value=value, reason=f"{kind} takes no {name}")
+        for name, value in refused.items()
+        if name in resolved.explicit
+    ]
+    scheduler = getattr(pipe, "scheduler", None)
+    return Call(
+        arguments={name: value for name, value in given.items() if name in taken},
+        defaults={name: item.default for name, item in taken.items() if item.default is not inspect.Parameter.empty},
+        dropped=tuple(dropped),
+        sampler=None if scheduler is None else type(scheduler).__name__,
+        takes_callback="callback_on_step_end" in taken,
+        on_step_end=resolved.arguments.get("callback_on_step_end"),
+    )
+
+
+class Steps:
+    """Counts the steps of one picture as part of a request of several.
+
+    Attributes:
+        raised: What a callback raised; it has to reach the caller as it is.
+    """
+
+    def __init__(self, on_step: OnStep | None, call: Call, *, index: int, pictures: int) -> None:
+        self.raised: BaseException | None = None
+        self._on_step = on_step
+        self._users = call.on_step_end
+        self._index = index
+        self._told = 0
+        self._pictures = pictures
+        asked = call.arguments.get("num_inference_steps", call.defaults.get("num_inference_steps"))
+        self._steps = asked if isinstance(asked, int) else 1
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Report one step; the shape is that of diffusers' `callback_on_step_end`."""
+        # Schedulers of higher order make more steps than were asked for.
+        self._steps = max(getattr(pipe, "num_timesteps", 0) or 0, self._steps)
+        try:
+            self._report(step + 1)
+            changed = self._users(pipe, step, timestep, kwargs) if self._users else None
+        except BaseException as error:
+            self.raised = error
+            raise
+        return kwargs if changed is None else changed
+
+    def finish(self) -> None:
+        """Report the picture as done, also for pipelines that report no steps."""
+        self._report(self._steps)
+
+    def _report(self, done: int) -> None:
+        if self._on_step is not None and done > self._told:
+            self._told = done
+            self._on_step(self._index * self._steps + min(done, self._steps), self._pictures * self._steps)

@@ -1,0 +1,99 @@
+"""Checkpoints that are on disk without having been pulled by us."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.records import PullRecord, RecordBook
+from diffusiongpt.cache.verify import find_damage
+from diffusiongpt.errors import PullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.expert import Expert
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def local_folder(expert: Expert) -> Path:
+    """The folder of an expert whose `repo` is one.
+
+    Raises:
+        PullError: If it is not there, or holds no pipeline.
+    """
+    folder = expert.folder
+    if folder is None or not folder.is_dir():
+        raise PullError(
+            f"the folder {folder or expert.repo} of {expert.id} does not exist",
+            hint="Correct 'repo' in the zoo file; './name' is beside the zoo file.",
+        )
+    if not (folder / "model_index.json").is_file():
+        raise PullError(
+            f"the folder {folder} of {expert.id} has no model_index.json",
+            hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained().",
+        )
+    return folder
+
+
+def snapshot_folder(hub_cache: Path, repo: str, commit: str) -> Path:
+    """Where the hub client keeps a commit of a repository."""
+    return repo_folder(hub_cache, repo) / "snapshots" / commit
+
+
+def repo_folder(hub_cache: Path, repo: str) -> Path:
+    """Where the hub client keeps a repository; the layout is documented and shared by all tools."""
+    return hub_cache / f"models--{repo.replace('/', '--')}"
+
+
+def adopt_snapshot(expert: Expert, backend: Backend, hub_cache: Path, book: RecordBook) -> PullRecord | None:
+    """Record a checkpoint that another program left complete in the hub cache; `None` if there is none.
+
+    Nothing in it becomes ours, so clearing will not remove it.
+    """
+    variant = expert.settings.variant
+    commit = book.pin(expert.repo, expert.revision) or _local_commit(expert, hub_cache)
+    # A record that exists and is not complete on disk has been told already what is missing.
+    if commit is None or book.find(expert.repo, expert.revision, variant) is not None:
+        return None
+    folder = snapshot_folder(hub_cache, expert.repo, commit)
+    try:
+        files = backend.files(_names(hub_cache, expert.repo, commit), _reader(folder), variant=variant)
+        sizes = {name: (folder / name).stat().st_size for name in files}
+    except (PullError, OSError):
+        return None
+    if any(find_damage(folder / name, size) for name, size in sizes.items()):
+        return None
+    record = PullRecord(repo=expert.repo, revision=expert.revision, variant=variant, commit=commit, files=sizes)
+    book.add(record)
+    return record
+
+
+def _names(hub_cache: Path, repo: str, commit: str) -> tuple[str, ...]:
+    """All files of the commit: as the hub listed them if the client kept that, else those on disk."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return tuple(file.path for file in get_cached_repo_tree(repo, revision=commit, cache_dir=hub_cache))
+    except CachedRepoTreeNotFoundError:
+        folder = snapshot_folder(hub_cache, repo, commit)
+        return tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _local_commit(expert: Expert, hub_cache: Path) -> str | None:
+    revision = expert.revision or "main"
+    if _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        commit = (repo_folder(hub_cache, expert.repo) / "refs" / revision).read_text().strip()
+    except OSError:
+        return None
+    return commit if _COMMIT.fullmatch(commit) else None

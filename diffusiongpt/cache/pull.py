@@ -1,0 +1,277 @@
+"""From an expert to a complete folder on disk, pulling only what its pipeline needs and nothing unasked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from glob import escape
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.bars import progress_bar_class
+from diffusiongpt.cache.clear import clear_records
+from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, hub_token, not_writable, quiet_client, read_small
+from diffusiongpt.cache.local import adopt_snapshot, local_folder, snapshot_folder
+from diffusiongpt.cache.plan import Agree, PullPlan, readable
+from diffusiongpt.cache.records import PullRecord, RecordBook
+from diffusiongpt.cache.verify import find_damage, remove_damaged
+from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullError, PullTooLargeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
+
+log = logging.getLogger("diffusiongpt.cache")
+
+_DISK_MARGIN = 1.05
+_SMALL_FILE = 32_000_000
+"""Bytes of the largest file that is read only to plan a pull: indices and configurations are far below."""
+
+_STALE_S = 3600.0
+_GB = 1e9
+
+
+Tell = Callable[[int, int], None]
+
+
+class Puller:
+    """Knows what is on disk and brings what is not; thread-safe.
+
+    Args:
+        settings: Endpoint, folders, limits.
+        on_pull: Told each plan just before its download begins.
+    """
+
+    def __init__(self, settings: Settings, *, on_pull: Callable[[PullPlan], None] | None = None) -> None:
+        self.settings = settings
+        self._on_pull = on_pull
+        self._book = RecordBook(settings.home)
+
+    def on_disk(self, expert: Expert) -> Path | None:
+        """The complete folder of an expert if it was pulled, else `None`; no network, a few `stat` calls.
+
+        Raises:
+            PullError: If the record of pulls is damaged.
+        """
+        if expert.is_local:
+            folder = expert.folder
+            return folder if folder is not None and (folder / "model_index.json").is_file() else None
+        record = self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        if record is None:
+            return None
+        path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
+        return path if _missing(str(path), record.files) == () else None
+
+    def commit(self, expert: Expert) -> str | None:
+        """The commit an expert was pulled at; `None` if it was not, or is a local folder."""
+        record = None if expert.is_local else self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        return None if record is None else record.commit
+
+    def plan(self, expert: Expert, backend: Backend) -> PullPlan:
+        """Find out which files are needed and how large they are; small reads only.
+
+        What is complete on disk needs no network. Without one, a checkpoint that another program left complete
+        in the hub cache is used and recorded.
+
+        Raises:
+            PullError: Of the kind that fits.
+        """
+        folder = self.on_disk(expert)
+        record = self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        if folder is not None and record is not None:
+            return self._plan_from(expert, record.commit, record.files)
+        try:
+            return self._plan_online(expert, backend)
+        except HubUnreachableError:
+            adopted = adopt_snapshot(expert, backend, self.settings.hub_cache, self._book)
+            if adopted is None:
+                raise
+            return self._plan_from(expert, adopted.commit, adopted.files)
+
+    def check(self, plan: PullPlan, agree: Agree | None = None) -> None:
+        """Refuse a pull that is too large or does not fit on the disk.
+
+        Raises:
+            PullTooLargeError: If it is above `max_download_gb` and `agree` is missing or says no.
+            DiskFullError: If the disk has no room.
+            PullError: If the cache folder cannot be written.
+        """
+        if not plan.missing:
+            return
+        size, limit = plan.bytes_missing, self.settings.max_download_gb * _GB
+        if size > limit and not (agree is not None and agree(plan)):
+            raise PullTooLargeError(
+                f"{plan.repo} is {readable(size)}, more than the {readable(limit)} pulled without asking",
+                hint=f"Allow it with DIFFUSIONGPT_MAX_DOWNLOAD_GB={size / _GB + 1:.0f}, or choose a smaller expert.",
+            )
+        self._make_cache_folder()
+        if plan.disk_free < size * _DISK_MARGIN:
+            raise DiskFullError(
+                f"{plan.repo} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
+                f"{readable(plan.disk_free)} are free",
+                hint="Free some room ('diffusiongpt cache clear'), or set HF_HOME to another disk.",
+            )
+
+    def pull(self, plan: PullPlan, tell: Tell | None = None, stop: Callable[[], bool] = lambda: False) -> Path:
+        """Download what is missing, verify it, record it; return the folder.
+
+        Args:
+            plan: From `plan`, and accepted by `check`.
+            tell: Called with bytes done and in all.
+            stop: Asked often; when true the download is given up.
+
+        Raises:
+            PullError: Of the kind that fits.
+        """
+        if plan.missing:
+            log.info("%s", plan)
+            if self._on_pull is not None:
+                self._on_pull(plan)
+            self._make_cache_folder()
+            self._remove_stale(plan.folder.parent.parent)
+            self._download(plan, tell or (lambda _done, _total: None), stop)
+        self._repair(plan, stop)
+        self._book.add(
+            PullRecord(
+                repo=plan.repo,
+                revision=plan.expert.revision,
+                variant=plan.expert.settings.variant,
+                commit=plan.commit,
+                files=dict(plan.files),
+                ours=plan.missing,
+            )
+        )
+        return plan.folder
+
+    def ensure(self, expert: Expert, backend: Backend, *, agree: Agree | None = None, tell: Tell | None = None) -> Path:
+        """The complete folder of an expert, pulled if need be.
+
+        Raises:
+            PullError: Of the kind that fits.
+        """
+        if expert.is_local:
+            return local_folder(expert)
+        folder = self.on_disk(expert)
+        if folder is not None:
+            return folder
+        plan = self.plan(expert, backend)
+        self.check(plan, agree)
+        return self.pull(plan, tell)
+
+    def pulled(self) -> tuple[PullRecord, ...]:
+        """What was pulled, in order of first pull."""
+        return self._book.all()
+
+    def clear(self, repos: tuple[str, ...] | None = None) -> int:
+        """Remove what we pulled and nothing else; return the bytes freed.
+
+        Args:
+            repos: Repositories to remove; `None` for all.
+        """
+        chosen = tuple(record for record in self.pulled() if repos is None or record.repo in repos)
+        freed = clear_records(chosen, self.settings.hub_cache)
+        self._book.remove(chosen)
+        return freed
+
+    def _plan_online(self, expert: Expert, backend: Backend) -> PullPlan:
+        if self.settings.offline:
+            raise HubUnreachableError(
+                f"{expert.repo} is not on disk, and the network is switched off",
+                hint="Unset HF_HUB_OFFLINE and DIFFUSIONGPT_OFFLINE, or choose an expert that is on disk.",
+            )
+        api = hub_api(self.settings)
+        pin = self._book.pin(expert.repo, expert.revision) or expert.revision
+        with hub_errors(expert.repo, self.settings):
+            info = api.model_info(expert.repo, revision=pin, files_metadata=True, timeout=TIMEOUT_S)
+        sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+        commit = str(info.sha)
+
+        def read(name: str) -> bytes:
+            if sizes[name] > _SMALL_FILE:
+                raise PullError(f"{name} of {expert.repo} is too large for an index", hint="Choose another repository.")
+            return read_small(self.settings, expert.repo, commit, name)
+
+        files = backend.files(tuple(sizes), read, variant=expert.settings.variant)
+        return self._plan_from(expert, commit, {name: sizes[name] for name in files})
+
+    def _plan_from(self, expert: Expert, commit: str, files: Mapping[str, int]) -> PullPlan:
+        folder = snapshot_folder(self.settings.hub_cache, expert.repo, commit)
+        return PullPlan(
+            expert=expert,
+            repo=expert.repo,
+            commit=commit,
+            files=files,
+            missing=_missing(str(folder), files),
+            folder=folder,
+            disk_free=_free_bytes(self.settings.hub_cache),
+        )
+
+    def _download(self, plan: PullPlan, tell: Tell, stop: Callable[[], bool], names: tuple[str, ...] = ()) -> None:
+        from huggingface_hub import snapshot_download
+
+        with hub_errors(plan.repo, self.settings), quiet_client():
+            snapshot_download(
+                plan.repo,
+                revision=plan.commit,
+                allow_patterns=[escape(name) for name in names or plan.files],
+                endpoint=self.settings.hub_endpoint,
+                cache_dir=self.settings.hub_cache,
+                token=hub_token(self.settings),
+                library_name="diffusiongpt",
+                tqdm_class=progress_bar_class(plan.bytes_missing, tell, stop),
+            )
+
+    def _repair(self, plan: PullPlan, stop: Callable[[], bool]) -> None:
+        """Fetch damaged files once more; a cut or flipped download must not become a broken picture."""
+        damaged = self._damaged(plan)
+        if damaged:
+            log.warning("%s: fetching %s again", plan.repo, ", ".join(damaged))
+            for name in damaged:
+                remove_damaged(plan.folder / name)
+            self._download(plan, lambda _done, _total: None, stop, tuple(damaged))
+            damaged = self._damaged(plan)
+        for name, what in damaged.items():
+            remove_damaged(plan.folder / name)
+            raise PullError(
+                f"{name} of {plan.repo} {what}, also when fetched again",
+                hint="The copy on the hub is damaged; tell its owner, or choose another repository.",
+            )
+
+    def _damaged(self, plan: PullPlan) -> dict[str, str]:
+        found = ((name, find_damage(plan.folder / name, size)) for name, size in plan.files.items())
+        return {name: what for name, what in found if what is not None}
+
+    def _make_cache_folder(self) -> None:
+        try:
+            self.settings.hub_cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_writable(error, self.settings) from error
+
+    def _remove_stale(self, repo_folder: Path) -> None:
+        """Drop what a killed download left behind; the client never resumes those files nor removes them."""
+        for partial in (repo_folder / "blobs").glob("*.incomplete"):
+            if time.time() - partial.stat().st_mtime > _STALE_S:
+                partial.unlink(missing_ok=True)
+
+
+def _missing(folder: str, files: Mapping[str, int]) -> tuple[str, ...]:
+    # On the routing path: plain os calls, a few microseconds each.
+    absent = []
+    for name, size in files.items():
+        try:
+            if os.stat(f"{folder}/{name}").st_size == size:  # noqa: PTH116
+                continue
+        except OSError:
+            pass
+        absent.append(name)
+    return tuple(absent)
+
+
+def _free_bytes(path: Path) -> int:
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(existing).free

@@ -1,0 +1,170 @@
+"""What was pulled, at which commit: `pulls.json` among the user's data."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from diffusiongpt.errors import PullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILE_NAME = "pulls.json"
+
+
+class PullRecord(BaseModel):
+    """One checkpoint as it was pulled.
+
+    Attributes:
+        repo: Hub repository.
+        revision: Revision the expert asked for; `None` for none.
+        variant: File variant the expert asked for.
+        commit: What it was resolved to, for good.
+        files: Name -> size in bytes of every file the pipeline needs.
+        ours: Names that were not on disk before; only these may be cleared.
+        when: Time of the pull, UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo: str
+    revision: str | None = None
+    variant: str | None = None
+    commit: str
+    files: dict[str, int]
+    ours: tuple[str, ...] = ()
+    when: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(self.files.values())
+
+    @property
+    def key(self) -> tuple[str, str | None, str | None]:
+        """What an expert asks for."""
+        return self.repo, self.revision, self.variant
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+    pulls: list[PullRecord] = []
+
+
+@dataclass
+class RecordBook:
+    """The records of one user; processes share the file, threads share the object.
+
+    Attributes:
+        home: Folder of the user's data.
+    """
+
+    home: Path
+    _memo: tuple[tuple[int, int, int], dict[Any, PullRecord]] | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.home / FILE_NAME
+
+    def find(self, repo: str, revision: str | None, variant: str | None) -> PullRecord | None:
+        """The record of exactly this wish, or of the same files at the commit that is asked for."""
+        records = self._read()
+        found = records.get((repo, revision, variant))
+        if found is not None or revision is None:
+            return found
+        wish = (repo, revision, variant)
+        return next((item for item in records.values() if (item.repo, item.commit, item.variant) == wish), None)
+
+    def pin(self, repo: str, revision: str | None) -> str | None:
+        """The commit that this revision of a repository was resolved to, whatever the variant."""
+        for record in self._read().values():
+            if (record.repo, record.revision) == (repo, revision):
+                return record.commit
+        return None
+
+    def all(self) -> tuple[PullRecord, ...]:
+        """Every record, in order of first pull."""
+        return tuple(self._read().values())
+
+    def add(self, record: PullRecord) -> None:
+        """Write a record; what was ours in an earlier record of the same wish and commit stays ours."""
+        stamped = record.model_copy(update={"when": datetime.now(UTC).isoformat(timespec="seconds")})
+
+        def change(records: dict[Any, PullRecord]) -> None:
+            known = records.get(record.key)
+            if known is not None and known.commit == record.commit:
+                ours = tuple(sorted({*known.ours, *record.ours}))
+                records[record.key] = stamped.model_copy(update={"ours": ours})
+            else:
+                records[record.key] = stamped
+
+        self._change(change)
+
+    def remove(self, gone: tuple[PullRecord, ...]) -> None:
+        """Forget records."""
+
+        def change(records: dict[Any, PullRecord]) -> None:
+            for record in gone:
+                records.pop(record.key, None)
+
+        self._change(change)
+
+    def _read(self) -> dict[Any, PullRecord]:
+        try:
+            stat = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        memo = self._memo
+        if memo is None or memo[0] != signature:
+            memo = self._memo = (signature, self._parse(self.path.read_bytes()))
+        return memo[1]
+
+    def _parse(self, raw: bytes) -> dict[Any, PullRecord]:
+        try:
+            pulls = _File.model_validate_json(raw).pulls
+        except ValidationError as error:
+            raise PullError(
+                f"the record of pulled checkpoints {self.path} is damaged: {error.errors()[0]['msg']}",
+                hint=f"Mend it, or move it away: mv {self.path} {self.path}.bak (checkpoints stay in the hub cache).",
+            ) from error
+        return {record.key: record for record in pulls}
+
+    def _change(self, change: Callable[[dict[Any, PullRecord]], None]) -> None:
+        from filelock import FileLock
+
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                records = dict(self._read())
+                change(records)
+                self._write(list(records.values()))
+        except OSError as error:
+            raise PullError(
+                f"cannot write {self.path}: {error.strerror or error}",
+                hint="Make the folder writable, or set DIFFUSIONGPT_HOME to another one.",
+            ) from error
+
+    def _write(self, records: list[PullRecord]) -> None:
+        text = json.dumps(_File(pulls=records).model_dump(mode="json"), indent=1, sort_keys=True)
+        handle, name = tempfile.mkstemp(dir=self.home, prefix=FILE_NAME, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(self.path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise

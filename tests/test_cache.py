@@ -1,0 +1,535 @@
+"""The model-loader cache: one load for many, nothing freed in use, bytes counted."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from miniature import KLEIN_EXTRA, SIDE, expert
+
+from diffusiongpt.backends import Loaded, Resolved
+from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.cache import ModelCache, Puller
+from diffusiongpt.cache.flight import AbandonedError, Flight, Flights
+from diffusiongpt.errors import HubUnreachableError, LoadError, OutOfMemoryError, PullError, PullTooLargeError
+from diffusiongpt.testing.hub import Fault, LocalHub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
+
+
+class Counting(DiffusersBackend):
+    """The real backend, which also counts."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+
+    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+        """Count and load."""
+        self.loads.append(expert.id)
+        return super().load(expert, folder, device=device)
+
+
+@dataclass
+class Toy(DiffusersBackend):
+    """Models of any size that load as long as a test likes."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    loads: list[str] = field(default_factory=list)
+    alive: set[str] = field(default_factory=set)
+    before_load: Callable[[str], Any] = lambda _: None
+
+    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+        """Count, do what the test wants, and return a name in place of a model."""
+        assert folder.is_dir()
+        self.loads.append(expert.id)
+        self.before_load(expert.id)
+        self.alive.add(expert.id)
+        return Loaded(model=expert.id, device=device, nbytes=self.sizes.get(expert.id, 10))
+
+    def unload(self, loaded: Loaded) -> None:
+        """Forget it; a second time would be an error."""
+        self.alive.remove(loaded.model)
+
+
+@pytest.fixture
+def hub(tiny_sd: Path, tiny_klein: Path) -> Iterator[LocalHub]:
+    """Both miniatures as repositories."""
+    with LocalHub({"t/sd": tiny_sd, "t/klein": tiny_klein}) as running:
+        yield running
+
+
+@pytest.fixture
+def online(settings: Settings, hub: LocalHub) -> Settings:
+    """Settings that point to the hub."""
+    return settings.model_copy(update={"hub_endpoint": hub.url})
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Callable[[str], Expert]:
+    """Makes experts whose folder a toy backend is content with."""
+
+    def make(name: str) -> Expert:
+        folder = tmp_path / "local" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model_index.json").write_text("{}")
+        return expert(folder, name)
+
+    return make
+
+
+def touch(cache: ModelCache, backend: Any, *experts: Expert) -> None:
+    """Lease each in turn."""
+    for who in experts:
+        with cache.lease(who, backend, device="cpu"):
+            pass
+
+
+def draw(loaded: Loaded, who: Expert) -> list[bytes]:
+    """Two steps with a fixed seed."""
+    arguments = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **who.settings.extra}
+    resolved = Resolved(expert=who, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
+    return [image.tobytes() for image in DiffusersBackend().draw(loaded, resolved).images]
+
+
+SD = expert("t/sd", "sd")
+KLEIN = expert("t/klein", "klein", extra=KLEIN_EXTRA)
+
+
+def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Settings) -> None:
+    """Lazy: nothing happens before the first lease, and then only for that expert."""
+    cache, backend = ModelCache(online), Counting()
+    assert hub.requests == []
+    touch(cache, backend, SD, SD)
+    assert set(hub.downloads) == {"t/sd"}
+    assert backend.loads == ["sd"]
+    assert cache.is_loaded(SD, device="cpu")
+    assert not cache.is_loaded(KLEIN, device="cpu")
+
+
+def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
+    """A model that had to go draws the same pixels when it comes back."""
+    cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
+    with cache.lease(SD, backend, device="cpu") as loaded:
+        before = draw(loaded, SD)
+    touch(cache, backend, KLEIN)
+    assert not cache.is_loaded(SD, device="cpu")
+    with cache.lease(SD, backend, device="cpu") as loaded:
+        assert draw(loaded, SD) == before
+    assert backend.loads == ["sd", "klein", "sd"]
+
+
+def test_an_evicted_model_is_really_gone(online: Settings) -> None:
+    """Its tensors are freed, not only forgotten."""
+    cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
+    with cache.lease(SD, backend, device="cpu") as loaded:
+        weight = weakref.ref(loaded.model.pipe.unet.conv_in.weight)
+    touch(cache, backend, KLEIN)
+    del loaded
+    gc.collect()
+    assert weight() is None
+
+
+def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
+    """Thirty-two at a time: each file is asked for once, and all draw the same."""
+    cache, backend = ModelCache(online), Counting()
+    barrier = threading.Barrier(32)
+
+    def work(_: int) -> list[bytes]:
+        barrier.wait()
+        with cache.lease(SD, backend, device="cpu") as loaded:
+            return draw(loaded, SD)
+
+    with ThreadPoolExecutor(32) as pool:
+        drawn = list(pool.map(work, range(32)))
+    assert all(picture == drawn[0] for picture in drawn)
+    assert backend.loads == ["sd"]
+    gets = [path for method, path in hub.requests if method == "GET" and path.endswith(".safetensors")]
+    assert sorted(gets) == sorted(set(gets))
+    assert len(gets) == 3
+    assert [row.leases for row in cache.explain()] == [0]
+
+
+def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Settings) -> None:
+    """Whoever planned at the same time and comes a moment too late finds the files there."""
+    announced: list[str] = []
+    puller = Puller(online, on_pull=lambda plan: announced.append(plan.repo))
+    cache, backend = ModelCache(online, puller=puller), Counting()
+    plan = puller.plan(SD, backend)
+    touch(cache, backend, SD)
+    assert cache._pull(plan, Flight()) == puller.on_disk(SD)
+    assert announced == ["t/sd"]
+
+
+def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """Whoever finds nothing loaded and comes a moment too late takes what is there by then."""
+    cache, backend, who = ModelCache(settings), Toy(), local("a")
+    touch(cache, backend, who)
+    (key,) = cache._entries
+    assert cache._load(key, who, backend, who.folder or settings.home, Flight()).model == "a"
+    assert backend.loads == ["a"]
+
+
+def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> None:
+    """What counts is content and place: another id, or the commit by name, loads nothing new."""
+    cache, backend = ModelCache(online), Counting()
+    touch(cache, backend, SD, expert("t/sd", "twin"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
+    assert backend.loads == ["sd"]
+    assert cache.explain()[0].experts == ("pinned", "sd", "twin")
+
+
+def test_different_models_load_side_by_side(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """No lock is held while something loads: two loads that wait for each other both end."""
+    meeting = threading.Barrier(2)
+    cache, backend = ModelCache(settings), Toy(before_load=lambda _: meeting.wait(timeout=20))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: touch(cache, backend, local(name)), ("a", "b")))
+    assert backend.alive == {"a", "b"}
+
+
+def test_a_requester_that_leaves_neither_stops_nor_restarts_the_load(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """The first of two fails in its own callback; the other still gets the one load."""
+    go, first_is_gone = threading.Event(), threading.Event()
+    cache, backend = ModelCache(settings), Toy(before_load=lambda _: go.wait(20))
+    who = local("a")
+
+    def first() -> None:
+        def leave(*_: Any) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError), cache.lease(who, backend, device="cpu", on_progress=leave):
+            pass
+        first_is_gone.set()
+
+    def release() -> None:
+        time.sleep(0.05)
+        go.set()
+
+    def second() -> str:
+        assert first_is_gone.wait(20)
+        with ThreadPoolExecutor(1) as helper:
+            helper.submit(release)
+            with cache.lease(who, backend, device="cpu") as loaded:
+                return str(loaded.model)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.submit(first), pool.submit(second)
+        assert two.result(30) == "a"
+        one.result(30)
+    assert backend.loads == ["a"]
+    assert [row.leases for row in cache.explain()] == [0]
+
+
+def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, online: Settings) -> None:
+    """The download goes on and is not asked for a second time."""
+    hub.fail(Fault(match="unet/diffusion", stall_s=0.4, times=1))
+    cache, backend = ModelCache(online), Counting()
+
+    def leave(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), cache.lease(SD, backend, device="cpu", on_progress=leave):
+        pass
+    touch(cache, backend, SD)
+    gets = [path for method, path in hub.requests if method == "GET" and "unet/diffusion" in path]
+    assert len(gets) == 1
+
+
+def test_a_failed_load_reaches_everyone_frees_nobody_and_is_not_kept(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """All waiters get the error; what was loaded stays; the next try loads again."""
+    broken = [True]
+    meeting = threading.Barrier(5)
+
+    def fail(name: str) -> None:
+        if name == "b" and broken[0]:
+            time.sleep(0.2)
+            raise LoadError("no", hint="none")
+
+    cache, backend = ModelCache(settings, budget_bytes=10), Toy(before_load=fail)
+    touch(cache, backend, local("a"))
+    who = local("b")
+
+    def work(_: int) -> str:
+        meeting.wait()
+        try:
+            touch(cache, backend, who)
+        except LoadError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(work, range(5))) == ["no"] * 5
+    assert backend.loads == ["a", "b"]
+    assert backend.alive == {"a"}
+    broken[0] = False
+    touch(cache, backend, who)
+    assert backend.alive == {"b"}
+
+
+def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
+    """With the hub back, the same cache works."""
+    cache, backend = ModelCache(online, budget_bytes=1), Counting()
+    touch(cache, backend, SD)
+    fault = hub.fail(Fault(match="/api/", status=500))
+    with pytest.raises(HubUnreachableError):
+        touch(cache, backend, KLEIN)
+    assert cache.is_loaded(SD, device="cpu")
+    hub.faults.remove(fault)
+    touch(cache, backend, KLEIN)
+    assert cache.is_loaded(KLEIN, device="cpu")
+
+
+def test_the_least_recently_used_goes_and_only_for_bytes(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """A large newcomer pushes out as many as needed, oldest use first; one that fits pushes out none."""
+    backend = Toy(sizes={"a": 40, "b": 30, "c": 20, "d": 10, "e": 45})
+    cache = ModelCache(settings, budget_bytes=100)
+    a, b, c, d, e = (local(name) for name in "abcde")
+    touch(cache, backend, a, b, c, d)
+    assert backend.alive == {"a", "b", "c", "d"}
+    touch(cache, backend, a)
+    assert [row.experts for row in cache.explain()] == [("b",), ("c",), ("d",), ("a",)]
+    touch(cache, backend, e)
+    assert backend.alive == {"a", "d", "e"}
+    assert sum(row.nbytes for row in cache.explain()) == 95
+
+
+def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Over budget because of leases is allowed; when they end, the oldest goes."""
+    backend = Toy(sizes={"a": 60, "b": 60, "c": 60})
+    cache = ModelCache(settings, budget_bytes=100)
+    with ExitStack() as stack:
+        for name in "ab":
+            stack.enter_context(cache.lease(local(name), backend, device="cpu"))
+        touch(cache, backend, local("c"))
+        assert {"a", "b"} <= backend.alive
+        assert cache.clear() == 60
+        assert backend.alive == {"a", "b"}
+        assert [row.why for row in cache.explain()] == ["in use by 1", "in use by 1"]
+    assert backend.alive == {"b"}
+
+
+def test_a_model_above_the_budget_is_kept_while_alone(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """It loads, is not reloaded for each request, and goes when another is needed."""
+    backend = Toy(sizes={"big": 500})
+    cache = ModelCache(settings, budget_bytes=100)
+    touch(cache, backend, local("a"), local("big"), local("big"))
+    assert backend.loads == ["a", "big"]
+    assert backend.alive == {"big"}
+    touch(cache, backend, local("a"))
+    assert backend.alive == {"a"}
+
+
+def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Whatever the order: a leased model is alive, and at rest the bytes are within the budget."""
+    import random
+
+    sizes = {name: 10 * at for at, name in enumerate("abcdef", start=1)}
+    backend = Toy(sizes=sizes, before_load=lambda _: time.sleep(0.001))
+    cache = ModelCache(settings, budget_bytes=100)
+    experts = {name: local(name) for name in sizes}
+
+    def work(seed: int) -> None:
+        chooser = random.Random(seed)  # noqa: S311  # no secret, only a choice
+        for _ in range(60):
+            name = chooser.choice("abcdef")
+            with cache.lease(experts[name], backend, device="cpu") as loaded:
+                assert loaded.model == name
+                assert name in backend.alive
+                time.sleep(chooser.random() / 1000)
+                assert name in backend.alive
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    rows = cache.explain()
+    assert sum(row.nbytes for row in rows) <= 100
+    assert {name for row in rows for name in row.experts} == backend.alive
+
+
+def test_running_out_of_memory_frees_the_idle_and_tries_once_more(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """The second try finds the room; a leased model is left alone; a third try is not made."""
+    backend = Toy()
+
+    def fits(name: str) -> None:
+        if len(backend.alive) > (0 if name == "huge" else 1):
+            raise OutOfMemoryError("too little", hint="none")
+
+    backend.before_load = fits
+    cache = ModelCache(settings)
+    touch(cache, backend, local("a"), local("b"), local("c"))
+    assert backend.loads == ["a", "b", "c", "c"]
+    assert backend.alive == {"c"}
+    with cache.lease(local("c"), backend, device="cpu"):
+        with pytest.raises(OutOfMemoryError):
+            touch(cache, backend, local("huge"))
+        assert backend.alive == {"c"}
+    assert backend.loads[-2:] == ["huge", "huge"]
+
+
+def test_room_is_made_beforehand_where_both_cannot_fit(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host kills a process that takes too much, so the old goes first when old and new exceed the machine."""
+    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 100)
+    seen: list[set[str]] = []
+    backend = Toy(sizes={"a": 60, "b": 60}, before_load=lambda _: seen.append(set(backend.alive)))
+    cache = ModelCache(settings, budget_bytes=90)
+    sized = local("b").model_copy(update={"size_gb": 60e-9})
+    touch(cache, backend, local("a"), sized)
+    assert seen == [set(), set()]
+
+
+def test_each_device_has_its_own_budget(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same model on two devices is two models, and neither pushes the other out."""
+    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
+    backend = Toy(sizes={"a": 60})
+    cache = ModelCache(settings, budget_bytes=100)
+    for device in ("cuda:0", "cuda:1"):
+        with cache.lease(local("a"), backend, device=device):
+            pass
+    assert [row.device for row in cache.explain()] == ["cuda:0", "cuda:1"]
+
+
+def test_the_budget_comes_from_settings_or_half_the_machine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument wins over `cache_gb`, and that over half of the memory."""
+    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
+    assert ModelCache(settings).budget("cpu") == 500
+    in_gb = settings.model_copy(update={"cache_gb": 2.0})
+    assert ModelCache(in_gb).budget("cpu") == 2_000_000_000
+    assert ModelCache(in_gb, budget_bytes=7).budget("cpu") == 7
+
+
+def test_progress_goes_from_download_to_load(online: Settings) -> None:
+    """Bytes of the download, then of the model, each up to its total, in the requester's own thread."""
+    cache, backend = ModelCache(online), Counting()
+    told: list[tuple[str, int, int | None]] = []
+    threads: set[int] = set()
+
+    def on_progress(phase: str, done: int, total: int | None) -> None:
+        told.append((phase, done, total))
+        threads.add(threading.get_ident())
+
+    with cache.lease(SD, backend, device="cpu", on_progress=on_progress) as loaded:
+        pass
+    downloads = [entry for entry in told if entry[0] == "download"]
+    assert downloads[-1][1] == downloads[-1][2]
+    assert told[-1] == ("load", loaded.nbytes, loaded.nbytes)
+    assert [phase for phase, _, _ in told] == sorted(phase for phase, _, _ in told)
+    assert threads == {threading.get_ident()}
+
+
+def test_agreement_is_asked_in_the_requesters_thread(online: Settings) -> None:
+    """A person may be asked there; without an answer the pull is refused."""
+    cache, backend = ModelCache(online.model_copy(update={"max_download_gb": 0.0})), Counting()
+    with pytest.raises(PullTooLargeError):
+        touch(cache, backend, SD)
+    asked: list[int] = []
+
+    def agree(_: Any) -> bool:
+        asked.append(threading.get_ident())
+        return True
+
+    with cache.lease(SD, backend, device="cpu", agree=agree):
+        assert asked == [threading.get_ident()]
+
+
+def test_explain_says_what_is_where_and_why(online: Settings) -> None:
+    """What is in memory first, then what is only on disk."""
+    cache, backend = ModelCache(online), Counting()
+    Puller(online).ensure(KLEIN, backend)
+    with cache.lease(SD, backend, device="cpu") as loaded:
+        memory, disk = cache.explain()
+    assert (memory.experts, memory.device, memory.nbytes, memory.leases) == (("sd",), "cpu", loaded.nbytes, 1)
+    assert memory.why == "in use by 1"
+    assert (disk.experts, disk.device, disk.idle_s) == (("t/klein",), "disk", None)
+    assert disk.nbytes > 300_000
+    assert "cache clear" in disk.why
+
+
+def test_a_closed_cache_lends_nothing_and_keeps_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """What is still leased goes when its lease ends."""
+    cache, backend = ModelCache(settings), Toy()
+    touch(cache, backend, local("a"))
+    with cache.lease(local("b"), backend, device="cpu"):
+        cache.close()
+        assert backend.alive == {"b"}
+    assert backend.alive == set()
+    with pytest.raises(LoadError, match="closed"):
+        touch(cache, backend, local("a"))
+
+
+def test_a_local_folder_that_is_missing_is_a_pull_error(settings: Settings, tmp_path: Path) -> None:
+    """The cache says so before anything loads."""
+    with pytest.raises(PullError, match="does not exist"):
+        touch(ModelCache(settings), Toy(), expert(tmp_path / "none"))
+
+
+def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
+    """Then nobody joins the ending work any more; a new request starts afresh."""
+    flights: Flights[str] = Flights("test")
+    stopped = threading.Event()
+
+    def download(flight: Flight[str]) -> str:
+        flight.report("download", 1, 2)
+        while not flight.may_stop():
+            time.sleep(0.001)
+        stopped.set()
+        raise AbandonedError
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flights.join("key", download, interrupt)
+    assert stopped.wait(10)
+    assert flights.join("key", lambda _: "afresh") == "afresh"
+
+
+def test_work_goes_on_while_anybody_waits() -> None:
+    """Ctrl-C of one leaves it to the other."""
+    flights: Flights[bool] = Flights("test")
+    first_left, joined = threading.Event(), threading.Event()
+
+    def work(flight: Flight[bool]) -> bool:
+        flight.report("download", 1, 2)
+        assert first_left.wait(10)
+        return flight.may_stop()
+
+    def interrupt(*_: Any) -> None:
+        assert joined.wait(10)
+        raise KeyboardInterrupt
+
+    def first() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            flights.join("key", work, interrupt)
+        first_left.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first)
+        while not flights.is_flying("key"):
+            time.sleep(0.001)
+        two = pool.submit(flights.join, "key", work, lambda *_: joined.set())
+        one.result(20)
+        assert two.result(20) is False
