@@ -1,0 +1,221 @@
+"""Draws with one expert: resolve, lease, draw, and write down what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends import Drawing, Dropped, Resolved, get_backend, known_backends
+from diffusiongpt.cache import Agree, ModelCache
+from diffusiongpt.devices import best_device, device_memory
+from diffusiongpt.errors import HubUnreachableError, LoadError, OutOfMemoryError
+from diffusiongpt.expert import Expert
+from diffusiongpt.generation import Generation
+from diffusiongpt.picture import Fallback, PictureRecord, ShownIn
+from diffusiongpt.request import Request
+from diffusiongpt.resolve import resolve
+from diffusiongpt.route import Readiness, Route
+from diffusiongpt.version import GENERATOR
+
+if TYPE_CHECKING:
+    from diffusiongpt.zoo import Zoo
+
+OnProgress = Callable[[str, int, int | None], None]
+"""Called with the phase (`"download"`, `"load"` or `"draw"`), how much is done, and of how much."""
+
+WEIGHTS_SHARE = 0.9
+"""Share of a device's memory that an expert's weights may take; the rest is for the picture itself."""
+
+CPU_GROWTH = 2.0
+"""A CPU computes in float32: weights listed at 16 bits take twice the bytes."""
+
+_NOT_RECORDED = frozenset({"callback_on_step_end"})
+_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
+
+
+class Artist:
+    """Turns a route into pictures.
+
+    Args:
+        cache: Where experts come from.
+        device: Device to draw on; `None` for the best one present.
+        agree: Asked about a pull above `max_download_gb`.
+        on_progress: Told how far a download, a load or a drawing is.
+    """
+
+    def __init__(
+        self,
+        cache: ModelCache,
+        device: str | None = None,
+        *,
+        agree: Agree | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.cache = cache
+        self._device = device
+        self._agree = agree
+        self._on_progress = on_progress
+
+    @cached_property
+    def device(self) -> str:
+        """Device that is drawn on."""
+        return best_device(self._device)
+
+    @cached_property
+    def _room(self) -> int | None:
+        memory = device_memory(self.device)
+        return None if memory is None else round(memory * WEIGHTS_SHARE)
+
+    def readiness(self, expert: Expert) -> Readiness:
+        """What it would take to draw with an expert here; no network."""
+        if self._is_too_big(expert):
+            return "too_big"
+        if self.cache.puller.on_disk(expert) is None:
+            return "download"
+        return "loaded" if self.cache.is_loaded(expert, device=self.device) else "on_disk"
+
+    def check_can_draw(self, expert: Expert, *, hub_is_down: bool = False) -> None:
+        """Refuse an expert that cannot draw here and now, before anything is tried.
+
+        Raises:
+            OutOfMemoryError: If its weights are larger than the device.
+            HubUnreachableError: If it would have to be pulled and the hub was found to be down.
+            LoadError: If nothing here can draw with it.
+        """
+        if expert.backend not in known_backends():
+            raise LoadError(
+                f"{expert.id} needs the backend {expert.backend!r}, which is not installed",
+                hint=f"Known backends: {', '.join(known_backends())}.",
+            )
+        if expert.kind == "adapter":
+            raise LoadError(
+                f"{expert.id} is an adapter, and adapters cannot be drawn with yet", hint="Use a checkpoint."
+            )
+        if self._is_too_big(expert):
+            raise OutOfMemoryError(
+                f"{expert.id} needs {self._needed(expert) / 1e9:.1f} GB on {self.device}, "
+                f"which has {(self._room or 0) / 1e9:.1f} GB for it",
+                hint="Draw on a larger device, or choose a smaller expert.",
+            )
+        if hub_is_down and self.cache.puller.on_disk(expert) is None:
+            raise HubUnreachableError(
+                f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
+            )
+
+    def draw(
+        self,
+        request: Request,
+        route: Route,
+        expert: Expert,
+        *,
+        zoo: tuple[str, ...],
+        fallbacks: tuple[Fallback, ...] = (),
+        shown_in: ShownIn | None = None,
+    ) -> Generation:
+        """Draw a routed request with one expert.
+
+        Raises:
+            PullError: If its files could not be had.
+            LoadError: If it could not be loaded.
+            DrawError: If it failed while drawing.
+        """
+        resolved = resolve(request, route.understanding, expert)
+        drawing, timings = self._draw(resolved)
+        record = PictureRecord(
+            generator=GENERATOR,
+            zoo=zoo,
+            drawn_by=expert.id,
+            repo=expert.repo,
+            revision=self.cache.puller.commit(expert),
+            seed=resolved.seeds[0],
+            params=_params(resolved, drawing),
+            dropped=tuple(_recordable(dropped) for dropped in (*resolved.dropped, *drawing.dropped)),
+            fallbacks=fallbacks,
+            route=route,
+            shown_in=shown_in,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        records = tuple(record.model_copy(update={"seed": seed}) for seed in resolved.seeds)
+        seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **timings}
+        return Generation(images=drawing.images, records=records, timings=seconds)
+
+    def redraw(self, generation: Generation, zoo: Zoo) -> Generation:
+        """Draw a result again from its records.
+
+        Raises:
+            UnknownExpertError: If the zoo does not have the expert.
+            LoadError: If the expert is another one by now.
+            RequestError: If the record asks for what no request of ours could.
+        """
+        record = generation.records[0]
+        expert = self._same_expert(record, zoo)
+        resolved = Resolved(
+            expert=expert,
+            prompt=record.params["prompt"],
+            negative_prompt=record.params.get("negative_prompt", ""),
+            seeds=generation.seeds,
+            arguments=_recorded_arguments(record, expert),
+        )
+        drawing, timings = self._draw(resolved)
+        return replace(generation, images=drawing.images, timings=timings)
+
+    def _same_expert(self, record: PictureRecord, zoo: Zoo) -> Expert:
+        expert = zoo[record.drawn_by]
+        if expert.repo != record.repo:
+            raise LoadError(
+                f"{expert.id} is {expert.repo} in this zoo, and was {record.repo} when the picture was drawn",
+                hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
+            )
+        if record.revision in (None, self.cache.puller.commit(expert)):
+            return expert
+        return expert.model_copy(update={"revision": record.revision})
+
+    def _draw(self, resolved: Resolved) -> tuple[Drawing, Mapping[str, float]]:
+        backend = get_backend(resolved.expert.backend)
+        start = perf_counter()
+        lease = self.cache.lease(
+            resolved.expert, backend, device=self.device, agree=self._agree, on_progress=self._on_progress
+        )
+        with lease as loaded:
+            ready = perf_counter()
+            drawing = backend.draw(loaded, resolved, on_step=self._on_step)
+        done = perf_counter()
+        return drawing, {"load": round(ready - start, 4), "draw": round(done - ready, 4)}
+
+    def _on_step(self, done: int, total: int) -> None:
+        if self._on_progress:
+            self._on_progress("draw", done, total)
+
+    def _needed(self, expert: Expert) -> float:
+        return (expert.size_bytes or 0) * (CPU_GROWTH if self.device == "cpu" else 1.0)
+
+    def _is_too_big(self, expert: Expert) -> bool:
+        return self._room is not None and self._needed(expert) > self._room
+
+
+def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
+    """The call arguments of a record. Anybody may have written it, so it passes the checks of a request."""
+    asked = {name: value for name, value in record.params.items() if name in _CHECKED}
+    Request(prompt=record.params["prompt"], seed=record.seed, **asked).checked()
+    extra = {name: value for name, value in expert.settings.extra.items() if name in record.params}
+    arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
+    return {**extra, **arguments}
+
+
+def _recordable(dropped: Dropped) -> Dropped:
+    """A callback or a tensor cannot be written into a picture; its name can."""
+    is_plain = dropped.value is None or isinstance(dropped.value, str | int | float | bool)
+    return dropped if is_plain else replace(dropped, value=repr(dropped.value))
+
+
+def _params(resolved: Resolved, drawing: Drawing) -> dict[str, Any]:
+    given = {"prompt": resolved.prompt, "negative_prompt": resolved.negative_prompt}
+    return {
+        name: value
+        for name, value in {**given, **drawing.params}.items()
+        if name not in _NOT_RECORDED and value not in (None, "")
+    }

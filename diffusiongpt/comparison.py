@@ -1,0 +1,156 @@
+"""Pictures of one prompt side by side, in blind order, and the vote that comes of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.generation import Generation
+from diffusiongpt.picture import ShownIn, free_name, write_png
+from diffusiongpt.preferences import Outcome, RankingTable, Shown, Vote, choose_shown
+from diffusiongpt.route import Readiness, Route
+from diffusiongpt.show import gallery_html
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffusiongpt.studio import DiffusionGPT
+
+DRAWABLE: tuple[Readiness, ...] = ("loaded", "on_disk", "download")
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass
+class Comparison:
+    """Pictures of one prompt by different experts with one seed; who drew which shows after the vote.
+
+    Attributes:
+        generations: One per expert, in the order shown.
+        studio: Where the vote goes.
+        cast: The vote, once there is one.
+    """
+
+    generations: tuple[Generation, ...]
+    studio: DiffusionGPT
+    cast: Vote | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures, in the order shown."""
+        return tuple(generation.image for generation in self.generations)
+
+    @property
+    def prompt(self) -> str:
+        """What they show."""
+        return self.generations[0].route.input
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Who drew them, in the order shown; looking before the vote spoils it."""
+        return tuple(generation.drawn_by for generation in self.generations)
+
+    def vote(self, choice: int | Outcome, *, voter: str = "me") -> Vote:
+        """Record the choice; the next route already knows.
+
+        Args:
+            choice: Index of the best picture, `"tie"` or `"both_bad"`.
+            voter: Who chose.
+
+        Raises:
+            VoteError: If the choice is none of these, or this comparison has been voted on.
+        """
+        if self._counts():
+            raise VoteError("this comparison has been voted on", hint="Take it back first: studio.undo_vote().")
+        best, outcome = self._read(choice)
+        others = [generation for generation in self.generations if generation is not best]
+        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter)
+        return self.cast
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Save the pictures under names that do not tell who drew them; return the paths, in the order shown."""
+        target = Path(folder).expanduser()
+        paths = []
+        for letter, generation in zip(LETTERS, self.generations, strict=False):
+            path = free_name(target, self.prompt, letter, generation.seeds[0])
+            write_png(generation.image, path, generation.records[0])
+            paths.append(path)
+        return paths
+
+    def _counts(self) -> bool:
+        """Whether its vote has been cast and not been taken back."""
+        cast = self.cast
+        return cast is not None and any(vote.id == cast.id for vote in self.studio.preferences.store.all())
+
+    def _read(self, choice: int | Outcome) -> tuple[Generation, Outcome]:
+        if choice in ("tie", "both_bad"):
+            return self.generations[0], choice
+        if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(self.generations):
+            raise VoteError(
+                f"choice {choice!r} is no picture of this comparison",
+                hint=f"Use 0 to {len(self.generations) - 1}, 'tie' or 'both_bad'.",
+            )
+        return self.generations[choice], "win"
+
+    def __repr__(self) -> str:
+        """The prompt and how many pictures; not who drew them."""
+        return f"<Comparison of {len(self.generations)} pictures: {self.prompt!r}>"
+
+    def _repr_html_(self) -> str:
+        names = self.experts if self.cast else tuple(LETTERS[: len(self.generations)])
+        captions = [f"{index}: {name}" for index, name in enumerate(names)]
+        return gallery_html(list(zip(self.images, captions, strict=True)))
+
+
+def choose_ballot(route: Route, table: RankingTable, k: int, *, seed: int) -> tuple[tuple[str, ...], ShownIn]:
+    """Who is compared, in blind order, and how likely each was to be.
+
+    Raises:
+        VoteError: If fewer than `k` experts may draw the prompt here.
+    """
+    import numpy as np
+
+    able = [candidate.expert for candidate in route.candidates if candidate.readiness in DRAWABLE]
+    evidence = route.understanding.evidence
+    rng = np.random.default_rng([seed, zlib.crc32(route.input.encode())])
+    slate = choose_shown(lambda generator, n: table.sample(able, evidence, generator, n), able, k, rng)
+    shown = {expert: slate.propensities[expert] for expert in slate.experts}
+    return slate.experts, ShownIn(ballot=uuid4().hex, propensities=shown)
+
+
+def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> Vote:
+    """The vote for the first of several pictures of one prompt.
+
+    Raises:
+        VoteError: If they show different prompts, or an expert stands against itself.
+    """
+    prompts = {picture.route.input for picture in pictures}
+    if len(prompts) > 1:
+        shown = " and ".join(repr(prompt[:60]) for prompt in sorted(prompts)[:2])
+        raise VoteError(f"these pictures show different prompts: {shown}", hint="Compare pictures of one prompt.")
+    ballots = {picture.shown_in.ballot if picture.shown_in else None for picture in pictures}
+    together = len(ballots) == 1
+    return Vote(
+        prompt=pictures[0].route.input,
+        shown=tuple(_shown(picture, together=together) for picture in pictures),
+        outcome=outcome,
+        winner=pictures[0].drawn_by if outcome == "win" else None,
+        evidence=pictures[0].route.understanding.evidence,
+        voter=voter,
+        ballot=ballots.pop() if together else None,
+    )
+
+
+def _shown(picture: Generation, *, together: bool) -> Shown:
+    propensities = picture.shown_in.propensities if picture.shown_in and together else {}
+    return Shown(
+        expert=picture.drawn_by,
+        # a picture drawn for its own sake was drawn by the expert that was sure to be chosen
+        propensity=propensities.get(picture.drawn_by, 1.0),
+        seed=picture.seeds[0],
+        ranking_version=picture.route.ranking_version,
+    )

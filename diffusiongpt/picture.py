@@ -1,0 +1,197 @@
+"""What a picture file carries: our JSON record, and the parameters in the form every viewer reads."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from diffusiongpt.backends.base import Dropped
+from diffusiongpt.errors import PictureError
+from diffusiongpt.route import Route
+
+CHUNK = "diffusiongpt"
+"""PNG text chunk with our record."""
+
+PARAMETERS = "parameters"
+"""PNG text chunk that AUTOMATIC1111, Civitai and most viewers read."""
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+"""Largest record taken; a larger one is no picture of ours."""
+
+
+class Fallback(BaseModel):
+    """An expert that should have drawn and could not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    error: str
+    hint: str = ""
+
+
+class ShownIn(BaseModel):
+    """The comparison a picture was shown in.
+
+    Attributes:
+        ballot: Shared by all pictures of the comparison.
+        propensities: Probability of being shown, for each expert that was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ballot: str
+    propensities: Mapping[str, float]
+
+
+class PictureRecord(BaseModel):
+    """All it takes to explain one picture and to draw it again.
+
+    Attributes:
+        version: Of this record's shape.
+        generator: Package and version that drew it.
+        zoo: Names of the zoo layers.
+        drawn_by: The expert.
+        repo: Its repository, as the zoo names it.
+        revision: Commit that was used; `None` for a local folder.
+        seed: Seed of this picture.
+        params: Arguments really used, under diffusers' names.
+        dropped: Arguments left out.
+        fallbacks: Experts that could not draw.
+        route: The decision.
+        shown_in: The comparison, if it was one.
+        time: When it was drawn, UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = Field(default=1, le=1)
+    generator: str
+    zoo: tuple[str, ...]
+    drawn_by: str
+    repo: str
+    revision: str | None = None
+    seed: int
+    params: Mapping[str, Any]
+    dropped: tuple[Dropped, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    route: Route
+    shown_in: ShownIn | None = None
+    time: str
+
+    @field_validator("params")
+    @classmethod
+    def _has_prompt(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(params.get("prompt"), str):
+            raise ValueError("params without a prompt")  # noqa: TRY004 - pydantic wants a ValueError
+        return params
+
+
+def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
+    """Write a picture with its record, whole or not at all.
+
+    Raises:
+        PictureError: If the file cannot be written.
+    """
+    info = PngImagePlugin.PngInfo()
+    info.add_text(PARAMETERS, a1111_parameters(record))
+    info.add_itxt(CHUNK, record.model_dump_json(), lang="", tkey="")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    except OSError as error:
+        if partial.exists():
+            partial.unlink()
+        raise PictureError(
+            f"cannot write {path}: {error.strerror or error}", hint="Choose a folder you may write to."
+        ) from error
+
+
+def read_png(path: Path) -> tuple[Image.Image, PictureRecord]:
+    """Read a picture and its record.
+
+    Raises:
+        PictureError: If the file is missing, no picture, or carries no record of ours.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = dict(getattr(image, "text", {}))
+            picture = image.copy()
+    except FileNotFoundError:
+        raise PictureError(f"{path} does not exist", hint="Check the path.") from None
+    except (OSError, ValueError, SyntaxError, zlib.error, struct.error, Image.DecompressionBombError) as error:
+        raise PictureError(
+            f"{path} cannot be read as a picture: {error}", hint="Pass a PNG this package saved."
+        ) from error
+    if CHUNK not in text or len(text[CHUNK]) > MAX_RECORD_BYTES:
+        raise PictureError(
+            f"{path} does not say how it was drawn",
+            hint="Pass a PNG this package saved; editors and chat services often strip the record.",
+        )
+    try:
+        return picture, PictureRecord.model_validate_json(text[CHUNK])
+    except ValidationError as error:
+        raise PictureError(
+            f"the record in {path} cannot be read: {error.errors()[0]['msg']}",
+            hint="It may come from a newer version: pip install -U diffusiongpt.",
+        ) from error
+
+
+def a1111_parameters(record: PictureRecord) -> str:
+    """The parameters as AUTOMATIC1111's web UI writes them: prompt, negative prompt, one line of settings.
+
+    The format is that of `modules/infotext_utils.py` there: a value that holds a comma, a colon or a line
+    break is quoted as JSON.
+    """
+    params = record.params
+    settings = {
+        "Steps": params.get("num_inference_steps"),
+        "Sampler": params.get("sampler"),
+        "CFG scale": params.get("guidance_scale"),
+        "Seed": record.seed,
+        "Size": f"{params.get('width')}x{params.get('height')}",
+        "Model": record.drawn_by,
+        "Version": record.generator,
+    }
+    line = ", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items() if value is not None)
+    # a line of the prompt that looks like the settings would be read as such
+    lines = [" ".join(str(params.get("prompt", "")).split())]
+    if params.get("negative_prompt"):
+        lines.append(f"Negative prompt: {' '.join(str(params['negative_prompt']).split())}")
+    return "\n".join([*lines, line])
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text
+
+
+def free_name(folder: Path, prompt: str, expert: str, seed: int, suffix: str = "") -> Path:
+    """`{slug}-{expert}-{seed}.png` in a folder, with a number behind it rather than an old file overwritten."""
+    stem = "-".join(part for part in (slug(prompt), expert, str(seed), suffix) if part)
+    path = folder / f"{stem}.png"
+    number = 2
+    while path.exists():
+        path = folder / f"{stem}-{number}.png"
+        number += 1
+    return path
+
+
+def slug(prompt: str, limit: int = 40) -> str:
+    """A prompt as a part of a file name: letters and digits of any script, at most `limit` characters."""
+    words = re.findall(r"\w+", prompt.casefold().replace("_", " "))
+    text = "-".join(words)[:limit].strip("-")
+    # file systems count bytes, and names of devices are reserved on Windows
+    while len(text.encode()) > 120:
+        text = text[:-1]
+    return text.strip("-") or "picture"

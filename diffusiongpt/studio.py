@@ -1,0 +1,234 @@
+"""`DiffusionGPT`: the whole flow, from a prompt to a picture to a vote."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self, Unpack
+
+from diffusiongpt.artist import Artist, OnProgress
+from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
+from diffusiongpt.comparison import Comparison, as_vote, choose_ballot
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.errors import DrawError, HubUnreachableError, LoadError, NoRouteError, PullError, PullTooLargeError
+from diffusiongpt.generation import Generation
+from diffusiongpt.picture import Fallback, ShownIn
+from diffusiongpt.preferences import Outcome, Preferences, Vote, VoteStore
+from diffusiongpt.request import Options, Request, read_options
+from diffusiongpt.resolve import FRESH_SEED_BITS
+from diffusiongpt.route import Route
+from diffusiongpt.router import Router
+from diffusiongpt.settings import Settings, load_settings
+from diffusiongpt.thinkers import LocalThinker
+from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
+
+log = logging.getLogger("diffusiongpt")
+
+LAST_RESORT = "tiny"
+"""Zoo that draws when nothing else can: its weights come in the package."""
+
+
+class DiffusionGPT:
+    """Routes, draws, compares and learns. One studio may be shared by threads.
+
+    Args:
+        zoo: A `Zoo`, a file, `"default"`, `"tiny"`, or several of them, later over earlier; `None` for what
+            the settings name.
+        device: `"cuda"`, `"mps"`, `"cpu"`; `None` takes the best one present.
+        votes: Where votes are kept: a file or a database URL; `None` for the user's own.
+        settings: Everything else; read from the environment if absent.
+        agree: Asked about a pull above `max_download_gb`; without it such a pull is refused.
+        on_pull: Told size, licence and disk left before each pull; without it the log is, and through it stderr.
+        on_progress: Told how far a download, a load or a drawing is.
+    """
+
+    def __init__(
+        self,
+        zoo: Zoo | ZooSource | Sequence[ZooSource] | None = None,
+        *,
+        device: str | None = None,
+        votes: VoteStore | Path | str | None = None,
+        settings: Settings | None = None,
+        agree: Agree | None = None,
+        on_pull: Callable[[PullPlan], None] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
+        self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
+        self.cache = ModelCache(self.settings, puller=Puller(self.settings, on_pull=on_pull or _announce))
+        self.artist = Artist(self.cache, device or self.settings.device, agree=agree, on_progress=on_progress)
+        self.router = self._router(self.zoo)
+
+    def __repr__(self) -> str:
+        """What it draws with, and where."""
+        return f"<DiffusionGPT {self.zoo!r} on {self.artist.device}>"
+
+    def route(self, prompt: str, **options: Unpack[Options]) -> Route:
+        """Choose an expert for a prompt; loads nothing and touches no network.
+
+        Raises:
+            RequestError: If the prompt or an argument makes no sense.
+            NoRouteError: If every expert is rejected.
+        """
+        request, policy = read_options(prompt, options)
+        return self.router.route(request, policy)
+
+    def route_and_generate(self, prompt: str, **options: Unpack[Options]) -> Generation:
+        """Choose an expert, pull and load it if need be, and draw.
+
+        If it cannot draw, the next candidate does, and the result says so; an expert asked for by name has
+        no stand-in.
+
+        Args:
+            prompt: What to draw, in any language.
+            **options: See `Options`.
+
+        Raises:
+            RequestError: If the prompt or an argument makes no sense.
+            NoRouteError: If no candidate can draw here; it lists why.
+            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
+        """
+        request, policy = read_options(prompt, options)
+        return self._generate(request, self.router.route(request, policy))
+
+    def compare(self, prompt: str, k: int = 2, **options: Unpack[Options]) -> Comparison:
+        """Draw a prompt with the `k` experts whose comparison teaches most, one seed for all, in blind order.
+
+        Args:
+            prompt: What to draw.
+            k: How many experts, at least two.
+            **options: See `Options`; with a `seed`, the same experts are chosen again.
+
+        Raises:
+            RequestError: If the prompt or an argument makes no sense.
+            VoteError: If fewer than `k` experts may draw the prompt.
+            PullError, LoadError, DrawError: If a chosen expert cannot draw after all.
+        """
+        request, policy = read_options(prompt, options)
+        seeded = replace(request, seed=secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed)
+        route = self.router.route(request, policy)
+        experts, shown_in = choose_ballot(route, self.router.table(), k, seed=seeded.seed or 0)
+        generations = [self._draw(seeded, route, expert, shown_in=shown_in) for expert in experts]
+        return Comparison(generations=tuple(generations), studio=self)
+
+    def vote(
+        self,
+        best: Generation | str | Path,
+        *others: Generation | str | Path,
+        outcome: Outcome = "win",
+        voter: str = "me",
+    ) -> Vote:
+        """Record which of several pictures of one prompt is best; the next route already knows.
+
+        Args:
+            best: The winner, as a result or as a file this package saved; with a tie, any of them.
+            *others: The pictures it was compared with.
+            outcome: `"win"`, `"tie"` or `"both_bad"`.
+            voter: Who chose.
+
+        Raises:
+            PictureError: If a file does not say how it was drawn.
+            VoteError: If the pictures cannot be compared.
+        """
+        pictures = [g if isinstance(g, Generation) else Generation.from_file(g) for g in (best, *others)]
+        return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter))
+
+    def undo_vote(self, voter: str = "me") -> Vote:
+        """Take back the last vote of a voter.
+
+        Raises:
+            VoteError: If there is none.
+        """
+        return self.preferences.store.undo(voter)
+
+    def redraw(self, generation: Generation) -> Generation:
+        """Draw a result again; see `Generation.again`."""
+        record = generation.records[0]
+        zoo = self.zoo if record.drawn_by in self.zoo else Zoo.load(*_shipped(record.zoo))
+        return replace(self.artist.redraw(generation, zoo), studio=self)
+
+    def close(self) -> None:
+        """Free the loaded experts and close the vote store."""
+        self.cache.close()
+        self.preferences.store.close()
+
+    def __enter__(self) -> Self:
+        """The studio itself; it is closed on leaving the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _generate(self, request: Request, route: Route) -> Generation:
+        fallbacks: list[Fallback] = []
+        hub_is_down = False
+        for expert in route.order:
+            try:
+                self.artist.check_can_draw(self.zoo[expert], hub_is_down=hub_is_down)
+                return self._draw(request, route, expert, fallbacks=tuple(fallbacks))
+            except (PullError, LoadError, DrawError) as error:
+                # who asks for one expert wants no other, and nobody agreed to a pull that large
+                if request.expert or isinstance(error, PullTooLargeError):
+                    raise
+                hub_is_down = hub_is_down or isinstance(error, HubUnreachableError)
+                fallbacks.append(Fallback(expert=expert, error=str(error), hint=error.hint))
+                log.warning("%s cannot draw: %s", expert, error)
+        return self._last_resort(request, route, fallbacks)
+
+    def _last_resort(self, request: Request, route: Route, fallbacks: list[Fallback]) -> Generation:
+        """Draw with the tiny zoo that comes in the package: offline, there is still a picture."""
+        if LAST_RESORT in self.zoo.sources:
+            raise NoRouteError(
+                f"none of {len(fallbacks)} candidates could draw",
+                rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
+                hint=fallbacks[0].hint,
+            )
+        tiny = Zoo.load(LAST_RESORT)
+        stand_in = tiny[self._router(tiny).route(request).expert]
+        log.warning("no expert of %r can draw here; %s of the demonstration zoo does", self.zoo, stand_in.id)
+        drawn = self.artist.draw(request, route, stand_in, zoo=tiny.sources, fallbacks=tuple(fallbacks))
+        return replace(drawn, studio=self)
+
+    def _draw(
+        self,
+        request: Request,
+        route: Route,
+        expert: str,
+        *,
+        fallbacks: tuple[Fallback, ...] = (),
+        shown_in: ShownIn | None = None,
+    ) -> Generation:
+        drawn = self.artist.draw(
+            request, route, self.zoo[expert], zoo=self.zoo.sources, fallbacks=fallbacks, shown_in=shown_in
+        )
+        return replace(drawn, studio=self)
+
+    def _router(self, zoo: Zoo) -> Router:
+        embedder = LexicalEmbedder()
+        thinker = LocalThinker(embedder)
+        return Router(zoo, thinker, self.preferences, embedder=embedder.name, readiness=self.artist.readiness)
+
+
+def _own_votes(settings: Settings) -> VoteStore:
+    return VoteStore(settings.home / "votes.db", make_folder=True)
+
+
+def _announce(plan: PullPlan) -> None:
+    log.warning("%s", plan)
+
+
+def as_zoo(zoo: Zoo | ZooSource | Sequence[ZooSource]) -> Zoo:
+    """The zoo that was meant: itself, one source, or several."""
+    if isinstance(zoo, Zoo):
+        return zoo
+    return Zoo.load(zoo) if isinstance(zoo, str | Path) else Zoo.load(*zoo)
+
+
+def _shipped(sources: Sequence[str]) -> list[str]:
+    """The layers of a picture's zoo that come with the package; a stranger's file path means nothing here."""
+    return [source for source in sources if source in SHIPPED]

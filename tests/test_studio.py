@@ -1,0 +1,363 @@
+"""The studio draws what was routed, tries the next candidate when it must, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
+
+import diffusiongpt
+from diffusiongpt.errors import (
+    HubUnreachableError,
+    LoadError,
+    NoRouteError,
+    OutOfMemoryError,
+    PictureError,
+    PullError,
+    PullTooLargeError,
+    RepoMissingError,
+    RequestError,
+    UnknownExpertError,
+    VoteError,
+)
+from diffusiongpt.expert import Expert
+from diffusiongpt.generation import Generation
+from diffusiongpt.studio import DiffusionGPT, as_zoo
+from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo import Zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROMPT = "a pixel art fish on a blue background"
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
+    """One studio with the tiny zoo for the tests that only draw."""
+    with tiny_studio(tmp_path_factory.mktemp("studio")) as studio:
+        yield studio
+
+
+def local(name: str, folder: Path | str, *styles: str, **fields: Any) -> Expert:
+    """An expert of a folder."""
+    return expert(name, *styles, repo=str(folder), **fields)
+
+
+def pixel_folder() -> Path:
+    """The folder of a tiny expert that draws."""
+    folder = tiny_zoo()["tiny-pixel"].folder
+    assert folder is not None
+    return folder
+
+
+def test_same_seed_same_picture(studio: DiffusionGPT) -> None:
+    """With a seed the pixels repeat, with another they differ; a batch is its single pictures."""
+    first = studio.route_and_generate(PROMPT, seed=7, num_images_per_prompt=2)
+    again = studio.route_and_generate(PROMPT, seed=8)
+    assert first.seeds == (7, 8)
+    assert first.images[1].tobytes() == again.image.tobytes()
+    assert first.images[0].tobytes() != first.images[1].tobytes()
+
+
+def test_a_result_tells_how_it_came_about(studio: DiffusionGPT) -> None:
+    """A generation has the route, the seed, the arguments really used, and the seconds of each step."""
+    result = studio.route_and_generate(PROMPT, num_inference_steps=2, guidance_scale=0.0, negative_prompt="text")
+    native = tiny_zoo()["tiny-pixel"].settings
+    assert result.drawn_by == result.route.expert == "tiny-pixel"
+    assert result.image.size == (native.width, native.height)
+    assert result.params["num_inference_steps"] == 2
+    assert result.params["guidance_scale"] == 0
+    assert result.params["prompt"] == PROMPT
+    assert 0 <= result.seeds[0] < 2**32
+    assert result.fallbacks == ()
+    assert {"route", "load", "draw"} == set(result.timings)
+
+
+def test_a_seed_drawn_afresh_is_recorded(studio: DiffusionGPT) -> None:
+    """Without a seed each picture has its own, and that seed draws it again."""
+    result = studio.route_and_generate(PROMPT)
+    assert result.route.seed is None
+    repeat = studio.route_and_generate(PROMPT, seed=result.seeds[0])
+    assert repeat.image.tobytes() == result.image.tobytes()
+
+
+def test_a_saved_picture_draws_itself_again(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """`from_file(...)` then `redraw` gives the same pixels, whatever was asked; so does `again` on the result."""
+    result = studio.route_and_generate("a crayon heart, 48x32", seed=2, guidance_scale=2.5, num_inference_steps=3)
+    (path,) = result.save(tmp_path / "heart.png")
+    back = Generation.from_file(path)
+    assert back.image.tobytes() == result.image.tobytes()
+    assert studio.redraw(back).image.tobytes() == result.image.tobytes()
+    assert result.again().image.tobytes() == result.image.tobytes()
+
+
+def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """Redrawing needs the same expert with the same repository: else a typed error names the zoo it came from."""
+    result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
+    stranger = zoo_of(local("tiny-pixel", "/elsewhere"))
+    with DiffusionGPT(stranger, settings=settings_in(tmp_path)) as other, pytest.raises(LoadError, match="elsewhere"):
+        other.redraw(result)
+    lost = Generation(images=result.images, records=(result.records[0].model_copy(update={"drawn_by": "gone"}),))
+    with pytest.raises(UnknownExpertError, match="gone"):
+        studio.redraw(lost)
+
+
+def test_routing_leaves_nothing_behind(tmp_path: Path) -> None:
+    """`route` writes no file and makes no folder, and needs none to be there."""
+    with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
+        assert studio.route(PROMPT).expert == "tiny-pixel"
+        assert {candidate.readiness for candidate in studio.route(PROMPT).candidates} == {"on_disk"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_first_vote_makes_the_folder(tmp_path: Path) -> None:
+    """On a machine where nothing of ours exists yet, the first vote makes its folder."""
+    with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
+        studio.compare(PROMPT, num_inference_steps=1).vote(0)
+        assert studio.preferences.store.count() == 1
+    assert (tmp_path / "home" / "votes.db").is_file()
+
+
+def test_a_loaded_expert_is_ready(studio: DiffusionGPT) -> None:
+    """After drawing, the route knows that the expert is loaded."""
+    studio.route_and_generate(PROMPT, num_inference_steps=1)
+    assert studio.route(PROMPT).chosen.readiness == "loaded"
+
+
+def test_a_broken_expert_is_replaced_and_named(tmp_path: Path) -> None:
+    """When the chosen expert cannot be had, the next candidate draws, and the result names the failure."""
+    zoo = zoo_of(local("broken", tmp_path / "nowhere", "pixel_art"), local("whole", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
+        assert (result.route.expert, result.drawn_by) == ("broken", "whole")
+        (fallback,) = result.fallbacks
+        assert fallback.expert == "broken"
+        assert "nowhere" in fallback.error
+        (path,) = result.save(tmp_path / "out.png")
+        assert Generation.from_file(path).fallbacks == result.fallbacks
+
+
+def test_an_expert_asked_for_by_name_has_no_stand_in(tmp_path: Path) -> None:
+    """`expert=` fails with that expert's own error rather than draw with another."""
+    zoo = zoo_of(local("broken", tmp_path / "nowhere", "pixel_art"), local("whole", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        with pytest.raises((PullError, LoadError)):
+            studio.route_and_generate(PROMPT, expert="broken")
+        with pytest.raises(UnknownExpertError):
+            studio.route_and_generate(PROMPT, expert="brokn")
+
+
+def test_when_nobody_can_draw_the_tiny_zoo_does(tmp_path: Path) -> None:
+    """If every candidate of a custom zoo fails, the zoo in the package draws, and every failure is recorded."""
+    zoo = zoo_of(local("one", tmp_path / "a", "pixel_art"), local("two", tmp_path / "b"))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
+        assert result.drawn_by == "tiny-pixel"
+        assert [fallback.expert for fallback in result.fallbacks] == ["one", "two"]
+        assert result.records[0].zoo == ("tiny",)
+        assert studio.redraw(result).image.tobytes() == result.image.tobytes()
+
+
+def test_a_broken_tiny_zoo_has_no_route(tmp_path: Path) -> None:
+    """If the tiny zoo itself cannot draw, there is nothing left: `NoRouteError` lists every failure."""
+    experts = {one.id: local(one.id, tmp_path / one.id, *one.tags.styles) for one in tiny_zoo().values()}
+    zoo = Zoo(experts, tiny_zoo().taxonomy.nodes, ("tiny",))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio, pytest.raises(NoRouteError) as caught:
+        studio.route_and_generate(PROMPT)
+    assert {name for name, _ in caught.value.rejected} == set(tiny_zoo())
+    assert caught.value.hint
+
+
+def test_a_folder_that_is_no_pipeline_is_a_fallback(tmp_path: Path) -> None:
+    """Damaged weights are a recorded failure, not a crash."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(pixel_folder(), folder)
+    for weights in folder.rglob("*.safetensors"):
+        weights.write_bytes(b"not tensors")
+    zoo = zoo_of(local("damaged", folder, "pixel_art"), local("whole", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+    assert (result.drawn_by, result.fallbacks[0].expert) == ("whole", "damaged")
+
+
+def test_the_hub_pulls_only_the_chosen_expert(tmp_path: Path) -> None:
+    """Through the real hub client, the chosen expert comes and no other does; then the hub is not needed again."""
+    with serve_tiny_zoo() as hub:
+        settings = settings_in(tmp_path, hub_endpoint=hub.url)
+        plans: list[str] = []
+        with DiffusionGPT(hub_zoo(), settings=settings, on_pull=lambda plan: plans.append(str(plan))) as studio:
+            assert studio.route(PROMPT).chosen.readiness == "download"
+            assert hub.requests == []
+            first = studio.route_and_generate(PROMPT, seed=3, num_inference_steps=1)
+            assert set(hub.downloads) == {"tiny-zoo/pixel"}
+            assert len(plans) == 1
+            assert first.records[0].revision == hub.commit("tiny-zoo/pixel")
+    with DiffusionGPT(hub_zoo(), settings=settings) as studio:
+        assert studio.route(PROMPT).chosen.readiness == "on_disk"
+        again = studio.route_and_generate(PROMPT, seed=3, num_inference_steps=1)
+    assert again.image.tobytes() == first.image.tobytes()
+    assert again.fallbacks == ()
+
+
+def test_a_missing_repository_is_a_fallback(tmp_path: Path) -> None:
+    """A repository that the hub does not have is recorded, and the next candidate draws."""
+    with serve_tiny_zoo() as hub:
+        hub.remove("tiny-zoo/pixel")
+        settings = settings_in(tmp_path, hub_endpoint=hub.url)
+        with DiffusionGPT(hub_zoo(), settings=settings, on_pull=lambda _: None) as studio:
+            result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+            with pytest.raises(RepoMissingError):
+                studio.route_and_generate(PROMPT, expert="tiny-pixel")
+    assert result.drawn_by == "tiny-generalist"
+    assert "tiny-zoo/pixel" in result.fallbacks[0].error
+
+
+def test_a_hub_that_is_down_is_asked_once(tmp_path: Path) -> None:
+    """With the hub down what is on disk draws; experts that are not are left out without further waiting."""
+    with serve_tiny_zoo() as hub:
+        url = hub.url
+    gone = [expert(name, "pixel_art", repo=f"tiny-zoo/{name}") for name in ("one", "two")]
+    zoo = zoo_of(*gone, local("here", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path, hub_endpoint=url)) as studio:
+        result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+        assert result.drawn_by == "here"
+        assert [fallback.expert for fallback in result.fallbacks] == ["one", "two"]
+        assert "the hub cannot be reached" in result.fallbacks[1].error
+        with pytest.raises(HubUnreachableError) as caught:
+            studio.route_and_generate(PROMPT, expert="one")
+    assert caught.value.retryable
+
+
+def test_a_large_pull_is_not_replaced_behind_your_back(tmp_path: Path) -> None:
+    """Above `max_download_gb` nobody is asked here, so it is an error, and not another expert's picture."""
+    with serve_tiny_zoo() as hub:
+        settings = settings_in(tmp_path, hub_endpoint=hub.url, max_download_gb=0.0001)
+        with DiffusionGPT(hub_zoo(), settings=settings) as studio, pytest.raises(PullTooLargeError):
+            studio.route_and_generate(PROMPT)
+        with DiffusionGPT(hub_zoo(), settings=settings, agree=lambda _: True) as studio:
+            assert studio.route_and_generate(PROMPT, num_inference_steps=1).drawn_by == "tiny-pixel"
+
+
+def test_what_cannot_fit_is_not_pulled(tmp_path: Path) -> None:
+    """An expert larger than the machine is `too_big` in the route, and a recorded failure when drawing."""
+    zoo = zoo_of(local("huge", pixel_folder(), "pixel_art", size_gb=1e6), local("small", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        assert studio.route(PROMPT).chosen.readiness == "too_big"
+        assert studio.route_and_generate(PROMPT, num_inference_steps=1).drawn_by == "small"
+        with pytest.raises(OutOfMemoryError):
+            studio.route_and_generate(PROMPT, expert="huge")
+
+
+def test_an_adapter_cannot_draw_yet(tmp_path: Path) -> None:
+    """An adapter is a recorded failure with a reason."""
+    zoo = zoo_of(local("lora", pixel_folder(), "pixel_art", kind="adapter", base="o/b"), local("whole", pixel_folder()))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
+        result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+    assert "adapter" in result.fallbacks[0].error
+
+
+def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> None:
+    """A file where the hub's folder should be is a recorded failure that names it; what is local still draws."""
+    (tmp_path / "hub").write_text("in the way")
+    zoo = zoo_of(expert("remote", "pixel_art", repo="tiny-zoo/pixel"), local("here", pixel_folder()))
+    with serve_tiny_zoo() as hub:
+        settings = settings_in(tmp_path, hub_endpoint=hub.url)
+        with DiffusionGPT(zoo, settings=settings, on_pull=lambda _: None) as studio:
+            result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+    assert result.drawn_by == "here"
+    assert str(tmp_path / "hub") in result.fallbacks[0].error + result.fallbacks[0].hint
+
+
+def test_votes_that_cannot_be_kept_are_an_error(tmp_path: Path, studio: DiffusionGPT) -> None:
+    """A file where our folder should be: routes still work, and the vote is a `VoteError` with a hint."""
+    (tmp_path / "home").write_text("in the way")
+    one = studio.route_and_generate(PROMPT, expert="tiny-pixel", seed=1, num_inference_steps=1)
+    two = studio.route_and_generate(PROMPT, expert="tiny-oil", seed=1, num_inference_steps=1)
+    with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as blocked:
+        assert blocked.route(PROMPT).expert == "tiny-pixel"
+        with pytest.raises(VoteError) as caught:
+            blocked.vote(one, two)
+    assert caught.value.hint
+
+
+def test_saving_where_nothing_can_be_written_is_an_error(tmp_path: Path, studio: DiffusionGPT) -> None:
+    """A file where the folder should be is a `PictureError`, and the picture in memory is not lost."""
+    (tmp_path / "file").write_text("in the way")
+    result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+    with pytest.raises(PictureError, match="cannot write"):
+        result.save(tmp_path / "file" / "deeper")
+    assert result.save(tmp_path / "better")[0].is_file()
+
+
+def test_the_callback_sees_every_step(studio: DiffusionGPT) -> None:
+    """`callback_on_step_end` is called in diffusers' shape, and is not recorded."""
+    steps: list[int] = []
+
+    def watch(_: object, step: int, __: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(step)
+        return tensors
+
+    result = studio.route_and_generate(PROMPT, num_inference_steps=3, callback_on_step_end=watch)
+    assert steps == [0, 1, 2]
+    assert "callback_on_step_end" not in result.params
+
+
+def test_an_error_of_the_callers_own_is_theirs(studio: DiffusionGPT) -> None:
+    """What the caller's callback raises comes out as it is: no other expert is tried."""
+
+    def fail(*_: object) -> dict[str, Any]:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        studio.route_and_generate(PROMPT, num_inference_steps=1, callback_on_step_end=fail)
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    """`on_progress` hears of each drawing step."""
+    heard: list[tuple[str, int, int | None]] = []
+    settings = settings_in(tmp_path)
+    with DiffusionGPT("tiny", settings=settings, on_progress=lambda *now: heard.append(now)) as studio:
+        studio.route_and_generate(PROMPT, num_inference_steps=2)
+    drawing = [(done, total) for phase, done, total in heard if phase == "draw"]
+    assert drawing[-1] == (2, 2)
+
+
+def test_bad_requests_draw_nothing(studio: DiffusionGPT) -> None:
+    """A prompt or argument without sense is refused before anything is loaded."""
+    for prompt, options in (("", {}), ("x" * 100_000, {}), ("\0", {}), ("fox", {"seed": -1}), ("fox", {"sed": 1})):
+        with pytest.raises(RequestError):
+            studio.route_and_generate(prompt, **options)  # type: ignore[arg-type]
+
+
+def test_zoos_are_named_in_many_ways(tmp_path: Path) -> None:
+    """A zoo is given as an object, a name, a file, or several of them."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("experts: [{id: mine, repo: me/mine}]")
+    assert as_zoo(tiny_zoo()) is tiny_zoo()
+    assert set(as_zoo("tiny")) == set(tiny_zoo())
+    assert set(as_zoo(file)) == {"mine"}
+    assert set(as_zoo(["tiny", file])) == {*tiny_zoo(), "mine"}
+
+
+def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`route`, `route_and_generate`, `compare` and the async one use the same studio: nothing is loaded twice."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
+    monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
+    diffusiongpt.default_studio.cache_clear()
+    try:
+        first = diffusiongpt.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
+        second = asyncio.run(diffusiongpt.aroute_and_generate(PROMPT, seed=1, num_inference_steps=1))
+        assert first.image.tobytes() == second.image.tobytes()
+        assert first.studio is second.studio is diffusiongpt.default_studio()
+        assert diffusiongpt.route(PROMPT).chosen.readiness == "loaded"
+        assert len(diffusiongpt.compare(PROMPT, num_inference_steps=1).images) == 2
+        assert second.again().image.tobytes() == first.image.tobytes()
+    finally:
+        diffusiongpt.default_studio().close()
+        diffusiongpt.default_studio.cache_clear()
