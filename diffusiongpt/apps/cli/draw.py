@@ -1,0 +1,149 @@
+"""`diffusiongpt generate` and `diffusiongpt compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffusiongpt.apps.cli.common import (
+    CommercialOption,
+    DeviceOption,
+    JsonOption,
+    LocalOption,
+    VoterOption,
+    ZooOption,
+    is_terminal,
+    make_folder,
+    open_studio,
+    print_json,
+    say,
+)
+
+if TYPE_CHECKING:
+    from diffusiongpt.comparison import Comparison
+    from diffusiongpt.generation import Generation
+    from diffusiongpt.preferences import Outcome
+
+PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
+OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed of the first picture; fresh if absent.", show_default=False)
+]
+NegativeOption = Annotated[str | None, typer.Option("--negative", help="What must not be there.", show_default=False)]
+WidthOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
+HeightOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.", show_default=False)]
+GuidanceOption = Annotated[float | None, typer.Option(help="Guidance scale.", show_default=False)]
+
+
+def generate(
+    prompt: PromptArgument,
+    zoo: ZooOption = None,
+    expert: Annotated[str | None, typer.Option(help="Draw with this expert.", show_default=False)] = None,
+    seed: SeedOption = None,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw.")] = 1,
+    out: OutOption = Path(),
+    negative: NegativeOption = None,
+    width: WidthOption = None,
+    height: HeightOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    prefer: Annotated[str, typer.Option(help="quality or fast.")] = "quality",
+    commercial_use: CommercialOption = False,
+    local_only: LocalOption = False,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a prompt with the expert people would like best for it."""
+    options: dict[str, Any] = {
+        "expert": expert,
+        "seed": seed,
+        "num_images_per_prompt": number,
+        "negative_prompt": negative,
+        "width": width,
+        "height": height,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "prefer": prefer,
+        "commercial_use": commercial_use,
+        "local_only": local_only,
+    }
+    folder = make_folder(out)
+    with open_studio(zoo, device) as studio:
+        generation = studio.route_and_generate(prompt, **options)
+        paths = generation.save(folder)
+    if as_json:
+        print_json(generation_object(generation, paths))
+    else:
+        _tell(generation, paths)
+
+
+def compare(
+    prompt: PromptArgument,
+    k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
+    zoo: ZooOption = None,
+    seed: SeedOption = None,
+    out: OutOption = Path(),
+    voter: VoterOption = "me",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a prompt with several experts, side by side and without names; then vote."""
+    folder = make_folder(out)
+    with open_studio(zoo, device) as studio:
+        comparison = studio.compare(prompt, k, seed=seed)
+        paths = comparison.save(folder)
+        if as_json:
+            seed = comparison.generations[0].seeds[0]
+            print_json({"prompt": prompt, "seed": seed, "images": [str(path) for path in paths]})
+            return
+        for letter, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", paths, strict=False):
+            typer.echo(f"{letter}  {path}")
+        if is_terminal():
+            _ask(comparison, voter)
+        else:
+            say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {' '.join(map(str, paths))}")
+
+
+def generation_object(generation: Generation, paths: list[Path]) -> dict[str, Any]:
+    """What `generate --json` prints: the route's fields and what was drawn."""
+    record = generation.records[0].model_dump(mode="json", include={"params", "dropped", "fallbacks"})
+    return {
+        **generation.route.model_dump(mode="json"),
+        "drawn_by": generation.drawn_by,
+        "images": [str(path) for path in paths],
+        "seeds": list(generation.seeds),
+        **record,
+        "timings": dict(generation.timings),
+    }
+
+
+def _tell(generation: Generation, paths: list[Path]) -> None:
+    typer.echo(generation.route.explain().partition("\n")[0])
+    for fallback in generation.fallbacks:
+        say(f"{fallback.expert} could not draw: {fallback.error}")
+    if generation.drawn_by != generation.route.expert:
+        say(f"drawn by {generation.drawn_by} instead")
+    for dropped in generation.dropped:
+        say(f"{dropped.name}={dropped.value} was not used: {dropped.reason}")
+    for path in paths:
+        typer.echo(path)
+
+
+def _ask(comparison: Comparison, voter: str) -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(comparison.generations)]
+    answer = (
+        typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
+    )
+    outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
+    if answer in outcomes:
+        comparison.vote(outcomes[answer], voter=voter)
+    elif answer and answer in letters:
+        comparison.vote(letters.index(answer), voter=voter)
+    else:
+        say("not voted")
+        return
+    for letter, expert in zip(letters, comparison.experts, strict=True):
+        typer.echo(f"{letter} was {expert}")

@@ -1,0 +1,79 @@
+"""`diffusiongpt vote` and `diffusiongpt ranking`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffusiongpt.apps.cli.common import JsonOption, VoterOption, ZooOption, open_studio, print_json
+
+if TYPE_CHECKING:
+    from diffusiongpt.preferences import Outcome, Vote
+
+
+def vote(
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(help="The best picture, then those it was compared with.", show_default=False)
+    ] = None,
+    tie: Annotated[bool, typer.Option("--tie", help="All are equally good.")] = False,
+    both_bad: Annotated[bool, typer.Option("--both-bad", help="None will do.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back your last vote.")] = False,
+    voter: VoterOption = "me",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which picture is best; the next route knows."""
+    from diffusiongpt.errors import RequestError
+
+    if undo == bool(pictures) or (tie and both_bad):
+        raise RequestError(
+            "pass pictures or --undo, and at most one of --tie and --both-bad",
+            hint="diffusiongpt vote BEST.png OTHER.png",
+        )
+    outcome: Outcome = "tie" if tie else "both_bad" if both_bad else "win"
+    with open_studio(["tiny"]) as studio:
+        if undo:
+            cast = studio.undo_vote(voter)
+        else:
+            best, *others = pictures or []
+            cast = studio.vote(best, *others, outcome=outcome, voter=voter)
+    if as_json:
+        print_json({**cast.to_record(), "undone": undo})
+    else:
+        typer.echo(("taken back: " if undo else "") + _sentence(cast))
+
+
+def ranking(
+    node: Annotated[
+        str | None, typer.Option(help="A taxonomy node; all prompts if absent.", show_default=False)
+    ] = None,
+    zoo: ZooOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the votes so far say about the experts."""
+    from diffusiongpt.errors import RequestError
+
+    with open_studio(zoo) as studio:
+        nodes = studio.zoo.taxonomy.nodes
+        if node is not None and node not in nodes:
+            raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
+        table = studio.router.table()
+        rows = table.rows(node, expert_ids=studio.zoo)
+    if as_json:
+        print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
+        return
+    width = max([len("expert"), *(len(row.expert) for row in rows)])
+    typer.echo(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
+    for row in rows:
+        typer.echo(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
+    typer.echo(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")
+
+
+def _sentence(cast: Vote) -> str:
+    if cast.outcome == "win":
+        others = [expert for expert in cast.experts if expert != cast.winner]
+        return f"{cast.winner} over {', '.join(others)} for {cast.prompt!r}"
+    verdict = "equally good" if cast.outcome == "tie" else "none will do"
+    return f"{', '.join(cast.experts)}: {verdict} for {cast.prompt!r}"

@@ -1,0 +1,145 @@
+"""`diffusiongpt zoo`: what experts there are, and whether a zoo file is right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, load_zoo, print_json, reports_errors
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from diffusiongpt.taxonomy import Taxonomy
+    from diffusiongpt.zoo import Zoo
+
+WIDE = 110
+"""Columns from which a terminal has room for descriptions."""
+
+app = typer.Typer(help="The experts and the taxonomy they hang on.", no_args_is_help=True)
+
+
+@app.command("list")
+@reports_errors
+def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
+    """List the experts."""
+    experts = list(load_zoo(zoo).values())
+    if as_json:
+        print_json([expert.model_dump(mode="json", exclude_none=True) for expert in experts])
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    is_wide = console.width >= WIDE
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("expert", no_wrap=True)
+    for heading in ("GB", "styles", "licence", *(["description"] if is_wide else [])):
+        table.add_column(heading, overflow="fold")
+    for expert in experts:
+        size = f"{expert.size_gb:g}" if expert.size_gb else "?"
+        licence = expert.license.id if expert.license else "?"
+        cells = [expert.id, size, ", ".join(expert.tags.styles) or "any", licence]
+        table.add_row(*cells, *([expert.description] if is_wide else []))
+    console.print(table)
+
+
+@app.command("show")
+@reports_errors
+def show(
+    expert: Annotated[str, typer.Argument(help="Id of an expert.", show_default=False)],
+    zoo: ZooOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is known about one expert."""
+    facts = load_zoo(zoo)[expert].model_dump(mode="json", exclude_defaults=True)
+    if as_json:
+        print_json(facts)
+        return
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    text = StringIO()
+    YAML(typ="rt", pure=True).dump(facts, text)
+    typer.echo(text.getvalue().rstrip())
+
+
+@app.command("check")
+@reports_errors
+def check(
+    file: Annotated[
+        str | None, typer.Argument(help="A zoo file; the default zoo if absent.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a zoo file: keys, values, ids, tags, and the tree they make."""
+    zoo = load_zoo([file or "default"])
+    missing = [expert.id for expert in zoo.values() if expert.folder is not None and not expert.folder.is_dir()]
+    styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
+    report = {
+        "zoo": zoo.sources[0],
+        "experts": len(zoo),
+        "styles": styles,
+        "generalists": sum(expert.is_generalist for expert in zoo.values()),
+        "missing_folders": missing,
+    }
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(
+            f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
+        )
+    _check_backends(zoo)
+    if missing:
+        from diffusiongpt.errors import ZooError
+
+        raise ZooError(f"no folder for {', '.join(missing)}", hint="A local repo is a path beside the zoo file.")
+
+
+def _check_backends(zoo: Zoo) -> None:
+    from diffusiongpt.backends import get_backend
+
+    for name in dict.fromkeys(expert.backend for expert in zoo.values()):
+        get_backend(name)
+
+
+@app.command("tree")
+@reports_errors
+def tree(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
+    """Draw the taxonomy with the experts on it."""
+    taxonomy = load_zoo(zoo).taxonomy
+    if as_json:
+        nodes = [node for _, node in taxonomy.walk()]
+        print_json(
+            {node: {"children": taxonomy.children(node), "experts": taxonomy.experts_on(node)} for node in nodes}
+        )
+        return
+    from rich.console import Console
+
+    Console().print(_draw(taxonomy))
+
+
+def _draw(taxonomy: Taxonomy) -> Tree:
+    """Styles are shared by all subjects below which they hang; they are drawn once, below the first."""
+    from rich.tree import Tree
+
+    root = Tree(_label(taxonomy, "root"))
+    branches = {"root": root}
+    drawn: set[str] = set()
+    for parent in ("root", *taxonomy.children("root")):
+        for child in taxonomy.children(parent):
+            if parent == "root" or child not in drawn:
+                branches[child] = branches[parent].add(_label(taxonomy, child))
+                drawn.add(child)
+        if parent != "root" and drawn.issuperset(shared := taxonomy.children(parent)) and not branches[parent].children:
+            branches[parent].add(f"[dim]the same {len(shared)} styles[/dim]")
+    return root
+
+
+def _label(taxonomy: Taxonomy, node: str) -> str:
+    name = "anything" if node == "root" else f"{node} · {taxonomy.nodes[node].name('zh')}"
+    experts = ", ".join(taxonomy.experts_on(node))
+    return f"[bold]{name}[/bold]  {experts}" if experts else f"[bold]{name}[/bold]"
