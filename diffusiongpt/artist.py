@@ -165,7 +165,8 @@ class Artist:
 
     def _same_expert(self, record: PictureRecord, zoo: Zoo) -> Expert:
         expert = zoo[record.drawn_by]
-        if expert.repo != record.repo:
+        # a folder has no name of its own: the tiny zoo is the same from a hub and from the package
+        if expert.repo != record.repo and not expert.is_local:
             raise LoadError(
                 f"{expert.id} is {expert.repo} in this zoo, and was {record.repo} when the picture was drawn",
                 hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",

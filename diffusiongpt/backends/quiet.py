@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,10 @@ def quiet_construction() -> Iterator[None]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # in a notebook without ipywidgets tqdm complains on import that it cannot draw bars, which we have off
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import tqdm.auto  # noqa: F401
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -36,7 +36,7 @@ def progress_bar_class(total: int, tell: Callable[[int, int], None], stop: Calla
         tell: Called with bytes done and `total`.
         stop: Asked at every update; when true the download is given up with `AbandonedError`.
     """
-    from tqdm.std import tqdm  # type: ignore[import-untyped]
+    from tqdm.std import tqdm
 
     counter = _Counter(total, tell)
 

@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # plain help: importing rich for it would take longer than all the rest
 )
 
 app.command("demo")(reports_errors(demo.demo))

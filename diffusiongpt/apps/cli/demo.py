@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +22,13 @@ PROMPTS = (
     "an 8-bit red heart on a yellow background",
     "一幅铅笔画：白色背景上的蓝色的鱼",
     "oil painting of a green tree on a blue background",
-    "请帮我画一个紫色星星，扁平矢量风格，黑色背景",
+    "请帮我画一个紫色星星，扁平矢量风格，黄色背景",
     "a crayon and graphite drawing of an orange house on a white background",
     "a yellow circle on a green background",
 )
 """In two languages, styles by several names, and one that names none."""
 
+COMPARED = "a pink fish on a white background"
 SEED = 7
 CELL = 256
 """Side of a picture on the sheet, in pixels."""
@@ -36,14 +38,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Draw six prompts with the tiny zoo, no network and no GPU needed, and show what was learnt from a vote."""
+    """Show the whole flow: no network, no GPU, no key."""
     from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
 
     out = make_folder(out)
     with serve_tiny_zoo() as hub, TemporaryDirectory() as home, _studio(hub, Path(home)) as studio:
         say(f"a hub on {hub.url} serves {len(hub_zoo())} tiny experts; each is pulled when it is first chosen\n")
-        shown = [_draw(studio, prompt, out, quiet=as_json) for prompt in PROMPTS]
+        shown = [_draw(studio, PROMPTS[0], out, quiet=as_json)]
         _tell_pulls(hub, studio)
+        shown += [_draw(studio, prompt, out, quiet=as_json) for prompt in PROMPTS[1:]]
         learnt = _vote(studio, out, quiet=as_json)
     sheet = _sheet([generation.image for generation, _ in shown], out / "sheet.png")
     if as_json:
@@ -72,29 +75,42 @@ def _draw(studio: DiffusionGPT, prompt: str, out: Path, *, quiet: bool) -> tuple
 
 
 def _tell_pulls(hub: LocalHub, studio: DiffusionGPT) -> None:
+    """What the hub was asked for: only the chosen expert came."""
+    say("so far the hub was asked for")
     for expert in studio.zoo.values():
         size = sum(hub.downloads.get(expert.repo, {}).values())
-        say(f"  {expert.repo:<22} " + (f"pulled, {size / 1e6:.2f} MB" if size else "never asked for, not pulled"))
+        say(f"  {expert.repo:<22} " + (f"{size / 1e6:.2f} MB" if size else "nothing"))
     say("")
 
 
 def _vote(studio: DiffusionGPT, out: Path, *, quiet: bool) -> dict[str, Any]:
     """One comparison, judged by the tiny zoo's own judge, and the route before and after."""
-    prompt = PROMPTS[-1]
-    before = studio.route(prompt)
-    comparison = studio.compare(prompt, seed=SEED)
+    before = studio.route(COMPARED)
+    comparison = studio.compare(COMPARED, seed=SEED)
     paths = [str(path) for path in comparison.save(out)]
-    cast = comparison.vote(0)
-    after = studio.route(prompt)
+    cast = comparison.vote(_best(comparison.images))
+    after = studio.route(COMPARED)
     if not quiet:
         scores = {c.expert: c.score for c in before.candidates}
-        typer.echo(f"compared for {prompt!r}:\n  " + "\n  ".join(paths))
-        typer.echo(f"one vote for the first picture, by {cast.winner}:")
+        typer.echo(f"compared for {COMPARED!r}:\n  " + "\n  ".join(paths))
+        typer.echo(f"the judge of the tiny zoo votes for {cast.winner}, and the next route knows:")
         for candidate in after.candidates:
             if candidate.expert in cast.experts:
                 typer.echo(f"  {candidate.expert:<16} {scores[candidate.expert]:+.2f} → {candidate.score:+.2f}")
         typer.echo()
     return {"vote": cast.to_record(), "ranking_version": after.ranking_version, "images": paths}
+
+
+def _best(images: Sequence[Image]) -> int:
+    """Index of the picture that most probably shows what `COMPARED` asks for."""
+    from diffusiongpt.testing.judge import TinyJudge
+
+    judge = TinyJudge.load()
+    likely = []
+    for image in images:
+        seen = judge.read(image).probabilities
+        likely.append(seen["object"]["fish"] * seen["color"]["pink"] * seen["background"]["white"])
+    return likely.index(max(likely))
 
 
 def _sheet(images: list[Image], path: Path) -> str:

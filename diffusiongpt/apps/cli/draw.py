@@ -56,7 +56,7 @@ def generate(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a prompt with the expert people would like best for it."""
+    """Draw with the expert people would like best."""
     options: dict[str, Any] = {
         "expert": expert,
         "seed": seed,
@@ -90,7 +90,7 @@ def compare(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a prompt with several experts, side by side and without names; then vote."""
+    """Draw with several experts, blind, then vote."""
     folder = make_folder(out)
     with open_studio(zoo, device) as studio:
         comparison = studio.compare(prompt, k, seed=seed)
