@@ -1,0 +1,33 @@
+"""Runs every benchmark, one after the other.
+
+python benchmarks/all.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+COMMANDS = (
+    ("latency.py",),
+    ("simulated_votes.py",),
+    ("tiny_zoo.py", "--per-cell", "100"),
+    ("tiny_routing.py", "--prompts", "500"),
+)
+
+
+def main() -> None:
+    """Run all; the first that fails stops it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with rating files; no benchmark needs any yet")
+    parser.parse_args()
+    here = Path(__file__).parent
+    for name, *options in COMMANDS:
+        print(f"\n$ python benchmarks/{' '.join([name, *options])}", flush=True)
+        subprocess.run([sys.executable, here / name, *options], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a decision costs, and what the command line costs before it does anything.
+
+    python benchmarks/latency.py
+
+prints milliseconds of a warm local decision (lexical embedder, prompts up to 64 words, English and Chinese) beside
+embedding the same prompts only, and `diffusiongpt --help` beside a bare interpreter; all in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+import numpy as np
+
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.preferences import Preferences
+from diffusiongpt.request import Request
+from diffusiongpt.router import Router
+from diffusiongpt.taxonomy import Node
+from diffusiongpt.thinkers import LocalThinker
+from diffusiongpt.zoo import Zoo
+
+_ENGLISH = str.split(
+    "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "
+    "oil painting watercolour anime pixel art photo of an old man reading a letter under a lamp in a narrow room "
+    "cinematic light golden hour detailed texture of wood and stone reflections in puddles after the rain"
+)
+_CHINESE = "清晨的港口停着渔船薄雾笼罩水面海鸥飞过码头水彩画油画风格老人在灯下读信窗外下着雨石板路上有倒影金色的光"
+
+
+def prompts(number: int, seed: int = 0) -> list[str]:
+    """Prompts of 4 to 64 words, every second one Chinese."""
+    rng = Random(seed)
+    english = (" ".join(rng.choices(_ENGLISH, k=rng.randint(4, 64))) for _ in range(number))
+    chinese = ("".join(rng.choices(_CHINESE, k=rng.randint(4, 64))) for _ in range(number))
+    return [text for pair in zip(english, chinese, strict=True) for text in pair][:number]
+
+
+def percentiles(work: Callable[[str], object], texts: list[str]) -> tuple[float, float]:
+    """Median and 95th percentile of the milliseconds a call takes, after a warm-up."""
+    for text in texts[:20]:
+        work(text)
+    times = []
+    for text in texts:
+        start = perf_counter()
+        work(text)
+        times.append((perf_counter() - start) * 1000)
+    median, late = np.percentile(times, [50, 95])
+    return round(float(median), 3), round(float(late), 3)
+
+
+def fastest(command: list[str], runs: int) -> float:
+    """Seconds of the fastest of several runs of a command."""
+    times = []
+    for _ in range(runs):
+        start = perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    texts, embedder, zoo = prompts(arguments.prompts), LexicalEmbedder(), Zoo.load()
+    nodes: list[Node] = list(zoo.taxonomy.nodes.values())
+    with tempfile.TemporaryDirectory() as folder:
+        preferences = Preferences(Path(folder) / "votes.db")
+        router = Router(zoo, LocalThinker(embedder), preferences, embedder="lexical", readiness=lambda _: "download")
+        decide = percentiles(lambda text: router.route(Request(prompt=text)), texts)
+        preferences.store.close()
+    embed = percentiles(lambda text: embedder.embed([text]), texts)
+    bare = fastest([sys.executable, "-I", "-c", "pass"], 10)
+    help_ = fastest([sys.executable, "-m", "diffusiongpt", "--help"], 10)
+    figures = {
+        "experts": len(zoo),
+        "nodes": len(nodes),
+        "decision_ms": {"median": decide[0], "p95": decide[1]},
+        "embedding_only_ms": {"median": embed[0], "p95": embed[1]},
+        "decision_against_embedding": round(decide[0] / embed[0], 1),
+        "help_ms": round(help_ * 1000),
+        "bare_interpreter_ms": round(bare * 1000),
+        "help_against_bare_interpreter": round(help_ / bare, 1),
+    }
+    lines = (f"{name.replace('_', ' '):<32} {value}" for name, value in figures.items())
+    print(json.dumps(figures, indent=2) if arguments.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
