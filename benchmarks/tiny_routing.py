@@ -115,7 +115,8 @@ def votes_until_right(zoo: Zoo, prompts: list[TinyPrompt], correct: np.ndarray, 
 def cast(router: Router, prompt: TinyPrompt, likely: dict[str, float], *, seed: int) -> None:
     """One comparison as `compare` makes it, won by the picture the judge finds likelier."""
     route = router.route(Request(prompt=prompt.text))
-    shown, ballot = choose_ballot(route, router.table(), 2, seed=seed)
+    able = [candidate.expert for candidate in route.candidates]
+    shown, ballot = choose_ballot(route, router.table(), 2, seed=seed, able=able)
     router.preferences.record(
         Vote(
             id=f"{seed:032x}",

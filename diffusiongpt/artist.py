@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import Drawing, Dropped, Resolved, get_backend, known_backends
-from diffusiongpt.cache import Agree, ModelCache
+from diffusiongpt.cache import Agree, ModelCache, fingerprint
 from diffusiongpt.devices import best_device, device_memory
-from diffusiongpt.errors import HubUnreachableError, LoadError, OutOfMemoryError
+from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, OutOfMemoryError, UnknownExpertError
 from diffusiongpt.expert import Expert
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, PictureRecord, ShownIn
@@ -32,6 +33,9 @@ WEIGHTS_SHARE = 0.9
 
 CPU_GROWTH = 2.0
 """A CPU computes in float32: weights listed at 16 bits take twice the bytes."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A picture may name a commit, which the hub never changes, and no branch or path."""
 
 _NOT_RECORDED = frozenset({"callback_on_step_end"})
 _CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
@@ -101,10 +105,18 @@ class Artist:
                 f"which has {(self._room or 0) / 1e9:.1f} GB for it",
                 hint="Draw on a larger device, or choose a smaller expert.",
             )
-        if hub_is_down and self.cache.puller.on_disk(expert) is None:
+        if hub_is_down and not self.cache.puller.find_offline(expert, get_backend(expert.backend)):
             raise HubUnreachableError(
                 f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
             )
+
+    def can_draw(self, expert: Expert) -> bool:
+        """Whether nothing known beforehand keeps an expert from drawing here."""
+        try:
+            self.check_can_draw(expert)
+        except DiffusionGPTError:
+            return False
+        return True
 
     def draw(
         self,
@@ -123,14 +135,16 @@ class Artist:
             LoadError: If it could not be loaded.
             DrawError: If it failed while drawing.
         """
+        self.check_can_draw(expert)
         resolved = resolve(request, route.understanding, expert)
-        drawing, timings = self._draw(resolved)
+        drawing, weights, timings = self._draw(resolved)
         record = PictureRecord(
             generator=GENERATOR,
             zoo=zoo,
             drawn_by=expert.id,
             repo=expert.repo,
             revision=self.cache.puller.commit(expert),
+            weights=weights,
             seed=resolved.seeds[0],
             params=_params(resolved, drawing),
             dropped=tuple(_recordable(dropped) for dropped in (*resolved.dropped, *drawing.dropped)),
@@ -160,22 +174,23 @@ class Artist:
             seeds=generation.seeds,
             arguments=_recorded_arguments(record, expert),
         )
-        drawing, timings = self._draw(resolved)
+        drawing, _, timings = self._draw(resolved, expected_weights=record.weights)
         return replace(generation, images=drawing.images, timings=timings)
 
     def _same_expert(self, record: PictureRecord, zoo: Zoo) -> Expert:
-        expert = zoo[record.drawn_by]
-        # a folder has no name of its own: the tiny zoo is the same from a hub and from the package
-        if expert.repo != record.repo and not expert.is_local:
+        expert = _expert_of(record, zoo)
+        if expert.is_local or record.revision in (None, self.cache.puller.commit(expert)):
+            return expert
+        if record.repo != expert.repo or not COMMIT.fullmatch(record.revision or ""):
             raise LoadError(
                 f"{expert.id} is {expert.repo} in this zoo, and was {record.repo} when the picture was drawn",
                 hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
             )
-        if record.revision in (None, self.cache.puller.commit(expert)):
-            return expert
         return expert.model_copy(update={"revision": record.revision})
 
-    def _draw(self, resolved: Resolved) -> tuple[Drawing, Mapping[str, float]]:
+    def _draw(
+        self, resolved: Resolved, *, expected_weights: str | None = None
+    ) -> tuple[Drawing, str, Mapping[str, float]]:
         backend = get_backend(resolved.expert.backend)
         start = perf_counter()
         lease = self.cache.lease(
@@ -183,9 +198,25 @@ class Artist:
         )
         with lease as loaded:
             ready = perf_counter()
+            weights = self._weights(resolved.expert)
+            if expected_weights not in (None, weights):
+                raise LoadError(
+                    f"{resolved.expert.id} is another checkpoint now than when the picture was drawn",
+                    hint="Bring the old files back, or draw the prompt anew.",
+                )
             drawing = backend.draw(loaded, resolved, on_step=self._on_step)
         done = perf_counter()
-        return drawing, {"load": round(ready - start, 4), "draw": round(done - ready, 4)}
+        return drawing, weights, {"load": round(ready - start, 4), "draw": round(done - ready, 4)}
+
+    def _weights(self, expert: Expert) -> str:
+        folder = self.cache.puller.on_disk(expert)
+        if folder is None:
+            raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
+        names = tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
+        files = get_backend(expert.backend).files(
+            names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant
+        )
+        return fingerprint(folder, files)
 
     def _on_step(self, done: int, total: int) -> None:
         if self._on_progress:
@@ -198,11 +229,20 @@ class Artist:
         return self._room is not None and self._needed(expert) > self._room
 
 
+def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
+    try:
+        return zoo[record.drawn_by]
+    except UnknownExpertError as error:
+        raise UnknownExpertError(
+            str(error), hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}."
+        ) from None
+
+
 def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
     """The call arguments of a record. Anybody may have written it, so it passes the checks of a request."""
     asked = {name: value for name, value in record.params.items() if name in _CHECKED}
     Request(prompt=record.params["prompt"], seed=record.seed, **asked).checked()
-    extra = {name: value for name, value in expert.settings.extra.items() if name in record.params}
+    extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
     arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
     return {**extra, **arguments}
 

@@ -6,14 +6,15 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.generation import Generation
-from diffusiongpt.picture import ShownIn, free_name, write_png
+from diffusiongpt.picture import ShownIn, save_free
 from diffusiongpt.preferences import Outcome, RankingTable, Shown, Vote, choose_shown
-from diffusiongpt.route import Readiness, Route
+from diffusiongpt.route import Route
 from diffusiongpt.show import gallery_html
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from diffusiongpt.studio import DiffusionGPT
 
-DRAWABLE: tuple[Readiness, ...] = ("loaded", "on_disk", "download")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST = len(ascii_uppercase)
+"""Pictures that can be told apart by a letter."""
 
 
 @dataclass
@@ -50,6 +51,11 @@ class Comparison:
         return self.generations[0].route.input
 
     @property
+    def letters(self) -> tuple[str, ...]:
+        """What the pictures are called before the vote, in the order shown."""
+        return tuple(ascii_uppercase[: len(self.generations)])
+
+    @property
     def experts(self) -> tuple[str, ...]:
         """Who drew them, in the order shown; looking before the vote spoils it."""
         return tuple(generation.drawn_by for generation in self.generations)
@@ -74,12 +80,8 @@ class Comparison:
     def save(self, folder: str | Path) -> list[Path]:
         """Save the pictures under names that do not tell who drew them; return the paths, in the order shown."""
         target = Path(folder).expanduser()
-        paths = []
-        for letter, generation in zip(LETTERS, self.generations, strict=False):
-            path = free_name(target, self.prompt, letter, generation.seeds[0])
-            write_png(generation.image, path, generation.records[0])
-            paths.append(path)
-        return paths
+        shown = zip(self.letters, self.generations, strict=True)
+        return [save_free(one.image, target, letter, one.records[0]) for letter, one in shown]
 
     def _counts(self) -> bool:
         """Whether its vote has been cast and not been taken back."""
@@ -101,20 +103,30 @@ class Comparison:
         return f"<Comparison of {len(self.generations)} pictures: {self.prompt!r}>"
 
     def _repr_html_(self) -> str:
-        names = self.experts if self.cast else tuple(LETTERS[: len(self.generations)])
+        names = self.experts if self.cast else self.letters
         captions = [f"{index}: {name}" for index, name in enumerate(names)]
         return gallery_html(list(zip(self.images, captions, strict=True)))
 
 
-def choose_ballot(route: Route, table: RankingTable, k: int, *, seed: int) -> tuple[tuple[str, ...], ShownIn]:
+def choose_ballot(
+    route: Route, table: RankingTable, k: int, *, seed: int, able: Sequence[str]
+) -> tuple[tuple[str, ...], ShownIn]:
     """Who is compared, in blind order, and how likely each was to be.
+
+    Args:
+        route: What the prompt is about.
+        table: What is known of the experts.
+        k: How many are shown.
+        seed: Same seed, same choice.
+        able: Experts that can draw here.
 
     Raises:
         VoteError: If fewer than `k` experts may draw the prompt here.
     """
     import numpy as np
 
-    able = [candidate.expert for candidate in route.candidates if candidate.readiness in DRAWABLE]
+    if k > MOST:
+        raise VoteError(f"cannot show {k} pictures side by side", hint=f"Compare {MOST} at most.")
     evidence = route.understanding.evidence
     rng = np.random.default_rng([seed, zlib.crc32(route.input.encode())])
     slate = choose_shown(lambda generator, n: table.sample(able, evidence, generator, n), able, k, rng)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Dropped
 from diffusiongpt.errors import RequestError
-from diffusiongpt.picture import Fallback, PictureRecord, ShownIn, free_name, read_png, write_png
+from diffusiongpt.picture import Fallback, PictureRecord, ShownIn, read_png, save_free, write_png
 from diffusiongpt.route import Route
 from diffusiongpt.show import generation_html
 
@@ -100,7 +100,8 @@ class Generation:
                 raise RequestError(f"{len(self.images)} pictures do not fit into {target.name}", hint="Pass a folder.")
             write_png(self.image, target, self.records[0])
             return [target]
-        return [self._save_in(target, image, record) for image, record in zip(self.images, self.records, strict=True)]
+        pictures = zip(self.images, self.records, strict=True)
+        return [save_free(image, target, record.drawn_by, record) for image, record in pictures]
 
     def again(self) -> Generation:
         """Draw the same pictures again: same expert at the same commit, same arguments, same seeds, same pixels.
@@ -122,11 +123,6 @@ class Generation:
         """
         image, record = read_png(Path(path).expanduser())
         return cls(images=(image,), records=(record,))
-
-    def _save_in(self, folder: Path, image: Image, record: PictureRecord) -> Path:
-        path = free_name(folder, record.route.input, record.drawn_by, record.seed)
-        write_png(image, path, record)
-        return path
 
     def _repr_html_(self) -> str:
         return generation_html(self)

@@ -6,9 +6,11 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -61,6 +63,7 @@ class PictureRecord(BaseModel):
         drawn_by: The expert.
         repo: Its repository, as the zoo names it.
         revision: Commit that was used; `None` for a local folder.
+        weights: Fingerprint of the files that were used.
         seed: Seed of this picture.
         params: Arguments really used, under diffusers' names.
         dropped: Arguments left out.
@@ -78,6 +81,7 @@ class PictureRecord(BaseModel):
     drawn_by: str
     repo: str
     revision: str | None = None
+    weights: str | None = None
     seed: int
     params: Mapping[str, Any]
     dropped: tuple[Dropped, ...] = ()
@@ -102,8 +106,8 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
     """
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, a1111_parameters(record))
-    info.add_itxt(CHUNK, record.model_dump_json(), lang="", tkey="")
-    partial = path.with_name(f".{path.name}.partial")
+    info.add_itxt(CHUNK, shareable(record).model_dump_json(), lang="", tkey="")
+    partial = path.with_name(f".{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(partial, format="PNG", pnginfo=info)
@@ -114,6 +118,26 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
         raise PictureError(
             f"cannot write {path}: {error.strerror or error}", hint="Choose a folder you may write to."
         ) from error
+
+
+def shareable(record: PictureRecord) -> PictureRecord:
+    """The record without folders of this machine: a picture is passed on to strangers."""
+    fallbacks = (
+        fallback.model_copy(update={"error": _bare(fallback.error), "hint": _bare(fallback.hint)})
+        for fallback in record.fallbacks
+    )
+    repo = record.repo if re.fullmatch(r"[\w.-]+/[\w.-]+", record.repo) else f"./{_last(record.repo)}"
+    zoo = tuple(_last(source) for source in record.zoo)
+    return record.model_copy(update={"repo": repo, "zoo": zoo, "fallbacks": tuple(fallbacks)})
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _bare(text: str) -> str:
+    """A text with only the last part of each absolute path in it."""
+    return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+", lambda match: _last(match.group()), text)
 
 
 def read_png(path: Path) -> tuple[Image.Image, PictureRecord]:
@@ -176,15 +200,41 @@ def _quoted(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n]", text) else text
 
 
-def free_name(folder: Path, prompt: str, expert: str, seed: int, suffix: str = "") -> Path:
-    """`{slug}-{expert}-{seed}.png` in a folder, with a number behind it rather than an old file overwritten."""
-    stem = "-".join(part for part in (slug(prompt), expert, str(seed), suffix) if part)
-    path = folder / f"{stem}.png"
-    number = 2
-    while path.exists():
-        path = folder / f"{stem}-{number}.png"
-        number += 1
+def save_free(image: Image.Image, folder: Path, name: str, record: PictureRecord) -> Path:
+    """Write a picture as `{slug}-{name}-{seed}.png`, with a number behind it rather than an old file overwritten.
+
+    The name is taken before the picture is written, so that two savers never take the same.
+
+    Raises:
+        PictureError: If the folder cannot be written.
+    """
+    stem = f"{slug(record.route.input)}-{name}-{record.seed}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = next(path for path in _names(folder, stem) if _claim(path))
+    except OSError as error:
+        raise PictureError(
+            f"cannot write into {folder}: {error.strerror or error}", hint="Choose a folder you may write to."
+        ) from error
+    try:
+        write_png(image, path, record)
+    except PictureError:
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _names(folder: Path, stem: str) -> Iterator[Path]:
+    yield folder / f"{stem}.png"
+    yield from (folder / f"{stem}-{number}.png" for number in count(2))
+
+
+def _claim(path: Path) -> bool:
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 def slug(prompt: str, limit: int = 40) -> str:

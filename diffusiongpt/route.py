@@ -136,7 +136,7 @@ class Route(BaseModel):
 
     def _reason(self) -> str:
         if len(self.candidates) == 1 and not self.rejected:
-            return "it is the only one asked for"
+            return "it is the only one that may draw this"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
         learnt = parts.get("global", 0.0) + parts.get("nodes", 0.0)

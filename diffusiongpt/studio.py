@@ -13,7 +13,18 @@ from diffusiongpt.artist import Artist, OnProgress
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
 from diffusiongpt.comparison import Comparison, as_vote, choose_ballot
 from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.errors import DrawError, HubUnreachableError, LoadError, NoRouteError, PullError, PullTooLargeError
+from diffusiongpt.errors import (
+    DiffusionGPTError,
+    DiskFullError,
+    DrawError,
+    HubUnreachableError,
+    LoadError,
+    NoRouteError,
+    OutOfMemoryError,
+    PullError,
+    PullTooLargeError,
+    RequestError,
+)
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, ShownIn
 from diffusiongpt.preferences import Outcome, Preferences, Vote, VoteStore
@@ -26,6 +37,9 @@ from diffusiongpt.thinkers import LocalThinker
 from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
 
 log = logging.getLogger("diffusiongpt")
+
+MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError)
+"""Failures that say nothing against the zoo."""
 
 LAST_RESORT = "tiny"
 """Zoo that draws when nothing else can: its weights come in the package."""
@@ -109,11 +123,15 @@ class DiffusionGPT:
             PullError, LoadError, DrawError: If a chosen expert cannot draw after all.
         """
         request, policy = read_options(prompt, options)
+        if request.num_images_per_prompt > 1:
+            raise RequestError("a comparison shows one picture of each expert", hint="Leave num_images_per_prompt out.")
         seeded = replace(request, seed=secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed)
         route = self.router.route(request, policy)
-        experts, shown_in = choose_ballot(route, self.router.table(), k, seed=seeded.seed or 0)
-        generations = [self._draw(seeded, route, expert, shown_in=shown_in) for expert in experts]
-        return Comparison(generations=tuple(generations), studio=self)
+        able = [c.expert for c in route.candidates if self.artist.can_draw(self.zoo[c.expert])]
+        experts, shown_in = choose_ballot(route, self.router.table(), k, seed=seeded.seed or 0, able=able)
+        # not in the order shown: what is told of pulls meanwhile must not give it away
+        drawn = {expert: self._draw(seeded, route, expert, shown_in=shown_in) for expert in sorted(experts)}
+        return Comparison(generations=tuple(drawn[expert] for expert in experts), studio=self)
 
     def vote(
         self,
@@ -165,24 +183,28 @@ class DiffusionGPT:
         self.close()
 
     def _generate(self, request: Request, route: Route) -> Generation:
-        fallbacks: list[Fallback] = []
-        hub_is_down = False
+        failures: list[DiffusionGPTError] = []
         for expert in route.order:
+            fallbacks = tuple(map(fallback_of, route.order, failures))
+            hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
             try:
                 self.artist.check_can_draw(self.zoo[expert], hub_is_down=hub_is_down)
-                return self._draw(request, route, expert, fallbacks=tuple(fallbacks))
+                return self._draw(request, route, expert, fallbacks=fallbacks)
             except (PullError, LoadError, DrawError) as error:
                 # who asks for one expert wants no other, and nobody agreed to a pull that large
                 if request.expert or isinstance(error, PullTooLargeError):
                     raise
-                hub_is_down = hub_is_down or isinstance(error, HubUnreachableError)
-                fallbacks.append(Fallback(expert=expert, error=str(error), hint=error.hint))
+                failures.append(error)
                 log.warning("%s cannot draw: %s", expert, error)
-        return self._last_resort(request, route, fallbacks)
+        return self._last_resort(request, route, failures)
 
-    def _last_resort(self, request: Request, route: Route, fallbacks: list[Fallback]) -> Generation:
-        """Draw with the tiny zoo that comes in the package: offline, there is still a picture."""
-        if LAST_RESORT in self.zoo.sources:
+    def _last_resort(self, request: Request, route: Route, failures: list[DiffusionGPTError]) -> Generation:
+        """Draw with the tiny zoo that comes in the package: offline, there is still a picture.
+
+        Only where the machine is to blame; what is wrong with the zoo should be told and not painted over.
+        """
+        fallbacks = [fallback_of(expert, error) for expert, error in zip(route.order, failures, strict=True)]
+        if LAST_RESORT in self.zoo.sources or not any(isinstance(error, MACHINE) for error in failures):
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
@@ -212,6 +234,11 @@ class DiffusionGPT:
         embedder = LexicalEmbedder()
         thinker = LocalThinker(embedder)
         return Router(zoo, thinker, self.preferences, embedder=embedder.name, readiness=self.artist.readiness)
+
+
+def fallback_of(expert: str, error: DiffusionGPTError) -> Fallback:
+    """How a result tells that an expert could not draw."""
+    return Fallback(expert=expert, error=str(error), hint=error.hint)
 
 
 def _own_votes(settings: Settings) -> VoteStore:

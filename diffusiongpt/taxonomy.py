@@ -83,7 +83,7 @@ class Taxonomy:
         return self._experts.get(node_id, ())
 
     def empty_branches(self) -> list[str]:
-        """Nodes below which no expert hangs; the search never enters them."""
+        """Nodes below which no expert hangs; the search never enters them, so none of its branches is empty."""
         return [node_id for node_id in self.nodes if node_id not in self.occupied]
 
     def walk(self) -> Iterator[tuple[int, str]]:

@@ -203,7 +203,7 @@ def test_generate_tells_paths_on_stdout(tmp_path: Path) -> None:
 def test_generate_tells_what_went_otherwise(tmp_path: Path) -> None:
     """A fallback and a changed argument are told on stderr, and stand in the JSON."""
     zoo = tmp_path / "zoo.yaml"
-    zoo.write_text("experts: [{id: broken, repo: ./nowhere, tags: {styles: [pixel_art]}}]")
+    zoo.write_text("experts: [{id: broken, repo: some/where, tags: {styles: [pixel_art]}}]")
     arguments = ("generate", PROMPT, "--steps", 1, "--width", 33, "--zoo", "tiny", "--zoo", zoo, "--commercial-use")
     assert run_json("route", PROMPT, "--zoo", "tiny", "--zoo", zoo)["expert"] in ("tiny-pixel", "broken")
     result = run(*arguments[:-1], "--expert", "tiny-pixel")
@@ -296,7 +296,7 @@ def test_zoo_show_shows_what_is_known() -> None:
 
 def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     """`zoo check` is quiet about a good file, and exits 1 with file and line for a bad one."""
-    assert run_json("zoo", "check", "default")["missing_folders"] == []
+    assert run_json("zoo", "check", "default")["experts"] > 10
     assert "experts" in run("zoo", "check", "tiny").stdout
     bad = tmp_path / "bad.yaml"
     bad.write_text("experts:\n  - id: a\n    repo: o/a\n    licence: MIT\n")

@@ -62,10 +62,11 @@ def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
 
     route = studio.route(PROMPT)
     table = studio.router.table()
-    ballots = [choose_ballot(route, table, 2, seed=seed)[0] for seed in range(40)]
+    able = [candidate.expert for candidate in route.candidates]
+    ballots = [choose_ballot(route, table, 2, seed=seed, able=able)[0] for seed in range(40)]
     assert any(ballot != tuple(sorted(ballot)) for ballot in ballots)
     assert any(ballot == tuple(sorted(ballot)) for ballot in ballots)
-    assert ballots[3] == choose_ballot(route, table, 2, seed=3)[0]
+    assert ballots[3] == choose_ballot(route, table, 2, seed=3, able=able)[0]
 
 
 def test_the_next_route_knows_the_vote(studio: DiffusionGPT, pair: Comparison) -> None:

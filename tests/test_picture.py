@@ -26,7 +26,6 @@ from diffusiongpt.picture import (
     Fallback,
     PictureRecord,
     ShownIn,
-    free_name,
     read_png,
     slug,
     write_png,
@@ -302,9 +301,7 @@ def test_a_slug_is_always_a_safe_name(prompt: str) -> None:
     assert not name.startswith("-")
     assert not name.endswith("-")
     assert len(name.encode()) <= 120
-    path = free_name(Path("/nowhere"), prompt, "tiny-pixel", 2**63 - 1)
-    assert path.parent == Path("/nowhere")
-    assert len(path.name.encode()) < 240
+    assert not {"/", "\\", "\0"} & set(name)
 
 
 def test_a_bare_copy_still_loads(tmp_path: Path) -> None:

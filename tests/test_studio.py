@@ -27,7 +27,7 @@ from diffusiongpt.errors import (
 from diffusiongpt.expert import Expert
 from diffusiongpt.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
+from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
 from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -97,10 +97,13 @@ def test_a_saved_picture_draws_itself_again(studio: DiffusionGPT, tmp_path: Path
 
 
 def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: Path) -> None:
-    """Redrawing needs the same expert with the same repository: else a typed error names the zoo it came from."""
+    """Redrawing needs the very same checkpoint under the same id: else a typed error says what differs."""
     result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
-    stranger = zoo_of(local("tiny-pixel", "/elsewhere"))
-    with DiffusionGPT(stranger, settings=settings_in(tmp_path)) as other, pytest.raises(LoadError, match="elsewhere"):
+    stranger = zoo_of(local("tiny-pixel", TINY_FOLDER / "oil"))
+    with (
+        DiffusionGPT(stranger, settings=settings_in(tmp_path)) as other,
+        pytest.raises(LoadError, match="another check"),
+    ):
         other.redraw(result)
     lost = Generation(images=result.images, records=(result.records[0].model_copy(update={"drawn_by": "gone"}),))
     with pytest.raises(UnknownExpertError, match="gone"):
@@ -139,7 +142,8 @@ def test_a_broken_expert_is_replaced_and_named(tmp_path: Path) -> None:
         assert fallback.expert == "broken"
         assert "nowhere" in fallback.error
         (path,) = result.save(tmp_path / "out.png")
-        assert Generation.from_file(path).fallbacks == result.fallbacks
+        (kept,) = Generation.from_file(path).fallbacks
+        assert (kept.expert, kept.hint) == (fallback.expert, fallback.hint)
 
 
 def test_an_expert_asked_for_by_name_has_no_stand_in(tmp_path: Path) -> None:
@@ -153,8 +157,8 @@ def test_an_expert_asked_for_by_name_has_no_stand_in(tmp_path: Path) -> None:
 
 
 def test_when_nobody_can_draw_the_tiny_zoo_does(tmp_path: Path) -> None:
-    """If every candidate of a custom zoo fails, the zoo in the package draws, and every failure is recorded."""
-    zoo = zoo_of(local("one", tmp_path / "a", "pixel_art"), local("two", tmp_path / "b"))
+    """If no candidate can draw for want of a network, the zoo in the package does, and every failure is recorded."""
+    zoo = zoo_of(expert("one", "pixel_art"), local("two", tmp_path / "b"))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
         assert result.drawn_by == "tiny-pixel"

@@ -67,6 +67,12 @@ class Puller:
         path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
         return path if _missing(str(path), record.files) == () else None
 
+    def find_offline(self, expert: Expert, backend: Backend) -> bool:
+        """Whether an expert is on disk, be it by another program's doing, which is recorded then; no network."""
+        if self.on_disk(expert) is not None:
+            return True
+        return not expert.is_local and adopt_snapshot(expert, backend, self.settings.hub_cache, self._book) is not None
+
     def commit(self, expert: Expert) -> str | None:
         """The commit an expert was pulled at; `None` if it was not, or is a local folder."""
         record = None if expert.is_local else self._book.find(expert.repo, expert.revision, expert.settings.variant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,6 +43,7 @@ def demo(
     from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
 
     out = make_folder(out)
+    _stay_on_this_machine()
     with serve_tiny_zoo() as hub, TemporaryDirectory() as home, _studio(hub, Path(home)) as studio:
         say(f"a hub on {hub.url} serves {len(hub_zoo())} tiny experts; each is pulled when it is first chosen\n")
         shown = [_draw(studio, PROMPTS[0], out, quiet=as_json)]
@@ -55,6 +57,13 @@ def demo(
     else:
         typer.echo(f"all pictures, enlarged: {sheet}")
         say('\nyour turn:\n  diffusiongpt compare "a pixel art fish on a blue background" --zoo tiny')
+
+
+def _stay_on_this_machine() -> None:
+    """The hub of the demonstration is here: neither a proxy nor being offline matters, and the client asks once."""
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 
 
 def _studio(hub: LocalHub, home: Path) -> DiffusionGPT:

@@ -99,7 +99,7 @@ def compare(
             seed = comparison.generations[0].seeds[0]
             print_json({"prompt": prompt, "seed": seed, "images": [str(path) for path in paths]})
             return
-        for letter, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", paths, strict=False):
+        for letter, path in zip(comparison.letters, paths, strict=True):
             typer.echo(f"{letter}  {path}")
         if is_terminal():
             _ask(comparison, voter)
@@ -133,7 +133,7 @@ def _tell(generation: Generation, paths: list[Path]) -> None:
 
 
 def _ask(comparison: Comparison, voter: str) -> None:
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(comparison.generations)]
+    letters = "".join(comparison.letters)
     answer = (
         typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
     )

@@ -77,33 +77,37 @@ def check(
 ) -> None:
     """Check a zoo file: keys, values, ids, tags, and the tree they make."""
     zoo = load_zoo([file or "default"])
-    missing = [expert.id for expert in zoo.values() if expert.folder is not None and not expert.folder.is_dir()]
+    _check_can_be_drawn(zoo)
     styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
     report = {
         "zoo": zoo.sources[0],
         "experts": len(zoo),
-        "styles": styles,
         "generalists": sum(expert.is_generalist for expert in zoo.values()),
-        "missing_folders": missing,
+        "styles": styles,
+        "styles_without_expert": [node for node in zoo.taxonomy.empty_branches() if node not in styles],
     }
     if as_json:
         print_json(report)
-    else:
-        typer.echo(
-            f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
-        )
-    _check_backends(zoo)
-    if missing:
-        from diffusiongpt.errors import ZooError
-
-        raise ZooError(f"no folder for {', '.join(missing)}", hint="A local repo is a path beside the zoo file.")
+        return
+    typer.echo(
+        f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
+    )
 
 
-def _check_backends(zoo: Zoo) -> None:
+def _check_can_be_drawn(zoo: Zoo) -> None:
+    """What a file can get wrong beyond its own keys.
+
+    Raises:
+        ZooError: For a backend nobody installed, or a local folder that is not there.
+    """
     from diffusiongpt.backends import get_backend
+    from diffusiongpt.errors import ZooError
 
     for name in dict.fromkeys(expert.backend for expert in zoo.values()):
         get_backend(name)
+    missing = [expert.id for expert in zoo.values() if expert.folder is not None and not expert.folder.is_dir()]
+    if missing:
+        raise ZooError(f"no folder for {', '.join(missing)}", hint="A local repo is a path beside the zoo file.")
 
 
 @app.command("tree")
