@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # its types are a package of their own
 
 from diffusiongpt.errors import SettingsError
 
@@ -70,16 +71,8 @@ def _present() -> tuple[str, ...]:
     return (*found, "cpu")
 
 
-def _host_memory() -> int | None:
-    limits = [limit for limit in (_physical_memory(), *_cgroup_limits()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+def _host_memory() -> int:
+    return min([int(psutil.virtual_memory().total), *_cgroup_limits()])
 
 
 def _cgroup_limits(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationInfo, model_validator
 
 from diffusiongpt.paths import expand_home
+
+ROOT: Final = "root"
+"""The node of "nothing in particular": generalists hang here, and in the evidence it holds the probability that
+the prompt names no style."""
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
 ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
@@ -140,7 +144,8 @@ class Expert(_Entry):
     @property
     def is_local(self) -> bool:
         """Whether `repo` names a folder on this machine."""
-        return self.repo.startswith(("./", "../", "/", "~"))
+        # A drive or a network share counts everywhere, so that a zoo file means the same on every system.
+        return self.repo.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(self.repo).drive)
 
     @property
     def is_generalist(self) -> bool:

@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -104,20 +105,29 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
     Raises:
         PictureError: If the file cannot be written.
     """
+    with _written(image, path.parent, record) as whole:
+        whole.replace(path)
+
+
+@contextmanager
+def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterator[Path]:
+    """The whole picture under a name nobody else has; what is not moved from there is removed."""
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, a1111_parameters(record))
     info.add_itxt(CHUNK, shareable(record).model_dump_json(), lang="", tkey="")
-    partial = path.with_name(f".{uuid4().hex}.partial")
+    partial = folder / f".{uuid4().hex}.partial"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Pillow keeps the options of a save on the picture itself, which threads may share
+        image.copy().save(partial, format="PNG", pnginfo=info)
+        yield partial
     except OSError as error:
+        raise PictureError(
+            f"cannot write into {folder}: {error.strerror or error}", hint="Choose a folder you may write to."
+        ) from error
+    finally:
         if partial.exists():
             partial.unlink()
-        raise PictureError(
-            f"cannot write {path}: {error.strerror or error}", hint="Choose a folder you may write to."
-        ) from error
 
 
 def shareable(record: PictureRecord) -> PictureRecord:
@@ -203,25 +213,14 @@ def _quoted(value: object) -> str:
 def save_free(image: Image.Image, folder: Path, name: str, record: PictureRecord) -> Path:
     """Write a picture as `{slug}-{name}-{seed}.png`, with a number behind it rather than an old file overwritten.
 
-    The name is taken before the picture is written, so that two savers never take the same.
+    Two savers never take the same name, and a name never belongs to half a picture.
 
     Raises:
         PictureError: If the folder cannot be written.
     """
     stem = f"{slug(record.route.input)}-{name}-{record.seed}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = next(path for path in _names(folder, stem) if _claim(path))
-    except OSError as error:
-        raise PictureError(
-            f"cannot write into {folder}: {error.strerror or error}", hint="Choose a folder you may write to."
-        ) from error
-    try:
-        write_png(image, path, record)
-    except PictureError:
-        path.unlink(missing_ok=True)
-        raise
-    return path
+    with _written(image, folder, record) as whole:
+        return next(path for path in _names(folder, stem) if _take(path, whole))
 
 
 def _names(folder: Path, stem: str) -> Iterator[Path]:
@@ -229,11 +228,18 @@ def _names(folder: Path, stem: str) -> Iterator[Path]:
     yield from (folder / f"{stem}-{number}.png" for number in count(2))
 
 
-def _claim(path: Path) -> bool:
+def _take(path: Path, whole: Path) -> bool:
     try:
-        path.open("x").close()
+        path.hardlink_to(whole)
     except FileExistsError:
         return False
+    except OSError:
+        # a file system without hard links: take the name first, and then its place
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            return False
+        whole.replace(path)
     return True
 
 

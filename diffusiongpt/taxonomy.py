@@ -9,10 +9,9 @@ import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusiongpt.errors import ZooError
-from diffusiongpt.expert import Expert, NodeId
+from diffusiongpt.expert import ROOT, Expert, NodeId
 
-ROOT = "root"
-"""The node of "nothing in particular"; generalists hang here."""
+__all__ = ["ROOT", "Node", "NodeKind", "Taxonomy", "unknown_tag"]
 
 NodeKind = Literal["subject", "style"]
 

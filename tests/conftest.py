@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 # The hub client reads its environment when it is imported, so this comes before everything else.
@@ -30,10 +33,14 @@ import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from diffusiongpt.backends import Loaded
+    from diffusiongpt.cache import Puller
+    from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
 
 
 class NetworkForbiddenError(RuntimeError):
@@ -42,8 +49,6 @@ class NetworkForbiddenError(RuntimeError):
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_up() -> Iterator[None]:
-    import shutil
-
     yield
     shutil.rmtree(_SCRATCH, ignore_errors=True)
 
@@ -81,6 +86,71 @@ def tiny_klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Flux2KleinPipeline; do not write into it."""
     _one_thread()
     return miniature.flux2_klein(tmp_path_factory.mktemp("klein") / "klein")
+
+
+@pytest.fixture
+def repo(tiny_sd: Path, tmp_path: Path) -> Path:
+    """A copy of the miniature with files that nobody needs."""
+    folder = tmp_path / "repo"
+    shutil.copytree(tiny_sd, folder)
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "v1.safetensors").write_bytes(b"a whole checkpoint in one file")
+    (folder / "unet" / "model.onnx").write_bytes(b"onnx")
+    (folder / "unet" / "diffusion_pytorch_model.ema.safetensors").write_bytes(b"another variant")
+    return folder
+
+
+@pytest.fixture
+def hub(repo: Path, tiny_klein: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """A hub with that copy and the other architecture; the client waits for nothing between its retries."""
+    from diffusiongpt.testing.hub import LocalHub
+
+    clock = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr("huggingface_hub.file_download.time", clock)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
+    with LocalHub({"t/sd": repo, "t/klein": tiny_klein}) as running:
+        yield running
+
+
+@pytest.fixture
+def online(settings: Settings, hub: LocalHub) -> Settings:
+    """Settings that point to the hub."""
+    return settings.model_copy(update={"hub_endpoint": hub.url})
+
+
+@pytest.fixture
+def puller(online: Settings) -> Puller:
+    """A puller on an empty disk."""
+    from diffusiongpt.cache import Puller
+
+    return Puller(online)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Callable[[str], Expert]:
+    """Makes experts whose folder a toy backend is content with."""
+
+    def make(name: str) -> Expert:
+        folder = tmp_path / "local" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model_index.json").write_text("{}")
+        return miniature.expert(folder, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sd(tiny_sd: Path) -> Loaded:
+    """The miniature, loaded."""
+    from diffusiongpt.backends.diffusers import DiffusersBackend
+
+    return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, device="cpu")
+
+
+@pytest.fixture
+def who(tiny_sd: Path) -> Expert:
+    """The miniature's entry."""
+    return miniature.expert(tiny_sd)
 
 
 def _one_thread() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]  # exported lazily
 
+from diffusiongpt.errors import RequestError
 from diffusiongpt.testing.hub import Fault, LocalHub
 
 if TYPE_CHECKING:
@@ -108,6 +110,52 @@ def test_errors_are_those_of_the_real_hub(hub: LocalHub, tmp_path: Path) -> None
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("a/b")
     assert get(hub, "/api/agent-harnesses").status_code == 404
+
+
+@pytest.mark.parametrize("revision", ["v9", "refs/pr/1", "feature/fox"])
+def test_a_revision_that_is_not_there_is_told_apart(hub: LocalHub, tmp_path: Path, revision: str) -> None:
+    """Whatever its name, with slashes too, the client hears that the revision is missing and not the page."""
+    api = HfApi(endpoint=hub.url)
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("a/b", revision=revision)
+    with pytest.raises(RevisionNotFoundError):
+        list(api.list_repo_tree("a/b", revision=revision))
+    with pytest.raises(RevisionNotFoundError):
+        hf_hub_download("a/b", "model_index.json", revision=revision, endpoint=hub.url, cache_dir=tmp_path)
+    # Without the client's quotes, as people write addresses.
+    for path in (f"/api/models/a/b/revision/{revision}", f"/a/b/resolve/{revision}/model_index.json"):
+        answer = get(hub, path)
+        assert (answer.status_code, answer.headers["X-Error-Code"]) == (404, "RevisionNotFound")
+
+
+@pytest.mark.parametrize("name", ["mini", "a/b/c", "/mini", "a/", "a b/c", ""])
+def test_a_name_that_is_no_owner_and_name_is_refused(hub: LocalHub, folder: Path, name: str) -> None:
+    """No client could ask for it, so the hub says at once how to call it."""
+    with pytest.raises(RequestError, match="no name of a hub repository") as caught:
+        LocalHub({name: folder})
+    assert "owner/name" in caught.value.hint
+    with pytest.raises(RequestError):
+        hub.add(name, folder)
+
+
+def test_a_folder_that_is_not_there_is_refused(hub: LocalHub, folder: Path) -> None:
+    """A missing folder, and a file, would be served as an empty repository; the hint says where it was looked for."""
+    for wrong in (folder / "none", folder / "model_index.json"):
+        with pytest.raises(RequestError, match="there is no folder") as caught:
+            LocalHub({"c/d": wrong})
+        assert "is looked for in" in caught.value.hint
+        with pytest.raises(RequestError):
+            hub.add("c/d", str(wrong))
+    assert hub.repo("c/d") is None
+
+
+def test_answers_are_not_held_back(hub: LocalHub) -> None:
+    """The second packet of an answer does not wait for the client to acknowledge the first."""
+    with httpx.Client() as kept_alive:
+        kept_alive.get(f"{hub.url}/api/models/a/b")
+        assert hub._server is not None
+        (connection,) = hub._server._open
+        assert connection.getsockopt(IPPROTO_TCP, TCP_NODELAY)
 
 
 def test_faults_count_down_and_can_be_mended(hub: LocalHub) -> None:

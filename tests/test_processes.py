@@ -76,8 +76,8 @@ def test_a_save_killed_halfway_leaves_no_broken_picture(tmp_path: Path, pictures
     """A process killed while it writes a picture leaves no file of that name, and the next save is whole."""
     code = (
         "import pathlib, sys\nfrom diffusiongpt.generation import Generation\n"
-        f"def replace(self, target):\n    {STOP_HERE}\n"
-        "pathlib.Path.replace = replace\nGeneration.from_file(sys.argv[1]).save(sys.argv[2])"
+        f"def stop(self, target):\n    {STOP_HERE}\n"
+        "pathlib.Path.hardlink_to = pathlib.Path.replace = stop\nGeneration.from_file(sys.argv[1]).save(sys.argv[2])"
     )
     killed = subprocess.run([sys.executable, "-c", code, pictures[0], tmp_path], check=False)
     assert killed.returncode == -signal.SIGKILL

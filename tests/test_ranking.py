@@ -183,6 +183,17 @@ def test_a_ballot_of_four_weighs_as_much_as_one_vote() -> None:
     )
 
 
+def test_everybody_who_votes_on_one_ballot_counts() -> None:
+    """Twenty voters on one comparison are as good as twenty on as many; one who votes thrice on it counts once."""
+    winners = [("oil", "pixel") if i % 4 else ("pixel", "oil") for i in range(20)]
+    together = [vote(i, *pair, ballot="b", voter=f"v{i}") for i, pair in enumerate(winners)]
+    apart = [vote(i, *pair, ballot=f"b{i}", voter=f"v{i}") for i, pair in enumerate(winners)]
+    assert means(RankingTable.fit(together, TAGS)) == means(RankingTable.fit(apart, TAGS))
+    thrice = [vote(i, "oil", "pixel", ballot="b") for i in range(3)]
+    once = RankingTable.fit([vote(0, "oil", "pixel")], TAGS)
+    assert means(RankingTable.fit(thrice, TAGS)) == pytest.approx(means(once), abs=1e-9)
+
+
 def test_a_weight_of_two_is_two_votes() -> None:
     """Weights multiply the likelihood."""
     heavy = RankingTable.fit([vote(0, "oil", "pixel", weight=2.0)], TAGS)
@@ -237,11 +248,19 @@ def test_a_large_pool_is_fitted_without_its_full_covariance(monkeypatch: pytest.
 
 
 def test_leaders_are_those_who_learnt_well_whatever_their_tags() -> None:
-    """An expert that wins at a node leads it, though it declares another style."""
+    """An expert that wins at a node leads it, though it declares another style; one that loses never does."""
     table = RankingTable.fit([vote(i, "oil", "pixel") for i in range(6)], TAGS)
-    assert table.leaders("pixel_art", 1) == ("oil",)
-    assert table.leaders("pixel_art") == ("oil", "pixel")
+    assert table.leaders("pixel_art") == ("oil",)
     assert table.leaders("oil_paint") == ()
+    table = RankingTable.fit([vote(i, winner, "pixel") for i, winner in enumerate(("oil", "oil", "all"))], TAGS)
+    assert table.leaders("pixel_art") == ("oil", "all")
+    assert table.leaders("pixel_art", 1) == ("oil",)
+
+
+def test_ties_between_equals_make_no_leader() -> None:
+    """Votes that teach nothing put nobody on a node."""
+    table = RankingTable.fit([vote(i, "oil", "sketch", tie=True) for i in range(5)], TAGS)
+    assert table.leaders("pixel_art") == ()
 
 
 def test_rows_are_sorted_and_count_what_was_voted_at_the_node() -> None:

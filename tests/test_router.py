@@ -111,7 +111,7 @@ def test_a_named_expert_is_the_only_candidate(tmp_path: Path) -> None:
     """`expert=` asks for one expert, whatever the prompt says; an unknown one is an error."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "votes.db", expert="tiny-oil")
     assert decision.order == ("tiny-oil",)
-    assert "only one asked for" in decision.explain()
+    assert "only one that may draw this" in decision.explain()
     with pytest.raises(UnknownExpertError, match="tiny-oli"):
         route("a fox", tiny_zoo(), tmp_path / "votes.db", expert="tiny-oli")
 

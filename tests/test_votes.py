@@ -358,6 +358,16 @@ def test_a_url_that_is_none_is_a_settings_error() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["host:54e2", "me:an@host:secret@host"])
+def test_a_port_that_is_no_number_is_a_settings_error(place: str) -> None:
+    """Also where a password with an '@' makes it look like one, no part of which is shown."""
+    with pytest.raises(SettingsError, match="port") as caught:
+        VoteStore(f"postgresql://{place}/votes").all()
+    assert "%40" in caught.value.hint
+    assert "secret" not in f"{caught.value!r} {caught.value.hint}"
+    assert caught.value.__suppress_context__
+
+
 def test_a_database_url_works_like_a_file(tmp_path: Path) -> None:
     """The store speaks SQLAlchemy: any URL will do, and its password is never shown."""
     store = VoteStore(f"sqlite:///{tmp_path / 'votes.db'}")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import UnknownExpertError, ZooError
+from diffusiongpt.expert import Expert
 from diffusiongpt.taxonomy import ROOT
 from diffusiongpt.zoo import Zoo, shipped_zoo
 
@@ -170,6 +171,25 @@ def test_a_file_that_is_not_there_is_a_zoo_error(source: str) -> None:
     """A source that names no file is a `ZooError` that says so."""
     with pytest.raises(ZooError, match=r"does not exist|cannot be read"):
         Zoo.load(source)
+
+
+@pytest.mark.parametrize(
+    ("repo", "local"),
+    [
+        ("./weights", True),
+        ("~/weights", True),
+        ("/srv/weights", True),
+        (r"C:\models\x", True),
+        ("D:/models/x", True),
+        (r"\\server\share\x", True),
+        ("somebody/fox", False),
+    ],
+)
+def test_folders_of_every_system_are_folders(repo: str, local: bool) -> None:
+    """A drive or a network share of Windows is no hub repository, wherever the zoo is read."""
+    expert = Expert(id="a", repo=repo)
+    assert expert.is_local is local
+    assert (expert.folder is not None) is local
 
 
 def test_a_folder_is_no_zoo_file(tmp_path: Path) -> None:

@@ -109,11 +109,6 @@ class Flights(Generic[_T]):
             self._start(key, flight, work)
         return flight.wait(on_progress)
 
-    def is_flying(self, key: Hashable) -> bool:
-        """Whether work for the key is under way."""
-        with self._lock:
-            return key in self._flying
-
     def _start(self, key: Hashable, flight: Flight[_T], work: Callable[[Flight[_T]], _T]) -> None:
         # A daemon: whoever presses Ctrl-C leaves at once, and an unfinished download or load is lost by design.
         threading.Thread(

@@ -85,7 +85,7 @@ class Contrasts:
 def contrasts_of(
     votes: Sequence[Vote], priors: Priors, experts: Mapping[str, int], features: Callable[[Mapping[str, float]], Floats]
 ) -> Contrasts:
-    """What votes say, pair by pair; the pairs of one ballot share the weight of one vote.
+    """What votes say, pair by pair; the pairs that one voter decided on one ballot share the weight of one vote.
 
     Args:
         votes: Ballots, in the order of the rows.
@@ -94,9 +94,9 @@ def contrasts_of(
         features: Turns the evidence of a prompt into features, the first of them 1.
     """
     spoken = [(vote, _pairs(vote)) for vote in votes]
-    sizes: Counter[str] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
     for vote, pairs in spoken:
-        sizes[vote.ballot or vote.id] += len(pairs)
+        sizes[_sheet(vote)] += len(pairs)
     sides, rows, numbers = [], [], []
     for vote, pairs in spoken:
         points = dict(zip(vote.experts, priors.points(vote.experts, vote.evidence).tolist(), strict=True))
@@ -104,7 +104,7 @@ def contrasts_of(
         for left, right, share in pairs:
             sides.append((experts[left], experts[right]))
             rows.append(row)
-            numbers.append((share, vote.weight / sizes[vote.ballot or vote.id], points[left] - points[right]))
+            numbers.append((share, vote.weight / sizes[_sheet(vote)], points[left] - points[right]))
     index = np.array(sides, dtype=np.intp).reshape(-1, 2)
     share_weight_offset = np.array(numbers, dtype=np.float64).reshape(-1, 3)
     return Contrasts(
@@ -116,6 +116,11 @@ def contrasts_of(
         offset=share_weight_offset[:, 2],
         experts=len(experts),
     )
+
+
+def _sheet(vote: Vote) -> tuple[str, str]:
+    """What one voter says on one ballot, which counts as one vote however it was cast."""
+    return vote.ballot or vote.id, vote.voter
 
 
 def _pairs(vote: Vote) -> list[tuple[str, str, float]]:

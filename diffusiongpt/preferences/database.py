@@ -81,6 +81,12 @@ class Database:
             raise SettingsError(
                 f"cannot use the vote store's URL: {error}", hint="Write it like postgresql+psycopg://user@host/name."
             ) from None
+        except ValueError:
+            # Its text is not shown: what stands where the port should may be the rest of a password.
+            raise SettingsError(
+                "cannot use the vote store's URL: its port is no number",
+                hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
+            ) from None
         self.name = self._engine.url.render_as_string(hide_password=True)
 
     def insert(self, vote: Vote) -> None:

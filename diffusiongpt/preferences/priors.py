@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from diffusiongpt.expert import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from diffusiongpt.expert import Expert, Tags
-
-ROOT = "root"
-"""Node of the evidence that holds the probability that the prompt names no style in particular."""
 
 STYLE_POINTS = 3.0
 """Log-odds for a declared style that the prompt surely asks for: it wins 95 of 100 against an expert

@@ -72,7 +72,7 @@ class RankingTable:
 
     Immutable, and a pure function of the set of votes and the priors: neither the order nor the time
     of votes matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win
-    each way, a ballot of k as its winner against each other one, together counting as one vote.
+    each way, a ballot of k as its winner against each other one, together counting as one vote of its voter.
     "Both bad" says nothing about which of them is better; it is kept and counted, and not yet learnt from.
 
     Attributes:
@@ -132,14 +132,14 @@ class RankingTable:
         return mean + rng.standard_normal((n, len(expert_ids))) @ root.T
 
     def leaders(self, node: str, k: int = 3) -> tuple[str, ...]:
-        """The experts that votes speak best of at a node, whatever their tags say, best first.
+        """The experts that votes speak well of at a node, whatever their tags say, best first.
 
-        By the posterior mean of global level plus offset; empty for a node that no vote was about.
+        Those whose posterior mean of global level plus offset is positive; empty for a node that no vote was about.
         """
         if node not in self._nodes:
             return ()
         learnt = self._mean[:-1, 0] + self._mean[:-1, self._nodes[node]]
-        ranked = sorted(zip(-learnt, self._experts, strict=True))
+        ranked = sorted((-gain, expert) for gain, expert in zip(learnt, self._experts, strict=True) if gain > 0)
         return tuple(expert for _, expert in ranked[:k])
 
     def rows(self, node: str | None = None, expert_ids: Iterable[str] = ()) -> list[Row]:
@@ -209,8 +209,3 @@ def _version(votes: Sequence[Vote], priors: Priors) -> str:
     for vote in votes:
         digest.update(json.dumps(vote.to_record(), sort_keys=True).encode())
     return f"r-{digest.hexdigest()[:12]}"
-
-
-def fit(votes: Iterable[Vote], priors: Priors) -> RankingTable:
-    """`RankingTable.fit`."""
-    return RankingTable.fit(votes, priors)

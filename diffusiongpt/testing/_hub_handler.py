@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from diffusiongpt.testing.hub import Fault, LocalHub
     from diffusiongpt.testing.repository import FolderRepo, RepoFile
 
-_API = re.compile(r"^/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<revision>[^/]+))?$")
-_RESOLVE = re.compile(r"^/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)$")
+# A slash inside a revision comes quoted as %2F, so these are matched before unquoting; like the real hub, they know
+# `refs/pr/1` without quotes as well.
+_REVISION = r"(?P<revision>refs/[^/]+/[^/]+|[^/]+)"
+_INFO = re.compile(r"^/api/models/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>.+))?$")
+_TREE = re.compile(rf"^/api/models/(?P<repo>[^/]+/[^/]+)/tree/{_REVISION}$")
+_RESOLVE = re.compile(rf"^/(?P<repo>[^/]+/[^/]+)/resolve/{_REVISION}/(?P<name>.+)$")
 _RANGE = re.compile(r"^bytes=(?P<start>\d+)-(?P<end>\d*)$")
 _CHUNK = 64 * 1024
 _SLOW_CHUNK = 1024
@@ -25,6 +29,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version = "LocalHub"
+    disable_nagle_algorithm = True
+    """Headers and body are two packets, and with Nagle's algorithm the second waits some 40 ms for the first."""
 
     @property
     def _hub(self) -> LocalHub:
@@ -48,20 +54,23 @@ class HubHandler(BaseHTTPRequestHandler):
         fault = self._hub.take_fault(path, on_status=True)
         if fault is not None and fault.status is not None:
             self._refuse(fault.status, "", "This failure was ordered by the test.")
-        elif match := _API.match(path):
-            self._answer_api(match["repo"], match["what"], match["revision"], "blobs" in parse_qs(url.query))
-        elif match := _RESOLVE.match(path):
-            self._answer_file(match["repo"], match["revision"], match["name"], path)
+        elif match := _INFO.match(url.path):
+            self._answer_info(match["repo"], unquote(match["revision"] or "main"), "blobs" in parse_qs(url.query))
+        elif match := _TREE.match(url.path):
+            self._answer_tree(match["repo"], unquote(match["revision"]))
+        elif match := _RESOLVE.match(url.path):
+            self._answer_file(match["repo"], unquote(match["revision"]), unquote(match["name"]), path)
         else:
             self._refuse(404, "", "No such page.")
 
-    def _answer_api(self, name: str, what: str | None, revision: str | None, blobs: bool) -> None:
+    def _answer_tree(self, name: str, revision: str) -> None:
+        repo = self._find(name, revision)
+        if repo is not None and self._is_open(name):
+            self._send_json([file.as_tree_entry() for file in repo.files().values()])
+
+    def _answer_info(self, name: str, revision: str, blobs: bool) -> None:
         repo = self._find(name, revision)
         if repo is None:
-            return
-        if what == "tree":
-            if self._is_open(name):
-                self._send_json([file.as_tree_entry() for file in repo.files().values()])
             return
         # The real hub tells what a gated repository holds to anyone; only its files are closed.
         siblings = [file.as_sibling(blobs=blobs) for file in repo.files().values()]
@@ -79,13 +88,13 @@ class HubHandler(BaseHTTPRequestHandler):
         fault = self._hub.take_fault(path, on_status=False) if self.command == "GET" else None
         self._send_file(name, repo, file, fault)
 
-    def _find(self, name: str, revision: str | None) -> FolderRepo | None:
+    def _find(self, name: str, revision: str) -> FolderRepo | None:
         repo = self._hub.repo(name)
         if repo is None:
             # The real hub does not tell a stranger whether a private repository exists.
             status = 404 if self.headers.get("Authorization") else 401
             self._refuse(status, "RepoNotFound", "Repository not found")
-        elif revision not in (None, "main", repo.commit()):
+        elif revision not in ("main", repo.commit()):
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return None
         return repo
@@ -122,8 +131,9 @@ class HubHandler(BaseHTTPRequestHandler):
         step = _SLOW_CHUNK if rate else _CHUNK
         for at in range(0, len(data[:cut]), step):
             piece = data[:cut][at : at + step]
-            self.wfile.write(piece)
+            # Noted first, so that whoever has read the answer finds it counted.
             self._hub.note_bytes(repo, name, len(piece))
+            self.wfile.write(piece)
             time.sleep(len(piece) / rate if rate else 0)
         if cut is not None and cut < len(data):
             self.close_connection = True

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from socket import SHUT_RDWR, socket
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from diffusiongpt.errors import RequestError
 from diffusiongpt.testing._hub_handler import HubHandler
+from diffusiongpt.testing._loopback import LoopbackServer
 from diffusiongpt.testing.repository import FolderRepo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(kw_only=True)
@@ -55,13 +58,16 @@ class LocalHub:
         requests: `(method, path)` of every request, in order of arrival.
         downloads: Repository -> file -> bytes sent by GET.
         faults: What goes wrong on purpose; see `Fault`.
+
+    Raises:
+        RequestError: If a name is not `owner/name`, or a folder is not there.
     """
 
     def __init__(self, repos: Mapping[str, str | Path]) -> None:
         self.requests: list[tuple[str, str]] = []
         self.downloads: dict[str, dict[str, int]] = {}
         self.faults: list[Fault] = []
-        self._repos = {name: FolderRepo(Path(folder)) for name, folder in repos.items()}
+        self._repos = {name: _served(name, folder) for name, folder in repos.items()}
         self._gates: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self._server: _Server | None = None
@@ -93,8 +99,12 @@ class LocalHub:
         self._thread.join()
 
     def add(self, repo: str, folder: str | Path) -> None:
-        """Serve one more folder, or another folder under a known name."""
-        self._repos[repo] = FolderRepo(Path(folder))
+        """Serve one more folder, or another folder under a known name.
+
+        Raises:
+            RequestError: If the name is not `owner/name`, or the folder is not there.
+        """
+        self._repos[repo] = _served(repo, folder)
 
     def remove(self, repo: str) -> None:
         """Answer from now on that there is no such repository."""
@@ -153,36 +163,19 @@ class LocalHub:
         self.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # A burst of clients is what tests of a cache are about; the default backlog of 5 resets some of them.
-    request_queue_size = 128
+def _served(name: str, folder: str | Path) -> FolderRepo:
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            f"{name!r} is no name of a hub repository", hint="Call it owner/name, such as 'me/my-model'."
+        )
+    path = Path(folder)
+    if not path.is_dir():
+        raise RequestError(
+            f"there is no folder {str(path)!r} to serve as {name}",
+            hint=f"Name a folder that is there; a relative one is looked for in {Path.cwd()}.",
+        )
+    return FolderRepo(path)
+
+
+class _Server(LoopbackServer):
     hub: LocalHub
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._open: set[socket] = set()
-        self._open_lock = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def drop_connections(self) -> None:
-        """End connections kept alive, or clients would still be served after `stop`."""
-        with self._open_lock:
-            sockets = list(self._open)
-        for connection in sockets:
-            try:
-                connection.shutdown(SHUT_RDWR)
-            except OSError:
-                continue
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away in mid-answer are normal here; the default prints a traceback."""

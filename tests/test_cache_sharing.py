@@ -1,110 +1,27 @@
-"""The model-loader cache: one load for many, nothing freed in use, bytes counted."""
+"""The model-loader cache: nothing before it is asked for, then one pull and one load for all who ask."""
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from miniature import KLEIN_EXTRA, SIDE, expert
+from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
+from miniature import expert
 
-from diffusiongpt.backends import Loaded, Resolved
-from diffusiongpt.backends.diffusers import DiffusersBackend
 from diffusiongpt.cache import ModelCache, Puller
 from diffusiongpt.cache.flight import AbandonedError, Flight, Flights
-from diffusiongpt.errors import HubUnreachableError, LoadError, OutOfMemoryError, PullError, PullTooLargeError
+from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.testing.hub import Fault, LocalHub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
-
-
-class Counting(DiffusersBackend):
-    """The real backend, which also counts."""
-
-    def __init__(self) -> None:
-        self.loads: list[str] = []
-
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
-        """Count and load."""
-        self.loads.append(expert.id)
-        return super().load(expert, folder, device=device)
-
-
-@dataclass
-class Toy(DiffusersBackend):
-    """Models of any size that load as long as a test likes."""
-
-    sizes: dict[str, int] = field(default_factory=dict)
-    loads: list[str] = field(default_factory=list)
-    alive: set[str] = field(default_factory=set)
-    before_load: Callable[[str], Any] = lambda _: None
-
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
-        """Count, do what the test wants, and return a name in place of a model."""
-        assert folder.is_dir()
-        self.loads.append(expert.id)
-        self.before_load(expert.id)
-        self.alive.add(expert.id)
-        return Loaded(model=expert.id, device=device, nbytes=self.sizes.get(expert.id, 10))
-
-    def unload(self, loaded: Loaded) -> None:
-        """Forget it; a second time would be an error."""
-        self.alive.remove(loaded.model)
-
-
-@pytest.fixture
-def hub(tiny_sd: Path, tiny_klein: Path) -> Iterator[LocalHub]:
-    """Both miniatures as repositories."""
-    with LocalHub({"t/sd": tiny_sd, "t/klein": tiny_klein}) as running:
-        yield running
-
-
-@pytest.fixture
-def online(settings: Settings, hub: LocalHub) -> Settings:
-    """Settings that point to the hub."""
-    return settings.model_copy(update={"hub_endpoint": hub.url})
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Callable[[str], Expert]:
-    """Makes experts whose folder a toy backend is content with."""
-
-    def make(name: str) -> Expert:
-        folder = tmp_path / "local" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model_index.json").write_text("{}")
-        return expert(folder, name)
-
-    return make
-
-
-def touch(cache: ModelCache, backend: Any, *experts: Expert) -> None:
-    """Lease each in turn."""
-    for who in experts:
-        with cache.lease(who, backend, device="cpu"):
-            pass
-
-
-def draw(loaded: Loaded, who: Expert) -> list[bytes]:
-    """Two steps with a fixed seed."""
-    arguments = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **who.settings.extra}
-    resolved = Resolved(expert=who, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
-    return [image.tobytes() for image in DiffusersBackend().draw(loaded, resolved).images]
-
-
-SD = expert("t/sd", "sd")
-KLEIN = expert("t/klein", "klein", extra=KLEIN_EXTRA)
 
 
 def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Settings) -> None:
@@ -116,29 +33,6 @@ def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Setting
     assert backend.loads == ["sd"]
     assert cache.is_loaded(SD, device="cpu")
     assert not cache.is_loaded(KLEIN, device="cpu")
-
-
-def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
-    """A model that had to go draws the same pixels when it comes back."""
-    cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
-    with cache.lease(SD, backend, device="cpu") as loaded:
-        before = draw(loaded, SD)
-    touch(cache, backend, KLEIN)
-    assert not cache.is_loaded(SD, device="cpu")
-    with cache.lease(SD, backend, device="cpu") as loaded:
-        assert draw(loaded, SD) == before
-    assert backend.loads == ["sd", "klein", "sd"]
-
-
-def test_an_evicted_model_is_really_gone(online: Settings) -> None:
-    """Its tensors are freed, not only forgotten."""
-    cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
-    with cache.lease(SD, backend, device="cpu") as loaded:
-        weight = weakref.ref(loaded.model.pipe.unet.conv_in.weight)
-    touch(cache, backend, KLEIN)
-    del loaded
-    gc.collect()
-    assert weight() is None
 
 
 def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
@@ -296,131 +190,6 @@ def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Setti
     assert cache.is_loaded(KLEIN, device="cpu")
 
 
-def test_the_least_recently_used_goes_and_only_for_bytes(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A large newcomer pushes out as many as needed, oldest use first; one that fits pushes out none."""
-    backend = Toy(sizes={"a": 40, "b": 30, "c": 20, "d": 10, "e": 45})
-    cache = ModelCache(settings, budget_bytes=100)
-    a, b, c, d, e = (local(name) for name in "abcde")
-    touch(cache, backend, a, b, c, d)
-    assert backend.alive == {"a", "b", "c", "d"}
-    touch(cache, backend, a)
-    assert [row.experts for row in cache.explain()] == [("b",), ("c",), ("d",), ("a",)]
-    touch(cache, backend, e)
-    assert backend.alive == {"a", "d", "e"}
-    assert sum(row.nbytes for row in cache.explain()) == 95
-
-
-def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Over budget because of leases is allowed; when they end, the oldest goes."""
-    backend = Toy(sizes={"a": 60, "b": 60, "c": 60})
-    cache = ModelCache(settings, budget_bytes=100)
-    with ExitStack() as stack:
-        for name in "ab":
-            stack.enter_context(cache.lease(local(name), backend, device="cpu"))
-        touch(cache, backend, local("c"))
-        assert {"a", "b"} <= backend.alive
-        assert cache.clear() == 60
-        assert backend.alive == {"a", "b"}
-        assert [row.why for row in cache.explain()] == ["in use by 1", "in use by 1"]
-    assert backend.alive == {"b"}
-
-
-def test_a_model_above_the_budget_is_kept_while_alone(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """It loads, is not reloaded for each request, and goes when another is needed."""
-    backend = Toy(sizes={"big": 500})
-    cache = ModelCache(settings, budget_bytes=100)
-    touch(cache, backend, local("a"), local("big"), local("big"))
-    assert backend.loads == ["a", "big"]
-    assert backend.alive == {"big"}
-    touch(cache, backend, local("a"))
-    assert backend.alive == {"a"}
-
-
-def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Whatever the order: a leased model is alive, and at rest the bytes are within the budget."""
-    import random
-
-    sizes = {name: 10 * at for at, name in enumerate("abcdef", start=1)}
-    backend = Toy(sizes=sizes, before_load=lambda _: time.sleep(0.001))
-    cache = ModelCache(settings, budget_bytes=100)
-    experts = {name: local(name) for name in sizes}
-
-    def work(seed: int) -> None:
-        chooser = random.Random(seed)  # noqa: S311  # no secret, only a choice
-        for _ in range(60):
-            name = chooser.choice("abcdef")
-            with cache.lease(experts[name], backend, device="cpu") as loaded:
-                assert loaded.model == name
-                assert name in backend.alive
-                time.sleep(chooser.random() / 1000)
-                assert name in backend.alive
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
-    rows = cache.explain()
-    assert sum(row.nbytes for row in rows) <= 100
-    assert {name for row in rows for name in row.experts} == backend.alive
-
-
-def test_running_out_of_memory_frees_the_idle_and_tries_once_more(
-    settings: Settings, local: Callable[[str], Expert]
-) -> None:
-    """The second try finds the room; a leased model is left alone; a third try is not made."""
-    backend = Toy()
-
-    def fits(name: str) -> None:
-        if len(backend.alive) > (0 if name == "huge" else 1):
-            raise OutOfMemoryError("too little", hint="none")
-
-    backend.before_load = fits
-    cache = ModelCache(settings)
-    touch(cache, backend, local("a"), local("b"), local("c"))
-    assert backend.loads == ["a", "b", "c", "c"]
-    assert backend.alive == {"c"}
-    with cache.lease(local("c"), backend, device="cpu"):
-        with pytest.raises(OutOfMemoryError):
-            touch(cache, backend, local("huge"))
-        assert backend.alive == {"c"}
-    assert backend.loads[-2:] == ["huge", "huge"]
-
-
-def test_room_is_made_beforehand_where_both_cannot_fit(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A host kills a process that takes too much, so the old goes first when old and new exceed the machine."""
-    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 100)
-    seen: list[set[str]] = []
-    backend = Toy(sizes={"a": 60, "b": 60}, before_load=lambda _: seen.append(set(backend.alive)))
-    cache = ModelCache(settings, budget_bytes=90)
-    sized = local("b").model_copy(update={"size_gb": 60e-9})
-    touch(cache, backend, local("a"), sized)
-    assert seen == [set(), set()]
-
-
-def test_each_device_has_its_own_budget(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same model on two devices is two models, and neither pushes the other out."""
-    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
-    backend = Toy(sizes={"a": 60})
-    cache = ModelCache(settings, budget_bytes=100)
-    for device in ("cuda:0", "cuda:1"):
-        with cache.lease(local("a"), backend, device=device):
-            pass
-    assert [row.device for row in cache.explain()] == ["cuda:0", "cuda:1"]
-
-
-def test_the_budget_comes_from_settings_or_half_the_machine(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An argument wins over `cache_gb`, and that over half of the memory."""
-    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
-    assert ModelCache(settings).budget("cpu") == 500
-    in_gb = settings.model_copy(update={"cache_gb": 2.0})
-    assert ModelCache(in_gb).budget("cpu") == 2_000_000_000
-    assert ModelCache(in_gb, budget_bytes=7).budget("cpu") == 7
-
-
 def test_progress_goes_from_download_to_load(online: Settings) -> None:
     """Bytes of the download, then of the model, each up to its total, in the requester's own thread."""
     cache, backend = ModelCache(online), Counting()
@@ -510,9 +279,10 @@ def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
 def test_work_goes_on_while_anybody_waits() -> None:
     """Ctrl-C of one leaves it to the other."""
     flights: Flights[bool] = Flights("test")
-    first_left, joined = threading.Event(), threading.Event()
+    started, first_left, joined = threading.Event(), threading.Event(), threading.Event()
 
     def work(flight: Flight[bool]) -> bool:
+        started.set()
         flight.report("download", 1, 2)
         assert first_left.wait(10)
         return flight.may_stop()
@@ -528,8 +298,7 @@ def test_work_goes_on_while_anybody_waits() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(first)
-        while not flights.is_flying("key"):
-            time.sleep(0.001)
+        assert started.wait(10)
         two = pool.submit(flights.join, "key", work, lambda *_: joined.set())
         one.result(20)
         assert two.result(20) is False

@@ -1,0 +1,33 @@
+"""Calls of the diffusers backend that its tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from miniature import SIDE
+
+from diffusiongpt.backends import Drawing, Resolved
+from diffusiongpt.backends.diffusers import DiffusersBackend
+
+if TYPE_CHECKING:
+    from diffusiongpt.expert import Expert
+
+BACKEND = DiffusersBackend()
+
+
+def ask(who: Expert, *seeds: int, explicit: tuple[str, ...] = (), **arguments: Any) -> Resolved:
+    """A call at the miniature's size."""
+    given = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **arguments}
+    return Resolved(
+        expert=who,
+        prompt="a red fox",
+        negative_prompt=given.pop("negative_prompt", ""),
+        seeds=seeds or (7,),
+        arguments=given,
+        explicit=frozenset(explicit),
+    )
+
+
+def pixels(drawing: Drawing) -> list[bytes]:
+    """What was drawn, to compare."""
+    return [image.tobytes() for image in drawing.images]
