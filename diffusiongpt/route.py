@@ -141,7 +141,8 @@ class Route(BaseModel):
         parts = self.chosen.parts
         learnt = parts.get("global", 0.0) + parts.get("nodes", 0.0)
         if named and parts.get("prior", 0.0) >= learnt:
-            return f"you asked for {self._quoted(named[0])}"
+            asked = "you asked for" if named[0] in self.said else "what you describe sounds like"
+            return f"{asked} {self._quoted(named[0])}"
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
             return f"people preferred it on {about}"

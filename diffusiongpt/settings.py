@@ -32,6 +32,8 @@ class Settings(BaseSettings):
 
     Attributes:
         zoo: Zoo layers used when none are named, separated by commas: `default`, `tiny`, or files.
+        llm: LLM that reads prompts, as LangChain's `init_chat_model` names it, such as `openai:gpt-5-mini`;
+            `None` for the local thinker.
         home: Folder of the user's data: votes, and the record of what was pulled.
         hub_cache: Folder where the hub client keeps checkpoints, shared with other tools.
         hub_endpoint: The only server that checkpoints are pulled from.
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     )
 
     zoo: str = "default"
+    llm: str | None = None
     home: Path = Field(default_factory=_user_home)
     hub_cache: Path = Field(default_factory=_hub_cache)
     hub_endpoint: str = Field(

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from diffusiongpt.artist import Artist, OnProgress
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
@@ -33,8 +33,11 @@ from diffusiongpt.resolve import FRESH_SEED_BITS
 from diffusiongpt.route import Route
 from diffusiongpt.router import Router
 from diffusiongpt.settings import Settings, load_settings
-from diffusiongpt.thinkers import LocalThinker
+from diffusiongpt.thinkers import LocalThinker, Thinker
 from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 log = logging.getLogger("diffusiongpt")
 
@@ -51,6 +54,8 @@ class DiffusionGPT:
     Args:
         zoo: A `Zoo`, a file, `"default"`, `"tiny"`, or several of them, later over earlier; `None` for what
             the settings name.
+        llm: LLM that reads prompts: `"provider:model"` as LangChain's `init_chat_model` takes it, or any
+            `BaseChatModel`; `None` for what the settings name, and without that the local thinker reads.
         device: `"cuda"`, `"mps"`, `"cpu"`; `None` takes the best one present.
         votes: Where votes are kept: a file or a database URL; `None` for the user's own.
         settings: Everything else; read from the environment if absent.
@@ -63,6 +68,7 @@ class DiffusionGPT:
         self,
         zoo: Zoo | ZooSource | Sequence[ZooSource] | None = None,
         *,
+        llm: str | BaseChatModel | None = None,
         device: str | None = None,
         votes: VoteStore | Path | str | None = None,
         settings: Settings | None = None,
@@ -75,7 +81,8 @@ class DiffusionGPT:
         self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
         self.cache = ModelCache(self.settings, puller=Puller(self.settings, on_pull=on_pull or _announce))
         self.artist = Artist(self.cache, device or self.settings.device, agree=agree, on_progress=on_progress)
-        self.router = self._router(self.zoo)
+        self._local = LocalThinker(LexicalEmbedder())
+        self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
 
     def __repr__(self) -> str:
         """What it draws with, and where."""
@@ -211,7 +218,7 @@ class DiffusionGPT:
                 hint=fallbacks[0].hint,
             )
         tiny = Zoo.load(LAST_RESORT)
-        stand_in = tiny[self._router(tiny).route(request).expert]
+        stand_in = tiny[self._router(tiny, self._local).route(request).expert]
         log.warning("no expert of %r can draw here; %s of the demonstration zoo does", self.zoo, stand_in.id)
         drawn = self.artist.draw(request, route, stand_in, zoo=tiny.sources, fallbacks=tuple(fallbacks))
         return replace(drawn, studio=self)
@@ -230,10 +237,17 @@ class DiffusionGPT:
         )
         return replace(drawn, studio=self)
 
-    def _router(self, zoo: Zoo) -> Router:
-        embedder = LexicalEmbedder()
-        thinker = LocalThinker(embedder)
-        return Router(zoo, thinker, self.preferences, embedder=embedder.name, readiness=self.artist.readiness)
+    def _router(self, zoo: Zoo, thinker: Thinker) -> Router:
+        embedder = self._local.embedder.name
+        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self.artist.readiness)
+
+
+def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
+    if llm is None:
+        return local
+    from diffusiongpt.thinkers.llm import LLMThinker
+
+    return LLMThinker(llm, local=local)
 
 
 def fallback_of(expert: str, error: DiffusionGPTError) -> Fallback:

@@ -28,6 +28,9 @@ ZooOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LLMOption = Annotated[
+    str | None, typer.Option(help="LLM that reads the prompt, such as openai:gpt-5-mini.", show_default=False)
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, mps or cpu; the best one present if absent.", show_default=False)
 ]
@@ -97,17 +100,18 @@ def load_zoo(sources: list[str] | None) -> Zoo:
 
 
 @contextmanager
-def open_studio(sources: list[str] | None, device: str | None = None, **settings: Any) -> Iterator[DiffusionGPT]:
+def open_studio(
+    sources: list[str] | None, *, device: str | None = None, llm: str | None = None
+) -> Iterator[DiffusionGPT]:
     """A studio that shows its progress on stderr, asks before large pulls, and is closed at the end."""
     from diffusiongpt.apps.cli.progress import Progress
-    from diffusiongpt.settings import load_settings
     from diffusiongpt.studio import DiffusionGPT
 
     with Progress() as progress:
         studio = DiffusionGPT(
             load_zoo(sources),
+            llm=llm,
             device=device,
-            settings=load_settings(**settings),
             agree=_agree if is_terminal() else None,
             on_pull=lambda plan: say(str(plan)),
             on_progress=progress.update,

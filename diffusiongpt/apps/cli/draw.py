@@ -11,6 +11,7 @@ from diffusiongpt.apps.cli.common import (
     CommercialOption,
     DeviceOption,
     JsonOption,
+    LLMOption,
     LocalOption,
     VoterOption,
     ZooOption,
@@ -41,6 +42,7 @@ GuidanceOption = Annotated[float | None, typer.Option(help="Guidance scale.", sh
 def generate(
     prompt: PromptArgument,
     zoo: ZooOption = None,
+    llm: LLMOption = None,
     expert: Annotated[str | None, typer.Option(help="Draw with this expert.", show_default=False)] = None,
     seed: SeedOption = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw.")] = 1,
@@ -71,7 +73,7 @@ def generate(
         "local_only": local_only,
     }
     folder = make_folder(out)
-    with open_studio(zoo, device) as studio:
+    with open_studio(zoo, device=device, llm=llm) as studio:
         generation = studio.route_and_generate(prompt, **options)
         paths = generation.save(folder)
     if as_json:
@@ -84,6 +86,7 @@ def compare(
     prompt: PromptArgument,
     k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
     zoo: ZooOption = None,
+    llm: LLMOption = None,
     seed: SeedOption = None,
     out: OutOption = Path(),
     voter: VoterOption = "me",
@@ -92,7 +95,7 @@ def compare(
 ) -> None:
     """Draw with several experts, blind, then vote."""
     folder = make_folder(out)
-    with open_studio(zoo, device) as studio:
+    with open_studio(zoo, device=device, llm=llm) as studio:
         comparison = studio.compare(prompt, k, seed=seed)
         paths = comparison.save(folder)
         if as_json:

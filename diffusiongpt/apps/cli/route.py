@@ -10,6 +10,7 @@ import typer
 from diffusiongpt.apps.cli.common import (
     CommercialOption,
     JsonOption,
+    LLMOption,
     LocalOption,
     ZooOption,
     error_object,
@@ -29,6 +30,7 @@ def route(
     prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option(help="Route every line of this file.", show_default=False)] = None,
     zoo: ZooOption = None,
+    llm: LLMOption = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show.")] = 5,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
@@ -42,7 +44,7 @@ def route(
 
     if (prompt is None) == (file is None):
         raise RequestError("pass a prompt or --file, one of the two", hint='diffusiongpt route "a red fox"')
-    with open_studio(zoo) as studio:
+    with open_studio(zoo, llm=llm) as studio:
         options: Options = {"commercial_use": commercial_use, "local_only": local_only}
         if file is None:
             _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)

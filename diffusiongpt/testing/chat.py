@@ -1,0 +1,220 @@
+"""A small server in the shape of OpenAI's chat completions, for tests and demonstrations without a key."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from diffusiongpt.testing._chat_handler import ChatHandler
+from diffusiongpt.testing._loopback import LoopbackServer
+from diffusiongpt.testing.chat_answers import as_text, form, read_by_rule
+from diffusiongpt.testing.malformed import MALFORMED
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ChatFault", "ChatRequest", "LocalChat", "form"]
+
+_TRANSPORT = ("status", "silent", "stalled", "closed", "refusal", "html", "no choices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """One request.
+
+    Attributes:
+        path: Path of the URL.
+        body: The JSON that was sent.
+        key: What the client gave as its key.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    key: str = ""
+
+    @property
+    def method(self) -> Literal["json_schema", "function_calling", "json_mode", "text"]:
+        """How structure is asked for."""
+        kind = (self.body.get("response_format") or {}).get("type")
+        if self.body.get("tools"):
+            return "function_calling"
+        return "json_schema" if kind == "json_schema" else "json_mode" if kind == "json_object" else "text"
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON schema of the answer, if the client sent one outside of the messages."""
+        if self.method == "function_calling":
+            return dict(self.body["tools"][0]["function"].get("parameters", {}))
+        if self.method == "json_schema":
+            return dict(self.body["response_format"]["json_schema"].get("schema", {}))
+        return None
+
+    @property
+    def system(self) -> str:
+        """All that was said to the LLM before the request."""
+        return "\n".join(_texts(self.body, "system"))
+
+    @property
+    def prompt(self) -> str:
+        """What the person typed: the `request` of our thinker's data, else the last message."""
+        last = (_texts(self.body, "user") or [""])[-1]
+        try:
+            data = json.loads(last)
+        except ValueError:
+            return last
+        return str(data.get("request", last)) if isinstance(data, dict) else last
+
+
+@dataclass(kw_only=True)
+class ChatFault:
+    """Something that goes wrong on purpose.
+
+    Attributes:
+        kind: `status` (an HTTP error), `silent` (never answers), `stalled` (stops in mid-answer), `closed`
+            (drops the connection), `refusal` (the field of that name), `html` (a page instead of JSON),
+            `no choices`, or a kind of `diffusiongpt.testing.malformed.MALFORMED` for what is said.
+        times: How often it happens; `None` for ever.
+        status: HTTP status, with `status`.
+        retry_after: Seconds the client is told to wait, with `status`.
+    """
+
+    kind: str
+    times: int | None = None
+    status: int = 500
+    retry_after: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in (*_TRANSPORT, *MALFORMED):
+            raise ValueError(f"kind={self.kind!r} is unknown; known: {', '.join((*_TRANSPORT, *MALFORMED))}")
+
+
+Answer = Mapping[str, Any] | str | None | Callable[[ChatRequest], Any]
+
+
+class LocalChat:
+    """Answer chat completions on loopback; the real `openai` and `langchain-openai` clients work against it.
+
+    Without a script it reads prompts by rule, as the local thinker does: a way to try the LLM path without a
+    key. It speaks `json_schema`, tools, `json_object`, plain text, and streams when asked to.
+
+    Example:
+        with LocalChat() as chat:
+            chat.reply(form("a fox in the snow", subject="animal", styles=["watercolor"]))
+            llm = ChatOpenAI(model="local", base_url=chat.url, api_key="any", max_retries=0)
+            thought = LLMThinker(llm, local=LocalThinker()).think("draw a fox in the snow", (), nodes)
+            chat.fail("status", status=429)
+
+    Attributes:
+        requests: Every request, in order of arrival.
+        faults: What goes wrong on purpose; see `fail`.
+    """
+
+    def __init__(self, answer: Answer = read_by_rule, *, seed: int = 0) -> None:
+        self.requests: list[ChatRequest] = []
+        self.faults: list[ChatFault] = []
+        self.stopping = threading.Event()
+        self._answer = answer
+        self._replies: list[Answer] = []
+        self._random = Random(seed)  # noqa: S311  # no secret depends on how an answer is spoilt
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Address to give to the client as `base_url` or `OPENAI_BASE_URL`."""
+        return self._url
+
+    def start(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        self.stopping.clear()
+        self._server = _Server(("127.0.0.1", 0), ChatHandler)
+        self._server.chat = self
+        self._url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Go down; answers that stall end."""
+        self.stopping.set()
+        server, self._server = self._server, None
+        if server is None or self._thread is None:
+            return
+        server.shutdown()
+        server.server_close()
+        server.drop_connections()
+        self._thread.join()
+
+    def reply(self, answer: Answer, *, times: int | None = None) -> None:
+        """Say this from now on, or so many times before anything else.
+
+        Args:
+            answer: A mapping or text, `None` for a message without content, or a function of the request.
+            times: How often; such answers queue up.
+        """
+        with self._lock:
+            if times is None:
+                self._answer = answer
+            else:
+                self._replies += [answer] * times
+
+    def fail(self, kind: str, **details: Any) -> ChatFault:
+        """Let something go wrong from now on; see `ChatFault`. `chat.faults.remove(fault)` mends it."""
+        fault = ChatFault(kind=kind, **details)
+        with self._lock:
+            self.faults.append(fault)
+        return fault
+
+    def note(self, request: ChatRequest) -> None:
+        """Record a request; the handler calls it."""
+        with self._lock:
+            self.requests.append(request)
+
+    def take_fault(self) -> ChatFault | None:
+        """The fault that a request meets, counted down; the handler asks."""
+        with self._lock:
+            for fault in self.faults:
+                if fault.times != 0:
+                    fault.times = None if fault.times is None else fault.times - 1
+                    return fault
+        return None
+
+    def content_for(self, request: ChatRequest, fault: ChatFault | None) -> str | None:
+        """What is said to a request; the handler asks."""
+        with self._lock:
+            answer = self._replies.pop(0) if self._replies else self._answer
+        said = answer(request) if callable(answer) else answer
+        if fault is None or fault.kind not in MALFORMED:
+            return as_text(said)
+        good = dict(said) if isinstance(said, Mapping) and "votes" in said else form(request.prompt)
+        with self._lock:
+            return MALFORMED[fault.kind](good, self._random)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Server(LoopbackServer):
+    chat: LocalChat
+
+
+def _texts(body: Mapping[str, Any], role: str) -> list[str]:
+    messages = [message for message in body.get("messages") or () if message.get("role") == role]
+    return [_text(message.get("content")) for message in messages]
+
+
+def _text(content: object) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return str(content or "")
