@@ -12,19 +12,25 @@ from pathlib import Path
 
 COMMANDS = (
     ("latency.py",),
+    ("routing.py",),
+    ("published_priors.py",),
     ("simulated_votes.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
 )
 
+_USE_DATA = ("routing.py",)
+
 
 def main() -> None:
     """Run all; the first that fails stops it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with rating files; no benchmark needs any yet")
-    parser.parse_args()
+    parser.add_argument("--data", type=Path, help="folder with rating and prompt files")
+    arguments = parser.parse_args()
     here = Path(__file__).parent
     for name, *options in COMMANDS:
+        if name in _USE_DATA and arguments.data:
+            options += ["--data", str(arguments.data)]
         print(f"\n$ python benchmarks/{' '.join([name, *options])}", flush=True)
         subprocess.run([sys.executable, here / name, *options], check=True)
 

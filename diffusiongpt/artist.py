@@ -95,10 +95,6 @@ class Artist:
                 f"{expert.id} needs the backend {expert.backend!r}, which is not installed",
                 hint=f"Known backends: {', '.join(known_backends())}.",
             )
-        if expert.kind == "adapter":
-            raise LoadError(
-                f"{expert.id} is an adapter, and adapters cannot be drawn with yet", hint="Use a checkpoint."
-            )
         if self._is_too_big(expert):
             raise OutOfMemoryError(
                 f"{expert.id} needs {self._needed(expert) / 1e9:.1f} GB on {self.device}, "

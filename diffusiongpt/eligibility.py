@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from diffusiongpt.expert import Capabilities, Expert
 from diffusiongpt.request import Policy, Understanding
@@ -35,6 +36,11 @@ class Eligibility:
     eligible: tuple[str, ...]
     rejected: tuple[Rejection, ...]
     unmet: tuple[str, ...]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """`eligible` as a set."""
+        return frozenset(self.eligible)
 
 
 def needs_of(understanding: Understanding) -> list[Need]:
@@ -81,6 +87,8 @@ def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:
 
 
 def _forbidden(expert: Expert, policy: Policy) -> str | None:
+    if expert.kind == "adapter":
+        return "drawing with adapters comes in a later version"
     if policy.commercial_use:
         commercial = expert.license.commercial if expert.license else "unknown"
         if commercial != "yes":

@@ -25,10 +25,17 @@ class _Entry(BaseModel):
 
 
 class Tags(_Entry):
-    """Taxonomy nodes the expert hangs on; an expert without any is a generalist and hangs on the root."""
+    """Taxonomy nodes the expert hangs on; an expert without any is a generalist and hangs on the root.
+
+    Attributes:
+        subjects: What it is good at drawing.
+        styles: How its pictures look.
+        generalist: It draws anything, and the tags are only its strengths: it hangs on the root as well.
+    """
 
     subjects: tuple[NodeId, ...] = ()
     styles: tuple[NodeId, ...] = ()
+    generalist: bool = False
 
 
 class License(_Entry):
@@ -67,6 +74,8 @@ class CallSettings(_Entry):
         guidance_scale: Guidance as this pipeline understands the word.
         dtype: Weight type on a GPU; a CPU always computes in float32.
         variant: File variant on the hub, such as `fp16`.
+        weight_name: File of an adapter inside its repository.
+        adapter_scale: How strongly an adapter pulls; 1 if absent.
         extra: Further call arguments, passed as they are.
     """
 
@@ -76,6 +85,8 @@ class CallSettings(_Entry):
     guidance_scale: float | None = Field(default=None, ge=0)
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
     variant: str | None = None
+    weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$")
+    adapter_scale: float | None = Field(default=None, gt=0, le=4)
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -129,6 +140,8 @@ class Expert(_Entry):
     def _consistent(self, info: ValidationInfo) -> Expert:
         if self.kind == "adapter" and not self.base:
             raise ValueError("an adapter needs 'base', the repository of the checkpoint it goes on")
+        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
+            raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
         if not self.is_local and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
             raise ValueError(f"repo {self.repo!r} is neither owner/name nor a folder such as ./my-model")
         if self.is_local:
@@ -149,8 +162,8 @@ class Expert(_Entry):
 
     @property
     def is_generalist(self) -> bool:
-        """Whether it hangs on the root: it declares no style and no subject."""
-        return not self.tags.styles and not self.tags.subjects
+        """Whether it hangs on the root: it says so, or declares no style and no subject."""
+        return self.tags.generalist or not (self.tags.styles or self.tags.subjects)
 
     @property
     def size_bytes(self) -> int | None:

@@ -13,6 +13,9 @@ from diffusiongpt.request import Understanding
 from diffusiongpt.search import SearchTrace
 from diffusiongpt.thinkers.base import ThinkerName
 
+_SAME = 0.3
+"""Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
+
 Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
 
 
@@ -140,17 +143,26 @@ class Route(BaseModel):
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
         learnt = parts.get("global", 0.0) + parts.get("nodes", 0.0)
-        if named and parts.get("prior", 0.0) >= learnt:
-            asked = "you asked for" if named[0] in self.said else "what you describe sounds like"
-            return f"{asked} {self._quoted(named[0])}"
+        believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
+        if named and believed >= learnt:
+            return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
             return f"people preferred it on {about}"
-        if self.understanding.styles and not named:
-            return (
-                f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and it fits the rest best"
-            )
-        return "nothing fits better" if named else "you named no style and it can do any"
+        return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
+
+    def _believed(self, style: str) -> str:
+        made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
+        if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
+            asked = "you asked for" if style in self.said else "what you describe sounds like"
+            return f"{asked} {self._quoted(style)}"
+        return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
+
+    def _unnamed(self, *, listed: bool) -> str:
+        if self.understanding.styles:
+            best = "published votes speak for it" if listed else "it fits the rest best"
+            return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
+        return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
 
     def _quoted(self, node: str) -> str:
         words, name = self.said.get(node, ""), node.replace("_", " ")
@@ -184,10 +196,10 @@ def _table(candidates: tuple[Candidate, ...]) -> str:
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate.parts))
     width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
     lines = [
-        f"{'expert':<{width}}  {'score':>6}  {'±':>5}  " + "  ".join(f"{name:>8}" for name in names) + "  readiness"
+        f"{'expert':<{width}}  {'score':>6}  {'±':>5}  " + "  ".join(f"{name:>9}" for name in names) + "  readiness"
     ]
     for candidate in candidates:
-        parts = "  ".join(f"{candidate.parts.get(name, 0.0):>+8.2f}" for name in names)
+        parts = "  ".join(f"{candidate.parts.get(name, 0.0):>+9.2f}" for name in names)
         lines.append(
             f"{candidate.expert:<{width}}  {candidate.score:>+6.2f}  {candidate.std:>5.2f}  {parts}"
             f"  {candidate.readiness}"

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 
-from diffusiongpt.eligibility import Eligibility, filter_experts, hint_for
+from diffusiongpt.eligibility import Eligibility, filter_experts, hint_for, needs_of
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.expert import Expert
-from diffusiongpt.preferences import Preferences, RankingTable, TagPriors
-from diffusiongpt.request import Policy, Request
+from diffusiongpt.preferences import Preferences, PublishedPriors, RankingTable
+from diffusiongpt.request import Policy, Request, Understanding
 from diffusiongpt.resolve import prompt_for
 from diffusiongpt.route import Candidate, Readiness, Route
 from diffusiongpt.search import SearchTrace, search
-from diffusiongpt.taxonomy import ROOT
+from diffusiongpt.shortlists import Shortlists
+from diffusiongpt.taxonomy import ROOT, Taxonomy
 from diffusiongpt.thinkers import Thinker, Thought
 from diffusiongpt.zoo import Zoo
 
 FAST_MARGIN = 0.5
 """Log-odds that a loaded expert may be behind and still be taken with `prefer="fast"`: it would lose 62 of
 100 comparisons at most, as sigmoid(.5) = .622."""
+
+_KEPT_FILTERS = 64
+"""Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
+
+_NAMED_P = 0.2
+"""Probability from which one of several styles counts as asked for."""
 
 
 class Router:
@@ -31,7 +39,7 @@ class Router:
         zoo: The experts.
         thinker: Who reads prompts.
         preferences: What people prefer.
-        embedder: Name of the embedder the thinker uses, for the record.
+        embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
     """
 
@@ -49,8 +57,11 @@ class Router:
         self.preferences = preferences
         self._embedder = embedder
         self._readiness = readiness
-        self._priors = TagPriors.of(zoo.values())
+        self._priors = PublishedPriors.of(zoo.values())
         self._nodes = tuple(zoo.taxonomy.nodes.values())
+        self._order = {expert: index for index, expert in enumerate(zoo)}
+        self._shortlists: Shortlists | None = None
+        self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
         """The ranking table for the votes there are now."""
@@ -70,10 +81,18 @@ class Router:
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         table = self.table()
-        trace = search(self.zoo.taxonomy, thought.values, eligible=allowed.eligible, leaders=table.leaders)
+        trace = search(
+            self.zoo.taxonomy,
+            thought.values,
+            eligible=allowed.names,
+            leaders=table.leaders,
+            best=partial(self._shortlists_of(table).best, also=_named(thought, self.zoo.taxonomy)),
+        )
         clock.lap("search")
         evidence = evidence_for(thought, trace)
         scored = allowed.eligible if request.expert else trace.experts
+        if policy.prefer == "fast":
+            scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, table)
         expert = _choose(candidates, policy)
         clock.lap("rank")
@@ -89,7 +108,7 @@ class Router:
             unmet=allowed.unmet,
             thinker=thought.thinker,
             fallback_reason=thought.fallback_reason,
-            embedder=self._embedder,
+            embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
             ranking_version=table.version,
             seed=request.seed,
@@ -98,8 +117,7 @@ class Router:
         )
 
     def _allowed(self, request: Request, thought: Thought, policy: Policy) -> Eligibility:
-        experts = [self.zoo[request.expert]] if request.expert else list(self.zoo.values())
-        allowed = filter_experts(experts, thought.understanding, policy)
+        allowed = self._filter(request.expert, thought.understanding, policy)
         if not allowed.eligible:
             raise NoRouteError(
                 f"no expert may draw this: {len(allowed.rejected)} rejected",
@@ -107,6 +125,28 @@ class Router:
                 hint=hint_for(allowed.rejected),
             )
         return allowed
+
+    def _filter(self, expert: str | None, understanding: Understanding, policy: Policy) -> Eligibility:
+        """Filter the zoo, or the one expert that was asked for; a prompt that needs the same has the same answer."""
+        if expert is not None:
+            return filter_experts([self.zoo[expert]], understanding, policy)
+        key = (policy, *(need.name for need in needs_of(understanding)))
+        if key not in self._filtered:
+            if len(self._filtered) >= _KEPT_FILTERS:
+                self._filtered.clear()
+            self._filtered[key] = filter_experts(self.zoo.values(), understanding, policy)
+        return self._filtered[key]
+
+    def _loaded(self, trace: SearchTrace, others: frozenset[str]) -> list[str]:
+        """Loaded experts on the paths of the search that were not worth scoring for their own sake."""
+        met = {expert for step in trace.steps for expert in self.zoo.taxonomy.experts_on(step.path[-1])}
+        return [expert for expert in sorted(met & others) if self._readiness(self.zoo[expert]) == "loaded"]
+
+    def _shortlists_of(self, table: RankingTable) -> Shortlists:
+        shortlists = self._shortlists
+        if shortlists is None or shortlists.table is not table:
+            shortlists = self._shortlists = Shortlists(self.zoo, table)
+        return shortlists
 
     def _rank(
         self, experts: Sequence[str], evidence: Mapping[str, float], table: RankingTable
@@ -121,8 +161,13 @@ class Router:
             )
             for score in table.score(experts, evidence)
         ]
-        order = {expert: index for index, expert in enumerate(self.zoo)}
-        return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), order[c.expert])))
+        return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
+
+
+def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
+    """Styles that a prompt is about to a good part; none if it is one alone."""
+    styles = [node.id for node in taxonomy.of_kind("style") if thought.values.get(node.id, 0.0) >= _NAMED_P]
+    return frozenset(styles) if len(styles) > 1 else frozenset()
 
 
 def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from diffusiongpt.taxonomy import ROOT, Taxonomy
 
@@ -20,10 +21,16 @@ BEAM_WIDTH = 6
 ENOUGH_EXPERTS = 12
 """Experts that are scored at least, if the zoo has them; together with the beam this bounds the work."""
 
+SHORTLIST = 12
+"""Experts of one path that are scored at most, so that cost does not grow with the zoo."""
+
 MAX_EXPANSIONS = 64
 
 Leaders = Callable[[str], Iterable[str]]
 """For a node, the experts that votes put there although no tag does."""
+
+Best = Callable[[tuple[str, ...]], Iterable[str]]
+"""For a path, the experts on its last node in the order in which they are worth scoring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,7 @@ class _Search:
     values: Mapping[str, float]
     eligible: frozenset[str]
     leaders: Leaders
+    best: Best | None
     steps: list[Step] = field(default_factory=list)
     kept: dict[tuple[str, ...], float] = field(default_factory=dict)
     experts: dict[str, None] = field(default_factory=dict)
@@ -103,7 +111,7 @@ class _Search:
         return ""
 
     def _expand(self, path: tuple[str, ...], p: float) -> dict[str, float]:
-        here = self._experts_on(path[-1])
+        here = self._experts_on(path)
         values = _given(self.taxonomy.children(path[-1]), self.values)
         dead_end = not here and not values
         self.steps.append(Step(path=path, p=p, values=values, experts=here, dead_end=dead_end))
@@ -112,9 +120,11 @@ class _Search:
         self._keep(path[:-1] if dead_end else path, p * (1 - sum(values.values())))
         return {child: p * value for child, value in values.items()}
 
-    def _experts_on(self, node: str) -> tuple[str, ...]:
-        named = (*self.taxonomy.experts_on(node), *self.leaders(node))
-        return tuple(expert for expert in dict.fromkeys(named) if expert in self.eligible)
+    def _experts_on(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        tagged = self.taxonomy.experts_on(path[-1]) if self.best is None else self.best(path)
+        short = islice((expert for expert in tagged if expert in self.eligible), SHORTLIST if self.best else None)
+        led = (expert for expert in self.leaders(path[-1]) if expert in self.eligible)
+        return tuple(dict.fromkeys((*short, *led)))
 
     def _keep(self, path: tuple[str, ...], p: float) -> None:
         if p > 0:
@@ -132,7 +142,12 @@ class _Search:
 
 
 def search(
-    taxonomy: Taxonomy, values: Mapping[str, float], *, eligible: Iterable[str], leaders: Leaders = lambda _: ()
+    taxonomy: Taxonomy,
+    values: Mapping[str, float],
+    *,
+    eligible: Iterable[str],
+    leaders: Leaders = lambda _: (),
+    best: Best | None = None,
 ) -> SearchTrace:
     """Walk the taxonomy and collect the experts worth scoring.
 
@@ -141,11 +156,12 @@ def search(
         values: Probability per node from the thinker; subjects sum to at most one, styles too.
         eligible: Experts that the policy allows.
         leaders: Experts that votes put on a node.
+        best: Experts of a path in the order of their worth, of whom a few are taken; without it all of a node are.
 
     Returns:
         A trace with at least the path of the root.
     """
-    return _Search(taxonomy, values, frozenset(eligible), leaders).run()
+    return _Search(taxonomy, values, frozenset(eligible), leaders, best).run()
 
 
 def _given(children: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from diffusiongpt.request import Options, Request, read_options
 from diffusiongpt.resolve import FRESH_SEED_BITS
 from diffusiongpt.route import Route
 from diffusiongpt.router import Router
+from diffusiongpt.sentence import SentenceEmbedder
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.thinkers import LocalThinker, Thinker
 from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
@@ -81,7 +82,7 @@ class DiffusionGPT:
         self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
         self.cache = ModelCache(self.settings, puller=Puller(self.settings, on_pull=on_pull or _announce))
         self.artist = Artist(self.cache, device or self.settings.device, agree=agree, on_progress=on_progress)
-        self._local = LocalThinker(LexicalEmbedder())
+        self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
         self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
 
     def __repr__(self) -> str:

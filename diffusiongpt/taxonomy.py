@@ -141,9 +141,16 @@ def _hang(experts: Iterable[Expert], nodes: Mapping[str, Node]) -> dict[str, tup
             for tag in tags:
                 if tag not in nodes or nodes[tag].kind != kind:
                     raise unknown_tag(expert.id, kind, tag, nodes)
-        for node_id in expert.tags.styles or expert.tags.subjects or (ROOT,):
+        for node_id in _places(expert):
             hanging.setdefault(node_id, []).append(expert.id)
     return {node_id: tuple(ids) for node_id, ids in hanging.items()}
+
+
+def _places(expert: Expert) -> tuple[str, ...]:
+    tags = expert.tags
+    if tags.generalist:
+        return tuple(dict.fromkeys((*tags.styles, *tags.subjects, ROOT)))
+    return tuple(dict.fromkeys(tags.styles or tags.subjects)) or (ROOT,)
 
 
 def unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> ZooError:

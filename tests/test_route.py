@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def candidate(score: float, std: float = 0.0) -> Candidate:
     """A candidate of some score."""
-    return Candidate(expert="x", score=score, std=std, parts={"prior": score}, readiness="on_disk")
+    return Candidate(expert="x", score=score, std=std, parts={"tags": score}, readiness="on_disk")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_table_lists_every_candidate(tmp_path: Path) -> None:
     """Below the sentence each candidate has a line with its parts, in order."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
     header, *lines = decision.explain().splitlines()[2:]
-    assert header.split() == ["expert", "score", "±", "prior", "global", "nodes", "readiness"]
+    assert header.split() == ["expert", "score", "±", "published", "tags", "global", "nodes", "readiness"]
     assert [line.split()[0] for line in lines] == list(decision.order)
 
 
@@ -46,7 +46,7 @@ def test_every_expert_has_a_reason_why_not(tmp_path: Path) -> None:
     """`why_not` answers for the chosen, the outscored and the rejected, and refuses strangers."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
     assert decision.why_not("tiny-pixel") == "tiny-pixel was chosen."
-    assert "prior -" in decision.why_not("tiny-oil")
+    assert "tags -" in decision.why_not("tiny-oil")
     with pytest.raises(UnknownExpertError):
         decision.why_not("nobody")
 

@@ -258,11 +258,12 @@ def test_what_cannot_fit_is_not_pulled(tmp_path: Path) -> None:
 
 
 def test_an_adapter_cannot_draw_yet(tmp_path: Path) -> None:
-    """An adapter is a recorded failure with a reason."""
+    """An adapter is rejected with a reason, before it could cost a download."""
     zoo = zoo_of(local("lora", pixel_folder(), "pixel_art", kind="adapter", base="o/b"), local("whole", pixel_folder()))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         result = studio.route_and_generate(PROMPT, num_inference_steps=1)
-    assert "adapter" in result.fallbacks[0].error
+    assert result.fallbacks == ()
+    assert "adapter" in result.route.why_not("lora")
 
 
 def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from diffusiongpt.preferences.ballots import Slate, choose_shown
-from diffusiongpt.preferences.priors import Priors, TagPriors
+from diffusiongpt.preferences.priors import Priors, PublishedPriors, TagPriors
 from diffusiongpt.preferences.store import VoteStore
 from diffusiongpt.preferences.table import UNTAUGHT, RankingTable, Row, Score
 from diffusiongpt.preferences.votes import Outcome, Shown, Vote
@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "Preferences",
     "Priors",
+    "PublishedPriors",
     "RankingTable",
     "Row",
     "Score",

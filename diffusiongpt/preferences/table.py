@@ -39,7 +39,7 @@ class Score:
         expert: Its id.
         mean: Posterior mean in log-odds of being preferred; the sum of `parts`.
         std: Posterior standard deviation, same unit.
-        parts: `prior`, `global` and `nodes`.
+        parts: Those of the priors, then `global` and `nodes`.
     """
 
     expert: str
@@ -85,6 +85,7 @@ class RankingTable:
         self.priors = priors
         self.version = _version(self._votes, priors)
         self._experts = {expert: i for i, expert in enumerate(sorted({e for v in self._votes for e in v.experts}))}
+        self._names = tuple(self._experts)
         named = {node for vote in self._votes for node, p in vote.evidence.items() if p >= LEAST_P}
         self._nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
         self._posterior = fit_posterior(
@@ -108,15 +109,16 @@ class RankingTable:
             evidence: Probability per taxonomy node.
         """
         who, features, beyond = self._who(expert_ids), *self._features(evidence)
-        prior = self.priors.points(expert_ids, evidence)
-        level = self._mean[who, 0]
-        nodes = self._mean[who, 1:] @ features[1:]
-        variance = np.einsum("k,ekl,l->e", features, self._blocks[who], features) + beyond
+        parts = {
+            **self.priors.parts(expert_ids, evidence),
+            "global": self._mean[who, 0],
+            "nodes": self._mean[who, 1:] @ features[1:],
+        }
+        stds = np.sqrt(self._variances(expert_ids, features) + beyond).tolist()
+        columns = zip(*(values.tolist() for values in parts.values()), strict=True)
         return [
-            Score(expert, p + g + n, std, {"prior": p, "global": g, "nodes": n})
-            for expert, p, g, n, std in zip(
-                expert_ids, prior.tolist(), level.tolist(), nodes.tolist(), np.sqrt(variance).tolist(), strict=True
-            )
+            Score(expert, sum(column), std, dict(zip(parts, column, strict=True)))
+            for expert, column, std in zip(expert_ids, columns, stds, strict=True)
         ]
 
     def sample(
@@ -139,8 +141,9 @@ class RankingTable:
         if node not in self._nodes:
             return ()
         learnt = self._mean[:-1, 0] + self._mean[:-1, self._nodes[node]]
-        ranked = sorted((-gain, expert) for gain, expert in zip(learnt, self._experts, strict=True) if gain > 0)
-        return tuple(expert for _, expert in ranked[:k])
+        # experts are kept in alphabetical order, and a stable sort leaves ties in it
+        best = np.argsort(-learnt, kind="stable")[:k].tolist()
+        return tuple(self._names[index] for index in best if learnt[index] > 0)
 
     def rows(self, node: str | None = None, expert_ids: Iterable[str] = ()) -> list[Row]:
         """The ranking at a node, or over all prompts; best first.
@@ -177,13 +180,28 @@ class RankingTable:
                 beyond += (self._posterior.node_sd * p) ** 2
         return features, beyond
 
+    def _variances(self, expert_ids: Sequence[str], features: Floats) -> Floats:
+        """Variance of each expert on known nodes, narrowed by what its prior knows about its level.
+
+        The fit believes the same of every level; to say that a prior leaves only a share of that doubt is to add
+        precision to one coordinate of the posterior (the Sherman-Morrison formula).
+        """
+        blocks = self._blocks[self._who(expert_ids)]
+        through = blocks @ features
+        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._posterior.global_sd**2
+        taken: Floats = known * through[:, 0] ** 2 / (1 + known * blocks[:, 0, 0])
+        return np.asarray(through @ features - taken, dtype=np.float64)
+
     def _covariance(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> Floats:
         who, features, beyond = self._who(expert_ids), *self._features(evidence)
-        covariance: Floats = np.diag(np.einsum("k,ekl,l->e", features, self._blocks[who], features))
+        wide = np.einsum("k,ekl,l->e", features, self._blocks[who], features)
+        covariance: Floats = np.diag(wide)
         if self._posterior.full is not None:
             known = np.flatnonzero(who >= 0)
             between = np.einsum("k,ekg->eg", features, self._posterior.full @ features)
             covariance[np.ix_(known, known)] = between[np.ix_(who[known], who[known])]
+        narrow = np.sqrt(self._variances(expert_ids, features) / wide)
+        covariance = narrow[:, None] * covariance * narrow
         return covariance + beyond * np.eye(len(who))
 
 

@@ -22,6 +22,7 @@ class Thought:
             sum to at most one, styles too.
         said: For each node the text names, the words that name it.
         thinker: Who answered.
+        embedder: Embedder that had a say; `None` leaves it to who asked.
         llm_calls: Calls it took.
         fallback_reason: Why the LLM did not answer, with `local-fallback`.
     """
@@ -30,6 +31,7 @@ class Thought:
     values: Mapping[str, float]
     said: Mapping[str, str]
     thinker: ThinkerName
+    embedder: str | None = None
     llm_calls: int = 0
     fallback_reason: str | None = None
 
