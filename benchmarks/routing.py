@@ -28,10 +28,10 @@ from latency import percentiles, prompts
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
+from diffusiongpt.decision import Route
 from diffusiongpt.embedding import Embedder, LexicalEmbedder
 from diffusiongpt.preferences import Preferences
 from diffusiongpt.request import Request
-from diffusiongpt.route import Route
 from diffusiongpt.router import Router
 from diffusiongpt.sentence import SentenceEmbedder
 from diffusiongpt.settings import load_settings

@@ -12,20 +12,18 @@ pair.vote(0)
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from diffusiongpt.comparison import Comparison
+    from diffusiongpt.decision import Route
     from diffusiongpt.errors import DiffusionGPTError
     from diffusiongpt.generation import Generation
     from diffusiongpt.request import Options
-    from diffusiongpt.route import Route
     from diffusiongpt.settings import Settings
     from diffusiongpt.studio import DiffusionGPT
     from diffusiongpt.zoo import Zoo
@@ -46,22 +44,12 @@ __all__ = [
 ]
 
 
-class _FrontDoor(ModuleType):
-    """This package; importing its module `route` must not put the module in place of the function of that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "route" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _FrontDoor
-
 _HOMES = {
     "Comparison": "comparison",
     "DiffusionGPT": "studio",
     "DiffusionGPTError": "errors",
     "Generation": "generation",
-    "Route": "route",
+    "Route": "decision",
     "Settings": "settings",
     "Zoo": "zoo",
 }

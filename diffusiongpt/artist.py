@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import Drawing, Dropped, Resolved, get_backend, known_backends
 from diffusiongpt.cache import Agree, ModelCache, fingerprint
+from diffusiongpt.decision import Readiness, Route
 from diffusiongpt.devices import best_device, device_memory
 from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, OutOfMemoryError, UnknownExpertError
 from diffusiongpt.expert import Expert
@@ -19,7 +20,6 @@ from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, PictureRecord, ShownIn
 from diffusiongpt.request import Request
 from diffusiongpt.resolve import resolve
-from diffusiongpt.route import Readiness, Route
 from diffusiongpt.version import GENERATOR
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from diffusiongpt.decision import Route
 from diffusiongpt.errors import VoteError
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import ShownIn, save_free
 from diffusiongpt.preferences import Outcome, RankingTable, Shown, Vote, choose_shown
-from diffusiongpt.route import Route
 from diffusiongpt.show import gallery_html
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from diffusiongpt.decision import Rejection
 from diffusiongpt.expert import Capabilities, Expert
 from diffusiongpt.request import Policy, Understanding
-from diffusiongpt.route import Rejection
 
 HOSTED_BACKENDS: frozenset[str] = frozenset()
 """Backends that draw on somebody else's machine; `local_only` rejects their experts."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Dropped
+from diffusiongpt.decision import Route
 from diffusiongpt.errors import RequestError
 from diffusiongpt.picture import Fallback, PictureRecord, ShownIn, read_png, save_free, write_png
-from diffusiongpt.route import Route
 from diffusiongpt.show import generation_html
 
 if TYPE_CHECKING:

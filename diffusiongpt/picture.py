@@ -17,8 +17,8 @@ from PIL import Image, PngImagePlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from diffusiongpt.backends.base import Dropped
+from diffusiongpt.decision import Route
 from diffusiongpt.errors import PictureError
-from diffusiongpt.route import Route
 
 CHUNK = "diffusiongpt"
 """PNG text chunk with our record."""

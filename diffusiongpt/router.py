@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
+from diffusiongpt.decision import Candidate, Readiness, Route
 from diffusiongpt.eligibility import Eligibility, filter_experts, hint_for, needs_of
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.expert import Expert
 from diffusiongpt.preferences import Preferences, PublishedPriors, RankingTable
 from diffusiongpt.request import Policy, Request, Understanding
 from diffusiongpt.resolve import prompt_for
-from diffusiongpt.route import Candidate, Readiness, Route
 from diffusiongpt.search import SearchTrace, search
 from diffusiongpt.shortlists import Shortlists
 from diffusiongpt.taxonomy import ROOT, Taxonomy

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from diffusiongpt.artist import Artist, OnProgress
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
 from diffusiongpt.comparison import Comparison, as_vote, choose_ballot
+from diffusiongpt.decision import Route
 from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import (
     DiffusionGPTError,
@@ -30,7 +31,6 @@ from diffusiongpt.picture import Fallback, ShownIn
 from diffusiongpt.preferences import Outcome, Preferences, Vote, VoteStore
 from diffusiongpt.request import Options, Request, read_options
 from diffusiongpt.resolve import FRESH_SEED_BITS
-from diffusiongpt.route import Route
 from diffusiongpt.router import Router
 from diffusiongpt.sentence import SentenceEmbedder
 from diffusiongpt.settings import Settings, load_settings

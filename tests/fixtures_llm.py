@@ -20,7 +20,7 @@ from diffusiongpt.zoo import Zoo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.route import Route
+    from diffusiongpt.decision import Route
     from diffusiongpt.testing.chat import LocalChat
     from diffusiongpt.thinkers import Thinker, Thought
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusiongpt.route import Readiness, Route
+    from diffusiongpt.decision import Readiness, Route
     from diffusiongpt.settings import Settings
     from diffusiongpt.taxonomy import Node
     from diffusiongpt.thinkers import Thought

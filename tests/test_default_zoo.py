@@ -19,7 +19,7 @@ from diffusiongpt.zoo import Zoo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.route import Route
+    from diffusiongpt.decision import Route
 
 
 @cache

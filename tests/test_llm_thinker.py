@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.route import Route
+    from diffusiongpt.decision import Route
 
 
 INJECTIONS = (

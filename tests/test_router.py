@@ -9,11 +9,11 @@ from fixtures_routing import expert, route, router_of, tiny_zoo, vote, writer, z
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffusiongpt.decision import Route
 from diffusiongpt.eligibility import filter_experts
 from diffusiongpt.errors import NoRouteError, RequestError, UnknownExpertError
 from diffusiongpt.expert import License
 from diffusiongpt.request import MAX_PROMPT_CHARS, MAX_SEED, Policy, Request, Understanding, read_options
-from diffusiongpt.route import Route
 from diffusiongpt.taxonomy import ROOT, Node
 
 if TYPE_CHECKING:

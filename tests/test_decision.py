@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_routing import expert, route, tiny_zoo, zoo_of
 
+from diffusiongpt.decision import Candidate, win_probability
 from diffusiongpt.errors import UnknownExpertError
-from diffusiongpt.route import Candidate, win_probability
 
 if TYPE_CHECKING:
     from pathlib import Path
