@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,3 +241,11 @@ def test_any_slip_of_the_keyboard_is_read_or_refused(tmp_path: Path, at: int, dr
     else:
         told = str(path)
     assert str(path) in told
+
+
+def test_the_published_schema_is_current() -> None:
+    """Editors complete zoo files from `docs/zoo.schema.json`; `make schema` writes it anew."""
+    from diffusiongpt.zoo import ZooFile
+
+    published = (Path(__file__).parents[1] / "docs" / "zoo.schema.json").read_text(encoding="utf-8")
+    assert json.loads(published) == ZooFile.model_json_schema()
