@@ -43,7 +43,10 @@ def generation_html(generation: Generation) -> str:
     """The pictures, and the sentence that explains the route."""
     sentence = generation.route.explain().partition("\n")[0]
     pictures = [(image, f"seed {seed}") for image, seed in zip(generation.images, generation.seeds, strict=True)]
-    notes = "".join(f"<p>{escape(f.expert)} could not draw: {escape(f.error)}</p>" for f in generation.fallbacks)
+    told = generation.fallbacks[:1]
+    notes = "".join(f"<p>{escape(f.expert)} could not draw: {escape(f.error)}</p>" for f in told)
+    if len(generation.fallbacks) > 1:
+        notes += f"<p>nor could {len(generation.fallbacks) - 1} more; see .fallbacks</p>"
     return f"{gallery_html(pictures)}<p>{escape(sentence)}</p>{notes}"
 
 

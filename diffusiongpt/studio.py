@@ -203,7 +203,7 @@ class DiffusionGPT:
                 if request.expert or isinstance(error, PullTooLargeError):
                     raise
                 failures.append(error)
-                log.warning("%s cannot draw: %s", expert, error)
+                log.info("%s cannot draw: %s", expert, error)
         return self._last_resort(request, route, failures)
 
     def _last_resort(self, request: Request, route: Route, failures: list[DiffusionGPTError]) -> Generation:

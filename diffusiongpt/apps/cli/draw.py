@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from diffusiongpt.generation import Generation
     from diffusiongpt.preferences import Outcome
 
+TOLD = 3
+"""Experts that could not draw and are named on a terminal."""
+
 PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
 OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
 SeedOption = Annotated[
@@ -125,8 +128,10 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 
 def _tell(generation: Generation, paths: list[Path]) -> None:
     typer.echo(generation.route.explain().partition("\n")[0])
-    for fallback in generation.fallbacks:
+    for fallback in generation.fallbacks[:TOLD]:
         say(f"{fallback.expert} could not draw: {fallback.error}")
+    if len(generation.fallbacks) > TOLD:
+        say(f"nor could {len(generation.fallbacks) - TOLD} more; --json lists them all")
     if generation.drawn_by != generation.route.expert:
         say(f"drawn by {generation.drawn_by} instead")
     for dropped in generation.dropped:
