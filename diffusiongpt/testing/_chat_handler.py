@@ -24,7 +24,7 @@ class ChatHandler(BaseHTTPRequestHandler):
 
     @property
     def _chat(self) -> LocalChat:
-        return self.server.chat  # type: ignore[attr-defined, no-any-return]  # the server is always a chat's own
+        return self.server.service  # type: ignore[attr-defined, no-any-return]  # the server is always a chat's own
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the standard library's
         """Stay silent; requests are in `LocalChat.requests`."""

@@ -34,7 +34,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     @property
     def _hub(self) -> LocalHub:
-        return self.server.hub  # type: ignore[attr-defined, no-any-return]  # the server is always a hub's own
+        return self.server.service  # type: ignore[attr-defined, no-any-return]  # the server is always a hub's own
 
     def do_GET(self) -> None:
         """Answer a GET."""

@@ -1,11 +1,12 @@
-"""The HTTP server under our test servers."""
+"""What our test servers share: an HTTP server on loopback that starts and goes down at once."""
 
 from __future__ import annotations
 
 import threading
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR, socket
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class LoopbackServer(ThreadingHTTPServer):
@@ -14,6 +15,7 @@ class LoopbackServer(ThreadingHTTPServer):
     daemon_threads = True
     # A burst of clients is what tests of a cache are about; the default backlog of 5 resets some of them.
     request_queue_size = 128
+    service: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -42,3 +44,51 @@ class LoopbackServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away in mid-answer are normal here; the default prints a traceback."""
+
+
+class LoopbackService:
+    """Something that answers on a free port of 127.0.0.1 between `start` and `stop`, or in a `with` block.
+
+    Handlers find it as `self.server.service`.
+    """
+
+    _handler: type[BaseHTTPRequestHandler]
+    _path = ""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._server: LoopbackServer | None = None
+        self._thread: threading.Thread | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Address to give to the client; stays the same after `stop`."""
+        return self._url
+
+    def start(self) -> Self:
+        """Listen on a free port of 127.0.0.1."""
+        self._server = LoopbackServer(("127.0.0.1", 0), self._handler)
+        self._server.service = self
+        self._url = f"http://127.0.0.1:{self._server.server_port}{self._path}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Go down: refuse new connections and drop the open ones."""
+        server, self._server = self._server, None
+        if server is None or self._thread is None:
+            return
+        server.shutdown()
+        server.server_close()
+        server.drop_connections()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -7,15 +7,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from diffusiongpt.testing._chat_handler import ChatHandler
-from diffusiongpt.testing._loopback import LoopbackServer
+from diffusiongpt.testing._loopback import LoopbackService
 from diffusiongpt.testing.chat_answers import as_text, form, read_by_rule
 from diffusiongpt.testing.malformed import MALFORMED
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = ["ChatFault", "ChatRequest", "LocalChat", "form"]
 
@@ -95,7 +92,7 @@ class ChatFault:
 Answer = Mapping[str, Any] | str | None | Callable[[ChatRequest], Any]
 
 
-class LocalChat:
+class LocalChat(LoopbackService):
     """Answer chat completions on loopback; the real `openai` and `langchain-openai` clients work against it.
 
     Without a script it reads prompts by rule, as the local thinker does: a way to try the LLM path without a
@@ -113,43 +110,27 @@ class LocalChat:
         faults: What goes wrong on purpose; see `fail`.
     """
 
+    _handler = ChatHandler
+    _path = "/v1"
+
     def __init__(self, answer: Answer = read_by_rule, *, seed: int = 0) -> None:
+        super().__init__()
         self.requests: list[ChatRequest] = []
         self.faults: list[ChatFault] = []
         self.stopping = threading.Event()
         self._answer = answer
         self._replies: list[Answer] = []
         self._random = Random(seed)  # noqa: S311  # no secret depends on how an answer is spoilt
-        self._lock = threading.Lock()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-        self._url = ""
-
-    @property
-    def url(self) -> str:
-        """Address to give to the client as `base_url` or `OPENAI_BASE_URL`."""
-        return self._url
 
     def start(self) -> Self:
         """Listen on a free port of 127.0.0.1."""
         self.stopping.clear()
-        self._server = _Server(("127.0.0.1", 0), ChatHandler)
-        self._server.chat = self
-        self._url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
+        return super().start()
 
     def stop(self) -> None:
         """Go down; answers that stall end."""
         self.stopping.set()
-        server, self._server = self._server, None
-        if server is None or self._thread is None:
-            return
-        server.shutdown()
-        server.server_close()
-        server.drop_connections()
-        self._thread.join()
+        super().stop()
 
     def reply(self, answer: Answer, *, times: int | None = None) -> None:
         """Say this from now on, or so many times before anything else.
@@ -195,18 +176,6 @@ class LocalChat:
         good = dict(said) if isinstance(said, Mapping) and "votes" in said else form(request.prompt)
         with self._lock:
             return MALFORMED[fault.kind](good, self._random)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-class _Server(LoopbackServer):
-    chat: LocalChat
 
 
 def _texts(body: Mapping[str, Any], role: str) -> list[str]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import RequestError
 from diffusiongpt.testing._hub_handler import HubHandler
-from diffusiongpt.testing._loopback import LoopbackServer
+from diffusiongpt.testing._loopback import LoopbackService
 from diffusiongpt.testing.repository import FolderRepo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -43,7 +41,7 @@ class Fault:
     bytes_per_s: float | None = None
 
 
-class LocalHub:
+class LocalHub(LoopbackService):
     """Serve folders as repositories on loopback; the real hub client works against it.
 
     The commit of a repository is a hash of its content, so editing a file makes a new commit. Large files
@@ -63,40 +61,15 @@ class LocalHub:
         RequestError: If a name is not `owner/name`, or a folder is not there.
     """
 
+    _handler = HubHandler
+
     def __init__(self, repos: Mapping[str, str | Path]) -> None:
+        super().__init__()
         self.requests: list[tuple[str, str]] = []
         self.downloads: dict[str, dict[str, int]] = {}
         self.faults: list[Fault] = []
         self._repos = {name: _served(name, folder) for name, folder in repos.items()}
         self._gates: dict[str, str | None] = {}
-        self._lock = threading.Lock()
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-        self._url = ""
-
-    @property
-    def url(self) -> str:
-        """Address to give to the client as `endpoint` or `HF_ENDPOINT`; stays the same after `stop`."""
-        return self._url
-
-    def start(self) -> Self:
-        """Listen on a free port of 127.0.0.1."""
-        self._server = _Server(("127.0.0.1", 0), HubHandler)
-        self._server.hub = self
-        self._url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Go down: refuse new connections and drop the open ones, as a hub that fails does."""
-        server, self._server = self._server, None
-        if server is None or self._thread is None:
-            return
-        server.shutdown()
-        server.server_close()
-        server.drop_connections()
-        self._thread.join()
 
     def add(self, repo: str, folder: str | Path) -> None:
         """Serve one more folder, or another folder under a known name.
@@ -154,14 +127,6 @@ class LocalHub:
             files = self.downloads.setdefault(repo, {})
             files[name] = files.get(name, 0) + count
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
 
 def _served(name: str, folder: str | Path) -> FolderRepo:
     if not _NAME.fullmatch(name):
@@ -175,7 +140,3 @@ def _served(name: str, folder: str | Path) -> FolderRepo:
             hint=f"Name a folder that is there; a relative one is looked for in {Path.cwd()}.",
         )
     return FolderRepo(path)
-
-
-class _Server(LoopbackServer):
-    hub: LocalHub
