@@ -10,12 +10,22 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from diffusiongpt.backends import Drawing, Dropped, Resolved, get_backend, known_backends
+from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.cache import Agree, ModelCache, fingerprint
 from diffusiongpt.decision import Readiness, Route
 from diffusiongpt.devices import best_device, device_memory
-from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, OutOfMemoryError, UnknownExpertError
-from diffusiongpt.expert import Expert
+from diffusiongpt.errors import (
+    DiffusionGPTError,
+    HubUnreachableError,
+    LoadError,
+    OutOfMemoryError,
+    RequestError,
+    UnknownExpertError,
+)
+from diffusiongpt.expert import CallSettings, Expert
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, PictureRecord, ShownIn
 from diffusiongpt.request import Request
@@ -23,6 +33,8 @@ from diffusiongpt.resolve import resolve
 from diffusiongpt.version import GENERATOR
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusiongpt.zoo import Zoo
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -95,6 +107,8 @@ class Artist:
                 f"{expert.id} needs the backend {expert.backend!r}, which is not installed",
                 hint=f"Known backends: {', '.join(known_backends())}.",
             )
+        if expert.kind == "adapter":
+            for_adapters(get_backend(expert.backend), expert)
         if self._is_too_big(expert):
             raise OutOfMemoryError(
                 f"{expert.id} needs {self._needed(expert) / 1e9:.1f} GB on {self.device}, "
@@ -134,12 +148,15 @@ class Artist:
         self.check_can_draw(expert)
         resolved = resolve(request, route.understanding, expert)
         drawing, weights, timings = self._draw(resolved)
+        base = expert.base_expert
         record = PictureRecord(
             generator=GENERATOR,
             zoo=zoo,
             drawn_by=expert.id,
             repo=expert.repo,
             revision=self.cache.puller.commit(expert),
+            base=base.repo if base else None,
+            base_revision=self.cache.puller.commit(base) if base else None,
             weights=weights,
             seed=resolved.seeds[0],
             params=_params(resolved, drawing),
@@ -162,7 +179,7 @@ class Artist:
             RequestError: If the record asks for what no request of ours could.
         """
         record = generation.records[0]
-        expert = self._same_expert(record, zoo)
+        expert = _as_strong(self._same_expert(record, zoo), record)
         resolved = Resolved(
             expert=expert,
             prompt=record.params["prompt"],
@@ -175,14 +192,26 @@ class Artist:
 
     def _same_expert(self, record: PictureRecord, zoo: Zoo) -> Expert:
         expert = _expert_of(record, zoo)
-        if expert.is_local or record.revision in (None, self.cache.puller.commit(expert)):
-            return expert
-        if record.repo != expert.repo or not COMMIT.fullmatch(record.revision or ""):
+        base = expert.base_expert
+        revision = self._commit_to_draw(expert, record.repo, record.revision, record)
+        if base is None:
+            return expert.at(revision)
+        return expert.at(revision, self._commit_to_draw(base, record.base, record.base_revision, record))
+
+    def _commit_to_draw(self, part: Expert, repo: str | None, commit: str | None, record: PictureRecord) -> str | None:
+        """The commit of a record where it is another one than is drawn with now; `None` if nothing changes.
+
+        Raises:
+            LoadError: If the record speaks of another repository, or of something that may change.
+        """
+        if part.is_local or commit in (None, self.cache.puller.commit(part)):
+            return None
+        if repo != part.repo or not COMMIT.fullmatch(commit or ""):
             raise LoadError(
-                f"{expert.id} is {expert.repo} in this zoo, and was {record.repo} when the picture was drawn",
+                f"{record.drawn_by} is {part.repo} in this zoo, and was {repo} when the picture was drawn",
                 hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
             )
-        return expert.model_copy(update={"revision": record.revision})
+        return commit
 
     def _draw(
         self, resolved: Resolved, *, expected_weights: str | None = None
@@ -205,9 +234,11 @@ class Artist:
         return drawing, weights, {"load": round(ready - start, 4), "draw": round(done - ready, 4)}
 
     def _weights(self, expert: Expert) -> str:
-        folder = self.cache.puller.on_disk(expert)
-        if folder is None:
-            raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
+        """Fingerprint of a checkpoint; of an adapter that of its base and its own, joined."""
+        if expert.base_expert is not None:
+            file = _still_there(self.cache.puller.adapter_on_disk(expert), expert)
+            return f"{self._weights(expert.base_expert)}+{fingerprint(file.parent, [file.name])}"
+        folder = _still_there(self.cache.puller.on_disk(expert), expert)
         names = tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
         files = get_backend(expert.backend).files(
             names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant
@@ -223,6 +254,26 @@ class Artist:
 
     def _is_too_big(self, expert: Expert) -> bool:
         return self._room is not None and self._needed(expert) > self._room
+
+
+def _still_there(place: Path | None, expert: Expert) -> Path:
+    if place is None:
+        raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
+    return place
+
+
+def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
+    """An adapter with the strength of a record, which is checked like a zoo file's: anybody may have written it."""
+    if expert.kind != "adapter" or "adapter_scale" not in record.params:
+        return expert
+    try:
+        scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
+    except ValidationError:
+        raise RequestError(
+            f"adapter_scale={record.params['adapter_scale']!r} makes no sense", hint="It is above 0, and 4 at most."
+        ) from None
+    settings = expert.settings.model_copy(update={"adapter_scale": scale})
+    return expert.model_copy(update={"settings": settings})
 
 
 def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:

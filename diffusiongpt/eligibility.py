@@ -87,13 +87,13 @@ def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:
 
 
 def _forbidden(expert: Expert, policy: Policy) -> str | None:
-    if expert.kind == "adapter":
-        return "drawing with adapters comes in a later version"
     if policy.commercial_use:
-        commercial = expert.license.commercial if expert.license else "unknown"
-        if commercial != "yes":
-            name = expert.license.id if expert.license else "no licence stated"
-            return f"commercial use is {_COMMERCIAL[commercial]} ({name})"
+        for part in reversed(expert.parts):
+            commercial = part.license.commercial if part.license else "unknown"
+            if commercial != "yes":
+                name = part.license.id if part.license else "no licence stated"
+                whose = "" if part is expert else f" of its base {part.repo}"
+                return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
     if policy.local_only and expert.backend in HOSTED_BACKENDS:
         return f"it runs at {expert.backend}, and only local experts are allowed"
     return None

@@ -74,7 +74,7 @@ class CallSettings(_Entry):
         guidance_scale: Guidance as this pipeline understands the word.
         dtype: Weight type on a GPU; a CPU always computes in float32.
         variant: File variant on the hub, such as `fp16`.
-        weight_name: File of an adapter inside its repository.
+        weight_name: File of an adapter inside its repository; absent means the only one, or the usual one.
         adapter_scale: How strongly an adapter pulls; 1 if absent.
         extra: Further call arguments, passed as they are.
     """
@@ -100,13 +100,13 @@ class Expert(_Entry):
         revision: Commit, tag or branch; absent means "the commit of the first pull".
         architecture: Family, such as `sd15` or `sdxl`.
         kind: A whole checkpoint, or an adapter on top of `base`.
-        base: Repository an adapter needs.
+        base: Repository or folder of the checkpoint an adapter goes on.
         tags: Where it hangs in the taxonomy.
         capabilities: What else it can do.
         languages: Prompt languages it understands, BCP 47.
         license: Licence of its weights.
         gated: Whether the hub asks to accept terms first.
-        size_gb: Bytes to hold in memory at the recommended type, in GB (1e9).
+        size_gb: Bytes to hold in memory at the recommended type, in GB (1e9); of an adapter, what it adds to its base.
         settings: How to call it.
         prompt_style: Wordings it likes, best first.
         trigger_words: Words it needs in the prompt.
@@ -135,6 +135,7 @@ class Expert(_Entry):
     description: str = ""
     sources: tuple[str, ...] = ()
     _folder: Path | None = PrivateAttr(default=None)
+    _base_expert: Expert | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
@@ -142,12 +143,49 @@ class Expert(_Entry):
             raise ValueError("an adapter needs 'base', the repository of the checkpoint it goes on")
         if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
             raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
-        if not self.is_local and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise ValueError(f"repo {self.repo!r} is neither owner/name nor a folder such as ./my-model")
+        if self.kind == "checkpoint" and self.base:
+            raise ValueError("'base' is for 'kind: adapter'")
+        for key, place in (("repo", self.repo), ("base", self.base)):
+            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+                raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
         if self.is_local:
             beside = (info.context or {}).get("beside", Path())
             self._folder = (beside / expand_home(self.repo)).resolve()
+        if self.base:
+            self._base_expert = self._make_base(self.base, info)
         return self
+
+    def _make_base(self, base: str, info: ValidationInfo) -> Expert:
+        load = {"dtype": self.settings.dtype, "variant": self.settings.variant}
+        facts = {"id": self.id, "repo": base, "backend": self.backend, "architecture": self.architecture}
+        return Expert.model_validate({**facts, "settings": load}, context=info.context)
+
+    def on(self, base: Expert) -> Expert:
+        """This adapter on a checkpoint that is known, whose facts it takes over where it states none itself."""
+        own = {name: value for name, value in self.settings if value is not None}
+        extra = {**base.settings.extra, **self.settings.extra}
+        settings = base.settings.model_copy(update={**own, "extra": extra})
+        load = {"dtype": settings.dtype, "variant": settings.variant}
+        facts = {"settings": settings, "architecture": self.architecture or base.architecture}
+        adapted = self.model_copy(update=facts)
+        return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
+
+    def at(self, revision: str | None, base_revision: str | None = None) -> Expert:
+        """The same at other commits; `None` leaves one as it is."""
+        moved = self if revision is None else self.model_copy(update={"revision": revision})
+        if self._base_expert is None or base_revision is None:
+            return moved
+        return _over(moved, self._base_expert.at(base_revision))
+
+    @property
+    def base_expert(self) -> Expert | None:
+        """The checkpoint an adapter goes on, as the zoo knows it or with no more than its place; else `None`."""
+        return self._base_expert
+
+    @property
+    def parts(self) -> tuple[Expert, ...]:
+        """All whose files it takes to draw, in the order of loading: the base of an adapter, then itself."""
+        return (self,) if self._base_expert is None else (self._base_expert, self)
 
     @property
     def folder(self) -> Path | None:
@@ -157,8 +195,7 @@ class Expert(_Entry):
     @property
     def is_local(self) -> bool:
         """Whether `repo` names a folder on this machine."""
-        # A drive or a network share counts everywhere, so that a zoo file means the same on every system.
-        return self.repo.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(self.repo).drive)
+        return _is_folder(self.repo)
 
     @property
     def is_generalist(self) -> bool:
@@ -167,5 +204,20 @@ class Expert(_Entry):
 
     @property
     def size_bytes(self) -> int | None:
-        """`size_gb` in bytes."""
-        return None if self.size_gb is None else round(self.size_gb * 1e9)
+        """Bytes of its weights in memory, those of its base included; `None` if not known."""
+        if self._base_expert is None:
+            return None if self.size_gb is None else round(self.size_gb * 1e9)
+        base = self._base_expert.size_bytes
+        # next to its base an adapter is small, whether its own size is known or not
+        return None if base is None else base + round((self.size_gb or 0) * 1e9)
+
+
+def _over(adapter: Expert, base: Expert) -> Expert:
+    over = adapter.model_copy()
+    over._base_expert = base  # noqa: SLF001 - what `Expert` itself made a moment ago
+    return over
+
+
+def _is_folder(place: str) -> bool:
+    # A drive or a network share counts everywhere, so that a zoo file means the same on every system.
+    return place.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(place).drive)

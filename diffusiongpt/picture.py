@@ -64,7 +64,9 @@ class PictureRecord(BaseModel):
         drawn_by: The expert.
         repo: Its repository, as the zoo names it.
         revision: Commit that was used; `None` for a local folder.
-        weights: Fingerprint of the files that were used.
+        base: Repository of the checkpoint that an adapter went on.
+        base_revision: Commit of that; `None` for a local folder.
+        weights: Fingerprint of the files that were used, those of the base included.
         seed: Seed of this picture.
         params: Arguments really used, under diffusers' names.
         dropped: Arguments left out.
@@ -82,6 +84,8 @@ class PictureRecord(BaseModel):
     drawn_by: str
     repo: str
     revision: str | None = None
+    base: str | None = None
+    base_revision: str | None = None
     weights: str | None = None
     seed: int
     params: Mapping[str, Any]
@@ -136,9 +140,13 @@ def shareable(record: PictureRecord) -> PictureRecord:
         fallback.model_copy(update={"error": _bare(fallback.error), "hint": _bare(fallback.hint)})
         for fallback in record.fallbacks
     )
-    repo = record.repo if re.fullmatch(r"[\w.-]+/[\w.-]+", record.repo) else f"./{_last(record.repo)}"
+    places = {"repo": _place(record.repo), "base": record.base and _place(record.base)}
     zoo = tuple(_last(source) for source in record.zoo)
-    return record.model_copy(update={"repo": repo, "zoo": zoo, "fallbacks": tuple(fallbacks)})
+    return record.model_copy(update={**places, "zoo": zoo, "fallbacks": tuple(fallbacks)})
+
+
+def _place(repo: str) -> str:
+    return repo if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) else f"./{_last(repo)}"
 
 
 def _last(path: str) -> str:

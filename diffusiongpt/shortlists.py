@@ -58,7 +58,5 @@ class Shortlists:
 
 
 def _sizes(zoo: Zoo) -> dict[str, float]:
-    """GB in memory of each expert; an adapter weighs what its base does, if the zoo has that."""
-    of_base = {expert.repo: expert.size_gb for expert in zoo.values() if expert.kind == "checkpoint"}
-    known = {one.id: one.size_gb or of_base.get(one.base or "") for one in zoo.values()}
-    return {name: size or float("inf") for name, size in known.items()}
+    """GB in memory of each expert, with its base if it is an adapter."""
+    return {one.id: one.size_bytes / 1e9 if one.size_bytes else float("inf") for one in zoo.values()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from diffusiongpt.adapters import on_their_bases
 from diffusiongpt.errors import UnknownExpertError, ZooError
 from diffusiongpt.expert import Expert
 from diffusiongpt.paths import expand_home
@@ -42,7 +43,7 @@ class Zoo(Mapping[str, Expert]):
     """
 
     def __init__(self, experts: Mapping[str, Expert], nodes: Mapping[str, Node], sources: tuple[str, ...]) -> None:
-        self._experts = dict(experts)
+        self._experts = on_their_bases(experts)
         self.sources = sources
         self.taxonomy = Taxonomy(nodes.values(), experts.values())
 

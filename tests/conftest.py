@@ -31,6 +31,7 @@ for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "DIFFUSIONGPT_OFFLINE", "http_proxy"
 
 import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
+from fixtures_adapters import write_lora  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +80,15 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random StableDiffusionPipeline; do not write into it."""
     _one_thread()
     return miniature.stable_diffusion(tmp_path_factory.mktemp("sd") / "sd")
+
+
+@pytest.fixture(scope="session")
+def loras(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two adapters of the miniature: `ink` for its UNet, `toy` for its text encoder too; do not write into it."""
+    folder = tmp_path_factory.mktemp("loras")
+    write_lora(tiny_sd, folder / "ink", seed=1)
+    write_lora(tiny_sd, folder / "toy", seed=2, text=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

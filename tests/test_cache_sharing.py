@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,7 +74,8 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
     (key,) = cache._entries
-    assert cache._load(key, who, backend, who.folder or settings.home, Flight()).model == "a"
+    build = partial(cache._build, key, who, backend, None)
+    assert cache._load(key, who, backend, build, Flight()).model == "a"
     assert backend.loads == ["a"]
 
 

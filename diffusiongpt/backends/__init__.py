@@ -6,10 +6,20 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from diffusiongpt.backends.base import Backend, Drawing, Dropped, Loaded, OnStep, Resolved
+from diffusiongpt.backends.base import AdapterBackend, Backend, Drawing, Dropped, Loaded, OnStep, Resolved
 from diffusiongpt.errors import ZooError
 
-__all__ = ["Backend", "Drawing", "Dropped", "Loaded", "OnStep", "Resolved", "get_backend", "known_backends"]
+__all__ = [
+    "AdapterBackend",
+    "Backend",
+    "Drawing",
+    "Dropped",
+    "Loaded",
+    "OnStep",
+    "Resolved",
+    "get_backend",
+    "known_backends",
+]
 
 GROUP = "diffusiongpt.backends"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,7 +71,7 @@ class Drawing:
 
     Attributes:
         images: One per seed.
-        params: The arguments really used, under diffusers' names, plus `sampler`.
+        params: The arguments really used, under diffusers' names, plus `sampler`, and `adapter_scale` of an adapter.
         dropped: Arguments this pipeline does not take.
     """
 
@@ -116,3 +118,39 @@ class Backend(Protocol):
     def unload(self, loaded: Loaded) -> None:
         """Give the memory back; `loaded` is not used again."""
         ...
+
+
+@runtime_checkable
+class AdapterBackend(Backend, Protocol):
+    """A backend that can also put adapters on its models."""
+
+    def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
+        """Put an adapter on a loaded model, which draws as before for whoever asks for it without.
+
+        Args:
+            base: The model; it outlives what is returned.
+            expert: The adapter.
+            file: Its weights.
+
+        Returns:
+            The model with the adapter; `nbytes` is what the adapter takes. `unload` takes it off again.
+
+        Raises:
+            OutOfMemoryError: If it does not fit into memory.
+            LoadError: If it was not made for this model.
+        """
+        ...
+
+
+def for_adapters(backend: Backend, expert: Expert) -> AdapterBackend:
+    """A backend that can draw with an adapter.
+
+    Raises:
+        LoadError: If this one cannot.
+    """
+    if isinstance(backend, AdapterBackend):
+        return backend
+    raise LoadError(
+        f"{expert.id} is an adapter, and the backend {expert.backend!r} takes none",
+        hint="Choose an expert that is a whole checkpoint.",
+    )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import count
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffusiongpt.backends.base import Drawing, Loaded, OnStep, Resolved
 from diffusiongpt.backends.call import Call, Steps, plan_call
 from diffusiongpt.backends.choose import INDEX, choose_files, read_components, weight_variant
+from diffusiongpt.backends.lora import attach, detach, worn
 from diffusiongpt.backends.quiet import quiet_construction
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 
@@ -24,19 +28,29 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_NUMBERS = count(1)
+"""Of adapters: a name is used once, so that one that is leaving is never taken for one that comes."""
+
+_OTHER_BASE = "Check 'base' and 'weight_name' in the zoo file: the adapter was made for another checkpoint."
+
+_LONGEST = 400
+"""Characters that are told of a library's error."""
+
 _NEEDED = ("prompt", "generator")
 """Without these a pipeline cannot be asked for a picture, or not for the same one again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """A pipeline and the lock that lets one request at a time use it.
+    """A pipeline, the lock that lets one request at a time use it, and the name of an adapter on it.
 
     Pipelines keep state of the call on themselves, and some autoencoders change type while they run.
+    An adapter has pipeline and lock in common with its base and with the other adapters on it.
     """
 
     pipe: Any
     lock: threading.Lock = field(default_factory=threading.Lock)
+    adapter: str | None = None
 
 
 class DiffusersBackend:
@@ -51,6 +65,15 @@ class DiffusersBackend:
         pipe = _guard(lambda: _build(expert, folder, device), expert, LoadError, f"could not be built from {folder}")
         return Loaded(model=_Model(pipe=pipe), device=device, nbytes=_weight_bytes(pipe))
 
+    def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
+        """See `AdapterBackend.attach`."""
+        name = f"adapter{next(_NUMBERS)}"
+        model = replace(base.model, adapter=name)
+        where = f"could not be put on {expert.base}"
+        with model.lock:
+            nbytes = _guard(lambda: attach(model.pipe, file, name), expert, LoadError, where, hint=_OTHER_BASE)
+        return Loaded(model=model, device=base.device, nbytes=nbytes)
+
     def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None) -> Drawing:
         """See `Backend.draw`.
 
@@ -61,11 +84,14 @@ class DiffusersBackend:
         model: _Model = loaded.model
         call = plan_call(model.pipe, resolved)
         images: list[Image] = []
-        with model.lock:
+        scale = resolved.expert.settings.adapter_scale or 1.0
+        with model.lock, worn(model.pipe, model.adapter, scale) if model.adapter else nullcontext():
             for index, seed in enumerate(resolved.seeds):
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds))
                 images.append(_draw_one(model.pipe, call, seed, steps, resolved.expert))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
+        if model.adapter:
+            params["adapter_scale"] = scale
         return Drawing(images=tuple(images), params=params, dropped=call.dropped)
 
     def unload(self, loaded: Loaded) -> None:
@@ -74,10 +100,14 @@ class DiffusersBackend:
 
         import torch
 
-        pipe = loaded.model.pipe
-        # Emptying the pipeline frees the weights even where a caller still holds on to `loaded`.
-        for name in pipe.components:
-            pipe.__dict__[name] = None
+        model: _Model = loaded.model
+        if model.adapter:
+            with model.lock:
+                detach(model.pipe, model.adapter)
+        else:
+            # Emptying the pipeline frees the weights even where a caller still holds on to `loaded`.
+            for name in model.pipe.components:
+                model.pipe.__dict__[name] = None
         gc.collect()
         if loaded.device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -183,6 +213,7 @@ def _guard(
     what: str,
     *,
     let_through: Steps | None = None,
+    hint: str = "",
 ) -> _T:
     """Run `work`; turn what torch and diffusers raise into our errors.
 
@@ -210,14 +241,15 @@ def _guard(
         if let_through is not None and error is let_through.raised:
             raise
         out_of_memory = _is_out_of_memory(error)
-        text = f"{type(error).__name__}: {error}"
+        # one line for each of a thousand tensors helps nobody
+        text = shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
         cause = None if out_of_memory else error
     if out_of_memory:
         raise OutOfMemoryError(
             f"{expert.id} does not fit into memory: {text}",
             hint="Choose a smaller expert or size, or close other programs that use the device.",
         )
-    raise kind(f"{expert.id} {what}: {text}", hint=_hint(kind)) from cause
+    raise kind(f"{expert.id} {what}: {text}", hint=hint or _hint(kind)) from cause
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -30,6 +30,11 @@ _HARMLESS = (
     # Older checkpoints; the pipeline repairs its own copy of the configuration.
     "is outdated. `steps_offset`",
     "has not set the configuration `clip_sample`",
+    # Most adapters leave the text encoders alone.
+    "No LoRA keys associated to",
+    # We count what did not fit, and raise what failed.
+    "led to unexpected keys found in the model",
+    "was unsuccessful with the following error",
 )
 
 
@@ -50,7 +55,9 @@ def quiet_construction() -> Iterator[None]:
         # diffusers changes the default type while it builds and does not restore it when that fails.
         default_type = torch.get_default_dtype()
         try:
-            with _no_bars(), _no_chatter():
+            with _no_bars(), _no_chatter(), warnings.catch_warnings():
+                # that there are several adapters, and that the active one goes: both on purpose
+                warnings.filterwarnings("ignore", category=UserWarning, module="peft")
                 yield
         finally:
             torch.set_default_dtype(default_type)

@@ -6,19 +6,22 @@ import logging
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
-from diffusiongpt.cache.local import local_folder
+from diffusiongpt.cache.local import check_local
 from diffusiongpt.cache.pull import Puller
-from diffusiongpt.cache.resident import Entry, ModelKey, Resident, model_key, unload
+from diffusiongpt.cache.records import is_of, wish_of
+from diffusiongpt.cache.resident import Entry, ModelKey, Resident, adapter_key, model_key, unload
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from diffusiongpt.backends.base import Backend, Loaded
     from diffusiongpt.cache.plan import Agree, PullPlan
@@ -38,7 +41,8 @@ class ModelCache:
 
     A lease keeps a model in memory; what is not leased goes, least recently used first, when the bytes of a newly
     loaded one do not fit beside it. Nothing goes for a load that fails, unless memory itself runs out. A model larger
-    than the budget is kept as long as nothing else is needed.
+    than the budget is kept as long as nothing else is needed. Adapters share the weights of their base, which stays
+    while any of them is leased, and takes them along when it goes.
 
     Args:
         settings: Where checkpoints lie, and `cache_gb`.
@@ -85,22 +89,13 @@ class ModelCache:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
-        folder = self._fetch(expert, backend, agree, on_progress)
-        key = model_key(expert, folder, device)
-        with self._lock:
-            self._check_open()
-            self._leases[key] += 1
-        try:
-            yield self._ready(key, expert, backend, folder, on_progress)
-        finally:
-            self._release(key)
+        self._fetch(expert, backend, agree, on_progress)
+        with self._hold(expert, backend, device, on_progress) as loaded:
+            yield loaded
 
     def is_loaded(self, expert: Expert, *, device: str) -> bool:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""
-        folder = self.puller.on_disk(expert)
-        if folder is None:
-            return False
-        key = model_key(expert, folder, device)
+        key = self._find_key(expert, device)
         with self._lock:
             return key in self._entries
 
@@ -118,9 +113,9 @@ class ModelCache:
         with self._lock:
             entries = sorted(self._entries.items(), key=lambda item: (self._leases[item[0]] > 0, item[1].used))
             rows = [self._explain_entry(key, entry, now) for key, entry in entries]
-            in_memory = {key.folder for key in self._entries}
+            in_memory = {(key.folder, key.file) for key in self._entries}
         for record in self.puller.pulled():
-            if not any(folder.endswith(f"/snapshots/{record.commit}") for folder in in_memory):
+            if not any(is_of(record, *place) for place in in_memory):
                 why = f"pulled {record.when}, commit {record.commit[:7]}; stays until 'diffusiongpt cache clear'"
                 rows.append(
                     Resident(experts=(record.repo,), device="disk", nbytes=record.bytes, leases=0, idle_s=None, why=why)
@@ -130,7 +125,8 @@ class ModelCache:
     def clear(self) -> int:
         """Free everything that is not leased; return its bytes."""
         with self._lock:
-            victims = [self._entries.pop(key) for key in tuple(self._entries) if not self._leases[key]]
+            idle = [key for key in self._entries if not self._leases[key]]
+            victims = [entry for key in idle for entry in self._take(key)]
         return unload(victims)
 
     def close(self) -> None:
@@ -139,73 +135,125 @@ class ModelCache:
             self._closed = True
         self.clear()
 
-    def _fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> Path:
-        if expert.is_local:
-            return local_folder(expert)
-        folder = self.puller.on_disk(expert)
-        if folder is not None:
-            return folder
-        wish = (expert.repo, expert.revision, expert.settings.variant)
-        plan = self._plans.join(wish, lambda _: self.puller.plan(expert, backend))
+    def _fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> None:
+        if self.puller.on_disk(expert) is not None:
+            return
+        check_local(expert)
+        wishes = tuple(wish_of(part) for part in expert.parts)
+        plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
         # In the requester's own thread: it may ask a person.
         self.puller.check(plan, agree)
-        return self._pulls.join(wish, lambda flight: self._pull(plan, flight), on_progress)
+        for part in plan.parts:
+            self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
+
+    @contextmanager
+    def _hold(self, expert: Expert, backend: Backend, device: str, on_progress: OnProgress | None) -> Iterator[Loaded]:
+        """Lease what is on disk: a checkpoint, or an adapter and below it the base."""
+        base = expert.base_expert
+        with ExitStack() as held:
+            ground = held.enter_context(self._hold(base, backend, device, on_progress)) if base else None
+            key = self._find_key(expert, device)
+            if key is None:
+                raise LoadError(f"the files of {expert.id} went away before they were loaded", hint="Draw again.")
+            held.enter_context(self._leased(key))
+            build = partial(self._build, key, expert, backend, ground)
+            yield self._ready(key, expert, backend, build, on_progress)
+
+    @contextmanager
+    def _leased(self, key: ModelKey) -> Iterator[None]:
+        with self._lock:
+            self._check_open()
+            self._leases[key] += 1
+        try:
+            yield
+        finally:
+            self._release(key)
+
+    def _find_key(self, expert: Expert, device: str) -> ModelKey | None:
+        if expert.base_expert is not None:
+            file, base = self.puller.adapter_on_disk(expert), self._find_key(expert.base_expert, device)
+            return None if file is None or base is None else adapter_key(file, base)
+        folder = self.puller.on_disk(expert)
+        return None if folder is None else model_key(expert, folder, device)
 
     def _pull(self, plan: PullPlan, flight: Flight[Path]) -> Path:
+        # of an adapter: its base came before
         folder = self.puller.on_disk(plan.expert)
         if folder is not None:
             return folder
         return self.puller.pull(plan, lambda done, total: flight.report("download", done, total), flight.may_stop)
 
     def _ready(
-        self, key: ModelKey, expert: Expert, backend: Backend, folder: Path, on_progress: OnProgress | None
+        self,
+        key: ModelKey,
+        expert: Expert,
+        backend: Backend,
+        build: Callable[[], Loaded],
+        on_progress: OnProgress | None,
     ) -> Loaded:
         loaded = self._touch(key, expert)
         if loaded is not None:
             return loaded
-        loaded = self._loads.join(key, lambda flight: self._load(key, expert, backend, folder, flight), on_progress)
+        loaded = self._loads.join(key, lambda flight: self._load(key, expert, backend, build, flight), on_progress)
         self._touch(key, expert)
         return loaded
+
+    def _build(self, key: ModelKey, expert: Expert, backend: Backend, base: Loaded | None) -> Loaded:
+        if base is None:
+            return backend.load(expert, Path(key.folder), device=key.device)
+        return for_adapters(backend, expert).attach(base, expert, Path(key.folder, key.file or ""))
 
     def _touch(self, key: ModelKey, expert: Expert) -> Loaded | None:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
                 return None
-            entry.used = time.monotonic()
             entry.experts.add(expert.id)
+            entry.used = time.monotonic()
+            if key.base in self._entries:
+                self._entries[key.base].used = entry.used
             return entry.loaded
 
-    def _load(self, key: ModelKey, expert: Expert, backend: Backend, folder: Path, flight: Flight[Loaded]) -> Loaded:
+    def _load(
+        self, key: ModelKey, expert: Expert, backend: Backend, build: Callable[[], Loaded], flight: Flight[Loaded]
+    ) -> Loaded:
         known = self._touch(key, expert)
         if known is not None:
             return known
         flight.report("load", 0, None)
         self._make_room(key, self._expected_bytes(key, expert))
         start = time.monotonic()
-        loaded = self._load_or_free(key, expert, backend, folder)
+        # whoever asked may leave meanwhile, and the base must not go with them
+        with self._leased(key.base) if key.base else nullcontext():
+            loaded = self._load_or_free(build)
+            self._keep(key, Entry(loaded=loaded, backend=backend, experts={expert.id}))
         log.info("loaded %s on %s in %.2f s, %d bytes", expert.id, key.device, time.monotonic() - start, loaded.nbytes)
-        with self._lock:
-            self._sizes[key] = loaded.nbytes
-            self._entries[key] = Entry(loaded=loaded, backend=backend, experts={expert.id})
-            victims = self._take_victims(key.device)
-        unload(victims)
         flight.report("load", loaded.nbytes, loaded.nbytes)
         return loaded
 
-    def _load_or_free(self, key: ModelKey, expert: Expert, backend: Backend, folder: Path) -> Loaded:
+    def _keep(self, key: ModelKey, entry: Entry) -> None:
+        with self._lock:
+            self._sizes[key] = entry.loaded.nbytes
+            self._entries[key] = entry
+            victims = self._take_victims(key.device)
+        unload(victims)
+
+    def _load_or_free(self, build: Callable[[], Loaded]) -> Loaded:
         try:
-            return backend.load(expert, folder, device=key.device)
+            return build()
         except OutOfMemoryError as error:
             text = str(error)
         # Outside the except block, so that nothing of the failed attempt is still held.
         log.warning("%s; freeing what is not in use and trying once more", text)
         self.clear()
-        return backend.load(expert, folder, device=key.device)
+        return build()
 
     def _expected_bytes(self, key: ModelKey, expert: Expert) -> int:
         known = self._sizes.get(key)
-        return known if known is not None else expert.size_bytes or 0
+        if known is not None:
+            return known
+        # the base of an adapter is there already
+        return round((expert.size_gb or 0) * 1e9) if key.base else expert.size_bytes or 0
 
     def _make_room(self, key: ModelKey, needed: int) -> None:
         """Free beforehand only what could not possibly stay: the host kills a process that takes too much."""
@@ -221,14 +269,26 @@ class ModelCache:
         allowed = self.budget(device) if limit is None else limit
         here = sorted((key for key in self._entries if key.device == device), key=lambda key: self._entries[key].used)
         total = sum(self._entries[key].loaded.nbytes for key in here)
+        # an adapter and its base are used at one time
+        newest = self._entries[here[-1]].used if here and spare_newest else None
         victims: list[Entry] = []
-        for key in here[:-1] if spare_newest else here:
+        for key in here:
             if total <= allowed:
                 break
-            if not self._leases[key]:
-                victims.append(self._entries.pop(key))
-                total -= victims[-1].loaded.nbytes
+            if key in self._entries and self._entries[key].used != newest and not self._is_needed(key):
+                gone = self._take(key)
+                victims += gone
+                total -= sum(entry.loaded.nbytes for entry in gone)
         return victims
+
+    def _is_needed(self, key: ModelKey) -> bool:
+        """Whether a model is leased, or an adapter's base: taking that off would wait for the drawing to end."""
+        return self._leases[key] > 0 or (key.base is not None and self._leases[key.base] > 0)
+
+    def _take(self, key: ModelKey) -> list[Entry]:
+        """Take a model out with the adapters on it, those first; the lock is held."""
+        on_it = [other for other in self._entries if other.base == key]
+        return [self._entries.pop(one) for one in (*on_it, key) if one in self._entries]
 
     def _release(self, key: ModelKey) -> None:
         with self._lock:
@@ -237,7 +297,7 @@ class ModelCache:
                 del self._leases[key]
             victims = self._take_victims(key.device)
             if self._closed and key in self._entries and not self._leases[key]:
-                victims.append(self._entries.pop(key))
+                victims += self._take(key)
         unload(victims)
 
     def _explain_entry(self, key: ModelKey, entry: Entry, now: float) -> Resident:

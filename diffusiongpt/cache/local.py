@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.records import PullRecord, RecordBook
+from diffusiongpt.cache.choose import adapter_file, files_of
+from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
 from diffusiongpt.cache.verify import find_damage
 from diffusiongpt.errors import PullError
 
@@ -23,7 +24,7 @@ def local_folder(expert: Expert) -> Path:
     """The folder of an expert whose `repo` is one.
 
     Raises:
-        PullError: If it is not there, or holds no pipeline.
+        PullError: If it is not there, or holds no pipeline, or not the file of an adapter.
     """
     folder = expert.folder
     if folder is None or not folder.is_dir():
@@ -31,12 +32,33 @@ def local_folder(expert: Expert) -> Path:
             f"the folder {folder or expert.repo} of {expert.id} does not exist",
             hint="Correct 'repo' in the zoo file; './name' is beside the zoo file.",
         )
-    if not (folder / "model_index.json").is_file():
+    if expert.kind == "adapter":
+        adapter_file([path.name for path in folder.iterdir()], expert)
+    elif not (folder / "model_index.json").is_file():
         raise PullError(
             f"the folder {folder} of {expert.id} has no model_index.json",
             hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained().",
         )
     return folder
+
+
+def check_local(expert: Expert) -> None:
+    """Refuse an expert that needs a folder which cannot be used, be it its own or its base's.
+
+    Raises:
+        PullError: If one is not there, or does not hold what it should.
+    """
+    for part in expert.parts:
+        if part.is_local:
+            local_folder(part)
+
+
+def find_local(expert: Expert) -> Path | None:
+    """The folder of an expert whose `repo` is one, if it can be used."""
+    try:
+        return local_folder(expert)
+    except PullError:
+        return None
 
 
 def snapshot_folder(hub_cache: Path, repo: str, commit: str) -> Path:
@@ -54,20 +76,19 @@ def adopt_snapshot(expert: Expert, backend: Backend, hub_cache: Path, book: Reco
 
     Nothing in it becomes ours, so clearing will not remove it.
     """
-    variant = expert.settings.variant
     commit = book.pin(expert.repo, expert.revision) or _local_commit(expert, hub_cache)
     # A record that exists and is not complete on disk has been told already what is missing.
-    if commit is None or book.find(expert.repo, expert.revision, variant) is not None:
+    if commit is None or book.find(wish_of(expert)) is not None:
         return None
     folder = snapshot_folder(hub_cache, expert.repo, commit)
     try:
-        files = backend.files(_names(hub_cache, expert.repo, commit), _reader(folder), variant=variant)
+        files = files_of(expert, backend, _names(hub_cache, expert.repo, commit), _reader(folder))
         sizes = {name: (folder / name).stat().st_size for name in files}
     except (PullError, OSError):
         return None
     if any(find_damage(folder / name, size) for name, size in sizes.items()):
         return None
-    record = PullRecord(repo=expert.repo, revision=expert.revision, variant=variant, commit=commit, files=sizes)
+    record = record_of(expert, commit, sizes)
     book.add(record)
     return record
 

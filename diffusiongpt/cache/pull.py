@@ -7,15 +7,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from glob import escape
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.bars import progress_bar_class
+from diffusiongpt.cache.choose import adapter_file, files_of
 from diffusiongpt.cache.clear import clear_records
 from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, hub_token, not_writable, quiet_client, read_small
-from diffusiongpt.cache.local import adopt_snapshot, local_folder, snapshot_folder
+from diffusiongpt.cache.local import adopt_snapshot, check_local, find_local, snapshot_folder
 from diffusiongpt.cache.plan import Agree, PullPlan, readable
-from diffusiongpt.cache.records import PullRecord, RecordBook
+from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
 from diffusiongpt.cache.verify import find_damage, remove_damaged
 from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullError, PullTooLargeError
 
@@ -53,15 +55,32 @@ class Puller:
         self._book = RecordBook(settings.home)
 
     def on_disk(self, expert: Expert) -> Path | None:
-        """The complete folder of an expert if it was pulled, else `None`; no network, a few `stat` calls.
+        """The complete folder of an expert if all of it, its base too, is there; no network, a few `stat` calls.
 
         Raises:
             PullError: If the record of pulls is damaged.
         """
-        if expert.is_local:
-            folder = expert.folder
-            return folder if folder is not None and (folder / "model_index.json").is_file() else None
-        record = self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        folder = None
+        for part in expert.parts:
+            folder = self._part_on_disk(part)
+            if folder is None:
+                return None
+        return folder
+
+    def adapter_on_disk(self, adapter: Expert) -> Path | None:
+        """The file of an adapter if it and the base are there."""
+        folder = self.on_disk(adapter)
+        if folder is None:
+            return None
+        # of the hub's what was recorded, whatever other programs put beside it
+        record = None if adapter.is_local else self._book.find(wish_of(adapter))
+        names = [path.name for path in folder.iterdir()] if record is None else list(record.files)
+        return folder / adapter_file(names, adapter)
+
+    def _part_on_disk(self, part: Expert) -> Path | None:
+        if part.is_local:
+            return find_local(part)
+        record = self._book.find(wish_of(part))
         if record is None:
             return None
         path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
@@ -69,13 +88,14 @@ class Puller:
 
     def find_offline(self, expert: Expert, backend: Backend) -> bool:
         """Whether an expert is on disk, be it by another program's doing, which is recorded then; no network."""
-        if self.on_disk(expert) is not None:
-            return True
-        return not expert.is_local and adopt_snapshot(expert, backend, self.settings.hub_cache, self._book) is not None
+        return all(self._part_on_disk(part) is not None or self._adopts(part, backend) for part in expert.parts)
+
+    def _adopts(self, part: Expert, backend: Backend) -> bool:
+        return not part.is_local and adopt_snapshot(part, backend, self.settings.hub_cache, self._book) is not None
 
     def commit(self, expert: Expert) -> str | None:
-        """The commit an expert was pulled at; `None` if it was not, or is a local folder."""
-        record = None if expert.is_local else self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        """The commit an expert's own repository was pulled at; `None` if it was not, or is a local folder."""
+        record = None if expert.is_local else self._book.find(wish_of(expert))
         return None if record is None else record.commit
 
     def plan(self, expert: Expert, backend: Backend) -> PullPlan:
@@ -87,17 +107,23 @@ class Puller:
         Raises:
             PullError: Of the kind that fits.
         """
-        folder = self.on_disk(expert)
-        record = self._book.find(expert.repo, expert.revision, expert.settings.variant)
+        plans = [self._plan_part(part, backend, expert.id) for part in expert.parts if not part.is_local]
+        if len(plans) > 1:
+            return replace(plans[0], then=plans[1])
+        return plans[0]
+
+    def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
+        folder = self._part_on_disk(part)
+        record = self._book.find(wish_of(part))
         if folder is not None and record is not None:
-            return self._plan_from(expert, record.commit, record.files)
+            return self._plan_from(part, asked_by, record.commit, record.files)
         try:
-            return self._plan_online(expert, backend)
+            return self._plan_online(part, asked_by, backend)
         except HubUnreachableError:
-            adopted = adopt_snapshot(expert, backend, self.settings.hub_cache, self._book)
+            adopted = adopt_snapshot(part, backend, self.settings.hub_cache, self._book)
             if adopted is None:
                 raise
-            return self._plan_from(expert, adopted.commit, adopted.files)
+            return self._plan_from(part, asked_by, adopted.commit, adopted.files)
 
     def check(self, plan: PullPlan, agree: Agree | None = None) -> None:
         """Refuse a pull that is too large or does not fit on the disk.
@@ -107,24 +133,24 @@ class Puller:
             DiskFullError: If the disk has no room.
             PullError: If the cache folder cannot be written.
         """
-        if not plan.missing:
+        if not any(part.missing for part in plan.parts):
             return
         size, limit = plan.bytes_missing, self.settings.max_download_gb * _GB
         if size > limit and not (agree is not None and agree(plan)):
             raise PullTooLargeError(
-                f"{plan.repo} is {readable(size)}, more than the {readable(limit)} pulled without asking",
+                f"pulling {plan.repos} takes {readable(size)}, more than the {readable(limit)} pulled without asking",
                 hint=f"Allow it with DIFFUSIONGPT_MAX_DOWNLOAD_GB={size / _GB + 1:.0f}, or choose a smaller expert.",
             )
         self._make_cache_folder()
         if plan.disk_free < size * _DISK_MARGIN:
             raise DiskFullError(
-                f"{plan.repo} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
+                f"pulling {plan.repos} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
                 f"{readable(plan.disk_free)} are free",
                 hint="Free some room ('diffusiongpt cache clear'), or set HF_HOME to another disk.",
             )
 
     def pull(self, plan: PullPlan, tell: Tell | None = None, stop: Callable[[], bool] = lambda: False) -> Path:
-        """Download what is missing, verify it, record it; return the folder.
+        """Download what is missing of the plan's own repository, verify it, record it; return the folder.
 
         Args:
             plan: From `plan`, and accepted by `check`.
@@ -142,16 +168,7 @@ class Puller:
             self._remove_stale(plan.folder.parent.parent)
             self._download(plan, tell or (lambda _done, _total: None), stop)
         self._repair(plan, stop)
-        self._book.add(
-            PullRecord(
-                repo=plan.repo,
-                revision=plan.expert.revision,
-                variant=plan.expert.settings.variant,
-                commit=plan.commit,
-                files=dict(plan.files),
-                ours=plan.missing,
-            )
-        )
+        self._book.add(record_of(plan.expert, plan.commit, plan.files, plan.missing))
         return plan.folder
 
     def ensure(self, expert: Expert, backend: Backend, *, agree: Agree | None = None, tell: Tell | None = None) -> Path:
@@ -160,14 +177,14 @@ class Puller:
         Raises:
             PullError: Of the kind that fits.
         """
-        if expert.is_local:
-            return local_folder(expert)
         folder = self.on_disk(expert)
         if folder is not None:
             return folder
+        check_local(expert)
         plan = self.plan(expert, backend)
         self.check(plan, agree)
-        return self.pull(plan, tell)
+        pulled = [self.pull(part, tell) for part in plan.parts]
+        return expert.folder or pulled[-1]
 
     def pulled(self) -> tuple[PullRecord, ...]:
         """What was pulled, in order of first pull."""
@@ -184,7 +201,7 @@ class Puller:
         self._book.remove(chosen)
         return freed
 
-    def _plan_online(self, expert: Expert, backend: Backend) -> PullPlan:
+    def _plan_online(self, expert: Expert, asked_by: str, backend: Backend) -> PullPlan:
         if self.settings.offline:
             raise HubUnreachableError(
                 f"{expert.repo} is not on disk, and the network is switched off",
@@ -202,13 +219,14 @@ class Puller:
                 raise PullError(f"{name} of {expert.repo} is too large for an index", hint="Choose another repository.")
             return read_small(self.settings, expert.repo, commit, name)
 
-        files = backend.files(tuple(sizes), read, variant=expert.settings.variant)
-        return self._plan_from(expert, commit, {name: sizes[name] for name in files})
+        files = files_of(expert, backend, tuple(sizes), read)
+        return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in files})
 
-    def _plan_from(self, expert: Expert, commit: str, files: Mapping[str, int]) -> PullPlan:
+    def _plan_from(self, expert: Expert, asked_by: str, commit: str, files: Mapping[str, int]) -> PullPlan:
         folder = snapshot_folder(self.settings.hub_cache, expert.repo, commit)
         return PullPlan(
             expert=expert,
+            asked_by=asked_by,
             repo=expert.repo,
             commit=commit,
             files=files,
@@ -229,7 +247,7 @@ class Puller:
                 cache_dir=self.settings.hub_cache,
                 token=hub_token(self.settings),
                 library_name="diffusiongpt",
-                tqdm_class=progress_bar_class(plan.bytes_missing, tell, stop),
+                tqdm_class=progress_bar_class(plan.bytes_to_pull, tell, stop),
             )
 
     def _repair(self, plan: PullPlan, stop: Callable[[], bool]) -> None:

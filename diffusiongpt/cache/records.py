@@ -8,16 +8,21 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusiongpt.errors import PullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from diffusiongpt.expert import Expert
 
 FILE_NAME = "pulls.json"
+
+Wish = tuple[str, str | None, str | None, str | None]
+"""What an expert asks of the hub: repository, revision, variant, and the one file of an adapter."""
 
 
 class PullRecord(BaseModel):
@@ -26,7 +31,8 @@ class PullRecord(BaseModel):
     Attributes:
         repo: Hub repository.
         revision: Revision the expert asked for; `None` for none.
-        variant: File variant the expert asked for.
+        variant: File variant the expert asked for; `None` for an adapter.
+        weight_name: File that an adapter asked for.
         commit: What it was resolved to, for good.
         files: Name -> size in bytes of every file the pipeline needs.
         ours: Names that were not on disk before; only these may be cleared.
@@ -38,6 +44,7 @@ class PullRecord(BaseModel):
     repo: str
     revision: str | None = None
     variant: str | None = None
+    weight_name: str | None = None
     commit: str
     files: dict[str, int]
     ours: tuple[str, ...] = ()
@@ -49,9 +56,9 @@ class PullRecord(BaseModel):
         return sum(self.files.values())
 
     @property
-    def key(self) -> tuple[str, str | None, str | None]:
+    def key(self) -> Wish:
         """What an expert asks for."""
-        return self.repo, self.revision, self.variant
+        return self.repo, self.revision, self.variant, self.weight_name
 
 
 class _File(BaseModel):
@@ -59,6 +66,32 @@ class _File(BaseModel):
 
     schema_version: int = 1
     pulls: list[PullRecord] = []
+
+
+def wish_of(expert: Expert) -> Wish:
+    """What an expert asks for of its own repository."""
+    # the variant of an adapter is that of its base
+    variant = expert.settings.variant if expert.kind == "checkpoint" else None
+    return expert.repo, expert.revision, variant, expert.settings.weight_name
+
+
+def record_of(expert: Expert, commit: str, files: Mapping[str, int], ours: tuple[str, ...] = ()) -> PullRecord:
+    """The record of an expert's own repository, not yet stamped."""
+    repo, revision, variant, weight_name = wish_of(expert)
+    return PullRecord(
+        repo=repo,
+        revision=revision,
+        variant=variant,
+        weight_name=weight_name,
+        commit=commit,
+        files=dict(files),
+        ours=ours,
+    )
+
+
+def is_of(record: PullRecord, folder: str, file: str | None) -> bool:
+    """Whether a folder, and in it the file of an adapter, is what was pulled."""
+    return folder.endswith(f"/snapshots/{record.commit}") and (file is None or file in record.files)
 
 
 @dataclass
@@ -70,21 +103,21 @@ class RecordBook:
     """
 
     home: Path
-    _memo: tuple[tuple[int, int, int], dict[Any, PullRecord]] | None = field(default=None, repr=False)
+    _memo: tuple[tuple[int, int, int], dict[Wish, PullRecord]] | None = field(default=None, repr=False)
 
     @property
     def path(self) -> Path:
         """The file."""
         return self.home / FILE_NAME
 
-    def find(self, repo: str, revision: str | None, variant: str | None) -> PullRecord | None:
+    def find(self, wish: Wish) -> PullRecord | None:
         """The record of exactly this wish, or of the same files at the commit that is asked for."""
         records = self._read()
-        found = records.get((repo, revision, variant))
-        if found is not None or revision is None:
+        found = records.get(wish)
+        if found is not None or wish[1] is None:
             return found
-        wish = (repo, revision, variant)
-        return next((item for item in records.values() if (item.repo, item.commit, item.variant) == wish), None)
+        at_commit = ((record, (record.repo, record.commit, *record.key[2:])) for record in records.values())
+        return next((record for record, known in at_commit if known == wish), None)
 
     def pin(self, repo: str, revision: str | None) -> str | None:
         """The commit that this revision of a repository was resolved to, whatever the variant."""
@@ -101,7 +134,7 @@ class RecordBook:
         """Write a record; what was ours in an earlier record of the same wish and commit stays ours."""
         stamped = record.model_copy(update={"when": datetime.now(UTC).isoformat(timespec="seconds")})
 
-        def change(records: dict[Any, PullRecord]) -> None:
+        def change(records: dict[Wish, PullRecord]) -> None:
             known = records.get(record.key)
             if known is not None and known.commit == record.commit:
                 ours = tuple(sorted({*known.ours, *record.ours}))
@@ -114,13 +147,13 @@ class RecordBook:
     def remove(self, gone: tuple[PullRecord, ...]) -> None:
         """Forget records."""
 
-        def change(records: dict[Any, PullRecord]) -> None:
+        def change(records: dict[Wish, PullRecord]) -> None:
             for record in gone:
                 records.pop(record.key, None)
 
         self._change(change)
 
-    def _read(self) -> dict[Any, PullRecord]:
+    def _read(self) -> dict[Wish, PullRecord]:
         try:
             stat = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +164,7 @@ class RecordBook:
             memo = self._memo = (signature, self._parse(self.path.read_bytes()))
         return memo[1]
 
-    def _parse(self, raw: bytes) -> dict[Any, PullRecord]:
+    def _parse(self, raw: bytes) -> dict[Wish, PullRecord]:
         try:
             pulls = _File.model_validate_json(raw).pulls
         except ValidationError as error:
@@ -141,7 +174,7 @@ class RecordBook:
             ) from error
         return {record.key: record for record in pulls}
 
-    def _change(self, change: Callable[[dict[Any, PullRecord]], None]) -> None:
+    def _change(self, change: Callable[[dict[Wish, PullRecord]], None]) -> None:
         from filelock import FileLock
 
         try:

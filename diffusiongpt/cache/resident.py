@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,13 +18,18 @@ log = logging.getLogger("diffusiongpt.cache")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKey:
-    """What makes two loaded models the same: content and place, not the expert's id."""
+    """What makes two loaded models the same: content and place, not the expert's id.
+
+    An adapter has the key of its base in its own: it lives on that one.
+    """
 
     backend: str
     folder: str
     variant: str | None
     dtype: str | None
     device: str
+    file: str | None = None
+    base: ModelKey | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +71,20 @@ class Entry:
 
 
 def model_key(expert: Expert, folder: Path, device: str) -> ModelKey:
-    """What an expert is on a device, once its files are in a folder."""
+    """What a checkpoint is on a device, once its files are in a folder."""
     settings = expert.settings
     return ModelKey(
         backend=expert.backend, folder=str(folder), variant=settings.variant, dtype=settings.dtype, device=device
     )
 
 
+def adapter_key(file: Path, base: ModelKey) -> ModelKey:
+    """What an adapter in a file is on its base, however strongly it is worn."""
+    return replace(base, folder=str(file.parent), file=file.name, base=base)
+
+
 def unload(victims: list[Entry]) -> int:
-    """Free models; return their bytes."""
+    """Free models, in this order; return their bytes."""
     for entry in victims:
         log.info("freeing %s, %d bytes", ", ".join(sorted(entry.experts)), entry.loaded.nbytes)
         entry.backend.unload(entry.loaded)

@@ -26,7 +26,8 @@ def explain(as_json: JsonOption = False) -> None:
         return
     typer.echo(f"{puller.settings.hub_cache}, shared with other tools of the Hugging Face hub")
     for record in records:
-        typer.echo(f"  {record.bytes / 1e9:8.3f} GB  {record.repo}  commit {record.commit[:7]}, pulled {record.when}")
+        what = f"{record.repo} {record.weight_name}" if record.weight_name else record.repo
+        typer.echo(f"  {record.bytes / 1e9:8.3f} GB  {what}  commit {record.commit[:7]}, pulled {record.when}")
     typer.echo(f"  {sum(record.bytes for record in records) / 1e9:8.3f} GB in {len(records)} pulls of diffusiongpt")
 
 

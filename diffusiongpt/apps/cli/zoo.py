@@ -39,7 +39,7 @@ def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     for heading in ("GB", "styles", "licence", *(["description"] if is_wide else [])):
         table.add_column(heading, overflow="fold")
     for expert in experts:
-        size = f"{expert.size_gb:g}" if expert.size_gb else "?"
+        size = f"{expert.size_bytes / 1e9:g}" if expert.size_bytes else "?"
         licence = expert.license.id if expert.license else "?"
         cells = [expert.id, size, ", ".join(expert.tags.styles) or "any", licence]
         table.add_row(*cells, *([expert.description] if is_wide else []))
@@ -105,7 +105,8 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
 
     for name in dict.fromkeys(expert.backend for expert in zoo.values()):
         get_backend(name)
-    missing = [expert.id for expert in zoo.values() if expert.folder is not None and not expert.folder.is_dir()]
+    parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
+    missing = dict.fromkeys(name for name, folder in parts if folder is not None and not folder.is_dir())
     if missing:
         raise ZooError(f"no folder for {', '.join(missing)}", hint="A local repo is a path beside the zoo file.")
 
