@@ -128,7 +128,8 @@ def test_what_another_program_left_is_adopted(hub: LocalHub, online: Settings) -
     assert puller.clear() == 0
 
 
-def test_clearing_takes_one_and_leaves_the_other(hub: LocalHub, online: Settings) -> None:
+@pytest.mark.usefixtures("hub")
+def test_clearing_takes_one_and_leaves_the_other(online: Settings) -> None:
     """An adapter goes without its base, and comes back alone."""
     puller = Puller(online)
     puller.ensure(INK, BACKEND)
@@ -157,7 +158,8 @@ def test_a_missing_base_is_named(hub: LocalHub, online: Settings, loras: Path) -
     assert "t/ink" not in hub.downloads
 
 
-def test_a_base_that_is_no_checkpoint_is_named(hub: LocalHub, online: Settings, loras: Path) -> None:
+@pytest.mark.usefixtures("hub")
+def test_a_base_that_is_no_checkpoint_is_named(online: Settings, loras: Path) -> None:
     """A repository or folder with an adapter in it is no base."""
     with pytest.raises(PullError, match=r"t/toy: no model_index\.json"):
         touch(ModelCache(online), BACKEND, adapter("a", "t/ink", "t/toy"))
@@ -165,7 +167,8 @@ def test_a_base_that_is_no_checkpoint_is_named(hub: LocalHub, online: Settings, 
         touch(ModelCache(online), BACKEND, adapter("a", "t/ink", loras / "toy"))
 
 
-def test_local_and_remote_mix(hub: LocalHub, online: Settings, tiny_sd: Path, loras: Path) -> None:
+@pytest.mark.usefixtures("hub")
+def test_local_and_remote_mix(online: Settings, tiny_sd: Path, loras: Path) -> None:
     """Adapter and base may each be a folder or on the hub; the pictures are the same."""
     cache = ModelCache(online)
     wanted = picture(cache, INK)

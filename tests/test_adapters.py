@@ -253,7 +253,7 @@ def test_the_least_used_adapter_goes_first(settings: Settings, three: tuple[Expe
 
 def test_what_is_in_use_stays(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
     """While one adapter is leased, base and adapter survive a clearing; then everything goes."""
-    plain, ink, toy = three
+    _, ink, toy = three
     cache = ModelCache(settings, budget_bytes=1)
     with cache.lease(ink, BACKEND, device="cpu") as loaded:
         picture = pixels(BACKEND.draw(loaded, ask(ink)))

@@ -106,7 +106,7 @@ def test_commercial_use_leaves_somebody(tmp_path: Path, prompt: str) -> None:
     assert {one.expert for one in route.rejected} == {
         one.id
         for one in zoo().values()
-        if one.kind == "adapter" or one.license is None or one.license.commercial != "yes"
+        if any(part.license is None or part.license.commercial != "yes" for part in one.parts)
     }
 
 

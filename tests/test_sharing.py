@@ -139,10 +139,10 @@ def test_a_mistake_in_the_zoo_is_told_and_not_painted_over(tmp_path: Path) -> No
 
 
 def test_who_cannot_draw_is_not_compared(tmp_path: Path) -> None:
-    """Adapters, unknown backends and experts larger than the device are left out of comparisons."""
+    """Unknown backends and experts larger than the device, be it with their base, are left out of comparisons."""
     able = [tiny_zoo()["tiny-pixel"], tiny_zoo()["tiny-oil"]]
     unable = [
-        expert("adapter", "pixel_art", kind="adapter", base="some/base"),
+        expert("adapter", "pixel_art", kind="adapter", base="somebody/huge"),
         expert("foreign", "pixel_art", backend="nosuch"),
         expert("huge", "pixel_art", size_gb=1e6),
     ]

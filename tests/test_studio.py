@@ -257,15 +257,6 @@ def test_what_cannot_fit_is_not_pulled(tmp_path: Path) -> None:
             studio.route_and_generate(PROMPT, expert="huge")
 
 
-def test_an_adapter_cannot_draw_yet(tmp_path: Path) -> None:
-    """An adapter is rejected with a reason, before it could cost a download."""
-    zoo = zoo_of(local("lora", pixel_folder(), "pixel_art", kind="adapter", base="o/b"), local("whole", pixel_folder()))
-    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
-        result = studio.route_and_generate(PROMPT, num_inference_steps=1)
-    assert result.fallbacks == ()
-    assert "adapter" in result.route.why_not("lora")
-
-
 def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> None:
     """A file where the hub's folder should be is a recorded failure that names it; what is local still draws."""
     (tmp_path / "hub").write_text("in the way")
