@@ -64,11 +64,14 @@ def test_readme_commands_run(reader: Path) -> None:
         assert result.exit_code == 0, f"{command}\n{result.output}"
 
 
-def test_zoo_page_shows_a_valid_file(reader: Path) -> None:
-    """The file that documents every key is accepted by the check."""
-    (reader / "page.yaml").write_text(blocks(ROOT / "docs" / "zoo.md", "yaml")[0], encoding="utf-8")
-    result = CliRunner().invoke(app, ["zoo", "check", "page.yaml"])
-    assert result.exit_code == 0, result.output
+def test_zoo_page_shows_valid_files(reader: Path) -> None:
+    """The files that document every key, of a checkpoint and of an adapter, are accepted by the check."""
+    files = blocks(ROOT / "docs" / "zoo.md", "yaml")
+    assert len(files) == 2
+    for text in files:
+        (reader / "page.yaml").write_text(text, encoding="utf-8")
+        result = CliRunner().invoke(app, ["zoo", "check", "page.yaml"])
+        assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
