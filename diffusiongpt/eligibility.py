@@ -92,7 +92,8 @@ def _forbidden(expert: Expert, policy: Policy) -> str | None:
             commercial = part.license.commercial if part.license else "unknown"
             if commercial != "yes":
                 name = part.license.id if part.license else "no licence stated"
-                whose = "" if part is expert else f" of its base {part.repo}"
+                # a route is saved with the picture, and folders of this machine are not
+                whose = "" if part is expert else f" of its base {part.folder.name if part.folder else part.repo}"
                 return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
     if policy.local_only and expert.backend in HOSTED_BACKENDS:
         return f"it runs at {expert.backend}, and only local experts are allowed"

@@ -39,6 +39,37 @@ def write_lora(base: Path, folder: Path, *, seed: int, text: bool = False, name:
     return folder
 
 
+def write_klein_lora(base: Path, folder: Path) -> Path:
+    """The same for the transformer of the other architecture."""
+    import torch
+    from diffusers import Flux2KleinPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    from diffusiongpt.backends.quiet import quiet_construction
+
+    torch.manual_seed(7)
+    with quiet_construction():
+        pipe = Flux2KleinPipeline.from_pretrained(base, use_safetensors=True)
+        pipe.transformer.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"]))
+        pipe.save_lora_weights(folder, transformer_lora_layers=get_peft_model_state_dict(pipe.transformer))
+    return folder
+
+
+def in_kohyas_words(file: Path, copy: Path) -> None:
+    """Rewrite a LoRA of a UNet as kohya's scripts save it, which most adapters on the hub are written by."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights: dict[str, Any] = {}
+    for key, value in load_file(file).items():
+        path, _, matrix = key.removeprefix("unet.").removesuffix(".weight").rpartition(".")
+        module = f"lora_unet_{path.replace('.', '_')}"
+        weights[f"{module}.{'lora_down' if matrix == 'lora_A' else 'lora_up'}.weight"] = value
+        weights[f"{module}.alpha"] = torch.tensor(2.0)
+    save_file(weights, copy)
+
+
 def adapter(name: str, repo: str | Path, base: str | Path, *, scale: float | None = None, **fields: Any) -> Expert:
     """An adapter at the miniature's size."""
     wanted = {"license": License(id="MIT", commercial="yes"), **fields}

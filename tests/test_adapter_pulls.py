@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +27,7 @@ from diffusiongpt.errors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
 
@@ -67,6 +70,23 @@ def test_both_repositories_are_told_and_pulled(hub: LocalHub, online: Settings) 
     assert backend.loads == ["plain"]
     assert [record.repo for record in puller.pulled()] == ["t/sd", "t/ink", "t/toy"]
     assert [record.ours for record in puller.pulled()][1:] == [(USUAL_NAME,)] * 2
+
+
+def test_two_cold_adapters_pull_their_base_once(hub: LocalHub, online: Settings) -> None:
+    """However many ask for base and adapters at a time, each file comes once, and the base is loaded once."""
+    cache, backend = ModelCache(online), Counting()
+    start = threading.Barrier(9)
+
+    def work(who: Expert) -> None:
+        start.wait()
+        touch(cache, backend, who)
+
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(work, [INK, TOY, PLAIN] * 3))
+    gets = [path for method, path in hub.requests if method == "GET" and path.endswith(".safetensors")]
+    assert sorted(gets) == sorted(set(gets))
+    assert len(gets) == 3 + 2
+    assert backend.loads == ["plain"]
 
 
 def test_a_base_outside_the_zoo_is_pulled_too(hub: LocalHub, online: Settings) -> None:

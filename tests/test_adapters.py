@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from fixtures_adapters import adapter, family
+from fixtures_adapters import adapter, family, in_kohyas_words, write_klein_lora
 from fixtures_cache import Counting, touch
 from fixtures_diffusers import BACKEND, ask, pixels
+from miniature import KLEIN_EXTRA, expert
 from safetensors.torch import load_file, save_file
 
+from diffusiongpt.adapters import on_their_bases
 from diffusiongpt.backends.lora import attach
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.cache.choose import USUAL_NAME
@@ -38,6 +40,12 @@ def drawn(cache: ModelCache, who: Expert, backend: Any = BACKEND) -> list[bytes]
     """What an expert draws out of a cache."""
     with cache.lease(who, backend, device="cpu") as loaded:
         return pixels(BACKEND.draw(loaded, ask(who)))
+
+
+def leased(cache: ModelCache, who: Expert) -> Loaded:
+    """An expert out of a cache that evicts nothing."""
+    with cache.lease(who, BACKEND, device="cpu") as loaded:
+        return loaded
 
 
 def alone(settings: Settings, *experts: Expert) -> dict[str, list[bytes]]:
@@ -100,7 +108,30 @@ def test_how_strongly_it_pulls(settings: Settings, tiny_sd: Path, loras: Path) -
         assert BACKEND.draw(loaded, ask(experts[0])).params["adapter_scale"] == 0.25
 
 
-def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, three: tuple[Expert, Expert, Expert]) -> None:
+def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path) -> None:
+    """Other names for the same weights, and an alpha of half the rank: the picture is that of half the strength."""
+    in_kohyas_words(loras / "ink" / USUAL_NAME, tmp_path / "kohya.safetensors")
+    cache = ModelCache(settings)
+    half = drawn(cache, adapter("half", loras / "ink", tiny_sd, scale=0.5))
+    assert drawn(cache, adapter("kohya", tmp_path, tiny_sd)) == half
+
+
+def test_another_architecture_wears_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
+    """A transformer that generates by flow matching, with the base as it was before and after."""
+    plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
+    lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
+    who = on_their_bases({"plain": plain, "lora": lora})["lora"]
+    cache = ModelCache(settings)
+    pictures = [
+        pixels(BACKEND.draw(loaded, ask(one, **who.settings.extra)))
+        for one in (plain, who, plain, who)
+        for loaded in [leased(cache, one)]
+    ]
+    assert pictures[0] == pictures[2] != pictures[1] == pictures[3]
+    assert len(cache.explain()) == 2
+
+
+def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
     """With the last adapter the layers are the very objects they were, and draw the same."""
     plain, ink, toy = three
     base = BACKEND.load(plain, tiny_sd, device="cpu")
@@ -114,6 +145,10 @@ def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, three: tuple[Expert
     BACKEND.unload(worn[1])
     assert linear(base) is layer
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
+    # one that comes off only after its base was freed
+    late = BACKEND.attach(base, ink, loras / "ink" / USUAL_NAME)
+    BACKEND.unload(base)
+    BACKEND.unload(late)
 
 
 def test_a_drawing_that_fails_leaves_the_base_as_it_was(
