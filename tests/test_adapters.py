@@ -174,7 +174,7 @@ def renamed(weights: dict[str, Any]) -> dict[str, Any]:
 
 def elsewhere(weights: dict[str, Any]) -> dict[str, Any]:
     """Few of its layers are in the base."""
-    return {key.replace("_blocks.", "_floors."): value for key, value in weights.items()}
+    return {key.replace("unet.down", "unet.left").replace("unet.up", "unet.right"): weights[key] for key in weights}
 
 
 def wider(weights: dict[str, Any]) -> dict[str, Any]:
