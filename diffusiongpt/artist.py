@@ -301,9 +301,8 @@ def _recordable(dropped: Dropped) -> Dropped:
 
 
 def _params(resolved: Resolved, drawing: Drawing) -> dict[str, Any]:
-    given = {"prompt": resolved.prompt, "negative_prompt": resolved.negative_prompt}
     return {
         name: value
-        for name, value in {**given, **drawing.params}.items()
+        for name, value in {"prompt": resolved.prompt, **drawing.params}.items()
         if name not in _NOT_RECORDED and value not in (None, "")
     }

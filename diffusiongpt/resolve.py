@@ -6,12 +6,13 @@ import secrets
 from math import sqrt
 from typing import Any
 
+from diffusiongpt.backends.architectures import architectures
 from diffusiongpt.backends.base import Dropped, Resolved
 from diffusiongpt.expert import Expert
 from diffusiongpt.request import Request, Understanding
 
 SIDE_STEP = 16
-"""Sides are multiples of this: every architecture of today takes them (OpenAI's Images API asks the same)."""
+"""Sides are multiples of this where the architecture is not known (OpenAI's Images API asks the same)."""
 
 MAX_AREA_FACTOR = 2.25
 """A size read from the prompt is obeyed up to this multiple of the native area; beyond it objects repeat."""
@@ -33,6 +34,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
         "width": request.width,
         "height": request.height,
         "callback_on_step_end": request.callback_on_step_end,
+        "negative_prompt": request.negative_prompt or understanding.negative or None,
     }
     arguments: dict[str, Any] = {
         "num_inference_steps": request.num_inference_steps or settings.num_inference_steps,
@@ -71,45 +73,51 @@ def _seeds(request: Request) -> tuple[int, ...]:
 
 def _size(request: Request, understanding: Understanding, expert: Expert) -> tuple[dict[str, int], list[Dropped]]:
     native = _native(expert)
+    step = _side_step(expert)
     if request.width or request.height:
-        return _given_size(request, native)
+        return _given_size(request, native, step)
     if native is None:
         return {}, []
     width, height = native
     if understanding.width and understanding.height:
-        return _prompted_size(understanding.width, understanding.height, native)
+        return _prompted_size(understanding.width, understanding.height, native, step)
     if understanding.aspect_ratio:
         ratio = _ratio(understanding.aspect_ratio)
-        width, height = _stepped(sqrt(width * height * ratio)), _stepped(sqrt(width * height / ratio))
+        width, height = _stepped(sqrt(width * height * ratio), step), _stepped(sqrt(width * height / ratio), step)
     return {"width": width, "height": height}, []
 
 
 def _native(expert: Expert) -> tuple[int, int] | None:
     width, height = expert.settings.width, expert.settings.height
     if width is None and height is None:
-        return None
+        known = architectures().get(expert.architecture or "")
+        return known.size if known else None
     return width or height or 0, height or width or 0
 
 
-def _given_size(request: Request, native: tuple[int, int] | None) -> tuple[dict[str, int], list[Dropped]]:
+def _side_step(expert: Expert) -> int:
+    known = architectures().get(expert.architecture or "")
+    return known.side_step if known else SIDE_STEP
+
+
+def _given_size(request: Request, native: tuple[int, int] | None, step: int) -> tuple[dict[str, int], list[Dropped]]:
     size, dropped = {}, []
     for index, (name, value) in enumerate((("width", request.width), ("height", request.height))):
         wanted = value or (native[index] if native else None)
         if wanted is None:
             continue
         # an expert may be smaller than one step
-        size[name] = wanted if native and wanted == native[index] else _stepped(wanted)
+        size[name] = wanted if native and wanted == native[index] else _stepped(wanted, step)
         if value and size[name] != value:
-            dropped.append(
-                Dropped(name=name, value=value, reason=f"sides are multiples of {SIDE_STEP}: drawn at {size[name]}")
-            )
+            reason = f"sides are multiples of {step}: drawn at {size[name]}"
+            dropped.append(Dropped(name=name, value=value, reason=reason))
     return size, dropped
 
 
-def _prompted_size(width: int, height: int, native: tuple[int, int]) -> tuple[dict[str, int], list[Dropped]]:
+def _prompted_size(width: int, height: int, native: tuple[int, int], step: int) -> tuple[dict[str, int], list[Dropped]]:
     largest = MAX_AREA_FACTOR * native[0] * native[1]
     scale = min(1.0, sqrt(native[0] * native[1] / (width * height))) if width * height > largest else 1.0
-    size = {"width": _stepped(width * scale), "height": _stepped(height * scale)}
+    size = {"width": _stepped(width * scale, step), "height": _stepped(height * scale, step)}
     if (size["width"], size["height"]) == (width, height):
         return size, []
     reason = f"drawn at {size['width']}x{size['height']}, what this expert can do"
@@ -121,5 +129,5 @@ def _ratio(aspect_ratio: str) -> float:
     return int(width) / int(height)
 
 
-def _stepped(side: float) -> int:
-    return max(SIDE_STEP, round(side / SIDE_STEP) * SIDE_STEP)
+def _stepped(side: float, step: int) -> int:
+    return max(step, round(side / step) * step)

@@ -95,7 +95,9 @@ def loras(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Flux2KleinPipeline; do not write into it."""
     _one_thread()
-    return miniature.flux2_klein(tmp_path_factory.mktemp("klein") / "klein")
+    from diffusiongpt.testing.miniatures import make_miniature
+
+    return make_miniature("flux2-klein", tmp_path_factory.mktemp("klein") / "klein")
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loade
         klein, ask(other, negative_prompt="blue", true_cfg_scale=2.0, explicit=("negative_prompt",), **KLEIN_EXTRA)
     )
     assert [(item.name, item.value) for item in drawing.dropped] == [("negative_prompt", "blue")]
-    assert "Flux2KleinPipeline" in drawing.dropped[0].reason
+    assert drawing.dropped[0].reason == "FLUX.2 [klein] reads no negative prompt"
     assert "negative_prompt" not in drawing.params
     assert drawing.params["sampler"] == "FlowMatchEulerDiscreteScheduler"
     assert pixels(BACKEND.draw(klein, ask(other, **KLEIN_EXTRA))) == pixels(drawing)

@@ -7,7 +7,9 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffusiongpt.backends.architectures import Architecture, of_pipeline
 from diffusiongpt.backends.base import Dropped, OnStep, Resolved
+from diffusiongpt.backends.fit import GUIDANCE, negative_prompt, unread_prompt, with_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +31,7 @@ class Call:
         dropped: What it does not take, with the reason.
         sampler: Class name of the scheduler, if there is one.
         takes_callback: Whether it reports its steps.
+        guidance: The pipeline's name of guidance.
         on_step_end: The caller's own callback in diffusers' shape.
     """
 
@@ -37,6 +40,7 @@ class Call:
     dropped: tuple[Dropped, ...]
     sampler: str | None
     takes_callback: bool
+    guidance: str
     on_step_end: Callable[..., dict[str, Any] | None] | None
 
     def view(self, pipe: Any) -> Any:
@@ -56,17 +60,26 @@ class Call:
         shown = {name: self.defaults[name] for name in _SHOWN if self.defaults.get(name) is not None}
         passed = {name: value for name, value in self.arguments.items() if name != "prompt"}
         params = {**shown, **passed, "width": width, "height": height}
+        if self.guidance in params:
+            # under the name of requests as well, so that the picture can be asked for again
+            params[GUIDANCE] = params[self.guidance]
         return params if self.sampler is None else {**params, "sampler": self.sampler}
 
 
 def plan_call(pipe: Any, resolved: Resolved) -> Call:
-    """Fit the resolved arguments to the signature of a pipeline."""
-    taken = inspect.signature(pipe.__call__).parameters
-    wanted = {name: value for name, value in resolved.arguments.items() if name not in _OURS}
-    negative = {"negative_prompt": resolved.negative_prompt} if resolved.negative_prompt else {}
-    given = {"prompt": resolved.prompt, **negative, **wanted}
-    refused = {name: value for name, value in given.items() if name not in taken}
+    """Fit the resolved arguments to what is known of the architecture, and to the signature of the pipeline."""
     kind = type(pipe).__name__
+    known = of_pipeline(kind, resolved.expert.architecture)
+    taken = inspect.signature(pipe.__call__).parameters
+    defaults = {name: item.default for name, item in taken.items() if item.default is not inspect.Parameter.empty}
+    wanted = {name: value for name, value in resolved.arguments.items() if name not in _OURS}
+    negative = resolved.negative_prompt
+    unread: list[Dropped] = []
+    if known:
+        wanted = with_defaults(known, resolved, wanted)
+        negative, unread = _fit_prompts(known, pipe, resolved, wanted, defaults)
+    given = {"prompt": resolved.prompt, **({"negative_prompt": negative} if negative else {}), **wanted}
+    refused = {name: value for name, value in given.items() if name not in taken}
     dropped = [
         Dropped(name=name, value=value, reason=f"{kind} takes no {name}")
         for name, value in refused.items()
@@ -75,12 +88,23 @@ def plan_call(pipe: Any, resolved: Resolved) -> Call:
     scheduler = getattr(pipe, "scheduler", None)
     return Call(
         arguments={name: value for name, value in given.items() if name in taken},
-        defaults={name: item.default for name, item in taken.items() if item.default is not inspect.Parameter.empty},
-        dropped=tuple(dropped),
+        defaults=defaults,
+        dropped=(*dropped, *unread),
         sampler=None if scheduler is None else type(scheduler).__name__,
         takes_callback="callback_on_step_end" in taken,
+        guidance=known.guidance.argument if known else GUIDANCE,
         on_step_end=resolved.arguments.get("callback_on_step_end"),
     )
+
+
+def _fit_prompts(
+    known: Architecture, pipe: Any, resolved: Resolved, wanted: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[str, list[Dropped]]:
+    """The negative prompt to pass, and what of both prompts goes unread."""
+    negative, ignored = negative_prompt(known, resolved, wanted, defaults)
+    lost = unread_prompt(known, pipe, resolved.prompt, wanted)
+    told = ignored if "negative_prompt" in resolved.explicit else None
+    return negative, [dropped for dropped in (told, lost) if dropped is not None]
 
 
 class Steps:

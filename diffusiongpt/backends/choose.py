@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from diffusiongpt.backends.architectures import check_needs
 from diffusiongpt.errors import PullError, UnsafeFilesError
 
 INDEX = "model_index.json"
@@ -47,6 +48,7 @@ def choose_files(names: Sequence[str], read: Read, *, variant: str | None) -> tu
     Raises:
         UnsafeFilesError: If a component has weights in other formats only, or the repository wants to run its own code.
         PullError: If this is not a diffusers repository, or a component is incomplete.
+        LoadError: If its pipeline cannot be built with what is installed here.
     """
     if INDEX not in names:
         raise PullError(
@@ -67,6 +69,7 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
     Raises:
         UnsafeFilesError: If the pipeline or a component names code outside diffusers and transformers.
         PullError: If the file is not a pipeline index.
+        LoadError: If the pipeline cannot be built with what is installed here.
     """
     try:
         index = json.loads(raw)
@@ -102,6 +105,7 @@ def _is_component(name: str, value: Any) -> bool:
 def _check_pipeline_class(index: Mapping[str, Any]) -> None:
     name = index.get("_class_name")
     if isinstance(name, str) and _PLAIN_NAME.fullmatch(name):
+        check_needs(name)
         return
     raise UnsafeFilesError(
         f"{INDEX} names {name!r} as pipeline class, which is not a class of diffusers",

@@ -11,6 +11,7 @@ from itertools import count
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from diffusiongpt.backends.architectures import of_pipeline
 from diffusiongpt.backends.base import Drawing, Loaded, OnStep, Resolved
 from diffusiongpt.backends.call import Call, Steps, plan_call
 from diffusiongpt.backends.choose import INDEX, choose_files, read_components, weight_variant
@@ -122,10 +123,10 @@ def _build(expert: Expert, folder: Path, device: str) -> Any:
         import torch
         from diffusers import DiffusionPipeline
 
-        _check_class(folder)
+        kind = _check_class(folder)
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
-            dtype=getattr(torch, _dtype_name(expert, device)),
+            dtype=getattr(torch, _dtype_name(expert, device, kind)),
             variant=weight_variant(folder, expert.settings.variant),
             use_safetensors=True,
             local_files_only=True,
@@ -139,10 +140,11 @@ def _names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
 
 
-def _check_class(folder: Path) -> None:
+def _check_class(folder: Path) -> str:
+    """Name of the pipeline's class, which is one of diffusers' own that draw from text."""
     import diffusers
 
-    name = json.loads((folder / INDEX).read_bytes())["_class_name"]
+    name: str = json.loads((folder / INDEX).read_bytes())["_class_name"]
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
         raise LoadError(
@@ -156,14 +158,16 @@ def _check_class(folder: Path) -> None:
             f"{name} takes no {' and no '.join(missing)}, so it does not draw from text",
             hint="Use a text-to-image checkpoint.",
         )
+    return name
 
 
-def _dtype_name(expert: Expert, device: str) -> str:
+def _dtype_name(expert: Expert, device: str, pipeline: str) -> str:
     import torch
 
     if device == "cpu":
         return "float32"
-    wanted = expert.settings.dtype
+    known = of_pipeline(pipeline, expert.architecture)
+    wanted = expert.settings.dtype or (known.dtype if known else None)
     if device.startswith("cuda"):
         # Emulated bfloat16 is slow and float16 overflows in models made for bfloat16, so only then float32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)

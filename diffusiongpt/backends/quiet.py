@@ -58,6 +58,10 @@ def quiet_construction() -> Iterator[None]:
             with _no_bars(), _no_chatter(), warnings.catch_warnings():
                 # that there are several adapters, and that the active one goes: both on purpose
                 warnings.filterwarnings("ignore", category=UserWarning, module="peft")
+                # one part of diffusers warns another that its import will move
+                warnings.filterwarnings(
+                    "ignore", message=r"`\w+` is deprecated and will be removed", category=FutureWarning
+                )
                 yield
         finally:
             torch.set_default_dtype(default_type)

@@ -1,0 +1,165 @@
+"""Tokenizers and text encoders of a few kilobytes, built in code: every printable character is a token."""
+
+from __future__ import annotations
+
+from string import printable
+from typing import Any
+
+WIDTH = 16
+"""Width of the text encoders."""
+
+TOKENS = 24
+"""Tokens that the CLIP encoders read; the real ones read 77."""
+
+_CHAT = "{% for m in messages %}{{ m['content'] if m['content'] is string else m['content'][0]['text'] }}{% endfor %}"
+_LAYERS = 2
+_SPACE = "▁"
+
+
+def clip_tokenizer() -> Any:
+    """A `CLIPTokenizer`."""
+    from transformers import CLIPTokenizer
+
+    characters = printable.strip()
+    pieces = ["<|startoftext|>", "<|endoftext|>", *characters, *(f"{character}</w>" for character in characters)]
+    return CLIPTokenizer(vocab=_numbered(pieces), merges=[], model_max_length=TOKENS)
+
+
+def clip_encoder(*, projects: bool = False) -> Any:
+    """A `CLIPTextModel`, or with `projects` a `CLIPTextModelWithProjection`."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(clip_tokenizer()),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config)
+
+
+def t5_tokenizer() -> Any:
+    """A `T5Tokenizer`."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces = [(piece, -2.0) for piece in dict.fromkeys([_SPACE, *printable.strip()])]
+    return T5Tokenizer(vocab=[*special, *pieces], extra_ids=0, model_max_length=512)
+
+
+def t5_encoder(width: int = WIDTH) -> Any:
+    """A `T5EncoderModel`."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=WIDTH, num_layers=_LAYERS, num_heads=2
+    )
+    return T5EncoderModel(config)
+
+
+def qwen_tokenizer() -> Any:
+    """A `Qwen2Tokenizer` with a chat template that is the message alone."""
+    from transformers import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(vocab=_numbered(["<|endoftext|>", *printable, "\u0120"]), merges=[])
+    tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
+def qwen3_settings() -> dict[str, Any]:
+    """Sizes of a Qwen 3 language model."""
+    return {
+        "vocab_size": len(qwen_tokenizer()),
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": _LAYERS,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+
+
+def qwen25_vl_encoder() -> Any:
+    """A `Qwen2_5_VLForConditionalGeneration`, which reads text and pictures."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {
+        **qwen3_settings(),
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [0],
+        "patch_size": 2,
+    }
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+
+
+def gemma_tokenizer() -> Any:
+    """A `GemmaTokenizer`."""
+    from transformers import GemmaTokenizer
+
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", _SPACE, *printable.strip()]
+    return GemmaTokenizer(vocab=_numbered(pieces), merges=[])
+
+
+def gemma2_encoder() -> Any:
+    """A `Gemma2Model`."""
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=len(gemma_tokenizer()),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    return Gemma2Model(config)
+
+
+def bert_tokenizer(tokens: int) -> Any:
+    """A `BertTokenizer`."""
+    from transformers import BertTokenizer
+
+    characters = sorted(set(printable.strip().lower()))
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *characters,
+        *(f"##{character}" for character in characters),
+    ]
+    return BertTokenizer(vocab=_numbered(pieces), model_max_length=tokens)
+
+
+def bert_encoder(tokens: int) -> Any:
+    """A `BertModel`."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(bert_tokenizer(tokens)),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=2,
+        max_position_embeddings=tokens,
+    )
+    return BertModel(config)
+
+
+def _numbered(pieces: list[str]) -> dict[str, int]:
+    return {piece: at for at, piece in enumerate(dict.fromkeys(pieces))}
