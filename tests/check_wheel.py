@@ -16,6 +16,7 @@ from pathlib import Path
 NEEDED = (
     "diffusiongpt/model_zoo.yaml",
     "diffusiongpt/taxonomy.yaml",
+    "diffusiongpt/backends/architectures.yaml",
     "diffusiongpt/py.typed",
     "diffusiongpt/testing/tiny_zoo/zoo.yaml",
     "diffusiongpt/testing/tiny_zoo/judge.safetensors",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -23,8 +24,6 @@ from diffusiongpt.resolve import resolve
 from diffusiongpt.testing.miniatures import ARCHITECTURES, make_miniature
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from diffusiongpt.backends import Loaded
     from diffusiongpt.expert import Expert
 
@@ -143,6 +142,20 @@ def test_the_end_of_a_prompt_that_is_not_read_is_reported(sd: Loaded, who: Exper
         assert all(item.name == "prompt" and "24 tokens" in item.reason for item in dropped)
 
 
+def test_counting_tokens_waits_for_the_model(sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer that two threads use at a time fails, so a call is planned by whoever holds the model."""
+    held: list[bool] = []
+    whole = plan_call
+
+    def watched(*args: Any) -> Any:
+        held.append(sd.model.lock.locked())
+        return whole(*args)
+
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.plan_call", watched)
+    BACKEND.draw(sd, ask(who))
+    assert held == [True]
+
+
 def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
     """The native size, shaped as the prompt asks, on the architecture's grid; the zoo's own size goes before."""
 
@@ -210,3 +223,33 @@ def test_a_writer_of_a_zoo_is_told_what_looks_wrong(monkeypatch: pytest.MonkeyPa
     assert "did you mean 'flux1'?" in told[1]
     assert "pip install torchvision" in told[3]
     assert advice([expert("hosted", backend="other", architecture="sdlx")]) == []
+
+
+def documented(name: str) -> str:
+    """A row of the table in the documentation."""
+    known = TABLE[name]
+    rule = known.negative_prompt
+    negative = f"`{rule.argument}` above {rule.above:g}" if rule else "never"
+    cells = (
+        f"`{name}`",
+        known.title,
+        f"`{known.pipeline}`",
+        f"{known.size[0]}×{known.size[1]}, {known.side_step}",
+        str(known.steps),
+        f"`{known.guidance.argument}` {known.guidance.default:g}",
+        negative,
+        str(known.prompt.tokens) if known.prompt else "",
+        known.dtype,
+        ", ".join(known.abilities),
+        " and ".join(known.needs),
+        "yes" if name in ARCHITECTURES else "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_documentation_shows_the_table() -> None:
+    """A row for each architecture, in the table's order, and each note below it."""
+    page = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `")] == [documented(name) for name in TABLE]
+    notes = [f"- `{name}`: {known.notes}" for name, known in TABLE.items() if known.notes]
+    assert [line for line in page.splitlines() if line.startswith("- `")] == notes

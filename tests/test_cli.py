@@ -305,6 +305,9 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     assert "Did you mean 'license'?" in told
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
     assert "no folder for a" in run("zoo", "check", bad, code=1).stderr
+    bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
+    assert "a: architecture 'sdlx' is not known here; did you mean 'sdxl'?" in run("zoo", "check", bad).stderr
+    assert len(run_json("zoo", "check", bad)["advice"]) == 1
 
 
 def test_zoo_tree_draws_the_taxonomy() -> None:

@@ -83,10 +83,11 @@ class DiffusersBackend:
         every device.
         """
         model: _Model = loaded.model
-        call = plan_call(model.pipe, resolved)
         images: list[Image] = []
         scale = resolved.expert.settings.adapter_scale or 1.0
         with model.lock, worn(model.pipe, model.adapter, scale) if model.adapter else nullcontext():
+            # in here as well: it counts tokens, and a tokenizer serves one thread at a time
+            call = plan_call(model.pipe, resolved)
             for index, seed in enumerate(resolved.seeds):
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds))
                 images.append(_draw_one(model.pipe, call, seed, steps, resolved.expert))

@@ -75,16 +75,20 @@ def check(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a zoo file: keys, values, ids, tags, and the tree they make."""
+    """Check a zoo file: keys, values, ids, tags, the tree they make, and whether its architectures draw here."""
+    from diffusiongpt.backends.architectures import advice
+
     zoo = load_zoo([file or "default"])
     _check_can_be_drawn(zoo)
     styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
+    notes = advice(zoo.values())
     report = {
         "zoo": zoo.sources[0],
         "experts": len(zoo),
         "generalists": sum(expert.is_generalist for expert in zoo.values()),
         "styles": styles,
         "styles_without_expert": [node for node in zoo.taxonomy.empty_branches() if node not in styles],
+        "advice": notes,
     }
     if as_json:
         print_json(report)
@@ -92,6 +96,8 @@ def check(
     typer.echo(
         f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
     )
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _check_can_be_drawn(zoo: Zoo) -> None:
