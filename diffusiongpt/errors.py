@@ -3,7 +3,9 @@
     DiffusionGPTError
     ├── SettingsError            an environment variable or option that makes no sense
     ├── ZooError                 a zoo file, an expert entry or a taxonomy that is wrong
-    │   └── UnknownExpertError   an expert id that no loaded zoo has
+    │   ├── UnknownExpertError   an expert id that no loaded zoo has
+    │   └── ZooFileChangedError  a zoo file that someone else changed while it was edited
+    ├── LLMError                 an LLM that was needed gave no usable answer
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
@@ -60,6 +62,18 @@ class ZooError(DiffusionGPTError):
 
 class UnknownExpertError(ZooError):
     """The zoo has no expert of that id; the hint names the nearest ids."""
+
+
+class ZooFileChangedError(ZooError):
+    """A zoo file was changed by someone else between reading and writing; nothing was written."""
+
+    retryable = True
+
+
+class LLMError(DiffusionGPTError):
+    """An LLM that nothing can stand in for gave no usable answer."""
+
+    retryable = True
 
 
 class RequestError(DiffusionGPTError):

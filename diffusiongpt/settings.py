@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     """What the environment says, checked.
 
     Attributes:
-        zoo: Zoo layers used when none are named, separated by commas: `default`, `tiny`, or files.
+        zoo: Zoo layers used when none are named, separated by commas: `default`, `tiny`, or files. Unless it is
+            set, `own_zoo` lies over the default zoo.
         llm: LLM that reads prompts, as LangChain's `init_chat_model` names it, such as `openai:gpt-5-mini`;
             `None` for the local thinker.
         home: Folder of the user's data: votes, and the record of what was pulled.
@@ -73,8 +74,14 @@ class Settings(BaseSettings):
 
     @property
     def zoo_layers(self) -> tuple[str, ...]:
-        """`zoo`, taken apart."""
-        return tuple(layer.strip() for layer in self.zoo.split(",") if layer.strip())
+        """`zoo`, taken apart; where nobody set it, with the user's own zoo file over it."""
+        own = (str(self.own_zoo),) if "zoo" not in self.model_fields_set and self.own_zoo.is_file() else ()
+        return (*(layer.strip() for layer in self.zoo.split(",") if layer.strip()), *own)
+
+    @property
+    def own_zoo(self) -> Path:
+        """The zoo file that `zoo add` writes when none is named."""
+        return self.home / "zoo.yaml"
 
 
 def load_settings(**overrides: object) -> Settings:

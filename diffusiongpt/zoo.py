@@ -58,17 +58,27 @@ class Zoo(Mapping[str, Expert]):
         Raises:
             ZooError: If a file is missing or wrong; the message names file, line and key.
         """
+        return cls.layered({str(source): read_zoo_file(source) for source in sources or ("default",)})
+
+    @classmethod
+    def layered(cls, files: Mapping[str, ZooFile]) -> Zoo:
+        """Lay files over each other, later over earlier.
+
+        Args:
+            files: What was read, by the name people know it by.
+
+        Raises:
+            ZooError: If they make no tree, or an expert hangs on a node that is not there.
+        """
         experts: dict[str, Expert] = {}
         nodes = {node.id: node for node in _base_nodes()}
-        for source in sources or ("default",):
-            file = read_zoo_file(source)
+        for file in files.values():
             experts |= {expert.id: expert for expert in file.experts}
             nodes |= {node.id: node for node in file.taxonomy}
-        names = tuple(str(source) for source in sources or ("default",))
         try:
-            return cls(experts, nodes, names)
+            return cls(experts, nodes, tuple(files))
         except ZooError as error:
-            raise ZooError(f"{' + '.join(names)}: {error}", hint=error.hint) from None
+            raise ZooError(f"{' + '.join(files)}: {error}", hint=error.hint) from None
 
     def __getitem__(self, expert_id: str) -> Expert:
         """The expert of that id.
@@ -119,7 +129,19 @@ def read_zoo_file(source: ZooSource) -> ZooFile:
         ZooError: If it is missing, no YAML, has duplicate ids, unknown keys or values that make no sense.
     """
     path = (shipped_zoo(source) if isinstance(source, str) else None) or expand_home(source)
-    text = _read_text(path)
+    return parse_zoo_text(_read_text(path), path)
+
+
+def parse_zoo_text(text: str, path: Path) -> ZooFile:
+    """Check the text of a zoo file.
+
+    Args:
+        text: What is, or would be, in the file.
+        path: The file, for messages and for folders beside it.
+
+    Raises:
+        ZooError: If it is no YAML, has duplicate ids, unknown keys or values that make no sense.
+    """
     data = _parse(text, path)
     try:
         file = ZooFile.model_validate(data, context={"beside": path.parent})

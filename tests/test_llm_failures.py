@@ -53,7 +53,7 @@ def chat() -> Iterator[LocalChat]:
 @pytest.fixture
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait no time between two tries."""
-    monkeypatch.setattr("diffusiongpt.thinkers.llm.sleep", lambda _: None)
+    monkeypatch.setattr("diffusiongpt.thinkers.llm_talk.sleep", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         ("status", {"status": 500}, "server failed (500), twice", 2),
         ("status", {"status": 503}, "server failed (503), twice", 2),
         ("closed", {}, "closed the connection before it had answered, twice", 2),
-        ("refusal", {}, "refused to read the prompt", 1),
+        ("refusal", {}, "refused to answer", 1),
         ("html", {}, "does not speak as a chat model does, twice", 2),
         ("no choices", {}, "does not speak as a chat model does, twice", 2),
         ("prose", {}, "answered with prose, twice", 2),

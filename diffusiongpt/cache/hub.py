@@ -16,13 +16,16 @@ from diffusiongpt.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from huggingface_hub import HfApi
 
     from diffusiongpt.settings import Settings
 
 TIMEOUT_S = 10.0
+_SMALL_FILE = 32_000_000
+"""Bytes of the largest file that is read only to plan a pull: indices and configurations are far below."""
+
 _HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN = 401, 403
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
@@ -90,6 +93,17 @@ def read_small(settings: Settings, repo: str, commit: str, name: str) -> bytes:
         response = get_session().get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
         hf_raise_for_status(response)
     return bytes(response.content)
+
+
+def small_reader(settings: Settings, repo: str, commit: str, sizes: Mapping[str, int]) -> Callable[[str], bytes]:
+    """Reads small files of one commit by name; one that is not small raises `PullError`."""
+
+    def read(name: str) -> bytes:
+        if sizes[name] > _SMALL_FILE:
+            raise PullError(f"{name} of {repo} is too large for an index", hint="Choose another repository.")
+        return read_small(settings, repo, commit, name)
+
+    return read
 
 
 def _translate(error: BaseException, repo: str, settings: Settings) -> PullError:  # noqa: PLR0911  # a table

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from diffusiongpt.cache.bars import progress_bar_class
 from diffusiongpt.cache.choose import adapter_file, files_of
 from diffusiongpt.cache.clear import clear_records
-from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, hub_token, not_writable, quiet_client, read_small
+from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, hub_token, not_writable, quiet_client, small_reader
 from diffusiongpt.cache.local import adopt_snapshot, check_local, find_local, snapshot_folder
 from diffusiongpt.cache.plan import Agree, PullPlan, readable
 from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("diffusiongpt.cache")
 
 _DISK_MARGIN = 1.05
-_SMALL_FILE = 32_000_000
-"""Bytes of the largest file that is read only to plan a pull: indices and configurations are far below."""
-
 _STALE_S = 3600.0
 _GB = 1e9
 
@@ -213,12 +210,7 @@ class Puller:
             info = api.model_info(expert.repo, revision=pin, files_metadata=True, timeout=TIMEOUT_S)
         sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
         commit = str(info.sha)
-
-        def read(name: str) -> bytes:
-            if sizes[name] > _SMALL_FILE:
-                raise PullError(f"{name} of {expert.repo} is too large for an index", hint="Choose another repository.")
-            return read_small(self.settings, expert.repo, commit, name)
-
+        read = small_reader(self.settings, expert.repo, commit, sizes)
         files = files_of(expert, backend, tuple(sizes), read)
         return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in files})
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from diffusiongpt.errors import PullError
+from diffusiongpt.paths import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -191,13 +190,4 @@ class RecordBook:
 
     def _write(self, records: list[PullRecord]) -> None:
         text = json.dumps(_File(pulls=records).model_dump(mode="json"), indent=1, sort_keys=True)
-        handle, name = tempfile.mkstemp(dir=self.home, prefix=FILE_NAME, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(self.path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(self.path, f"{text}\n".encode())

@@ -74,8 +74,15 @@ class HubHandler(BaseHTTPRequestHandler):
             return
         # The real hub tells what a gated repository holds to anyone; only its files are closed.
         siblings = [file.as_sibling(blobs=blobs) for file in repo.files().values()]
-        facts = {"id": name, "modelId": name, "private": False, "gated": False, "tags": [], "downloads": 0, "likes": 0}
-        self._send_json({**facts, "sha": repo.commit(), "siblings": siblings})
+        facts = {
+            "id": name,
+            "modelId": name,
+            "private": False,
+            "gated": self._hub.gated(name),
+            "downloads": 0,
+            "likes": 0,
+        }
+        self._send_json({**facts, **repo.facts(), "sha": repo.commit(), "siblings": siblings})
 
     def _answer_file(self, name: str, revision: str, file_name: str, path: str) -> None:
         repo = self._find(name, revision)
@@ -146,7 +153,7 @@ class HubHandler(BaseHTTPRequestHandler):
         return min(int(match["start"]), size), min(end, size)
 
     def _send_json(self, value: Any) -> None:
-        body = json.dumps(value).encode()
+        body = json.dumps(value, default=str).encode()  # a card may hold dates
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -100,6 +100,10 @@ class LocalHub(LoopbackService):
         """The repository of that name."""
         return self._repos.get(name)
 
+    def gated(self, repo: str) -> str | bool:
+        """What the model info says of the gate of a repository."""
+        return "auto" if repo in self._gates else False
+
     def may_read(self, repo: str, authorization: str | None) -> bool:
         """Whether the gate of a repository is open to a request with this header."""
         if repo not in self._gates:

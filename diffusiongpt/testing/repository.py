@@ -70,6 +70,24 @@ class FolderRepo:
         lines = [f"{file.name} {file.etag}\n" for file in self.files().values()]
         return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
 
+    def card(self) -> dict[str, Any]:
+        """What the front of the model card `README.md` says; empty without one."""
+        path = self.folder / "README.md"
+        parts = path.read_text(encoding="utf-8").split("---\n") if path.is_file() else []
+        if len(parts) < 3 or parts[0]:
+            return {}
+        from ruamel.yaml import YAML
+
+        return dict(YAML(typ="safe", pure=True).load(parts[1]) or {})
+
+    def facts(self) -> dict[str, Any]:
+        """Card and tags as `/api/models` shows them."""
+        card = self.card()
+        facts: dict[str, Any] = {"tags": _tags(card)}
+        if card:
+            facts["cardData"] = card
+        return facts | {key: card[key] for key in ("library_name", "pipeline_tag") if key in card}
+
     def _walk(self) -> Iterable[RepoFile]:
         for path in self.folder.rglob("*"):
             name = path.relative_to(self.folder).as_posix()
@@ -83,6 +101,16 @@ class FolderRepo:
         if known is None or known[0] != signature:
             known = self._memo[name] = (signature, _hash(name, path))
         return known[1]
+
+
+def _tags(card: dict[str, Any]) -> list[str]:
+    """A card's own tags and those the hub makes of it: an adapter's base is tagged as such."""
+    tags = [*card.get("tags", ())]
+    relation = "adapter" if "lora" in tags else "finetune"
+    bases = card.get("base_model", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        tags += [f"base_model:{base}", f"base_model:{card.get('base_model_relation', relation)}:{base}"]
+    return [*tags, *([f"license:{card['license']}"] if "license" in card else [])]
 
 
 def _hash(name: str, path: Path) -> RepoFile:

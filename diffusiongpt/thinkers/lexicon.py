@@ -43,8 +43,8 @@ class Lexicon:
         self._embedder = embedder
         self._aliases: dict[tuple[str, ...], list[str]] = {}
         for node in nodes:
-            for alias in {normalize(name) for name in (*node.aliases, *node.label.values(), node.name())}:
-                if key := tuple(_TOKEN.findall(alias)):
+            for alias in {normalize(name) for name in names_of(node)}:
+                if key := name_key(alias):
                     self._aliases.setdefault(key, []).append(node.id)
         self._longest = max(map(len, self._aliases), default=0)
         self._fuzzy = [key for key in self._aliases if not _IS_CJK.match(key[0]) and len("".join(key)) >= 5]
@@ -91,6 +91,16 @@ class Lexicon:
             if nodes:
                 return length, nodes
         return 0, []
+
+
+def names_of(node: Node) -> tuple[str, ...]:
+    """Everything a node is called: its aliases, its labels, and its id in plain words where it has no label."""
+    return (*node.aliases, *node.label.values(), node.name())
+
+
+def name_key(name: str) -> tuple[str, ...]:
+    """A name as texts are searched for it: two names with one key cannot be told apart."""
+    return tuple(_TOKEN.findall(normalize(name)))
 
 
 def weights(mentions: Iterable[Mention], nodes: Mapping[str, Node]) -> dict[str, float]:

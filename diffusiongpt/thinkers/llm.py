@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import monotonic, sleep
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.taxonomy import Node
 from diffusiongpt.thinkers.base import Thought
 from diffusiongpt.thinkers.llm_ballots import ballot_below, first_ballot
-from diffusiongpt.thinkers.llm_call import Failure, Method, ask, methods_of, runnable_for
+from diffusiongpt.thinkers.llm_call import Failure, Method, methods_of
 from diffusiongpt.thinkers.llm_merge import merge, weigh
 from diffusiongpt.thinkers.llm_models import model_from, name_of
 from diffusiongpt.thinkers.llm_prompt import messages_for
 from diffusiongpt.thinkers.llm_schema import Ballot, Reading, read_reply
+from diffusiongpt.thinkers.llm_talk import Talk
 from diffusiongpt.thinkers.local import LocalThinker
 
 if TYPE_CHECKING:
@@ -80,68 +81,51 @@ class LLMThinker:
         local = self._local.think(prompt, history, nodes)
         if isinstance(self._llm, Failure):
             return _fallback(local, self._llm, calls=0)
-        talk = _Talk(self._llm, self._methods, prompt, history, self._timeout_s, monotonic() + self._timeout_s)
-        answer = talk.read(local, nodes, self._budget)
+        talk = Talk.begin(self._llm, self._methods, self._timeout_s)
+        answer = self._read(talk, partial(_AboutPrompt, prompt=prompt, history=history), local, nodes)
         if isinstance(answer, Failure):
             return _fallback(local, answer, calls=talk.calls)
         reading, values = answer
         thought = merge(local, reading, values, nodes, prompt=prompt, history=history)
         return replace(thought, llm_calls=talk.calls)
 
-
-@dataclass
-class _Talk:
-    """The calls about one prompt: one deadline and one second try for all of them."""
-
-    llm: Any
-    methods: tuple[Method, ...]
-    prompt: str
-    history: Sequence[str]
-    limit_s: float
-    deadline: float
-    calls: int = 0
-    tried_again: bool = False
-
-    def read(self, local: Thought, nodes: Sequence[Node], budget: int) -> tuple[Reading, dict[str, float]] | Failure:
+    def _read(
+        self, talk: Talk, about: Callable[..., _AboutPrompt], local: Thought, nodes: Sequence[Node]
+    ) -> tuple[Reading, dict[str, float]] | Failure:
         """The answer about the prompt with all voices, and the probability of each node; or why there is none."""
         ballot = first_ballot(nodes, local.values)
-        first = self.ask(ballot)
+        first = talk.ask(about(ballot=ballot))
         if isinstance(first, Failure):
             return first
         values = weigh(local, local.values, first, ballot, nodes)
         voices, asked = first.voices, ballot.ids()
-        for _ in range(1, budget):
+        for _ in range(1, self._budget):
             below = ballot_below(asked, values, nodes)
-            more = None if below is None else self.ask(below)
+            more = None if below is None else talk.ask(about(ballot=below))
             if below is None or not isinstance(more, Reading):
                 break
             values = weigh(local, values, more, below, nodes)
             voices, asked = voices + more.voices, asked | below.ids()
         return replace(first, voices=voices), values
 
-    def ask(self, ballot: Ballot) -> Reading | Failure:
-        """The usable part of an answer, or why there is none."""
-        answer = self._once(ballot, self.methods[0])
-        if not isinstance(answer, Failure) or self.tried_again or not self._may_help(answer):
-            return answer
-        self.tried_again = True
-        sleep(answer.wait_s)
-        second = self._once(ballot, _next_method(self.methods, answer))
-        return _both(answer, second) if isinstance(second, Failure) else second
 
-    def _may_help(self, failure: Failure) -> bool:
-        return failure.remedy != "nothing" and monotonic() + failure.wait_s < self.deadline
+@dataclass(frozen=True, kw_only=True)
+class _AboutPrompt:
+    """One question about a prompt; a `Question`."""
 
-    def _once(self, ballot: Ballot, method: Method) -> Reading | Failure:
-        schema = ballot.schema()
-        runnable = runnable_for(self.llm, method, schema)
-        if runnable is None:
-            return Failure(reason=f"the LLM does not offer {method}", remedy="other")
-        written = schema if method in ("json_mode", "text") else None
-        messages = messages_for(self.prompt, self.history, ballot, schema=written)
-        self.calls += 1
-        answer = ask(runnable, messages, seconds=self.deadline - monotonic(), limit_s=self.limit_s)
-        return answer if isinstance(answer, Failure) else _usable(read_reply(answer, ballot))
+    prompt: str
+    history: Sequence[str]
+    ballot: Ballot
+    key = "votes"
+
+    def schema(self) -> dict[str, Any]:
+        return self.ballot.schema()
+
+    def messages(self, schema: dict[str, Any] | None) -> list[tuple[str, str]]:
+        return messages_for(self.prompt, self.history, self.ballot, schema=schema)
+
+    def read(self, answer: Mapping[str, Any]) -> Reading | Failure:
+        return _usable(read_reply(answer, self.ballot))
 
 
 def _usable(reading: Reading) -> Reading | Failure:
@@ -152,19 +136,6 @@ def _usable(reading: Reading) -> Reading | Failure:
     if reading.invented:
         return Failure(reason="the LLM named only categories that do not exist", remedy="other")
     return Failure(reason="the LLM's answer holds no usable vote", remedy="other")
-
-
-def _next_method(methods: tuple[Method, ...], failure: Failure) -> Method:
-    """What to try next: a rejected request says the least in plain text, a muddled answer gets the schema spelt out."""
-    if failure.remedy == "again":
-        return methods[0]
-    return methods[-1] if failure.remedy == "plain" or len(methods) == 1 else methods[1]
-
-
-def _both(first: Failure, second: Failure) -> Failure:
-    if first.reason == second.reason:
-        return replace(second, reason=f"{first.reason}, twice")
-    return replace(second, reason=f"{first.reason}; on the second try, {second.reason}")
 
 
 def _fallback(local: Thought, failure: Failure, *, calls: int) -> Thought:

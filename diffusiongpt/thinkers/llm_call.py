@@ -81,13 +81,14 @@ def runnable_for(llm: Any, method: Method, schema: dict[str, Any]) -> Any:
 
 
 def ask(
-    runnable: Any, messages: Sequence[tuple[str, str]], *, seconds: float, limit_s: float
+    runnable: Any, messages: Sequence[tuple[str, str]], *, key: str, seconds: float, limit_s: float
 ) -> Mapping[str, Any] | Failure:
     """Call an LLM once and find the JSON object in its answer.
 
     Args:
         runnable: From `runnable_for`.
         messages: `(role, text)` pairs.
+        key: A field the object has, by which it is told from others.
         seconds: After so many it is given up, even in the middle of a stream.
         limit_s: Seconds that all tries together have, for the reason.
     """
@@ -99,7 +100,7 @@ def ask(
         error = future.exception(timeout=max(seconds, 0.0))
     except TimeoutError:
         return Failure(reason=f"the LLM did not answer within {limit_s:g} s", remedy="nothing")
-    return _answer_in(future.result()) if error is None else failure_of(error)
+    return _answer_in(future.result(), key) if error is None else failure_of(error)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -139,20 +140,20 @@ def _settle(future: Future[Any], runnable: Any, messages: list[tuple[str, str]])
         future.set_exception(error)
 
 
-def _answer_in(result: object) -> Mapping[str, Any] | Failure:
+def _answer_in(result: object, key: str) -> Mapping[str, Any] | Failure:
     if isinstance(result, Mapping) and "raw" in result:
         parsed = result.get("parsed")
-        return parsed if isinstance(parsed, Mapping) and parsed else _answer_in(result["raw"])
+        return parsed if isinstance(parsed, Mapping) and parsed else _answer_in(result["raw"], key)
     if isinstance(result, Mapping):
         return result or Failure(reason="the LLM answered with nothing", remedy="other")
     if isinstance(result, BaseModel) and not hasattr(result, "content"):
         return result.model_dump()
-    return _answer_in_message(result)
+    return _answer_in_message(result, key)
 
 
-def _answer_in_message(message: Any) -> Mapping[str, Any] | Failure:
+def _answer_in_message(message: Any, key: str) -> Mapping[str, Any] | Failure:
     if (getattr(message, "additional_kwargs", None) or {}).get("refusal"):
-        return Failure(reason="the LLM refused to read the prompt", remedy="nothing")
+        return Failure(reason="the LLM refused to answer", remedy="nothing")
     for call in getattr(message, "tool_calls", None) or ():
         if call.get("args"):
             return dict(call["args"])
@@ -160,7 +161,7 @@ def _answer_in_message(message: Any) -> Mapping[str, Any] | Failure:
     text = spoilt or (message if isinstance(message, str) else str(getattr(message, "text", "")))
     if not text.strip():
         return Failure(reason="the LLM answered with nothing", remedy="other")
-    found = find_object(text, "votes")
+    found = find_object(text, key)
     if found is None:
         kind = "JSON that is not the form" if text.lstrip("`json \n").startswith(("{", "[")) else "prose"
         return Failure(reason=f"the LLM answered with {kind}", remedy="other")
@@ -179,7 +180,7 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, Failure], ...] = (
         "Connection|ProtocolError",
         Failure(reason="the LLM closed the connection before it had answered", remedy="again"),
     ),
-    ((), "Refusal|ContentFilter", Failure(reason="the LLM refused to read the prompt", remedy="nothing")),
+    ((), "Refusal|ContentFilter", Failure(reason="the LLM refused to answer", remedy="nothing")),
     ((), "LengthFinish", Failure(reason="the LLM's answer was cut off at its length limit", remedy="other")),
     (
         (AttributeError, LookupError, TypeError, ValueError),

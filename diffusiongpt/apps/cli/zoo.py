@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffusiongpt.apps.cli import zoo_edit
 from diffusiongpt.apps.cli.common import JsonOption, ZooOption, load_zoo, print_json, reports_errors
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ WIDE = 110
 """Columns from which a terminal has room for descriptions."""
 
 app = typer.Typer(help="The experts and the taxonomy they hang on.", no_args_is_help=True)
+app.command("add")(reports_errors(zoo_edit.add))
 
 
 @app.command("list")
@@ -73,11 +75,22 @@ def check(
     file: Annotated[
         str | None, typer.Argument(help="A zoo file; the default zoo if absent.", show_default=False)
     ] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the hub too: is each repository there, gated, at which commit.")
+    ] = False,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="With --online: write these commits into the file as 'revision'.")
+    ] = False,
+    yes: zoo_edit.YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a zoo file: keys, values, ids, tags, the tree they make, and whether its architectures draw here."""
     from diffusiongpt.backends.architectures import advice
 
+    if pin and not online:
+        from diffusiongpt.errors import RequestError
+
+        raise RequestError("--pin without --online knows no commits", hint="Add --online.")
     zoo = load_zoo([file or "default"])
     _check_can_be_drawn(zoo)
     styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
@@ -90,14 +103,18 @@ def check(
         "styles_without_expert": [node for node in zoo.taxonomy.empty_branches() if node not in styles],
         "advice": notes,
     }
+    if not as_json:
+        typer.echo(
+            f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
+        )
+    found = zoo_edit.check_online(zoo, file, pin=pin, yes=yes, as_json=as_json) if online else []
     if as_json:
-        print_json(report)
-        return
-    typer.echo(
-        f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
-    )
-    for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        print_json({**report, "online": found} if online else report)
+    else:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+    if any(one["state"] in ("missing", "unreachable") for one in found):
+        raise typer.Exit(1)
 
 
 def _check_can_be_drawn(zoo: Zoo) -> None:

@@ -1,0 +1,236 @@
+"""What the hub says about repositories, as entries of a zoo file; what it does not say is left out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends.choose import INDEX, choose_files
+from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, small_reader
+from diffusiongpt.errors import (
+    GatedRepoError,
+    HubUnreachableError,
+    PullError,
+    RequestError,
+    UnsafeFilesError,
+)
+from diffusiongpt.zoo import Zoo
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+    from diffusiongpt.expert import Tags
+    from diffusiongpt.settings import Settings
+
+ARCHITECTURES = {
+    "ChromaPipeline": "chroma",
+    "ErnieImagePipeline": "ernie-image",
+    "Flux2KleinPipeline": "flux2",
+    "Flux2Pipeline": "flux2",
+    "FluxPipeline": "flux1",
+    "GlmImagePipeline": "glm-image",
+    "KolorsPipeline": "kolors",
+    "Krea2Pipeline": "krea2",
+    "LongCatImagePipeline": "longcat",
+    "OvisImagePipeline": "ovis-image",
+    "PixArtAlphaPipeline": "pixart",
+    "PixArtSigmaPipeline": "pixart",
+    "QwenImagePipeline": "qwen-image",
+    "SanaPipeline": "sana",
+    "SanaSprintPipeline": "sana",
+    "StableDiffusion3Pipeline": "sd3",
+    "StableDiffusionXLPipeline": "sdxl",
+    "ZImagePipeline": "z-image",
+}
+"""Pipeline class of diffusers -> architecture as the shipped zoo names it; `StableDiffusionPipeline` is two of them."""
+
+_SD15_TEXT_WIDTH = 768
+"""Width of the text encoder of Stable Diffusion 1.x; that of 2.x, with the same pipeline class, is 1024."""
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{4})?(-[A-Z]{2})?")
+_ADAPTER_TAG = "base_model:adapter:"
+
+
+def describe_repo(
+    repo: str,
+    settings: Settings,
+    *,
+    expert_id: str | None = None,
+    tags: Tags | None = None,
+    zoo: Zoo | None = None,
+    base: str | None = None,
+    weight_name: str | None = None,
+) -> dict[str, Any]:
+    """The entry of a zoo file for a repository, with what its hub says and nothing else.
+
+    Args:
+        repo: `owner/name`.
+        settings: Endpoint and token.
+        expert_id: Id of the expert; made from the repository's name if absent.
+        tags: Where the expert hangs; nobody but people can say.
+        zoo: Where the base of an adapter may be known.
+        base: Base of an adapter, where the hub does not say it.
+        weight_name: File of an adapter, where the repository has several.
+
+    Raises:
+        RequestError: If the repository's name is none, or the hub leaves open what has to be known.
+        PullError: If the hub cannot be reached or knows no such repository, if its terms have to be accepted
+            first, or if it holds nothing that can be drawn with.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
+        raise RequestError(f"{repo!r} is no repository", hint="Write it as owner/name, as its page on the hub does.")
+    check_online(settings)
+    with hub_errors(repo, settings):
+        info = hub_api(settings).model_info(repo, files_metadata=True, timeout=TIMEOUT_S)
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+    if INDEX not in sizes and _is_adapter(info):
+        particular = _adapter_facts(info, sizes, base=base, weight_name=weight_name, zoo=zoo)
+    elif base or weight_name:
+        raise RequestError(f"{repo} is no adapter", hint="Leave out the base and the file of an adapter.")
+    else:
+        particular = _checkpoint_facts(repo, small_reader(settings, repo, str(info.sha), sizes), sizes)
+    facts = {"id": expert_id or _id_from(repo), "repo": repo, **particular, **_card_facts(info)}
+    facts["tags"] = tags.model_dump(mode="json", exclude_defaults=True) if tags else {}
+    facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.sha}"]
+    return {key: facts[key] for key in _ORDER if facts.get(key) not in (None, [], {})}
+
+
+_ORDER = (
+    "id",
+    "repo",
+    "architecture",
+    "kind",
+    "base",
+    "tags",
+    "license",
+    "gated",
+    "size_gb",
+    "settings",
+    "languages",
+    "trigger_words",
+    "sources",
+)
+
+
+def check_online(settings: Settings) -> None:
+    """Refuse to go on where the settings forbid the network.
+
+    Raises:
+        HubUnreachableError: If they do.
+    """
+    if settings.offline:
+        raise HubUnreachableError(
+            "the hub cannot be asked: the network is switched off",
+            hint="Unset HF_HUB_OFFLINE and DIFFUSIONGPT_OFFLINE, or write the entry by hand.",
+        )
+
+
+def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Architecture and size; of plain and half-precision files those of which a pull would bring less."""
+    found: dict[str | None, int] = {}
+    problems: list[PullError] = []
+    for variant in (None, "fp16") if any(".fp16." in name for name in sizes) else (None,):
+        try:
+            found[variant] = sum(sizes[name] for name in choose_files(tuple(sizes), read, variant=variant))
+        except (GatedRepoError, HubUnreachableError):
+            raise
+        except PullError as error:
+            problems.append(error)
+    if not found:
+        raise type(problems[0])(f"{repo}: {problems[0]}", hint=problems[0].hint) from problems[0]
+    variant = min(found, key=lambda name: found[name])
+    return {
+        "architecture": _architecture(read, sizes),
+        "size_gb": round(found[variant] / 1e9, 3) or None,
+        "settings": {} if variant is None else {"dtype": "float16", "variant": variant},
+    }
+
+
+def _architecture(read: Callable[[str], bytes], sizes: Mapping[str, int]) -> str | None:
+    name = json.loads(read(INDEX))["_class_name"]
+    config = "unet/config.json"
+    if name != "StableDiffusionPipeline" or config not in sizes:
+        return ARCHITECTURES.get(name)
+    try:
+        width = json.loads(read(config)).get("cross_attention_dim")
+    except (ValueError, AttributeError):
+        return None
+    return "sd15" if width == _SD15_TEXT_WIDTH else None
+
+
+def _is_adapter(info: ModelInfo) -> bool:
+    return any(tag == "lora" or tag.startswith(_ADAPTER_TAG) for tag in info.tags or ())
+
+
+def _adapter_facts(
+    info: ModelInfo, sizes: Mapping[str, int], *, base: str | None, weight_name: str | None, zoo: Zoo | None
+) -> dict[str, Any]:
+    file = _weight_file(info.id, sizes, weight_name)
+    base = base or _base(info)
+    known = next((one.architecture for one in (zoo or {}).values() if one.repo == base), None)
+    return {
+        "kind": "adapter",
+        "base": base,
+        "architecture": known,
+        "settings": {"weight_name": file},
+        "trigger_words": _texts(getattr(info.card_data, "instance_prompt", None)),
+    }
+
+
+def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str:
+    files = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
+    if not files:
+        raise UnsafeFilesError(
+            f"{repo} has no safetensors file at its top", hint="Other formats can run code; choose another adapter."
+        )
+    if wanted is None and len(files) == 1:
+        return files[0]
+    if wanted in files:
+        return str(wanted)
+    problem = f"has no file {wanted}" if wanted else f"has {len(files)} files that could be the adapter"
+    raise RequestError(f"{repo} {problem}", hint=f"Name one with --weight-name: {', '.join(files[:8])}.")
+
+
+def _base(info: ModelInfo) -> str:
+    tagged = {tag.removeprefix(_ADAPTER_TAG) for tag in info.tags or () if tag.startswith(_ADAPTER_TAG)}
+    bases = tagged or {*_texts(getattr(info.card_data, "base_model", None))}
+    if len(bases) != 1:
+        raise RequestError(
+            f"{info.id} names {len(bases) or 'no'} checkpoints that it goes on, and an adapter needs one",
+            hint="Name the repository of the checkpoint with --base owner/name.",
+        )
+    return bases.pop()
+
+
+def _card_facts(info: ModelInfo) -> dict[str, Any]:
+    card = info.card_data
+    return {
+        "license": _license(getattr(card, "license", None), getattr(card, "license_name", None)),
+        "gated": None if info.gated is None else bool(info.gated),
+        "languages": [said for said in _texts(getattr(card, "language", None)) if _LANGUAGE.fullmatch(said)],
+    }
+
+
+def _license(said: object, name: object) -> dict[str, str] | None:
+    """The licence, and what it says of commercial use if all experts of the shipped zoo that have it agree."""
+    found = next(iter(_texts(name if said == "other" else said)), "unknown")
+    if found in ("other", "unknown"):
+        return None
+    shipped = Zoo.load("default").values()
+    verdicts = {one.license.commercial for one in shipped if one.license and one.license.id == found}
+    return {"id": found} | ({"commercial": verdicts.pop()} if len(verdicts) == 1 else {})
+
+
+def _texts(said: object) -> list[str]:
+    """What a field of a model card says, be it one text or several; what could not be shown on a line is left out."""
+    texts = said if isinstance(said, list) else [said]
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip() and text.isprintable()]
+
+
+def _id_from(repo: str) -> str:
+    name = re.sub(r"[^a-z0-9._-]+|(?<=[._-])[._-]+", "", repo.rpartition("/")[2].casefold())[:80].strip("._-")
+    if not name:
+        raise RequestError(f"the name of {repo} makes no id", hint="Give it one with --id.")
+    return name
