@@ -58,6 +58,11 @@ class SentenceEmbedder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Where its weights are."""
+        return self._folder
+
     @classmethod
     def on_disk(cls, settings: Settings) -> SentenceEmbedder | None:
         """The embedder if its weights are on this machine: in the installed package, or pulled before."""
@@ -142,46 +147,6 @@ def can_read(text: str) -> bool:
     return any(letter.isalpha() for letter in text) and not _FOREIGN.search(text)
 
 
-def pull_sentence_embedder(settings: Settings) -> SentenceEmbedder:
-    """The embedder, pulled from the hub (91 MB, Apache-2.0) if its weights are not on this machine.
-
-    Raises:
-        PullError: If it cannot be pulled, or is not the file it should be.
-    """
-    found = SentenceEmbedder.on_disk(settings)
-    if found:
-        return found
-    from diffusiongpt.cache.hub import hub_errors, hub_token
-    from diffusiongpt.errors import HubUnreachableError, PullError
-
-    if settings.offline:
-        raise HubUnreachableError(
-            f"{REPO} is not on this machine, and the settings forbid the network",
-            hint="Install diffusiongpt[embeddings], which carries it.",
-        )
-    from huggingface_hub import hf_hub_download
-
-    with hub_errors(REPO, settings):
-        paths = [
-            Path(
-                hf_hub_download(
-                    REPO,
-                    name,
-                    cache_dir=settings.hub_cache,
-                    endpoint=settings.hub_endpoint,
-                    token=hub_token(settings),
-                    library_name="diffusiongpt",
-                )
-            )
-            for name in (TOKENIZER, WEIGHTS)
-        ]
-    if _sha256(paths[1]) != WEIGHTS_SHA256:
-        # what stays in the cache would be taken for good the next time
-        paths[1].unlink()
-        raise PullError(f"{REPO} has other weights than it should", hint="Check HF_ENDPOINT, then try again.")
-    return SentenceEmbedder(paths[0].parent)
-
-
 def _packaged() -> Path | None:
     spec = find_spec(PACKAGE)
     folder = Path(spec.submodule_search_locations[0]) / "model" if spec and spec.submodule_search_locations else None
@@ -195,13 +160,6 @@ def _pulled(settings: Settings) -> Path | None:
 
 def _is_whole(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() and (folder / TOKENIZER).is_file()
-
-
-def _sha256(path: Path) -> str:
-    from hashlib import file_digest
-
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _gelu(values: Vectors) -> Vectors:

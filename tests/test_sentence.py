@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fixtures_routing import base_nodes, router_of, zoo_of
 
+from diffusiongpt.cache.embedder import _sha256, pull_sentence_embedder
 from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.request import Request
 from diffusiongpt.router import Router
@@ -21,7 +22,6 @@ from diffusiongpt.sentence import (
     SentenceEmbedder,
     _packaged,
     can_read,
-    pull_sentence_embedder,
 )
 from diffusiongpt.testing import LocalHub
 from diffusiongpt.thinkers import LocalThinker
@@ -133,15 +133,13 @@ def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_packaged")
 def test_weights_are_pulled_once_and_checked(small: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights come from the settings' hub once, are found on disk from then on, and refused if they are others."""
-    from diffusiongpt.sentence import _sha256
-
     with LocalHub({REPO: small}) as hub:
         ours = settings.model_copy(update={"hub_endpoint": hub.url})
         assert SentenceEmbedder.on_disk(ours) is None
         with pytest.raises(PullError, match="other weights"):
             pull_sentence_embedder(ours)
         assert SentenceEmbedder.on_disk(ours) is None
-        monkeypatch.setattr("diffusiongpt.sentence.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
+        monkeypatch.setattr("diffusiongpt.cache.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
         assert pull_sentence_embedder(ours).embed(["a fox"]).any()
     found = SentenceEmbedder.on_disk(ours.model_copy(update={"offline": True}))
     assert found is not None

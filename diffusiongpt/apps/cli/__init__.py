@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from diffusiongpt.apps.cli import cache, demo, draw, route, votes, zoo
+from diffusiongpt.apps.cli import cache, demo, draw, embedder, route, votes, zoo
 from diffusiongpt.apps.cli.common import reports_errors
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(zoo.app, name="zoo")
 app.command("vote")(reports_errors(votes.vote))
 app.command("ranking")(reports_errors(votes.ranking))
 app.add_typer(cache.app, name="cache")
+app.add_typer(embedder.app, name="embedder")
 
 
 @app.callback(invoke_without_command=True)

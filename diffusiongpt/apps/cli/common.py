@@ -112,7 +112,7 @@ def open_studio(
             load_zoo(sources),
             llm=llm,
             device=device,
-            agree=_agree if is_terminal() else None,
+            agree=agree if is_terminal() else None,
             on_pull=lambda plan: say(str(plan)),
             on_progress=progress.update,
         )
@@ -120,7 +120,8 @@ def open_studio(
             yield studio
 
 
-def _agree(plan: PullPlan) -> bool:
+def agree(plan: PullPlan) -> bool:
+    """Ask whether a large pull is wanted."""
     return typer.confirm(f"{plan}. Pull it?", err=True)
 
 

@@ -20,6 +20,7 @@ WIDE = 110
 
 app = typer.Typer(help="The experts and the taxonomy they hang on.", no_args_is_help=True)
 app.command("add")(reports_errors(zoo_edit.add))
+app.command("propose")(reports_errors(zoo_edit.propose))
 
 
 @app.command("list")

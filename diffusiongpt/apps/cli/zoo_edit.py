@@ -125,3 +125,42 @@ def _tell_use(draft: Draft, settings: Settings) -> None:
     say(f"wrote {draft.path}")
     if str(draft.path) not in settings.zoo_layers:
         say(f"use it: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
+
+
+def propose(
+    zoo: ZooOption = None,
+    llm: Annotated[
+        str | None, typer.Option(help="LLM that proposes, such as openai:gpt-5-mini.", show_default=False)
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an LLM propose categories for a zoo file; shown as a diff, written only after a yes. The last --zoo is it."""
+    from diffusiongpt.errors import RequestError
+    from diffusiongpt.settings import load_settings
+    from diffusiongpt.thinkers.taxonomist import propose_taxonomy
+    from diffusiongpt.zoo_edit import ZooDraft, editable_layers
+
+    settings = load_settings()
+    spec = llm or settings.llm
+    if spec is None:
+        raise RequestError("a proposal needs an LLM", hint="Name one: --llm openai:gpt-5-mini, or DIFFUSIONGPT_LLM.")
+    proposal = propose_taxonomy(ZooDraft(*editable_layers(settings, zoo)), spec)
+    draft = proposal.draft
+    for note in proposal.notes:
+        say(f"note: {note}")
+    agreed = yes or is_terminal()
+    written = agreed and _show_and_write(draft, settings, ask=not yes, as_json=as_json)
+    if not agreed:
+        _show(draft, err=as_json)
+    if as_json:
+        print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
+    say(_outcome(draft, agreed=agreed, written=written))
+
+
+def _outcome(draft: Draft, *, agreed: bool, written: bool) -> str:
+    if draft.is_empty:
+        return f"the LLM would leave {draft.path} as it is"
+    if written:
+        return f"wrote {draft.path}"
+    return "nothing was written" + ("" if agreed else "; --yes writes it")
