@@ -50,6 +50,9 @@ _SD15_TEXT_WIDTH = 768
 """Width of the text encoder of Stable Diffusion 1.x; that of 2.x, with the same pipeline class, is 1024."""
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{4})?(-[A-Z]{2})?")
+_USUAL_FILE = "pytorch_lora_weights.safetensors"
+"""What diffusers calls an adapter when it saves one."""
+
 _ADAPTER_TAG = "base_model:adapter:"
 
 
@@ -174,6 +177,7 @@ def _adapter_facts(
         "kind": "adapter",
         "base": base,
         "architecture": known,
+        "size_gb": round(sizes[file] / 1e9, 3) or None,
         "settings": {"weight_name": file},
         "trigger_words": _texts(getattr(info.card_data, "instance_prompt", None)),
     }
@@ -185,10 +189,9 @@ def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str
         raise UnsafeFilesError(
             f"{repo} has no safetensors file at its top", hint="Other formats can run code; choose another adapter."
         )
-    if wanted is None and len(files) == 1:
-        return files[0]
-    if wanted in files:
-        return str(wanted)
+    for name in (wanted, *([] if wanted else [_USUAL_FILE, *(files if len(files) == 1 else [])])):
+        if name in files:
+            return str(name)
     problem = f"has no file {wanted}" if wanted else f"has {len(files)} files that could be the adapter"
     raise RequestError(f"{repo} {problem}", hint=f"Name one with --weight-name: {', '.join(files[:8])}.")
 

@@ -13,6 +13,8 @@ from typing import Any
 
 YamlPath = Sequence[str | int]
 _NO_COLUMN = 10_000
+_BOOLEANS = ("yes", "no", "on", "off")
+"""Words that older YAML takes for booleans."""
 
 
 class YamlEditError(ValueError):
@@ -31,7 +33,7 @@ class YamlEdit:
 
         self._text = text
         self._root: Any = YAML(typ="rt", pure=True).compose(text)
-        self._expected = copy.deepcopy(_parse(text))
+        self._expected = _parse(text)
         self._splices: list[tuple[int, int, str]] = []
 
     def put(self, path: YamlPath, value: Any, *, after: str | None = None) -> None:
@@ -54,7 +56,7 @@ class YamlEdit:
             self._splice(mapping.start_mark.index, mapping.end_mark.index, _inline({key: value}))
         else:
             self._add_pair(mapping, pairs.get(after or "") or list(pairs.values())[-1], f"{key}: {_inline(value)}")
-        _follow(self._expected, above)[key] = value
+        self._wanted(above)[key] = value
 
     def extend(self, path: YamlPath, values: Sequence[Any]) -> None:
         """Append values to a list, which is made if it is not there.
@@ -68,7 +70,7 @@ class YamlEdit:
         """
         *above, key = path
         mapping = self._node(above)
-        known = _follow(self._expected, above)
+        known = self._wanted(above)
         old = known.get(key) or []
         if old:
             self._append(_pairs(mapping)[str(key)][1], values)
@@ -106,6 +108,14 @@ class YamlEdit:
             except (KeyError, IndexError, TypeError) as error:
                 raise YamlEditError(f"it has no {'.'.join(map(str, path))}") from error
         return node
+
+    def _wanted(self, path: YamlPath) -> Any:
+        """What a place is to hold, to be changed; copied on the way, since places may share it through an anchor."""
+        data = self._expected = copy.copy(self._expected)
+        for part in path:
+            data[part] = copy.copy(data[part])
+            data = data[part]
+        return data
 
     def _splice(self, start: int, end: int, new: str) -> None:
         # what is inserted at one place stays in the order in which it was asked for
@@ -210,11 +220,8 @@ def _item(value: Any, *, dash: int, content: int) -> str:
 
 def _inline(value: Any) -> str:
     """A value on one line, as it may stand inside brackets."""
-    from ruamel.yaml.comments import CommentedSeq
-
-    holder = CommentedSeq([_flow(value)])
-    holder.fa.set_flow_style()
-    return _dump(holder).strip()[1:-1]
+    # a mapping around it, since a list leaves out the braces of a single pair
+    return _dump(_flow({"k": value})).strip().removeprefix("{k: ").removesuffix("}")
 
 
 def _flow(value: Any) -> Any:
@@ -227,8 +234,8 @@ def _flow(value: Any) -> Any:
     elif isinstance(value, list | tuple):
         made = CommentedSeq(_flow(item) for item in value)
         made.fa.set_flow_style()
-    elif value in ("yes", "no", "on", "off"):
-        # words that older YAML takes for booleans
+    elif isinstance(value, str) and (value in _BOOLEANS or not value[:1].isalnum()):
+        # ruamel leaves some signs bare, `?` at the start of an entry among them, that it does not read back
         made = SingleQuotedScalarString(value)
     else:
         made = value
@@ -257,9 +264,3 @@ def _is_empty(node: Any) -> bool:
 
 def _pairs(mapping: Any) -> dict[str, tuple[Any, Any]]:
     return {key.value: (key, value) for key, value in mapping.value if key.id == "scalar"}
-
-
-def _follow(data: Any, path: YamlPath) -> Any:
-    for part in path:
-        data = data[part]
-    return data
