@@ -146,7 +146,7 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
     variant = min(found, key=lambda name: found[name])
     return {
         "architecture": _architecture(read, sizes),
-        "size_gb": round(found[variant] / 1e9, 3) or None,
+        "size_gb": _gigabytes(found[variant]),
         "settings": {} if variant is None else {"dtype": "float16", "variant": variant},
     }
 
@@ -177,7 +177,7 @@ def _adapter_facts(
         "kind": "adapter",
         "base": base,
         "architecture": known,
-        "size_gb": round(sizes[file] / 1e9, 3) or None,
+        "size_gb": _gigabytes(sizes[file]),
         "settings": {"weight_name": file},
         "trigger_words": _texts(getattr(info.card_data, "instance_prompt", None)),
     }
@@ -187,7 +187,8 @@ def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str
     files = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
     if not files:
         raise UnsafeFilesError(
-            f"{repo} has no safetensors file at its top", hint="Other formats can run code; choose another adapter."
+            f"{repo} has no safetensors file at its top",
+            hint="Other formats can run code when opened; choose an adapter with safetensors.",
         )
     for name in (wanted, *([] if wanted else [_USUAL_FILE, *(files if len(files) == 1 else [])])):
         if name in files:
@@ -237,3 +238,8 @@ def _id_from(repo: str) -> str:
     if not name:
         raise RequestError(f"the name of {repo} makes no id", hint="Give it one with --id.")
     return name
+
+
+def _gigabytes(size: int) -> float | None:
+    """To four digits, as many as a person would write; nothing for nothing."""
+    return float(f"{size / 1e9:.4g}") or None

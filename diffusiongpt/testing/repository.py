@@ -71,14 +71,18 @@ class FolderRepo:
         return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
 
     def card(self) -> dict[str, Any]:
-        """What the front of the model card `README.md` says; empty without one."""
+        """What the front of the model card `README.md` says; empty if there is none, or none that YAML can read."""
         path = self.folder / "README.md"
         parts = path.read_text(encoding="utf-8").split("---\n") if path.is_file() else []
         if len(parts) < 3 or parts[0]:
             return {}
         from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
 
-        return dict(YAML(typ="safe", pure=True).load(parts[1]) or {})
+        try:
+            return dict(YAML(typ="safe", pure=True).load(parts[1]) or {})
+        except (YAMLError, ValueError):
+            return {}
 
     def facts(self) -> dict[str, Any]:
         """Card and tags as `/api/models` shows them."""
