@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from fixtures_routing import base_nodes, router_of, zoo_of
+from typer.testing import CliRunner
 
+from diffusiongpt.apps.cli import app
 from diffusiongpt.cache.embedder import _sha256, pull_sentence_embedder
 from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.request import Request
@@ -23,6 +25,7 @@ from diffusiongpt.sentence import (
     _packaged,
     can_read,
 )
+from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing import LocalHub
 from diffusiongpt.thinkers import LocalThinker
 
@@ -152,6 +155,32 @@ def test_offline_says_where_to_get_it(settings: Settings) -> None:
     with pytest.raises(HubUnreachableError) as caught:
         pull_sentence_embedder(settings.model_copy(update={"offline": True}))
     assert "embeddings" in caught.value.hint
+
+
+@pytest.mark.usefixtures("nothing_packaged")
+def test_the_command_pulls_what_routes_then_use(
+    small: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`embedder pull` tells size and licence first, asks above the limit, and the next studio reads by meaning."""
+    monkeypatch.setattr("diffusiongpt.cache.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
+    with LocalHub({REPO: small}) as hub:
+        for name, value in {"HOME": settings.home, "HUB_CACHE": settings.hub_cache, "HUB_ENDPOINT": hub.url}.items():
+            monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))
+        monkeypatch.setenv("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "0.001")
+        refused = CliRunner().invoke(app, ["embedder", "pull"])
+        assert (refused.exit_code, "DIFFUSIONGPT_MAX_DOWNLOAD_GB" in refused.stderr) == (1, True)
+        monkeypatch.delenv("DIFFUSIONGPT_MAX_DOWNLOAD_GB")
+        size = (small / WEIGHTS).stat().st_size + (small / TOKENIZER).stat().st_size
+        pulled = CliRunner().invoke(app, ["embedder", "pull"])
+        assert f"pulling {REPO} for sentence-embedder: {size / 1e6:.1f} MB, licence Apache-2.0" in pulled.stderr
+    again = CliRunner().invoke(app, ["embedder", "pull", "--json"])
+    assert again.stderr == ""
+    assert json.loads(again.stdout)["folder"] in pulled.stdout
+    assert REPO in CliRunner().invoke(app, ["cache", "explain"]).stdout
+    with DiffusionGPT("tiny", votes=tmp_path / "v.db") as studio:
+        assert studio.route("a capybara").embedder == "all-MiniLM-L6-v2"
+    assert CliRunner().invoke(app, ["cache", "clear", "--yes"]).exit_code == 0
+    assert SentenceEmbedder.on_disk(settings) is None
 
 
 def route_with(thinker: LocalThinker, votes: Path) -> Callable[[str], str]:
