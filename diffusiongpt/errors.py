@@ -9,6 +9,7 @@
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
     ├── PullError                the files of a checkpoint could not be had
     │   ├── HubUnreachableError  no network, or the hub is down
@@ -94,6 +95,10 @@ class NoRouteError(DiffusionGPTError):
 
 class VoteError(DiffusionGPTError):
     """A vote cannot be recorded, for example because it names a picture that was not shown."""
+
+
+class DataError(DiffusionGPTError):
+    """A file of ratings or votes cannot be used; the message names file, line and column."""
 
 
 class PictureError(DiffusionGPTError):

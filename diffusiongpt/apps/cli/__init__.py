@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from diffusiongpt.apps.cli import cache, demo, draw, embedder, route, votes, zoo
+from diffusiongpt.apps.cli import cache, demo, draw, embedder, evaluate, route, votes, zoo
 from diffusiongpt.apps.cli.common import reports_errors
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("route")(reports_errors(route.route))
 app.add_typer(zoo.app, name="zoo")
 app.command("vote")(reports_errors(votes.vote))
 app.command("ranking")(reports_errors(votes.ranking))
+app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.add_typer(cache.app, name="cache")
 app.add_typer(embedder.app, name="embedder")
 
