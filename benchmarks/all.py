@@ -15,11 +15,12 @@ COMMANDS = (
     ("routing.py",),
     ("published_priors.py",),
     ("simulated_votes.py",),
+    ("ranking.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
 )
 
-_USE_DATA = ("routing.py",)
+_USE_DATA = ("routing.py", "ranking.py")
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def draw_curve(points: Sequence[Point], path: Path, *, all_data: Mapping[str, Re
     Args:
         points: Of `learning_curve`.
         path: Picture to write; its suffix says which format.
-        all_data: Results with all training data; the share of each drawn method is a dashed line.
+        all_data: Results with all ratings, where votes were simulated from them; drawn as dashed lines.
 
     Raises:
         NeedsExtraError: If matplotlib is not installed.
@@ -54,6 +54,9 @@ def draw_curve(points: Sequence[Point], path: Path, *, all_data: Mapping[str, Re
     for method in dict.fromkeys(point.method for point in told):
         _draw_method(axes, [point for point in told if point.method == method], all_data)
     axes.set_xscale("log")
+    sizes = sorted({point.votes for point in told})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
     axes.set_xlabel("votes")
     axes.set_ylabel("share of the way from random to oracle")
     axes.grid(visible=True, which="major", color="#e5e5e5")
@@ -72,4 +75,4 @@ def _draw_method(axes: Any, points: Sequence[Point], all_data: Mapping[str, Resu
     axes.plot(votes, [point.share for point in points], color=color, marker=marker, label=method)
     axes.fill_between(votes, [point.low for point in points], [point.high for point in points], color=color, alpha=0.15)
     if all_data is not None and all_data[method].share is not None:
-        axes.axhline(all_data[method].share, color=color, linestyle="--", linewidth=1)
+        axes.axhline(all_data[method].share, color=color, linestyle="--", linewidth=1, label=f"{method}, all ratings")

@@ -114,8 +114,8 @@ def evaluate(
 def methods_for(categories: Sequence[str | None], embedder: Embedder) -> dict[str, Method]:
     """Every method that learns, by name; `categories` of the test prompts are for `category_table` alone."""
     return {
-        "ours": Ours,
         "best_single": BestSingle,
+        "ours": Ours,
         "category_table": partial(CategoryTable, asked=categories),
         "knn": partial(Knn, embedder=embedder),
         "paper_top5": partial(PaperTop5, embedder=embedder),

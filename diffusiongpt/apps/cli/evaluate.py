@@ -58,7 +58,7 @@ def evaluate(
     exam = read_exam(test, training.experts)
     report = measure(training, exam, draws=draws or (DEFAULT_DRAWS if curve else 0), seed=seed)
     if curve:
-        draw_curve(report.curve, curve, all_data=report.methods)
+        draw_curve(report.curve, curve, all_data=None if votes else report.methods)
         say(f"drew {curve}")
     if as_json:
         print_json(report.to_record())

@@ -1,0 +1,111 @@
+"""What the ranking costs: a pick, a vote taken in, a full refit; used by `ranking.py`.
+
+Experts, prompts and votes are made up: a hundred experts whose levels differ from style to style.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from synthetic_zoo import synthetic_votes, synthetic_zoo
+
+from diffusiongpt.evaluation import Training
+from diffusiongpt.evaluation.data import Votes
+from diffusiongpt.evaluation.ours import Ours
+from diffusiongpt.preferences import Preferences, TagPriors
+from diffusiongpt.preferences.store import VoteStore
+
+EXPERTS = 100
+SEED = 0
+STYLES = ("watercolour", "pixel art", "oil painting", "photo", "anime", "pencil sketch", "isometric", "low poly")
+THINGS = ("a fox", "a lighthouse", "two children", "a red bicycle", "a bowl of soup", "a castle", "a robot", "a bus")
+PLACES = ("in the snow", "at night", "on a beach", "in a crowded market", "under water", "on the moon", "in a forest")
+
+say = partial(print, flush=True)
+
+
+def made_up(votes: int) -> Training:
+    """Votes among a hundred experts on 448 prompts."""
+    rng = np.random.default_rng(SEED)
+    prompts = tuple(f"{style} of {thing} {place}" for style in STYLES for thing in THINGS for place in PLACES)
+    style = np.arange(len(prompts)) // (len(THINGS) * len(PLACES))
+    skill = rng.normal(size=(1, EXPERTS)) + rng.normal(size=(len(STYLES), EXPERTS))
+    asked = rng.integers(len(prompts), size=votes)
+    left, right = np.sort([rng.choice(EXPERTS, 2, replace=False) for _ in range(votes)], axis=1).T
+    apart = skill[style[asked], left] - skill[style[asked], right]
+    drawn = Votes(
+        prompt=asked,
+        left=left,
+        right=right,
+        share=(rng.random(votes) < 1 / (1 + np.exp(-apart))).astype(np.float64),
+        both_bad=np.zeros(votes, dtype=bool),
+        weight=np.ones(votes),
+        ballot=np.arange(votes),
+        source=np.full(votes, "simulated"),
+        propensity=np.ones(votes),
+    )
+    return Training(prompts, (None,) * len(prompts), tuple(f"expert-{i:03}" for i in range(EXPERTS)), votes=drawn)
+
+
+def refit(votes: int) -> None:
+    """Fit once in a process of its own, and print seconds and the most memory the fit needed, as JSON."""
+    training = made_up(votes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = perf_counter()
+    picker = Ours(training)
+    seconds = perf_counter() - start
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    allowed = np.ones((1, EXPERTS), dtype=bool)
+    times = []
+    for index in range(201):
+        start = perf_counter()
+        picker.pick([f"{training.prompts[index % len(training.prompts)]}, number {index}"], allowed)
+        times.append(1000 * (perf_counter() - start))
+    print(json.dumps({"seconds": seconds, "mib": (most - before) / 1024, "all_mib": most / 1024, "ms": times[1:]}))
+
+
+def print_costs(votes: int) -> None:
+    """Print what each costs, beside what is asked."""
+    told = subprocess.run([sys.executable, __file__, str(votes)], check=True, capture_output=True, text=True)
+    cost = json.loads(told.stdout)
+    say(f"\ncosts with {votes:,} votes and {EXPERTS} experts{'':<14}asked")
+    say(f"one pick from text, warm            {np.median(cost['ms']):>9.2f} ms   ≤ 5 ms "
+        f"(95 of 100 below {np.quantile(cost['ms'], 0.95):.2f} ms)")  # fmt: skip
+    say(f"full refit                          {cost['seconds']:>9.1f} s    ≤ 60 s")
+    say(f"most memory the refit takes         {cost['mib']:>9.0f} MiB  ≤ 1,024 MiB ({cost['all_mib']:.0f} with Python)")
+    say(f"one vote taken in, until routable   {vote_ms(votes):>9.1f} ms   ≤ 50 ms")
+
+
+def vote_ms(votes: int) -> float:
+    """Median milliseconds from a vote to the table that knows it, with so many in the store."""
+    zoo = synthetic_zoo(EXPERTS)
+    old, new = synthetic_votes(zoo, votes + 5)[:votes], synthetic_votes(zoo, votes + 5)[votes:]
+    with tempfile.TemporaryDirectory() as folder:
+        store = VoteStore(Path(folder) / "votes.db")
+        for vote in old:
+            store.add(vote)
+        preferences, priors = Preferences(store), TagPriors.of(zoo.values())
+        preferences.table(priors)
+        times = []
+        for vote in new:
+            start = perf_counter()
+            preferences.record(vote)
+            preferences.table(priors)
+            times.append(1000 * (perf_counter() - start))
+        store.close()
+    return float(np.median(times))
+
+
+if __name__ == "__main__":
+    refit(int(sys.argv[1]))
