@@ -241,6 +241,13 @@ def test_both_bad_says_nothing_about_which_is_better(voted: Training) -> None:
     np.testing.assert_allclose(levels(bad), levels(decided))
 
 
+def test_votes_that_decide_nothing_leave_all_equal(voted: Training, exam: Exam) -> None:
+    """If neither would ever do, every method picks the first by name, and nothing breaks."""
+    assert voted.votes is not None
+    nothing = replace(voted, votes=replace(voted.votes, both_bad=np.ones(len(voted.votes), dtype=bool)))
+    assert set(map(tuple, picks_of(nothing, exam).values())) == {(0,) * 8}
+
+
 def test_paper_rule_takes_who_is_most_often_among_the_best() -> None:
     """Of the five nearest prompts' five best experts the most frequent is chosen, then the higher placed."""
     names = tuple("abcdefg")

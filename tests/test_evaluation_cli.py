@@ -93,7 +93,7 @@ def test_the_table_says_it_in_words() -> None:
         assert name in result.stdout
     for words in ("8 prompts, 3 experts", "gain over best single", "share by number of votes", "calibration error"):
         assert words in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 120
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_the_curve_is_drawn(tmp_path: Path) -> None:

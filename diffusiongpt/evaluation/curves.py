@@ -75,7 +75,7 @@ def simulate_votes(training: Training, count: int, *, seed: int, scale: float | 
     # the first two rated experts of a random order
     order = np.where(np.isfinite(ratings[prompts]), rng.random((count, ratings.shape[1])), np.inf)
     left, right = np.sort(np.argpartition(order, 1, axis=1)[:, :2], axis=1).T
-    apart = (ratings[prompts, left] - ratings[prompts, right]) / (scale or _scale_of(ratings))
+    apart = (ratings[prompts, left] - ratings[prompts, right]) / (scale or _scale_of(ratings[paired]))
     votes = Votes(
         prompt=prompts,
         left=left,

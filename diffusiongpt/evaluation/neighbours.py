@@ -82,8 +82,9 @@ class PaperTop5:
 
     def __init__(self, training: Training, embedder: Embedder) -> None:
         self._neighbours = Neighbours(training, embedder)
-        global_levels = levels(training)
-        self._rank = np.argsort(np.argsort(global_levels, kind="stable"), kind="stable")
+        best_first = np.argsort(-levels(training), kind="stable")
+        self._rank = np.empty(len(best_first), dtype=np.intp)
+        self._rank[best_first] = np.arange(len(best_first))[::-1]
         liked = _net_wins(training) if training.ratings is None else training.ratings
         # a level is worth less than any difference that a prompt makes
         order = np.array([np.lexsort((-self._rank, -np.nan_to_num(row, nan=-np.inf))) for row in liked])

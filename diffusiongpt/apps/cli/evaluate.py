@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +11,13 @@ import typer
 from diffusiongpt.apps.cli.common import JsonOption, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import RenderableType
 
-    from diffusiongpt.evaluation import Report, Result
+    from diffusiongpt.evaluation import Report
 
 DEFAULT_DRAWS = 5
-
-PIPE_WIDTH = 120
-"""Columns of what goes into a pipe or file, which have no width of their own; the table needs 110."""
 
 
 def evaluate(
@@ -69,39 +69,52 @@ def evaluate(
 def _show(report: Report) -> None:
     from rich.console import Console, Group
 
-    parts: list[RenderableType] = [_methods(report), *_notes(report)]
+    parts: list[RenderableType] = [_figures(report), _behaviour(report), *_notes(report)]
     if report.curve:
         parts.append(_curve(report))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    console.print(Group(*parts), highlight=False)
+    Console().print(Group(*parts), highlight=False)
 
 
-def _methods(report: Report) -> RenderableType:
+def _figures(report: Report) -> RenderableType:
+    """How good the picks are; narrow enough for a terminal of 80 columns."""
+    way = report.methods["oracle"].mean - report.methods["random"].mean
+    # enough to tell a thousandth of the way
+    digits = max(0, 3 - floor(log10(way))) if way > 0 else 3
+    columns = ("mean", "share", "gain over best single", "top-1", "ms")
+    rows = {
+        name: (
+            f"{one.mean:.{digits}f}",
+            _number(one.share),
+            f"{one.gain_over_best_single:+.{digits}f} ({one.gain_low:+.{digits}f} to {one.gain_high:+.{digits}f})",
+            f"{one.top1:.3f}",
+            f"{one.ms_per_pick:.2f}" if one.ms_per_pick else "–",
+        )
+        for name, one in report.methods.items()
+    }
+    return _table(f"{report.prompts} prompts, {report.experts} experts", ("method", *columns), rows)
+
+
+def _behaviour(report: Report) -> RenderableType:
+    """How the picks spread, and whether they survive another wording."""
+    columns = ("entropy", "most picked", "stable")
+    rows = {
+        name: (_number(one.entropy), _number(one.top_expert_share), _number(one.stability))
+        for name, one in report.methods.items()
+        if one.entropy is not None
+    }
+    return _table("how it picks", ("method", *columns), rows)
+
+
+def _table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> RenderableType:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, title=f"{report.prompts} prompts, {report.experts} experts", title_justify="left")
-    table.add_column("method", no_wrap=True)
-    for name in ("mean", "share", "gain over best single", "top-1", "stable", "entropy", "most picked", "ms a pick"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, result in report.methods.items():
-        table.add_row(name, *_cells(result), style="bold" if name == "ours" else None)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for name, cells in rows.items():
+        table.add_row(name, *cells, style="bold" if name == "ours" else None)
     return table
-
-
-def _cells(result: Result) -> list[str]:
-    return [
-        f"{result.mean:.4g}",
-        _number(result.share),
-        f"{result.gain_over_best_single:+.3g} ({result.gain_low:+.3g} to {result.gain_high:+.3g})",
-        f"{result.top1:.3f}",
-        _number(result.stability),
-        _number(result.entropy),
-        _number(result.top_expert_share),
-        f"{result.ms_per_pick:.2f}" if result.ms_per_pick else "–",
-    ]
 
 
 def _number(value: float | None) -> str:
@@ -109,28 +122,26 @@ def _number(value: float | None) -> str:
 
 
 def _notes(report: Report) -> list[str]:
-    notes = ["share: of the way from a random expert (0) to the best for each prompt (1); gains with 95 % intervals"]
+    notes = [
+        "share: of the way from a random expert (0) to the best for each prompt (1)",
+        "gain: mean rating above the best single expert's, with a 95 % interval",
+        "entropy: of the picks, 0 if one expert gets every prompt; most picked: its share",
+        "stable: share of reworded prompts that keep their expert; ms: time of one pick",
+    ]
     if report.coverage < 1:
         notes.append(f"coverage {report.coverage:.3f}: methods choose among the experts rated for each prompt")
     if report.seen:
         notes.append(f"{report.seen} test prompts have a near-duplicate in training: these figures flatter")
     for name, one in report.calibration.items():
         notes.append(
-            f"win probabilities of {name}, {one.votes} held-out votes: "
-            f"calibration error {one.ece:.3f}, log loss {one.log_loss:.4f}"
+            f"{name}: calibration error {one.ece:.3f}, log loss {one.log_loss:.4f} on {one.votes} held-out votes"
         )
     return notes
 
 
 def _curve(report: Report) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     methods = list(dict.fromkeys(point.method for point in report.curve))
-    table = Table(box=SIMPLE_HEAD, title="share by number of votes", title_justify="left")
-    for name in ("votes", "draws", *methods):
-        table.add_column(name, justify="right")
-    for votes in sorted({point.votes for point in report.curve}):
-        row = {point.method: point for point in report.curve if point.votes == votes}
-        table.add_row(str(votes), str(row[methods[0]].draws), *(_number(row[method].share) for method in methods))
-    return table
+    rows: dict[str, list[str]] = {}
+    for point in report.curve:
+        rows.setdefault(f"{point.votes:,}", [str(point.draws)]).append(_number(point.share))
+    return _table("share by number of votes", ("votes", "draws", *methods), rows)
