@@ -78,8 +78,8 @@ def _show(report: Report) -> None:
 def _figures(report: Report) -> RenderableType:
     """How good the picks are; narrow enough for a terminal of 80 columns."""
     way = report.methods["oracle"].mean - report.methods["random"].mean
-    # enough to tell a thousandth of the way
-    digits = max(0, 3 - floor(log10(way))) if way > 0 else 3
+    # a hundredth to a thousandth of the way; more would not fit, and JSON has all of them
+    digits = min(max(3 - floor(log10(way)), 0), 3) if way > 0 else 3
     columns = ("mean", "share", "gain over best single", "top-1", "ms")
     rows = {
         name: (
