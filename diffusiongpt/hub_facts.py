@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffusiongpt.backends.architectures import architectures
 from diffusiongpt.backends.choose import INDEX, choose_files
+from diffusiongpt.cache.choose import USUAL_NAME
 from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, small_reader
 from diffusiongpt.errors import (
     GatedRepoError,
@@ -21,38 +23,12 @@ from diffusiongpt.zoo import Zoo
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-    from diffusiongpt.expert import Tags
     from diffusiongpt.settings import Settings
-
-ARCHITECTURES = {
-    "ChromaPipeline": "chroma",
-    "ErnieImagePipeline": "ernie-image",
-    "Flux2KleinPipeline": "flux2",
-    "Flux2Pipeline": "flux2",
-    "FluxPipeline": "flux1",
-    "GlmImagePipeline": "glm-image",
-    "KolorsPipeline": "kolors",
-    "Krea2Pipeline": "krea2",
-    "LongCatImagePipeline": "longcat",
-    "OvisImagePipeline": "ovis-image",
-    "PixArtAlphaPipeline": "pixart",
-    "PixArtSigmaPipeline": "pixart",
-    "QwenImagePipeline": "qwen-image",
-    "SanaPipeline": "sana",
-    "SanaSprintPipeline": "sana",
-    "StableDiffusion3Pipeline": "sd3",
-    "StableDiffusionXLPipeline": "sdxl",
-    "ZImagePipeline": "z-image",
-}
-"""Pipeline class of diffusers -> architecture as the shipped zoo names it; `StableDiffusionPipeline` is two of them."""
 
 _SD15_TEXT_WIDTH = 768
 """Width of the text encoder of Stable Diffusion 1.x; that of 2.x, with the same pipeline class, is 1024."""
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{4})?(-[A-Z]{2})?")
-_USUAL_FILE = "pytorch_lora_weights.safetensors"
-"""What diffusers calls an adapter when it saves one."""
-
 _ADAPTER_TAG = "base_model:adapter:"
 
 
@@ -61,7 +37,8 @@ def describe_repo(
     settings: Settings,
     *,
     expert_id: str | None = None,
-    tags: Tags | None = None,
+    subjects: Sequence[str] = (),
+    styles: Sequence[str] = (),
     zoo: Zoo | None = None,
     base: str | None = None,
     weight_name: str | None = None,
@@ -72,7 +49,8 @@ def describe_repo(
         repo: `owner/name`.
         settings: Endpoint and token.
         expert_id: Id of the expert; made from the repository's name if absent.
-        tags: Where the expert hangs; nobody but people can say.
+        subjects: What it is good at drawing; nobody but people can say.
+        styles: How its pictures look.
         zoo: Where the base of an adapter may be known.
         base: Base of an adapter, where the hub does not say it.
         weight_name: File of an adapter, where the repository has several.
@@ -81,6 +59,7 @@ def describe_repo(
         RequestError: If the repository's name is none, or the hub leaves open what has to be known.
         PullError: If the hub cannot be reached or knows no such repository, if its terms have to be accepted
             first, or if it holds nothing that can be drawn with.
+        LoadError: If it cannot be drawn with here.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
         raise RequestError(f"{repo!r} is no repository", hint="Write it as owner/name, as its page on the hub does.")
@@ -95,7 +74,7 @@ def describe_repo(
     else:
         particular = _checkpoint_facts(repo, small_reader(settings, repo, str(info.sha), sizes), sizes)
     facts = {"id": expert_id or _id_from(repo), "repo": repo, **particular, **_card_facts(info)}
-    facts["tags"] = tags.model_dump(mode="json", exclude_defaults=True) if tags else {}
+    facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
     facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.sha}"]
     return {key: facts[key] for key in _ORDER if facts.get(key) not in (None, [], {})}
 
@@ -152,12 +131,14 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
 
 
 def _architecture(read: Callable[[str], bytes], sizes: Mapping[str, int]) -> str | None:
+    """The family whose pipeline the index names; of Stable Diffusion 1 and 2, that share one, by what tells them."""
     name = json.loads(read(INDEX))["_class_name"]
+    families = {entry.family or key for key, entry in architectures().items() if entry.pipeline == name}
+    if len(families) < 2:
+        return next(iter(families), None)
     config = "unet/config.json"
-    if name != "StableDiffusionPipeline" or config not in sizes:
-        return ARCHITECTURES.get(name)
     try:
-        width = json.loads(read(config)).get("cross_attention_dim")
+        width = json.loads(read(config)).get("cross_attention_dim") if config in sizes else None
     except (ValueError, AttributeError):
         return None
     return "sd15" if width == _SD15_TEXT_WIDTH else None
@@ -190,7 +171,7 @@ def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str
             f"{repo} has no safetensors file at its top",
             hint="Other formats can run code when opened; choose an adapter with safetensors.",
         )
-    for name in (wanted, *([] if wanted else [_USUAL_FILE, *(files if len(files) == 1 else [])])):
+    for name in (wanted, *([] if wanted else [USUAL_NAME, *(files if len(files) == 1 else [])])):
         if name in files:
             return str(name)
     problem = f"has no file {wanted}" if wanted else f"has {len(files)} files that could be the adapter"

@@ -18,7 +18,7 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.expert import Expert, Tags
+from diffusiongpt.expert import Expert
 from diffusiongpt.hub_facts import describe_repo
 from diffusiongpt.hub_presence import find_presence
 from diffusiongpt.testing.hub import Fault
@@ -82,7 +82,7 @@ def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) 
     open_one = online.model_copy(update={"hub_token": SecretStr("t")})
     config = repo / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 768}))
-    entry = describe_repo("t/sd", open_one, tags=Tags(styles=("anime",)))
+    entry = describe_repo("t/sd", open_one, styles=["anime"])
     size = entry.pop("size_gb")
     assert entry == {
         "id": "sd",
@@ -270,6 +270,16 @@ def test_add_tells_machines(command: Path) -> None:
     assert Zoo.load(command / "mine.yaml")["klein"].architecture == "flux2"
     failed = json.loads(run("add", "t/none", "--zoo", "mine.yaml", "--json", code=1).stdout)
     assert failed["error"]["type"] == "RepoMissingError"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--style", "Pixel Art"), ("--style", "animee"), ("--subject", ""), ("--id", "My Own"), ("--id", "x" * 90)],
+)
+def test_a_slip_in_an_option_is_told(command: Path, option: str, value: str) -> None:
+    """A tag or an id that is none is a typed error with a hint, and no file is made."""
+    assert "hint: " in run("add", "t/sd", option, value, "--zoo", "mine.yaml", code=1).stderr
+    assert not (command / "mine.yaml").exists()
 
 
 @pytest.mark.usefixtures("command")

@@ -40,16 +40,21 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a repository to a zoo file, with what the hub says about it; the last --zoo is the file."""
-    from diffusiongpt.expert import Tags
     from diffusiongpt.hub_facts import describe_repo
     from diffusiongpt.settings import load_settings
     from diffusiongpt.zoo_edit import ZooDraft, editable_layers
 
     settings = load_settings()
     change = ZooDraft(*editable_layers(settings, zoo))
-    tags = Tags(subjects=tuple(subject or ()), styles=tuple(style or ()))
     entry = describe_repo(
-        repo, settings, expert_id=expert_id, tags=tags, zoo=change.zoo, base=base, weight_name=weight_name
+        repo,
+        settings,
+        expert_id=expert_id,
+        subjects=subject or (),
+        styles=style or (),
+        zoo=change.zoo,
+        base=base,
+        weight_name=weight_name,
     )
     change.add(entry)
     draft = change.finish()
