@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     boards = published()
-    listed = [row for row in boards.rows.values() if not row.anchored]
-    everybody = list(boards.rows.values())
+    everybody = [row for row in boards.rows.values() if not row.is_service]
+    listed = [row for row in everybody if not row.anchored]
     report = {
         f"LMArena by category, {len(listed)} models, {sum(len(row.elo) - 1 for row in listed)} cells": compare(
             listed, boards, overall=False

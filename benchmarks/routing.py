@@ -28,6 +28,7 @@ from latency import percentiles, prompts
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.decision import Route
 from diffusiongpt.embedding import Embedder, LexicalEmbedder
 from diffusiongpt.preferences import Preferences
@@ -67,7 +68,8 @@ def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
     if style in zoo[route.expert].tags.styles:
         return "tag"
     scores = router.table().score(list(zoo), route.understanding.evidence)
-    carriers = [score for score in scores if style in zoo[score.expert].tags.styles]
+    local = {one.id for one in zoo.values() if not is_hosted(one.backend)}
+    carriers = [score for score in scores if style in zoo[score.expert].tags.styles and score.expert in local]
     if not carriers:
         return "nobody"
     outranks = all(route.chosen.parts["published"] > score.parts["published"] for score in carriers)

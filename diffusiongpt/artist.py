@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from diffusiongpt.backends import Drawing, Dropped, Resolved, get_backend, known_backends
+from diffusiongpt.backends import Backend, Drawing, Dropped, Resolved, get_backend, is_hosted, known_backends
 from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.cache import Agree, ModelCache, fingerprint
 from diffusiongpt.decision import Readiness, Route
 from diffusiongpt.devices import best_device, device_memory
 from diffusiongpt.errors import (
     DiffusionGPTError,
+    DrawError,
     HubUnreachableError,
     LoadError,
+    NeedsKeyError,
     OutOfMemoryError,
     RequestError,
     UnknownExpertError,
@@ -35,6 +37,7 @@ from diffusiongpt.version import GENERATOR
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Zoo
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -58,6 +61,7 @@ class Artist:
 
     Args:
         cache: Where experts come from.
+        settings: What hosted experts need to know.
         device: Device to draw on; `None` for the best one present.
         agree: Asked about a pull above `max_download_gb`.
         on_progress: Told how far a download, a load or a drawing is.
@@ -66,12 +70,14 @@ class Artist:
     def __init__(
         self,
         cache: ModelCache,
+        settings: Settings,
         device: str | None = None,
         *,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.cache = cache
+        self._settings = settings
         self._device = device
         self._agree = agree
         self._on_progress = on_progress
@@ -87,7 +93,9 @@ class Artist:
         return None if memory is None else round(memory * WEIGHTS_SHARE)
 
     def readiness(self, expert: Expert) -> Readiness:
-        """What it would take to draw with an expert here; no network."""
+        """What it would take to draw with an expert here; no network. A hosted one is as good as loaded."""
+        if is_hosted(expert.backend):
+            return self._hosted_readiness(expert)
         if self._is_too_big(expert):
             return "too_big"
         if self.cache.puller.on_disk(expert) is None:
@@ -101,21 +109,26 @@ class Artist:
             OutOfMemoryError: If its weights are larger than the device.
             HubUnreachableError: If it would have to be pulled and the hub was found to be down.
             LoadError: If nothing here can draw with it.
+            NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
         """
         if expert.backend not in known_backends():
             raise LoadError(
                 f"{expert.id} needs the backend {expert.backend!r}, which is not installed",
                 hint=f"Known backends: {', '.join(known_backends())}.",
             )
+        backend = get_backend(expert.backend)
+        if backend.hosted:
+            backend.check(self._settings)
+            return
         if expert.kind == "adapter":
-            for_adapters(get_backend(expert.backend), expert)
+            for_adapters(backend, expert)
         if self._is_too_big(expert):
             raise OutOfMemoryError(
                 f"{expert.id} needs {self._needed(expert) / 1e9:.1f} GB on {self.device}, "
                 f"which has {(self._room or 0) / 1e9:.1f} GB for it",
                 hint="Draw on a larger device, or choose a smaller expert.",
             )
-        if hub_is_down and not self.cache.puller.find_offline(expert, get_backend(expert.backend)):
+        if hub_is_down and not self.cache.puller.find_offline(expert, backend):
             raise HubUnreachableError(
                 f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
             )
@@ -158,6 +171,7 @@ class Artist:
             base=base.repo if base else None,
             base_revision=self.cache.puller.commit(base) if base else None,
             weights=weights,
+            repeatable=drawing.repeatable,
             seed=resolved.seeds[0],
             params=_params(resolved, drawing),
             dropped=tuple(_recordable(dropped) for dropped in (*resolved.dropped, *drawing.dropped)),
@@ -174,11 +188,17 @@ class Artist:
         """Draw a result again from its records.
 
         Raises:
+            DrawError: If the expert takes no seed, so that nobody can.
             UnknownExpertError: If the zoo does not have the expert.
             LoadError: If the expert is another one by now.
             RequestError: If the record asks for what no request of ours could.
         """
         record = generation.records[0]
+        if not record.repeatable:
+            raise DrawError(
+                f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
+                hint=f"Keep the file; for another picture, draw the prompt anew with expert={record.drawn_by!r}.",
+            )
         expert = _as_strong(self._same_expert(record, zoo), record)
         resolved = Resolved(
             expert=expert,
@@ -215,15 +235,18 @@ class Artist:
 
     def _draw(
         self, resolved: Resolved, *, expected_weights: str | None = None
-    ) -> tuple[Drawing, str, Mapping[str, float]]:
+    ) -> tuple[Drawing, str | None, Mapping[str, float]]:
         backend = get_backend(resolved.expert.backend)
         start = perf_counter()
+        if backend.hosted:
+            drawing = backend.draw(resolved, self._settings, on_step=self._on_step)
+            return drawing, None, {"load": 0.0, "draw": round(perf_counter() - start, 4)}
         lease = self.cache.lease(
             resolved.expert, backend, device=self.device, agree=self._agree, on_progress=self._on_progress
         )
         with lease as loaded:
             ready = perf_counter()
-            weights = self._weights(resolved.expert)
+            weights = self._weights(resolved.expert, backend)
             if expected_weights not in (None, weights):
                 raise LoadError(
                     f"{resolved.expert.id} is another checkpoint now than when the picture was drawn",
@@ -233,17 +256,24 @@ class Artist:
         done = perf_counter()
         return drawing, weights, {"load": round(ready - start, 4), "draw": round(done - ready, 4)}
 
-    def _weights(self, expert: Expert) -> str:
+    def _weights(self, expert: Expert, backend: Backend) -> str:
         """Fingerprint of a checkpoint; of an adapter that of its base and its own, joined."""
         if expert.base_expert is not None:
             file = _still_there(self.cache.puller.adapter_on_disk(expert), expert)
-            return f"{self._weights(expert.base_expert)}+{fingerprint(file.parent, [file.name])}"
+            return f"{self._weights(expert.base_expert, backend)}+{fingerprint(file.parent, [file.name])}"
         folder = _still_there(self.cache.puller.on_disk(expert), expert)
         names = tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
-        files = get_backend(expert.backend).files(
-            names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant
-        )
+        files = backend.files(names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant)
         return fingerprint(folder, files)
+
+    def _hosted_readiness(self, expert: Expert) -> Readiness:
+        try:
+            self.check_can_draw(expert)
+        except NeedsKeyError:
+            return "needs_key"
+        except DiffusionGPTError:
+            return "download"
+        return "loaded"
 
     def _on_step(self, done: int, total: int) -> None:
         if self._on_progress:

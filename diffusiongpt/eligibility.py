@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.decision import Rejection
 from diffusiongpt.expert import Capabilities, Expert
 from diffusiongpt.request import Policy, Understanding
-
-HOSTED_BACKENDS: frozenset[str] = frozenset()
-"""Backends that draw on somebody else's machine; `local_only` rejects their experts."""
 
 _CAN_WRITE = ("fair", "good", "strong")
 
@@ -95,8 +94,16 @@ def _forbidden(expert: Expert, policy: Policy) -> str | None:
                 # a route is saved with the picture, and folders of this machine are not
                 whose = "" if part is expert else f" of its base {part.folder.name if part.folder else part.repo}"
                 return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
-    if policy.local_only and expert.backend in HOSTED_BACKENDS:
-        return f"it runs at {expert.backend}, and only local experts are allowed"
+    return _forbidden_as_hosted(expert, policy) if is_hosted(expert.backend) else None
+
+
+def _forbidden_as_hosted(expert: Expert, policy: Policy) -> str | None:
+    if policy.local_only:
+        return f"it runs at {expert.repo.partition('/')[0]}, and only local experts are allowed"
+    if expert.price is None and policy.max_price < inf:
+        return "what it costs is not known; allow any price with max_price=inf"
+    if expert.price is not None and expert.price.usd > policy.max_price:
+        return f"it costs about ${expert.price.usd:g} a picture; allow it with max_price={expert.price.usd:g}"
     return None
 
 
@@ -113,4 +120,6 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
         return "The zoo is empty: add an expert to the zoo file, or use the zoo 'default'."
     if all("commercial use" in rejection.reason for rejection in rejected):
         return "Drop commercial_use=True, or add an expert whose licence allows it."
+    if all("max_price" in rejection.reason for rejection in rejected):
+        return "Hosted experts cost money, and max_price is 0 unless you say otherwise."
     return "Loosen the policy, or add an expert that can do what the prompt needs."

@@ -21,6 +21,9 @@
     ├── LoadError                files are there, the pipeline could not be built
     │   └── OutOfMemoryError     it does not fit in memory
     ├── DrawError                the pipeline failed while drawing
+    │   ├── NeedsKeyError        a hosted expert needs a key that its provider accepts
+    │   ├── ServiceError         the service of a hosted expert is not there, is busy, or failed
+    │   └── ContentRefusedError  the provider does not draw what was asked for
     └── NeedsExtraError          an optional dependency is missing
 
 Each carries a `hint` that says what to do next and `retryable`, whether the same call may work later.
@@ -147,6 +150,20 @@ class OutOfMemoryError(LoadError):
 
 class DrawError(DiffusionGPTError):
     """The pipeline failed while drawing."""
+
+
+class NeedsKeyError(DrawError):
+    """A hosted expert needs a key, and none is set or its provider does not accept it."""
+
+
+class ServiceError(DrawError):
+    """The service of a hosted expert cannot be reached, is over its limit, or failed."""
+
+    retryable = True
+
+
+class ContentRefusedError(DrawError):
+    """The provider of a hosted expert does not draw what was asked for."""
 
 
 class NeedsExtraError(DiffusionGPTError):

@@ -52,6 +52,18 @@ class License(_Entry):
     note: str = ""
 
 
+class Price(_Entry):
+    """What a hosted expert costs; providers change it, and this is what its sources said.
+
+    Attributes:
+        usd: US dollars a picture, about.
+        note: For which size and quality.
+    """
+
+    usd: float = Field(ge=0, allow_inf_nan=False)
+    note: str = ""
+
+
 class Capabilities(_Entry):
     """What the expert can do besides drawing; `None` means not known."""
 
@@ -70,6 +82,7 @@ class CallSettings(_Entry):
     Attributes:
         width: Native width in pixels.
         height: Native height in pixels.
+        sizes: Sizes that a hosted expert draws, `WxH`; without any it is asked for every size.
         num_inference_steps: Denoising steps.
         guidance_scale: Guidance as this pipeline understands the word.
         dtype: Weight type on a GPU; a CPU always computes in float32.
@@ -81,6 +94,7 @@ class CallSettings(_Entry):
 
     width: int | None = Field(default=None, ge=8)
     height: int | None = Field(default=None, ge=8)
+    sizes: tuple[Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")], ...] = ()
     num_inference_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0)
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
@@ -96,7 +110,8 @@ class Expert(_Entry):
     Attributes:
         id: Name in routes, votes and file names; lower case.
         backend: Entry point that draws with it.
-        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` beside the zoo file.
+        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` beside the zoo file. Of a
+            hosted expert `provider/model`.
         revision: Commit, tag or branch; absent means "the commit of the first pull".
         architecture: Family, such as `sd15` or `sdxl`.
         kind: A whole checkpoint, or an adapter on top of `base`.
@@ -105,6 +120,7 @@ class Expert(_Entry):
         capabilities: What else it can do.
         languages: Prompt languages it understands, BCP 47.
         license: Licence of its weights.
+        price: What a picture costs, of a hosted expert.
         gated: Whether the hub asks to accept terms first.
         size_gb: Bytes to hold in memory at the recommended type, in GB (1e9); of an adapter, what it adds to its base.
         settings: How to call it.
@@ -126,6 +142,7 @@ class Expert(_Entry):
     capabilities: Capabilities = Capabilities()
     languages: tuple[str, ...] = ()
     license: License | None = None
+    price: Price | None = None
     gated: bool | None = None
     size_gb: float | None = Field(default=None, gt=0)
     settings: CallSettings = CallSettings()

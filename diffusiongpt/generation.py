@@ -107,6 +107,7 @@ class Generation:
         """Draw the same pictures again: same expert at the same commit, same arguments, same seeds, same pixels.
 
         Raises:
+            DrawError: If the expert is hosted and takes no seed: then nobody can.
             UnknownExpertError: If no zoo at hand has the expert any more.
             LoadError: If its weights are no longer the same.
         """

@@ -66,7 +66,8 @@ class PictureRecord(BaseModel):
         revision: Commit that was used; `None` for a local folder.
         base: Repository of the checkpoint that an adapter went on.
         base_revision: Commit of that; `None` for a local folder.
-        weights: Fingerprint of the files that were used, those of the base included.
+        weights: Fingerprint of the files that were used, those of the base included; `None` for a hosted expert.
+        repeatable: Whether the same call gives the same picture again.
         seed: Seed of this picture.
         params: Arguments really used, under diffusers' names.
         dropped: Arguments left out.
@@ -87,6 +88,7 @@ class PictureRecord(BaseModel):
     base: str | None = None
     base_revision: str | None = None
     weights: str | None = None
+    repeatable: bool = True
     seed: int
     params: Mapping[str, Any]
     dropped: tuple[Dropped, ...] = ()
@@ -200,7 +202,7 @@ def a1111_parameters(record: PictureRecord) -> str:
         "Steps": params.get("num_inference_steps"),
         "Sampler": params.get("sampler"),
         "CFG scale": params.get("guidance_scale"),
-        "Seed": record.seed,
+        "Seed": record.seed if record.repeatable else None,
         "Size": f"{params.get('width')}x{params.get('height')}",
         "Model": record.drawn_by,
         "Version": record.generator,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -171,7 +172,8 @@ class Policy:
             nearly as good win.
         commercial_use: Reject experts whose licence does not allow commercial use.
         local_only: Reject experts that run on somebody else's machine.
-        max_price: Most a picture may cost, in US dollars.
+        max_price: Most a picture may cost, in US dollars, as the zoo knows prices; a hosted expert of unknown
+            price is allowed only if this is `math.inf`.
     """
 
     prefer: Prefer = "quality"
@@ -182,7 +184,11 @@ class Policy:
     def __post_init__(self) -> None:
         if self.prefer not in ("quality", "fast"):
             raise RequestError(f"prefer={self.prefer!r} is unknown", hint="Use 'quality' or 'fast'.")
-        _check_range("max_price", self.max_price, 0, 1000, whole=False)
+        if self.max_price is None:
+            raise RequestError(
+                "max_price=None could mean any price or none", hint="Use 0, a price in US dollars, or inf."
+            )
+        _check_range("max_price", self.max_price, 0, inf, whole=False)
 
 
 class NodeWeight(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from math import sqrt
+from math import isclose, log, sqrt
 from typing import Any
 
 from diffusiongpt.backends.architectures import architectures
@@ -35,6 +35,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
         "height": request.height,
         "callback_on_step_end": request.callback_on_step_end,
         "negative_prompt": request.negative_prompt or understanding.negative or None,
+        "seed": request.seed,
     }
     arguments: dict[str, Any] = {
         "num_inference_steps": request.num_inference_steps or settings.num_inference_steps,
@@ -49,6 +50,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
         negative_prompt=_negative_for(request, understanding, expert),
         seeds=_seeds(request),
         arguments={name: value for name, value in arguments.items() if value is not None},
+        transparent=understanding.transparent_background and expert.capabilities.transparent_background is True,
         explicit=frozenset(name for name, value in given.items() if value is not None),
         dropped=tuple(dropped),
     )
@@ -73,6 +75,9 @@ def _seeds(request: Request) -> tuple[int, ...]:
 
 def _size(request: Request, understanding: Understanding, expert: Expert) -> tuple[dict[str, int], list[Dropped]]:
     native = _native(expert)
+    if expert.settings.sizes:
+        offered = [_sides(size) for size in expert.settings.sizes]
+        return _offered_size(request, understanding, native or offered[0], offered)
     step = _side_step(expert)
     if request.width or request.height:
         return _given_size(request, native, step)
@@ -122,6 +127,43 @@ def _prompted_size(width: int, height: int, native: tuple[int, int], step: int) 
         return size, []
     reason = f"drawn at {size['width']}x{size['height']}, what this expert can do"
     return size, [Dropped(name="size", value=f"{width}x{height}", reason=reason)]
+
+
+def _offered_size(
+    request: Request, understanding: Understanding, native: tuple[int, int], offered: list[tuple[int, int]]
+) -> tuple[dict[str, int], list[Dropped]]:
+    """The size of an expert that has a choice of a few: the nearest in shape, and of those in area."""
+    name, value, (width, height) = _asked_size(request, understanding, native)
+    best = min(
+        offered,
+        key=lambda side: (abs(log(side[0] * height / side[1] / width)), abs(side[0] * side[1] - width * height)),
+    )
+    size = {"width": best[0], "height": best[1]}
+    same_shape = isclose(best[0] * height, best[1] * width)
+    if not name or (same_shape and name == "aspect_ratio") or best == (width, height):
+        return size, []
+    reason = f"drawn at {best[0]}x{best[1]}, the nearest that this expert offers"
+    return size, [Dropped(name=name, value=value, reason=reason)]
+
+
+def _asked_size(
+    request: Request, understanding: Understanding, native: tuple[int, int]
+) -> tuple[str, str, tuple[float, float]]:
+    """What was asked for: as which argument, in which words, and the sides; no argument if nothing was."""
+    if request.width or request.height:
+        width, height = request.width or native[0], request.height or native[1]
+        return "size", f"{width}x{height}", (width, height)
+    if understanding.width and understanding.height:
+        return "size", f"{understanding.width}x{understanding.height}", (understanding.width, understanding.height)
+    if understanding.aspect_ratio:
+        ratio, area = _ratio(understanding.aspect_ratio), native[0] * native[1]
+        return "aspect_ratio", understanding.aspect_ratio, (sqrt(area * ratio), sqrt(area / ratio))
+    return "", "", native
+
+
+def _sides(size: str) -> tuple[int, int]:
+    width, height = size.split("x")
+    return int(width), int(height)
 
 
 def _ratio(aspect_ratio: str) -> float:

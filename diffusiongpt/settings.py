@@ -1,7 +1,7 @@
 """Settings of one process: where the user's data lives and what may be spent.
 
 Read from the environment (`DIFFUSIONGPT_...`); `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`
-keep their usual names and meaning.
+keep their usual names and meaning, and so do `OPENAI_API_KEY` and `OPENAI_BASE_URL`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         hub_cache: Folder where the hub client keeps checkpoints, shared with other tools.
         hub_endpoint: The only server that checkpoints are pulled from.
         hub_token: Token for gated or private repositories; never logged.
+        openai_api_key: Key for experts hosted at OpenAI, or at a server that speaks as it does; never logged.
+        openai_base_url: Address of that server.
         offline: Never touch the network.
         max_download_gb: Pulls above this many GB ask on a terminal and raise otherwise.
         cache_gb: Bytes of loaded experts kept in memory, in GB; `None` takes half of the memory
@@ -60,6 +62,14 @@ class Settings(BaseSettings):
     )
     hub_token: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("DIFFUSIONGPT_HUB_TOKEN", "HF_TOKEN")
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("DIFFUSIONGPT_OPENAI_API_KEY", "OPENAI_API_KEY")
+    )
+    openai_base_url: str = Field(
+        default="https://api.openai.com/v1",
+        pattern=r"^https?://\S+$",
+        validation_alias=AliasChoices("DIFFUSIONGPT_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
     )
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)

@@ -20,11 +20,14 @@ from diffusiongpt.errors import (
     DrawError,
     HubUnreachableError,
     LoadError,
+    NeedsExtraError,
+    NeedsKeyError,
     NoRouteError,
     OutOfMemoryError,
     PullError,
     PullTooLargeError,
     RequestError,
+    ServiceError,
 )
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, ShownIn
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("diffusiongpt")
 
-MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError)
+MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError, NeedsKeyError, ServiceError, NeedsExtraError)
 """Failures that say nothing against the zoo."""
 
 LAST_RESORT = "tiny"
@@ -81,7 +84,8 @@ class DiffusionGPT:
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
         self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
         self.cache = ModelCache(self.settings, puller=Puller(self.settings, on_pull=on_pull or _announce))
-        self.artist = Artist(self.cache, device or self.settings.device, agree=agree, on_progress=on_progress)
+        device = device or self.settings.device
+        self.artist = Artist(self.cache, self.settings, device, agree=agree, on_progress=on_progress)
         self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
         self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
 
@@ -198,7 +202,7 @@ class DiffusionGPT:
             try:
                 self.artist.check_can_draw(self.zoo[expert], hub_is_down=hub_is_down)
                 return self._draw(request, route, expert, fallbacks=fallbacks)
-            except (PullError, LoadError, DrawError) as error:
+            except (PullError, LoadError, DrawError, NeedsExtraError) as error:
                 # who asks for one expert wants no other, and nobody agreed to a pull that large
                 if request.expert or isinstance(error, PullTooLargeError):
                     raise

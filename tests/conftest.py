@@ -25,7 +25,16 @@ os.environ.update(
         "DIFFUSIONGPT_HOME": f"{_SCRATCH}/home",
     }
 )
-for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "DIFFUSIONGPT_OFFLINE", "http_proxy", "https_proxy", "all_proxy"):
+for _name in (
+    "HF_TOKEN",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "HF_HUB_OFFLINE",
+    "DIFFUSIONGPT_OFFLINE",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
 

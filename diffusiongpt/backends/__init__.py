@@ -6,7 +6,16 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from diffusiongpt.backends.base import AdapterBackend, Backend, Drawing, Dropped, Loaded, OnStep, Resolved
+from diffusiongpt.backends.base import (
+    AdapterBackend,
+    Backend,
+    Drawing,
+    Dropped,
+    HostedBackend,
+    Loaded,
+    OnStep,
+    Resolved,
+)
 from diffusiongpt.errors import ZooError
 
 __all__ = [
@@ -14,17 +23,22 @@ __all__ = [
     "Backend",
     "Drawing",
     "Dropped",
+    "HostedBackend",
     "Loaded",
     "OnStep",
     "Resolved",
     "get_backend",
+    "is_hosted",
     "known_backends",
 ]
 
 GROUP = "diffusiongpt.backends"
 
 # A checkout that was not installed again since an entry point came still has its own backends.
-_OURS = {"diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend"}
+_OURS = {
+    "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
+    "openai": "diffusiongpt.backends.openai:OpenAIBackend",
+}
 
 
 def known_backends() -> tuple[str, ...]:
@@ -33,7 +47,7 @@ def known_backends() -> tuple[str, ...]:
 
 
 @cache
-def get_backend(name: str) -> Backend:
+def get_backend(name: str) -> Backend | HostedBackend:
     """The backend of that name; made once for each process.
 
     Raises:
@@ -47,7 +61,16 @@ def get_backend(name: str) -> Backend:
             f"backend {name!r} cannot be imported from {point.value}: {error}",
             hint="Install the package that offers it again, with what it depends on.",
         ) from error
-    return cast("Backend", factory())
+    return cast("Backend | HostedBackend", factory())
+
+
+@cache
+def is_hosted(name: str) -> bool:
+    """Whether a backend draws on somebody else's machine; one that is not installed draws nowhere."""
+    try:
+        return get_backend(name).hosted
+    except ZooError:
+        return False
 
 
 def _find(name: str) -> EntryPoint:

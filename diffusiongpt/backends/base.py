@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from diffusiongpt.errors import LoadError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
 
 OnStep = Callable[[int, int], None]
 """Called with steps done and steps in all."""
@@ -37,7 +38,8 @@ class Resolved:
         negative_prompt: Exact negative prompt; empty for none.
         seeds: One per picture.
         arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
-        explicit: Names among `arguments` that the caller gave; those are reported when dropped.
+        transparent: Whether the background must be transparent, and the expert is known to do that.
+        explicit: Names of what the caller gave; those are reported when dropped.
         dropped: What was left out already while resolving.
     """
 
@@ -46,6 +48,7 @@ class Resolved:
     negative_prompt: str
     seeds: tuple[int, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    transparent: bool = False
     explicit: frozenset[str] = frozenset()
     dropped: tuple[Dropped, ...] = ()
 
@@ -73,15 +76,23 @@ class Drawing:
         images: One per seed.
         params: The arguments really used, under diffusers' names, plus `sampler`, and `adapter_scale` of an adapter.
         dropped: Arguments this pipeline does not take.
+        repeatable: Whether the same call gives the same picture again.
     """
 
     images: tuple[Image, ...]
     params: Mapping[str, Any]
     dropped: tuple[Dropped, ...] = ()
+    repeatable: bool = True
 
 
 class Backend(Protocol):
-    """One way to make an image; registered under the entry-point group `diffusiongpt.backends`."""
+    """One way to make an image here; registered under the entry-point group `diffusiongpt.backends`.
+
+    A route asks every backend of the zoo whether it is hosted, so its module imports heavy libraries where it uses
+    them and not at its top.
+    """
+
+    hosted: Literal[False]
 
     def files(self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
         """Choose the files to pull.
@@ -154,3 +165,33 @@ def for_adapters(backend: Backend, expert: Expert) -> AdapterBackend:
         f"{expert.id} is an adapter, and the backend {expert.backend!r} takes none",
         hint="Choose an expert that is a whole checkpoint.",
     )
+
+
+class HostedBackend(Protocol):
+    """One way to have an image made on somebody else's machine, registered likewise.
+
+    Its experts are neither pulled nor loaded and weigh nothing; `Expert.repo` ends in the name of the model there.
+    """
+
+    hosted: Literal[True]
+
+    def check(self, settings: Settings) -> None:
+        """Refuse, without a request, if it is clear that nothing can be drawn.
+
+        Raises:
+            NeedsKeyError: If no key is set; the hint names the variable.
+            NeedsExtraError: If the client library is not installed.
+            ServiceError: If the settings forbid the network.
+        """
+        ...
+
+    def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
+        """Have one picture drawn for each seed.
+
+        Raises:
+            NeedsKeyError: If the provider does not accept the key.
+            ServiceError: If the service cannot be reached, is over its limit, or fails.
+            ContentRefusedError: If the provider does not draw what was asked for.
+            DrawError: If the request or the answer cannot be used.
+        """
+        ...

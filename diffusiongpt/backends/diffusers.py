@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffusiongpt.backends.architectures import of_pipeline
 from diffusiongpt.backends.base import Drawing, Loaded, OnStep, Resolved
@@ -56,6 +56,8 @@ class _Model:
 
 class DiffusersBackend:
     """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code."""
+
+    hosted: Literal[False] = False
 
     def files(self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
         """See `Backend.files`."""

@@ -52,6 +52,8 @@ class Row:
         writes: How well it renders text.
         elo: Elo by category, `overall` at least.
         anchored: Whether it comes from another table, moved onto the scale of the main one.
+        is_service: Whether nobody has its weights. Services are a league of their own, so what a skill or a category
+            usually counts for is learnt from the others.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Row:
     writes: str
     elo: Mapping[str, float]
     anchored: bool
+    is_service: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class Leaderboards:
         )
 
     def _mean_shifts(self, kin: Sequence[Row]) -> dict[str, float]:
-        everybody = [_shifts(row) for row in self.rows.values() if not row.anchored]
+        everybody = [_shifts(row) for row in self.rows.values() if not (row.anchored or row.is_service)]
         relatives = [_shifts(row) for row in kin if not row.anchored]
         usual = {name: float(np.mean([shift[name] for shift in everybody])) for name in (everybody or [{}])[0]}
         return {
@@ -143,8 +146,8 @@ class Leaderboards:
 
     @cached_property
     def _elo_by_skill(self) -> list[float]:
-        """Elo on the straight line through all rows, one for each of `_SKILLS`."""
-        able = [row for row in self.rows.values() if row.writes in _SKILLS]
+        """Elo on the straight line through all rows of open models, one for each of `_SKILLS`."""
+        able = [row for row in self.rows.values() if row.writes in _SKILLS and not row.is_service]
         skills = [_SKILLS.index(row.writes) for row in able]
         if len(set(skills)) < 2:
             return [REFERENCE_ELO] * len(_SKILLS)
@@ -177,6 +180,7 @@ def read_leaderboards(data: Mapping[str, Any]) -> Leaderboards:
                 writes=entry["writes"],
                 elo=elo,
                 anchored=bool(anchor),
+                is_service=bool(table.get("services")),
             )
             rows.setdefault(row.repo, row)
     return Leaderboards(rows, _by_node(data["styles"]), _by_node(data["subjects"]))

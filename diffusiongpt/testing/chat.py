@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from diffusiongpt.testing._chat_handler import ChatHandler
-from diffusiongpt.testing._loopback import LoopbackService
+from diffusiongpt.testing._provider import TRANSPORT, LocalProvider, ProviderFault, ProviderRequest
 from diffusiongpt.testing.chat_answers import as_text, form, read_by_rule
 from diffusiongpt.testing.malformed import MALFORMED
 
 __all__ = ["ChatFault", "ChatRequest", "LocalChat", "form"]
 
-_TRANSPORT = ("status", "silent", "stalled", "closed", "refusal", "html", "no choices")
-
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRequest:
-    """One request.
-
-    Attributes:
-        path: Path of the URL.
-        body: The JSON that was sent.
-        key: What the client gave as its key.
-    """
-
-    path: str
-    body: Mapping[str, Any]
-    key: str = ""
+class ChatRequest(ProviderRequest):
+    """One request for a completion."""
 
     @property
     def method(self) -> Literal["json_schema", "function_calling", "json_mode", "text"]:
@@ -67,32 +54,20 @@ class ChatRequest:
 
 
 @dataclass(kw_only=True)
-class ChatFault:
+class ChatFault(ProviderFault):
     """Something that goes wrong on purpose.
 
-    Attributes:
-        kind: `status` (an HTTP error), `silent` (never answers), `stalled` (stops in mid-answer), `closed`
-            (drops the connection), `refusal` (the field of that name), `html` (a page instead of JSON),
-            `no choices`, or a kind of `diffusiongpt.testing.malformed.MALFORMED` for what is said.
-        times: How often it happens; `None` for ever.
-        status: HTTP status, with `status`.
-        retry_after: Seconds the client is told to wait, with `status`.
+    Besides what can go wrong everywhere: `refusal` (the field of that name), `no choices`, or a kind of
+    `diffusiongpt.testing.malformed.MALFORMED` for what is said.
     """
 
-    kind: str
-    times: int | None = None
-    status: int = 500
-    retry_after: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in (*_TRANSPORT, *MALFORMED):
-            raise ValueError(f"kind={self.kind!r} is unknown; known: {', '.join((*_TRANSPORT, *MALFORMED))}")
+    kinds: ClassVar[tuple[str, ...]] = (*TRANSPORT, "refusal", "no choices", *MALFORMED)
 
 
 Answer = Mapping[str, Any] | str | None | Callable[[ChatRequest], Any]
 
 
-class LocalChat(LoopbackService):
+class LocalChat(LocalProvider[ChatRequest, ChatFault]):
     """Answer chat completions on loopback; the real `openai` and `langchain-openai` clients work against it.
 
     Without a script it reads prompts by rule, as the local thinker does: a way to try the LLM path without a
@@ -104,33 +79,16 @@ class LocalChat(LoopbackService):
             llm = ChatOpenAI(model="local", base_url=chat.url, api_key="any", max_retries=0)
             thought = LLMThinker(llm, local=LocalThinker()).think("draw a fox in the snow", (), nodes)
             chat.fail("status", status=429)
-
-    Attributes:
-        requests: Every request, in order of arrival.
-        faults: What goes wrong on purpose; see `fail`.
     """
 
     _handler = ChatHandler
-    _path = "/v1"
+    _fault = ChatFault
 
     def __init__(self, answer: Answer = read_by_rule, *, seed: int = 0) -> None:
         super().__init__()
-        self.requests: list[ChatRequest] = []
-        self.faults: list[ChatFault] = []
-        self.stopping = threading.Event()
         self._answer = answer
         self._replies: list[Answer] = []
         self._random = Random(seed)  # noqa: S311  # no secret depends on how an answer is spoilt
-
-    def start(self) -> Self:
-        """Listen on a free port of 127.0.0.1."""
-        self.stopping.clear()
-        return super().start()
-
-    def stop(self) -> None:
-        """Go down; answers that stall end."""
-        self.stopping.set()
-        super().stop()
 
     def reply(self, answer: Answer, *, times: int | None = None) -> None:
         """Say this from now on, or so many times before anything else.
@@ -144,27 +102,6 @@ class LocalChat(LoopbackService):
                 self._answer = answer
             else:
                 self._replies += [answer] * times
-
-    def fail(self, kind: str, **details: Any) -> ChatFault:
-        """Let something go wrong from now on; see `ChatFault`. `chat.faults.remove(fault)` mends it."""
-        fault = ChatFault(kind=kind, **details)
-        with self._lock:
-            self.faults.append(fault)
-        return fault
-
-    def note(self, request: ChatRequest) -> None:
-        """Record a request; the handler calls it."""
-        with self._lock:
-            self.requests.append(request)
-
-    def take_fault(self) -> ChatFault | None:
-        """The fault that a request meets, counted down; the handler asks."""
-        with self._lock:
-            for fault in self.faults:
-                if fault.times != 0:
-                    fault.times = None if fault.times is None else fault.times - 1
-                    return fault
-        return None
 
     def content_for(self, request: ChatRequest, fault: ChatFault | None) -> str | None:
         """What is said to a request; the handler asks."""

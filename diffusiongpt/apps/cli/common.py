@@ -37,6 +37,9 @@ DeviceOption = Annotated[
 VoterOption = Annotated[str, typer.Option(help="Who votes.")]
 CommercialOption = Annotated[bool, typer.Option("--commercial-use", help="Only experts whose licence allows it.")]
 LocalOption = Annotated[bool, typer.Option("--local-only", help="Only experts that run on this machine.")]
+PriceOption = Annotated[
+    float, typer.Option("--max-price", min=0, help="Most a picture may cost, in US dollars; inf for any price.")
+]
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -13,6 +13,7 @@ from diffusiongpt.apps.cli.common import (
     JsonOption,
     LLMOption,
     LocalOption,
+    PriceOption,
     VoterOption,
     ZooOption,
     is_terminal,
@@ -58,6 +59,7 @@ def generate(
     prefer: Annotated[str, typer.Option(help="quality or fast.")] = "quality",
     commercial_use: CommercialOption = False,
     local_only: LocalOption = False,
+    max_price: PriceOption = 0.0,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +76,7 @@ def generate(
         "prefer": prefer,
         "commercial_use": commercial_use,
         "local_only": local_only,
+        "max_price": max_price,
     }
     folder = make_folder(out)
     with open_studio(zoo, device=device, llm=llm) as studio:
@@ -92,6 +95,9 @@ def compare(
     llm: LLMOption = None,
     seed: SeedOption = None,
     out: OutOption = Path(),
+    commercial_use: CommercialOption = False,
+    local_only: LocalOption = False,
+    max_price: PriceOption = 0.0,
     voter: VoterOption = "me",
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -99,7 +105,9 @@ def compare(
     """Draw with several experts, blind, then vote."""
     folder = make_folder(out)
     with open_studio(zoo, device=device, llm=llm) as studio:
-        comparison = studio.compare(prompt, k, seed=seed)
+        comparison = studio.compare(
+            prompt, k, seed=seed, commercial_use=commercial_use, local_only=local_only, max_price=max_price
+        )
         paths = comparison.save(folder)
         if as_json:
             seed = comparison.generations[0].seeds[0]

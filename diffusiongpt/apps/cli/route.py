@@ -12,6 +12,7 @@ from diffusiongpt.apps.cli.common import (
     JsonOption,
     LLMOption,
     LocalOption,
+    PriceOption,
     ZooOption,
     error_object,
     open_studio,
@@ -37,6 +38,7 @@ def route(
     ] = False,
     commercial_use: CommercialOption = False,
     local_only: LocalOption = False,
+    max_price: PriceOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Choose an expert for a prompt and say why."""
@@ -45,7 +47,7 @@ def route(
     if (prompt is None) == (file is None):
         raise RequestError("pass a prompt or --file, one of the two", hint='diffusiongpt route "a red fox"')
     with open_studio(zoo, llm=llm) as studio:
-        options: Options = {"commercial_use": commercial_use, "local_only": local_only}
+        options: Options = {"commercial_use": commercial_use, "local_only": local_only, "max_price": max_price}
         if file is None:
             _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)
         elif not _route_lines(studio, read_lines(file), options, top=top, explain=explain, as_json=as_json):

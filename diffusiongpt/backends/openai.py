@@ -1,0 +1,136 @@
+"""Has pictures drawn by OpenAI's Images API, or by a server that speaks as it does."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from diffusiongpt.backends.base import Drawing, OnStep, Resolved
+from diffusiongpt.backends.openai_answer import MAX_ANSWER_BYTES, read_pictures
+from diffusiongpt.backends.openai_call import REASONS, arguments_for, dropped_from
+from diffusiongpt.backends.openai_errors import explain, too_slow
+from diffusiongpt.errors import DiffusionGPTError, DrawError, NeedsExtraError, NeedsKeyError, ServiceError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from PIL.Image import Image
+
+    from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
+
+TIMEOUT_S = 300.0
+"""Seconds until an answer begins, and as many until it ends: large pictures of high quality take minutes."""
+
+CONNECT_S = 10.0
+"""Seconds to reach the server."""
+
+RETRIES = 1
+"""Repeats by the client after a dropped connection, a timeout, 408, 409, 429 or a failure of the server."""
+
+MOST_AT_ONCE = 10
+"""Pictures that one request may ask for (`n` of `images.generate`)."""
+
+
+class OpenAIBackend:
+    """Text-to-image through `client.images.generate`: pictures arrive in the answer, and no address is followed.
+
+    Args:
+        timeout_s: See `TIMEOUT_S`.
+    """
+
+    hosted: Literal[True] = True
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+
+    def check(self, settings: Settings) -> None:
+        """See `HostedBackend.check`."""
+        _key(settings)
+        if find_spec("openai") is None:
+            raise NeedsExtraError("the package openai is not installed", hint="pip install 'diffusiongpt[openai]'")
+        if settings.offline:
+            raise ServiceError(
+                "the settings forbid the network",
+                hint="Unset DIFFUSIONGPT_OFFLINE and HF_HUB_OFFLINE, or choose an expert that runs here.",
+            )
+
+    def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
+        """See `HostedBackend.draw`.
+
+        A server that gives fewer pictures than asked for is asked again for the rest.
+        """
+        self.check(settings)
+        arguments = arguments_for(resolved)
+        images: list[Image] = []
+        wanted = len(resolved.seeds)
+        with self._client(settings) as client:
+            while len(images) < wanted:
+                n = min(wanted - len(images), MOST_AT_ONCE)
+                body = self._ask(client, {**arguments, "n": n}, resolved.expert)
+                images += read_pictures(body, resolved.expert)[:n]
+                if on_step is not None:
+                    on_step(len(images), wanted)
+        return Drawing(
+            images=tuple(images), params=_params(arguments, images[0]), dropped=dropped_from(resolved), repeatable=False
+        )
+
+    def _client(self, settings: Settings) -> OpenAI:
+        import openai
+
+        timeout = openai.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_S))
+        return openai.OpenAI(
+            api_key=_key(settings),
+            base_url=settings.openai_base_url,
+            timeout=timeout,
+            max_retries=RETRIES,
+            # the client's own default follows an answer's redirect to wherever it points
+            http_client=openai.DefaultHttpxClient(timeout=timeout, follow_redirects=False),
+        )
+
+    def _ask(self, client: OpenAI, arguments: dict[str, Any], expert: Expert) -> bytes:
+        """One request; its answer as it came, which is never read further than could be a set of pictures."""
+        import httpx2  # comes with openai, which lets its errors through while an answer is read
+        from openai import OpenAIError
+
+        try:
+            with client.images.with_streaming_response.generate(**arguments) as response:
+                return self._read(response, arguments["n"] * MAX_ANSWER_BYTES, expert)
+        except DiffusionGPTError:
+            raise
+        except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            problem = explain(error, expert, key=client.api_key, timeout_s=self._timeout_s)
+        # outside of the except block: what the client raises holds the request, and that the key
+        raise problem
+
+    def _read(self, response: Any, limit: int, expert: Expert) -> bytes:
+        body = bytearray()
+        deadline = monotonic() + self._timeout_s
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > limit:
+                raise DrawError(
+                    f"{expert.id}: the answer is larger than {limit / 1e6:.0f} MB",
+                    hint="Check OPENAI_BASE_URL: no set of pictures is that large.",
+                )
+            if monotonic() > deadline:
+                raise too_slow(expert, self._timeout_s)
+        return bytes(body)
+
+
+def _key(settings: Settings) -> str:
+    secret = settings.openai_api_key
+    key = secret.get_secret_value().strip() if secret else ""
+    if not key:
+        raise NeedsKeyError("no key is set", hint="Set OPENAI_API_KEY; a server of your own takes any word.")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise NeedsKeyError(
+            "the key holds characters that no key has", hint="Set OPENAI_API_KEY again, without quotes or line breaks."
+        )
+    return key
+
+
+def _params(arguments: dict[str, Any], image: Image) -> dict[str, Any]:
+    """What the record tells: the arguments of the request, the size that came, and nothing that was not passed on."""
+    asked = {name: value for name, value in arguments.items() if name not in ("prompt", "size", "response_format")}
+    return {**asked, **dict.fromkeys(REASONS), "width": image.width, "height": image.height}
