@@ -103,8 +103,13 @@ def _forbidden_as_hosted(expert: Expert, policy: Policy) -> str | None:
     if expert.price is None and policy.max_price < inf:
         return "what it costs is not known; allow any price with max_price=inf"
     if expert.price is not None and expert.price.usd > policy.max_price:
-        return f"it costs about ${expert.price.usd:g} a picture; allow it with max_price={expert.price.usd:g}"
+        return f"it costs about ${_dollars(expert.price.usd)} a picture; allow it with max_price={expert.price.usd:g}"
     return None
+
+
+def _dollars(usd: float) -> str:
+    cents = f"{usd:.2f}"
+    return cents if float(cents) == usd else f"{usd:g}"
 
 
 _COMMERCIAL = {

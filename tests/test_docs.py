@@ -64,11 +64,12 @@ def test_readme_commands_run(reader: Path) -> None:
         assert result.exit_code == 0, f"{command}\n{result.output}"
 
 
-def test_zoo_page_shows_valid_files(reader: Path) -> None:
-    """The files that document every key, of a checkpoint and of an adapter, are accepted by the check."""
-    files = blocks(ROOT / "docs" / "zoo.md", "yaml")
-    assert len(files) == 2
-    for text in files:
+@pytest.mark.parametrize(("page", "files"), [("zoo.md", 2), ("hosted.md", 1)])
+def test_a_page_shows_valid_files(reader: Path, page: str, files: int) -> None:
+    """The files that document the keys of an entry, of an adapter too, are accepted by the check."""
+    shown = blocks(ROOT / "docs" / page, "yaml")
+    assert len(shown) == files
+    for text in shown:
         (reader / "page.yaml").write_text(text, encoding="utf-8")
         result = CliRunner().invoke(app, ["zoo", "check", "page.yaml"])
         assert result.exit_code == 0, result.output

@@ -92,6 +92,8 @@ def test_each_status_has_its_error(
         ("closed", ServiceError, "closed the connection"),
         ("silent", ServiceError, "no whole answer within"),
         ("stalled", ServiceError, "no whole answer within"),
+        ("trickling", ServiceError, "no whole answer within"),
+        ("packed", DrawError, "not that of an images API"),
         ("refusal", ContentRefusedError, "safety_violations=[violence]"),
         ("html", DrawError, "not that of an images API"),
         ("no pictures", DrawError, "no picture"),
@@ -115,7 +117,15 @@ def test_each_fault_has_its_error(
 def test_every_fault_is_tried() -> None:
     """The two tests above leave no kind of fault out."""
     tried = {"status", "closed", "silent", "stalled", "refusal", "html", "no pictures", "address", "not base64"}
-    assert set(ImagesFault.kinds) == tried | {"not a picture", "truncated", "bomb", "fewer", "endless"}
+    assert set(ImagesFault.kinds) == tried | {
+        "not a picture",
+        "truncated",
+        "bomb",
+        "fewer",
+        "endless",
+        "trickling",
+        "packed",
+    }
 
 
 def test_an_answer_without_end_is_cut_off(
@@ -124,7 +134,7 @@ def test_an_answer_without_end_is_cut_off(
     """An answer is read no further than a picture could need."""
     monkeypatch.setattr("diffusiongpt.backends.openai.MAX_ANSWER_BYTES", 3_000_000)
     images.fail("endless")
-    assert "larger than 3 MB" in str(failure(there))
+    assert "larger than any picture" in str(failure(there))
 
 
 def test_a_picture_above_the_limit_is_not_unpacked(there: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.base import Drawing, OnStep, Resolved
 from diffusiongpt.backends.openai_answer import MAX_ANSWER_BYTES, read_pictures
 from diffusiongpt.backends.openai_call import REASONS, arguments_for, dropped_from
-from diffusiongpt.backends.openai_errors import explain, too_slow
-from diffusiongpt.errors import DiffusionGPTError, DrawError, NeedsExtraError, NeedsKeyError, ServiceError
+from diffusiongpt.backends.openai_errors import explain
+from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 300.0
 """Seconds until an answer begins, and as many until it ends: large pictures of high quality take minutes."""
-
-CONNECT_S = 10.0
-"""Seconds to reach the server."""
 
 RETRIES = 1
 """Repeats by the client after a dropped connection, a timeout, 408, 409, 429 or a failure of the server."""
@@ -64,7 +60,7 @@ class OpenAIBackend:
         arguments = arguments_for(resolved)
         images: list[Image] = []
         wanted = len(resolved.seeds)
-        with self._client(settings) as client:
+        with self._client(settings, min(wanted, MOST_AT_ONCE)) as client:
             while len(images) < wanted:
                 n = min(wanted - len(images), MOST_AT_ONCE)
                 body = self._ask(client, {**arguments, "n": n}, resolved.expert)
@@ -75,54 +71,40 @@ class OpenAIBackend:
             images=tuple(images), params=_params(arguments, images[0]), dropped=dropped_from(resolved), repeatable=False
         )
 
-    def _client(self, settings: Settings) -> OpenAI:
+    def _client(self, settings: Settings, pictures: int) -> OpenAI:
         import openai
 
-        timeout = openai.Timeout(self._timeout_s, connect=min(self._timeout_s, CONNECT_S))
+        from diffusiongpt.backends.openai_http import bounded_client, timeouts
+
         return openai.OpenAI(
             api_key=_key(settings),
             base_url=settings.openai_base_url,
-            timeout=timeout,
+            timeout=timeouts(self._timeout_s),
             max_retries=RETRIES,
-            # the client's own default follows an answer's redirect to wherever it points
-            http_client=openai.DefaultHttpxClient(timeout=timeout, follow_redirects=False),
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=bounded_client(limit=pictures * MAX_ANSWER_BYTES, seconds=self._timeout_s),
         )
 
     def _ask(self, client: OpenAI, arguments: dict[str, Any], expert: Expert) -> bytes:
-        """One request; its answer as it came, which is never read further than could be a set of pictures."""
-        import httpx2  # comes with openai, which lets its errors through while an answer is read
+        """One request; the answer as it came."""
+        import httpx2  # openai lets its errors through while an answer is read
         from openai import OpenAIError
 
         try:
             with client.images.with_streaming_response.generate(**arguments) as response:
-                return self._read(response, arguments["n"] * MAX_ANSWER_BYTES, expert)
-        except DiffusionGPTError:
-            raise
+                body: bytes = response.read()
+                return body
         except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             problem = explain(error, expert, key=client.api_key, timeout_s=self._timeout_s)
         # outside of the except block: what the client raises holds the request, and that the key
         raise problem
-
-    def _read(self, response: Any, limit: int, expert: Expert) -> bytes:
-        body = bytearray()
-        deadline = monotonic() + self._timeout_s
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > limit:
-                raise DrawError(
-                    f"{expert.id}: the answer is larger than {limit / 1e6:.0f} MB",
-                    hint="Check OPENAI_BASE_URL: no set of pictures is that large.",
-                )
-            if monotonic() > deadline:
-                raise too_slow(expert, self._timeout_s)
-        return bytes(body)
 
 
 def _key(settings: Settings) -> str:
     secret = settings.openai_api_key
     key = secret.get_secret_value().strip() if secret else ""
     if not key:
-        raise NeedsKeyError("no key is set", hint="Set OPENAI_API_KEY; a server of your own takes any word.")
+        raise NeedsKeyError("no key for OpenAI is set", hint="Set OPENAI_API_KEY; a server of your own takes any word.")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise NeedsKeyError(
             "the key holds characters that no key has", hint="Set OPENAI_API_KEY again, without quotes or line breaks."

@@ -54,20 +54,20 @@ def explain(error: Exception, expert: Expert, *, key: str, timeout_s: float) -> 
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         return _of_status(status, error, expert, _words(error, key))
-    kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
-    if "Timeout" in kinds and "Connect" not in type(error.__cause__).__name__:
-        return too_slow(expert, timeout_s)
+    kinds = {kind.__name__ for kind in (*type(error).__mro__, type(error.__cause__))}
+    if "TooLargeError" in kinds:
+        return DrawError(
+            f"{expert.id}: the answer is larger than any picture",
+            hint="Check OPENAI_BASE_URL: something else may listen there.",
+        )
+    if kinds & {"APITimeoutError", "TimeoutException"} and "ConnectTimeout" not in kinds:
+        return ServiceError(
+            f"{expert.id}: no whole answer within {timeout_s:g} s",
+            hint="Try again later, or ask for a lower quality; the provider may have billed the picture all the same.",
+        )
     return ServiceError(
         f"{expert.id}: the service cannot be reached, or closed the connection",
         hint="Check the network and OPENAI_BASE_URL, or try again later.",
-    )
-
-
-def too_slow(expert: Expert, timeout_s: float) -> ServiceError:
-    """The error for an answer that does not come, or does not end."""
-    return ServiceError(
-        f"{expert.id}: no whole answer within {timeout_s:g} s",
-        hint="Try again later, or ask for a lower quality; the provider may have billed the picture all the same.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import struct
 import zlib
@@ -57,8 +58,12 @@ class ImagesHandler(ProviderHandler):
             self._send_json({"created": 0, "data": _SPOILT[kind]})
         elif kind == "bomb":
             self._send_json({"created": 0, "data": [_encoded(_bomb())]})
+        elif kind == "packed":
+            self._send(gzip.compress(b"[" * 10_000_000), "application/json", encoding="gzip")
         elif kind == "endless":
             self._pour()
+        elif kind == "trickling":
+            self._drip(b"{", status=400)
         else:
             return super()._go_wrong(fault)
         return True

@@ -73,9 +73,9 @@ class ProviderHandler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _drip(self, body: bytes) -> None:
+    def _drip(self, body: bytes, status: int = 200) -> None:
         """Send the head and then a byte now and again, so that no read of the client ever times out."""
-        self._head(200, "application/json", len(body) + 1_000_000)
+        self._head(status, "application/json", len(body) + 1_000_000)
         for byte in body + b" " * 1_000_000:
             if self._service.stopping.wait(_DRIP_S):
                 break
@@ -94,14 +94,18 @@ class ProviderHandler(BaseHTTPRequestHandler):
     def _send_json(self, value: Any) -> None:
         self._send(json.dumps(value).encode(), "application/json")
 
-    def _send(self, body: bytes, kind: str) -> None:
-        self._head(200, kind, len(body))
+    def _send(self, body: bytes, kind: str, *, encoding: str | None = None) -> None:
+        self._head(200, kind, len(body), encoding=encoding)
         self.wfile.write(body)
 
-    def _head(self, status: int, kind: str, length: int, *, retry_after: int | None = None) -> None:
+    def _head(
+        self, status: int, kind: str, length: int, *, retry_after: int | None = None, encoding: str | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
         if retry_after is not None:
             self.send_header("Retry-After", str(retry_after))
+        if encoding is not None:
+            self.send_header("Content-Encoding", encoding)
         self.end_headers()

@@ -41,7 +41,8 @@ class ImagesFault(ProviderFault):
 
     Besides what can go wrong everywhere: `refusal` (the prompt is against the rules), `no pictures`, `fewer` (one,
     however many were asked for), `address` (a URL instead of a picture), `not base64`, `not a picture`, `truncated`,
-    `bomb` (a few bytes that claim a huge picture) and `endless` (an answer that does not end).
+    `bomb` (a few bytes that claim a huge picture), `packed` (gzip that nobody asked for), `endless` (an answer that
+    does not end) and `trickling` (an error that does not).
     """
 
     kinds: ClassVar[tuple[str, ...]] = (
@@ -54,7 +55,9 @@ class ImagesFault(ProviderFault):
         "not a picture",
         "truncated",
         "bomb",
+        "packed",
         "endless",
+        "trickling",
     )
 
 
