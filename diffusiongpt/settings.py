@@ -36,6 +36,8 @@ class Settings(BaseSettings):
         llm: LLM that reads prompts, as LangChain's `init_chat_model` names it, such as `openai:gpt-5-mini`;
             `None` for the local thinker.
         home: Folder of the user's data: votes, and the record of what was pulled.
+        votes: Where votes are kept instead: a file, or a database URL such as
+            `postgresql+psycopg://user@host/name`.
         hub_cache: Folder where the hub client keeps checkpoints, shared with other tools.
         hub_endpoint: The only server that checkpoints are pulled from.
         hub_token: Token for gated or private repositories; never logged.
@@ -55,6 +57,7 @@ class Settings(BaseSettings):
     zoo: str = "default"
     llm: str | None = None
     home: Path = Field(default_factory=_user_home)
+    votes: str | None = Field(default=None, repr=False)  # a URL may hold a password
     hub_cache: Path = Field(default_factory=_hub_cache)
     hub_endpoint: str = Field(
         default="https://huggingface.co",
@@ -92,6 +95,11 @@ class Settings(BaseSettings):
     def own_zoo(self) -> Path:
         """The zoo file that `zoo add` writes when none is named."""
         return self.home / "zoo.yaml"
+
+    @property
+    def votes_place(self) -> str | Path:
+        """File or URL of the user's votes."""
+        return self.votes or self.home / "votes.db"
 
 
 def load_settings(**overrides: object) -> Settings:

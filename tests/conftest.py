@@ -42,6 +42,8 @@ import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
 from fixtures_adapters import write_lora  # noqa: E402
 
+pytest_plugins = ["fixtures_votes"]
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path

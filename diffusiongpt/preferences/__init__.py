@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.preferences.ballots import Slate, choose_shown
 from diffusiongpt.preferences.priors import Priors, PublishedPriors, TagPriors
-from diffusiongpt.preferences.store import VoteStore
+from diffusiongpt.preferences.ratings import Entry, Rating
+from diffusiongpt.preferences.store import Tally, VoteStore
 from diffusiongpt.preferences.table import UNTAUGHT, RankingTable, Row, Score
 from diffusiongpt.preferences.votes import Outcome, Shown, Vote
 
@@ -20,11 +21,13 @@ __all__ = [
     "Priors",
     "PublishedPriors",
     "RankingTable",
+    "Rating",
     "Row",
     "Score",
     "Shown",
     "Slate",
     "TagPriors",
+    "Tally",
     "Vote",
     "VoteStore",
     "choose_shown",
@@ -44,13 +47,13 @@ class Preferences:
         self._state: tuple[str, str] | None = None
         self._table: RankingTable | None = None
 
-    def record(self, vote: Vote) -> Vote:
-        """Record a vote; the next `table` already knows it.
+    def record(self, entry: Entry) -> Entry:
+        """Record a vote or a rating; the next `table` already knows it.
 
         Raises:
             VoteError: If it cannot be recorded.
         """
-        return self.store.add(vote)
+        return self.store.add(entry)
 
     def table(self, priors: Priors) -> RankingTable:
         """The table for the votes there are now, fitted anew only if they or the priors changed.

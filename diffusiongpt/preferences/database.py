@@ -1,11 +1,9 @@
-"""The tables of the vote store, in SQLAlchemy Core; only `store.py` loads this module."""
+"""An open vote store: its transactions, its schema, and what can go wrong; only `store.py` loads this module."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,47 +11,19 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from diffusiongpt.errors import SettingsError, VoteError
+from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.preferences import sqlite, tables
+from diffusiongpt.preferences.journal import RATINGS, VOTES, Journal, journal_of
+from diffusiongpt.preferences.ratings import Entry, Rating
 from diffusiongpt.preferences.votes import Vote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-SCHEMA_VERSION = 1
-BUSY_SECONDS = 30.0
-"""How long to wait for another process that is writing."""
+POSTGRES_LOCK = 0x64_67_70_74
+"""Advisory lock of whoever writes: numbers are then given in the order of commits, as SQLite does by itself."""
 
-_metadata = sa.MetaData()
-# AUTOINCREMENT, so that a number is not used again once a voter has been erased: `version` counts on it.
-_votes = sa.Table(
-    "votes",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("time", sa.Text, nullable=False),
-    sa.Column("voter", sa.Text, nullable=False, index=True),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("prompt", sa.Text, nullable=False),
-    sa.Column("evidence", sa.JSON, nullable=False),
-    sa.Column("shown", sa.JSON, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("winner", sa.Text),
-    sa.Column("weight", sa.Float, nullable=False),
-    sa.Column("ballot", sa.Text),
-    sqlite_autoincrement=True,
-)
-_retractions = sa.Table(
-    "retractions",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("vote_id", sa.Text, sa.ForeignKey("votes.id"), nullable=False, unique=True),
-    sa.Column("time", sa.Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-_schema = sa.Table("diffusiongpt_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
-
-_FIELDS = [column for column in _votes.columns if column.name != "number"]
-_COUNTS = ~sa.exists().where(_retractions.c.vote_id == _votes.c.id)
+FULL = "disk is full"
 
 
 class Database:
@@ -63,175 +33,225 @@ class Database:
         place: File of an SQLite store, or a database URL.
 
     Raises:
-        SettingsError: If the URL is none, or its driver is not installed.
+        SettingsError: If the URL is none.
+        NeedsExtraError: If its driver is not installed.
     """
 
     def __init__(self, place: str | Path) -> None:
         self._path = place if isinstance(place, Path) else None
-        self._checked = False
+        self._schema = 0
+        self._process = os.getpid()
         if isinstance(place, Path):
             self.name = str(place)
             # No pool: opening a file costs less than the trouble of connections across forks and threads.
-            opener = partial(_open_file, place)
+            opener = partial(sqlite.open_file, place)
             self._engine = sa.create_engine("sqlite://", creator=opener, poolclass=sa.pool.NullPool)
-            return
-        try:
-            self._engine = sa.create_engine(place, pool_pre_ping=True)
-        except (exc.ArgumentError, ImportError) as error:
-            raise SettingsError(
-                f"cannot use the vote store's URL: {error}", hint="Write it like postgresql+psycopg://user@host/name."
-            ) from None
-        except ValueError:
-            # Its text is not shown: what stands where the port should may be the rest of a password.
-            raise SettingsError(
-                "cannot use the vote store's URL: its port is no number",
-                hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
-            ) from None
-        self.name = self._engine.url.render_as_string(hide_password=True)
+        else:
+            self._engine = _engine_of(place)
+            self.name = self._engine.url.render_as_string(hide_password=True)
+        self._dialect = self._engine.dialect.name
 
-    def insert(self, vote: Vote) -> None:
-        """Append a vote and commit."""
+    def insert(self, entry: Entry) -> None:
+        """Append an entry and commit."""
+        journal = journal_of(entry)
         with self._writing() as connection:
-            if connection.scalar(sa.select(_votes.c.id).where(_votes.c.id == vote.id)):
-                raise VoteError(f"vote {vote.id!r} is already recorded", hint="Leave the id out to get a new one.")
-            connection.execute(sa.insert(_votes), vote.to_record())
+            if journal.find(connection, [entry.id]):
+                raise VoteError(
+                    f"{journal.name} {entry.id!r} is already recorded", hint="Leave the id out to get a new one."
+                )
+            journal.append(connection, [entry])
 
-    def retract(self, vote_id: str) -> Vote:
+    def merge(self, entries: Sequence[Vote | Rating], name: Callable[[Vote | Rating], str]) -> list[Vote | Rating]:
+        """Append all entries whose ids are new, or none; return those that were."""
+        with self._writing() as connection:
+            return [
+                *self._merge(connection, VOTES, [entry for entry in entries if isinstance(entry, Vote)], name),
+                *self._merge(connection, RATINGS, [entry for entry in entries if isinstance(entry, Rating)], name),
+            ]
+
+    def retract(self, entry_id: str) -> Vote | Rating:
         """Append a retraction and commit."""
         with self._writing() as connection:
-            row = connection.execute(sa.select(*_FIELDS).where(_votes.c.id == vote_id)).mappings().first()
-            if row is None:
-                raise VoteError(f"there is no vote {vote_id!r}", hint="Was it cast into another store?")
-            if connection.scalar(sa.select(_retractions.c.number).where(_retractions.c.vote_id == vote_id)):
-                raise VoteError(f"vote {vote_id!r} was already retracted", hint="Nothing is left to do.")
-            self._append_retraction(connection, vote_id)
-            return Vote.from_record(dict(row))
+            for journal in (VOTES, RATINGS):
+                if entry := journal.find(connection, [entry_id]).get(entry_id):
+                    if journal.is_retracted(connection, entry_id):
+                        raise VoteError(
+                            f"{journal.name} {entry_id!r} was already retracted", hint="Nothing is left to do."
+                        )
+                    journal.retract(connection, entry_id)
+                    return entry
+            raise VoteError(f"there is no vote {entry_id!r}", hint="Was it cast into another store?")
 
-    def undo(self, voter: str) -> Vote:
-        """Append a retraction of the last vote of `voter` and commit."""
-        last = sa.select(*_FIELDS).where(_votes.c.voter == voter, _COUNTS).order_by(_votes.c.number.desc()).limit(1)
+    def undo(self, voter: str) -> Vote | Rating:
+        """Append a retraction of the last vote or rating of `voter` and commit."""
         with self._writing() as connection:
-            row = connection.execute(last).mappings().first()
-            if row is None:
+            last = [(journal, journal.last_of(connection, voter)) for journal in (VOTES, RATINGS)]
+            found = [(entry.time, journal, entry) for journal, entry in last if entry is not None]
+            if not found:
                 raise VoteError(f"{voter!r} has no vote to undo", hint="Every vote of theirs was retracted before.")
-            self._append_retraction(connection, row["id"])
-            return Vote.from_record(dict(row))
+            _, journal, entry = max(found, key=lambda item: item[0])
+            journal.retract(connection, entry.id)
+            return entry
 
-    def votes(self) -> list[Vote]:
-        """Votes without a retraction, oldest first."""
-        query = sa.select(*_FIELDS).where(_COUNTS).order_by(_votes.c.number)
-        with self._reading() as connection:
-            if connection is None:
-                return []
-            return [Vote.from_record(dict(row)) for row in connection.execute(query).mappings()]
+    def counting(self, journal: Journal[Entry]) -> list[Entry]:
+        """Votes, or ratings, without a retraction, oldest first."""
+        with self._reading(journal) as connection:
+            return journal.counting(connection) if connection is not None else []
 
     def count(self) -> int:
         """Number of votes without a retraction."""
-        with self._reading() as connection:
-            if connection is None:
-                return 0
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(_votes).where(_COUNTS)) or 0)
+        with self._reading(VOTES) as connection:
+            return VOTES.count(connection) if connection is not None else 0
+
+    def tally(self, voter: str) -> tuple[int, int]:
+        """Number of votes and of ratings of a voter, retracted ones too."""
+        return self._count_of(VOTES, voter), self._count_of(RATINGS, voter)
+
+    def erase(self, voter: str) -> tuple[int, int]:
+        """Delete all of a voter's votes and ratings, and their traces in the files; return how many of each."""
+        with self._writing() as connection:
+            counts = VOTES.erase(connection, voter), RATINGS.erase(connection, voter)
+        # Also when nothing was there: the last try may have been killed between the two steps.
+        with self._translated("erase"), self._connected() as connection:
+            if self._dialect == "sqlite":
+                sqlite.wipe(connection, self.name)
+            elif self._dialect == "postgresql":
+                _wipe_postgres(connection)
+        return counts
 
     def version(self) -> str:
-        """Last vote, and last numbers and counts of votes and retractions; `"0"` without any vote."""
-        # Counts, because on PostgreSQL a lower number may be committed after a higher one; the last vote's id,
-        # because another file may have been put in place of this one.
-        last = sa.select(_votes.c.id).order_by(_votes.c.number.desc()).limit(1).scalar_subquery()
-        marks = [
-            sa.select(function).scalar_subquery()
-            for table in (_votes, _retractions)
-            for function in (sa.func.max(table.c.number), sa.func.count(table.c.number))
-        ]
-        with self._reading() as connection:
-            row = connection.execute(sa.select(last, *marks)).one() if connection is not None else (None,)
-        return ".".join(str(mark or 0) for mark in row) if row[0] is not None else "0"
+        """Changes with the entries that count; `"0"` without any."""
+        with self._reading(VOTES) as connection:
+            if connection is None:
+                return "0"
+            journals = (VOTES, RATINGS) if self._schema >= tables.FIRST_WITH_RATINGS else (VOTES,)
+            row = connection.execute(sa.select(*(mark for journal in journals for mark in journal.marks()))).one()
+        return ".".join(str(mark or 0) for mark in row) if any(row) else "0"
 
     def close(self) -> None:
         """Close pooled connections."""
         self._engine.dispose()
 
     @staticmethod
-    def _append_retraction(connection: sa.Connection, vote_id: str) -> None:
-        connection.execute(sa.insert(_retractions), {"vote_id": vote_id, "time": datetime.now(UTC).isoformat()})
+    def _merge(
+        connection: sa.Connection, journal: Journal[Entry], entries: list[Entry], name: Callable[[Vote | Rating], str]
+    ) -> list[Entry]:
+        known = journal.find(connection, [entry.id for entry in entries])
+        new = []
+        for entry in entries:
+            if entry.id not in known:
+                known[entry.id] = entry
+                new.append(entry)
+            elif known[entry.id].said != entry.said:
+                raise VoteError(
+                    f"{name(entry)}: {journal.name} {entry.id!r} is recorded already and says something else",
+                    hint="Give it another id, or leave it out; nothing was changed.",
+                )
+        journal.append(connection, new)
+        return new
+
+    def _count_of(self, journal: Journal[Entry], voter: str) -> int:
+        with self._reading(journal) as connection:
+            return journal.count_of(connection, voter) if connection is not None else 0
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        if self._process != os.getpid():
+            # What a fork took along belongs to the parent, which goes on to use it.
+            self._engine.dispose(close=False)
+            self._process = os.getpid()
+        with self._engine.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        with self._translated("write"), self._engine.connect() as connection:
-            if self._path is not None:
-                # Take the lock before the first read, else two writers can deadlock on their snapshots.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if not self._has_schema(connection):
-                _metadata.create_all(connection)
-                connection.execute(sa.insert(_schema), {"version": SCHEMA_VERSION})
+        with self._translated("write"), self._connected() as connection:
+            self._lock(connection)
+            version = self._version_of(connection)
+            if not version:
+                tables.create(connection)
+            elif version < tables.SCHEMA_VERSION:
+                tables.migrate(connection, version)
             yield connection
             connection.commit()
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection | None]:
-        with self._translated("read"), self._engine.connect() as connection:
-            self._checked = self._checked or self._has_schema(connection)
-            yield connection if self._checked else None
+    def _lock(self, connection: sa.Connection) -> None:
+        """Let one write at a time, from before its first read: else two writers can deadlock on their snapshots."""
+        if self._dialect == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif self._dialect == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{sqlite.BUSY_SECONDS}s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK})")
 
-    def _has_schema(self, connection: sa.Connection) -> bool:
+    @contextmanager
+    def _reading(self, journal: Journal[Entry]) -> Iterator[sa.Connection | None]:
+        """A connection if there is a store and it has such entries. Reading changes nothing, not even the schema."""
+        with self._translated("read"), self._connected() as connection:
+            if self._schema != tables.SCHEMA_VERSION:
+                self._schema = self._version_of(connection)
+            first = tables.FIRST_WITH_RATINGS if journal is RATINGS else 1
+            yield connection if self._schema >= first else None
+
+    def _version_of(self, connection: sa.Connection) -> int:
+        """Schema version of the store, 0 if there is none yet."""
         names = set(sa.inspect(connection).get_table_names())
-        if _schema.name not in names:
-            taken = names if self._path is not None else names & set(_metadata.tables)
+        if tables.schema.name not in names:
+            taken = names if self._path is not None else names & set(tables.metadata.tables)
             if taken:
                 raise VoteError(
                     f"{self.name} holds the tables of another program: {', '.join(sorted(taken)[:5])}",
                     hint="Name another place for the votes; nothing was changed.",
                 )
-            return False
-        version = connection.scalar(sa.select(_schema.c.version))
-        if version != SCHEMA_VERSION:
+            return 0
+        version = int(connection.execute(sa.select(tables.schema.c.version)).scalar_one())
+        if version not in range(1, tables.SCHEMA_VERSION + 1):
             raise VoteError(
-                f"{self.name} has schema version {version}, this program knows {SCHEMA_VERSION}",
+                f"{self.name} has schema version {version}, this program knows {tables.SCHEMA_VERSION}",
                 hint="Use the version of diffusiongpt that wrote it, or a newer one; nothing was changed.",
             )
-        return True
+        return version
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (exc.SQLAlchemyError, sqlite3.Error) as error:
-            cause = getattr(error, "orig", None) or error
-            raise VoteError(f"cannot {verb} votes at {self.name}: {cause}", hint=self._hint(str(cause))) from error
+        except (exc.SQLAlchemyError, sqlite.Error) as error:
+            cause = str(getattr(error, "orig", None) or error).strip()
+            raise VoteError(f"cannot {verb} votes at {self.name}: {cause}", hint=self._hint(cause)) from error
 
     def _hint(self, cause: str) -> str:
         if "not a database" in cause or "malformed" in cause:
             return "Move the file away, or name another place for the votes; nothing was changed."
-        if "locked" in cause:
+        if "locked" in cause or "lock timeout" in cause:
             return "Another process is writing; try again."
-        if "disk is full" in cause:
-            return "Free some disk space and vote again."
+        if FULL in cause:
+            return "Free some disk space and try again."
+        if self._path is None:
+            return "Is the server running, and may this user read and write this database?"
         return "Is the place there, and may you write to it? DIFFUSIONGPT_HOME names the folder of your data."
 
 
-def _open_file(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path.absolute().as_uri() + _mode(path),
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+def _engine_of(url: str) -> sa.Engine:
     try:
-        # A killed process loses nothing with WAL; FULL keeps an acknowledged vote through a power cut too.
-        connection.execute("PRAGMA synchronous=FULL")
-        if not path.exists() or path.stat().st_size == 0:
-            # Of two processes that make the file at once, one sets the mode and the other finds it locked.
-            with suppress(sqlite3.OperationalError):
-                connection.execute("PRAGMA journal_mode=WAL")
-    except (sqlite3.Error, OSError):
-        connection.close()
-        raise
-    return connection
+        return sa.create_engine(url, pool_pre_ping=True)
+    except exc.ArgumentError as error:
+        raise SettingsError(
+            f"cannot use the vote store's URL: {error}", hint="Write it like postgresql+psycopg://user@host/name."
+        ) from None
+    except ImportError as error:
+        raise NeedsExtraError(
+            f"the driver of the vote store's URL is missing: {error}", hint='pip install "diffusiongpt[postgres]"'
+        ) from None
+    except ValueError:
+        # Its text is not shown: what stands where the port should may be the rest of a password.
+        raise SettingsError(
+            "cannot use the vote store's URL: its port is no number",
+            hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
+        ) from None
 
 
-def _mode(path: Path) -> str:
-    """SQLite in WAL mode writes beside the file even to read it, which a read-only folder forbids."""
-    if os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
-        return ""
-    in_use = path.with_name(path.name + "-wal").exists()
-    return "?mode=ro" if in_use else "?mode=ro&immutable=1"
+def _wipe_postgres(connection: sa.Connection) -> None:
+    """Write the tables anew, and the statistics about them: both may hold what was deleted."""
+    free = connection.execution_options(isolation_level="AUTOCOMMIT")
+    free.exec_driver_sql(f"SET lock_timeout = '{sqlite.BUSY_SECONDS}s'")
+    free.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables.metadata.tables)}")

@@ -1,30 +1,47 @@
-"""Where votes are kept: append-only, with retractions; nothing acknowledged is ever lost."""
+"""Where votes and ratings are kept: append-only, with retractions; nothing acknowledged is ever lost."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
+from diffusiongpt.preferences.ratings import Entry, Rating
+from diffusiongpt.preferences.votes import Vote
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from diffusiongpt.preferences.database import Database
-    from diffusiongpt.preferences.votes import Vote
 
 EMPTY = "0"
-"""`VoteStore.version` of a store without votes."""
+"""`VoteStore.version` of a store without votes and ratings."""
+
+FILE_URL = "sqlite:///"
+
+
+class Tally(NamedTuple):
+    """How many votes and ratings."""
+
+    votes: int
+    ratings: int
+
+    def __str__(self) -> str:
+        """Such as "1 vote and 3 ratings"."""
+        return f"{self.votes} vote{'s' * (self.votes != 1)} and {self.ratings} rating{'s' * (self.ratings != 1)}"
 
 
 class VoteStore:
-    """All votes, in an SQLite file or any database SQLAlchemy has a URL for.
+    """All votes and ratings, in an SQLite file or a PostgreSQL database.
 
-    A store that does not exist reads as empty; the file and its folder are made by the first vote.
-    Threads and processes may share one.
+    A store that does not exist reads as empty; the file and its folder are made by the first vote. A store of
+    an older version is read as it is, and brought up to date by the next vote.
+    Threads and processes may share one, also across a fork.
 
     Args:
-        place: File of the store, or a database URL such as `postgresql+psycopg://...`; absent, it is
-            `votes.db` in the user's data folder.
+        place: File of the store, or a database URL such as `postgresql+psycopg://user@host/name`; absent, it
+            is what `DIFFUSIONGPT_VOTES` names, else `votes.db` in the user's data folder.
         make_folder: Whether the first vote makes the folder of the file, as it does for the user's own.
 
     Raises:
@@ -32,12 +49,15 @@ class VoteStore:
     """
 
     def __init__(self, place: str | Path | None = None, *, make_folder: bool = False) -> None:
-        self._own_folder = make_folder or place is None
+        own_folder = make_folder or place is None
+        place = place if place is not None else _own_place()
+        if isinstance(place, str) and place.startswith(FILE_URL) and "?" not in place:
+            place = place.removeprefix(FILE_URL)
         if isinstance(place, str) and "://" in place:
             self.place: str | Path = place
             return
-        self.place = Path(place).expanduser() if place is not None else _own_place()
-        if not self._own_folder and not self.place.parent.is_dir():
+        self.place = Path(place).expanduser()
+        if not own_folder and not self.place.parent.is_dir():
             raise VoteError(
                 f"cannot keep votes in {self.place}: there is no folder {self.place.parent}",
                 hint="Make the folder, or name another place.",
@@ -46,36 +66,60 @@ class VoteStore:
     def __repr__(self) -> str:
         return f"VoteStore({self._database.name if self._is_url else str(self.place)!r})"
 
-    def add(self, vote: Vote) -> Vote:
-        """Record a vote; when this returns, it is on disk.
+    def add(self, entry: Entry) -> Entry:
+        """Record a vote or a rating; when this returns, it is on disk.
 
         Returns:
-            The vote.
+            The vote or rating.
 
         Raises:
-            VoteError: If the store cannot be written, or already has a vote of that id.
+            VoteError: If the store cannot be written, or already has one of that id.
         """
         self._make_folder()
-        self._database.insert(vote)
-        return vote
+        self._database.insert(entry)
+        return entry
 
-    def retract(self, vote_id: str) -> Vote:
-        """Take a vote back; it stays in the store but no longer counts.
+    def merge(
+        self, entries: Sequence[Vote | Rating], name: Callable[[Vote | Rating], str] = lambda entry: entry.id
+    ) -> Tally:
+        """Record those that the store does not have yet, all or none.
+
+        One whose id is recorded is known, also if it was retracted since, and stays as it is.
+
+        Args:
+            entries: Votes and ratings, in the order to record them.
+            name: What to call one in an error, such as its row in a file.
 
         Returns:
-            The vote that was retracted.
+            How many were new.
+
+        Raises:
+            VoteError: If the store cannot be written, or has one of the same id that says something else.
+        """
+        if not entries:
+            return Tally(0, 0)
+        self._make_folder()
+        new = self._database.merge(entries, name)
+        votes = sum(isinstance(entry, Vote) for entry in new)
+        return Tally(votes, len(new) - votes)
+
+    def retract(self, entry_id: str) -> Vote | Rating:
+        """Take a vote or a rating back; it stays in the store but no longer counts.
+
+        Returns:
+            What was retracted.
 
         Raises:
             VoteError: If there is no such vote, or it was retracted before.
         """
-        self._check_exists(f"there is no vote {vote_id!r}")
-        return self._database.retract(vote_id)
+        self._check_exists(f"there is no vote {entry_id!r}")
+        return self._database.retract(entry_id)
 
-    def undo(self, voter: str = "me") -> Vote:
-        """Retract the last vote of a voter that still counts.
+    def undo(self, voter: str = "me") -> Vote | Rating:
+        """Retract the last vote or rating of a voter that still counts.
 
         Returns:
-            The vote that was retracted.
+            What was retracted.
 
         Raises:
             VoteError: If the voter has none.
@@ -83,9 +127,35 @@ class VoteStore:
         self._check_exists(f"{voter!r} has no vote to undo")
         return self._database.undo(voter)
 
+    def erase(self, voter: str) -> Tally:
+        """Remove all that a voter ever said, retracted or not, and its traces in the files of the store.
+
+        Out of reach are copies made before: exports, backups, and the log of a PostgreSQL server until it
+        is recycled.
+
+        Returns:
+            How many votes and ratings were removed.
+
+        Raises:
+            VoteError: If the store cannot be written, or another process reads it for too long.
+        """
+        return Tally(*self._database.erase(voter)) if self._exists else Tally(0, 0)
+
+    def tally(self, voter: str) -> Tally:
+        """How many votes and ratings of a voter there are, retracted ones too."""
+        return Tally(*self._database.tally(voter)) if self._exists else Tally(0, 0)
+
     def all(self) -> list[Vote]:
         """The votes that count, in the order they were recorded."""
-        return self._database.votes() if self._exists else []
+        from diffusiongpt.preferences.journal import VOTES
+
+        return self._database.counting(VOTES) if self._exists else []
+
+    def ratings(self) -> list[Rating]:
+        """The ratings that count, in the order they were recorded."""
+        from diffusiongpt.preferences.journal import RATINGS
+
+        return self._database.counting(RATINGS) if self._exists else []
 
     def count(self) -> int:
         """How many votes count."""
@@ -93,7 +163,7 @@ class VoteStore:
 
     @property
     def version(self) -> str:
-        """Changes whenever the set of votes does, also through another process; cheap to ask for."""
+        """Changes whenever the votes or ratings that count do, also through another process; cheap to ask for."""
         return self._database.version() if self._exists else EMPTY
 
     def close(self) -> None:
@@ -114,7 +184,12 @@ class VoteStore:
 
     @property
     def _exists(self) -> bool:
-        return not isinstance(self.place, Path) or self.place.exists()
+        try:
+            return not isinstance(self.place, Path) or self.place.exists()
+        except PermissionError as error:
+            raise VoteError(
+                f"cannot read votes at {self.place}: {error.strerror}", hint="Name a place you may read."
+            ) from error
 
     def _check_exists(self, problem: str) -> None:
         if not self._exists:
@@ -132,7 +207,7 @@ class VoteStore:
             ) from error
 
 
-def _own_place() -> Path:
+def _own_place() -> str | Path:
     from diffusiongpt.settings import load_settings
 
-    return load_settings().home / "votes.db"
+    return load_settings().votes_place

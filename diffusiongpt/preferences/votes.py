@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from uuid import uuid4
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_args
 
 from diffusiongpt.errors import VoteError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from diffusiongpt.preferences.checks import STRICT, as_utc, check_text, checked_evidence, is_number, new_id, now
 
 Outcome = Literal["win", "tie", "both_bad"]
 
 FEWEST_SHOWN = 2
 """A choice needs an alternative."""
-
-
-def _new_id() -> str:
-    return uuid4().hex
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +26,17 @@ class Shown:
         ranking_version: Version of the table that chose it.
     """
 
+    __pydantic_config__: ClassVar = STRICT
+
     expert: str
     propensity: float = 1.0
     seed: int | None = None
     ranking_version: str = "r0"
 
     def __post_init__(self) -> None:
-        _check_text("expert", self.expert)
-        if not _is_number(self.propensity) or not 0 < self.propensity <= 1:
+        check_text("expert", self.expert)
+        check_text("ranking_version", self.ranking_version)
+        if not is_number(self.propensity) or not 0 < self.propensity <= 1:
             raise VoteError(
                 f"propensity {self.propensity!r} of {self.expert!r} is not in (0, 1]",
                 hint="Pass the probability with which it was shown, 1.0 if it always is.",
@@ -73,6 +64,8 @@ class Vote:
         VoteError: If it contradicts itself.
     """
 
+    __pydantic_config__: ClassVar = STRICT
+
     prompt: str
     shown: tuple[Shown, ...]
     outcome: Outcome
@@ -82,23 +75,31 @@ class Vote:
     source: str = "human"
     weight: float = 1.0
     ballot: str | None = None
-    id: str = field(default_factory=_new_id)
-    time: str = field(default_factory=_now)
+    id: str = field(default_factory=new_id)
+    time: str = field(default_factory=now)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shown", tuple(self.shown))
-        object.__setattr__(self, "evidence", {node: float(p) for node, p in self.evidence.items()})
-        object.__setattr__(self, "time", _utc(self.time))
-        _check_text("prompt", self.prompt, may_be_empty=True)
+        object.__setattr__(self, "evidence", checked_evidence(self.evidence))
+        object.__setattr__(self, "time", as_utc(self.time))
+        check_text("prompt", self.prompt, may_be_empty=True)
         for name in ("voter", "source", "id"):
-            _check_text(name, getattr(self, name))
+            check_text(name, getattr(self, name))
+        if self.ballot is not None:
+            check_text("ballot", self.ballot)
+        if not is_number(self.weight) or self.weight <= 0:
+            raise VoteError(f"weight {self.weight!r} is not positive", hint="Use 1.0 for an ordinary vote.")
         self._check_ballot()
-        self._check_numbers()
 
     @property
     def experts(self) -> tuple[str, ...]:
         """Ids of the experts shown, in order."""
         return tuple(shown.expert for shown in self.shown)
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """Who said what about what; two votes of one id that differ in it contradict each other."""
+        return self.prompt, frozenset(self.experts), self.outcome, self.winner, self.voter
 
     def _check_ballot(self) -> None:
         if self.outcome not in get_args(Outcome):
@@ -116,16 +117,12 @@ class Vote:
         if self.outcome != "win" and self.winner is not None:
             raise VoteError(f"a {self.outcome} has no winner, got {self.winner!r}", hint="Leave the winner out.")
 
-    def _check_numbers(self) -> None:
-        if not _is_number(self.weight) or self.weight <= 0:
-            raise VoteError(f"weight {self.weight!r} is not positive", hint="Use 1.0 for an ordinary vote.")
-        for node, p in self.evidence.items():
-            if not 0 <= p <= 1:
-                raise VoteError(f"evidence of {node!r} is {p!r}, not a probability", hint="Use a number from 0 to 1.")
-
     def to_record(self) -> dict[str, Any]:
         """The vote as plain values that JSON and a database row can hold."""
-        return asdict(self)
+        # not dataclasses.asdict, whose deep copies take as long as all the rest of reading a large store
+        record = {one.name: getattr(self, one.name) for one in fields(self)}
+        shown = [{one.name: getattr(each, one.name) for one in fields(each)} for each in self.shown]
+        return {**record, "evidence": dict(self.evidence), "shown": shown}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Vote:
@@ -139,23 +136,3 @@ class Vote:
             return cls(**{**record, "shown": shown})
         except (KeyError, TypeError, AttributeError) as error:
             raise VoteError(f"not the record of a vote: {error}", hint="Was it written by this package?") from error
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
-    if not isinstance(value, str) or not (value.strip() or may_be_empty):
-        raise VoteError(f"{name} of a vote must be text, not {value!r}", hint=f"Pass a {name}.")
-    # Databases take neither: half of a surrogate pair is no character, and PostgreSQL ends text at NUL.
-    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-        raise VoteError(f"{name} of a vote holds binary data", hint="Pass text.")
-
-
-def _utc(time: str) -> str:
-    try:
-        moment = datetime.fromisoformat(time)
-    except (TypeError, ValueError) as error:
-        raise VoteError(f"time {time!r} is not ISO 8601", hint="Write it like 2026-01-31T12:00:00+00:00.") from error
-    return (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()

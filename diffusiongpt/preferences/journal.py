@@ -1,0 +1,122 @@
+"""Votes or ratings as rows that are appended, retracted and erased, in the transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import sqlalchemy as sa
+
+from diffusiongpt.preferences import tables
+from diffusiongpt.preferences.checks import now
+from diffusiongpt.preferences.ratings import Entry, Rating
+from diffusiongpt.preferences.votes import Vote
+
+BATCH = 500
+"""Ids asked for at once; SQLite before 3.32 takes 999 parameters."""
+
+
+@dataclass(frozen=True)
+class Journal(Generic[Entry]):
+    """The rows of one kind of entry.
+
+    Attributes:
+        kind: What a row is.
+        name: What people call it.
+        rows: Its table.
+        retracted: Ids of those taken back.
+    """
+
+    kind: type[Entry]
+    name: str
+    rows: sa.Table
+    retracted: sa.Table
+
+    def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> None:
+        """Append entries whose ids are new."""
+        if entries:
+            connection.execute(sa.insert(self.rows), [entry.to_record() for entry in entries])
+
+    def find(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Entry]:
+        """Those of the ids that are recorded, retracted or not."""
+        found: dict[str, Entry] = {}
+        for start in range(0, len(ids), BATCH):
+            query = sa.select(*self._fields).where(self.rows.c.id.in_(ids[start : start + BATCH]))
+            found.update((row["id"], self._read(row)) for row in connection.execute(query).mappings())
+        return found
+
+    def counting(self, connection: sa.Connection) -> list[Entry]:
+        """Entries without a retraction, oldest first."""
+        query = sa.select(*self._fields).where(self._counts).order_by(self.rows.c.number)
+        return [self._read(row) for row in connection.execute(query).mappings()]
+
+    def last_of(self, connection: sa.Connection, voter: str) -> Entry | None:
+        """The last entry of a voter that counts."""
+        theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
+        row = connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(1)).mappings().first()
+        return self._read(row) if row is not None else None
+
+    def is_retracted(self, connection: sa.Connection, entry_id: str) -> bool:
+        """Whether it was taken back."""
+        return connection.scalar(sa.select(self.retracted.c.number).where(self._of == entry_id)) is not None
+
+    def retract(self, connection: sa.Connection, entry_id: str) -> None:
+        """Append a retraction."""
+        connection.execute(sa.insert(self.retracted), {self._of.name: entry_id, "time": now()})
+
+    def count(self, connection: sa.Connection) -> int:
+        """Number of entries without a retraction."""
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(self.rows).where(self._counts)) or 0)
+
+    def count_of(self, connection: sa.Connection, voter: str) -> int:
+        """Number of entries of a voter, retracted or not."""
+        theirs = sa.select(sa.func.count()).select_from(self.rows).where(self.rows.c.voter == voter)
+        return int(connection.scalar(theirs) or 0)
+
+    def erase(self, connection: sa.Connection, voter: str) -> int:
+        """Delete a voter's entries and their retractions; return how many entries."""
+        theirs = sa.select(self.rows.c.id).where(self.rows.c.voter == voter)
+        connection.execute(sa.delete(self.retracted).where(self._of.in_(theirs)))
+        return connection.execute(sa.delete(self.rows).where(self.rows.c.voter == voter)).rowcount
+
+    def marks(self) -> list[sa.ScalarSelect[Any]]:
+        """What together changes whenever the entries that count do.
+
+        The last id, because another file may have been put in place of this one; numbers and counts of
+        entries and retractions, because an erased voter takes some away.
+        """
+        last = sa.select(self.rows.c.id).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
+        numbers: list[sa.ScalarSelect[Any]] = [
+            sa.select(function).scalar_subquery()
+            for table in (self.rows, self.retracted)
+            for function in (sa.func.max(table.c.number), sa.func.count(table.c.number))
+        ]
+        return [last, *numbers]
+
+    @property
+    def _fields(self) -> list[sa.Column[object]]:
+        return [column for column in self.rows.columns if column.name != "number"]
+
+    @property
+    def _of(self) -> sa.Column[object]:
+        """The column of a retraction that says what it takes back."""
+        return self.retracted.columns[f"{self.name}_id"]
+
+    @property
+    def _counts(self) -> sa.ColumnElement[bool]:
+        return ~sa.exists().where(self._of == self.rows.c.id)
+
+    def _read(self, row: sa.RowMapping) -> Entry:
+        return self.kind.from_record(dict(row))
+
+
+VOTES = Journal(Vote, "vote", tables.votes, tables.retractions)
+RATINGS = Journal(Rating, "rating", tables.ratings, tables.rating_retractions)
+
+
+def journal_of(entry: Entry) -> Journal[Entry]:
+    """Where entries of its kind are."""
+    journals: dict[type, Any] = {Vote: VOTES, Rating: RATINGS}
+    journal: Journal[Entry] = journals[type(entry)]
+    return journal

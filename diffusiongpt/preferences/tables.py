@@ -1,0 +1,96 @@
+"""The tables of the vote store, and how an older store becomes one of today; only `database.py` loads this module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = 2
+"""1 had votes and retractions; 2 has ratings too."""
+
+FIRST_WITH_RATINGS = 2
+
+metadata = sa.MetaData()
+
+
+class _Seed(sa.TypeDecorator[int]):
+    """A seed as text: it may be 2**64 - 1, which no integer column holds."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - the same everywhere
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else int(value)
+
+
+def _entries(name: str, *own: sa.Column[object]) -> sa.Table:
+    # AUTOINCREMENT, so that a number is not used again once a voter has been erased: `version` counts on it.
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("id", sa.Text, nullable=False, unique=True),
+        sa.Column("time", sa.Text, nullable=False),
+        sa.Column("voter", sa.Text, nullable=False, index=True),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("prompt", sa.Text, nullable=False),
+        sa.Column("evidence", sa.JSON, nullable=False),
+        *own,
+        sqlite_autoincrement=True,
+    )
+
+
+def _retractions(name: str, column: str, entries: sa.Table) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column(column, sa.Text, sa.ForeignKey(entries.c.id), nullable=False, unique=True),
+        sa.Column("time", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )
+
+
+votes = _entries(
+    "votes",
+    sa.Column("shown", sa.JSON, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("winner", sa.Text),
+    sa.Column("weight", sa.Float, nullable=False),
+    sa.Column("ballot", sa.Text),
+)
+retractions = _retractions("retractions", "vote_id", votes)
+ratings = _entries(
+    "ratings",
+    sa.Column("expert", sa.Text, nullable=False),
+    sa.Column("rating", sa.Float, nullable=False),
+    sa.Column("seed", _Seed),
+    sa.Column("ranking_version", sa.Text, nullable=False),
+)
+rating_retractions = _retractions("rating_retractions", "rating_id", ratings)
+schema = sa.Table("diffusiongpt_schema", metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+
+def create(connection: sa.Connection) -> None:
+    """Make a store of today's schema."""
+    metadata.create_all(connection)
+    connection.execute(sa.insert(schema), {"version": SCHEMA_VERSION})
+
+
+def migrate(connection: sa.Connection, version: int) -> None:
+    """Bring an older store to today's schema, step by step, within the transaction of the caller."""
+    for known in range(version, SCHEMA_VERSION):
+        _STEPS[known](connection)
+    connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
+
+
+def _add_ratings(connection: sa.Connection) -> None:
+    metadata.create_all(connection, tables=[ratings, rating_retractions])
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings}
+"""What turns a store of each older version into one of the next."""

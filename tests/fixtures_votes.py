@@ -1,0 +1,107 @@
+"""Vote stores to test, in a file and in a database server, and processes that write to them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import postgres
+import pytest
+
+from diffusiongpt.preferences import Rating, Shown, Vote, VoteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.PostgresServer]:
+    """A PostgreSQL server."""
+    binaries = postgres.server_folder()
+    if binaries is None:
+        pytest.skip(postgres.MISSING)
+    with postgres.PostgresServer(binaries) as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was not tested for want of a server."""
+    left_out = [r for r in terminalreporter.stats.get("skipped", []) if postgres.MISSING in str(r.longrepr)]
+    if left_out:
+        terminalreporter.write_line(f"{len(left_out)} tests left out: {postgres.MISSING}", yellow=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path | str]:
+    """Finds places where a store may be: files, and databases of a server."""
+    if request.param == "sqlite":
+        numbers = itertools.count()
+        return lambda: tmp_path / f"votes{next(numbers)}.db"
+    running: postgres.PostgresServer = request.getfixturevalue("server")
+    return running.new_database
+
+
+@pytest.fixture
+def place(new_place: Callable[[], Path | str]) -> Path | str:
+    """A place where a store may be."""
+    return new_place()
+
+
+@pytest.fixture
+def open_store(place: Path | str) -> Iterator[Callable[[], VoteStore]]:
+    """Opens the store at the place anew, as another process would."""
+    opened: list[VoteStore] = []
+
+    def open_one() -> VoteStore:
+        opened.append(VoteStore(place))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], VoteStore]) -> VoteStore:
+    """An empty store."""
+    return open_store()
+
+
+def vote(winner: str | None = "a", *experts: str, **fields: Any) -> Vote:
+    """A vote for the winner, or a tie."""
+    shown = tuple(Shown(expert=expert, propensity=0.5, seed=7) for expert in experts or ("a", "b"))
+    prompt = fields.pop("prompt", "a fox")
+    return Vote(prompt=prompt, shown=shown, outcome="win" if winner else "tie", winner=winner, **fields)
+
+
+def rating(value: float = 4, expert: str = "a", **fields: Any) -> Rating:
+    """A rating."""
+    return Rating(**{"prompt": "a fox", **fields}, expert=expert, rating=value)
+
+
+def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run code in a Python of its own, with `VoteStore`, `vote`, `rating` and `sys` at hand."""
+    prelude = (
+        "import os, sys, signal, time\n"
+        "from diffusiongpt.preferences import Rating, Shown, Vote, VoteStore\n"
+        "shown = (Shown(expert='a'), Shown(expert='b'))\n"
+        "def vote(**f): return Vote(prompt='a fox', shown=shown, outcome='win', winner='a', **f)\n"
+        "def rating(**f): return Rating(prompt='a fox', expert='a', rating=4, **f)\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for what it wrote to stdout and stderr."""
+    out, err = process.communicate(timeout=120)
+    return out, err
