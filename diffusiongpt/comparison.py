@@ -14,7 +14,7 @@ from diffusiongpt.decision import Route
 from diffusiongpt.errors import VoteError
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import ShownIn, save_free
-from diffusiongpt.preferences import Outcome, RankingTable, Shown, Vote, choose_shown
+from diffusiongpt.preferences import Outcome, RankingTable, Rating, Shown, Vote, choose_shown
 from diffusiongpt.show import gallery_html
 
 if TYPE_CHECKING:
@@ -154,6 +154,23 @@ def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> 
         evidence=pictures[0].route.understanding.evidence,
         voter=voter,
         ballot=ballots.pop() if together else None,
+    )
+
+
+def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
+    """The rating of one picture; of a result with several, of the first.
+
+    Raises:
+        VoteError: If the rating is no finite number.
+    """
+    return Rating(
+        prompt=picture.route.input,
+        expert=picture.drawn_by,
+        rating=rating,
+        evidence=picture.route.understanding.evidence,
+        voter=voter,
+        seed=picture.seeds[0],
+        ranking_version=picture.route.ranking_version,
     )
 
 

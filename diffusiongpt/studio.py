@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from diffusiongpt.artist import Artist, OnProgress
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
-from diffusiongpt.comparison import Comparison, as_vote, choose_ballot
+from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot
 from diffusiongpt.decision import Route
 from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import (
@@ -31,7 +31,7 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import Fallback, ShownIn
-from diffusiongpt.preferences import Outcome, Preferences, Vote, VoteStore
+from diffusiongpt.preferences import Outcome, Preferences, Rating, Vote, VoteStore
 from diffusiongpt.request import Options, Request, read_options
 from diffusiongpt.resolve import FRESH_SEED_BITS
 from diffusiongpt.router import Router
@@ -42,6 +42,8 @@ from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+    from diffusiongpt.preferences.exchange import FileFormat, Imported, Unknown
 
 log = logging.getLogger("diffusiongpt")
 
@@ -167,13 +169,56 @@ class DiffusionGPT:
         pictures = [g if isinstance(g, Generation) else Generation.from_file(g) for g in (best, *others)]
         return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter))
 
-    def undo_vote(self, voter: str = "me") -> Vote:
-        """Take back the last vote of a voter.
+    def rate(self, picture: Generation | str | Path, rating: float, *, voter: str = "me") -> Rating:
+        """Record how good one picture is by itself.
+
+        Args:
+            picture: A result, or a file this package saved.
+            rating: Higher is better, on a scale that you keep to.
+            voter: Who rates.
+
+        Raises:
+            PictureError: If the file does not say how it was drawn.
+            VoteError: If the rating is no finite number.
+        """
+        rated = picture if isinstance(picture, Generation) else Generation.from_file(picture)
+        return self.preferences.record(as_rating(rated, rating, voter=voter))
+
+    def undo_vote(self, voter: str = "me") -> Vote | Rating:
+        """Take back the last vote or rating of a voter.
 
         Raises:
             VoteError: If there is none.
         """
         return self.preferences.store.undo(voter)
+
+    def import_votes(
+        self, path: str | Path, *, file_format: FileFormat | None = None, unknown: Unknown = "refuse"
+    ) -> Imported:
+        """Add the votes and ratings of a file, all or none; those the store has already stay as they are.
+
+        Where the file does not say what a prompt is about, the local thinker reads the prompt.
+
+        Args:
+            path: A `.csv`, `.jsonl` or `prompt2scores.json` file.
+            file_format: What it is; `None` asks its name.
+            unknown: What becomes of votes for experts that the zoo does not have: `"refuse"` the file,
+                `"keep"` or `"skip"` them.
+
+        Raises:
+            VoteError: If the file has a mistake, told with its row, or the store cannot be written.
+        """
+        from diffusiongpt.preferences.exchange import import_file
+
+        nodes = tuple(self.zoo.taxonomy.nodes.values())
+        return import_file(
+            self.preferences.store,
+            Path(path).expanduser(),
+            file_format=file_format,
+            experts=self.zoo,
+            unknown=unknown,
+            evidence_of=lambda prompt: self._local.think(prompt, (), nodes).understanding.evidence,
+        )
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again; see `Generation.again`."""
@@ -261,7 +306,7 @@ def fallback_of(expert: str, error: DiffusionGPTError) -> Fallback:
 
 
 def _own_votes(settings: Settings) -> VoteStore:
-    return VoteStore(settings.home / "votes.db", make_folder=True)
+    return VoteStore(settings.votes_place, make_folder=settings.votes is None)
 
 
 def _announce(plan: PullPlan) -> None:
