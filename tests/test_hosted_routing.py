@@ -197,6 +197,13 @@ def test_the_command_line_takes_a_price(tmp_path: Path, monkeypatch: pytest.Monk
     assert images.requests
 
 
+def test_the_list_shows_what_a_service_costs() -> None:
+    """In the place of the gigabytes that it does not take, a service has its price, and `?` if that is not known."""
+    lines = CliRunner().invoke(app, ["zoo", "list", "--zoo", "default"]).stdout.splitlines()
+    cells = {line.split()[0]: line.split()[1] for line in lines if line.strip().startswith("gpt-image")}
+    assert (cells["gpt-image-2"], cells["gpt-image-2.5-flare"]) == ("$0.053", "?")
+
+
 def run(*arguments: str) -> Any:
     """A command's JSON."""
     result = CliRunner().invoke(app, [*arguments, "--json"])

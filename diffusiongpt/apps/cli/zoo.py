@@ -39,10 +39,11 @@ def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     is_wide = console.width >= WIDE
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("expert", no_wrap=True)
-    for heading in ("GB", "styles", "licence", *(["description"] if is_wide else [])):
+    for heading in ("GB or $", "styles", "licence", *(["description"] if is_wide else [])):
         table.add_column(heading, overflow="fold")
     for expert in experts:
-        size = f"{expert.size_bytes / 1e9:g}" if expert.size_bytes else "?"
+        price = f"${expert.price.usd:g}" if expert.price else "?"
+        size = f"{expert.size_bytes / 1e9:g}" if expert.size_bytes else price
         licence = expert.license.id if expert.license else "?"
         cells = [expert.id, size, ", ".join(expert.tags.styles) or "any", licence]
         table.add_row(*cells, *([expert.description] if is_wide else []))
