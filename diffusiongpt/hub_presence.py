@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors
 from diffusiongpt.errors import GatedRepoError, PullError, RepoMissingError
 from diffusiongpt.hub_facts import check_online
@@ -42,13 +43,13 @@ class Presence:
 
 
 def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presence, ...]:
-    """Ask the hub about each expert; local folders are passed over.
+    """Ask the hub about each expert; local folders and hosted experts are passed over.
 
     Raises:
         PullError: If the settings forbid the network, or the hub answers about none of them.
     """
     check_online(settings)
-    remote = [expert for expert in experts if not expert.is_local]
+    remote = [expert for expert in experts if not (expert.is_local or is_hosted(expert.backend))]
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         found = tuple(pool.map(lambda expert: _presence(expert, settings), remote))
     errors = [one.error for one in found if one.error is not None and one.state == "unreachable"]

@@ -218,12 +218,13 @@ def test_without_a_network_it_is_told(online: Settings) -> None:
 
 
 def test_presence_tells_each_repository(hub: LocalHub, online: Settings) -> None:
-    """Each expert's repository is there, gated, missing or unreachable; one that fails does not hide the others."""
+    """Each is there, gated, missing or unreachable; one that fails hides no other; folders and services have none."""
     hub.gate("t/klein")
     hub.fail(Fault(match="/t/busy", status=503))
     revisions = {"a": ("t/sd", None), "b": ("t/klein", "main"), "c": ("t/none", None), "d": ("t/sd", "0" * 40)}
     experts = [Expert(id=key, repo=repo, revision=revision) for key, (repo, revision) in revisions.items()]
-    found = find_presence([*experts, Expert(id="e", repo="t/busy"), Expert(id="f", repo="./here")], online)
+    elsewhere = [Expert(id="f", repo="./here"), Expert(id="g", repo="openai/gpt-image-2", backend="openai")]
+    found = find_presence([*experts, Expert(id="e", repo="t/busy"), *elsewhere], online)
     assert [(one.expert, one.state) for one in found] == [
         ("a", "ok"),
         ("b", "gated"),
