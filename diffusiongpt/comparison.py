@@ -129,7 +129,9 @@ def choose_ballot(
         raise VoteError(f"cannot show {k} pictures side by side", hint=f"Compare {MOST} at most.")
     evidence = route.understanding.evidence
     rng = np.random.default_rng([seed, zlib.crc32(route.input.encode())])
-    slate = choose_shown(lambda generator, n: table.sample(able, evidence, generator, n), able, k, rng)
+    slate = choose_shown(
+        lambda generator, n: table.sample(able, evidence, generator, n, text=route.input), able, k, rng
+    )
     shown = {expert: slate.propensities[expert] for expert in slate.experts}
     return slate.experts, ShownIn(ballot=uuid4().hex, propensities=shown)
 

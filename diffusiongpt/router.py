@@ -17,6 +17,7 @@ from diffusiongpt.search import SearchTrace, search
 from diffusiongpt.shortlists import Shortlists
 from diffusiongpt.taxonomy import ROOT, Taxonomy
 from diffusiongpt.thinkers import Thinker, Thought
+from diffusiongpt.thinkers.needs import NeedReader
 from diffusiongpt.zoo import Zoo
 
 FAST_MARGIN = 0.5
@@ -59,6 +60,7 @@ class Router:
         self._readiness = readiness
         self._priors = PublishedPriors.of(zoo.values())
         self._nodes = tuple(zoo.taxonomy.nodes.values())
+        self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
@@ -89,11 +91,11 @@ class Router:
             best=partial(self._shortlists_of(table).best, also=_named(thought, self.zoo.taxonomy)),
         )
         clock.lap("search")
-        evidence = evidence_for(thought, trace)
+        evidence = {**evidence_for(thought, trace), **self._needs.read(request.prompt, thought.understanding)}
         scored = allowed.eligible if request.expert else trace.experts
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
-        candidates = self._rank(scored, evidence, table)
+        candidates = self._rank(scored, evidence, request.prompt, table)
         expert = _choose(candidates, policy)
         clock.lap("rank")
         return Route(
@@ -149,7 +151,7 @@ class Router:
         return shortlists
 
     def _rank(
-        self, experts: Sequence[str], evidence: Mapping[str, float], table: RankingTable
+        self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: RankingTable
     ) -> tuple[Candidate, ...]:
         candidates = [
             Candidate(
@@ -159,7 +161,7 @@ class Router:
                 parts=score.parts,
                 readiness=self._readiness(self.zoo[score.expert]),
             )
-            for score in table.score(experts, evidence)
+            for score in table.score(experts, evidence, text)
         ]
         return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
 

@@ -13,7 +13,7 @@ from diffusiongpt.expert import ROOT, Expert, NodeId
 
 __all__ = ["ROOT", "Node", "NodeKind", "Taxonomy", "unknown_tag"]
 
-NodeKind = Literal["subject", "style"]
+NodeKind = Literal["subject", "style", "need"]
 
 
 class Node(BaseModel):
@@ -21,7 +21,7 @@ class Node(BaseModel):
 
     Attributes:
         id: Name in tags, routes and votes.
-        kind: `subject` (what is in the picture) or `style` (how it looks).
+        kind: `subject` (what is in the picture), `style` (how it looks), or `need` (a skill that drawing it takes).
         parents: Nodes above it. A subject without parents hangs on the root, a style without parents
             below every subject.
         label: What people see, by language.
@@ -48,6 +48,10 @@ class Taxonomy:
 
     All nodes are known to the thinker; `occupied` are those below which an expert hangs, and only those
     are searched.
+
+    Attributes:
+        nodes: Subjects and styles by id.
+        needs: Needs by id; they are no part of the tree.
     """
 
     def __init__(self, nodes: Iterable[Node], experts: Iterable[Expert]) -> None:
@@ -56,8 +60,10 @@ class Taxonomy:
         Raises:
             ZooError: For a cycle, an unknown or unreachable node, or an expert on a node that is not there.
         """
-        self.nodes: dict[str, Node] = {node.id: node for node in nodes}
-        if ROOT in self.nodes:
+        known = {node.id: node for node in nodes}
+        self.nodes = {node_id: node for node_id, node in known.items() if node.kind != "need"}
+        self.needs = {node_id: node for node_id, node in known.items() if node.kind == "need"}
+        if ROOT in known:
             raise ZooError(f"taxonomy: a node must not be called {ROOT!r}", hint="The root is always there.")
         self.graph = _graph(self.nodes)
         _check_tree(self.graph)

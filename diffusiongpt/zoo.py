@@ -200,9 +200,12 @@ def _check_unique(file: ZooFile, text: str, path: Path) -> None:
                 )
 
 
+_NODE_FILES = ("taxonomy.yaml", "needs.yaml")
+
+
 @cache
 def _base_nodes() -> tuple[Node, ...]:
     from ruamel.yaml import YAML
 
-    text = resources.files("diffusiongpt").joinpath("taxonomy.yaml").read_text(encoding="utf-8")
-    return tuple(Node.model_validate(entry) for entry in YAML(typ="safe", pure=True).load(text))
+    texts = [resources.files("diffusiongpt").joinpath(name).read_text(encoding="utf-8") for name in _NODE_FILES]
+    return tuple(Node.model_validate(entry) for text in texts for entry in YAML(typ="safe", pure=True).load(text))

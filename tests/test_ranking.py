@@ -93,7 +93,7 @@ def test_the_parts_of_a_score_sum_to_it(votes: list[Vote]) -> None:
     """What is explained is what is used, for experts and nodes with votes and without."""
     for score in RankingTable.fit(votes, TAGS).score([*EXPERTS, "new"], PIXEL | {"unseen": 0.3}):
         assert sum(score.parts.values()) == pytest.approx(score.mean, abs=1e-9)
-        assert list(score.parts) == ["tags", "global", "nodes"]
+        assert list(score.parts) == ["tags", "global", "nodes", "residual"]
         assert score.std > 0
 
 

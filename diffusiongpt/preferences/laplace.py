@@ -1,37 +1,60 @@
-"""Bayesian logistic regression on differences between experts, by Laplace's approximation.
+"""Bayesian regression on what experts are worth on a prompt, by Laplace's approximation.
 
-Log-odds that `left` is preferred to `right` are `offset + (theta[left] - theta[right]) @ features`. Every
-expert has the same features, a constant and one per taxonomy node; the constant's weight is the expert's
-global level, the others are its offsets. Formulas: Bishop, Pattern Recognition and Machine Learning, 4.4-4.5.
+The utility of an expert beyond its prior is `theta[expert] @ features`. Every prompt has the same kinds of features: a
+constant, whose weight is the expert's global level; one per taxonomy node, whose weights are its offsets; and its
+likeness to landmarks, whose weights are the residual. Log-odds that one expert is preferred to another are the
+difference of their utilities. Formulas: Bishop, Pattern Recognition and Machine Learning, 4.4-4.5.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.preferences.modes import Mode, hessian_at, mode_by_gradient, mode_by_rows, mode_by_weights
+from diffusiongpt.preferences.modes import Mode, full_covariance, mode_by_gradient, mode_by_rows, unit_precisions
+from diffusiongpt.preferences.observations import Observations
 
 if TYPE_CHECKING:
-    from diffusiongpt.preferences.contrasts import Contrasts, Floats
+    from diffusiongpt.preferences.observations import Floats
 
-GLOBAL_SDS = (0.25, 0.5, 1.0, 2.0)
-"""Standard deviations tried for an expert's global level, in log-odds."""
 
-NODE_SDS = (0.35, 0.7, 1.4, 2.8)
-"""Standard deviations tried for an expert's offset at a node, in log-odds."""
+class Scales(NamedTuple):
+    """Prior standard deviations in log-odds: of global levels, offsets at nodes, and the residual."""
 
-TYPICAL_SDS = (0.5, 0.7)
-"""Modes of the log-normal hyperpriors of the two: what the fit believes without votes."""
+    level: float
+    node: float
+    residual: float
 
-SPREAD = 1.0
-"""Width of those hyperpriors in log units: a factor e up or down is one standard deviation."""
+    def alone(self) -> Scales:
+        """The same with nothing but levels."""
+        return Scales(self.level, 0.0, 0.0)
+
+
+TYPICAL = Scales(1.0, 0.35, 0.7)
+"""Modes of the log-normal hyperpriors of the three: what the fit believes without votes."""
+
+SPREAD = 0.7
+"""Width of those hyperpriors in log units: a factor of two up or down is one standard deviation."""
+
+STEP = 2.0
+"""Factor between the scales that are tried."""
+
+REACH = 3
+"""Steps that a scale may go from its typical value in either direction."""
+
+FEW_ROWS = 500
+"""Up to as many votes, and without ratings, modes and evidence are exact."""
+
+ENOUGH_ROWS = 20_000
+"""Observations that the scales are chosen by, if there are more."""
 
 FULL_PARAMETERS = 2000
-"""Up to here the posterior keeps every covariance, beyond only those within an expert."""
+"""Up to here the posterior keeps every covariance of votes."""
+
+BLOCK_PARAMETERS = 4_000_000
+"""Up to here, beyond that, it keeps those within each expert; in larger pools only variances."""
 
 
 @dataclass(frozen=True)
@@ -40,57 +63,106 @@ class Posterior:
 
     Attributes:
         mean: Shape (experts, features).
-        blocks: Covariance within each expert, shape (experts, features, features).
-        full: Covariance of all weights, shape (experts, features, experts, features), or `None` if too large.
-        global_sd: Prior standard deviation of the global levels.
-        node_sd: Prior standard deviation of the offsets.
+        blocks: Covariance within each expert, shape (experts, features, features); `None` if too large.
+        variances: Variance of each weight, shape (experts, features).
+        full: Covariance of all weights, shape (experts, features, experts, features); `None` if too large.
+        scales: Prior standard deviations.
     """
 
     mean: Floats
-    blocks: Floats
+    blocks: Floats | None
+    variances: Floats
     full: Floats | None
-    global_sd: float
-    node_sd: float
+    scales: Scales
 
 
-def fit_posterior(contrasts: Contrasts) -> Posterior:
-    """The posterior with the variances that explain the votes best.
+def prior_sds(seen: Observations, few: int, scales: Scales, *, outside: bool) -> Floats:
+    """Prior standard deviation of each weight, shape (experts, features).
 
-    Variances are chosen by the Laplace evidence on a grid, times a log-normal hyperprior, so that
-    they stay at typical values until votes say otherwise.
+    Args:
+        seen: What is fitted.
+        few: Number of features before those of likeness.
+        scales: Of the three levels.
+        outside: Whether the last expert is the outside option, which has a level and nothing else.
     """
-    mode = Mode(np.zeros((contrasts.experts, contrasts.features.shape[1])), np.zeros(len(contrasts.left)), 0.0)
-    tried: list[tuple[float, Floats, tuple[float, float]]] = []
-    for sds in product(GLOBAL_SDS, NODE_SDS):
-        mode = _find_mode(contrasts, sds, mode)  # from the mode of the last ones, which is near
-        tried.append((mode.log_evidence + _log_hyperprior(sds), mode.theta, sds))
-    _, mean, sds = max(tried, key=lambda one: one[0])
-    full = mean.size <= FULL_PARAMETERS
-    hessian = hessian_at(contrasts, _precision(mean.shape, sds), mean, full=full)
-    if not full:
-        return Posterior(mean, np.linalg.inv(hessian), None, *sds)  # type: ignore[arg-type]  # float64 stays so
-    covariance: Floats = np.asarray(np.linalg.inv(hessian.reshape(mean.size, mean.size)), dtype=np.float64)
-    covariance = covariance.reshape(hessian.shape)
-    blocks: Floats = np.einsum("ekel->ekl", covariance).copy()
-    return Posterior(mean, blocks, covariance, *sds)
+    sds = np.full((seen.experts, seen.features.shape[1]), scales.residual)
+    sds[:, :few] = scales.node
+    sds[:, 0] = scales.level
+    if outside:
+        sds[-1, 1:] = 0.0
+    return sds
 
 
-def _find_mode(contrasts: Contrasts, sds: tuple[float, float], start: Mode) -> Mode:
-    """The cheapest exact way there is: a system of as many equations as rows or weights, else by gradients."""
-    weights = start.theta.size
-    if len(contrasts.left) <= min(weights, FULL_PARAMETERS):
-        return mode_by_rows(contrasts, sds, start)
-    precision = _precision(start.theta.shape, sds)
-    if weights <= FULL_PARAMETERS:
-        return mode_by_weights(contrasts, precision, start)
-    return mode_by_gradient(contrasts, precision, start)
+def fit_posterior(seen: Observations, few: int, scales: Scales, *, outside: bool = False) -> Posterior:
+    """The posterior for given scales."""
+    sds = prior_sds(seen, few, scales, outside=outside)
+    mean = _find_mode(seen, sds, _nothing(seen)).theta
+    if mean.size <= FULL_PARAMETERS and not len(seen.ratings.value):
+        full = full_covariance(seen, sds, mean)
+        blocks: Floats | None = np.einsum("ekel->ekl", full).copy()
+        return Posterior(mean, blocks, np.einsum("ekek->ek", full).copy(), full, scales)
+    inverses = (np.linalg.inv(one) for one in unit_precisions(seen, sds, mean))
+    if mean.size * mean.shape[1] > BLOCK_PARAMETERS:
+        return Posterior(mean, None, np.stack([one.diagonal() for one in inverses]) * sds**2, None, scales)
+    blocks = np.stack([sd[:, None] * one * sd for one, sd in zip(inverses, sds, strict=True)])
+    return Posterior(mean, blocks, np.einsum("ekk->ek", blocks).copy(), None, scales)
 
 
-def _precision(shape: tuple[int, ...], sds: tuple[float, float]) -> Floats:
-    precision: Floats = np.full(shape, sds[1] ** -2.0)
-    precision[:, 0] = sds[0] ** -2.0
-    return precision
+def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Scales:
+    """The scales with the highest Laplace evidence times a log-normal hyperprior, climbed to one level at a time.
+
+    So they stay at typical values until votes say otherwise.
+    """
+    some = _some(seen)
+    tried: dict[tuple[int, ...], float] = {}
+    mode = _nothing(some)
+
+    def height(steps: tuple[int, ...]) -> float:
+        nonlocal mode
+        if steps not in tried:
+            mode = _find_mode(some, prior_sds(some, few, _scales(steps), outside=outside), mode)
+            doubt = 0.5 * sum((step * np.log(STEP) / SPREAD) ** 2 for step in steps)
+            tried[steps] = mode.log_evidence - float(doubt)
+        return tried[steps]
+
+    best, moved = (0, 0, 0), True
+    while moved:
+        moved = False
+        for level in range(3):
+            near = [_moved(best, level, by) for by in (-1, 1) if abs(best[level] + by) <= REACH]
+            top = max(near, key=height)
+            if height(top) > height(best):
+                best, moved = top, True
+    return _scales(best)
 
 
-def _log_hyperprior(sds: tuple[float, float]) -> float:
-    return float(-0.5 * np.sum((np.log(sds) - np.log(TYPICAL_SDS)) ** 2) / SPREAD**2)
+def _scales(steps: tuple[int, ...]) -> Scales:
+    return Scales(*(typical * STEP**step for typical, step in zip(TYPICAL, steps, strict=True)))
+
+
+def _moved(steps: tuple[int, ...], level: int, by: int) -> tuple[int, int, int]:
+    first, second, third = (step + by * (index == level) for index, step in enumerate(steps))
+    return first, second, third
+
+
+def _nothing(seen: Observations) -> Mode:
+    return Mode(np.zeros((seen.experts, seen.features.shape[1])), np.zeros(len(seen.votes.left)), 0.0)
+
+
+def _find_mode(seen: Observations, sds: Floats, start: Mode) -> Mode:
+    if len(seen.votes.left) <= FEW_ROWS and not len(seen.ratings.value):
+        return mode_by_rows(seen, sds, start)
+    return mode_by_gradient(seen, sds, start)
+
+
+def _some(seen: Observations) -> Observations:
+    """At most `ENOUGH_ROWS` votes, drawn evenly; ratings are taken prompt by prompt."""
+    votes, ratings = seen.votes, seen.ratings
+    rng = np.random.default_rng(0)
+    if len(votes.left) > ENOUGH_ROWS:
+        votes = votes.taken(np.sort(rng.choice(len(votes.left), ENOUGH_ROWS, replace=False)))
+    if len(ratings.value) > 2 * ENOUGH_ROWS:
+        groups = rng.permutation(ratings.group.max() + 1)
+        kept = np.cumsum(np.bincount(ratings.group)[groups]) <= 2 * ENOUGH_ROWS
+        ratings = ratings.taken(np.flatnonzero(np.isin(ratings.group, groups[kept])))
+    return Observations(seen.features, seen.experts, votes, ratings)

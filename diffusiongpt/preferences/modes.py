@@ -1,4 +1,4 @@
-"""Three ways to the most probable weights of the model in `laplace.py`; they agree, their costs differ."""
+"""Two ways to the most probable weights of the model in `laplace.py`; they agree, their costs differ."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusiongpt.preferences.contrasts import Contrasts, Floats
+    from diffusiongpt.preferences.observations import Floats, Observations
 
 STEPS = 100
 """Newton steps at most; four to eight are usual, fewer from a neighbour's mode."""
 
 TOLERANCE = 1e-9
-"""Change in log-odds or weights below which a mode counts as found."""
+"""Change in log-odds below which a mode by rows counts as found."""
 
 
 class Mode(NamedTuple):
@@ -23,7 +23,7 @@ class Mode(NamedTuple):
 
     Attributes:
         theta: Weights, shape (experts, features).
-        duals: How much each row pulls, shape (n,); a start for `mode_by_rows`.
+        duals: How much each vote pulls, shape (n,); a start for `mode_by_rows`.
         log_evidence: Laplace's approximation of the log marginal likelihood.
     """
 
@@ -32,90 +32,109 @@ class Mode(NamedTuple):
     log_evidence: float
 
 
-def mode_by_rows(contrasts: Contrasts, sds: tuple[float, float], start: Mode) -> Mode:
-    """Newton's method on one unknown per row, for few votes on many experts.
+def mode_by_rows(seen: Observations, sds: Floats, start: Mode) -> Mode:
+    """Newton's method on one unknown per vote, for few votes and no ratings; exact, and so is its evidence.
 
     Rasmussen and Williams, Gaussian Processes for Machine Learning, algorithm 3.1, with a prior mean.
+
+    Args:
+        seen: What people said.
+        sds: Prior standard deviation of each weight, shape (experts, features).
+        start: Where to begin.
     """
-    by_experts, by_nodes = contrasts.kernels
-    kernel = sds[0] ** 2 * by_experts + sds[1] ** 2 * by_nodes
+    rows = _differences(seen)
+    scaled = (rows * sds).reshape(len(rows), -1)
+    kernel, votes = scaled @ scaled.T, seen.votes
 
     def value(duals: Floats) -> float:
+        odds = votes.offset + kernel @ duals
+        said = float(votes.weight @ (votes.share * odds - np.logaddexp(0.0, odds)))
+        return said - 0.5 * float(duals @ kernel @ duals)
+
+    def bent(duals: Floats) -> tuple[Floats, Floats, Floats]:
         odds = kernel @ duals
-        return contrasts.log_likelihood(contrasts.offset + odds) - 0.5 * float(duals @ odds)
+        p = 0.5 * (1.0 + np.tanh(0.5 * (votes.offset + odds)))
+        return odds, votes.weight * (votes.share - p), np.sqrt(votes.weight * p * (1 - p))
 
     duals = start.duals
     for _ in range(STEPS):
-        odds = kernel @ duals
-        push, curvature = _slopes(contrasts, contrasts.offset + odds)
-        root = np.sqrt(curvature)
-        target = curvature * odds + push
+        odds, push, root = bent(duals)
+        target = root**2 * odds + push
         system = np.eye(len(root)) + root[:, None] * kernel * root
         step = target - root * np.linalg.solve(system, root * (kernel @ target)) - duals
         duals = _climb(value, duals, step)
         if np.abs(kernel @ step).max(initial=0.0) < TOLERANCE:
             break
-    odds = kernel @ duals
-    root = np.sqrt(_slopes(contrasts, contrasts.offset + odds)[1])
+    root = bent(duals)[2]
     log_volume = -0.5 * float(np.linalg.slogdet(np.eye(len(root)) + root[:, None] * kernel * root)[1])
-    theta = contrasts.spread(duals) * sds[1] ** 2
-    theta[:, 0] *= (sds[0] / sds[1]) ** 2
+    theta: Floats = np.einsum("n,nek->ek", duals, rows) * sds**2
     return Mode(theta, duals, value(duals) + log_volume)
 
 
-def mode_by_weights(contrasts: Contrasts, precision: Floats, start: Mode) -> Mode:
-    """Newton's method on the weights, for many votes on few experts."""
-    theta = start.theta
-
-    def value(theta: Floats) -> float:
-        return _objective(contrasts, precision, theta)
-
-    for _ in range(STEPS):
-        hessian = hessian_at(contrasts, precision, theta, full=True).reshape(theta.size, theta.size)
-        gradient = _gradient(contrasts, precision, theta)
-        step: Floats = np.asarray(np.linalg.solve(hessian, gradient.ravel()), dtype=np.float64).reshape(theta.shape)
-        theta = _climb(value, theta, step)
-        if np.abs(step).max(initial=0.0) < TOLERANCE:
-            break
-    hessian = hessian_at(contrasts, precision, theta, full=True).reshape(theta.size, theta.size)
-    return Mode(theta, start.duals, value(theta) + _log_volume(precision, hessian))
-
-
-def mode_by_gradient(contrasts: Contrasts, precision: Floats, start: Mode) -> Mode:
-    """L-BFGS, for many votes on many experts; the evidence neglects covariances between experts."""
+def mode_by_gradient(seen: Observations, sds: Floats, start: Mode) -> Mode:
+    """L-BFGS on weights in units of their prior; the evidence neglects covariances between experts."""
     from scipy.optimize import minimize
 
-    shape = start.theta.shape
+    features = seen.features
 
     def loss(flat: Floats) -> tuple[float, Floats]:
-        theta = flat.reshape(shape)
-        return -_objective(contrasts, precision, theta), -_gradient(contrasts, precision, theta).ravel()
+        units = flat.reshape(sds.shape)
+        utilities = utilities_of(seen, units * sds)
+        slopes = seen.slopes(utilities).astype(features.dtype)
+        gradient = np.asarray(slopes.T @ features, dtype=np.float64) * sds - units
+        return 0.5 * float(flat @ flat) - seen.log_likelihood(utilities), -gradient.ravel()
 
-    found = minimize(loss, start.theta.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-6})
-    theta: Floats = np.asarray(found.x, dtype=np.float64).reshape(shape)
-    blocks = hessian_at(contrasts, precision, theta, full=False)
-    return Mode(theta, start.duals, _objective(contrasts, precision, theta) + _log_volume(precision, blocks))
+    begin = np.divide(start.theta, sds, out=np.zeros_like(sds), where=sds > 0)
+    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10})
+    theta: Floats = found.x.reshape(sds.shape) * sds
+    precisions = unit_precisions(seen, sds, theta)
+    log_volume = -0.5 * sum(float(np.linalg.slogdet(one)[1]) for one in precisions)
+    return Mode(theta, start.duals, log_volume - float(found.fun))
 
 
-def hessian_at(contrasts: Contrasts, precision: Floats, theta: Floats, *, full: bool) -> Floats:
-    """Negative second derivative: shape (E, K, E, K), or only its blocks (E, K, K)."""
-    experts, features = theta.shape
-    curvature = _slopes(contrasts, contrasts.log_odds(theta))[1]
-    blocks: Floats = np.einsum("ek,kl->ekl", precision, np.eye(features))
-    whole = np.zeros((experts, features, experts, features)) if full else None
-    for left, right, rows in contrasts.pairs:
-        within = contrasts.features[rows]
-        part = within.T @ (curvature[rows, None] * within)
-        blocks[left] += part
-        blocks[right] += part
-        if whole is not None:
-            whole[left, :, right] -= part
-            whole[right, :, left] -= part
-    if whole is None:
-        return blocks
-    each = np.arange(experts)
-    whole[each, :, each] = blocks
-    return whole
+def utilities_of(seen: Observations, theta: Floats) -> Floats:
+    """Utility of each expert on each prompt beyond its prior, shape (prompts, experts); multiplied in float32."""
+    return np.asarray(seen.features @ theta.T.astype(seen.features.dtype), dtype=np.float64)
+
+
+def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> list[Floats]:
+    """Posterior precision within each expert, of weights in units of their prior; shape (features, features) each."""
+    bends = seen.curvatures(utilities_of(seen, theta))
+    precisions = []
+    for bend, sd in zip(bends.T, sds, strict=True):
+        told = bend > 0
+        scaled = seen.features[told] * sd * np.sqrt(bend[told, None])
+        precisions.append(np.eye(len(sd)) + scaled.T @ scaled)
+    return precisions
+
+
+def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
+    """Posterior covariance of all weights from votes alone, shape (experts, features, experts, features)."""
+    experts, width = theta.shape
+    votes, bends = seen.votes, seen.vote_curvatures(utilities_of(seen, theta))
+    precision = np.zeros((experts, width, experts, width))
+    codes, pairs = np.unique(votes.left * experts + votes.right, return_inverse=True)
+    for number, code in enumerate(codes.tolist()):
+        left, right = divmod(code, experts)
+        rows = pairs == number
+        within = seen.features[votes.prompt[rows]] * np.sqrt(bends[rows, None])
+        part = within.T @ within
+        for one, other, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
+            precision[one, :, other] += sign * part
+    flat = sds.ravel()
+    units = np.eye(flat.size) + flat[:, None] * precision.reshape(flat.size, -1) * flat
+    covariance: Floats = (flat[:, None] * np.linalg.inv(units) * flat).reshape(precision.shape)
+    return covariance
+
+
+def _differences(seen: Observations) -> Floats:
+    """Each vote as a linear form of the weights, shape (votes, experts, features)."""
+    votes, features = seen.votes, seen.features.astype(np.float64)
+    rows = np.zeros((len(votes.left), seen.experts, features.shape[1]))
+    each = np.arange(len(rows))
+    rows[each, votes.left] = features[votes.prompt]
+    rows[each, votes.right] = -features[votes.prompt]
+    return rows
 
 
 def _climb(value: Callable[[Floats], float], here: Floats, step: Floats) -> Floats:
@@ -124,21 +143,3 @@ def _climb(value: Callable[[Floats], float], here: Floats, step: Floats) -> Floa
     while length > TOLERANCE and value(here + length * step) < height - TOLERANCE:
         length /= 2
     return here + length * step
-
-
-def _slopes(contrasts: Contrasts, log_odds: Floats) -> tuple[Floats, Floats]:
-    """First derivative of the log-likelihood by each row's log-odds, and minus the second."""
-    p = 0.5 * (1.0 + np.tanh(0.5 * log_odds))
-    return contrasts.weight * (contrasts.share - p), contrasts.weight * p * (1 - p)
-
-
-def _objective(contrasts: Contrasts, precision: Floats, theta: Floats) -> float:
-    return contrasts.log_likelihood(contrasts.log_odds(theta)) - 0.5 * float(np.sum(precision * theta**2))
-
-
-def _gradient(contrasts: Contrasts, precision: Floats, theta: Floats) -> Floats:
-    return contrasts.spread(_slopes(contrasts, contrasts.log_odds(theta))[0]) - precision * theta
-
-
-def _log_volume(precision: Floats, hessian: Floats) -> float:
-    return 0.5 * float(np.sum(np.log(precision))) - 0.5 * float(np.sum(np.linalg.slogdet(hessian)[1]))

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusiongpt.preferences.contrasts import Floats, contrasts_of
-from diffusiongpt.preferences.laplace import Posterior, fit_posterior
+from diffusiongpt.preferences.learnt import Learnt, nothing_learnt
+from diffusiongpt.preferences.rows import OUTSIDE, Prompts, rating_rows, vote_rows
+from diffusiongpt.preferences.space import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from diffusiongpt.embedding import Embedder
+    from diffusiongpt.preferences.learnt import Judgement
+    from diffusiongpt.preferences.observations import Floats, Indexes
     from diffusiongpt.preferences.priors import Priors
+    from diffusiongpt.preferences.ratings import Rating
     from diffusiongpt.preferences.votes import Vote
 
 UNTAUGHT = "r0"
@@ -26,9 +29,6 @@ UNTAUGHT = "r0"
 
 MOSTLY = 0.5
 """A prompt is counted at a node above this probability."""
-
-LEAST_P = 0.01
-"""Node probabilities below this are left out: they cost a parameter per expert and teach nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Score:
         expert: Its id.
         mean: Posterior mean in log-odds of being preferred; the sum of `parts`.
         std: Posterior standard deviation, same unit.
-        parts: Those of the priors, then `global` and `nodes`.
+        parts: Those of the priors, then `global`, `nodes` and `residual`.
     """
 
     expert: str
@@ -68,53 +68,66 @@ class Row:
 
 
 class RankingTable:
-    """`u(expert, prompt) = prior + global[expert] + Σ p(node | prompt) · offset[node, expert]`, in log-odds.
+    """`u(expert, prompt) = prior + global[expert] + Σ p(node | prompt) · offset[node, expert] + residual`, in log-odds.
 
-    Immutable, and a pure function of the set of votes and the priors: neither the order nor the time
-    of votes matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win
-    each way, a ballot of k as its winner against each other one, together counting as one vote of its voter.
-    "Both bad" says nothing about which of them is better; it is kept and counted, and not yet learnt from.
+    Immutable, and a pure function of the set of votes and ratings and the priors: neither their order nor their time
+    matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win each way, a ballot of k
+    as its winner against each other one, together counting as one vote of its voter. "Both bad" is a vote for an
+    outside option with a level of its own. Ratings enter by a Gaussian likelihood on differences within one prompt, on
+    the scale of their source. The residual is what prompts like this one teach.
 
     Attributes:
-        version: Name of this state of knowledge: `r0` without votes, else a hash of votes and priors.
+        version: Name of this state of knowledge: `r0` without votes, else a hash of votes, ratings and priors.
         priors: The priors it was fitted on top of.
     """
 
-    def __init__(self, votes: Iterable[Vote], priors: Priors) -> None:
+    def __init__(
+        self, votes: Iterable[Vote], priors: Priors, ratings: Iterable[Rating] = (), *, embedder: Embedder | None = None
+    ) -> None:
         self._votes = sorted(votes, key=lambda vote: vote.id)
+        rated = sorted(ratings, key=lambda rating: rating.id)
         self.priors = priors
-        self.version = _version(self._votes, priors)
-        self._experts = {expert: i for i, expert in enumerate(sorted({e for v in self._votes for e in v.experts}))}
-        self._names = tuple(self._experts)
-        named = {node for vote in self._votes for node, p in vote.evidence.items() if p >= LEAST_P}
-        self._nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
-        self._posterior = fit_posterior(
-            contrasts_of(self._votes, priors, self._experts, lambda evidence: self._features(evidence)[0])
-        )
-        self._mean, self._blocks = _with_stranger(self._posterior)
+        self.version = _version(self._votes, rated, priors)
+        named = {expert for vote in self._votes for expert in vote.experts} | {rating.expert for rating in rated}
+        outside = any(vote.outcome == "both_bad" for vote in self._votes)
+        self._experts = {expert: i for i, expert in enumerate(sorted(named))}
+        self._learnt = nothing_learnt()
+        if named:
+            prompts, indexes = Prompts(), self._experts | ({OUTSIDE: len(named)} if outside else {})
+            rows = vote_rows(self._votes, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts)
+            self._learnt = Learnt.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder)
 
     @classmethod
-    def fit(cls, votes: Iterable[Vote], priors: Priors) -> RankingTable:
-        """The table that these votes teach; see the class."""
-        return cls(votes, priors)
+    def fit(
+        cls, votes: Iterable[Vote], priors: Priors, ratings: Iterable[Rating] = (), *, embedder: Embedder | None = None
+    ) -> RankingTable:
+        """The table that these votes and ratings teach; see the class."""
+        return cls(votes, priors, ratings, embedder=embedder)
 
     def __repr__(self) -> str:
         return f"RankingTable({self.version!r}, {len(self._votes)} votes, {len(self._experts)} experts)"
 
-    def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> list[Score]:
+    @property
+    def routing_pays(self) -> bool:
+        """Whether choosing by prompt was found to beat the single best expert; if not, only levels are learnt."""
+        return self._learnt.pays
+
+    def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; one without votes has its prior and a wide std.
 
         Args:
             expert_ids: Experts to score.
             evidence: Probability per taxonomy node.
+            text: The prompt; without it the residual is 0.
         """
-        who, features, beyond = self._who(expert_ids), *self._features(evidence)
+        judged = self._learnt.judge(Prompt(text, evidence), self._who(expert_ids))
         parts = {
             **self.priors.parts(expert_ids, evidence),
-            "global": self._mean[who, 0],
-            "nodes": self._mean[who, 1:] @ features[1:],
+            "global": judged.level,
+            "nodes": judged.nodes,
+            "residual": judged.residual,
         }
-        stds = np.sqrt(self._variances(expert_ids, features) + beyond).tolist()
+        stds = np.sqrt(self._variances(expert_ids, judged)).tolist()
         columns = zip(*(values.tolist() for values in parts.values()), strict=True)
         return [
             Score(expert, sum(column), std, dict(zip(parts, column, strict=True)))
@@ -122,15 +135,25 @@ class RankingTable:
         ]
 
     def sample(
-        self, expert_ids: Sequence[str], evidence: Mapping[str, float], rng: np.random.Generator, n: int = 1
+        self,
+        expert_ids: Sequence[str],
+        evidence: Mapping[str, float],
+        rng: np.random.Generator,
+        n: int = 1,
+        *,
+        text: str = "",
     ) -> Floats:
         """Joint samples of `u` from the posterior, for Thompson sampling.
 
         Returns:
             Log-odds, shape (n, experts).
         """
-        mean = np.array([score.mean for score in self.score(expert_ids, evidence)])
-        root = np.linalg.cholesky(self._covariance(expert_ids, evidence) + 1e-12 * np.eye(len(expert_ids)))
+        mean = np.array([score.mean for score in self.score(expert_ids, evidence, text)])
+        prompt, who = Prompt(text, evidence), self._who(expert_ids)
+        judged = self._learnt.judge(prompt, who)
+        narrow = np.sqrt(self._variances(expert_ids, judged) / judged.variance)
+        covariance = narrow[:, None] * self._learnt.covariance(prompt, who) * narrow
+        root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(expert_ids)))
         return mean + rng.standard_normal((n, len(expert_ids))) @ root.T
 
     def leaders(self, node: str, k: int = 3) -> tuple[str, ...]:
@@ -138,12 +161,14 @@ class RankingTable:
 
         Those whose posterior mean of global level plus offset is positive; empty for a node that no vote was about.
         """
-        if node not in self._nodes:
+        if node not in self._learnt.space.nodes:
             return ()
-        learnt = self._mean[:-1, 0] + self._mean[:-1, self._nodes[node]]
+        names = tuple(self._experts)
+        judged = self._learnt.judge(Prompt("", {node: 1.0}), np.arange(len(names)))
+        learnt = judged.level + judged.nodes
         # experts are kept in alphabetical order, and a stable sort leaves ties in it
         best = np.argsort(-learnt, kind="stable")[:k].tolist()
-        return tuple(self._names[index] for index in best if learnt[index] > 0)
+        return tuple(names[index] for index in best if learnt[index] > 0)
 
     def rows(self, node: str | None = None, expert_ids: Iterable[str] = ()) -> list[Row]:
         """The ranking at a node, or over all prompts; best first.
@@ -164,45 +189,18 @@ class RankingTable:
         rows = [Row(s.expert, s.mean, s.std, votes[s.expert], wins[s.expert]) for s in scores]
         return sorted(rows, key=lambda row: (-row.mean, row.expert))
 
-    def _who(self, expert_ids: Sequence[str]) -> NDArray[np.intp]:
+    def _who(self, expert_ids: Sequence[str]) -> Indexes:
         return np.array([self._experts.get(expert, -1) for expert in expert_ids], dtype=np.intp)
 
-    def _features(self, evidence: Mapping[str, float]) -> tuple[Floats, float]:
-        """Features of a prompt, and the variance that nodes without votes add."""
-        features = np.zeros(len(self._nodes) + 1)
-        features[0], beyond = 1.0, 0.0
-        for node, p in evidence.items():
-            if p < LEAST_P:
-                continue
-            if node in self._nodes:
-                features[self._nodes[node]] = p
-            else:
-                beyond += (self._posterior.node_sd * p) ** 2
-        return features, beyond
-
-    def _variances(self, expert_ids: Sequence[str], features: Floats) -> Floats:
-        """Variance of each expert on known nodes, narrowed by what its prior knows about its level.
+    def _variances(self, expert_ids: Sequence[str], judged: Judgement) -> Floats:
+        """Variance of each expert, narrowed by what its prior knows about its level.
 
         The fit believes the same of every level; to say that a prior leaves only a share of that doubt is to add
         precision to one coordinate of the posterior (the Sherman-Morrison formula).
         """
-        blocks = self._blocks[self._who(expert_ids)]
-        through = blocks @ features
-        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._posterior.global_sd**2
-        taken: Floats = known * through[:, 0] ** 2 / (1 + known * blocks[:, 0, 0])
-        return np.asarray(through @ features - taken, dtype=np.float64)
-
-    def _covariance(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> Floats:
-        who, features, beyond = self._who(expert_ids), *self._features(evidence)
-        wide = np.einsum("k,ekl,l->e", features, self._blocks[who], features)
-        covariance: Floats = np.diag(wide)
-        if self._posterior.full is not None:
-            known = np.flatnonzero(who >= 0)
-            between = np.einsum("k,ekg->eg", features, self._posterior.full @ features)
-            covariance[np.ix_(known, known)] = between[np.ix_(who[known], who[known])]
-        narrow = np.sqrt(self._variances(expert_ids, features) / wide)
-        covariance = narrow[:, None] * covariance * narrow
-        return covariance + beyond * np.eye(len(who))
+        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._learnt.worded.scales.level**2
+        taken: Floats = known * judged.level_covariance**2 / (1 + known * judged.level_variance)
+        return np.asarray(judged.variance - taken, dtype=np.float64)
 
 
 def _wins(vote: Vote, expert: str) -> float:
@@ -211,19 +209,10 @@ def _wins(vote: Vote, expert: str) -> float:
     return float(vote.outcome == "win" and vote.winner == expert)
 
 
-def _with_stranger(posterior: Posterior) -> tuple[Floats, Floats]:
-    """Means and blocks with one more expert at the end, whom nobody has voted on."""
-    width = posterior.mean.shape[1]
-    variances = np.full(width, posterior.node_sd**2)
-    variances[0] = posterior.global_sd**2
-    mean = np.concatenate([posterior.mean, np.zeros((1, width))])
-    return mean, np.concatenate([posterior.blocks, np.diag(variances)[None]])
-
-
-def _version(votes: Sequence[Vote], priors: Priors) -> str:
-    if not votes:
+def _version(votes: Sequence[Vote], ratings: Sequence[Rating], priors: Priors) -> str:
+    if not votes and not ratings:
         return UNTAUGHT
     digest = sha256(priors.fingerprint.encode())
-    for vote in votes:
-        digest.update(json.dumps(vote.to_record(), sort_keys=True).encode())
+    for record in (*(vote.to_record() for vote in votes), *(rating.to_record() for rating in ratings)):
+        digest.update(json.dumps(record, sort_keys=True).encode())
     return f"r-{digest.hexdigest()[:12]}"

@@ -37,9 +37,14 @@ class Mention:
 
 
 class Lexicon:
-    """Aliases of nodes, looked up by tokens; the longest alias wins and uses up its words."""
+    """Aliases of nodes, looked up by tokens; the longest alias wins and uses up its words.
 
-    def __init__(self, nodes: Iterable[Node], embedder: Embedder) -> None:
+    Args:
+        nodes: The nodes.
+        embedder: For `likenesses`; without one there are none.
+    """
+
+    def __init__(self, nodes: Iterable[Node], embedder: Embedder | None = None) -> None:
         self._embedder = embedder
         self._aliases: dict[tuple[str, ...], list[str]] = {}
         for node in nodes:
@@ -48,7 +53,7 @@ class Lexicon:
                     self._aliases.setdefault(key, []).append(node.id)
         self._longest = max(map(len, self._aliases), default=0)
         self._fuzzy = [key for key in self._aliases if not _IS_CJK.match(key[0]) and len("".join(key)) >= 5]
-        self._fuzzy_vectors = embedder.embed([" ".join(key) for key in self._fuzzy])
+        self._fuzzy_vectors = embedder.embed([" ".join(key) for key in self._fuzzy]) if embedder else None
 
     def mentions(self, text: str) -> list[Mention]:
         """Nodes the text names, in order of appearance."""
@@ -73,7 +78,7 @@ class Lexicon:
     def likenesses(self, text: str) -> list[Mention]:
         """Nodes whose alias looks like words of the text: misspellings and close variants."""
         windows = list(dict.fromkeys(_windows(_TOKEN.findall(normalize(text))[:200])))
-        if not windows or not self._fuzzy:
+        if self._embedder is None or self._fuzzy_vectors is None or not windows or not self._fuzzy:
             return []
         cosines = self._embedder.embed(windows) @ self._fuzzy_vectors.T
         best = cosines.max(axis=0)

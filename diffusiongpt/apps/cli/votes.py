@@ -65,7 +65,7 @@ def ranking(
     from diffusiongpt.errors import RequestError
 
     with open_studio(zoo) as studio:
-        nodes = studio.zoo.taxonomy.nodes
+        nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
         if node is not None and node not in nodes:
             raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
         table = studio.router.table()

@@ -1,0 +1,87 @@
+"""Whether choosing by prompt beats always using the best single expert, decided by cross-validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffusiongpt.preferences.folds import grouped_folds, near_duplicate_groups
+from diffusiongpt.preferences.laplace import Scales, fit_posterior
+from diffusiongpt.preferences.observations import Observations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusiongpt.preferences.observations import Floats, Indexes
+
+FOLDS = 4
+ENOUGH = 200
+"""Observations from which the question is asked; with fewer, the shrinkage of the fit itself is all there is."""
+
+SURE = 1.0
+"""Standard errors by which choosing by prompt has to be ahead."""
+
+
+def routing_pays(seen: Observations, texts: Sequence[str], few: int, scales: Scales, *, outside: bool = False) -> bool:
+    """Whether, on prompts that were left out, choosing by prompt is ahead of the best single expert.
+
+    Ratings decide if there are enough of them: by what the chosen expert got more than the best single one. Else
+    votes do: by how much better each is predicted. Ahead means by `SURE` standard errors.
+
+    Args:
+        seen: What people said.
+        texts: Prompts, one for each row of the features.
+        few: Number of features before those of likeness.
+        scales: Of the three levels.
+        outside: Whether the last expert is the outside option.
+    """
+    by_rating = len(seen.ratings.value) >= ENOUGH
+    if not by_rating and len(seen.votes.left) < ENOUGH:
+        return True
+    groups = near_duplicate_groups(texts)
+    if len(set(groups.tolist())) < FOLDS:
+        return True
+    gains = []
+    for train, test in grouped_folds(groups, FOLDS, seed=0):
+        kept = _only(seen, train)
+        by_prompt, single = (fit_posterior(kept, few, some, outside=outside).mean for some in (scales, scales.alone()))
+        left_out = _only(seen, test)
+        gains.append((_rating_gains if by_rating else _vote_gains)(left_out, by_prompt, single))
+    gain = np.concatenate(gains)
+    if len(gain) < 2:
+        return False
+    return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)) + 1e-9)
+
+
+def _only(seen: Observations, prompts: Indexes) -> Observations:
+    votes = seen.votes.taken(np.flatnonzero(np.isin(seen.votes.prompt, prompts)))
+    ratings = seen.ratings.taken(np.flatnonzero(np.isin(seen.ratings.prompt, prompts)))
+    return Observations(seen.features, seen.experts, votes, ratings)
+
+
+def _vote_gains(seen: Observations, by_prompt: Floats, single: Floats) -> Floats:
+    """How much more likely each vote is by prompt than by level alone, in log units."""
+    votes = seen.votes
+
+    def likelihoods(mean: Floats) -> Floats:
+        utilities = seen.features @ mean.T
+        odds = votes.offset + utilities[votes.prompt, votes.left] - utilities[votes.prompt, votes.right]
+        said: Floats = votes.share * odds - np.logaddexp(0.0, odds)
+        return said
+
+    return likelihoods(by_prompt) - likelihoods(single)
+
+
+def _rating_gains(seen: Observations, by_prompt: Floats, single: Floats) -> Floats:
+    """What the chosen of the rated got more than the best single of them, for each group of ratings."""
+    ratings = seen.ratings
+
+    def best(mean: Floats) -> Indexes:
+        values = ratings.offset + (seen.features @ mean.T)[ratings.prompt, ratings.expert]
+        order = np.lexsort((values, ratings.group))
+        # the last of each group has its highest value
+        return order[np.flatnonzero(np.diff(ratings.group[order], append=-1))]
+
+    gains: Floats = ratings.value[best(by_prompt)] - ratings.value[best(single)]
+    return gains

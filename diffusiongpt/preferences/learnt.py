@@ -1,0 +1,164 @@
+"""What observations teach about experts, as numbers: two posteriors over one space of prompts, and whether to use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from diffusiongpt.preferences.gate import routing_pays
+from diffusiongpt.preferences.laplace import TYPICAL, Posterior, Scales, choose_scales, fit_posterior
+from diffusiongpt.preferences.observations import Observations
+from diffusiongpt.preferences.space import Prompt, PromptSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusiongpt.embedding import Embedder
+    from diffusiongpt.preferences.observations import Floats, Indexes, RatingRows, VoteRows
+
+
+class Judgement(NamedTuple):
+    """What is learnt of some experts on one prompt, in log-odds; arrays have shape (experts,).
+
+    Attributes:
+        level: Global levels.
+        nodes: Offsets at the nodes of the prompt.
+        residual: What prompts like it add.
+        variance: Posterior variance of the three together.
+        level_variance: That of the global level alone.
+        level_covariance: Covariance of the global level with the three together.
+    """
+
+    level: Floats
+    nodes: Floats
+    residual: Floats
+    variance: Floats
+    level_variance: Floats
+    level_covariance: Floats
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What observations teach.
+
+    Attributes:
+        space: Features of prompts.
+        worded: Posterior over features that know the words of a prompt.
+        wordless: The same without words, for prompts that share none with those voted on.
+    """
+
+    space: PromptSpace
+    worded: Posterior
+    wordless: Posterior
+
+    @property
+    def pays(self) -> bool:
+        """Whether choosing by prompt does better than the single best expert; if not, only levels are learnt."""
+        return self.worded.scales.node > 0
+
+    @classmethod
+    def fit(
+        cls,
+        prompts: Sequence[Prompt],
+        experts: int,
+        votes: VoteRows,
+        ratings: RatingRows,
+        *,
+        outside: bool = False,
+        embedder: Embedder | None = None,
+    ) -> Learnt:
+        """Fit all there is.
+
+        Args:
+            prompts: What the rows number.
+            experts: Number of experts.
+            votes: Votes.
+            ratings: Ratings.
+            outside: Whether the last expert is the outside option.
+            embedder: Embeds sentences, if they are to be compared by their meaning too.
+        """
+        space = PromptSpace(prompts, embedder=embedder)
+        worded, wordless = (
+            Observations(space.features(prompts, wordless=without), experts, votes, ratings)
+            for without in (False, True)
+        )
+        scales = choose_scales(worded, space.few, outside=outside)
+        if not routing_pays(worded, [prompt.text for prompt in prompts], space.few, scales, outside=outside):
+            scales = scales.alone()
+        return cls(
+            space,
+            fit_posterior(worded, space.few, scales, outside=outside),
+            fit_posterior(wordless, space.few, scales, outside=outside),
+        )
+
+    def judge(self, prompt: Prompt, who: Indexes) -> Judgement:
+        """What is learnt of experts on a prompt; index -1 is an expert nobody has voted on."""
+        posterior, features = self._view(prompt)
+        few = self.space.few
+        mean = (
+            np.where(who[:, None] >= 0, posterior.mean[who], 0.0)
+            if len(posterior.mean)
+            else np.zeros((len(who), len(features)))
+        )
+        through = self._through(posterior, features, who)
+        judged = mean * features
+        return Judgement(
+            level=judged[:, 0],
+            nodes=judged[:, 1:few].sum(1),
+            residual=judged[:, few:].sum(1),
+            variance=through @ features + self._beyond(prompt, features, posterior.scales),
+            level_variance=self._level_variances(posterior, who),
+            level_covariance=through[:, 0],
+        )
+
+    def covariance(self, prompt: Prompt, who: Indexes) -> Floats:
+        """Covariance of utilities between experts where it is kept, shape (experts, experts); else only the diagonal."""
+        posterior, features = self._view(prompt)
+        covariance = np.diag(self.judge(prompt, who).variance)
+        if posterior.full is not None:
+            known = np.flatnonzero(who >= 0)
+            between = np.einsum("k,ekg->eg", features, posterior.full @ features)
+            beyond = self._beyond(prompt, features, posterior.scales)
+            covariance[np.ix_(known, known)] = between[np.ix_(who[known], who[known])] + beyond * np.eye(len(known))
+        return covariance
+
+    def _view(self, prompt: Prompt) -> tuple[Posterior, Floats]:
+        wordless = not self.space.knows(prompt.text)
+        posterior = self.wordless if wordless else self.worded
+        return posterior, self.space.features([prompt], wordless=wordless)[0].astype(np.float64)
+
+    def _beyond(self, prompt: Prompt, features: Floats, scales: Scales) -> float:
+        """Variance from nodes that no vote was about, and from what landmarks do not say of the prompt."""
+        unlike = max(0.0, 1.0 - float(np.sum(features[self.space.few :] ** 2))) if prompt.text.strip() else 0.0
+        return scales.node**2 * self.space.unseen(prompt.evidence) + scales.residual**2 * unlike
+
+    def _through(self, posterior: Posterior, features: Floats, who: Indexes) -> Floats:
+        """Covariance of each weight with the utility, shape (experts, features)."""
+        stranger = _stranger(posterior.scales, self.space.few, len(features)) * features
+        known = who >= 0
+        rows = np.tile(stranger, (len(who), 1))
+        if posterior.blocks is not None:
+            rows[known] = posterior.blocks[who[known]] @ features
+        else:
+            rows[known] = posterior.variances[who[known]] * features
+        return rows
+
+    def _level_variances(self, posterior: Posterior, who: Indexes) -> Floats:
+        variances = np.full(len(who), posterior.scales.level**2)
+        variances[who >= 0] = posterior.variances[who[who >= 0], 0]
+        return variances
+
+
+def _stranger(scales: Scales, few: int, width: int) -> Floats:
+    variances = np.full(width, scales.residual**2)
+    variances[:few] = scales.node**2
+    variances[0] = scales.level**2
+    return variances
+
+
+def nothing_learnt() -> Learnt:
+    """What is known before the first observation."""
+    nobody = Posterior(np.zeros((0, 1)), np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 0, 1)), TYPICAL)
+    return Learnt(PromptSpace([]), nobody, nobody)

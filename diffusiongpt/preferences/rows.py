@@ -1,0 +1,145 @@
+"""Votes and ratings turned into rows of numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffusiongpt.preferences.observations import RatingRows, VoteRows
+from diffusiongpt.preferences.space import Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from diffusiongpt.preferences.observations import Floats, Indexes
+    from diffusiongpt.preferences.priors import Priors
+    from diffusiongpt.preferences.ratings import Rating
+    from diffusiongpt.preferences.votes import Vote
+
+OUTSIDE = ""
+"""The outside option: no picture at all. "Both bad" is a vote for it; no expert can have this name."""
+
+JUDGE_WEIGHT = 0.2
+"""Votes that one of a reward or vision model counts for. A stated belief: such judges agree with people about as often
+as chance agrees with a noisy friend, and make the same mistake each time."""
+
+RATING_SCALE = np.sqrt(6) / np.pi
+"""Ratings per log-odds, in standard deviations of their noise: a difference of two ratings, whose noise has `sqrt(2)`
+of them, then has the spread of the logistic distribution, `pi / sqrt(3)`."""
+
+LEAST_NOISE = 1e-6
+
+
+@dataclass
+class Prompts:
+    """Distinct prompts, numbered as they come."""
+
+    known: list[Prompt] = field(default_factory=list)
+    _numbers: dict[tuple[str, frozenset[tuple[str, float]]], int] = field(default_factory=dict)
+
+    def number(self, text: str, evidence: Mapping[str, float]) -> int:
+        """Number of a prompt, a new one for a new prompt."""
+        key = (text, frozenset(evidence.items()))
+        if key not in self._numbers:
+            self._numbers[key] = len(self.known)
+            self.known.append(Prompt(text, evidence))
+        return self._numbers[key]
+
+
+def vote_rows(votes: Sequence[Vote], priors: Priors, experts: Mapping[str, int], prompts: Prompts) -> VoteRows:
+    """What votes say, pair by pair; the pairs that one voter decided on one ballot share the weight of one vote.
+
+    Where somebody has called all bad, the outside option is one that everybody could have taken: a winner has beaten
+    it, and all that were called bad have lost to it.
+
+    Args:
+        votes: Ballots, in the order of the rows.
+        priors: Where the offsets come from.
+        experts: Index of each expert.
+        prompts: Numbers the prompts.
+    """
+    spoken = [(vote, _pairs(vote, outside=OUTSIDE in experts)) for vote in votes]
+    sizes: Counter[tuple[str, str]] = Counter()
+    for vote, pairs in spoken:
+        sizes[_sheet(vote)] += len(pairs)
+    sides: list[tuple[int, int, int]] = []
+    numbers: list[tuple[float, float, float]] = []
+    for vote, pairs in spoken:
+        prompt = prompts.number(vote.prompt, vote.evidence)
+        names = (*vote.experts, OUTSIDE)
+        points = dict(zip(names, priors.points(names, vote.evidence).tolist(), strict=True))
+        weight = vote.weight * source_weight(vote.source) / max(sizes[_sheet(vote)], 1)
+        for left, right, share in pairs:
+            sides.append((prompt, experts[left], experts[right]))
+            numbers.append((share, weight, points[left] - points[right]))
+    indexes = np.array(sides, dtype=np.intp).reshape(-1, 3)
+    shares, weights, offsets = np.array(numbers, dtype=np.float64).reshape(-1, 3).T
+    return VoteRows(indexes[:, 0], indexes[:, 1], indexes[:, 2], shares, weights, offsets)
+
+
+def rating_rows(ratings: Sequence[Rating], priors: Priors, experts: Mapping[str, int], prompts: Prompts) -> RatingRows:
+    """What ratings say of differences between experts on one prompt, on the scale of each source."""
+    if not ratings:
+        return RatingRows.none()
+    prompt = np.array([prompts.number(one.prompt, one.evidence) for one in ratings], dtype=np.intp)
+    expert = np.array([experts[one.expert] for one in ratings], dtype=np.intp)
+    values = np.array([one.rating for one in ratings], dtype=np.float64)
+    offsets = np.array([priors.points([one.expert], one.evidence)[0] for one in ratings], dtype=np.float64)
+    sources = np.unique([f"{one.source}\n{one.voter}" for one in ratings], return_inverse=True)[1]
+    trusts = np.array([source_weight(one.source) for one in ratings], dtype=np.float64)
+    group = np.unique(np.stack([prompt, sources]), axis=1, return_inverse=True)[1].reshape(-1)
+    scaled = np.concatenate(
+        [in_log_odds(values, expert, group, sources == source)[None] for source in np.unique(sources)]
+    )
+    return RatingRows(prompt, expert, scaled.sum(0), trusts / RATING_SCALE**-2, group, offsets)
+
+
+def in_log_odds(values: Floats, expert: Indexes, group: Indexes, mine: Indexes) -> Floats:
+    """Ratings of one source in units of log-odds, zero for those of others."""
+    noise = noise_of(values[mine], expert[mine], group[mine])
+    return np.where(mine, values / max(noise * RATING_SCALE, LEAST_NOISE), 0.0)
+
+
+def noise_of(values: Floats, expert: Indexes, group: Indexes) -> float:
+    """Standard deviation of ratings about the sum of how good their prompt and their expert are.
+
+    By alternating means, and for as many degrees of freedom as are left.
+    """
+    by_prompt = np.zeros(len(values))
+    by_expert = np.zeros(len(values))
+    for _ in range(10):
+        by_prompt = _means(values - by_expert, group)
+        by_expert = _means(values - by_prompt, expert)
+    left = len(values) - len(np.unique(group)) - len(np.unique(expert)) + 1
+    return float(np.sqrt(((values - by_prompt - by_expert) ** 2).sum() / left)) if left > 0 else float(values.std())
+
+
+def source_weight(source: str) -> float:
+    """How many votes of a person one of a source counts for."""
+    return JUDGE_WEIGHT if source.startswith("judge") else 1.0
+
+
+def _means(values: Floats, group: Indexes) -> Floats:
+    numbers = np.unique(group, return_inverse=True)[1]
+    means: Floats = (np.bincount(numbers, values) / np.bincount(numbers))[numbers]
+    return means
+
+
+def _sheet(vote: Vote) -> tuple[str, str]:
+    """What one voter says on one ballot, which counts as one vote however it was cast."""
+    return vote.ballot or vote.id, vote.voter
+
+
+def _pairs(vote: Vote, *, outside: bool) -> list[tuple[str, str, float]]:
+    """Pairs that a vote speaks about, each in alphabetical order, with the share the first got."""
+    if vote.outcome == "tie":
+        return [(a, b, 0.5) for a, b in combinations(sorted(vote.experts), 2)]
+    if vote.outcome == "both_bad":
+        return [(OUTSIDE, expert, 1.0) for expert in sorted(vote.experts)]
+    winner = str(vote.winner)
+    losers = sorted({*vote.experts, *([OUTSIDE] if outside else [])} - {winner})
+    return [(winner, other, 1.0) if winner < other else (other, winner, 0.0) for other in losers]
