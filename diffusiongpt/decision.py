@@ -142,7 +142,7 @@ class Route(BaseModel):
             return "it is the only one that may draw this"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
-        learnt = parts.get("global", 0.0) + parts.get("nodes", 0.0)
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual"))
         believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
         if named and believed >= learnt:
             return self._believed(named[0])

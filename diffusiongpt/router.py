@@ -91,7 +91,7 @@ class Router:
             best=partial(self._shortlists_of(table).best, also=_named(thought, self.zoo.taxonomy)),
         )
         clock.lap("search")
-        evidence = {**evidence_for(thought, trace), **self._needs.read(request.prompt, thought.understanding)}
+        evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
         scored = allowed.eligible if request.expert else trace.experts
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
@@ -117,6 +117,10 @@ class Router:
             timings_ms=clock.laps(),
             trace=trace,
         )
+
+    def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
+        quotes, count = bool(understanding.text_to_render), understanding.object_count
+        return self._needs.read(prompt, quotes=quotes, count=count)
 
     def _allowed(self, request: Request, thought: Thought, policy: Policy) -> Eligibility:
         allowed = self._filter(request.expert, thought.understanding, policy)

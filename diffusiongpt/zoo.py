@@ -200,6 +200,11 @@ def _check_unique(file: ZooFile, text: str, path: Path) -> None:
                 )
 
 
+def shipped_needs() -> tuple[Node, ...]:
+    """The needs that every zoo starts from."""
+    return tuple(node for node in _base_nodes() if node.kind == "need")
+
+
 _NODE_FILES = ("taxonomy.yaml", "needs.yaml")
 
 

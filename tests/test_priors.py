@@ -151,7 +151,7 @@ def test_published_is_a_part_of_its_own(tmp_path: Path) -> None:
     """A route shows published preference and tags apart, and the parts sum to the score."""
     decision = route("a watercolor fox", Zoo.load("default"), tmp_path / "v.db")
     for one in decision.candidates:
-        assert list(one.parts) == ["published", "tags", "global", "nodes"]
+        assert list(one.parts) == ["published", "tags", "global", "nodes", "residual"]
         assert sum(one.parts.values()) == pytest.approx(one.score)
     assert "published votes speak for it" in decision.explain()
 

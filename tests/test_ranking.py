@@ -51,7 +51,7 @@ def vote(name: str | int, *experts: str, tie: bool = False, on: Mapping[str, flo
     outcome = fields.pop("outcome", "tie" if tie else "win")
     return Vote(
         id=str(name),
-        prompt="a fox",
+        prompt=fields.pop("prompt", "a fox"),
         evidence=on,
         shown=tuple(Shown(expert=expert) for expert in experts),
         outcome=outcome,
@@ -164,10 +164,12 @@ def test_a_tie_between_equals_changes_no_mean() -> None:
     assert 0 < closer["pixel"] - closer["oil"] < means(before)["pixel"] - means(before)["oil"]
 
 
-def test_both_bad_is_counted_and_teaches_nothing_between_them() -> None:
-    """No score moves; the ballot shows in the rows and in the version."""
-    table = RankingTable.fit([vote(0, "oil", "pixel", outcome="both_bad")], TAGS)
-    assert means(table) == means(RankingTable.fit([], TAGS))
+def test_both_bad_lowers_both_and_teaches_nothing_between_them() -> None:
+    """Without tags both fall alike, below who was not shown; the ballot shows in the rows and in the version."""
+    table = RankingTable.fit([vote(0, "oil", "pixel", outcome="both_bad")], NO_TAGS)
+    found = means(table)
+    assert found["oil"] == pytest.approx(found["pixel"])
+    assert found["oil"] < found["sketch"] == found["all"] == 0
     assert {row.expert: (row.votes, row.wins) for row in table.rows()} == {"oil": (1, 0.0), "pixel": (1, 0.0)}
     assert table.version != "r0"
 
@@ -204,7 +206,8 @@ def test_a_weight_of_two_is_two_votes() -> None:
 
 def test_a_plain_tournament_agrees_with_bradley_terry(monkeypatch: pytest.MonkeyPatch) -> None:
     """With wide variances and no nodes the fit is the maximum-likelihood Bradley-Terry model."""
-    monkeypatch.setattr(laplace, "GLOBAL_SDS", (100.0,))
+    monkeypatch.setattr(laplace, "TYPICAL", laplace.Scales(100.0, 0.0, 0.0))
+    monkeypatch.setattr(laplace, "REACH", 0)
     rng = np.random.default_rng(0)
     strength = np.array([0.0, 0.5, 1.0, 2.0])
     votes, games = [], []
@@ -222,7 +225,7 @@ def test_a_plain_tournament_agrees_with_bradley_terry(monkeypatch: pytest.Monkey
 
 def test_the_spread_is_that_of_the_posterior() -> None:
     """The std is the curvature at the mode: for one pair it can be written down."""
-    table = RankingTable.fit([vote(i, "oil", "pixel", on={}) for i in range(7)], NO_TAGS)
+    table = RankingTable.fit([vote(i, "oil", "pixel", on={}, prompt="") for i in range(7)], NO_TAGS)
     oil, pixel = table.score(["oil", "pixel"], {})
     p = expit(oil.mean - pixel.mean)
     prior = table.score(["nobody"], {})[0].std ** -2
@@ -238,11 +241,12 @@ def test_a_large_pool_is_fitted_without_its_full_covariance(monkeypatch: pytest.
     votes = [vote(i, *pair) for i, pair in enumerate([("oil", "pixel"), ("sketch", "all"), ("oil", "all")] * 5)]
     exact = RankingTable.fit(votes, TAGS)
     monkeypatch.setattr(laplace, "FULL_PARAMETERS", 0)
-    monkeypatch.setattr(laplace, "GLOBAL_SDS", (exact._posterior.global_sd,))
-    monkeypatch.setattr(laplace, "NODE_SDS", (exact._posterior.node_sd,))
+    monkeypatch.setattr(laplace, "FEW_ROWS", 0)
+    monkeypatch.setattr(laplace, "TYPICAL", exact._learnt.worded.scales)
+    monkeypatch.setattr(laplace, "REACH", 0)
     large = RankingTable.fit(votes, TAGS)
     assert means(large) == pytest.approx(means(exact), abs=1e-4)
-    assert large._posterior.full is None
+    assert large._learnt.worded.full is None
     assert large.sample(EXPERTS, PIXEL, np.random.default_rng(0), 3).shape == (3, 4)
     assert all(0 < score.std < 3 for score in large.score(EXPERTS, PIXEL))
 

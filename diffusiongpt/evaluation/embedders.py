@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,13 @@ class Remembering:
             yield
         finally:
             self._asleep = False
+
+
+@cache
+def sentence_memory() -> Remembering | None:
+    """The sentence embedder with a memory, if its weights are on this machine."""
+    sentences = SentenceEmbedder.on_disk(load_settings())
+    return Remembering(sentences) if sentences else None
 
 
 def best_embedder(prompts: Sequence[str]) -> Embedder:

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusiongpt.evaluation.curves import MOST_SIMULATED, simulate_votes
+from diffusiongpt.evaluation.embedders import sentence_memory
 from diffusiongpt.evaluation.methods import best_allowed
-from diffusiongpt.preferences import RankingTable, Shown, TagPriors, Vote
-from diffusiongpt.taxonomy import Taxonomy
-from diffusiongpt.thinkers.local import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.preferences.learnt import Learnt
+from diffusiongpt.preferences.observations import RatingRows, VoteRows
+from diffusiongpt.preferences.rows import RATING_SCALE, in_log_odds, source_weight
+from diffusiongpt.preferences.space import Prompt
+from diffusiongpt.thinkers.literal import read_literals
+from diffusiongpt.thinkers.needs import NeedReader
+from diffusiongpt.zoo import shipped_needs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training
+    from numpy.typing import NDArray
+
+    from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training, Votes
 
 
 class Ours:
-    """The ranking table on what the local thinker reads in a prompt.
+    """The preference model on what a prompt says, and on the needs that are read in it.
+
+    The files know experts and no zoo, so there are no tags, no published priors, and no tree of categories.
 
     Args:
         training: What to learn from.
     """
 
     def __init__(self, training: Training) -> None:
-        self._experts = training.experts
-        self._read = Reader()
-        taught = training if training.votes else simulate_votes(training, MOST_SIMULATED, seed=0)
-        self._table = RankingTable.fit(self._ballots(taught), TagPriors({}))
+        self._experts = len(training.experts)
+        outside = training.votes is not None and bool(training.votes.both_bad.any())
+        self._learnt = Learnt.fit(
+            [read(prompt) for prompt in training.prompts],
+            self._experts + outside,
+            _vote_rows(training.votes, self._experts) if training.votes else VoteRows.none(),
+            _rating_rows(training.ratings) if training.ratings is not None else RatingRows.none(),
+            outside=outside,
+            embedder=sentence_memory(),
+        )
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
         """Who scores highest of the allowed; see `Picker.pick`."""
@@ -42,43 +56,41 @@ class Ours:
         return 1 / (1 + np.exp(scores[each, right] - scores[each, left]))
 
     def _scores(self, prompts: Sequence[str]) -> Floats:
-        rows = [[one.mean for one in self._table.score(self._experts, self._read(prompt))] for prompt in prompts]
-        return np.array(rows, dtype=np.float64)
-
-    def _ballots(self, training: Training) -> list[Vote]:
-        votes = training.votes.comparisons if training.votes else None
-        if votes is None:
-            return []
-        ballots = []
-        for row in range(len(votes)):
-            pair = self._experts[votes.left[row]], self._experts[votes.right[row]]
-            share, prompt = votes.share[row], training.prompts[votes.prompt[row]]
-            ballots.append(
-                Vote(
-                    prompt=prompt,
-                    shown=tuple(Shown(expert=expert) for expert in pair),
-                    outcome="tie" if share == 0.5 else "win",
-                    winner=None if share == 0.5 else pair[0] if share else pair[1],
-                    evidence=self._read(prompt),
-                    weight=float(votes.weight[row]),
-                    id=f"{row:09}",
-                    time="2000-01-01",
-                )
-            )
-        return ballots
+        return self._learnt.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
 
 
-class Reader:
-    """Evidence of prompts on the nodes of the shipped taxonomy, each read once."""
+def read(text: str) -> Prompt:
+    """A prompt and the needs it shows."""
+    said = read_literals(text).fields
+    return Prompt(text, _reader().read(text, quotes=bool(said["text_to_render"]), count=said["object_count"]))
 
-    def __init__(self) -> None:
-        taxonomy: Taxonomy = Zoo.load("default").taxonomy
-        self._nodes = list(taxonomy.nodes.values())
-        self._thinker = LocalThinker()
-        self._evidence: dict[str, dict[str, float]] = {}
 
-    def __call__(self, prompt: str) -> dict[str, float]:
-        """Probability per node."""
-        if prompt not in self._evidence:
-            self._evidence[prompt] = dict(self._thinker.think(prompt, (), self._nodes).understanding.evidence)
-        return self._evidence[prompt]
+@cache
+def _reader() -> NeedReader:
+    return NeedReader(shipped_needs())
+
+
+def _vote_rows(votes: Votes, outside: int) -> VoteRows:
+    """Votes as rows, and where somebody called both bad, the rows of the outside option."""
+    said, bad = votes.comparisons, votes.take(votes.both_bad)
+    rows: list[tuple[NDArray[Any], ...]] = [(said.prompt, said.left, said.right, said.share, said.weight, said.source)]
+    if len(bad):
+        winner = np.where(said.share > 0.5, said.left, said.right)
+        won = said.share != 0.5
+        rows.append(_beaten(said.take(won), winner[won], outside, share=1.0))
+        rows += [_beaten(bad, loser, outside, share=0.0) for loser in (bad.left, bad.right)]
+    prompt, left, right, share, weight, source = (np.concatenate(column) for column in zip(*rows, strict=True))
+    trust = np.array([source_weight(str(one)) for one in source], dtype=np.float64)
+    return VoteRows(prompt, left, right, share, weight * trust, np.zeros(len(prompt)))
+
+
+def _beaten(votes: Votes, expert: Indexes, outside: int, *, share: float) -> tuple[NDArray[Any], ...]:
+    size = len(votes)
+    return votes.prompt, expert, np.full(size, outside), np.full(size, share), votes.weight / 2, votes.source
+
+
+def _rating_rows(ratings: Floats) -> RatingRows:
+    prompt, expert = np.nonzero(np.isfinite(ratings))
+    group = np.unique(prompt, return_inverse=True)[1]
+    values = in_log_odds(ratings[prompt, expert], expert, group, np.ones(len(prompt), dtype=bool))
+    return RatingRows(prompt, expert, values, np.full(len(prompt), RATING_SCALE**2), group, np.zeros(len(prompt)))

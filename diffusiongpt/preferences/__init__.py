@@ -65,7 +65,7 @@ class Preferences:
             # The version is read before the votes: a vote that comes in between is fitted, and only refitted.
             state = (self.store.version, priors.fingerprint)
             if self._table is None or state != self._state:
-                self._table = RankingTable.fit(self.store.all(), priors)
+                self._table = RankingTable.fit(self.store.all(), priors, self.store.ratings())
                 self._state = state
             return self._table
 

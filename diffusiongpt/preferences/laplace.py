@@ -130,7 +130,7 @@ def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Sca
         moved = False
         for level in range(3):
             near = [_moved(best, level, by) for by in (-1, 1) if abs(best[level] + by) <= REACH]
-            top = max(near, key=height)
+            top = max(near, key=height, default=best)
             if height(top) > height(best):
                 best, moved = top, True
     return _scales(best)

@@ -1,4 +1,4 @@
-"""What observations teach about experts, as numbers: two posteriors over one space of prompts, and whether to use them."""
+"""What observations teach about experts, as numbers: two posteriors over one space of prompts."""
 
 from __future__ import annotations
 
@@ -93,6 +93,15 @@ class Learnt:
             fit_posterior(wordless, space.few, scales, outside=outside),
         )
 
+    def utilities(self, prompts: Sequence[Prompt]) -> Floats:
+        """Posterior means of all experts on many prompts, shape (prompts, experts)."""
+        known = np.array([self.space.knows(prompt.text) for prompt in prompts], dtype=bool)
+        utilities = np.zeros((len(prompts), len(self.worded.mean)))
+        for posterior, mine, wordless in ((self.worded, known, False), (self.wordless, ~known, True)):
+            some = [prompt for prompt, is_mine in zip(prompts, mine, strict=True) if is_mine]
+            utilities[mine] = self.space.features(some, wordless=wordless) @ posterior.mean.T
+        return utilities
+
     def judge(self, prompt: Prompt, who: Indexes) -> Judgement:
         """What is learnt of experts on a prompt; index -1 is an expert nobody has voted on."""
         posterior, features = self._view(prompt)
@@ -114,7 +123,7 @@ class Learnt:
         )
 
     def covariance(self, prompt: Prompt, who: Indexes) -> Floats:
-        """Covariance of utilities between experts where it is kept, shape (experts, experts); else only the diagonal."""
+        """Covariance of utilities between experts where it is kept, else of each with itself; (experts, experts)."""
         posterior, features = self._view(prompt)
         covariance = np.diag(self.judge(prompt, who).variance)
         if posterior.full is not None:

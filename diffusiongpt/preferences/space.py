@@ -15,6 +15,7 @@ import numpy as np
 from diffusiongpt.embedding import CJK, normalize
 from diffusiongpt.embedding import words as words_of
 from diffusiongpt.preferences.shape import shapes_of
+from diffusiongpt.sentence import can_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ class PromptSpace:
     def _views(self, prompts: Sequence[Prompt], few: Features) -> list[Features]:
         texts = [prompt.text for prompt in prompts]
         views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1), self._word_vectors(texts)]
-        return [*views, self._embedder.embed(texts)] if self._embedder else views
+        return [*views, _read_by(self._embedder, texts)] if self._embedder else views
 
     def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
@@ -162,6 +163,16 @@ class PromptSpace:
     def _roots(self) -> dict[bool, Features]:
         """`K_LL^(-1/2)` with words and without; directions that are numerically nothing are dropped."""
         return {wordless: _root(self._likeness(self._landmark_views, wordless=wordless)) for wordless in (False, True)}
+
+
+def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
+    """Sentence embeddings, shape (texts, dimensions); zero, which is like no sentence, for scripts it cannot read."""
+    readable = [row for row, text in enumerate(texts) if can_read(text)]
+    vectors = embedder.embed([texts[row] for row in readable] or [""])
+    spread = np.zeros((len(texts), vectors.shape[1]), np.float32)
+    if readable:
+        spread[readable] = vectors
+    return spread
 
 
 def _root(kernel: Features) -> Features:

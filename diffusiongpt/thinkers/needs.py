@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from diffusiongpt.thinkers.lexicon import Lexicon
 
 if TYPE_CHECKING:
-    from diffusiongpt.request import Understanding
     from diffusiongpt.taxonomy import Node
 
 TEXT, COUNTING = "text", "counting"
@@ -28,17 +27,18 @@ class NeedReader:
         self._known = {need.id for need in known}
         self._lexicon = Lexicon(known)
 
-    def read(self, text: str, understanding: Understanding) -> dict[str, float]:
+    def read(self, text: str, *, quotes: bool = False, count: int | None = None) -> dict[str, float]:
         """How much a prompt shows each need: half for one word, three quarters for two, and so on up to one.
 
         Args:
             text: The prompt as it was typed.
-            understanding: What is known of it already.
+            quotes: Whether it quotes words to be drawn.
+            count: How many things it asks for, if it says so.
         """
         counts = Counter(mention.node for mention in self._lexicon.mentions(text))
         shown = {node: 1 - 0.5**count for node, count in counts.items()}
-        if TEXT in self._known and understanding.text_to_render:
+        if TEXT in self._known and quotes:
             shown[TEXT] = 1.0
-        if COUNTING in self._known and (understanding.object_count or 0) > 1:
+        if COUNTING in self._known and (count or 0) > 1:
             shown[COUNTING] = 1.0
         return shown
