@@ -51,7 +51,7 @@ def vote(name: str | int, *experts: str, tie: bool = False, on: Mapping[str, flo
     outcome = fields.pop("outcome", "tie" if tie else "win")
     return Vote(
         id=str(name),
-        prompt=fields.pop("prompt", "a fox"),
+        prompt=fields.pop("prompt", worded(on)),
         evidence=on,
         shown=tuple(Shown(expert=expert) for expert in experts),
         outcome=outcome,
@@ -60,9 +60,14 @@ def vote(name: str | int, *experts: str, tie: bool = False, on: Mapping[str, flo
     )
 
 
+def worded(on: Mapping[str, float]) -> str:
+    """A prompt of this style."""
+    return " ".join(["a fox", *(node.replace("_", " ") for node in on if node != "root")])
+
+
 def means(table: RankingTable, on: Mapping[str, float] = PIXEL, experts: Sequence[str] = EXPERTS) -> dict[str, float]:
     """Posterior means by expert."""
-    return {score.expert: score.mean for score in table.score(experts, on)}
+    return {score.expert: score.mean for score in table.score(experts, on, worded(on))}
 
 
 @st.composite

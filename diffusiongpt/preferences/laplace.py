@@ -32,11 +32,11 @@ class Scales(NamedTuple):
         return Scales(self.level, 0.0, 0.0)
 
 
-TYPICAL = Scales(0.7, 0.35, 1.0)
+TYPICAL = Scales(0.5, 0.7, 0.7)
 """Modes of the log-normal hyperpriors of the three: what the fit believes without votes."""
 
-SPREAD = 0.5
-"""Width of those hyperpriors in log units: a factor of two up or down is 1.4 standard deviations."""
+SPREAD = 0.7
+"""Width of those hyperpriors in log units: a factor of two up or down is one standard deviation."""
 
 STEP = 2.0
 """Factor between the scales that are tried."""
