@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from diffusiongpt.choosing import chance
 from diffusiongpt.decision import Route
 from diffusiongpt.errors import VoteError
 from diffusiongpt.generation import Generation
 from diffusiongpt.picture import ShownIn, save_free
-from diffusiongpt.preferences import Outcome, RankingTable, Rating, Shown, Vote, choose_shown
+from diffusiongpt.preferences import Outcome, PersonalTable, Rating, Shown, Vote, choose_shown
 from diffusiongpt.show import gallery_html
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST = len(ascii_uppercase)
 """Pictures that can be told apart by a letter."""
 
+MOST_WEIGHED = 200
+"""Experts that are weighed against each other for a comparison."""
+
 
 @dataclass
 class Comparison:
@@ -33,11 +36,13 @@ class Comparison:
     Attributes:
         generations: One per expert, in the order shown.
         studio: Where the vote goes.
+        voter: Who was asked.
         cast: The vote, once there is one.
     """
 
     generations: tuple[Generation, ...]
     studio: DiffusionGPT
+    voter: str = "me"
     cast: Vote | None = None
 
     @property
@@ -60,12 +65,12 @@ class Comparison:
         """Who drew them, in the order shown; looking before the vote spoils it."""
         return tuple(generation.drawn_by for generation in self.generations)
 
-    def vote(self, choice: int | Outcome, *, voter: str = "me") -> Vote:
+    def vote(self, choice: int | Outcome, *, voter: str | None = None) -> Vote:
         """Record the choice; the next route already knows.
 
         Args:
             choice: Index of the best picture, `"tie"` or `"both_bad"`.
-            voter: Who chose.
+            voter: Who chose, if not the one who was asked.
 
         Raises:
             VoteError: If the choice is none of these, or this comparison has been voted on.
@@ -74,7 +79,7 @@ class Comparison:
             raise VoteError("this comparison has been voted on", hint="Take it back first: studio.undo_vote().")
         best, outcome = self._read(choice)
         others = [generation for generation in self.generations if generation is not best]
-        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter)
+        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter or self.voter)
         return self.cast
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -108,10 +113,33 @@ class Comparison:
         return gallery_html(list(zip(self.images, captions, strict=True)))
 
 
+def worth_showing(route: Route, table: PersonalTable, eligible: Sequence[str], *, seed: int) -> list[str]:
+    """The experts among whom a comparison chooses: all that may draw, of a large zoo those with a chance to be best.
+
+    Of more than `MOST_WEIGHED` experts it keeps the candidates of the route and fills up with the best of one sample
+    of what is believed of each, so that the cost of a comparison does not grow with the zoo and nobody is left out
+    for good.
+
+    Args:
+        route: What the prompt is about.
+        table: What is known of the experts.
+        eligible: Experts that may draw it.
+        seed: Same seed, same choice.
+    """
+    if len(eligible) <= MOST_WEIGHED:
+        return list(eligible)
+    candidates = [candidate.expert for candidate in route.candidates]
+    others = sorted(set(eligible).difference(candidates))
+    scores = table.score(others, route.understanding.evidence, route.input)
+    noise = chance(seed, route.input).standard_normal(len(others)).tolist()
+    drawn = {score.expert: score.mean + score.std * one for score, one in zip(scores, noise, strict=True)}
+    return candidates + sorted(others, key=lambda expert: -drawn[expert])[: MOST_WEIGHED - len(candidates)]
+
+
 def choose_ballot(
-    route: Route, table: RankingTable, k: int, *, seed: int, able: Sequence[str]
+    route: Route, table: PersonalTable, k: int, *, seed: int, able: Sequence[str]
 ) -> tuple[tuple[str, ...], ShownIn]:
-    """Who is compared, in blind order, and how likely each was to be.
+    """Who is compared, in blind order, and how likely each of the able was to be.
 
     Args:
         route: What the prompt is about.
@@ -123,14 +151,14 @@ def choose_ballot(
     Raises:
         VoteError: If fewer than `k` experts may draw the prompt here.
     """
-    import numpy as np
-
     if k > MOST:
         raise VoteError(f"cannot show {k} pictures side by side", hint=f"Compare {MOST} at most.")
     evidence = route.understanding.evidence
-    rng = np.random.default_rng([seed, zlib.crc32(route.input.encode())])
     slate = choose_shown(
-        lambda generator, n: table.sample(able, evidence, generator, n, text=route.input), able, k, rng
+        lambda generator, n: table.sample(able, evidence, generator, n, text=route.input),
+        able,
+        k,
+        chance(seed, route.input),
     )
     shown = {expert: slate.propensities[expert] for expert in slate.experts}
     return slate.experts, ShownIn(ballot=uuid4().hex, propensities=shown)
@@ -177,11 +205,22 @@ def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
 
 
 def _shown(picture: Generation, *, together: bool) -> Shown:
-    propensities = picture.shown_in.propensities if picture.shown_in and together else {}
+    shown_in = picture.shown_in
+    propensity = shown_in.propensities[picture.drawn_by] if shown_in and together else _propensity(picture)
     return Shown(
         expert=picture.drawn_by,
-        # a picture drawn for its own sake was drawn by the expert that was sure to be chosen
-        propensity=propensities.get(picture.drawn_by, 1.0),
+        propensity=propensity,
         seed=picture.seeds[0],
         ranking_version=picture.route.ranking_version,
     )
+
+
+def _propensity(picture: Generation) -> float:
+    """How likely a picture drawn for its own sake was to come from its expert: that was sure unless it was explored.
+
+    An expert that drew because others could not would also have drawn had any of those been picked.
+    """
+    picked = picture.route.propensities
+    if not picked:
+        return 1.0
+    return sum(picked.get(expert, 0.0) for expert in {picture.drawn_by, *(one.expert for one in picture.fallbacks)})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import exp, pi, sqrt
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
 from diffusiongpt.request import Understanding
@@ -15,6 +15,12 @@ from diffusiongpt.thinkers.base import ThinkerName
 
 _SAME = 0.3
 """Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
+
+NEAR_TIE = 0.05
+"""How far from even the odds of two experts may be for the choice between them to be a near-tie."""
+
+_TOLD_TIES = 2
+"""Near-ties that the explanation names; the others are counted."""
 
 Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
 
@@ -59,6 +65,9 @@ class Route(BaseModel):
         understanding: What the prompt says and needs.
         said: For each node the prompt names, its words.
         candidates: Scored experts, best first.
+        near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
+            change the choice.
+        propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
         rejected: Experts left out, with reasons.
         unmet: Needs of the prompt that no allowed expert meets.
         thinker: Who read the prompt.
@@ -66,7 +75,7 @@ class Route(BaseModel):
         embedder: Embedder that was used.
         llm_calls: Calls it took.
         ranking_version: Version of the ranking table.
-        seed: Seed asked for.
+        seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
         trace: What the search saw; not part of the JSON.
     """
@@ -80,6 +89,8 @@ class Route(BaseModel):
     understanding: Understanding
     said: Mapping[str, str] = Field(default_factory=dict)
     candidates: tuple[Candidate, ...]
+    near_ties: tuple[str, ...] = ()
+    propensities: Mapping[str, float] = Field(default_factory=dict)
     rejected: tuple[Rejection, ...] = ()
     unmet: tuple[str, ...] = ()
     thinker: ThinkerName = "local"
@@ -90,6 +101,12 @@ class Route(BaseModel):
     seed: int | None = None
     timings_ms: Mapping[str, float] = Field(default_factory=dict)
     trace: SearchTrace | None = Field(default=None, exclude=True, repr=False)
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def propensity(self) -> float:
+        """How likely the chosen expert was to be chosen; 1 unless it was explored."""
+        return self.propensities.get(self.expert, 1.0)
 
     @property
     def chosen(self) -> Candidate:
@@ -133,6 +150,8 @@ class Route(BaseModel):
         sentence = f"{self.expert}, because {self._reason()}"
         if others:
             sentence += "; " + _runner_up(self.chosen, others[0])
+        if self.near_ties:
+            sentence += f"; nearly even: {_listed(self.near_ties)}"
         if self.unmet:
             sentence += f"; no expert here can do {' or '.join(self.unmet)}"
         return sentence + "."
@@ -140,15 +159,17 @@ class Route(BaseModel):
     def _reason(self) -> str:
         if len(self.candidates) == 1 and not self.rejected:
             return "it is the only one that may draw this"
+        if self.propensities:
+            return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
-        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual"))
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "taste"))
         believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
         if named and believed >= learnt:
             return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
-            return f"people preferred it on {about}"
+            return f"{'you' if 2 * parts.get('taste', 0.0) > learnt else 'people'} preferred it on {about}"
         return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
 
     def _believed(self, style: str) -> str:
@@ -182,7 +203,13 @@ def win_probability(a: Candidate, b: Candidate) -> float:
 def _runner_up(chosen: Candidate, other: Candidate) -> str:
     if abs(chosen.score - other.score) < 1e-9:
         return f"{other.expert} scores the same and comes later in the zoo"
-    return f"runner-up {other.expert} ({1 - win_probability(chosen, other):.0%} likely to please more)"
+    place = "runner-up" if other.score < chosen.score else "ahead on average is"
+    return f"{place} {other.expert} ({1 - win_probability(chosen, other):.0%} likely to please more)"
+
+
+def _listed(experts: tuple[str, ...]) -> str:
+    more = len(experts) - _TOLD_TIES
+    return ", ".join(experts[:_TOLD_TIES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _gap(chosen: Candidate, other: Candidate) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -25,6 +25,7 @@ MAX_SEED = 2**63 - 1
 _BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd\ud800-\udfff]")
 
 Prefer = Literal["quality", "fast"]
+Explore = Literal["thompson"]
 Paradigm = Literal["prompt", "instruction", "inspiration", "hypothesis"]
 SubjectClass = Literal["character", "animal", "scene", "other"]
 HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9A-F]{6}$")]
@@ -44,6 +45,8 @@ class Request:
         num_images_per_prompt: Pictures to draw; picture `i` uses `seed + i`.
         seed: Seed of the first picture; `None` draws one afresh and records it.
         expert: Draw with this expert and no other.
+        explore: `"thompson"` picks the best of one sample of what is believed, by the seed; `None` the best on average.
+        voter: Whose taste counts; `None` for everyone's.
         callback_on_step_end: Called by the pipeline after each step, in diffusers' shape.
     """
 
@@ -56,6 +59,8 @@ class Request:
     num_images_per_prompt: int = 1
     seed: int | None = None
     expert: str | None = None
+    explore: Explore | None = None
+    voter: str | None = "me"
     callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None
 
     def checked(self) -> Request:
@@ -72,6 +77,9 @@ class Request:
         _check_range("guidance_scale", self.guidance_scale, 0, 100, whole=False)
         _check_range("num_images_per_prompt", self.num_images_per_prompt, 1, MAX_IMAGES)
         _check_range("seed", self.seed, 0, MAX_SEED - self.num_images_per_prompt + 1)
+        if self.explore not in (None, *get_args(Explore)):
+            raise RequestError(f"explore={self.explore!r} is unknown", hint="Use 'thompson', or None to not explore.")
+        _check_voter(self.voter)
         return self
 
 
@@ -92,6 +100,8 @@ class Options(TypedDict, total=False):
     generator: Any
     callback_on_step_end: Callable[..., dict[str, Any] | None] | None
     expert: str | None
+    explore: Explore | None
+    voter: str | None
     prefer: Prefer
     commercial_use: bool
     local_only: bool
@@ -137,6 +147,11 @@ def check_prompt(text: object, *, name: str = "prompt", may_be_empty: bool = Fal
     if _BINARY.search(text):
         raise RequestError(f"{name} holds binary data", hint="Pass text; for a file, read it as UTF-8 first.")
     return text
+
+
+def _check_voter(voter: object) -> None:
+    if voter is not None and (not isinstance(voter, str) or not voter.strip()):
+        raise RequestError(f"voter={voter!r} is no name", hint="Pass a name, or None for everyone's taste.")
 
 
 def _check_range(name: str, value: float | None, low: float, high: float, *, whole: bool = True) -> None:

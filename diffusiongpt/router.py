@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
+from diffusiongpt.choosing import choose, near_ties
 from diffusiongpt.decision import Candidate, Readiness, Route
 from diffusiongpt.eligibility import Eligibility, filter_experts, hint_for, needs_of
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.expert import Expert
-from diffusiongpt.preferences import Preferences, PublishedPriors, RankingTable
+from diffusiongpt.preferences import PersonalTable, Preferences, PublishedPriors, RankingTable, Tastes
 from diffusiongpt.request import Policy, Request, Understanding
 from diffusiongpt.resolve import prompt_for
 from diffusiongpt.search import SearchTrace, search
@@ -19,10 +20,6 @@ from diffusiongpt.taxonomy import ROOT, Taxonomy
 from diffusiongpt.thinkers import Thinker, Thought
 from diffusiongpt.thinkers.needs import NeedReader
 from diffusiongpt.zoo import Zoo
-
-FAST_MARGIN = 0.5
-"""Log-odds that a loaded expert may be behind and still be taken with `prefer="fast"`: it would lose 62 of
-100 comparisons at most, as sigmoid(.5) = .622."""
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
@@ -34,7 +31,7 @@ _NAMED_P = 0.2
 class Router:
     """Chooses an expert for a prompt.
 
-    Same zoo, ranking version, prompt, policy and thinker: same route.
+    Same zoo, ranking version, prompt, voter, policy and thinker: same route; to explore, also the same seed.
 
     Args:
         zoo: The experts.
@@ -63,11 +60,20 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
+        self._tastes: Tastes | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
         """The ranking table for the votes there are now."""
         return self.preferences.table(self._priors)
+
+    def table_of(self, voter: str | None) -> PersonalTable:
+        """The same as a voter would have it; everyone's for `None`."""
+        return self._tastes_of(self.table()).of(voter)
+
+    def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
+        """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
+        return self._filter(request.expert, understanding, policy or Policy()).eligible
 
     def route(self, request: Request, policy: Policy | None = None, *, history: Sequence[str] = ()) -> Route:
         """Choose an expert.
@@ -82,13 +88,14 @@ class Router:
         thought = self.thinker.think(request.checked().prompt, history, self._nodes)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
-        table = self.table()
+        everyones = self.table()
+        table = self._tastes_of(everyones).of(request.voter)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
             eligible=allowed.names,
             leaders=table.leaders,
-            best=partial(self._shortlists_of(table).best, also=_named(thought, self.zoo.taxonomy)),
+            best=partial(self._shortlists_of(everyones).best, also=_named(thought, self.zoo.taxonomy)),
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
@@ -96,16 +103,18 @@ class Router:
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, request.prompt, table)
-        expert = _choose(candidates, policy)
+        choice = choose(candidates, request, policy.prefer, table, evidence)
         clock.lap("rank")
         return Route(
             input=request.prompt,
-            prompt=prompt_for(thought.understanding, self.zoo[expert]),
-            expert=expert,
+            prompt=prompt_for(thought.understanding, self.zoo[choice.expert]),
+            expert=choice.expert,
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
             said=thought.said,
             candidates=candidates,
+            near_ties=near_ties(candidates, choice.expert),
+            propensities=choice.propensities,
             rejected=allowed.rejected,
             unmet=allowed.unmet,
             thinker=thought.thinker,
@@ -113,7 +122,7 @@ class Router:
             embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
             ranking_version=table.version,
-            seed=request.seed,
+            seed=choice.seed,
             timings_ms=clock.laps(),
             trace=trace,
         )
@@ -154,8 +163,14 @@ class Router:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
 
+    def _tastes_of(self, table: RankingTable) -> Tastes:
+        tastes = self._tastes
+        if tastes is None or tastes.table is not table:
+            tastes = self._tastes = Tastes(table)
+        return tastes
+
     def _rank(
-        self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: RankingTable
+        self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable
     ) -> tuple[Candidate, ...]:
         candidates = [
             Candidate(
@@ -180,14 +195,6 @@ def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
     """What the ranking table is told: every node's probability, the root's being what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
-
-
-def _choose(candidates: Sequence[Candidate], policy: Policy) -> str:
-    best = candidates[0]
-    if policy.prefer == "fast":
-        near = (c for c in candidates if c.readiness == "loaded" and best.score - c.score <= FAST_MARGIN)
-        best = next(near, best)
-    return best.expert
 
 
 class _Clock:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from diffusiongpt.artist import Artist, OnProgress
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
-from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot
+from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot, worth_showing
 from diffusiongpt.decision import Route
 from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import (
@@ -121,7 +121,8 @@ class DiffusionGPT:
             PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
         """
         request, policy = read_options(prompt, options)
-        return self._generate(request, self.router.route(request, policy))
+        route = self.router.route(request, policy)
+        return self._generate(replace(request, seed=route.seed), route)
 
     def compare(self, prompt: str, k: int = 2, **options: Unpack[Options]) -> Comparison:
         """Draw a prompt with the `k` experts whose comparison teaches most, one seed for all, in blind order.
@@ -129,7 +130,8 @@ class DiffusionGPT:
         Args:
             prompt: What to draw.
             k: How many experts, at least two.
-            **options: See `Options`; with a `seed`, the same experts are chosen again.
+            **options: See `Options`; with a `seed`, the same experts are chosen again. `voter` is who will be
+                asked; `explore` changes nothing, for comparing explores.
 
         Raises:
             RequestError: If the prompt or an argument makes no sense.
@@ -139,13 +141,18 @@ class DiffusionGPT:
         request, policy = read_options(prompt, options)
         if request.num_images_per_prompt > 1:
             raise RequestError("a comparison shows one picture of each expert", hint="Leave num_images_per_prompt out.")
-        seeded = replace(request, seed=secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed)
-        route = self.router.route(request, policy)
-        able = [c.expert for c in route.candidates if self.artist.can_draw(self.zoo[c.expert])]
-        experts, shown_in = choose_ballot(route, self.router.table(), k, seed=seeded.seed or 0, able=able)
+        seed = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
+        # who is compared is chosen to teach, which is exploring already
+        route = self.router.route(replace(request, explore=None), policy)
+        table = self.router.table_of(request.voter)
+        eligible = self.router.may_draw(request, route.understanding, policy)
+        worth = worth_showing(route, table, eligible, seed=seed)
+        able = [expert for expert in worth if self.artist.can_draw(self.zoo[expert])]
+        experts, shown_in = choose_ballot(route, table, k, seed=seed, able=able)
         # not in the order shown: what is told of pulls meanwhile must not give it away
-        drawn = {expert: self._draw(seeded, route, expert, shown_in=shown_in) for expert in sorted(experts)}
-        return Comparison(generations=tuple(drawn[expert] for expert in experts), studio=self)
+        drawn = {e: self._draw(replace(request, seed=seed), route, e, shown_in=shown_in) for e in sorted(experts)}
+        asked = request.voter or "me"
+        return Comparison(generations=tuple(drawn[expert] for expert in experts), studio=self, voter=asked)
 
     def vote(
         self,

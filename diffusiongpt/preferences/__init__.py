@@ -10,6 +10,7 @@ from diffusiongpt.preferences.priors import Priors, PublishedPriors, TagPriors
 from diffusiongpt.preferences.ratings import Entry, Rating
 from diffusiongpt.preferences.store import Tally, VoteStore
 from diffusiongpt.preferences.table import UNTAUGHT, RankingTable, Row, Score
+from diffusiongpt.preferences.taste import PersonalTable, Tastes
 from diffusiongpt.preferences.votes import Outcome, Shown, Vote
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Outcome",
+    "PersonalTable",
     "Preferences",
     "Priors",
     "PublishedPriors",
@@ -28,6 +30,7 @@ __all__ = [
     "Slate",
     "TagPriors",
     "Tally",
+    "Tastes",
     "Vote",
     "VoteStore",
     "choose_shown",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 OUTSIDE = ""
 """The outside option: no picture at all. "Both bad" is a vote for it; no expert can have this name."""
 
+JUDGE = "judge"
+"""How the sources of reward and vision models begin; what follows a colon is the name of one."""
+
 JUDGE_WEIGHT = 0.2
 """Votes that one of a reward or vision model counts for. A stated belief: such judges agree with people about as often
 as chance agrees with a noisy friend, and make the same mistake each time."""
@@ -120,7 +123,12 @@ def noise_of(values: Floats, expert: Indexes, group: Indexes) -> float:
 
 def source_weight(source: str) -> float:
     """How many votes of a person one of a source counts for."""
-    return JUDGE_WEIGHT if source.startswith("judge") else 1.0
+    return 1.0 if is_person(source) else JUDGE_WEIGHT
+
+
+def is_person(source: str) -> bool:
+    """Whether one of a source is a human being, not a reward or vision model."""
+    return not source.startswith(JUDGE)
 
 
 def _means(values: Floats, group: Indexes) -> Floats:

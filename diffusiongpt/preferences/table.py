@@ -85,7 +85,7 @@ class RankingTable:
         self, votes: Iterable[Vote], priors: Priors, ratings: Iterable[Rating] = (), *, embedder: Embedder | None = None
     ) -> None:
         self._votes = sorted(votes, key=lambda vote: vote.id)
-        rated = sorted(ratings, key=lambda rating: rating.id)
+        self._ratings = rated = sorted(ratings, key=lambda rating: rating.id)
         self.priors = priors
         self.version = _version(self._votes, rated, priors)
         named = {expert for vote in self._votes for expert in vote.experts} | {rating.expert for rating in rated}
@@ -111,6 +111,20 @@ class RankingTable:
     def routing_pays(self) -> bool:
         """Whether choosing by prompt was found to beat the single best expert; if not, only levels are learnt."""
         return self._learnt.pays
+
+    @property
+    def votes(self) -> Sequence[Vote]:
+        """What it was fitted on, by id."""
+        return self._votes
+
+    @property
+    def ratings(self) -> Sequence[Rating]:
+        """What it was fitted on, by id."""
+        return self._ratings
+
+    def learnt(self, expert_ids: Sequence[str], prompts: Sequence[Prompt]) -> Floats:
+        """Score less prior of experts with a vote or rating on many prompts at once, shape (prompts, experts)."""
+        return self._learnt.utilities(prompts)[:, self._who(expert_ids)]
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; one without votes has its prior and a wide std.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -34,7 +34,14 @@ LLMOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, mps or cpu; the best one present if absent.", show_default=False)
 ]
-VoterOption = Annotated[str, typer.Option(help="Who votes.")]
+VoterOption = Annotated[str, typer.Option(help="Who votes, and whose taste counts.")]
+ExploreOption = Annotated[
+    Literal["thompson"] | None,
+    typer.Option(help="Pick by chance from what may be best, by the seed.", show_default=False),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(min=0, help="Seed of the first picture; fresh if absent.", show_default=False)
+]
 CommercialOption = Annotated[bool, typer.Option("--commercial-use", help="Only experts whose licence allows it.")]
 LocalOption = Annotated[bool, typer.Option("--local-only", help="Only experts that run on this machine.")]
 PriceOption = Annotated[

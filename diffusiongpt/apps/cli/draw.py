@@ -10,10 +10,12 @@ import typer
 from diffusiongpt.apps.cli.common import (
     CommercialOption,
     DeviceOption,
+    ExploreOption,
     JsonOption,
     LLMOption,
     LocalOption,
     PriceOption,
+    SeedOption,
     VoterOption,
     ZooOption,
     is_terminal,
@@ -33,9 +35,6 @@ TOLD = 3
 
 PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
 OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
-SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed of the first picture; fresh if absent.", show_default=False)
-]
 NegativeOption = Annotated[str | None, typer.Option("--negative", help="What must not be there.", show_default=False)]
 WidthOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
 HeightOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
@@ -57,6 +56,8 @@ def generate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     prefer: Annotated[str, typer.Option(help="quality or fast.")] = "quality",
+    explore: ExploreOption = None,
+    voter: VoterOption = "me",
     commercial_use: CommercialOption = False,
     local_only: LocalOption = False,
     max_price: PriceOption = 0.0,
@@ -74,6 +75,8 @@ def generate(
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "prefer": prefer,
+        "explore": explore,
+        "voter": voter,
         "commercial_use": commercial_use,
         "local_only": local_only,
         "max_price": max_price,
@@ -106,7 +109,13 @@ def compare(
     folder = make_folder(out)
     with open_studio(zoo, device=device, llm=llm) as studio:
         comparison = studio.compare(
-            prompt, k, seed=seed, commercial_use=commercial_use, local_only=local_only, max_price=max_price
+            prompt,
+            k,
+            seed=seed,
+            voter=voter,
+            commercial_use=commercial_use,
+            local_only=local_only,
+            max_price=max_price,
         )
         paths = comparison.save(folder)
         if as_json:
@@ -116,7 +125,7 @@ def compare(
         for letter, path in zip(comparison.letters, paths, strict=True):
             typer.echo(f"{letter}  {path}")
         if is_terminal():
-            _ask(comparison, voter)
+            _ask(comparison)
         else:
             say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {' '.join(map(str, paths))}")
 
@@ -148,16 +157,16 @@ def _tell(generation: Generation, paths: list[Path]) -> None:
         typer.echo(path)
 
 
-def _ask(comparison: Comparison, voter: str) -> None:
+def _ask(comparison: Comparison) -> None:
     letters = "".join(comparison.letters)
     answer = (
         typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
     )
     outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
     if answer in outcomes:
-        comparison.vote(outcomes[answer], voter=voter)
+        comparison.vote(outcomes[answer])
     elif answer and answer in letters:
-        comparison.vote(letters.index(answer), voter=voter)
+        comparison.vote(letters.index(answer))
     else:
         say("not voted")
         return

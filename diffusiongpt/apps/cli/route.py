@@ -9,10 +9,13 @@ import typer
 
 from diffusiongpt.apps.cli.common import (
     CommercialOption,
+    ExploreOption,
     JsonOption,
     LLMOption,
     LocalOption,
     PriceOption,
+    SeedOption,
+    VoterOption,
     ZooOption,
     error_object,
     open_studio,
@@ -36,6 +39,9 @@ def route(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
     ] = False,
+    explore: ExploreOption = None,
+    seed: SeedOption = None,
+    voter: VoterOption = "me",
     commercial_use: CommercialOption = False,
     local_only: LocalOption = False,
     max_price: PriceOption = 0.0,
@@ -47,7 +53,14 @@ def route(
     if (prompt is None) == (file is None):
         raise RequestError("pass a prompt or --file, one of the two", hint='diffusiongpt route "a red fox"')
     with open_studio(zoo, llm=llm) as studio:
-        options: Options = {"commercial_use": commercial_use, "local_only": local_only, "max_price": max_price}
+        options: Options = {
+            "commercial_use": commercial_use,
+            "local_only": local_only,
+            "max_price": max_price,
+            "explore": explore,
+            "seed": seed,
+            "voter": voter,
+        }
         if file is None:
             _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)
         elif not _route_lines(studio, read_lines(file), options, top=top, explain=explain, as_json=as_json):
