@@ -9,6 +9,7 @@
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    ├── JudgeError               a judge that is missing, or gave no usable answer
     ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
     ├── PullError                the files of a checkpoint could not be had
@@ -98,6 +99,10 @@ class NoRouteError(DiffusionGPTError):
 
 class VoteError(DiffusionGPTError):
     """A vote cannot be recorded, for example because it names a picture that was not shown."""
+
+
+class JudgeError(DiffusionGPTError):
+    """A judge of pictures is not installed, or its answer is not one number for each picture."""
 
 
 class DataError(DiffusionGPTError):

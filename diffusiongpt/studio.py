@@ -43,6 +43,8 @@ from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from diffusiongpt.bootstrap import Bootstrapped, OnJudged
+    from diffusiongpt.judges import Judge
     from diffusiongpt.preferences.exchange import FileFormat, Imported, Unknown
 
 log = logging.getLogger("diffusiongpt")
@@ -190,6 +192,35 @@ class DiffusionGPT:
         """
         rated = picture if isinstance(picture, Generation) else Generation.from_file(picture)
         return self.preferences.record(as_rating(rated, rating, voter=voter))
+
+    def bootstrap(
+        self,
+        judge: Judge | str,
+        *,
+        prompts: int | Sequence[str] = 20,
+        expert: str | None = None,
+        on_judged: OnJudged | None = None,
+    ) -> Bootstrapped:
+        """Give an expert a place in the ranking before the first vote: draw, let a judge rate, record the ratings.
+
+        It is drawn beside the experts on this machine that most is known about. A rating by a judge counts for less
+        than one by a person. Each is recorded at once; a run that was interrupted goes on where it stopped, because
+        what the same judge has rated is not drawn again.
+
+        Args:
+            judge: A `Judge`, or the name of one that is installed.
+            prompts: How many of the prompts of the package, or prompts of your own.
+            expert: The new expert, pulled if need be; `None` for all on this machine that nobody has judged.
+            on_judged: Told of each rating.
+
+        Raises:
+            JudgeError: If the judge is missing or its answer is unusable.
+            VoteError: If there is no expert to judge, or none to draw beside it.
+            PullError, LoadError, DrawError: If an expert cannot draw.
+        """
+        from diffusiongpt.bootstrap import bootstrap
+
+        return bootstrap(self, judge, prompts, expert, on_judged)
 
     def undo_vote(self, voter: str = "me") -> Vote | Rating:
         """Take back the last vote or rating of a voter.

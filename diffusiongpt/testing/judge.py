@@ -5,12 +5,23 @@ It never saw a generated picture, so it is an independent measure of the models 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from diffusiongpt.testing.vocabulary import BACKGROUNDS, COLORS, OBJECTS, STYLES
+from diffusiongpt.testing.vocabulary import (
+    BACKGROUND_TERMS,
+    BACKGROUNDS,
+    COLOR_TERMS,
+    COLORS,
+    OBJECT_TERMS,
+    OBJECTS,
+    STYLE_TERMS,
+    STYLES,
+    Term,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
 
 JUDGE_FILE: Final = Path(__file__).parent / "tiny_zoo" / "judge.safetensors"
 SIDE: Final = 64
+_GROUND: Final = r"(?:\s+background|的?背景)"
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "object": OBJECTS,
     "color": COLORS,
@@ -81,10 +93,49 @@ class TinyJudge:
         shares = {question: logits.softmax(dim=1).tolist() for question, logits in answers.items()}
         return [_reading({question: rows[index] for question, rows in shares.items()}) for index in range(len(images))]
 
+    def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
+        """How much of what a prompt names each picture shows: a judge as `diffusiongpt.judges` wants it.
+
+        Returns:
+            For each picture the mean probability, from 0 to 1, of the named object, colour, background and style;
+            of a prompt that names none of them, how sure the judge is of what it sees.
+        """
+        wanted = named_answers(prompt)
+        return [_share_shown(reading, wanted) for reading in self.read_batch(images)]
+
     def all_correct(self, image: Image.Image, *, object: str, color: str, background: str, style: str) -> bool:  # noqa: A002 - the vocabulary's word
         """Whether the picture shows all four things asked for."""
         reading = self.read(image)
         return (reading.object, reading.color, reading.background, reading.style) == (object, color, background, style)
+
+
+def named_answers(prompt: str) -> dict[str, tuple[str, ...]]:
+    """The answers that a prompt names, for each question it is about; a colour is that of what it stands before."""
+    text = prompt.lower()
+    named: dict[str, tuple[str, ...]] = {}
+    on_ground = _found(BACKGROUND_TERMS, text, before=_GROUND)
+    for name in on_ground:
+        for word in BACKGROUND_TERMS[name].english + BACKGROUND_TERMS[name].chinese:
+            text = re.sub(re.escape(word) + _GROUND, " ", text)
+    for question, terms in (("object", OBJECT_TERMS), ("color", COLOR_TERMS), ("style", STYLE_TERMS)):
+        named[question] = _found(terms, text)
+    named["background"] = on_ground
+    return {question: names for question, names in named.items() if names}
+
+
+def _found(terms: Mapping[str, Term], text: str, before: str = "") -> tuple[str, ...]:
+    def is_there(term: Term) -> bool:
+        english = any(re.search(rf"\b{re.escape(word)}{before}\b", text) for word in term.english)
+        return english or any(re.search(re.escape(word) + before, text) for word in term.chinese)
+
+    return tuple(name for name, term in terms.items() if is_there(term))
+
+
+def _share_shown(reading: Reading, wanted: Mapping[str, Sequence[str]]) -> float:
+    if not wanted:
+        return sum(max(shares.values()) for shares in reading.probabilities.values()) / len(reading.probabilities)
+    shown = [max(reading.probabilities[question][name] for name in names) for question, names in wanted.items()]
+    return sum(shown) / len(shown)
 
 
 def build_network() -> nn.Sequential:

@@ -1,14 +1,13 @@
-"""`diffusiongpt vote` and `diffusiongpt ranking`."""
+"""`diffusiongpt vote`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, VoterOption, ZooOption, open_studio, print_json
+from diffusiongpt.apps.cli.common import JsonOption, VoterOption, open_studio, print_json
 
 if TYPE_CHECKING:
     from diffusiongpt.preferences import Outcome, Rating, Vote
@@ -52,32 +51,6 @@ def vote(
         print_json({**cast.to_record(), "undone": undo})
     else:
         typer.echo(("taken back: " if undo else "") + _sentence(cast))
-
-
-def ranking(
-    node: Annotated[
-        str | None, typer.Option(help="A taxonomy node; all prompts if absent.", show_default=False)
-    ] = None,
-    zoo: ZooOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what the votes so far say about the experts."""
-    from diffusiongpt.errors import RequestError
-
-    with open_studio(zoo) as studio:
-        nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
-        if node is not None and node not in nodes:
-            raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
-        table = studio.router.table()
-        rows = table.rows(node, expert_ids=studio.zoo)
-    if as_json:
-        print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
-        return
-    width = max([len("expert"), *(len(row.expert) for row in rows)])
-    typer.echo(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
-    for row in rows:
-        typer.echo(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
-    typer.echo(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")
 
 
 def _sentence(cast: Vote | Rating) -> str:

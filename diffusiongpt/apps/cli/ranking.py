@@ -1,0 +1,98 @@
+"""`diffusiongpt ranking`: what votes say, and a place for experts that have none."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffusiongpt.apps.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ZooOption,
+    open_studio,
+    print_json,
+    reports_errors,
+    say,
+)
+
+if TYPE_CHECKING:
+    from diffusiongpt.bootstrap import Judged
+
+app = typer.Typer(help="Show what the votes so far say about the experts; give new ones a place.")
+
+
+@app.callback(invoke_without_command=True)
+@reports_errors
+def ranking(
+    context: typer.Context,
+    node: Annotated[
+        str | None, typer.Option(help="A taxonomy node; all prompts if absent.", show_default=False)
+    ] = None,
+    zoo: ZooOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the votes so far say about the experts."""
+    from diffusiongpt.errors import RequestError
+
+    if context.invoked_subcommand is not None:
+        if node is not None or zoo or as_json:
+            command = context.invoked_subcommand
+            raise RequestError(f"options of {command} go after it", hint=f"diffusiongpt ranking {command} --help")
+        return
+    _show(node, zoo, as_json=as_json)
+
+
+@app.command("bootstrap")
+@reports_errors
+def bootstrap(
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of the package to draw.")] = 20,
+    expert: Annotated[
+        str | None,
+        typer.Option(help="The new expert; all on this machine without votes if absent.", show_default=False),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Name of an installed judge; the only one if absent.", show_default=False)
+    ] = None,
+    zoo: ZooOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw with a new expert and a few others, and let a judge rate the pictures; goes on where it was stopped."""
+    from diffusiongpt.judges import default_judge
+
+    with open_studio(zoo, device=device) as studio:
+        chosen = judge or default_judge(studio.zoo.sources)
+        done = studio.bootstrap(chosen, prompts=prompts, expert=expert, on_judged=_tell)
+        scores = {score.expert: score for score in studio.router.table().score((*done.new, *done.others), {})}
+    if as_json:
+        print_json({**asdict(done), "scores": {name: [one.mean, one.std] for name, one in scores.items()}})
+        return
+    typer.echo(f"{done.source} rated {done.added} pictures of {done.prompts} prompts; {done.known} were rated before")
+    for name in done.new:
+        typer.echo(f"{name}  {scores[name].mean:+.2f} ± {scores[name].std:.2f}")
+
+
+def _tell(judged: Judged) -> None:
+    rating = judged.rating
+    say(f"{judged.done}/{judged.total}  {rating.expert}  {rating.rating:.3f}  {rating.prompt}")
+
+
+def _show(node: str | None, zoo: list[str] | None, *, as_json: bool) -> None:
+    from diffusiongpt.errors import RequestError
+
+    with open_studio(zoo) as studio:
+        nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
+        if node is not None and node not in nodes:
+            raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
+        table = studio.router.table()
+        rows = table.rows(node, expert_ids=studio.zoo)
+    if as_json:
+        print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
+        return
+    width = max([len("expert"), *(len(row.expert) for row in rows)])
+    typer.echo(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
+    for row in rows:
+        typer.echo(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
+    typer.echo(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")
