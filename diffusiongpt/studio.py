@@ -306,7 +306,7 @@ class DiffusionGPT:
                 hint=fallbacks[0].hint,
             )
         tiny = Zoo.load(LAST_RESORT)
-        stand_in = tiny[self._router(tiny, self._local).route(request).expert]
+        stand_in = tiny[self._router(tiny, self._local).route(replace(request, explore=None)).expert]
         log.warning("no expert of %r can draw here; %s of the demonstration zoo does", self.zoo, stand_in.id)
         drawn = self.artist.draw(request, route, stand_in, zoo=tiny.sources, fallbacks=tuple(fallbacks))
         return replace(drawn, studio=self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ experts differ for everyone before votes. A stated belief."""
 NODE = 0.35
 """The same of an expert at one node."""
 
-LATEST = 2000
+LATEST = 500
 """Votes and ratings, each, that a taste is learnt from: the latest, because tastes change, and to bound the cost."""
 
 
@@ -154,7 +155,7 @@ class Tastes:
 
     def __init__(self, table: RankingTable) -> None:
         self.table = table
-        self._said: Counter[str] | None = None
+        self._said: dict[str, float] | None = None
         self._known: dict[str | None, PersonalTable] = {None: PersonalTable(table, NO_TASTE)}
 
     def of(self, voter: str | None) -> PersonalTable:
@@ -167,13 +168,8 @@ class Tastes:
     def _share_of_others(self, voter: str) -> float:
         """Share of what people said that was said by others; 0 for one who said nothing. Judges are no people."""
         if self._said is None:
-            said: Counter[str] = Counter()
-            for vote in self.table.votes:
-                if is_person(vote.source):
-                    said[vote.voter] += vote.weight  # type: ignore[assignment]  # a Counter adds floats as well
-            said.update(rating.voter for rating in self.table.ratings if is_person(rating.source))
-            self._said = said
-        return 1 - self._said[voter] / self._said.total() if voter in self._said else 0.0
+            self._said = _said(self.table)
+        return 1 - self._said[voter] / sum(self._said.values()) if voter in self._said else 0.0
 
     def _fit(self, voter: str, share: float) -> Taste:
         # "both bad" is about a picture or none, not about experts beside each other
@@ -214,5 +210,16 @@ def _weights(evidence: Mapping[str, float], nodes: Mapping[str, int]) -> Floats:
     return np.array([1.0, *(evidence.get(node, 0.0) for node in nodes)])
 
 
+def _said(table: RankingTable) -> dict[str, float]:
+    """How much each person said, in votes; alike entries are counted first, for there may be very many."""
+    said: dict[str, float] = {}
+    votes = Counter((vote.voter, vote.source, vote.weight) for vote in table.votes)
+    ratings = Counter((rating.voter, rating.source, 1.0) for rating in table.ratings)
+    for (voter, source, weight), number in (*votes.items(), *ratings.items()):
+        if is_person(source):
+            said[voter] = said.get(voter, 0.0) + weight * number
+    return said
+
+
 def _latest(entries: Sequence[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: (entry.time, entry.id))[-LATEST:]
+    return nlargest(LATEST, entries, key=lambda entry: (entry.time, entry.id))
