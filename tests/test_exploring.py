@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from fixtures_routing import expert, route, router_of, tiny_studio, tiny_zoo, zoo_of
+from typer.testing import CliRunner
 
+from diffusiongpt.apps.cli import app
 from diffusiongpt.choosing import REPLICAS, near_ties, picked
 from diffusiongpt.comparison import as_vote
 from diffusiongpt.decision import Candidate, Route, win_probability
 from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import RequestError
 from diffusiongpt.picture import Fallback
-from diffusiongpt.preferences import Preferences
+from diffusiongpt.preferences import Preferences, Shown, Vote
 from diffusiongpt.request import Policy, Request
 from diffusiongpt.router import Router
+from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.thinkers import LocalThinker
 
 if TYPE_CHECKING:
@@ -167,3 +171,24 @@ def test_near_ties_are_told_and_do_not_change_the_pick(tmp_path: Path) -> None:
     clear = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
     assert not clear.near_ties
     assert "nearly even" not in clear.explain()
+
+
+def test_the_command_line_explores_for_a_voter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--explore`, `--seed` and `--voter` reach the route; another way to explore is wrong use."""
+    for name, value in {"HOME": tmp_path / "home", "DEVICE": "cpu", "ZOO": "tiny"}.items():
+        monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))
+    (tmp_path / "home").mkdir()
+    ballot = (Shown(expert="tiny-oil"), Shown(expert="tiny-generalist"))
+    sides = {"ann": "tiny-oil", "me": "tiny-generalist"}
+    cast = [
+        Vote(prompt=PROMPT, shown=ballot, outcome="win", winner=w, voter=v) for v, w in sides.items() for _ in range(30)
+    ]
+    with DiffusionGPT() as studio:
+        studio.preferences.store.merge(cast)
+    run = CliRunner().invoke
+    routes = {who: json.loads(run(app, ["route", PROMPT, "--voter", who, "--json"]).stdout) for who in sides}
+    assert {who: one["expert"] for who, one in routes.items()} == sides
+    asked = ["route", PROMPT, "--explore", "thompson", "--seed", "3", "--json"]
+    one, again = (json.loads(run(app, asked).stdout) for _ in range(2))
+    assert (one["expert"], one["seed"], one["propensities"]) == (again["expert"], 3, again["propensities"])
+    assert run(app, ["route", PROMPT, "--explore", "greedy"]).exit_code == 2
