@@ -93,8 +93,7 @@ def vote_ms(votes: int) -> float:
     old, new = synthetic_votes(zoo, votes + 5)[:votes], synthetic_votes(zoo, votes + 5)[votes:]
     with tempfile.TemporaryDirectory() as folder:
         store = VoteStore(Path(folder) / "votes.db")
-        for vote in old:
-            store.add(vote)
+        store.merge(old)
         preferences, priors = Preferences(store), TagPriors.of(zoo.values())
         preferences.table(priors)
         times = []
@@ -103,6 +102,7 @@ def vote_ms(votes: int) -> float:
             preferences.record(vote)
             preferences.table(priors)
             times.append(1000 * (perf_counter() - start))
+        preferences.wait()
         store.close()
     return float(np.median(times))
 

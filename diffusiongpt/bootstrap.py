@@ -129,9 +129,9 @@ def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ..
     """The expert that was named; else all on this disk of which nobody but this judge has said anything."""
     if expert is not None:
         return (studio.zoo[expert].id,)
-    table = studio.router.table()
-    seen = {name for vote in table.votes for name in vote.experts}
-    seen |= {rating.expert for rating in table.ratings if rating.source != source}
+    store = studio.preferences.store
+    seen = {name for vote in store.all() for name in vote.experts}
+    seen |= {rating.expert for rating in store.ratings() if rating.source != source}
     new = tuple(name for name in _here(studio) if name not in seen)
     if not new:
         raise VoteError(

@@ -166,7 +166,7 @@ class Router:
     def _tastes_of(self, table: RankingTable) -> Tastes:
         tastes = self._tastes
         if tastes is None or tastes.table is not table:
-            tastes = self._tastes = Tastes(table)
+            tastes = self._tastes = Tastes(table, self.preferences.store)
         return tastes
 
     def _rank(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,9 +52,29 @@ def ahead(tastes: Tastes, voter: str | None, on: Mapping[str, float] = PIXEL) ->
     return first.mean - second.mean
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Votes and ratings by voter, as a store tells them."""
+
+    votes: Sequence[Vote]
+    ratings: Sequence[Rating]
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Voter, source, weight."""
+        return [(one.voter, one.source, getattr(one, "weight", 1.0)) for one in (*self.votes, *self.ratings)]
+
+    def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
+        """The latest of each."""
+        votes, ratings = (
+            sorted((one for one in kind if one.voter == voter), key=lambda one: (one.time, one.id), reverse=True)[:most]
+            for kind in (self.votes, self.ratings)
+        )
+        return votes, ratings
+
+
 def tastes_of(votes: Sequence[Vote], ratings: Sequence[Rating] = ()) -> Tastes:
     """The tastes that these votes and ratings teach."""
-    return Tastes(RankingTable.fit(votes, NO_TAGS, ratings))
+    return Tastes(RankingTable.fit(votes, NO_TAGS, ratings), Lists(votes, ratings))
 
 
 def test_who_is_alone_is_everyone() -> None:
@@ -189,9 +210,9 @@ def test_an_erased_voter_has_no_taste(tmp_path: Path) -> None:
     """After erasure the voter is a stranger, and one who is left alone is everyone."""
     preferences = Preferences(tmp_path / "v.db")
     preferences.store.merge(says("me", "a", "b", n=15) + says("ann", "b", "a", n=15))
-    assert ahead(Tastes(preferences.table(NO_TAGS)), "ann") < 0
+    assert ahead(Tastes(preferences.table(NO_TAGS), preferences.store), "ann") < 0
     preferences.store.erase("ann")
-    left = Tastes(preferences.table(NO_TAGS))
+    left = Tastes(preferences.table(NO_TAGS), preferences.store)
     assert ahead(left, "ann") == ahead(left, None) == ahead(left, "me") > 0
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from diffusiongpt.preferences.ballots import Slate, choose_shown
+from diffusiongpt.preferences.keeper import TableKeeper
 from diffusiongpt.preferences.priors import Priors, PublishedPriors, TagPriors
 from diffusiongpt.preferences.ratings import Entry, Rating
 from diffusiongpt.preferences.store import Tally, VoteStore
-from diffusiongpt.preferences.table import UNTAUGHT, RankingTable, Row, Score
+from diffusiongpt.preferences.table import RankingTable, Row, Score
 from diffusiongpt.preferences.taste import PersonalTable, Tastes
 from diffusiongpt.preferences.votes import Outcome, Shown, Vote
 
@@ -46,9 +46,7 @@ class Preferences:
 
     def __init__(self, store: VoteStore | Path | str | None = None) -> None:
         self.store = store if isinstance(store, VoteStore) else VoteStore(store)
-        self._lock = Lock()
-        self._state: tuple[str, str] | None = None
-        self._table: RankingTable | None = None
+        self._keeper = TableKeeper(self.store)
 
     def record(self, entry: Entry) -> Entry:
         """Record a vote or a rating; the next `table` already knows it.
@@ -59,20 +57,26 @@ class Preferences:
         return self.store.add(entry)
 
     def table(self, priors: Priors) -> RankingTable:
-        """The table for the votes there are now, fitted anew only if they or the priors changed.
+        """The table for the votes there are now; see `TableKeeper`.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        with self._lock:
-            # The version is read before the votes: a vote that comes in between is fitted, and only refitted.
-            state = (self.store.version, priors.fingerprint)
-            if self._table is None or state != self._state:
-                self._table = RankingTable.fit(self.store.all(), priors, self.store.ratings())
-                self._state = state
-            return self._table
+        return self._keeper.table(priors)
+
+    def start_from(self, path: Path, priors: Priors) -> RankingTable:
+        """Start from the table of a file that others have learnt; see `TableKeeper.start_from`.
+
+        Raises:
+            VoteError: If the file is no table, or cannot be kept beside the store.
+        """
+        return self._keeper.start_from(path, priors)
+
+    def wait(self) -> None:
+        """Wait until no refit is under way."""
+        self._keeper.wait()
 
     @property
     def ranking_version(self) -> str:
         """Version of the last table handed out, `r0` before the first."""
-        return self._table.version if self._table is not None else UNTAUGHT
+        return self._keeper.version

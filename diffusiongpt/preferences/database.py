@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
 from diffusiongpt.preferences import sqlite, tables
-from diffusiongpt.preferences.journal import RATINGS, VOTES, Journal, journal_of
+from diffusiongpt.preferences.journal import RATINGS, VOTES, Journal, Mark, journal_of
+from diffusiongpt.preferences.news import EMPTY, News
 from diffusiongpt.preferences.ratings import Entry, Rating
 from diffusiongpt.preferences.votes import Vote
 
@@ -98,6 +100,20 @@ class Database:
         with self._reading(journal) as connection:
             return journal.counting(connection) if connection is not None else []
 
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Voter, source, and the weight of votes and ratings without a retraction."""
+        with self._reading(VOTES) as connection:
+            votes = VOTES.shares(connection) if connection is not None else []
+        with self._reading(RATINGS) as connection:
+            return votes + (RATINGS.shares(connection) if connection is not None else [])
+
+    def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
+        """The latest votes and ratings of a voter that count, so many of each at most."""
+        with self._reading(VOTES) as connection:
+            votes = VOTES.latest_of(connection, voter, most) if connection is not None else []
+        with self._reading(RATINGS) as connection:
+            return votes, RATINGS.latest_of(connection, voter, most) if connection is not None else []
+
     def count(self) -> int:
         """Number of votes without a retraction."""
         with self._reading(VOTES) as connection:
@@ -123,10 +139,33 @@ class Database:
         """Changes with the entries that count; `"0"` without any."""
         with self._reading(VOTES) as connection:
             if connection is None:
-                return "0"
-            journals = (VOTES, RATINGS) if self._schema >= tables.FIRST_WITH_RATINGS else (VOTES,)
-            row = connection.execute(sa.select(*(mark for journal in journals for mark in journal.marks()))).one()
-        return ".".join(str(mark or 0) for mark in row) if any(row) else "0"
+                return EMPTY
+            return _as_version([journal.mark(connection) for journal in self._journals()])
+
+    def since(self, version: str) -> News:
+        """What was appended after a version, and whether what was there then still counts."""
+        with self._reading(VOTES) as connection:
+            if connection is None:
+                return News(kept=version == EMPTY)
+            then, journals = _marks_of(version), self._journals()
+            # The marks are read before the entries, which go no further: what comes in between is read the next time.
+            now = [journal.mark(connection) for journal in journals]
+            pairs = [*zip(journals, then, now, strict=False)]
+            kept = all(_is_there(journal.mark(connection, old.last), old) for journal, old, _ in pairs)
+            votes = VOTES.counting(connection, then[0].last, now[0].last) if kept else []
+            ratings = RATINGS.counting(connection, then[1].last, now[1].last) if kept and len(now) > 1 else []
+            retracted = any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs)
+            return News(
+                votes=tuple(votes),
+                ratings=tuple(ratings),
+                version=_as_version(now),
+                kept=kept,
+                retracted=retracted,
+            )
+
+    def _journals(self) -> list[Journal[Any]]:
+        """Those that the store has."""
+        return [VOTES, RATINGS] if self._schema >= tables.FIRST_WITH_RATINGS else [VOTES]
 
     def close(self) -> None:
         """Close pooled connections."""
@@ -229,6 +268,20 @@ class Database:
         if self._path is None:
             return "Is the server running, and may this user read and write this database?"
         return "Is the place there, and may you write to it? DIFFUSIONGPT_HOME names the folder of your data."
+
+
+def _as_version(marks: Sequence[Mark]) -> str:
+    return json.dumps([*marks, *[Mark()] * (2 - len(marks))]) if any(any(mark) for mark in marks) else EMPTY
+
+
+def _marks_of(version: str) -> list[Mark]:
+    """Marks of votes and of ratings; all zeros where there were none."""
+    return [Mark(), Mark()] if version == EMPTY else [Mark(*mark) for mark in json.loads(version)]
+
+
+def _is_there(now: Mark, then: Mark) -> bool:
+    """Whether all that was there then still is, retracted or not."""
+    return (now.last, now.entries, now.last_id) == (then.last, then.entries, then.last_id)
 
 
 def _engine_of(url: str) -> sa.Engine:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusiongpt.preferences.folds import grouped_folds, near_duplicate_groups
-from diffusiongpt.preferences.laplace import Scales, fit_posterior
-from diffusiongpt.preferences.observations import Observations
+from diffusiongpt.preferences.laplace import Scales, a_sample, fit_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.preferences.observations import Floats, Indexes
+    from diffusiongpt.preferences.observations import Floats, Indexes, Observations
 
 FOLDS = 4
 ENOUGH = 200
@@ -39,25 +38,20 @@ def routing_pays(seen: Observations, texts: Sequence[str], few: int, scales: Sca
     by_rating = len(seen.ratings.value) >= ENOUGH
     if not by_rating and len(seen.votes.left) < ENOUGH:
         return True
-    groups = near_duplicate_groups(texts)
+    seen, prompts = a_sample(seen)
+    groups = near_duplicate_groups([texts[prompt] for prompt in prompts])
     if len(set(groups.tolist())) < FOLDS:
         return True
     gains = []
     for train, test in grouped_folds(groups, FOLDS, seed=0):
-        kept = _only(seen, train)
-        by_prompt, single = (fit_posterior(kept, few, some, outside=outside).mean for some in (scales, scales.alone()))
-        left_out = _only(seen, test)
+        kept = seen.about(train)
+        by_prompt, single = (fit_mean(kept, few, some, outside=outside) for some in (scales, scales.alone()))
+        left_out = seen.about(test)
         gains.append((_rating_gains if by_rating else _vote_gains)(left_out, by_prompt, single))
     gain = np.concatenate(gains)
     if len(gain) < 2:
         return False
     return bool(gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)) + 1e-9)
-
-
-def _only(seen: Observations, prompts: Indexes) -> Observations:
-    votes = seen.votes.taken(np.flatnonzero(np.isin(seen.votes.prompt, prompts)))
-    ratings = seen.ratings.taken(np.flatnonzero(np.isin(seen.ratings.prompt, prompts)))
-    return Observations(seen.features, seen.experts, votes, ratings)
 
 
 def _vote_gains(seen: Observations, by_prompt: Floats, single: Floats) -> Floats:

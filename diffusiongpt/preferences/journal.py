@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,6 +15,16 @@ from diffusiongpt.preferences.votes import Vote
 
 BATCH = 500
 """Ids asked for at once; SQLite before 3.32 takes 999 parameters."""
+
+
+class Mark(NamedTuple):
+    """How far a journal has come; an empty one is all zeros."""
+
+    last: int = 0
+    entries: int = 0
+    last_retracted: int = 0
+    retractions: int = 0
+    last_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,11 @@ class Journal(Generic[Entry]):
             found.update((row["id"], self._read(row)) for row in connection.execute(query).mappings())
         return found
 
-    def counting(self, connection: sa.Connection) -> list[Entry]:
-        """Entries without a retraction, oldest first."""
-        query = sa.select(*self._fields).where(self._counts).order_by(self.rows.c.number)
+    def counting(self, connection: sa.Connection, after: int = 0, upto: int | None = None) -> list[Entry]:
+        """Entries without a retraction, oldest first; of those with a number after one and up to another, or all."""
+        number = self.rows.c.number
+        within = sa.true() if upto is None else number <= upto
+        query = sa.select(*self._fields).where(number > after, within, self._counts).order_by(number)
         return [self._read(row) for row in connection.execute(query).mappings()]
 
     def last_of(self, connection: sa.Connection, voter: str) -> Entry | None:
@@ -56,6 +68,19 @@ class Journal(Generic[Entry]):
         theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
         row = connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(1)).mappings().first()
         return self._read(row) if row is not None else None
+
+    def latest_of(self, connection: sa.Connection, voter: str, most: int) -> list[Entry]:
+        """The latest entries of a voter that count, so many at most."""
+        theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
+        newest = theirs.order_by(self.rows.c.time.desc(), self.rows.c.id.desc()).limit(most)
+        return [self._read(row) for row in connection.execute(newest).mappings()]
+
+    def shares(self, connection: sa.Connection) -> list[tuple[str, str, float]]:
+        """Voter, source, and the weight of what counts."""
+        weight = sa.func.sum(self.rows.c.weight) if "weight" in self.rows.c else sa.func.count()
+        by = (self.rows.c.voter, self.rows.c.source)
+        query = sa.select(*by, weight).where(self._counts).group_by(*by)
+        return [(voter, source, float(total)) for voter, source, total in connection.execute(query)]
 
     def is_retracted(self, connection: sa.Connection, entry_id: str) -> bool:
         """Whether it was taken back."""
@@ -80,19 +105,22 @@ class Journal(Generic[Entry]):
         connection.execute(sa.delete(self.retracted).where(self._of.in_(theirs)))
         return connection.execute(sa.delete(self.rows).where(self.rows.c.voter == voter)).rowcount
 
-    def marks(self) -> list[sa.ScalarSelect[Any]]:
-        """What together changes whenever the entries that count do.
+    def mark(self, connection: sa.Connection, upto: int | None = None) -> Mark:
+        """What changes whenever the entries that count do; of those up to a number, or of all.
 
         The last id, because another file may have been put in place of this one; numbers and counts of
         entries and retractions, because an erased voter takes some away.
         """
-        last = sa.select(self.rows.c.id).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
+        mine = sa.true() if upto is None else self.rows.c.number <= upto
+        last = sa.select(self.rows.c.id).where(mine).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
         numbers: list[sa.ScalarSelect[Any]] = [
-            sa.select(function).scalar_subquery()
-            for table in (self.rows, self.retracted)
+            sa.select(function).where(only).scalar_subquery()
+            for table, only in ((self.rows, mine), (self.retracted, sa.true()))
             for function in (sa.func.max(table.c.number), sa.func.count(table.c.number))
         ]
-        return [last, *numbers]
+        *counted, last_id = connection.execute(sa.select(*numbers, last)).one()
+        number, entries, number_retracted, retractions = (int(one or 0) for one in counted)
+        return Mark(number, entries, number_retracted, retractions, last_id or "")
 
     @property
     def _fields(self) -> list[sa.Column[object]]:

@@ -8,7 +8,7 @@ difference of their utilities. Formulas: Bishop, Pattern Recognition and Machine
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from diffusiongpt.preferences.modes import Mode, full_covariance, mode_by_gradie
 from diffusiongpt.preferences.observations import Observations
 
 if TYPE_CHECKING:
-    from diffusiongpt.preferences.observations import Floats
+    from diffusiongpt.preferences.observations import Features, Floats, Indexes
 
 
 class Scales(NamedTuple):
@@ -53,8 +53,8 @@ ENOUGH_ROWS = 20_000
 FULL_PARAMETERS = 2000
 """Up to here the posterior keeps every covariance of votes."""
 
-BLOCK_PARAMETERS = 4_000_000
-"""Up to here, beyond that, it keeps those within each expert; in larger pools only variances."""
+BLOCK_PARAMETERS = 32_000_000
+"""Up to here, beyond that, it keeps those within each expert, in float32; in larger pools only variances."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ class Posterior:
 
     Attributes:
         mean: Shape (experts, features).
-        blocks: Covariance within each expert, shape (experts, features, features); `None` if too large.
+        blocks: Covariance within each expert, shape (features, features) each; `None` if too large. An array of its
+            own for each, so that a posterior that differs in two experts shares those of the others.
         variances: Variance of each weight, shape (experts, features).
         full: Covariance of all weights, shape (experts, features, experts, features); `None` if too large.
         scales: Prior standard deviations.
     """
 
     mean: Floats
-    blocks: Floats | None
+    blocks: tuple[Floats | Features, ...] | None
     variances: Floats
     full: Floats | None
     scales: Scales
@@ -93,19 +94,35 @@ def prior_sds(seen: Observations, few: int, scales: Scales, *, outside: bool) ->
     return sds
 
 
+def fit_mean(seen: Observations, few: int, scales: Scales, *, outside: bool = False) -> Floats:
+    """The mean of `fit_posterior` alone, shape (experts, features)."""
+    return _find_mode(seen, prior_sds(seen, few, scales, outside=outside), _nothing(seen)).theta
+
+
 def fit_posterior(seen: Observations, few: int, scales: Scales, *, outside: bool = False) -> Posterior:
     """The posterior for given scales."""
     sds = prior_sds(seen, few, scales, outside=outside)
-    mean = _find_mode(seen, sds, _nothing(seen)).theta
+    mean = fit_mean(seen, few, scales, outside=outside)
     if mean.size <= FULL_PARAMETERS and not len(seen.ratings.value):
         full = full_covariance(seen, sds, mean)
-        blocks: Floats | None = np.einsum("ekel->ekl", full).copy()
-        return Posterior(mean, blocks, np.einsum("ekek->ek", full).copy(), full, scales)
-    inverses = (np.linalg.inv(one) for one in unit_precisions(seen, sds, mean))
-    if mean.size * mean.shape[1] > BLOCK_PARAMETERS:
-        return Posterior(mean, None, np.stack([one.diagonal() for one in inverses]) * sds**2, None, scales)
-    blocks = np.stack([sd[:, None] * one * sd for one, sd in zip(inverses, sds, strict=True)])
-    return Posterior(mean, blocks, np.einsum("ekk->ek", blocks).copy(), None, scales)
+        inside = np.einsum("ekel->ekl", full)
+        return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
+    keeps_blocks = mean.size * mean.shape[1] <= BLOCK_PARAMETERS
+    blocks, variances = [], np.zeros(mean.shape)
+    for expert, (one, sd) in enumerate(zip(unit_precisions(seen, sds, mean), sds, strict=True)):
+        block = sd[:, None] * np.linalg.inv(one) * sd
+        variances[expert] = block.diagonal()
+        if keeps_blocks:
+            blocks.append(block.astype(np.float32))
+    return Posterior(mean, tuple(blocks) if keeps_blocks else None, variances, None, scales)
+
+
+def stranger(scales: Scales, few: int, width: int) -> Floats:
+    """Prior variance of each weight of an expert that nobody has spoken of, shape (features,)."""
+    variances = np.full(width, scales.residual**2)
+    variances[:few] = scales.node**2
+    variances[0] = scales.level**2
+    return variances
 
 
 def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Scales:
@@ -113,7 +130,7 @@ def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Sca
 
     So they stay at typical values until votes say otherwise.
     """
-    some = _some(seen)
+    some, _ = a_sample(seen)
     tried: dict[tuple[int, ...], float] = {}
     mode = _nothing(some)
 
@@ -155,8 +172,8 @@ def _find_mode(seen: Observations, sds: Floats, start: Mode) -> Mode:
     return mode_by_gradient(seen, sds, start)
 
 
-def _some(seen: Observations) -> Observations:
-    """At most `ENOUGH_ROWS` votes, drawn evenly; ratings are taken prompt by prompt."""
+def a_sample(seen: Observations) -> tuple[Observations, Indexes]:
+    """At most `ENOUGH_ROWS` votes, drawn evenly; ratings are taken prompt by prompt. And the prompts they are about."""
     votes, ratings = seen.votes, seen.ratings
     rng = np.random.default_rng(0)
     if len(votes.left) > ENOUGH_ROWS:
@@ -165,4 +182,7 @@ def _some(seen: Observations) -> Observations:
         groups = rng.permutation(ratings.group.max() + 1)
         kept = np.cumsum(np.bincount(ratings.group)[groups]) <= 2 * ENOUGH_ROWS
         ratings = ratings.taken(np.flatnonzero(np.isin(ratings.group, groups[kept])))
-    return Observations(seen.features, seen.experts, votes, ratings)
+    prompts = np.union1d(votes.prompt, ratings.prompt)
+    votes = replace(votes, prompt=np.searchsorted(prompts, votes.prompt))
+    ratings = replace(ratings, prompt=np.searchsorted(prompts, ratings.prompt))
+    return Observations(seen.features[prompts], seen.experts, votes, ratings), prompts

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from diffusiongpt.preferences.gate import routing_pays
-from diffusiongpt.preferences.laplace import TYPICAL, Posterior, Scales, choose_scales, fit_posterior
+from diffusiongpt.preferences.held_out import is_worse
+from diffusiongpt.preferences.laplace import TYPICAL, Posterior, Scales, choose_scales, fit_posterior, stranger
 from diffusiongpt.preferences.observations import Observations
 from diffusiongpt.preferences.space import Prompt, PromptSpace
+from diffusiongpt.preferences.updates import assimilated, widened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from diffusiongpt.embedding import Embedder
     from diffusiongpt.preferences.observations import Floats, Indexes, RatingRows, VoteRows
+
+
+JUDGED_BLOCKS = 4_000_000
+"""Covariances up to which a prompt is judged by all of those within each expert; beyond, by variances alone, because
+to read so many would take longer than a route may."""
 
 
 class Judgement(NamedTuple):
@@ -47,16 +54,23 @@ class Learnt:
         space: Features of prompts.
         worded: Posterior over features that know the words of a prompt.
         wordless: The same without words, for prompts that share none with those voted on.
+        kept: Whether the scales are those of the fit before, because those found now predict worse.
     """
 
     space: PromptSpace
     worded: Posterior
     wordless: Posterior
+    kept: bool = False
+
+    @property
+    def scales(self) -> Scales:
+        """Prior standard deviations."""
+        return self.worded.scales
 
     @property
     def pays(self) -> bool:
         """Whether choosing by prompt does better than the single best expert; if not, only levels are learnt."""
-        return self.worded.scales.node > 0
+        return self.scales.node > 0
 
     @classmethod
     def fit(
@@ -68,6 +82,7 @@ class Learnt:
         *,
         outside: bool = False,
         embedder: Embedder | None = None,
+        before: Scales | None = None,
     ) -> Learnt:
         """Fit all there is.
 
@@ -78,20 +93,50 @@ class Learnt:
             ratings: Ratings.
             outside: Whether the last expert is the outside option.
             embedder: Embeds sentences, if they are to be compared by their meaning too.
+            before: Scales of the last fit; they stay if those found now predict votes held out worse.
         """
-        space = PromptSpace(prompts, embedder=embedder)
+        space, texts = PromptSpace(prompts, embedder=embedder), [prompt.text for prompt in prompts]
         worded, wordless = (
             Observations(space.features(prompts, wordless=without), experts, votes, ratings)
             for without in (False, True)
         )
         scales = choose_scales(worded, space.few, outside=outside)
-        if not routing_pays(worded, [prompt.text for prompt in prompts], space.few, scales, outside=outside):
+        if not routing_pays(worded, texts, space.few, scales, outside=outside):
             scales = scales.alone()
+        kept = False
+        if before is not None and before != scales:
+            kept = is_worse(worded, texts, space.few, scales, before, outside=outside)
+            scales = before if kept else scales
         return cls(
             space,
             fit_posterior(worded, space.few, scales, outside=outside),
             fit_posterior(wordless, space.few, scales, outside=outside),
+            kept,
         )
+
+    def updated(
+        self, prompts: Sequence[Prompt], order: Indexes, votes: VoteRows, ratings: RatingRows, *, outside: bool
+    ) -> Learnt:
+        """What is known after more observations, taken in one by one: same nodes, landmarks and scales.
+
+        Args:
+            prompts: What the rows number.
+            order: For each expert that the rows number, its index before, or -1 if it is new.
+            votes: New votes.
+            ratings: New ratings.
+            outside: Whether the last expert is the outside option.
+        """
+        few = self.space.few
+        worded, wordless = (
+            assimilated(
+                widened(posterior, order, few, outside=outside),
+                self.space.features(prompts, wordless=without),
+                votes,
+                ratings,
+            )
+            for posterior, without in ((self.worded, False), (self.wordless, True))
+        )
+        return Learnt(self.space, worded, wordless, self.kept)
 
     def utilities(self, prompts: Sequence[Prompt]) -> Floats:
         """Posterior means of all experts on many prompts, shape (prompts, experts)."""
@@ -145,13 +190,13 @@ class Learnt:
 
     def _through(self, posterior: Posterior, features: Floats, who: Indexes) -> Floats:
         """Covariance of each weight with the utility, shape (experts, features)."""
-        stranger = _stranger(posterior.scales, self.space.few, len(features)) * features
+        rows = np.tile(stranger(posterior.scales, self.space.few, len(features)) * features, (len(who), 1))
         known = who >= 0
-        rows = np.tile(stranger, (len(who), 1))
-        if posterior.blocks is not None:
-            rows[known] = posterior.blocks[who[known]] @ features
-        else:
+        if posterior.blocks is None or posterior.mean.size * len(features) > JUDGED_BLOCKS:
             rows[known] = posterior.variances[who[known]] * features
+            return rows
+        for row in np.flatnonzero(known):
+            rows[row] = posterior.blocks[who[row]] @ features
         return rows
 
     def _level_variances(self, posterior: Posterior, who: Indexes) -> Floats:
@@ -160,14 +205,7 @@ class Learnt:
         return variances
 
 
-def _stranger(scales: Scales, few: int, width: int) -> Floats:
-    variances = np.full(width, scales.residual**2)
-    variances[:few] = scales.node**2
-    variances[0] = scales.level**2
-    return variances
-
-
 def nothing_learnt() -> Learnt:
     """What is known before the first observation."""
-    nobody = Posterior(np.zeros((0, 1)), np.zeros((0, 1, 1)), np.zeros((0, 1)), np.zeros((0, 1, 0, 1)), TYPICAL)
+    nobody = Posterior(np.zeros((0, 1)), (), np.zeros((0, 1)), np.zeros((0, 1, 0, 1)), TYPICAL)
     return Learnt(PromptSpace([]), nobody, nobody)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from diffusiongpt.preferences.observations import Floats, Observations
 
@@ -75,43 +75,32 @@ def mode_by_gradient(seen: Observations, sds: Floats, start: Mode) -> Mode:
     """L-BFGS on weights in units of their prior; the evidence neglects covariances between experts."""
     from scipy.optimize import minimize
 
-    features = seen.features
-
     def loss(flat: Floats) -> tuple[float, Floats]:
         units = flat.reshape(sds.shape)
-        utilities = utilities_of(seen, units * sds)
-        slopes = seen.slopes(utilities).astype(features.dtype)
-        gradient = np.asarray(slopes.T @ features, dtype=np.float64) * sds - units
+        utilities = seen.cells.utilities(units * sds)
+        gradient = seen.cells.gradient(seen.slopes(utilities)) * sds - units
         return 0.5 * float(flat @ flat) - seen.log_likelihood(utilities), -gradient.ravel()
 
     begin = np.divide(start.theta, sds, out=np.zeros_like(sds), where=sds > 0)
     found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10})
     theta: Floats = found.x.reshape(sds.shape) * sds
-    precisions = unit_precisions(seen, sds, theta)
-    log_volume = -0.5 * sum(float(np.linalg.slogdet(one)[1]) for one in precisions)
+    log_volume = -0.5 * sum(float(np.linalg.slogdet(one)[1]) for one in unit_precisions(seen, sds, theta))
     return Mode(theta, start.duals, log_volume - float(found.fun))
 
 
-def utilities_of(seen: Observations, theta: Floats) -> Floats:
-    """Utility of each expert on each prompt beyond its prior, shape (prompts, experts); multiplied in float32."""
-    return np.asarray(seen.features @ theta.T.astype(seen.features.dtype), dtype=np.float64)
-
-
-def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> list[Floats]:
+def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> Iterator[Floats]:
     """Posterior precision within each expert, of weights in units of their prior; shape (features, features) each."""
-    bends = seen.curvatures(utilities_of(seen, theta))
-    precisions = []
-    for bend, sd in zip(bends.T, sds, strict=True):
-        told = bend > 0
-        scaled = seen.features[told] * sd * np.sqrt(bend[told, None])
-        precisions.append(np.eye(len(sd)) + scaled.T @ scaled)
-    return precisions
+    bends = seen.curvatures(seen.cells.utilities(theta))
+    for expert, sd in enumerate(sds):
+        features, bend = seen.cells.column(expert, bends)
+        scaled = features * sd * np.sqrt(bend[:, None])
+        yield np.eye(len(sd)) + scaled.T @ scaled
 
 
 def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
     """Posterior covariance of all weights from votes alone, shape (experts, features, experts, features)."""
     experts, width = theta.shape
-    votes, bends = seen.votes, seen.vote_curvatures(utilities_of(seen, theta))
+    votes, bends = seen.votes, seen.vote_curvatures(seen.cells.utilities(theta))
     precision = np.zeros((experts, width, experts, width))
     codes, pairs = np.unique(votes.left * experts + votes.right, return_inverse=True)
     for number, code in enumerate(codes.tolist()):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from diffusiongpt.preferences.cells import Cells
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -101,24 +104,33 @@ class Observations:
     votes: VoteRows
     ratings: RatingRows
 
+    @cached_property
+    def cells(self) -> Cells:
+        """The pairs of a prompt and an expert that something was said about."""
+        votes, ratings = self.votes, self.ratings
+        prompts = np.concatenate([votes.prompt, votes.prompt, ratings.prompt])
+        return Cells(self.features, self.experts, prompts, np.concatenate([votes.left, votes.right, ratings.expert]))
+
     def log_likelihood(self, utilities: Floats) -> float:
-        """Of utilities beyond the prior, shape (prompts, experts): logistic for votes, Gaussian for ratings."""
+        """Of utilities beyond the prior, shape (cells,): logistic for votes, Gaussian for ratings."""
+        said, rated = self.log_likelihoods(utilities)
+        return float(said.sum()) + float(rated.sum())
+
+    def log_likelihoods(self, utilities: Floats) -> tuple[Floats, Floats]:
+        """That of each vote and of each rating, shapes (votes,) and (ratings,)."""
         votes, odds, missed = self.votes, self._odds(utilities), self._missed(utilities)
-        said = float(votes.weight @ (votes.share * odds - np.logaddexp(0.0, odds)))
-        return said - 0.5 * float(self.ratings.precision @ missed**2)
+        return votes.weight * (votes.share * odds - np.logaddexp(0.0, odds)), -0.5 * self.ratings.precision * missed**2
 
     def slopes(self, utilities: Floats) -> Floats:
-        """Derivative of the log-likelihood by each utility, shape (prompts, experts)."""
+        """Derivative of the log-likelihood by each utility, shape (cells,)."""
         votes, ratings = self.votes, self.ratings
         push = votes.weight * (votes.share - _logistic(self._odds(utilities)))
-        pull = ratings.precision * self._missed(utilities)
-        return self._summed((votes.left, push), (votes.right, -push), (ratings.expert, pull))
+        return self._summed(push, -push, ratings.precision * self._missed(utilities))
 
     def curvatures(self, utilities: Floats) -> Floats:
-        """Minus the second derivative by each utility alone, shape (prompts, experts)."""
-        votes, ratings = self.votes, self.ratings
-        bend, stiff = self.vote_curvatures(utilities), self._stiffness()
-        return self._summed((votes.left, bend), (votes.right, bend), (ratings.expert, stiff))
+        """Minus the second derivative by each utility alone, shape (cells,)."""
+        bend = self.vote_curvatures(utilities)
+        return self._summed(bend, bend, self._stiffness())
 
     def vote_curvatures(self, utilities: Floats) -> Floats:
         """Minus the second derivative by the log-odds of each vote, shape (votes,)."""
@@ -126,14 +138,27 @@ class Observations:
         curvatures: Floats = self.votes.weight * p * (1 - p)
         return curvatures
 
+    def about(self, prompts: Indexes) -> Observations:
+        """What was said about some of the prompts; they keep their numbers."""
+        votes = self.votes.taken(np.flatnonzero(np.isin(self.votes.prompt, prompts)))
+        ratings = self.ratings.taken(np.flatnonzero(np.isin(self.ratings.prompt, prompts)))
+        return Observations(self.features, self.experts, votes, ratings)
+
+    @cached_property
+    def _places(self) -> tuple[Indexes, Indexes, Indexes]:
+        """Cells of the first and the second expert of each vote, and of each rating."""
+        votes, index = self.votes, self.cells.index
+        rated = index(self.ratings.prompt, self.ratings.expert)
+        return index(votes.prompt, votes.left), index(votes.prompt, votes.right), rated
+
     def _odds(self, utilities: Floats) -> Floats:
-        votes = self.votes
-        odds: Floats = votes.offset + utilities[votes.prompt, votes.left] - utilities[votes.prompt, votes.right]
+        left, right, _ = self._places
+        odds: Floats = self.votes.offset + utilities[left] - utilities[right]
         return odds
 
     def _missed(self, utilities: Floats) -> Floats:
         ratings = self.ratings
-        return ratings.centred(ratings.value - ratings.offset - utilities[ratings.prompt, ratings.expert])
+        return ratings.centred(ratings.value - ratings.offset - utilities[self._places[2]])
 
     def _stiffness(self) -> Floats:
         """A rating in a group of k says less than one of a known prompt: (k - 1) / k as much, for equal precisions."""
@@ -144,17 +169,13 @@ class Observations:
         stiffness: Floats = ratings.precision * (1 - ratings.precision / total)
         return stiffness
 
-    def _summed(
-        self, left: tuple[Indexes, Floats], right: tuple[Indexes, Floats], rated: tuple[Indexes, Floats]
-    ) -> Floats:
-        shape = (len(self.features), self.experts)
-        total = np.zeros(shape[0] * shape[1])
-        for prompt, (expert, values) in zip(
-            (self.votes.prompt, self.votes.prompt, self.ratings.prompt), (left, right, rated), strict=True
-        ):
+    def _summed(self, left: Floats, right: Floats, rated: Floats) -> Floats:
+        """Values of votes and ratings summed by cell."""
+        total = np.zeros(self.cells.size)
+        for place, values in zip(self._places, (left, right, rated), strict=True):
             if len(values):
-                total += np.bincount(prompt * shape[1] + expert, values, len(total))
-        return total.reshape(shape)
+                total += np.bincount(place, values, self.cells.size)
+        return total
 
 
 def _logistic(odds: Floats) -> Floats:

@@ -14,6 +14,7 @@ import numpy as np
 
 from diffusiongpt.embedding import CJK, normalize
 from diffusiongpt.embedding import words as words_of
+from diffusiongpt.errors import VoteError
 from diffusiongpt.preferences.shape import shapes_of
 from diffusiongpt.sentence import can_read
 
@@ -62,6 +63,23 @@ class Prompt:
     evidence: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class SpaceState:
+    """A `PromptSpace` as plain values.
+
+    Attributes:
+        nodes: In the order of the features.
+        idf: Rareness of each bucket of words.
+        landmarks: Prompts that others are compared with.
+        roots: What likeness is multiplied with, with words and without.
+    """
+
+    nodes: tuple[str, ...]
+    idf: Features
+    landmarks: tuple[Prompt, ...]
+    roots: Mapping[bool, Features]
+
+
 class PromptSpace:
     """Turns prompts into features: 1, the probability of each node, and likeness to landmarks.
 
@@ -88,6 +106,26 @@ class PromptSpace:
         by_text = {prompt.text: prompt for prompt in prompts if prompt.text.strip()}
         self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[:landmarks]]
 
+    @classmethod
+    def restored(cls, state: SpaceState) -> PromptSpace:
+        """The space of a `state`."""
+        space = cls(())
+        space.nodes = {node: i + 1 for i, node in enumerate(state.nodes)}
+        space._idf, space._landmarks = state.idf, list(state.landmarks)
+        # kept, not computed again: on another machine eigenvectors may come out with other signs
+        space.__dict__["_roots"] = dict(state.roots)
+        return space
+
+    def state(self) -> SpaceState:
+        """All it takes to make this space again.
+
+        Raises:
+            VoteError: If it compares sentences by an embedder, which is no plain value.
+        """
+        if self._embedder is not None:
+            raise VoteError("a table with a sentence embedder cannot be saved", hint="Fit one without it.")
+        return SpaceState(tuple(self.nodes), self._idf, tuple(self._landmarks), self._roots)
+
     @property
     def few(self) -> int:
         """Features before those of likeness."""
@@ -96,7 +134,7 @@ class PromptSpace:
     def features(self, prompts: Sequence[Prompt], *, wordless: bool = False) -> Features:
         """Features of prompts, shape (prompts, features)."""
         rows = [self._chunk(prompts[i : i + _CHUNK], wordless=wordless) for i in range(0, len(prompts), _CHUNK)]
-        return np.concatenate([np.zeros((0, self._width(wordless)), np.float32), *rows])
+        return np.concatenate([np.zeros((0, self.width(wordless=wordless)), np.float32), *rows])
 
     def knows(self, text: str) -> bool:
         """Whether prompts voted on share enough words with a text to judge it by them."""
@@ -107,7 +145,8 @@ class PromptSpace:
         """Sum of squared probabilities of the nodes that no vote was about."""
         return sum(p * p for node, p in evidence.items() if p >= LEAST_P and node not in self.nodes)
 
-    def _width(self, wordless: bool) -> int:
+    def width(self, *, wordless: bool) -> int:
+        """Number of features."""
         return self.few + int(self._roots[wordless].shape[1])
 
     def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:

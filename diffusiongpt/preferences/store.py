@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
+from diffusiongpt.preferences.news import EMPTY, News
 from diffusiongpt.preferences.ratings import Entry, Rating
 from diffusiongpt.preferences.votes import Vote
+from diffusiongpt.preferences.whole_files import remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from diffusiongpt.preferences.database import Database
-
-EMPTY = "0"
-"""`VoteStore.version` of a store without votes and ratings."""
 
 FILE_URL = "sqlite:///"
 
@@ -139,7 +138,14 @@ class VoteStore:
         Raises:
             VoteError: If the store cannot be written, or another process reads it for too long.
         """
-        return Tally(*self._database.erase(voter)) if self._exists else Tally(0, 0)
+        if not self._exists:
+            return Tally(0, 0)
+        try:
+            return Tally(*self._database.erase(voter))
+        finally:
+            # After the votes: whoever writes one now looks whether they are still there, and removes it if not.
+            if self.snapshot is not None:
+                remove_file(self.snapshot)
 
     def tally(self, voter: str) -> Tally:
         """How many votes and ratings of a voter there are, retracted ones too."""
@@ -147,15 +153,27 @@ class VoteStore:
 
     def all(self) -> list[Vote]:
         """The votes that count, in the order they were recorded."""
+        if not self._exists:
+            return []
         from diffusiongpt.preferences.journal import VOTES
 
-        return self._database.counting(VOTES) if self._exists else []
+        return self._database.counting(VOTES)
 
     def ratings(self) -> list[Rating]:
         """The ratings that count, in the order they were recorded."""
+        if not self._exists:
+            return []
         from diffusiongpt.preferences.journal import RATINGS
 
-        return self._database.counting(RATINGS) if self._exists else []
+        return self._database.counting(RATINGS)
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Voter, source, and how many votes and ratings that is; what was taken back does not count."""
+        return self._database.shares() if self._exists else []
+
+    def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
+        """The latest of a voter's votes and ratings that count, so many of each at most."""
+        return self._database.latest(voter, most) if self._exists else ([], [])
 
     def count(self) -> int:
         """How many votes count."""
@@ -165,6 +183,27 @@ class VoteStore:
     def version(self) -> str:
         """Changes whenever the votes or ratings that count do, also through another process; cheap to ask for."""
         return self._database.version() if self._exists else EMPTY
+
+    def since(self, version: str) -> News:
+        """What has happened since a `version` of this store; reads no more than was added.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        return self._database.since(version) if self._exists else News(kept=version == EMPTY)
+
+    @property
+    def imported(self) -> Path | None:
+        """File beside the store with the table of others that one starts from; `None` for a database server."""
+        return self.place.with_name(f"{self.place.name}.imported.npz") if isinstance(self.place, Path) else None
+
+    @property
+    def snapshot(self) -> Path | None:
+        """File beside the store that keeps the table learnt from it; `None` for a database server.
+
+        It holds texts of prompts, so `erase` removes it.
+        """
+        return self.place.with_name(f"{self.place.name}.ranking.npz") if isinstance(self.place, Path) else None
 
     def close(self) -> None:
         """Let go of database connections; the store opens new ones if it is used again."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffusiongpt.errors import VoteError
 from diffusiongpt.preferences.learnt import Learnt, nothing_learnt
 from diffusiongpt.preferences.rows import OUTSIDE, Prompts, rating_rows, vote_rows
+from diffusiongpt.preferences.snapshot import About, as_bytes, read
 from diffusiongpt.preferences.space import Prompt
+from diffusiongpt.preferences.tallies import Tallies
+from diffusiongpt.preferences.whole_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from diffusiongpt.embedding import Embedder
+    from diffusiongpt.preferences.laplace import Scales
     from diffusiongpt.preferences.learnt import Judgement
     from diffusiongpt.preferences.observations import Floats, Indexes
     from diffusiongpt.preferences.priors import Priors
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
 
 UNTAUGHT = "r0"
 """Version of a table without votes."""
-
-MOSTLY = 0.5
-"""A prompt is counted at a node above this probability."""
 
 
 @dataclass(frozen=True)
@@ -70,61 +70,175 @@ class Row:
 class RankingTable:
     """`u(expert, prompt) = prior + global[expert] + Σ p(node | prompt) · offset[node, expert] + residual`, in log-odds.
 
-    Immutable, and a pure function of the set of votes and ratings and the priors: neither their order nor their time
-    matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win each way, a ballot of k
-    as its winner against each other one, together counting as one vote of its voter. "Both bad" is a vote for an
-    outside option with a level of its own. Ratings enter by a Gaussian likelihood on differences within one prompt, on
-    the scale of their source. The residual is what prompts like this one teach.
+    Immutable. One that `fit` makes is a pure function of the set of votes and ratings and the priors: neither their
+    order nor their time matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win each
+    way, a ballot of k as its winner against each other one, together counting as one vote of its voter. "Both bad" is a
+    vote for an outside option with a level of its own. Ratings enter by a Gaussian likelihood on differences within one
+    prompt, on the scale of their source. The residual is what prompts like this one teach.
 
     Attributes:
-        version: Name of this state of knowledge: `r0` without votes, else a hash of votes, ratings and priors.
         priors: The priors it was fitted on top of.
+        tallies: What was counted.
+        pending: Votes and ratings taken in since the fit.
     """
 
     def __init__(
-        self, votes: Iterable[Vote], priors: Priors, ratings: Iterable[Rating] = (), *, embedder: Embedder | None = None
+        self,
+        priors: Priors,
+        learnt: Learnt | None = None,
+        experts: Sequence[str] = (),
+        tallies: Tallies | None = None,
+        *,
+        pending: int = 0,
     ) -> None:
-        self._votes = sorted(votes, key=lambda vote: vote.id)
-        self._ratings = rated = sorted(ratings, key=lambda rating: rating.id)
         self.priors = priors
-        self.version = _version(self._votes, rated, priors)
-        named = {expert for vote in self._votes for expert in vote.experts} | {rating.expert for rating in rated}
-        outside = any(vote.outcome == "both_bad" for vote in self._votes)
-        self._experts = {expert: i for i, expert in enumerate(sorted(named))}
-        self._learnt = nothing_learnt()
-        if named:
-            prompts, indexes = Prompts(), self._experts | ({OUTSIDE: len(named)} if outside else {})
-            rows = vote_rows(self._votes, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts)
-            self._learnt = Learnt.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder)
+        self.tallies = tallies or Tallies()
+        self.pending = pending
+        self._learnt = learnt or nothing_learnt()
+        self._experts = {expert: i for i, expert in enumerate(experts)}
 
     @classmethod
     def fit(
-        cls, votes: Iterable[Vote], priors: Priors, ratings: Iterable[Rating] = (), *, embedder: Embedder | None = None
+        cls,
+        votes: Iterable[Vote],
+        priors: Priors,
+        ratings: Iterable[Rating] = (),
+        *,
+        embedder: Embedder | None = None,
+        before: Scales | None = None,
     ) -> RankingTable:
-        """The table that these votes and ratings teach; see the class."""
-        return cls(votes, priors, ratings, embedder=embedder)
+        """The table that these votes and ratings teach.
+
+        Args:
+            votes: Votes.
+            priors: What is believed without them.
+            ratings: Ratings.
+            embedder: Embeds sentences, if prompts are to be compared by their meaning too.
+            before: Scales of the last fit; they stay if those found now predict votes held out worse.
+        """
+        cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
+        names = _named(cast, rated)
+        if not names:
+            return cls(priors)
+        outside = any(vote.outcome == "both_bad" for vote in cast)
+        prompts, indexes = Prompts(), _indexes(names, outside=outside)
+        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts)
+        learnt = Learnt.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, before=before)
+        return cls(priors, learnt, names, Tallies().plus(cast, rated))
+
+    def updated(self, votes: Iterable[Vote], ratings: Iterable[Rating] = (), *, pending: bool = True) -> RankingTable:
+        """The table that knows these too, without a fit: each is taken in by itself.
+
+        It has the nodes, the landmarks and the scales of this one. A ballot that is split over several votes shares
+        the weight of one only if they come together, and ratings of a prompt are compared with those they come with.
+
+        Args:
+            votes: New votes.
+            ratings: New ratings.
+            pending: Whether they count as taken in since the fit.
+        """
+        cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
+        names = sorted({*self._experts, *_named(cast, rated)})
+        had_outside = self._rows > len(self._experts)
+        outside = had_outside or any(vote.outcome == "both_bad" for vote in cast)
+        prompts, indexes = Prompts(), _indexes(names, outside=outside)
+        rows = vote_rows(cast, self.priors, indexes, prompts), rating_rows(rated, self.priors, indexes, prompts)
+        before = {**self._experts, **({OUTSIDE: len(self._experts)} if had_outside else {})}
+        order = np.array([before.get(name, -1) for name in indexes], dtype=np.intp)
+        return RankingTable(
+            self.priors,
+            self._learnt.updated(prompts.known, order, *rows, outside=outside),
+            names,
+            self.tallies.plus(cast, rated),
+            pending=self.pending + (len(cast) + len(rated)) * pending,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the table into a file, in place of one that is there.
+
+        Raises:
+            VoteError: If it cannot be written, or compares sentences by an embedder, which no file can hold.
+        """
+        try:
+            replace_file(path, self.as_bytes())
+        except OSError as error:
+            raise VoteError(f"cannot write {path}: {error.strerror}", hint="Name a file you may write to.") from error
+
+    def as_bytes(self, seen: str = "") -> bytes:
+        """The table as a file.
+
+        Args:
+            seen: Version of the store that it was learnt from, if it is to be found again there.
+
+        Raises:
+            VoteError: If it compares sentences by an embedder, which no file can hold.
+        """
+        counted = self.tallies
+        about = About(
+            experts=tuple(self._experts),
+            votes=counted.votes,
+            ratings=counted.ratings,
+            digest=f"{counted.digest:x}",
+            counts=counted.counts,
+            pending=self.pending,
+            kept=self._learnt.kept,
+            priors=self.priors.fingerprint,
+            seen=seen,
+        )
+        return as_bytes(self._learnt, about)
+
+    @classmethod
+    def load(cls, path: Path, priors: Priors) -> RankingTable:
+        """The table of a file, on top of these priors; best of those that it was learnt with.
+
+        Raises:
+            VoteError: If it cannot be read, is damaged, is no such table, or was written by a newer version.
+        """
+        return cls.of(*read(path), priors)
+
+    @classmethod
+    def of(cls, learnt: Learnt, about: About, priors: Priors) -> RankingTable:
+        """The table of what was read from a file."""
+        tallies = Tallies(about.votes, about.ratings, int(about.digest, 16), about.counts)
+        return cls(priors, learnt, about.experts, tallies, pending=about.pending)
+
+    @property
+    def version(self) -> str:
+        """Name of this state of knowledge: `r0` without votes, else a hash of votes, ratings and priors.
+
+        With `+3`, the last three of them were taken in since the fit. Where a refit kept the scales of the one before,
+        they are in the hash too.
+        """
+        if not self.tallies.votes and not self.tallies.ratings:
+            return UNTAUGHT
+        kept = [str(tuple(self._learnt.scales))] if self._learnt.kept else []
+        pending = f"+{self.pending}" if self.pending else ""
+        return f"r-{self.tallies.name(self.priors.fingerprint, *kept)}{pending}"
 
     def __repr__(self) -> str:
-        return f"RankingTable({self.version!r}, {len(self._votes)} votes, {len(self._experts)} experts)"
+        return f"RankingTable({self.version!r}, {self.tallies.votes} votes, {len(self._experts)} experts)"
+
+    @property
+    def size(self) -> int:
+        """Votes and ratings it has learnt from."""
+        return self.tallies.votes + self.tallies.ratings
+
+    @property
+    def scales(self) -> Scales:
+        """Prior standard deviations that the fit chose."""
+        return self._learnt.scales
 
     @property
     def routing_pays(self) -> bool:
         """Whether choosing by prompt was found to beat the single best expert; if not, only levels are learnt."""
         return self._learnt.pays
 
-    @property
-    def votes(self) -> Sequence[Vote]:
-        """What it was fitted on, by id."""
-        return self._votes
-
-    @property
-    def ratings(self) -> Sequence[Rating]:
-        """What it was fitted on, by id."""
-        return self._ratings
-
     def learnt(self, expert_ids: Sequence[str], prompts: Sequence[Prompt]) -> Floats:
-        """Score less prior of experts with a vote or rating on many prompts at once, shape (prompts, experts)."""
-        return self._learnt.utilities(prompts)[:, self._who(expert_ids)]
+        """Score less prior of experts on many prompts at once, shape (prompts, experts)."""
+        who = self._who(expert_ids)
+        learnt = np.zeros((len(prompts), len(who)))
+        learnt[:, who >= 0] = self._learnt.utilities(prompts)[:, who[who >= 0]]
+        return learnt
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; one without votes has its prior and a wide std.
@@ -192,16 +306,15 @@ class RankingTable:
             expert_ids: Experts to list besides those with a vote.
         """
         experts = sorted({*self._experts, *expert_ids})
-        votes: Counter[str] = Counter()
-        wins: dict[str, float] = dict.fromkeys(experts, 0.0)
-        for vote in self._votes:
-            if node is None or vote.evidence.get(node, 0.0) > MOSTLY:
-                votes.update(vote.experts)
-                for expert in vote.experts:
-                    wins[expert] += _wins(vote, expert)
+        tallies = self.tallies.at(node)
         scores = self.score(experts, {node: 1.0} if node is not None else {})
-        rows = [Row(s.expert, s.mean, s.std, votes[s.expert], wins[s.expert]) for s in scores]
+        rows = [Row(s.expert, s.mean, s.std, *tallies.get(s.expert, (0, 0.0))) for s in scores]
         return sorted(rows, key=lambda row: (-row.mean, row.expert))
+
+    @property
+    def _rows(self) -> int:
+        """Experts that have weights, the outside option among them."""
+        return len(self._learnt.worded.mean)
 
     def _who(self, expert_ids: Sequence[str]) -> Indexes:
         return np.array([self._experts.get(expert, -1) for expert in expert_ids], dtype=np.intp)
@@ -212,21 +325,15 @@ class RankingTable:
         The fit believes the same of every level; to say that a prior leaves only a share of that doubt is to add
         precision to one coordinate of the posterior (the Sherman-Morrison formula).
         """
-        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._learnt.worded.scales.level**2
+        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._learnt.scales.level**2
         taken: Floats = known * judged.level_covariance**2 / (1 + known * judged.level_variance)
         return np.asarray(judged.variance - taken, dtype=np.float64)
 
 
-def _wins(vote: Vote, expert: str) -> float:
-    if vote.outcome == "tie":
-        return 1 / len(vote.shown)
-    return float(vote.outcome == "win" and vote.winner == expert)
+def _named(votes: Iterable[Vote], ratings: Iterable[Rating]) -> list[str]:
+    return sorted({expert for vote in votes for expert in vote.experts} | {rating.expert for rating in ratings})
 
 
-def _version(votes: Sequence[Vote], ratings: Sequence[Rating], priors: Priors) -> str:
-    if not votes and not ratings:
-        return UNTAUGHT
-    digest = sha256(priors.fingerprint.encode())
-    for record in (*(vote.to_record() for vote in votes), *(rating.to_record() for rating in ratings)):
-        digest.update(json.dumps(record, sort_keys=True).encode())
-    return f"r-{digest.hexdigest()[:12]}"
+def _indexes(names: Sequence[str], *, outside: bool) -> dict[str, int]:
+    """Index of each expert, the outside option's being the last."""
+    return {name: i for i, name in enumerate([*names, *([OUTSIDE] if outside else [])])}

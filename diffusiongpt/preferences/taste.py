@@ -8,10 +8,8 @@ is alone is everyone, and has no taste besides.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
-from heapq import nlargest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from diffusiongpt.preferences.observations import Floats
-    from diffusiongpt.preferences.ratings import Entry, Rating
+    from diffusiongpt.preferences.ratings import Rating
     from diffusiongpt.preferences.votes import Vote
 
 LEVEL = 1.0
@@ -37,6 +35,18 @@ NODE = 0.35
 
 LATEST = 500
 """Votes and ratings, each, that a taste is learnt from: the latest, because tastes change, and to bound the cost."""
+
+
+class Voices(Protocol):
+    """What people said, by voter; a vote store is one."""
+
+    def shares(self) -> Sequence[tuple[str, str, float]]:
+        """Voter, source, and how many votes and ratings that is; what was taken back does not count."""
+        ...
+
+    def latest(self, voter: str, most: int) -> tuple[Sequence[Vote], Sequence[Rating]]:
+        """The latest of a voter's votes and ratings, so many of each at most."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -149,12 +159,14 @@ class PersonalTable:
 class Tastes:
     """The tastes of all voters beside one state of the ranking table; each is learnt when it is first asked for.
 
-    Attributes:
+    Args:
         table: That state.
+        voices: What each of them said.
     """
 
-    def __init__(self, table: RankingTable) -> None:
+    def __init__(self, table: RankingTable, voices: Voices) -> None:
         self.table = table
+        self._voices = voices
         self._said: dict[str, float] | None = None
         self._known: dict[str | None, PersonalTable] = {None: PersonalTable(table, NO_TASTE)}
 
@@ -168,14 +180,14 @@ class Tastes:
     def _share_of_others(self, voter: str) -> float:
         """Share of what people said that was said by others; 0 for one who said nothing. Judges are no people."""
         if self._said is None:
-            self._said = _said(self.table)
+            self._said = _said(self._voices)
         return 1 - self._said[voter] / sum(self._said.values()) if voter in self._said else 0.0
 
     def _fit(self, voter: str, share: float) -> Taste:
+        votes, ratings = self._voices.latest(voter, LATEST)
         # "both bad" is about a picture or none, not about experts beside each other
-        votes = [vote for vote in self.table.votes if vote.voter == voter and vote.outcome != "both_bad"]
-        ratings = [rating for rating in self.table.ratings if rating.voter == voter]
-        return fit_taste(self.table, _latest(votes), _latest(ratings), share)
+        compared = [vote for vote in votes if vote.outcome != "both_bad"]
+        return fit_taste(self.table, compared, ratings, share)
 
 
 def fit_taste(table: RankingTable, votes: Sequence[Vote], ratings: Sequence[Rating], share: float) -> Taste:
@@ -210,16 +222,10 @@ def _weights(evidence: Mapping[str, float], nodes: Mapping[str, int]) -> Floats:
     return np.array([1.0, *(evidence.get(node, 0.0) for node in nodes)])
 
 
-def _said(table: RankingTable) -> dict[str, float]:
-    """How much each person said, in votes; alike entries are counted first, for there may be very many."""
+def _said(voices: Voices) -> dict[str, float]:
+    """How much each person said, in votes."""
     said: dict[str, float] = {}
-    votes = Counter((vote.voter, vote.source, vote.weight) for vote in table.votes)
-    ratings = Counter((rating.voter, rating.source, 1.0) for rating in table.ratings)
-    for (voter, source, weight), number in (*votes.items(), *ratings.items()):
+    for voter, source, weight in voices.shares():
         if is_person(source):
-            said[voter] = said.get(voter, 0.0) + weight * number
+            said[voter] = said.get(voter, 0.0) + weight
     return said
-
-
-def _latest(entries: Sequence[Entry]) -> list[Entry]:
-    return nlargest(LATEST, entries, key=lambda entry: (entry.time, entry.id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,6 +31,15 @@ def ranking(
     node: Annotated[
         str | None, typer.Option(help="A taxonomy node; all prompts if absent.", show_default=False)
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write what was learnt into this new file too.", show_default=False)
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--import", help="First start from what others have learnt, a file of --export.", show_default=False
+        ),
+    ] = None,
     zoo: ZooOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,11 +47,11 @@ def ranking(
     from diffusiongpt.errors import RequestError
 
     if context.invoked_subcommand is not None:
-        if node is not None or zoo or as_json:
+        if node is not None or export or start_from or zoo or as_json:
             command = context.invoked_subcommand
             raise RequestError(f"options of {command} go after it", hint=f"diffusiongpt ranking {command} --help")
         return
-    _show(node, zoo, as_json=as_json)
+    _show(node, zoo, export, start_from, as_json=as_json)
 
 
 @app.command("bootstrap")
@@ -79,14 +89,21 @@ def _tell(judged: Judged) -> None:
     say(f"{judged.done}/{judged.total}  {rating.expert}  {rating.rating:.3f}  {rating.prompt}")
 
 
-def _show(node: str | None, zoo: list[str] | None, *, as_json: bool) -> None:
+def _show(
+    node: str | None, zoo: list[str] | None, export: Path | None, start_from: Path | None, *, as_json: bool
+) -> None:
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.preferences.exchange import write_new
 
     with open_studio(zoo) as studio:
         nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
         if node is not None and node not in nodes:
             raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
+        if start_from is not None:
+            studio.preferences.start_from(start_from, studio.router.table().priors)
         table = studio.router.table()
+        if export is not None:
+            write_new(export, table.as_bytes())
         rows = table.rows(node, expert_ids=studio.zoo)
     if as_json:
         print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
