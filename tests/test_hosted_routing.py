@@ -103,8 +103,10 @@ def test_a_price_is_a_number(price: Any) -> None:
 
 def test_default_routes_are_as_if_there_were_no_services(tmp_path: Path) -> None:
     """With `max_price=0`, sixty prompts have the same candidates with the same scores as a zoo without services."""
+    taxonomy = zoo().taxonomy
     without = zoo_of(
-        *(one for one in zoo().values() if not is_hosted(one.backend)), nodes=[*zoo().taxonomy.nodes.values()]
+        *(one for one in zoo().values() if not is_hosted(one.backend)),
+        nodes=[*taxonomy.nodes.values(), *taxonomy.needs.values()],
     )
     routers = [router_of(one, tmp_path / "v.db") for one in (zoo(), without)]
     for prompt, _ in PROMPTS:

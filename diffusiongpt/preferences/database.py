@@ -151,7 +151,7 @@ class Database:
             # The marks are read before the entries, which go no further: what comes in between is read the next time.
             now = [journal.mark(connection) for journal in journals]
             pairs = [*zip(journals, then, now, strict=False)]
-            kept = all(_is_there(journal.mark(connection, old.last), old) for journal, old, _ in pairs)
+            kept = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
             votes = VOTES.counting(connection, then[0].last, now[0].last) if kept else []
             ratings = RATINGS.counting(connection, then[1].last, now[1].last) if kept and len(now) > 1 else []
             retracted = any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs)
@@ -277,11 +277,6 @@ def _as_version(marks: Sequence[Mark]) -> str:
 def _marks_of(version: str) -> list[Mark]:
     """Marks of votes and of ratings; all zeros where there were none."""
     return [Mark(), Mark()] if version == EMPTY else [Mark(*mark) for mark in json.loads(version)]
-
-
-def _is_there(now: Mark, then: Mark) -> bool:
-    """Whether all that was there then still is, retracted or not."""
-    return (now.last, now.entries, now.last_id) == (then.last, then.entries, then.last_id)
 
 
 def _engine_of(url: str) -> sa.Engine:

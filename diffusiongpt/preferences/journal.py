@@ -105,22 +105,29 @@ class Journal(Generic[Entry]):
         connection.execute(sa.delete(self.retracted).where(self._of.in_(theirs)))
         return connection.execute(sa.delete(self.rows).where(self.rows.c.voter == voter)).rowcount
 
-    def mark(self, connection: sa.Connection, upto: int | None = None) -> Mark:
-        """What changes whenever the entries that count do; of those up to a number, or of all.
+    def mark(self, connection: sa.Connection) -> Mark:
+        """What changes whenever the entries that count do.
 
         The last id, because another file may have been put in place of this one; numbers and counts of
         entries and retractions, because an erased voter takes some away.
         """
-        mine = sa.true() if upto is None else self.rows.c.number <= upto
-        last = sa.select(self.rows.c.id).where(mine).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
+        last = sa.select(self.rows.c.id).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
         numbers: list[sa.ScalarSelect[Any]] = [
-            sa.select(function).where(only).scalar_subquery()
-            for table, only in ((self.rows, mine), (self.retracted, sa.true()))
+            sa.select(function).scalar_subquery()
+            for table in (self.rows, self.retracted)
             for function in (sa.func.max(table.c.number), sa.func.count(table.c.number))
         ]
         *counted, last_id = connection.execute(sa.select(*numbers, last)).one()
         number, entries, number_retracted, retractions = (int(one or 0) for one in counted)
         return Mark(number, entries, number_retracted, retractions, last_id or "")
+
+    def is_there(self, connection: sa.Connection, then: Mark, now: Mark) -> bool:
+        """Whether all that was there at a mark still is, retracted or not; counts no more than was added since."""
+        number = self.rows.c.number
+        since = sa.select(sa.func.count()).select_from(self.rows).where(number > then.last, number <= now.last)
+        added = connection.scalar(since) or 0
+        last_id = connection.scalar(sa.select(self.rows.c.id).where(number == then.last)) or ""
+        return (now.entries - int(added), last_id) == (then.entries, then.last_id)
 
     @property
     def _fields(self) -> list[sa.Column[object]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.preferences.laplace import Scales
+    from diffusiongpt.preferences.news import News
     from diffusiongpt.preferences.priors import Priors
     from diffusiongpt.preferences.store import VoteStore
 
@@ -62,11 +63,11 @@ class TableKeeper:
             VoteError: If the store cannot be read.
         """
         with self._lock:
-            version = self._store.version
             if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
                 self._table, self._seen = self._opened(priors)
-            if version != self._seen:
-                self._table = self._caught_up(self._table)
+            news = self._store.since(self._seen)
+            if news.version != self._seen:
+                self._table = self._caught_up(self._table, news)
             return self._table
 
     def start_from(self, path: Path, priors: Priors) -> RankingTable:
@@ -109,9 +110,8 @@ class TableKeeper:
             self._keep(fitted, version)
         return fitted, version
 
-    def _caught_up(self, table: RankingTable) -> RankingTable:
+    def _caught_up(self, table: RankingTable, news: News) -> RankingTable:
         """A table with what has happened since; `_seen` follows."""
-        news = self._store.since(self._seen)
         if table.size + len(news.votes) + len(news.ratings) <= FEW:
             table, self._seen = self._fitted(table.priors)
             return table
