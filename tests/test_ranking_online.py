@@ -338,6 +338,52 @@ def test_a_table_of_others_is_where_one_starts(tmp_path: Path) -> None:
         preferences.start_from(tmp_path / "other.npz", PRIORS)
 
 
+def test_a_table_that_may_have_learnt_from_these_very_votes_is_not_taken(tmp_path: Path) -> None:
+    """Else a vote that is taken back, or a voter who is erased, would still count through it."""
+    preferences = Preferences(tmp_path / "votes.db")
+    preferences.store.merge(world(5))
+    preferences.table(PRIORS).save(tmp_path / "mine.npz")
+    with pytest.raises(VoteError, match="votes or ratings of its own"):
+        preferences.start_from(tmp_path / "mine.npz", PRIORS)
+    preferences.store.undo(world(5)[0].voter)
+    assert preferences.table(PRIORS).tallies.votes == 4
+
+
+def test_a_damaged_import_is_told_and_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Routing goes on without it, and the same file brought again takes its place."""
+    RankingTable.fit(world(9), PRIORS).save(tmp_path / "theirs.npz")
+    Preferences(tmp_path / "votes.db").start_from(tmp_path / "theirs.npz", PRIORS)
+    (tmp_path / "votes.db.imported.npz").write_bytes(b"hello")
+    preferences = Preferences(tmp_path / "votes.db")
+    assert preferences.table(PRIORS).version == "r0"
+    assert "without what others have learnt" in caplog.text
+    assert preferences.start_from(tmp_path / "theirs.npz", PRIORS).tallies.votes == 9
+
+
+def test_the_next_route_knows_a_rating(tmp_path: Path) -> None:
+    """Also with more votes than are fitted anew each time: two tables with nothing between them are the same."""
+    preferences = Preferences(tmp_path / "votes.db")
+    preferences.store.merge(world(90))
+    before = preferences.table(PRIORS).score(EXPERTS, {}, "a red circle")
+    for expert, stars in zip(EXPERTS, (9.0, 1.0), strict=False):
+        preferences.record(Rating(prompt="a red circle", expert=expert, rating=stars))
+    first = preferences.table(PRIORS)
+    preferences.wait()
+    assert first.score(EXPERTS, {}, "a red circle") == preferences.table(PRIORS).score(EXPERTS, {}, "a red circle")
+    assert first.score(EXPERTS, {}, "a red circle")[0].mean > before[0].mean
+
+
+def test_a_rating_that_compares_nothing_changes_nobody(tmp_path: Path) -> None:
+    """One picture rated where no other is says nothing of the others, nor how sure one is of them."""
+    preferences = Preferences(tmp_path / "votes.db")
+    preferences.store.merge(world(20))
+    before = preferences.table(PRIORS).score(EXPERTS, {})
+    preferences.record(Rating(prompt="a lonely rock", expert=EXPERTS[0], rating=5.0))
+    after = preferences.table(PRIORS).score(EXPERTS, {})
+    assert [score.mean for score in after] == pytest.approx([score.mean for score in before], abs=0.02)
+    assert [score.std for score in after] == pytest.approx([score.std for score in before], rel=0.03)
+
+
 def test_the_store_tells_what_is_new(store: VoteStore) -> None:
     """Votes and ratings since a version; whether any was taken back, and whether all that was there still is."""
     assert store.since("0") == store.since(store.version)

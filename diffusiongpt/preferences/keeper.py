@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 FEW = 60
 """Votes and ratings up to which the table is fitted anew whenever they change: it takes some 30 ms."""
 
+AT_ONCE = 1000
+"""Votes and ratings up to which a new rating is fitted before the next route, which takes a second. Taken in by itself
+it would say nothing: ratings count beside others of their prompt."""
+
 SHARE = 0.05
 """Votes taken in since the last fit, as a share of those fitted, from which a refit is due."""
 
@@ -71,15 +75,21 @@ class TableKeeper:
             return self._table
 
     def start_from(self, path: Path, priors: Priors) -> RankingTable:
-        """Keep a table of others beside the store; one's own votes go on from it.
+        """Keep a table of others beside a store without votes; one's own go on from it.
 
-        It is used until there are as many votes of one's own as it has learnt from: from then on those alone are
-        fitted. It replaces one imported before.
+        Into a store with votes it is not taken: what it has learnt from may be those very votes. It is used until
+        there are as many votes of one's own as it has learnt from: from then on those alone are fitted. It replaces
+        one imported before.
 
         Raises:
-            VoteError: If the file is no table, or cannot be kept beside the store.
+            VoteError: If the file is no table, the store has votes, or the table cannot be kept beside it.
         """
         RankingTable.load(path, priors)
+        if self._store.count() or self._store.ratings():
+            raise VoteError(
+                "this store has votes or ratings of its own, which the table may have learnt from",
+                hint="Set DIFFUSIONGPT_VOTES to a new file to start from the table there.",
+            )
         place = self._store.imported
         if place is None:
             raise VoteError("a table is kept beside a file of votes", hint="This store is a database server.")
@@ -112,7 +122,8 @@ class TableKeeper:
 
     def _caught_up(self, table: RankingTable, news: News) -> RankingTable:
         """A table with what has happened since; `_seen` follows."""
-        if table.size + len(news.votes) + len(news.ratings) <= FEW:
+        size = table.size + len(news.votes) + len(news.ratings)
+        if size <= FEW or (news.ratings and size <= AT_ONCE):
             table, self._seen = self._fitted(table.priors)
             return table
         if news.votes:
@@ -140,7 +151,13 @@ class TableKeeper:
 
     def _imported(self, priors: Priors) -> RankingTable | None:
         place = self._store.imported
-        return RankingTable.load(place, priors) if place is not None and place.exists() else None
+        if place is None or not place.exists():
+            return None
+        try:
+            return RankingTable.load(place, priors)
+        except VoteError as error:
+            _log.warning("going on without what others have learnt: %s; remove %s, or import it again", error, place)
+            return None
 
     def _start(self) -> None:
         """Have the table fitted anew, by the one thread that does; the caller has the lock."""

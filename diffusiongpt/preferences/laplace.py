@@ -103,7 +103,7 @@ def fit_posterior(seen: Observations, few: int, scales: Scales, *, outside: bool
     """The posterior for given scales."""
     sds = prior_sds(seen, few, scales, outside=outside)
     mean = fit_mean(seen, few, scales, outside=outside)
-    if mean.size <= FULL_PARAMETERS and not len(seen.ratings.value):
+    if mean.size <= FULL_PARAMETERS:
         full = full_covariance(seen, sds, mean)
         inside = np.einsum("ekel->ekl", full)
         return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)

@@ -98,10 +98,10 @@ def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> Iterator[
 
 
 def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
-    """Posterior covariance of all weights from votes alone, shape (experts, features, experts, features)."""
+    """Posterior covariance of all weights, shape (experts, features, experts, features)."""
     experts, width = theta.shape
     votes, bends = seen.votes, seen.vote_curvatures(seen.cells.utilities(theta))
-    precision = np.zeros((experts, width, experts, width))
+    precision = _rated_precision(seen, width)
     codes, pairs = np.unique(votes.left * experts + votes.right, return_inverse=True)
     for number, code in enumerate(codes.tolist()):
         left, right = divmod(code, experts)
@@ -114,6 +114,24 @@ def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
     units = np.eye(flat.size) + flat[:, None] * precision.reshape(flat.size, -1) * flat
     covariance: Floats = (flat[:, None] * np.linalg.inv(units) * flat).reshape(precision.shape)
     return covariance
+
+
+def _rated_precision(seen: Observations, width: int) -> Floats:
+    """What ratings add to the precision of all weights: those of one group speak of differences within it only."""
+    ratings = seen.ratings
+    precision = np.zeros((seen.experts, width, seen.experts, width))
+    if not len(ratings.group):
+        return precision
+    weights = np.zeros((ratings.group.max() + 1, seen.experts))
+    np.add.at(weights, (ratings.group, ratings.expert), ratings.precision)
+    prompt = np.zeros(len(weights), dtype=np.intp)
+    prompt[ratings.group] = ratings.prompt
+    features, total = seen.features[prompt].astype(np.float64), weights.sum(axis=1)
+    for one in range(seen.experts):
+        for other in range(seen.experts):
+            shared = weights[:, one] * ((one == other) - weights[:, other] / total)
+            precision[one, :, other] = features.T @ (shared[:, None] * features)
+    return precision
 
 
 def _differences(seen: Observations) -> Floats:

@@ -104,7 +104,7 @@ def read(path: Path) -> tuple[Learnt, About]:
         raise VoteError(f"cannot read the table {path}: {error.strerror or error}", hint="Is it there?") from error
     except (BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, zlib.error) as error:
         raise VoteError(
-            f"{path} is damaged or no table of this package: {error}",
+            f"{path} is damaged or no table of this package",
             hint="Write it anew with `diffusiongpt ranking --export`.",
         ) from error
 

@@ -71,10 +71,11 @@ class RankingTable:
     """`u(expert, prompt) = prior + global[expert] + Σ p(node | prompt) · offset[node, expert] + residual`, in log-odds.
 
     Immutable. One that `fit` makes is a pure function of the set of votes and ratings and the priors: neither their
-    order nor their time matters. A win enters by a logistic likelihood on differences of `u`, a tie as half a win each
-    way, a ballot of k as its winner against each other one, together counting as one vote of its voter. "Both bad" is a
-    vote for an outside option with a level of its own. Ratings enter by a Gaussian likelihood on differences within one
-    prompt, on the scale of their source. The residual is what prompts like this one teach.
+    order nor their time matters, unless scales of an earlier fit were kept, which its version then names. A win
+    enters by a logistic likelihood on differences of `u`, a tie as half a win each way, a ballot of k as its winner
+    against each other one, together counting as one vote of its voter. "Both bad" is a vote for an outside option
+    with a level of its own. Ratings enter by a Gaussian likelihood on differences within one prompt, on the scale of
+    their source. The residual is what prompts like this one teach.
 
     Attributes:
         priors: The priors it was fitted on top of.
