@@ -59,7 +59,7 @@ def router_of(zoo: Zoo, sentences: SentenceEmbedder | None = None) -> Router:
 def best_of_all(router: Router, route: Route) -> str:
     """The expert that scoring every one of them would choose."""
     order = {expert: index for index, expert in enumerate(router.zoo)}
-    scores = router.table().score(list(router.zoo), route.understanding.evidence)
+    scores = router.table().score(list(router.zoo), route.understanding.evidence, route.input)
     return min(scores, key=lambda score: (-round(score.mean, 9), order[score.expert])).expert
 
 
@@ -67,7 +67,7 @@ def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
     """`tag` if the chosen expert carries the style, `nobody` if none does, `published` if it outranks all that do."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
-    scores = router.table().score(list(zoo), route.understanding.evidence)
+    scores = router.table().score(list(zoo), route.understanding.evidence, route.input)
     local = {one.id for one in zoo.values() if not is_hosted(one.backend)}
     carriers = [score for score in scores if style in zoo[score.expert].tags.styles and score.expert in local]
     if not carriers:

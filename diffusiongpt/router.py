@@ -99,7 +99,8 @@ class Router:
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
-        scored = allowed.eligible if request.expert else trace.experts
+        scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
+        scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, request.prompt, table)
@@ -126,6 +127,13 @@ class Router:
             timings_ms=clock.laps(),
             trace=trace,
         )
+
+    @staticmethod
+    def _worth_scoring(
+        prompt: str, evidence: Mapping[str, float], trace: SearchTrace, table: PersonalTable
+    ) -> tuple[str, ...]:
+        """Whom the search met, and whom votes on prompts like this one speak for, wherever they hang."""
+        return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count

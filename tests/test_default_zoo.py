@@ -124,7 +124,7 @@ def test_a_large_zoo_costs_no_more(tmp_path: Path, votes: int) -> None:
     for prompt, _ in PROMPTS:
         route = router.route(Request(prompt=prompt))
         assert len(route.candidates) <= 0.05 * len(large)
-        scores = router.table().score(list(large), route.understanding.evidence)
+        scores = router.table().score(list(large), route.understanding.evidence, route.input)
         best = min(scores, key=lambda score: (-round(score.mean, 9), order[score.expert]))
         same.append(best.expert == route.expert)
     assert sum(same) >= 0.95 * len(same)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from fixtures_routing import expert, router_of, zoo_of
 
 from diffusiongpt.preferences import RankingTable, Rating, Shown, TagPriors, Vote
 from diffusiongpt.preferences.observations import Observations, RatingRows, VoteRows
 from diffusiongpt.preferences.rows import RATING_SCALE, noise_of
 from diffusiongpt.preferences.space import Prompt, PromptSpace
+from diffusiongpt.request import Request
 from diffusiongpt.thinkers.needs import NeedReader
 from diffusiongpt.zoo import shipped_needs
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 NO_TAGS = TagPriors({})
 NEEDS = NeedReader(shipped_needs())
+CROWDED = ("oil_painting", "pixel_art", "sketch")
 SIGNS = [f"a {thing} with the word {word} on it" for thing in ("mug", "shop", "bus", "kite") for word in ("OPEN", "GO")]
 FACES = [
     f"the face of a {who} with {what} eyes" for who in ("man", "girl", "nurse", "chef") for what in ("sad", "blue")
@@ -93,6 +101,18 @@ def test_a_prompt_like_none_before_is_the_least_sure() -> None:
     assert near < far
 
 
+def test_votes_on_prompts_like_this_one_find_an_expert_wherever_it_hangs(tmp_path: Path) -> None:
+    """An expert of another branch is scored, and chosen, once people prefer it on such prompts."""
+    crowd = [expert(f"{style}-{number}".replace("_", "-"), style) for style in CROWDED for number in range(20)]
+    zoo = zoo_of(*crowd, expert("sketcher", "sketch"), expert("writer", "pixel_art"))
+    router = router_of(zoo, tmp_path / "v.db")
+    asked = Request(prompt="an oil painting of a sign with the word HELLO on it")
+    assert "writer" not in {one.expert for one in router.route(asked).candidates}
+    for number, text in enumerate(SIGNS * 3):
+        router.preferences.record(won(number, text, "writer", "sketcher"))
+    assert "writer" in {one.expert for one in router.route(asked).candidates}
+
+
 def chance_votes(count: int, *, routed: bool) -> list[Vote]:
     """Votes that follow the prompt, or that always prefer one expert by the same chance."""
     rng = np.random.default_rng(5)
@@ -128,11 +148,11 @@ def ratings(scale: float = 1.0, shift: float = 0.0, source: str = "human") -> li
     rows = []
     for number, text in enumerate(SIGNS + FACES):
         ahead = 10.0 if text in SIGNS else -10.0
-        for expert, value in (("writer", ahead), ("painter", -ahead), ("other", 0.0)):
+        for who, value in (("writer", ahead), ("painter", -ahead), ("other", 0.0)):
             said = 50 + 5 * number + value + rng.normal(0, 3)
             rows.append(
                 Rating(
-                    id=f"{number:03}{expert}", prompt=text, expert=expert, rating=shift + scale * said,
+                    id=f"{number:03}{who}", prompt=text, expert=who, rating=shift + scale * said,
                     evidence=evidence(text), source=source,
                 )
             )  # fmt: skip

@@ -290,11 +290,15 @@ class RankingTable:
 
         Those whose posterior mean of global level plus offset is positive; empty for a node that no vote was about.
         """
-        if node not in self._learnt.space.nodes:
-            return ()
+        return self._best(Prompt("", {node: 1.0}), k) if node in self._learnt.space.nodes else ()
+
+    def leaders_on(self, text: str, evidence: Mapping[str, float], k: int = 3) -> tuple[str, ...]:
+        """The experts that votes speak well of on prompts like this one, whatever their tags say, best first."""
+        return self._best(Prompt(text, evidence), k)
+
+    def _best(self, prompt: Prompt, k: int) -> tuple[str, ...]:
         names = tuple(self._experts)
-        judged = self._learnt.judge(Prompt("", {node: 1.0}), np.arange(len(names)))
-        learnt = judged.level + judged.nodes
+        learnt = self.learnt(names, [prompt])[0]
         # experts are kept in alphabetical order, and a stable sort leaves ties in it
         best = np.argsort(-learnt, kind="stable")[:k].tolist()
         return tuple(names[index] for index in best if learnt[index] > 0)

@@ -144,6 +144,10 @@ class PersonalTable:
             self._leaders[node, k] = tuple(dict.fromkeys((*self.table.leaders(node, k), *self._own(node)[:k])))
         return self._leaders[node, k]
 
+    def leaders_on(self, text: str, evidence: Mapping[str, float], k: int = 3) -> tuple[str, ...]:
+        """The experts that everyone's votes speak well of on prompts like this one, best first."""
+        return self.table.leaders_on(text, evidence, k)
+
     def _own(self, node: str) -> list[str]:
         """Experts that the voter likes more than everyone does, and on the whole, by votes about the node."""
         if node not in self.taste.nodes:
