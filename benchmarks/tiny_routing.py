@@ -91,7 +91,7 @@ def deal_wrongly(zoo: Zoo, rng: random.Random) -> Zoo:
         rng.shuffle(dealt)
     tags = {expert: zoo[other].tags for expert, other in zip(styled, dealt, strict=True)}
     experts = {e.id: e.model_copy(update={"tags": tags.get(e.id, e.tags)}) for e in zoo.values()}
-    return Zoo(experts, zoo.taxonomy.nodes, zoo.sources)
+    return Zoo(experts, zoo.taxonomy.nodes | zoo.taxonomy.needs, zoo.sources)
 
 
 def votes_until_right(zoo: Zoo, prompts: list[TinyPrompt], correct: np.ndarray, likely: np.ndarray, seed: int) -> int:
@@ -125,7 +125,6 @@ def cast(router: Router, prompt: TinyPrompt, likely: dict[str, float], *, seed: 
             outcome="win",
             winner=max(shown, key=lambda expert: likely[expert]),
             evidence=route.understanding.evidence,
-            source="judge",
         )
     )
 
