@@ -113,11 +113,7 @@ class Copy:
         import torch
 
         entries = [*self.packed, *self.loose]
-        if {id(entry.tensor) for entry in registered(self.module)} != {id(entry.tensor) for entry in entries}:
-            raise LoadError(
-                f"tensors were added to {type(self.module).__name__} after it was packed",
-                hint="Bring it to the device before an adapter is put on it.",
-            )
+        self._check_unchanged({id(entry.tensor) for entry in entries})
         # What the memo knows is not copied: that is how the copy gets our tensors, and no bytes of the original.
         memo: dict[int, Any] = {id(entry.tensor): None for entry in self.loose}
         for entry in self.packed:
@@ -134,6 +130,20 @@ class Copy:
                 for entry in entries
             ],
         )
+
+    def _check_unchanged(self, known: set[int]) -> None:
+        kind = type(self.module).__name__
+        if {id(entry.tensor) for entry in registered(self.module)} != known:
+            raise LoadError(
+                f"tensors were added to {kind} after it was packed",
+                hint="Bring it to the device before an adapter is put on it.",
+            )
+        # Hooks for offloading and casting put a function there that holds on to this very module.
+        if any("forward" in vars(owner) for owner in self.module.modules()):
+            raise LoadError(
+                f"a hook has replaced a `forward` in {kind}, which no copy of it would call right",
+                hint="Bring it to the device before such hooks are put on it.",
+            )
 
     def _aim(self, entries: Sequence[Entry]) -> None:
         assert self.blocks is not None  # noqa: S101  # only a copy that is here is restored

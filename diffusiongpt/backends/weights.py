@@ -40,7 +40,7 @@ class Weights:
         self._pieces = tuple(pieces)
         self._copies = {_HOST: canonical}
         self._lock = threading.RLock()
-        loose = {id(entry.tensor): entry.tensor.nbytes for entry in canonical.loose}
+        loose = {id(entry.tensor): entry.tensor.numel() * entry.tensor.element_size() for entry in canonical.loose}
         self.loose = len(loose)
         self.nbytes = host.nbytes + sum(loose.values())
 
@@ -88,10 +88,11 @@ class Weights:
     def bring(self, device: str) -> None:
         """Copy to a device, unless a copy is there; all bytes have arrived when it returns.
 
-        The first time for a device, nobody may have put other tensors on the host's module, such as an adapter.
+        The first time for a device, nobody may have put an adapter or a hook that replaces `forward` on the host's
+        module.
 
         Raises:
-            LoadError: If there is no copy on the host, or tensors were added to the module.
+            LoadError: If there is no copy on the host, or the module was changed so.
         """
         with self._lock, _plain():
             if device in self.places:
