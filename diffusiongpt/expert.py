@@ -89,6 +89,8 @@ class CallSettings(_Entry):
         variant: File variant on the hub, such as `fp16`.
         weight_name: File of an adapter inside its repository; absent means the only one, or the usual one.
         adapter_scale: How strongly an adapter pulls; 1 if absent.
+        unsafe_weights: Take weights that are not safetensors where there are no others, if the user's settings
+            allow that too: such files can run code when opened.
         extra: Further call arguments, passed as they are.
     """
 
@@ -101,6 +103,7 @@ class CallSettings(_Entry):
     variant: str | None = None
     weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$")
     adapter_scale: float | None = Field(default=None, gt=0, le=4)
+    unsafe_weights: bool = False
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -173,7 +176,8 @@ class Expert(_Entry):
         return self
 
     def _make_base(self, base: str, info: ValidationInfo) -> Expert:
-        load = {"dtype": self.settings.dtype, "variant": self.settings.variant}
+        own = self.settings
+        load = {"dtype": own.dtype, "variant": own.variant, "unsafe_weights": own.unsafe_weights}
         facts = {"id": self.id, "repo": base, "backend": self.backend, "architecture": self.architecture}
         return Expert.model_validate({**facts, "settings": load}, context=info.context)
 

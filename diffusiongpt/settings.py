@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         openai_base_url: Address of that server.
         offline: Never touch the network.
         max_download_gb: Pulls above this many GB ask on a terminal and raise otherwise.
+        stall_s: Seconds without a byte after which a download counts as stalled, and is begun again once.
+        allow_unsafe_weights: Whether weights that are not safetensors may be pulled and opened, for an expert
+            whose zoo entry says `unsafe_weights`. They can run code when opened.
         cache_gb: Bytes of loaded experts kept in memory, in GB; `None` takes half of the memory
             this process may use.
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
@@ -76,6 +79,8 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)
+    stall_s: float = Field(default=30.0, gt=0)
+    allow_unsafe_weights: bool = False
     cache_gb: float | None = Field(default=None, gt=0)
     device: str | None = None
 

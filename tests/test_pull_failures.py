@@ -165,7 +165,7 @@ def test_a_full_disk_is_noticed_before_the_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size * 2, size, round(size * 1.04)))
     with pytest.raises(DiskFullError, match=r"needs 0\.4 MB") as caught:
         puller.ensure(SD, BACKEND)
-    assert "cache clear" in caught.value.hint
+    assert "HF_HOME" in caught.value.hint
     assert set(hub.downloads["t/sd"]) == {"model_index.json"}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size * 2, size, round(size * 1.06)))
     assert puller.ensure(SD, BACKEND).is_dir()

@@ -94,16 +94,19 @@ class Backend(Protocol):
 
     hosted: Literal[False]
 
-    def files(self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
+    def files(
+        self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
+    ) -> tuple[str, ...]:
         """Choose the files to pull.
 
         Args:
             names: All files of the repository, as `folder/name` paths.
             read: Reads one of them; a small download.
             variant: File variant asked for, such as `fp16`.
+            allow_unsafe: Whether a component without safetensors weights may have others; passed only if true.
 
         Raises:
-            UnsafeFilesError: If a component has no safetensors weights.
+            UnsafeFilesError: If a component has no weights that may be used.
             PullError: If the repository is not one this backend can use.
         """
         ...

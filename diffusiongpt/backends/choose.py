@@ -34,16 +34,31 @@ _SHARD_INDEX = re.compile(
     r"|\.(?P<early>\w+)\.safetensors\.index)\.json"
 )
 
+_BIN_WEIGHTS = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|pytorch_model)(?:\.(?P<variant>[A-Za-z0-9_]+))?"
+    r"(?P<shard>-\d{5}-of-\d{5})?(?:\.(?P<late>[A-Za-z0-9_]+))?\.bin"
+)
+_BIN_INDEX = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model)(?:\.bin\.index(?:\.(?P<variant>\w+))?|\.(?P<early>\w+)\.bin\.index)\.json"
+)
+
+_SAFE = (_WEIGHTS, _SHARD_INDEX, ".safetensors")
+_BIN = (_BIN_WEIGHTS, _BIN_INDEX, ".bin")
+
 Read = Callable[[str], bytes]
 
 
-def choose_files(names: Sequence[str], read: Read, *, variant: str | None) -> tuple[str, ...]:
+def choose_files(
+    names: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
+) -> tuple[str, ...]:
     """Pick `model_index.json` and, per component, its small files and one set of safetensors weights.
 
     Args:
         names: All files of the repository.
         read: Reads one of them.
         variant: Preferred file variant; a component without it takes the plain files.
+        allow_unsafe: Whether a component without safetensors weights takes `.bin` files, which can run code when
+            opened.
 
     Raises:
         UnsafeFilesError: If a component has weights in other formats only, or the repository wants to run its own code.
@@ -59,7 +74,7 @@ def choose_files(names: Sequence[str], read: Read, *, variant: str | None) -> tu
     chosen = [INDEX]
     for component, class_name in components.items():
         inside = [name for name in names if name.rpartition("/")[0] == component]
-        chosen += _choose_component(component, class_name, inside, read, variant)
+        chosen += _choose_component(component, class_name, inside, read, variant, allow_unsafe=allow_unsafe)
     return tuple(sorted(chosen))
 
 
@@ -132,9 +147,13 @@ def _is_diffusers_module(library: Any) -> bool:
     return any(Path(root, "pipelines", library).is_dir() for root in roots or ())
 
 
-def _choose_component(component: str, class_name: str, inside: list[str], read: Read, variant: str | None) -> list[str]:
+def _choose_component(
+    component: str, class_name: str, inside: list[str], read: Read, variant: str | None, *, allow_unsafe: bool
+) -> list[str]:
     small = [name for name in inside if name.endswith(_SMALL) and ".index" not in name.rpartition("/")[2]]
-    weights = _choose_weights(component, inside, read, variant)
+    weights = _choose_weights(component, inside, read, variant, _SAFE)
+    if not weights and allow_unsafe:
+        weights = _choose_weights(component, inside, read, variant, _BIN)
     if not small and not weights:
         raise PullError(f"component {component!r} has no files", hint="The repository is incomplete; choose another.")
     if not weights and not _NOT_A_MODEL.search(class_name):
@@ -142,26 +161,33 @@ def _choose_component(component: str, class_name: str, inside: list[str], read: 
     return [*small, *weights]
 
 
-def _choose_weights(component: str, inside: list[str], read: Read, variant: str | None) -> list[str]:
+def _choose_weights(
+    component: str,
+    inside: list[str],
+    read: Read,
+    variant: str | None,
+    kind: tuple[re.Pattern[str], re.Pattern[str], str],
+) -> list[str]:
+    weights, index, suffix = kind
     for wanted in dict.fromkeys((variant, None)):
         for name in inside:
-            match = _WEIGHTS.fullmatch(name.rpartition("/")[2])
+            match = weights.fullmatch(name.rpartition("/")[2])
             if match and not match["shard"] and (match["variant"] or match["late"]) == wanted:
                 return [name]
         for name in inside:
-            match = _SHARD_INDEX.fullmatch(name.rpartition("/")[2])
+            match = index.fullmatch(name.rpartition("/")[2])
             if match and (match["variant"] or match["early"]) == wanted:
-                return [name, *_shards(component, inside, read(name))]
+                return [name, *_shards(component, inside, read(name), suffix)]
     return []
 
 
-def _shards(component: str, inside: list[str], raw: bytes) -> list[str]:
+def _shards(component: str, inside: list[str], raw: bytes, suffix: str) -> list[str]:
     try:
         shards = sorted({f"{component}/{shard}" for shard in json.loads(raw)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PullError(f"the shard index of component {component!r} cannot be read: {error}") from error
     missing = [shard for shard in shards if shard not in inside]
-    if missing or not all(shard.endswith(".safetensors") for shard in shards):
+    if missing or not all(shard.endswith(suffix) for shard in shards):
         raise PullError(
             f"the shard index of component {component!r} names files that are not there: {', '.join(missing[:3])}",
             hint="The repository is incomplete; choose another.",

@@ -59,9 +59,11 @@ class DiffusersBackend:
 
     hosted: Literal[False] = False
 
-    def files(self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
+    def files(
+        self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
+    ) -> tuple[str, ...]:
         """See `Backend.files`."""
-        return choose_files(names, read, variant=variant)
+        return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
 
     def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
         """See `Backend.load`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.backends.base import Backend
     from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"
 """What diffusers calls the file of an adapter unless told otherwise."""
@@ -20,7 +21,9 @@ _OTHER = (".bin", ".pt", ".pth", ".ckpt")
 _TOLD = 5
 
 
-def files_of(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
+def files_of(
+    expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes], settings: Settings
+) -> tuple[str, ...]:
     """The files an expert needs of its own repository, those of its base left out.
 
     Args:
@@ -28,18 +31,76 @@ def files_of(expert: Expert, backend: Backend, names: Sequence[str], read: Calla
         backend: Knows what a checkpoint needs.
         names: All files there are.
         read: Reads one of them.
+        settings: Whether the user allows weights that are not safetensors.
 
     Raises:
-        UnsafeFilesError: If there are weights, and none as safetensors.
+        UnsafeFilesError: If there are weights, and none as safetensors, and not both the zoo entry and the settings
+            allow others.
         PullError: If the files do not make what the expert says it is.
     """
     if expert.kind == "adapter":
         return (adapter_file(names, expert),)
+    # said only if true, so that a backend that knows nothing of it still serves
+    unsafe = {"allow_unsafe": True} if may_be_unsafe(expert, settings) else {}
     try:
-        return backend.files(names, read, variant=expert.settings.variant)
+        return backend.files(names, read, variant=expert.settings.variant, **unsafe)
+    except UnsafeFilesError as error:
+        hint = _other_permission(expert, settings)
+        if hint and _would_do(expert, backend, names, read):
+            raise UnsafeFilesError(f"{expert.repo}: {error}", hint=hint) from error
+        raise UnsafeFilesError(f"{expert.repo}: {error}", hint=error.hint) from error
     except PullError as error:
         # of the two repositories that an adapter needs, say which
         raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
+
+
+def may_be_unsafe(expert: Expert, settings: Settings) -> bool:
+    """Whether weights that are not safetensors may be used: the zoo entry and the user have to say so both."""
+    return expert.settings.unsafe_weights and settings.allow_unsafe_weights
+
+
+def needs_unsafe(names: Iterable[str]) -> bool:
+    """Whether some component has `.bin` weights and none as safetensors, by the names of the files alone."""
+    inside: dict[str, set[str]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        inside.setdefault(folder, set()).add(f".{file.rpartition('.')[2]}")
+    return any(".bin" in kinds and _SAFE not in kinds for folder, kinds in inside.items() if folder)
+
+
+def check_unsafe_folder(expert: Expert, settings: Settings) -> None:
+    """Refuse a local folder that the zoo entry allows to be opened unsafely and the user does not.
+
+    Raises:
+        UnsafeFilesError: If it has no safetensors weights for some component.
+    """
+    folder = expert.folder
+    if folder is None or not expert.settings.unsafe_weights or settings.allow_unsafe_weights:
+        return
+    if needs_unsafe(path.relative_to(folder).as_posix() for path in folder.glob("*/*")):
+        raise UnsafeFilesError(
+            f"the folder {folder} has weights only as .bin", hint=_other_permission(expert, settings)
+        )
+
+
+def _other_permission(expert: Expert, settings: Settings) -> str:
+    """What is still to be allowed where one of the two has been; empty if neither was."""
+    if expert.settings.unsafe_weights and not settings.allow_unsafe_weights:
+        return "Such files can run code when opened. If you trust them, set DIFFUSIONGPT_ALLOW_UNSAFE_WEIGHTS=1."
+    if settings.allow_unsafe_weights and not expert.settings.unsafe_weights:
+        return (
+            "Such files can run code when opened. If you trust them, write 'unsafe_weights: true' under the "
+            "expert's settings in the zoo file."
+        )
+    return ""
+
+
+def _would_do(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> bool:
+    try:
+        backend.files(names, read, variant=expert.settings.variant, allow_unsafe=True)
+    except (PullError, TypeError):
+        return False
+    return True
 
 
 def adapter_file(names: Iterable[str], expert: Expert) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from diffusiongpt.cache.disk import used_bytes
 from diffusiongpt.cache.verify import remove_damaged
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
-    """Remove the files that are ours in the records, all those of a repository; return the bytes freed."""
+    """Remove the files that are ours in the records, all those of a repository; return the bytes freed.
+
+    Bytes that another repository, or a folder elsewhere, holds by a name of its own stay and are not counted.
+    """
     if not hub_cache.is_dir():
         return 0
     from huggingface_hub import scan_cache_dir
 
+    files = used_bytes(hub_cache)
     before = scan_cache_dir(hub_cache)
     for place in {(record.repo, record.commit) for record in chosen}:
         ours = {name for record in chosen if (record.repo, record.commit) == place for name in record.ours}
@@ -29,7 +34,8 @@ def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
             if (repo.repo_id, repo.repo_type) == (place[0], "model"):
                 # Only this repository: a duplicate of it has the same commits.
                 _clear_commit(replace(before, repos=frozenset({repo})), place[1], ours)
-    return before.size_on_disk - scan_cache_dir(hub_cache).size_on_disk
+    left = used_bytes(hub_cache)
+    return sum(size for inode, (size, names, inside) in files.items() if inode not in left and names == inside)
 
 
 def _clear_commit(cache: HFCacheInfo, commit: str, names: set[str]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from hashlib import file_digest
 from typing import TYPE_CHECKING, cast
 
-from diffusiongpt.cache.pull import Puller, Tell
+from diffusiongpt.cache.download import Tell
+from diffusiongpt.cache.pull import Puller
 from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.expert import Expert, License
 from diffusiongpt.sentence import REPO, TOKENIZER, WEIGHTS, WEIGHTS_SHA256, SentenceEmbedder
@@ -25,8 +26,10 @@ _LICENSE = License(id="Apache-2.0", commercial="yes")
 class _TwoFiles:
     """The part of a backend that a pull asks."""
 
-    def files(self, names: Sequence[str], _read: Callable[[str], bytes], *, variant: str | None) -> tuple[str, ...]:
-        del variant
+    def files(
+        self, names: Sequence[str], _read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
+    ) -> tuple[str, ...]:
+        del variant, allow_unsafe
         if not {TOKENIZER, WEIGHTS}.issubset(names):
             raise PullError(f"{REPO} does not hold {TOKENIZER} and {WEIGHTS}", hint=f"Check HF_ENDPOINT. {_EXTRA}")
         return TOKENIZER, WEIGHTS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urljoin, urlsplit
 
 from diffusiongpt.errors import (
     DiskFullError,
@@ -18,7 +20,8 @@ from diffusiongpt.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, by hub version
 
     from diffusiongpt.settings import Settings
 
@@ -26,9 +29,21 @@ TIMEOUT_S = 10.0
 _SMALL_FILE = 32_000_000
 """Bytes of the largest file that is read only to plan a pull: indices and configurations are far below."""
 
-_HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN = 401, 403
+MAX_WAIT_S = 20
+"""Longest pause that a busy hub is granted where it names one; above, it is an error that says so."""
+
+_BUSY_TRIES = 2
+_MAX_REDIRECTS = 5
+_HTTP_UNAUTHORIZED, _HTTP_FORBIDDEN, _HTTP_BUSY, _HTTP_PARTIAL = 401, 403, 429, 206
+_WRONG_SIZE = "Consistency check failed"
+"""How the client begins the `OSError` of `http_get`, which has no type of its own."""
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
+
+
+class TransferError(HubUnreachableError):
+    """A file stopped coming, or came with another size than was announced; fetching it again may help."""
 
 
 def hub_api(settings: Settings) -> HfApi:
@@ -78,21 +93,121 @@ class _ErrorsOnly(logging.Filter):
         return record.levelno >= logging.ERROR
 
 
+def repo_info(settings: Settings, repo: str, revision: str | None) -> ModelInfo:
+    """What the endpoint says of a repository at a revision: its commit, and name, size and hash of each file.
+
+    It comes from the endpoint itself: where that sends on to another server, it is refused. A renamed repository is
+    found under its new name, `ModelInfo.id`.
+
+    Raises:
+        PullError: Of the kind that fits.
+    """
+    from huggingface_hub import ModelInfo
+
+    url = f"{settings.hub_endpoint}/api/models/{repo}"
+    if revision is not None:
+        url = f"{url}/revision/{quote(revision, safe='')}"
+    with hub_errors(repo, settings):
+        # the names of headers and parameters are those that the client's own `model_info` sends
+        response = _get(settings, repo, f"{url}?blobs=true")
+        try:
+            return ModelInfo(**response.json())  # type: ignore[no-untyped-call]  # upstream has no types here
+        except (ValueError, TypeError, KeyError) as error:
+            raise HubUnreachableError(
+                f"{settings.hub_endpoint} does not answer as a hub: {error}", hint="Check HF_ENDPOINT."
+            ) from error
+
+
 def read_small(settings: Settings, repo: str, commit: str, name: str) -> bytes:
     """Read one small file without putting it into the cache, so that planning leaves nothing behind."""
+    with hub_errors(repo, settings):
+        return bytes(_get(settings, repo, _file_url(settings, repo, commit, name), may_leave=True).content)
+
+
+def read_range(settings: Settings, repo: str, commit: str, name: str, start: int, end: int) -> bytes:
+    """Read bytes `start` to `end`, which is left out, of one file; fewer where the file ends before.
+
+    Raises:
+        PullError: Of the kind that fits.
+    """
+    with hub_errors(repo, settings):
+        url = _file_url(settings, repo, commit, name)
+        response = _get(settings, repo, url, may_leave=True, headers={"Range": f"bytes={start}-{end - 1}"})
+        data = bytes(response.content)
+    # who does not know ranges sends all
+    return data if response.status_code == _HTTP_PARTIAL else data[start:end]
+
+
+def _file_url(settings: Settings, repo: str, commit: str, name: str) -> str:
     from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(repo, name, revision=commit, endpoint=settings.hub_endpoint)
+
+
+def _get(
+    settings: Settings, repo: str, url: str, *, may_leave: bool = False, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """GET that follows redirects within the endpoint, and beyond it only files and without the token."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported lazily
         build_hf_headers,
         get_session,
         hf_raise_for_status,
     )
 
-    url = hf_hub_url(repo, name, revision=commit, endpoint=settings.hub_endpoint)
-    headers = build_hf_headers(token=hub_token(settings), library_name="diffusiongpt")
-    with hub_errors(repo, settings):
-        response = get_session().get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True)
-        hf_raise_for_status(response)
-    return bytes(response.content)
+    sent = {**build_hf_headers(token=hub_token(settings), library_name="diffusiongpt"), **(headers or {})}
+    tries, hops = _BUSY_TRIES, _MAX_REDIRECTS
+    while True:
+        response = get_session().get(url, headers=sent, timeout=TIMEOUT_S, follow_redirects=False)
+        if response.has_redirect_location and hops:
+            hops -= 1
+            target = urljoin(url, response.headers["Location"])
+            if not is_within(settings.hub_endpoint, target):
+                if not may_leave:
+                    raise sent_away(settings, repo, target)
+                sent.pop("authorization", None)
+            url = target
+        elif response.status_code == _HTTP_BUSY and tries and "Retry-After" in response.headers:
+            tries -= 1
+            time.sleep(granted_pause(settings, repo, response.headers["Retry-After"]))
+        else:
+            hf_raise_for_status(response)
+            return response
+
+
+def is_within(endpoint: str, url: str) -> bool:
+    """Whether an address is of the endpoint's own server: same scheme, host and port."""
+    return _origin(endpoint) == _origin(url)
+
+
+def sent_away(settings: Settings, repo: str, target: str) -> HubUnreachableError:
+    """The error for an endpoint that would have another server say what a repository holds."""
+    scheme, host, port = _origin(target)
+    return HubUnreachableError(
+        f"{settings.hub_endpoint} sends on to {scheme}://{host}{f':{port}' if port else ''} for what {repo} holds",
+        hint="Only the endpoint itself is asked. Set HF_ENDPOINT to that server if you trust it.",
+    )
+
+
+def granted_pause(settings: Settings, repo: str, retry_after: str) -> float:
+    """Seconds to wait before a busy hub is asked again.
+
+    Raises:
+        HubUnreachableError: If it asks for more than is granted.
+    """
+    # the header may hold a date instead, which the hub does not use
+    seconds = int(retry_after) if retry_after.strip().isdigit() else MAX_WAIT_S
+    if seconds > MAX_WAIT_S:
+        raise HubUnreachableError(
+            f"{settings.hub_endpoint} is busy and answered 429 about {repo}",
+            hint=f"It asks to come back in {seconds} s; with a token (HF_TOKEN) it allows more.",
+        )
+    return float(seconds)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), None if parts.port == usual else parts.port
 
 
 def small_reader(settings: Settings, repo: str, commit: str, sizes: Mapping[str, int]) -> Callable[[str], bytes]:
@@ -148,6 +263,11 @@ def _from_system(error: BaseException, repo: str, settings: Settings) -> PullErr
         )
     if number in _NOT_WRITABLE:
         return not_writable(error, settings)
+    if str(error).startswith(_WRONG_SIZE):
+        return TransferError(
+            f"{settings.hub_endpoint} announced another size of a file of {repo} than it sent",
+            hint="Try again later, or set HF_ENDPOINT to another mirror.",
+        )
     return HubUnreachableError(
         f"{settings.hub_endpoint} cannot be reached for {repo}: {str(error) or type(error).__name__}",
         hint="Check the network and HF_ENDPOINT, then try again.",

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.choose import adapter_file, files_of
+from diffusiongpt.cache.content import blob_sha256
 from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
 from diffusiongpt.cache.verify import find_damage
 from diffusiongpt.errors import PullError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.backends.base import Backend
     from diffusiongpt.expert import Expert
+    from diffusiongpt.settings import Settings
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -71,24 +73,26 @@ def repo_folder(hub_cache: Path, repo: str) -> Path:
     return hub_cache / f"models--{repo.replace('/', '--')}"
 
 
-def adopt_snapshot(expert: Expert, backend: Backend, hub_cache: Path, book: RecordBook) -> PullRecord | None:
+def adopt_snapshot(expert: Expert, backend: Backend, settings: Settings, book: RecordBook) -> PullRecord | None:
     """Record a checkpoint that another program left complete in the hub cache; `None` if there is none.
 
     Nothing in it becomes ours, so clearing will not remove it.
     """
+    hub_cache = settings.hub_cache
     commit = book.pin(expert.repo, expert.revision) or _local_commit(expert, hub_cache)
     # A record that exists and is not complete on disk has been told already what is missing.
     if commit is None or book.find(wish_of(expert)) is not None:
         return None
     folder = snapshot_folder(hub_cache, expert.repo, commit)
     try:
-        files = files_of(expert, backend, _names(hub_cache, expert.repo, commit), _reader(folder))
+        files = files_of(expert, backend, _names(hub_cache, expert.repo, commit), _reader(folder), settings)
         sizes = {name: (folder / name).stat().st_size for name in files}
     except (PullError, OSError):
         return None
     if any(find_damage(folder / name, size) for name, size in sizes.items()):
         return None
-    record = record_of(expert, commit, sizes)
+    hashes = {name: known for name in files if (known := blob_sha256(folder / name))}
+    record = record_of(expert, commit, sizes, hashes=hashes)
     book.add(record)
     return record
 

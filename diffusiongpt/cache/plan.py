@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from diffusiongpt.cache.weight_files import TensorSizes
     from diffusiongpt.expert import Expert
 
 _GB = 1e9
@@ -25,10 +26,14 @@ class PullPlan:
         repo: Hub repository.
         commit: Commit that `revision` names, or was pinned to by the first pull.
         files: Name -> bytes of everything the pipeline needs.
-        missing: Names among them that are not on disk.
+        missing: Names among them that have to be downloaded.
         folder: Where they will lie.
         disk_free: Bytes free on that disk now.
+        hashes: Name -> sha256 of a large file or Git blob id of a small one, as the hub lists them.
+        shared: Name -> a file of the same content that another pull left on this disk; it is linked.
+        moved_to: What the hub calls the repository now; `None` if the same.
         then: What is pulled next for the same expert; it counts in all sums.
+        weigh: Reads the tensors' sizes; see `memory_bytes`.
     """
 
     expert: Expert
@@ -39,7 +44,11 @@ class PullPlan:
     missing: tuple[str, ...]
     folder: Path
     disk_free: int
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, Path] = field(default_factory=dict)
+    moved_to: str | None = None
     then: PullPlan | None = None
+    weigh: Callable[[], TensorSizes | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def parts(self) -> tuple[PullPlan, ...]:
@@ -59,12 +68,39 @@ class PullPlan:
     @property
     def bytes_to_pull(self) -> int:
         """Bytes to be downloaded from `repo` alone."""
-        return sum(self.files[name] for name in self.missing)
+        # files of the same content come once
+        return sum({self.hashes.get(name, name): self.files[name] for name in self.missing}.values())
+
+    @property
+    def bytes_shared(self) -> int:
+        """Bytes that are on this disk already under another name, and take no room."""
+        return sum(part.files[name] for part in self.parts for name in part.shared)
+
+    def memory_bytes(self, dtype: str) -> int | None:
+        """Bytes that the weights take in memory when loaded, exact as far as their files say; nothing is pulled.
+
+        The first call reads the headers of the weights, on the hub by small requests; later ones read nothing. Of
+        an adapter on a base that is a local folder only its own part counts.
+
+        Args:
+            dtype: `float32`, `float16` or `bfloat16`; whole numbers stay as stored.
+
+        Returns:
+            `None` if the headers could not be read, or there are none.
+        """
+        weights = [part.weigh() if part.weigh else None for part in self.parts]
+        known = [sizes.memory_bytes(dtype) for sizes in weights if sizes is not None]
+        return sum(known) if len(known) == len(weights) else None
 
     @property
     def repos(self) -> str:
         """The repositories that something is missing of, in words."""
         return " and ".join(part.repo for part in self._told)
+
+    @property
+    def name(self) -> str:
+        """The repository, and what it is called now if that is something else."""
+        return f"{self.repo} (now {self.moved_to})" if self.moved_to else self.repo
 
     @property
     def _told(self) -> tuple[PullPlan, ...]:
@@ -74,7 +110,7 @@ class PullPlan:
         told = self._told
         licences = [part.expert.license.id if part.expert.license else "unknown" for part in told]
         repos = " and ".join(
-            part.repo if len(told) == 1 else f"{part.repo} ({readable(part.bytes_to_pull)})" for part in told
+            part.name if len(told) == 1 else f"{part.name} ({readable(part.bytes_to_pull)})" for part in told
         )
         return (
             f"pulling {repos} for {self.asked_by}: {readable(self.bytes_missing)}, "

@@ -6,20 +6,22 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from glob import escape
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.bars import progress_bar_class
-from diffusiongpt.cache.choose import adapter_file, files_of
+from diffusiongpt.cache.choose import adapter_file, check_unsafe_folder, files_of, may_be_unsafe
 from diffusiongpt.cache.clear import clear_records
-from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, hub_token, not_writable, quiet_client, small_reader
+from diffusiongpt.cache.copies import Copies
+from diffusiongpt.cache.disk import DiskReport, disk_rows, room_from
+from diffusiongpt.cache.download import Tell, download, repair
+from diffusiongpt.cache.hub import not_writable, repo_info, small_reader
 from diffusiongpt.cache.local import adopt_snapshot, check_local, find_local, snapshot_folder
 from diffusiongpt.cache.plan import Agree, PullPlan, readable
-from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
-from diffusiongpt.cache.verify import find_damage, remove_damaged
-from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullError, PullTooLargeError
+from diffusiongpt.cache.records import PullRecord, RecordBook, Wish, record_of, wish_of
+from diffusiongpt.cache.refusals import Refusals
+from diffusiongpt.cache.weight_files import Weigher
+from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError, UnsafeFilesError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,11 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("diffusiongpt.cache")
 
 _DISK_MARGIN = 1.05
-_STALE_S = 3600.0
 _GB = 1e9
-
-
-Tell = Callable[[int, int], None]
 
 
 class Puller:
@@ -44,12 +42,21 @@ class Puller:
     Args:
         settings: Endpoint, folders, limits.
         on_pull: Told each plan just before its download begins.
+        clock: Seconds that only rise; a repository that is gated or missing is not asked for again for ten minutes.
     """
 
-    def __init__(self, settings: Settings, *, on_pull: Callable[[PullPlan], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_pull: Callable[[PullPlan], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
         self._on_pull = on_pull
         self._book = RecordBook(settings.home)
+        self._refusals = Refusals(clock)
+        self._copies = Copies(settings.hub_cache)
 
     def on_disk(self, expert: Expert) -> Path | None:
         """The complete folder of an expert if all of it, its base too, is there; no network, a few `stat` calls.
@@ -76,19 +83,30 @@ class Puller:
 
     def _part_on_disk(self, part: Expert) -> Path | None:
         if part.is_local:
-            return find_local(part)
+            return find_local(part) if self._is_allowed(part) else None
         record = self._book.find(wish_of(part))
         if record is None:
             return None
         path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
-        return path if _missing(str(path), record.files) == () else None
+        if _absent(str(path), record.files):
+            return None
+        # pulled when it was allowed, and it may not be any more
+        unsafe = any(name.endswith(".bin") for name in record.files)
+        return None if unsafe and not may_be_unsafe(part, self.settings) else path
+
+    def _is_allowed(self, part: Expert) -> bool:
+        try:
+            check_unsafe_folder(part, self.settings)
+        except UnsafeFilesError:
+            return False
+        return True
 
     def find_offline(self, expert: Expert, backend: Backend) -> bool:
         """Whether an expert is on disk, be it by another program's doing, which is recorded then; no network."""
         return all(self._part_on_disk(part) is not None or self._adopts(part, backend) for part in expert.parts)
 
     def _adopts(self, part: Expert, backend: Backend) -> bool:
-        return not part.is_local and adopt_snapshot(part, backend, self.settings.hub_cache, self._book) is not None
+        return not part.is_local and adopt_snapshot(part, backend, self.settings, self._book) is not None
 
     def commit(self, expert: Expert) -> str | None:
         """The commit an expert's own repository was pulled at; `None` if it was not, or is a local folder."""
@@ -104,6 +122,8 @@ class Puller:
         Raises:
             PullError: Of the kind that fits.
         """
+        for part in expert.parts:
+            check_unsafe_folder(part, self.settings)
         plans = [self._plan_part(part, backend, expert.id) for part in expert.parts if not part.is_local]
         if len(plans) > 1:
             return replace(plans[0], then=plans[1])
@@ -113,14 +133,14 @@ class Puller:
         folder = self._part_on_disk(part)
         record = self._book.find(wish_of(part))
         if folder is not None and record is not None:
-            return self._plan_from(part, asked_by, record.commit, record.files)
+            return self._plan_from(part, asked_by, record.commit, record.files, record.hashes, record.moved_to)
         try:
             return self._plan_online(part, asked_by, backend)
         except HubUnreachableError:
-            adopted = adopt_snapshot(part, backend, self.settings.hub_cache, self._book)
+            adopted = adopt_snapshot(part, backend, self.settings, self._book)
             if adopted is None:
                 raise
-            return self._plan_from(part, asked_by, adopted.commit, adopted.files)
+            return self._plan_from(part, asked_by, adopted.commit, adopted.files, adopted.hashes, None)
 
     def check(self, plan: PullPlan, agree: Agree | None = None) -> None:
         """Refuse a pull that is too large or does not fit on the disk.
@@ -143,8 +163,21 @@ class Puller:
             raise DiskFullError(
                 f"pulling {plan.repos} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
                 f"{readable(plan.disk_free)} are free",
-                hint="Free some room ('diffusiongpt cache clear'), or set HF_HOME to another disk.",
+                hint=self._how_to_make_room(plan, round(size * _DISK_MARGIN) - plan.disk_free),
             )
+
+    def _how_to_make_room(self, plan: PullPlan, lacking: int) -> str:
+        """What of ours could go; nothing goes by itself."""
+        copies = (copy for part in plan.parts for copy in part.shared.values())
+        keep = {part.repo for part in plan.parts} | {_repo_of(copy, self.settings.hub_cache) for copy in copies}
+        repos, freed = room_from(self.pulled(), self.settings.hub_cache, lacking, keep)
+        if not repos:
+            return "Nothing that diffusiongpt pulled could make room: free some, or set HF_HOME to another disk."
+        enough = "" if freed >= lacking else f", of {readable(lacking)} that are lacking"
+        return (
+            f"'diffusiongpt cache clear {' '.join(repos)}' would free {readable(freed)}{enough}; "
+            "or set HF_HOME to another disk."
+        )
 
     def pull(self, plan: PullPlan, tell: Tell | None = None, stop: Callable[[], bool] = lambda: False) -> Path:
         """Download what is missing of the plan's own repository, verify it, record it; return the folder.
@@ -161,11 +194,17 @@ class Puller:
             log.info("%s", plan)
             if self._on_pull is not None:
                 self._on_pull(plan)
+        if plan.missing or plan.shared:
             self._make_cache_folder()
-            self._remove_stale(plan.folder.parent.parent)
-            self._download(plan, tell or (lambda _done, _total: None), stop)
-        self._repair(plan, stop)
-        self._book.add(record_of(plan.expert, plan.commit, plan.files, plan.missing))
+            for name, copy in plan.shared.items():
+                if not self._copies.link(plan.repo, copy, plan.hashes[name]):
+                    log.warning("%s of %s could not be linked to %s and is downloaded", name, plan.repo, copy)
+            with self._refusals.asking(plan.expert, self.settings):
+                download(plan, self.settings, tell or (lambda _done, _total: None), stop)
+        repair(plan, self.settings, stop)
+        ours = (*plan.missing, *plan.shared)
+        record = record_of(plan.expert, plan.commit, plan.files, ours, hashes=plan.hashes, moved_to=plan.moved_to)
+        self._book.add(record)
         return plan.folder
 
     def ensure(self, expert: Expert, backend: Backend, *, agree: Agree | None = None, tell: Tell | None = None) -> Path:
@@ -188,15 +227,34 @@ class Puller:
         return self._book.all()
 
     def clear(self, repos: tuple[str, ...] | None = None) -> int:
-        """Remove what we pulled and nothing else; return the bytes freed.
+        """Remove what we pulled and nothing else; return the bytes freed, which what others share is not.
+
+        What the hub refused is asked for again from now on.
 
         Args:
             repos: Repositories to remove; `None` for all.
         """
+        self._refusals.forget()
         chosen = tuple(record for record in self.pulled() if repos is None or record.repo in repos)
         freed = clear_records(chosen, self.settings.hub_cache)
         self._book.remove(chosen)
         return freed
+
+    def disk(self, experts: Iterable[Expert] = ()) -> DiskReport:
+        """What was pulled as it lies on the disk, and what would go first if room was needed.
+
+        Args:
+            experts: Who may want it.
+        """
+        wanted: dict[Wish, list[str]] = {}
+        for expert in experts:
+            for part in expert.parts:
+                known = None if part.is_local else self._book.find(wish_of(part))
+                if known is not None and expert.id not in wanted.setdefault(known.key, []):
+                    wanted[known.key].append(expert.id)
+        folder = self.settings.hub_cache
+        rows, unique = disk_rows(self.pulled(), folder, wanted)
+        return DiskReport(folder=folder, rows=rows, unique_bytes=unique, free_bytes=_free_bytes(folder))
 
     def _plan_online(self, expert: Expert, asked_by: str, backend: Backend) -> PullPlan:
         if self.settings.offline:
@@ -204,63 +262,46 @@ class Puller:
                 f"{expert.repo} is not on disk, and the network is switched off",
                 hint="Unset HF_HUB_OFFLINE and DIFFUSIONGPT_OFFLINE, or choose an expert that is on disk.",
             )
-        api = hub_api(self.settings)
         pin = self._book.pin(expert.repo, expert.revision) or expert.revision
-        with hub_errors(expert.repo, self.settings):
-            info = api.model_info(expert.repo, revision=pin, files_metadata=True, timeout=TIMEOUT_S)
-        sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-        commit = str(info.sha)
-        read = small_reader(self.settings, expert.repo, commit, sizes)
-        files = files_of(expert, backend, tuple(sizes), read)
-        return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in files})
+        with self._refusals.asking(expert, self.settings):
+            info = repo_info(self.settings, expert.repo, pin)
+            siblings = info.siblings or ()
+            sizes = {item.rfilename: item.size or 0 for item in siblings}
+            commit = str(info.sha)
+            read = small_reader(self.settings, expert.repo, commit, sizes)
+            names = files_of(expert, backend, tuple(sizes), read, self.settings)
+        listed = {item.rfilename: item.lfs.sha256 if item.lfs else item.blob_id for item in siblings}
+        hashes = {name: known for name in names if (known := listed[name])}
+        moved_to = info.id if info.id and info.id != expert.repo else None
+        return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in names}, hashes, moved_to)
 
-    def _plan_from(self, expert: Expert, asked_by: str, commit: str, files: Mapping[str, int]) -> PullPlan:
+    def _plan_from(
+        self,
+        expert: Expert,
+        asked_by: str,
+        commit: str,
+        files: Mapping[str, int],
+        hashes: Mapping[str, str],
+        moved_to: str | None,
+    ) -> PullPlan:
         folder = snapshot_folder(self.settings.hub_cache, expert.repo, commit)
+        absent = _absent(str(folder), files)
+        shared = self._copies.find(expert.repo, {name: files[name] for name in absent}, hashes, self._book.all())
+        places = {name: shared.get(name, folder / name) for name in files if name in shared or name not in absent}
         return PullPlan(
             expert=expert,
             asked_by=asked_by,
             repo=expert.repo,
             commit=commit,
             files=files,
-            missing=_missing(str(folder), files),
+            missing=tuple(name for name in absent if name not in shared),
             folder=folder,
             disk_free=_free_bytes(self.settings.hub_cache),
+            hashes=hashes,
+            shared=shared,
+            moved_to=moved_to,
+            weigh=Weigher(self.settings, expert.repo, commit, files, places),
         )
-
-    def _download(self, plan: PullPlan, tell: Tell, stop: Callable[[], bool], names: tuple[str, ...] = ()) -> None:
-        from huggingface_hub import snapshot_download
-
-        with hub_errors(plan.repo, self.settings), quiet_client():
-            snapshot_download(
-                plan.repo,
-                revision=plan.commit,
-                allow_patterns=[escape(name) for name in names or plan.files],
-                endpoint=self.settings.hub_endpoint,
-                cache_dir=self.settings.hub_cache,
-                token=hub_token(self.settings),
-                library_name="diffusiongpt",
-                tqdm_class=progress_bar_class(plan.bytes_to_pull, tell, stop),
-            )
-
-    def _repair(self, plan: PullPlan, stop: Callable[[], bool]) -> None:
-        """Fetch damaged files once more; a cut or flipped download must not become a broken picture."""
-        damaged = self._damaged(plan)
-        if damaged:
-            log.warning("%s: fetching %s again", plan.repo, ", ".join(damaged))
-            for name in damaged:
-                remove_damaged(plan.folder / name)
-            self._download(plan, lambda _done, _total: None, stop, tuple(damaged))
-            damaged = self._damaged(plan)
-        for name, what in damaged.items():
-            remove_damaged(plan.folder / name)
-            raise PullError(
-                f"{name} of {plan.repo} {what}, also when fetched again",
-                hint="The copy on the hub is damaged; tell its owner, or choose another repository.",
-            )
-
-    def _damaged(self, plan: PullPlan) -> dict[str, str]:
-        found = ((name, find_damage(plan.folder / name, size)) for name, size in plan.files.items())
-        return {name: what for name, what in found if what is not None}
 
     def _make_cache_folder(self) -> None:
         try:
@@ -268,14 +309,8 @@ class Puller:
         except OSError as error:
             raise not_writable(error, self.settings) from error
 
-    def _remove_stale(self, repo_folder: Path) -> None:
-        """Drop what a killed download left behind; the client never resumes those files nor removes them."""
-        for partial in (repo_folder / "blobs").glob("*.incomplete"):
-            if time.time() - partial.stat().st_mtime > _STALE_S:
-                partial.unlink(missing_ok=True)
 
-
-def _missing(folder: str, files: Mapping[str, int]) -> tuple[str, ...]:
+def _absent(folder: str, files: Mapping[str, int]) -> tuple[str, ...]:
     # On the routing path: plain os calls, a few microseconds each.
     absent = []
     for name, size in files.items():
@@ -286,6 +321,11 @@ def _missing(folder: str, files: Mapping[str, int]) -> tuple[str, ...]:
             pass
         absent.append(name)
     return tuple(absent)
+
+
+def _repo_of(copy: Path, hub_cache: Path) -> str:
+    """The repository in whose folder of the hub cache a file lies."""
+    return copy.relative_to(hub_cache).parts[0].removeprefix("models--").replace("--", "/", 1)
 
 
 def _free_bytes(path: Path) -> int:

@@ -35,6 +35,9 @@ class PullRecord(BaseModel):
         commit: What it was resolved to, for good.
         files: Name -> size in bytes of every file the pipeline needs.
         ours: Names that were not on disk before; only these may be cleared.
+        hashes: Name -> how the hub identifies the content, sha256 of a large file and the Git blob id of a small
+            one; empty in records of older versions and where another program pulled.
+        moved_to: What the hub calls the repository now; `None` if the same.
         when: Time of the pull, UTC, ISO 8601.
     """
 
@@ -47,6 +50,8 @@ class PullRecord(BaseModel):
     commit: str
     files: dict[str, int]
     ours: tuple[str, ...] = ()
+    hashes: dict[str, str] = {}
+    moved_to: str | None = None
     when: str = ""
 
     @property
@@ -74,7 +79,15 @@ def wish_of(expert: Expert) -> Wish:
     return expert.repo, expert.revision, variant, expert.settings.weight_name
 
 
-def record_of(expert: Expert, commit: str, files: Mapping[str, int], ours: tuple[str, ...] = ()) -> PullRecord:
+def record_of(
+    expert: Expert,
+    commit: str,
+    files: Mapping[str, int],
+    ours: tuple[str, ...] = (),
+    *,
+    hashes: Mapping[str, str] | None = None,
+    moved_to: str | None = None,
+) -> PullRecord:
     """The record of an expert's own repository, not yet stamped."""
     repo, revision, variant, weight_name = wish_of(expert)
     return PullRecord(
@@ -85,6 +98,8 @@ def record_of(expert: Expert, commit: str, files: Mapping[str, int], ours: tuple
         commit=commit,
         files=dict(files),
         ours=ours,
+        hashes=dict(hashes or {}),
+        moved_to=moved_to,
     )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffusiongpt.testing.hub import Fault, LocalHub
     from diffusiongpt.testing.repository import FolderRepo, RepoFile
 
@@ -50,21 +52,25 @@ class HubHandler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         url = urlsplit(self.path)
         path = unquote(url.path)
-        self._hub.note_request(self.command, path)
-        fault = self._hub.take_fault(path, on_status=True)
+        self._hub.note_request(self.command, path, self.headers.get("Authorization"))
+        fault = self._hub.take_fault(path, lambda fault: fault.instead)
         if fault is not None and fault.status is not None:
-            self._refuse(fault.status, "", "This failure was ordered by the test.")
+            self._refuse(fault.status, "", "This failure was ordered by the test.", retry_after=fault.retry_after)
+        elif fault is not None and not _RESOLVE.match(url.path):
+            self._redirect(f"{fault.redirect}{self.path}")
         elif match := _INFO.match(url.path):
             self._answer_info(match["repo"], unquote(match["revision"] or "main"), "blobs" in parse_qs(url.query))
         elif match := _TREE.match(url.path):
             self._answer_tree(match["repo"], unquote(match["revision"]))
         elif match := _RESOLVE.match(url.path):
-            self._answer_file(match["repo"], unquote(match["revision"]), unquote(match["name"]), path)
+            self._answer_file(match["repo"], unquote(match["revision"]), unquote(match["name"]), path, fault)
         else:
             self._refuse(404, "", "No such page.")
 
     def _answer_tree(self, name: str, revision: str) -> None:
         repo = self._find(name, revision)
+        fault = self._take_listing_fault()
+        self._hub.pause(fault.stall_s if fault else 0)
         if repo is not None and self._is_open(name):
             self._send_json([file.as_tree_entry() for file in repo.files().values()])
 
@@ -72,8 +78,11 @@ class HubHandler(BaseHTTPRequestHandler):
         repo = self._find(name, revision)
         if repo is None:
             return
+        fault = self._take_listing_fault()
+        self._hub.pause(fault.stall_s if fault else 0)
+        lie = fault.lie_size if fault else 0
         # The real hub tells what a gated repository holds to anyone; only its files are closed.
-        siblings = [file.as_sibling(blobs=blobs) for file in repo.files().values()]
+        siblings = [file.as_sibling(blobs=blobs, lie=lie) for file in repo.files().values()]
         facts = {
             "id": name,
             "modelId": name,
@@ -84,7 +93,11 @@ class HubHandler(BaseHTTPRequestHandler):
         }
         self._send_json({**facts, **repo.facts(), "sha": repo.commit(), "siblings": siblings})
 
-    def _answer_file(self, name: str, revision: str, file_name: str, path: str) -> None:
+    def _take_listing_fault(self) -> Fault | None:
+        """What goes wrong with a listing; only who asks for it by its path means it, and not every file."""
+        return self._hub.take_fault(self.path, lambda fault: not fault.instead and "/api/" in fault.match)
+
+    def _answer_file(self, name: str, revision: str, file_name: str, path: str, away: Fault | None) -> None:
         repo = self._find(name, revision)
         if repo is None or not self._is_open(name):
             return
@@ -92,11 +105,20 @@ class HubHandler(BaseHTTPRequestHandler):
         if file is None:
             self._refuse(404, "EntryNotFound", f"{file_name} is not in {name}", commit=repo.commit())
             return
-        fault = self._hub.take_fault(path, on_status=False) if self.command == "GET" else None
+        if away is not None:
+            self._redirect(f"{away.redirect}{self.path}", _told_of(file, repo, file.size))
+            return
+        is_get = self.command == "GET"
+        # a HEAD has nothing that could be cut, and is not counted as the failure that a test waits for
+        fault = self._hub.take_fault(path, lambda fault: not fault.instead and (is_get or fault.lie_size != 0))
         self._send_file(name, repo, file, fault)
 
     def _find(self, name: str, revision: str) -> FolderRepo | None:
         repo = self._hub.repo(name)
+        new_name = self._hub.new_name(name)
+        if new_name is not None:
+            self._redirect(self.path.replace(name, new_name, 1))
+            return None
         if repo is None:
             # The real hub does not tell a stranger whether a private repository exists.
             status = 404 if self.headers.get("Authorization") else 401
@@ -114,29 +136,35 @@ class HubHandler(BaseHTTPRequestHandler):
         return False
 
     def _send_file(self, name: str, repo: FolderRepo, file: RepoFile, fault: Fault | None) -> None:
+        lie = fault.lie_size if fault and file.sha256 else 0
         start, end = self._range(file.size)
         partial = (start, end) != (0, file.size)
         self.send_response(206 if partial else 200)
-        self.send_header("ETag", f'"{file.etag}"')
-        self.send_header("X-Repo-Commit", repo.commit())
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - start))
+        self.send_header("Content-Length", str(end - start + lie))
         if partial:
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{file.size}")
-        if file.sha256:
-            self.send_header("X-Linked-ETag", f'"{file.etag}"')
-            self.send_header("X-Linked-Size", str(file.size))
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{file.size + lie}")
+        for header, value in _told_of(file, repo, file.size + lie).items():
+            self.send_header(header, value)
         self.end_headers()
         if self.command == "GET":
-            data = file.path.read_bytes()[start:end]
-            self._send_body(name, file.name, bytes(len(data)) if fault and fault.garble else data, fault)
+            data = file.path.read_bytes()
+            if fault and fault.garble:
+                data = data[: fault.garble_from] + bytes(max(0, len(data) - fault.garble_from))
+            self._send_body(name, file.name, data[start : end + min(lie, 0)], fault)
+            # whoever was told of more waits for it until the connection ends
+            self.close_connection = self.close_connection or lie > 0
 
     def _send_body(self, repo: str, name: str, data: bytes, fault: Fault | None) -> None:
         rate = fault.bytes_per_s if fault else None
-        time.sleep(fault.stall_s if fault else 0)
+        stall_at = fault.stall_after if fault and fault.stall_s else None
         cut = fault.cut_after if fault else None
-        step = _SLOW_CHUNK if rate else _CHUNK
+        step = _SLOW_CHUNK if rate or stall_at is not None else _CHUNK
         for at in range(0, len(data[:cut]), step):
+            if stall_at is not None and fault is not None and at >= stall_at:
+                stall_at = None
+                self.wfile.flush()
+                self._hub.pause(fault.stall_s)
             piece = data[:cut][at : at + step]
             # Noted first, so that whoever has read the answer finds it counted.
             self._hub.note_bytes(repo, name, len(piece))
@@ -161,13 +189,32 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    def _refuse(self, status: int, code: str, message: str, *, commit: str = "") -> None:
+    def _redirect(self, to: str, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(307)
+        self.send_header("Location", to)
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _refuse(
+        self, status: int, code: str, message: str, *, commit: str = "", retry_after: int | None = None
+    ) -> None:
         body = json.dumps({"error": message}).encode()
         self.send_response(status)
         for header, value in (("X-Error-Code", code), ("X-Error-Message", message), ("X-Repo-Commit", commit)):
             if value:
                 self.send_header(header, value)
+        if retry_after is not None:
+            self.send_header("Retry-After", str(retry_after))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
+
+
+def _told_of(file: RepoFile, repo: FolderRepo, size: int) -> dict[str, str]:
+    headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": repo.commit()}
+    if file.sha256:
+        headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(size)}
+    return headers

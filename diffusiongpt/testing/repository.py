@@ -44,13 +44,14 @@ class RepoFile:
             entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
         return entry
 
-    def as_sibling(self, *, blobs: bool) -> dict[str, Any]:
-        """The file as an entry of `siblings` in the model info."""
+    def as_sibling(self, *, blobs: bool, lie: int = 0) -> dict[str, Any]:
+        """The file as an entry of `siblings` in the model info; a large one `lie` bytes larger than it is."""
         if not blobs:
             return {"rfilename": self.name}
-        sibling: dict[str, Any] = {"rfilename": self.name, "size": self.size, "blobId": self.oid}
+        size = self.size + (lie if self.sha256 else 0)
+        sibling: dict[str, Any] = {"rfilename": self.name, "size": size, "blobId": self.oid}
         if self.sha256:
-            sibling["lfs"] = {"sha256": self.sha256, "size": self.size, "pointerSize": 134}
+            sibling["lfs"] = {"sha256": self.sha256, "size": size, "pointerSize": 134}
         return sibling
 
 
