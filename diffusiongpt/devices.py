@@ -53,6 +53,20 @@ def device_memory(device: str) -> int | None:
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 
+def allocated_memory(device: str) -> int | None:
+    """Bytes this process has taken on a device, as its allocator counts them; of the host, its resident set.
+
+    `None` where nobody counts them.
+    """
+    if device == "cpu":
+        return int(psutil.Process().memory_info().rss)
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.memory_allocated(device))
+    return int(torch.mps.current_allocated_memory()) if device == "mps" else None
+
+
 def _may_have_accelerator() -> bool:
     # Importing torch takes a second or more; a Linux machine without a driver can be told without it.
     if sys.platform != "linux" or "torch" in sys.modules:

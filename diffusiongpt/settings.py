@@ -7,10 +7,12 @@ keep their usual names and meaning, and so do `OPENAI_API_KEY` and `OPENAI_BASE_
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from diffusiongpt.budget import Budget, BudgetSetting
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.paths import expand_home
 
@@ -48,8 +50,11 @@ class Settings(BaseSettings):
         stall_s: Seconds without a byte after which a download counts as stalled, and is begun again once.
         allow_unsafe_weights: Whether weights that are not safetensors may be pulled and opened, for an expert
             whose zoo entry says `unsafe_weights`. They can run code when opened.
-        cache_gb: Bytes of loaded experts kept in memory, in GB; `None` takes half of the memory
-            this process may use.
+        host_budget: Host memory that experts which are not in use may keep: bytes such as `12GB`, or a share of
+            what this process may use, such as `50%`.
+        device_budget: The same for the memory of a GPU.
+        prefetch: While one picture is drawn, `"stage"` brings the next experts of the queue into memory,
+            `"download"` also pulls who could stand in for them, `"off"` neither.
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
     """
 
@@ -81,7 +86,9 @@ class Settings(BaseSettings):
     max_download_gb: float = Field(default=10.0, ge=0)
     stall_s: float = Field(default=30.0, gt=0)
     allow_unsafe_weights: bool = False
-    cache_gb: float | None = Field(default=None, gt=0)
+    host_budget: BudgetSetting = Budget(share=0.5)
+    device_budget: BudgetSetting = Budget(share=0.8)
+    prefetch: Literal["off", "stage", "download"] = "stage"
     device: str | None = None
 
     @field_validator("home", "hub_cache")

@@ -167,7 +167,7 @@ def sd(tiny_sd: Path) -> Loaded:
     """The miniature, loaded."""
     from diffusiongpt.backends.diffusers import DiffusersBackend
 
-    return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, device="cpu")
+    return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, device="cpu", have={})
 
 
 @pytest.fixture

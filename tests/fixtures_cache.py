@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from miniature import KLEIN_EXTRA, SIDE, expert
 
-from diffusiongpt.backends import Loaded, Resolved, get_backend
+from diffusiongpt.backends import Drawing, Loaded, Resolved, get_backend
+from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.paths import replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from diffusiongpt.backends.base import Part
     from diffusiongpt.cache import ModelCache
     from diffusiongpt.expert import Expert
 
@@ -30,32 +34,94 @@ class Counting(DiffusersBackend):
     def __init__(self) -> None:
         self.loads: list[str] = []
 
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
         """Count and load."""
         self.loads.append(expert.id)
-        return super().load(expert, folder, device=device)
+        return super().load(expert, folder, device=device, have=have)
 
 
 @dataclass
-class Toy(DiffusersBackend):
-    """Models of any size that load as long as a test likes."""
+class ToyPart:
+    """Bytes that are somewhere."""
+
+    name: str
+    nbytes: int
+    toy: Toy
+
+    def bring(self, device: str) -> None:
+        """Note it."""
+        self.toy.before_bring(self.name, device)
+        self.toy.note(self.name, device)
+
+    def leave(self, device: str) -> None:
+        """Note it; a second time is an error."""
+        self.toy.before_leave(self.name, device)
+        self.toy.places[device].remove(self.name)
+
+
+@dataclass
+class Toy:
+    """Models of one component, of any size, that load as long as a test likes; a folder's name is its content."""
 
     sizes: dict[str, int] = field(default_factory=dict)
+    shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
     loads: list[str] = field(default_factory=list)
-    alive: set[str] = field(default_factory=set)
+    places: dict[str, set[str]] = field(default_factory=dict)
     before_load: Callable[[str], Any] = lambda _: None
+    before_bring: Callable[[str, str], Any] = lambda _, __: None
+    before_leave: Callable[[str, str], Any] = lambda _, __: None
+    hosted: Literal[False] = False
 
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+    @property
+    def alive(self) -> set[str]:
+        """What is anywhere in memory."""
+        return {name for place in self.places.values() for name in place}
+
+    def note(self, name: str, device: str) -> None:
+        """It is there; twice would be a second copy."""
+        assert name not in self.places.setdefault(device, set())
+        self.places[device].add(name)
+
+    def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
+        """All of them."""
+        del read, variant
+        return tuple(names)
+
+    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+        """One of its own, and those that it shares."""
+        del device
+        assert folder.is_dir()
+        names = (expert.id, *self.shared.get(expert.id, ()))
+        for name in names:
+            write_size(folder / f"{name}.safetensors", name, self.sizes.get(name, 10))
+        return tuple(
+            Component(name=name, kind="Toy", config=None, weights=(f"{name}.safetensors",), dtype="float32")
+            for name in names
+        )
+
+    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
         """Count, do what the test wants, and return a name in place of a model."""
         assert folder.is_dir()
         self.loads.append(expert.id)
         self.before_load(expert.id)
-        self.alive.add(expert.id)
-        return Loaded(model=expert.id, device=device, nbytes=self.sizes.get(expert.id, 10))
+        parts: dict[str, Part] = {}
+        for name in (expert.id, *self.shared.get(expert.id, ())):
+            parts[name] = have.get(name) or ToyPart(name, self.sizes.get(name, 10), self)
+            if name not in have:
+                self.note(name, "cpu")
+        return Loaded(model=expert.id, device=device, parts=parts)
 
-    def unload(self, loaded: Loaded) -> None:
-        """Forget it; a second time would be an error."""
-        self.alive.remove(loaded.model)
+    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:
+        """Nothing."""
+        raise NotImplementedError
+
+
+def write_size(path: Path, name: str, size: int) -> None:
+    """A safetensors file of one tensor of so many bytes, in the name of its content; written once."""
+    if not path.exists():
+        header = {"__metadata__": {"name": name}, "x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+        raw = json.dumps(header).encode()
+        replace_file(path, len(raw).to_bytes(8, "little") + raw + bytes(size))
 
 
 def touch(cache: ModelCache, backend: Any, *experts: Expert) -> None:

@@ -96,7 +96,7 @@ def test_a_base_outside_the_zoo_is_pulled_too(hub: LocalHub, online: Settings) -
     assert picture(cache, LONE) == picture(cache, INK)
     touch(cache, backend, SD)
     assert backend.loads == []
-    assert {row.experts for row in cache.explain()} == {("ink", "lone"), ("lone", "plain", "sd")}
+    assert {row.experts for row in cache.explain().on("host")} == {("ink", "lone"), ("lone", "plain", "sd")}
 
 
 def test_the_limit_is_for_the_sum(hub: LocalHub, online: Settings) -> None:
@@ -222,9 +222,9 @@ def test_of_several_files_one_is_named(hub: LocalHub, online: Settings, crowd: P
     records = [record for record in cache.puller.pulled() if record.repo == "t/crowd"]
     assert [record.weight_name for record in records] == ["ink.safetensors", "toy.safetensors"]
     assert len({record.commit for record in records}) == 1
-    assert len(cache.explain()) == 1 + 4
+    assert len(cache.explain().on("host")) == 3 + 4
     cache.clear()
-    assert [row.device for row in cache.explain()] == ["disk"] * 5
+    assert [row.tier for row in cache.explain().residents] == ["disk"] * len(cache.puller.pulled())
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_a_backend_without_adapters_says_so(settings: Settings, tiny_sd: Path, l
     class Plain:
         """Draws with checkpoints alone."""
 
-        load, draw, unload, files = (getattr(BACKEND, name) for name in ("load", "draw", "unload", "files"))
+        load, draw, components, files = (getattr(BACKEND, name) for name in ("load", "draw", "components", "files"))
 
     with pytest.raises(LoadError, match="takes none"):
         touch(ModelCache(settings), Plain(), adapter("a", loras / "ink", tiny_sd))

@@ -86,7 +86,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def qwen(qwen_folder: Path) -> Loaded:
     """That miniature, loaded."""
-    return BACKEND.load(mini(qwen_folder), qwen_folder, device="cpu")
+    return BACKEND.load(mini(qwen_folder), qwen_folder, device="cpu", have={})
 
 
 def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qwen_folder: Path) -> None:
@@ -142,13 +142,19 @@ def test_the_end_of_a_prompt_that_is_not_read_is_reported(sd: Loaded, who: Exper
         assert all(item.name == "prompt" and "24 tokens" in item.reason for item in dropped)
 
 
+def elsewhere(work: Callable[[], bool]) -> bool:
+    """What another thread gets."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
 def test_counting_tokens_waits_for_the_model(sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer that two threads use at a time fails, so a call is planned by whoever holds the model."""
+    """A tokenizer that two threads use at a time fails, so a call is planned by whoever holds the device."""
     held: list[bool] = []
     whole = plan_call
 
     def watched(*args: Any) -> Any:
-        held.append(sd.model.lock.locked())
+        held.append(not elsewhere(lambda: slot("cpu").acquire(blocking=False)))
         return whole(*args)
 
     monkeypatch.setattr("diffusiongpt.backends.diffusers.plan_call", watched)

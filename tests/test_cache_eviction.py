@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
-from diffusiongpt.cache import ModelCache
+from diffusiongpt.cache import LRU, ModelCache
 from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,15 +49,15 @@ def test_an_evicted_model_is_really_gone(online: Settings) -> None:
 def test_the_least_recently_used_goes_and_only_for_bytes(settings: Settings, local: Callable[[str], Expert]) -> None:
     """A large newcomer pushes out as many as needed, oldest use first; one that fits pushes out none."""
     backend = Toy(sizes={"a": 40, "b": 30, "c": 20, "d": 10, "e": 45})
-    cache = ModelCache(settings, budget_bytes=100)
+    cache = ModelCache(settings, budget_bytes=100, policy=LRU())
     a, b, c, d, e = (local(name) for name in "abcde")
     touch(cache, backend, a, b, c, d)
     assert backend.alive == {"a", "b", "c", "d"}
     touch(cache, backend, a)
-    assert [row.experts for row in cache.explain()] == [("b",), ("c",), ("d",), ("a",)]
+    assert [row.experts for row in cache.explain().residents] == [("b",), ("c",), ("d",), ("a",)]
     touch(cache, backend, e)
     assert backend.alive == {"a", "d", "e"}
-    assert sum(row.nbytes for row in cache.explain()) == 95
+    assert sum(row.nbytes for row in cache.explain().residents) == 95
 
 
 def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str], Expert]) -> None:
@@ -70,7 +71,7 @@ def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str]
         assert {"a", "b"} <= backend.alive
         assert cache.clear() == 60
         assert backend.alive == {"a", "b"}
-        assert [row.why for row in cache.explain()] == ["in use by 1", "in use by 1"]
+        assert [row.leases for row in cache.explain().residents] == [1, 1]
     assert backend.alive == {"b"}
 
 
@@ -106,7 +107,7 @@ def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
-    rows = cache.explain()
+    rows = cache.explain().residents
     assert sum(row.nbytes for row in rows) <= 100
     assert {name for row in rows for name in row.experts} == backend.alive
 
@@ -149,22 +150,23 @@ def test_room_is_made_beforehand_where_both_cannot_fit(
 def test_each_device_has_its_own_budget(
     settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same model on two devices is two models, and neither pushes the other out."""
+    """The same model on two devices is two models with one copy on the host, and neither pushes the other out."""
     monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
     backend = Toy(sizes={"a": 60})
     cache = ModelCache(settings, budget_bytes=100)
     for device in ("cuda:0", "cuda:1"):
         with cache.lease(local("a"), backend, device=device):
             pass
-    assert [row.device for row in cache.explain()] == ["cuda:0", "cuda:1"]
+    assert backend.places == {"cpu": {"a"}, "cuda:0": {"a"}, "cuda:1": {"a"}}
+    assert backend.loads == ["a", "a"]
 
 
 def test_the_budget_comes_from_settings_or_half_the_machine(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An argument wins over `cache_gb`, and that over half of the memory."""
+    """An argument wins over the settings, and those are a share or bytes, for the host and for devices."""
     monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 1000)
-    assert ModelCache(settings).budget("cpu") == 500
-    in_gb = settings.model_copy(update={"cache_gb": 2.0})
-    assert ModelCache(in_gb).budget("cpu") == 2_000_000_000
-    assert ModelCache(in_gb, budget_bytes=7).budget("cpu") == 7
+    assert (ModelCache(settings).budget("cpu"), ModelCache(settings).budget("cuda:0")) == (500, 800)
+    other = load_settings(home=settings.home, host_budget="2GB", device_budget="25%")
+    assert (ModelCache(other).budget("cpu"), ModelCache(other).budget("cuda:0")) == (2_000_000_000, 250)
+    assert ModelCache(other, budget_bytes=7).budget("cpu") == 7

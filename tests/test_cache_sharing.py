@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,7 +52,7 @@ def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: Lo
     gets = [path for method, path in hub.requests if method == "GET" and path.endswith(".safetensors")]
     assert sorted(gets) == sorted(set(gets))
     assert len(gets) == 3
-    assert [row.leases for row in cache.explain()] == [0]
+    assert {row.leases for row in cache.explain().residents} == {0}
 
 
 def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Settings) -> None:
@@ -63,7 +62,7 @@ def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Sett
     cache, backend = ModelCache(online, puller=puller), Counting()
     plan = puller.plan(SD, backend)
     touch(cache, backend, SD)
-    assert cache._pull(plan, Flight()) == puller.on_disk(SD)
+    assert cache._downloads._pull(plan, Flight()) == puller.on_disk(SD)
     assert announced == ["t/sd"]
 
 
@@ -73,9 +72,7 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     """Whoever finds nothing loaded and comes a moment too late takes what is there by then."""
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
-    (key,) = cache._entries
-    build = partial(cache._build, key, who, backend, None)
-    assert cache._load(key, who, backend, build, Flight()).model == "a"
+    cache._load(who, backend, cache._identify(who, backend, "cpu"), False, Flight())  # noqa: FBT003  # no offloading
     assert backend.loads == ["a"]
 
 
@@ -84,7 +81,7 @@ def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> 
     cache, backend = ModelCache(online), Counting()
     touch(cache, backend, SD, expert("t/sd", "twin"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
     assert backend.loads == ["sd"]
-    assert cache.explain()[0].experts == ("pinned", "sd", "twin")
+    assert cache.explain().residents[0].experts == ("pinned", "sd", "twin")
 
 
 def test_different_models_load_side_by_side(settings: Settings, local: Callable[[str], Expert]) -> None:
@@ -128,7 +125,7 @@ def test_a_requester_that_leaves_neither_stops_nor_restarts_the_load(
         assert two.result(30) == "a"
         one.result(30)
     assert backend.loads == ["a"]
-    assert [row.leases for row in cache.explain()] == [0]
+    assert [row.leases for row in cache.explain().residents] == [0]
 
 
 def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, online: Settings) -> None:
@@ -231,12 +228,20 @@ def test_explain_says_what_is_where_and_why(online: Settings) -> None:
     cache, backend = ModelCache(online), Counting()
     Puller(online).ensure(KLEIN, backend)
     with cache.lease(SD, backend, device="cpu") as loaded:
-        memory, disk = cache.explain()
-    assert (memory.experts, memory.device, memory.nbytes, memory.leases) == (("sd",), "cpu", loaded.nbytes, 1)
-    assert memory.why == "in use by 1"
-    assert (disk.experts, disk.device, disk.idle_s) == (("t/klein",), "disk", None)
-    assert disk.nbytes > 300_000
-    assert "cache clear" in disk.why
+        held = cache.explain()
+    unet, *_ = [row for row in held.on("host") if row.what.startswith("UNet")]
+    assert (unet.experts, unet.leases, unet.uses, unet.goes) == (("sd",), 1, 2, None)
+    assert unet.why.startswith("in use by 1; ")
+    assert sum(row.nbytes for row in held.on("host")) == loaded.nbytes == held.ledgers[0].resident
+    disk = held.on("disk")
+    assert [row.experts for row in disk] == [("t/klein",), ("t/sd",)]
+    assert disk[0].idle_s is None
+    assert disk[0].nbytes > 300_000
+    assert "cache clear" in disk[0].why
+    idle = cache.explain().on("host")
+    assert [row.goes for row in idle] == list(range(len(idle)))
+    assert idle[0].why.startswith("goes first when room is needed; ")
+    assert str(cache.explain()).startswith("host: 0.4 MB resident, ")
 
 
 def test_a_closed_cache_lends_nothing_and_keeps_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:

@@ -147,7 +147,7 @@ def test_the_whole_way(images: LocalImages, there: Settings, tmp_path: Path) -> 
     """With a price allowed, a hosted expert is chosen, draws without a pull or load, and its file tells the story."""
     with studio_with(there, hosted()) as studio:
         result = studio.route_and_generate("a pixel art fox", max_price=0.04, seed=5, width=96, height=64)
-        assert studio.cache.explain() == ()
+        assert studio.cache.explain().residents == ()
     assert (result.route.expert, result.drawn_by) == ("cloud", "cloud")
     assert result.route.chosen.readiness == "loaded"
     assert result.fallbacks == ()

@@ -43,7 +43,7 @@ def test_a_variable_of_somebody_else_is_not_read(monkeypatch: pytest.MonkeyPatch
     assert settings.device is None
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_TOKEN", "DIFFUSIONGPT_DEVICE", "DIFFUSIONGPT_CACHE_GB"])
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_TOKEN", "DIFFUSIONGPT_DEVICE", "DIFFUSIONGPT_HOST_BUDGET"])
 def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """`NAME=` is what a service file writes for "not set"."""
     before = load_settings()
@@ -58,8 +58,20 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("50%", 1_000_000_000), ("12GB", 12_000_000_000), ("2 GiB", 2 << 30), ("12.5 %", 250_000_000), ("4096", 4096)],
+)
+def test_a_budget_is_bytes_or_a_share(monkeypatch: pytest.MonkeyPatch, text: str, nbytes: int) -> None:
+    """Decimal and binary units, percent of what there is, plain bytes; written out it is read back the same."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOST_BUDGET", text)
+    settings = load_settings()
+    assert settings.host_budget.of(2_000_000_000) == nbytes
+    assert load_settings(**settings.model_dump()).host_budget == settings.host_budget
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
-    [("DIFFUSIONGPT_OFFLINE", "perhaps"), ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"), ("DIFFUSIONGPT_CACHE_GB", "lots")],
+    [("DIFFUSIONGPT_OFFLINE", "perhaps"), ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"), ("DIFFUSIONGPT_HOST_BUDGET", "lots"), ("DIFFUSIONGPT_DEVICE_BUDGET", "120%")],
 )
 def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A variable that cannot be used is a `SettingsError` that names it."""

@@ -54,18 +54,66 @@ class Resolved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Component:
+    """What is known of a part of a checkpoint before it is loaded: a text encoder, a UNet, an autoencoder.
+
+    Attributes:
+        name: What the pipeline calls it.
+        kind: Name of its class.
+        config: File with its configuration; `None` if it has none.
+        weights: Files with its weights.
+        dtype: Type that its floating-point weights will have.
+    """
+
+    name: str
+    kind: str
+    config: str | None
+    weights: tuple[str, ...]
+    dtype: str
+
+
+class Part(Protocol):
+    """The weights of a component in memory, which several models may share.
+
+    They are on the host (`"cpu"`) when they come, and may be copied to devices; each place is left by itself.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in each place where it is."""
+        ...
+
+    def bring(self, device: str) -> None:
+        """Copy it from the host to a device.
+
+        Raises:
+            OutOfMemoryError: If it does not fit.
+        """
+        ...
+
+    def leave(self, device: str) -> None:
+        """Give the memory of one place back; nothing is copied."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model ready to draw.
+    """A model ready to draw once its parts are on the device.
 
     Attributes:
         model: The pipeline, opaque to everyone but its backend.
-        device: Where its weights are.
-        nbytes: Bytes its weights take there.
+        device: Where it draws.
+        parts: Its weights by component; those of an adapter are under its own name alone.
     """
 
     model: Any
     device: str
-    nbytes: int
+    parts: Mapping[str, Part]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes its weights take on the device."""
+        return sum(part.nbytes for part in self.parts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +159,25 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
-        """Build the model from a complete local folder.
+    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+        """The parts that a complete local folder holds weights of; those of the same content are loaded once.
+
+        Raises:
+            PullError, LoadError: If the folder is not a checkpoint that this backend can use.
+        """
+        ...
+
+    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+        """Build the model on the host from a complete local folder.
+
+        Args:
+            expert: What to build.
+            folder: Its files.
+            device: Where it will draw; the type of the weights depends on it.
+            have: Components that are in memory already; they are used as they are, and not loaded again.
+
+        Returns:
+            The model with all its parts, those it was given among them.
 
         Raises:
             OutOfMemoryError: If it does not fit.
@@ -120,17 +185,22 @@ class Backend(Protocol):
         """
         ...
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None) -> Drawing:
+    def draw(
+        self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
+    ) -> Drawing:
         """Draw one picture for each seed; same seed, same picture.
+
+        Args:
+            loaded: The model; its parts are on its device.
+            resolved: What to draw.
+            on_step: Told of each step.
+            offload: Bring each part to the device only while it works, which takes less memory and more time; the
+                parts are on the host then, and on the device none of them at the beginning and the end.
 
         Raises:
             OutOfMemoryError: If memory runs out.
             DrawError: If the pipeline fails.
         """
-        ...
-
-    def unload(self, loaded: Loaded) -> None:
-        """Give the memory back; `loaded` is not used again."""
         ...
 
 
@@ -142,12 +212,12 @@ class AdapterBackend(Backend, Protocol):
         """Put an adapter on a loaded model, which draws as before for whoever asks for it without.
 
         Args:
-            base: The model; it outlives what is returned.
+            base: The model; it outlives what is returned, and its parts are on its device.
             expert: The adapter.
             file: Its weights.
 
         Returns:
-            The model with the adapter; `nbytes` is what the adapter takes. `unload` takes it off again.
+            The model with the adapter, whose one part is the adapter's own; leaving the device takes it off again.
 
         Raises:
             OutOfMemoryError: If it does not fit into memory.

@@ -43,13 +43,6 @@ class Call:
     guidance: str
     on_step_end: Callable[..., dict[str, Any] | None] | None
 
-    def view(self, pipe: Any) -> Any:
-        """A shallow copy with a scheduler of its own: requests share weights, not the place in the schedule."""
-        view = copy.copy(pipe)
-        if self.sampler is not None:
-            view.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        return view
-
     def used(self, *, width: int, height: int) -> dict[str, Any]:
         """The parameters of the picture beside its prompt, under diffusers' names, plus `sampler`.
 
@@ -64,6 +57,15 @@ class Call:
             # under the name of requests as well, so that the picture can be asked for again
             params[GUIDANCE] = params[self.guidance]
         return params if self.sampler is None else {**params, "sampler": self.sampler}
+
+
+def fresh(pipe: Any) -> Any:
+    """A shallow copy with a scheduler of its own: requests share weights, not the place in the schedule."""
+    view = copy.copy(pipe)
+    scheduler = getattr(pipe, "scheduler", None)
+    if scheduler is not None:
+        view.__dict__["scheduler"] = type(scheduler).from_config(scheduler.config)
+    return view
 
 
 def plan_call(pipe: Any, resolved: Resolved) -> Call:

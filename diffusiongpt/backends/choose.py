@@ -101,6 +101,11 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
     return components
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file that was chosen holds weights."""
+    return name.endswith((".safetensors", ".bin"))
+
+
 def weight_variant(folder: Path, variant: str | None) -> str | None:
     """`variant` if any weight file of a local checkpoint has it, else `None`: diffusers refuses one that none has."""
     if variant is None:

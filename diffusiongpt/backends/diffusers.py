@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
-import threading
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import count
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from diffusiongpt.backends.architectures import of_pipeline
-from diffusiongpt.backends.base import Drawing, Loaded, OnStep, Resolved
-from diffusiongpt.backends.call import Call, Steps, plan_call
-from diffusiongpt.backends.choose import INDEX, choose_files, read_components, weight_variant
+from diffusiongpt.backends.base import Component, Drawing, Loaded, OnStep, Part, Resolved
+from diffusiongpt.backends.call import Call, Steps, fresh, plan_call
+from diffusiongpt.backends.choose import INDEX, choose_files, is_weights, read_components, weight_variant
 from diffusiongpt.backends.lora import attach, detach, worn
+from diffusiongpt.backends.offload import offloaded
 from diffusiongpt.backends.quiet import quiet_construction
+from diffusiongpt.backends.slots import slot
+from diffusiongpt.backends.weights import HOST, Weights
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -43,15 +46,38 @@ _NEEDED = ("prompt", "generator")
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """A pipeline, the lock that lets one request at a time use it, and the name of an adapter on it.
+    """A pipeline on the host with its weights, and the name of an adapter on it.
 
-    Pipelines keep state of the call on themselves, and some autoencoders change type while they run.
-    An adapter has pipeline and lock in common with its base and with the other adapters on it.
+    An adapter has pipeline and weights in common with its base and with the other adapters on it.
     """
 
     pipe: Any
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    weights: Mapping[str, Weights]
     adapter: str | None = None
+
+    def view(self, device: str) -> Any:
+        """A shallow copy of the pipeline whose modules are those of a device."""
+        view = copy.copy(self.pipe)
+        for name, weights in self.weights.items():
+            # past the pipeline's own way to set an attribute, which rewrites its configuration
+            view.__dict__[name] = weights.outline(device)
+        return view
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adapter:
+    """An adapter as a part: it comes by being attached, and leaves by being taken off."""
+
+    model: _Model
+    nbytes: int
+
+    def bring(self, device: str) -> None:
+        """It is where its base is."""
+
+    def leave(self, device: str) -> None:
+        """See `Part.leave`."""
+        with slot(device):
+            detach(self.model.view(device), self.model.adapter or "")
 
 
 class DiffusersBackend:
@@ -65,63 +91,90 @@ class DiffusersBackend:
         """See `Backend.files`."""
         return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
 
-    def load(self, expert: Expert, folder: Path, *, device: str) -> Loaded:
+    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+        """See `Backend.components`."""
+        names, index = [INDEX, *_names(folder)], (folder / INDEX).read_bytes()
+        chosen = _chosen(expert, folder)
+        dtype = _dtype_name(expert, device, json.loads(index)["_class_name"])
+        found = []
+        for name, kind in read_components(index, names).items():
+            inside = [file for file in chosen if file.startswith(f"{name}/")]
+            weights = tuple(file for file in inside if is_weights(file))
+            config = f"{name}/config.json"
+            if weights:
+                known = config if config in inside else None
+                found.append(Component(name=name, kind=kind, config=known, weights=weights, dtype=dtype))
+        return tuple(found)
+
+    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
         """See `Backend.load`."""
-        pipe = _guard(lambda: _build(expert, folder, device), expert, LoadError, f"could not be built from {folder}")
-        return Loaded(model=_Model(pipe=pipe), device=device, nbytes=_weight_bytes(pipe))
+
+        def load() -> _Model:
+            known = cast("Mapping[str, Weights]", have)
+            pipe = _build(expert, folder, device, {name: part.outline(HOST) for name, part in known.items()})
+            modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
+            return _Model(pipe=pipe, weights={n: known.get(n) or Weights.pack(part) for n, part in modules.items()})
+
+        model = _guard(load, expert, LoadError, f"could not be built from {folder}")
+        return Loaded(model=model, device=device, parts=model.weights)
 
     def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
         """See `AdapterBackend.attach`."""
         name = f"adapter{next(_NUMBERS)}"
         model = replace(base.model, adapter=name)
         where = f"could not be put on {expert.base}"
-        with model.lock:
-            nbytes = _guard(lambda: attach(model.pipe, file, name), expert, LoadError, where, hint=_OTHER_BASE)
-        return Loaded(model=model, device=base.device, nbytes=nbytes)
+        with slot(base.device):
+            pipe = model.view(base.device)
+            nbytes = _guard(lambda: attach(pipe, file, name), expert, LoadError, where, hint=_OTHER_BASE)
+        return Loaded(model=model, device=base.device, parts={name: _Adapter(model=model, nbytes=nbytes)})
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None) -> Drawing:
+    @contextmanager
+    def opened(self, loaded: Loaded, *, scale: float = 1.0, offload: bool = False) -> Iterator[Any]:
+        """The device, and the pipeline on it for one request, with a scheduler of its own and its adapter on.
+
+        Everything that is set on modules meanwhile is undone: adapters are off, and weights that a pipeline replaced,
+        as some autoencoders do that turn themselves into float32 to decode, are the shared ones again.
+
+        Args:
+            loaded: The model.
+            scale: How strongly an adapter is worn.
+            offload: As for `Backend.draw`.
+        """
+        model: _Model = loaded.model
+        with slot(loaded.device):
+            pipe = fresh(model.view(loaded.device))
+            visits = offloaded(model.weights, loaded.device) if offload else nullcontext()
+            try:
+                with visits, worn(pipe, model.adapter, scale) if model.adapter else nullcontext():
+                    yield pipe
+            finally:
+                for weights in () if offload else model.weights.values():
+                    weights.restore(loaded.device)
+
+    def draw(
+        self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
+    ) -> Drawing:
         """See `Backend.draw`.
 
         Each picture is a call of its own with its own seed, not a row of a batch: so any single one can be made
         again bit for bit, whatever was drawn beside it. The noise comes from the CPU, where it is the same for
         every device.
         """
-        model: _Model = loaded.model
         images: list[Image] = []
         scale = resolved.expert.settings.adapter_scale or 1.0
-        with model.lock, worn(model.pipe, model.adapter, scale) if model.adapter else nullcontext():
+        with self.opened(loaded, scale=scale, offload=offload) as pipe:
             # in here as well: it counts tokens, and a tokenizer serves one thread at a time
-            call = plan_call(model.pipe, resolved)
+            call = plan_call(pipe, resolved)
             for index, seed in enumerate(resolved.seeds):
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds))
-                images.append(_draw_one(model.pipe, call, seed, steps, resolved.expert))
+                images.append(_draw_one(pipe, call, seed, steps, resolved.expert))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
-        if model.adapter:
+        if loaded.model.adapter:
             params["adapter_scale"] = scale
         return Drawing(images=tuple(images), params=params, dropped=call.dropped)
 
-    def unload(self, loaded: Loaded) -> None:
-        """See `Backend.unload`."""
-        import gc
 
-        import torch
-
-        model: _Model = loaded.model
-        if model.adapter:
-            with model.lock:
-                detach(model.pipe, model.adapter)
-        else:
-            # Emptying the pipeline frees the weights even where a caller still holds on to `loaded`.
-            for name in model.pipe.components:
-                model.pipe.__dict__[name] = None
-        gc.collect()
-        if loaded.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        elif loaded.device == "mps":
-            torch.mps.empty_cache()
-
-
-def _build(expert: Expert, folder: Path, device: str) -> Any:
+def _build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -> Any:
     read_components((folder / INDEX).read_bytes(), _names(folder))
     # the imports are in here too: they are what complains about torchvision
     with quiet_construction():
@@ -133,12 +186,29 @@ def _build(expert: Expert, folder: Path, device: str) -> Any:
             folder,
             dtype=getattr(torch, _dtype_name(expert, device, kind)),
             variant=weight_variant(folder, expert.settings.variant),
-            use_safetensors=True,
+            # other formats come this far only where the settings allow them too
+            use_safetensors=None if expert.settings.unsafe_weights else True,
             local_files_only=True,
+            **have,
         )
-        pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _has_weights(part: Any) -> bool:
+    import torch
+
+    return isinstance(part, torch.nn.Module) and any(True for _ in (*part.parameters(), *part.buffers()))
+
+
+def _chosen(expert: Expert, folder: Path) -> tuple[str, ...]:
+    settings = expert.settings
+    return choose_files(
+        [INDEX, *_names(folder)],
+        lambda name: (folder / name).read_bytes(),
+        variant=settings.variant,
+        allow_unsafe=settings.unsafe_weights,
+    )
 
 
 def _names(folder: Path) -> list[str]:
@@ -182,18 +252,6 @@ def _dtype_name(expert: Expert, device: str, pipeline: str) -> str:
     return wanted or "float16"
 
 
-def _weight_bytes(pipe: Any) -> int:
-    import torch
-
-    tensors: dict[tuple[int, int], int] = {}
-    for module in pipe.components.values():
-        if isinstance(module, torch.nn.Module):
-            for tensor in (*module.parameters(), *module.buffers()):
-                # Tied weights share storage and count once.
-                tensors[(tensor.data_ptr(), tensor.nbytes)] = tensor.nbytes
-    return sum(tensors.values())
-
-
 def _draw_one(pipe: Any, call: Call, seed: int, steps: Steps, expert: Expert) -> Image:
     def draw() -> Any:
         import torch
@@ -202,7 +260,7 @@ def _draw_one(pipe: Any, call: Call, seed: int, steps: Steps, expert: Expert) ->
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
         with torch.inference_mode():
-            return call.view(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
+            return fresh(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
 
     output = _guard(draw, expert, DrawError, "failed while drawing", let_through=steps)
     steps.finish()

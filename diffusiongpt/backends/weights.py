@@ -14,7 +14,8 @@ from diffusiongpt.errors import LoadError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_HOST = "cpu"
+HOST = "cpu"
+"""Where weights come first, and where their canonical copy is."""
 
 _TRIM_EVERY = 64 << 20
 """Bytes packed between two calls that give freed memory back to the system."""
@@ -38,7 +39,7 @@ class Weights:
     def __init__(self, host: HostBlock, pieces: Sequence[tuple[int, int]], canonical: Copy) -> None:
         self._host: HostBlock | None = host
         self._pieces = tuple(pieces)
-        self._copies = {_HOST: canonical}
+        self._copies = {HOST: canonical}
         self._lock = threading.RLock()
         loose = {id(entry.tensor): entry.tensor.numel() * entry.tensor.element_size() for entry in canonical.loose}
         self.loose = len(loose)
@@ -65,7 +66,7 @@ class Weights:
             host = HostBlock(plan.nbytes)
             for entry in entries:
                 entry.spot = plan.spots.get(id(entry.tensor))
-            canonical = Copy(module, _HOST, entries)
+            canonical = Copy(module, HOST, entries)
             blocks = [host.bytes[start:stop] for start, stop in plan.pieces]
             _fill(plan.groups, plan.spots, blocks)
             canonical.point(blocks)
@@ -85,8 +86,21 @@ class Weights:
         """
         return self._here(device).module
 
+    def outline(self, device: str) -> Any:
+        """The module of a device as `on` gives it, also where its weights are not there: they are empty then.
+
+        Raises:
+            LoadError: If tensors were added to the host's module before it had a twin there.
+        """
+        with self._lock, _plain():
+            if device not in self._copies:
+                self._copies[device] = self._copies[HOST].twin(device)
+            return self._copies[device].module
+
     def bring(self, device: str) -> None:
         """Copy to a device, unless a copy is there; all bytes have arrived when it returns.
+
+        To the host they come back from a device, where it lacks them.
 
         The first time for a device, nobody may have put an adapter or a hook that replaces `forward` on the host's
         module.
@@ -97,21 +111,10 @@ class Weights:
         with self._lock, _plain():
             if device in self.places:
                 return
-            canonical = self._here(_HOST)
-            canonical.restore()
-            if device not in self._copies:
-                self._copies[device] = canonical.twin(device)
-            twin = self._copies[device]
-            assert self._host is not None  # noqa: S101  # the canonical copy is here
-            blocks, wait = send(self._host, self._pieces, device)
-            try:
-                # thousands of small steps, while the bytes travel
-                twin.point(blocks)
-                twin.adopt(canonical)
-                wait()
-            except BaseException:
-                twin.drop()
-                raise
+            if device == HOST:
+                self._come_back()
+            else:
+                self._copy_to(device)
 
     def leave(self, device: str) -> None:
         """Free the copy on a device, if there is one; of `"cpu"` the block, while copies on devices live on."""
@@ -119,7 +122,7 @@ class Weights:
             if device not in self.places:
                 return
             self._copies[device].drop()
-            if device == _HOST and self._host is not None:
+            if device == HOST and self._host is not None:
                 self._host.unpin()
                 self._host = None
 
@@ -140,6 +143,34 @@ class Weights:
         with self._lock:
             for device in self.places:
                 self.leave(device)
+
+    def _copy_to(self, device: str) -> None:
+        canonical = self._here(HOST)
+        canonical.restore()
+        self.outline(device)
+        twin = self._copies[device]
+        assert self._host is not None  # noqa: S101  # the canonical copy is here
+        blocks, wait = send(self._host, self._pieces, device)
+        try:
+            # thousands of small steps, while the bytes travel
+            twin.point(blocks)
+            twin.adopt(canonical)
+            wait()
+        except BaseException:
+            twin.drop()
+            raise
+
+    def _come_back(self) -> None:
+        """Fill a new block on the host from a device; nothing may have written into that copy."""
+        source = self._here(next(iter(self.places), HOST))
+        assert source.blocks is not None  # noqa: S101  # it is here
+        host = HostBlock(self._pieces[-1][1] if self._pieces else 0)
+        blocks = [host.bytes[start:stop] for start, stop in self._pieces]
+        for block, there in zip(blocks, source.blocks, strict=True):
+            block.copy_(there)
+        self._host = host
+        self._copies[HOST].point(blocks)
+        self._copies[HOST].adopt(source)
 
     def _here(self, device: str) -> Copy:
         one = self._copies.get(device)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.events import CacheEvent, OnEvent
+from diffusiongpt.cache.eviction import GDSF, LRU, EvictionPolicy
+from diffusiongpt.cache.explain import Explanation, Resident
 from diffusiongpt.cache.fingerprint import fingerprint
 from diffusiongpt.cache.flight import OnProgress
+from diffusiongpt.cache.identity import ComponentKey, ModelKey
 from diffusiongpt.cache.plan import Agree, PullPlan
+from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.pull import Puller
 from diffusiongpt.cache.records import PullRecord
-from diffusiongpt.cache.resident import ModelKey, Resident
 
 __all__ = [
+    "GDSF",
+    "LRU",
     "Agree",
+    "CacheEvent",
+    "Coming",
+    "ComponentKey",
+    "EvictionPolicy",
+    "Explanation",
     "ModelCache",
     "ModelKey",
+    "OnEvent",
     "OnProgress",
     "PullPlan",
     "PullRecord",

@@ -1,30 +1,32 @@
-"""The model-loader cache: pulls lazily, loads once, keeps by bytes, never frees what is in use."""
+"""The model-loader cache: pulls lazily, loads once, shares by content, keeps by bytes, never frees what is in use."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections import Counter
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.downloads import Downloads
+from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
+from diffusiongpt.cache.explain import Explanation, explain
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
-from diffusiongpt.cache.local import check_local
+from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
+from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
+from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.pull import Puller
-from diffusiongpt.cache.records import is_of, wish_of
-from diffusiongpt.cache.resident import Entry, ModelKey, Resident, adapter_key, model_key, unload
+from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from diffusiongpt.backends.base import Backend, Loaded
-    from diffusiongpt.cache.plan import Agree, PullPlan
+    from diffusiongpt.backends.base import Backend, Loaded, Part
+    from diffusiongpt.cache.events import OnEvent
+    from diffusiongpt.cache.plan import Agree
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
 
@@ -35,33 +37,46 @@ _SAFE_SHARE = 0.9
 
 _UNKNOWN_MEMORY = 8_000_000_000
 
+_ONE_MEMORY = frozenset({"mps"})
+"""Devices whose memory is the host's own: a second copy on the host would be a waste."""
+
+_T = TypeVar("_T")
+
 
 class ModelCache:
-    """Experts in memory, within a budget of bytes for each device; thread-safe.
+    """Experts on disk, on the host and on devices, each component of them once, within budgets of bytes; thread-safe.
 
-    A lease keeps a model in memory; what is not leased goes, least recently used first, when the bytes of a newly
-    loaded one do not fit beside it. Nothing goes for a load that fails, unless memory itself runs out. A model larger
-    than the budget is kept as long as nothing else is needed. Adapters share the weights of their base, which stays
-    while any of them is leased, and takes them along when it goes.
+    A lease keeps a model's components where they are. What is not leased goes when the bytes of a newly loaded one do
+    not fit beside it, least worth first. Nothing goes for a load that fails, unless memory itself runs out. A model
+    larger than the budget is kept as long as nothing else is needed. Adapters share the weights of their base, which
+    stays while any of them is leased, and takes them along when it goes.
 
     Args:
-        settings: Where checkpoints lie, and `cache_gb`.
-        budget_bytes: Bytes for each device; `None` takes `cache_gb`, or else half of the device's memory.
+        settings: Where checkpoints lie, and the budgets of host and device.
+        budget_bytes: Bytes that idle models may keep in each memory, in place of those of the settings.
         puller: Brings files; made from the settings if absent.
+        policy: Who goes first.
+        on_event: Told what was pulled, loaded, placed on a device and freed.
     """
 
-    def __init__(self, settings: Settings, *, budget_bytes: int | None = None, puller: Puller | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        budget_bytes: int | None = None,
+        puller: Puller | None = None,
+        policy: EvictionPolicy | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
         self.puller = puller or Puller(settings)
         self._settings = settings
         self._budget = budget_bytes
-        self._lock = threading.Lock()
-        self._entries: dict[ModelKey, Entry] = {}
-        self._leases: Counter[ModelKey] = Counter()
-        self._sizes: dict[ModelKey, int] = {}
-        self._plans: Flights[PullPlan] = Flights("diffusiongpt-plan")
-        self._pulls: Flights[Path] = Flights("diffusiongpt-pull")
-        self._loads: Flights[Loaded] = Flights("diffusiongpt-load")
-        self._closed = False
+        self._identities = Identities(settings.home)
+        self._downloads = Downloads(self.puller, on_event)
+        self._loads: Flights[None] = Flights("diffusiongpt-load")
+        self._memory = Memory(self._limits, policy or GDSF(), on_event)
+        self._ahead = Prefetcher(self._memory, self._coming, self._stage, self.fetch)
+        self._closed = threading.Event()
 
     @contextmanager
     def lease(
@@ -72,8 +87,9 @@ class ModelCache:
         device: str,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
+        offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Hold an expert in memory, pulled and loaded first if need be.
+        """Hold an expert where it draws, pulled and loaded first if need be.
 
         However many ask at a time, it is pulled and loaded once; a requester that is interrupted, or whose callback
         raises, leaves the others alone.
@@ -84,236 +100,260 @@ class ModelCache:
             device: Where.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
+            offload: Hold it on the host only, with room on the device for its largest part.
 
         Raises:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
-        self._fetch(expert, backend, agree, on_progress)
-        with self._hold(expert, backend, device, on_progress) as loaded:
+        self.fetch(expert, backend, agree=agree, on_progress=on_progress)
+        with self._hold(expert, backend, device, on_progress, offload=offload) as loaded:
             yield loaded
+
+    def fetch(
+        self, expert: Expert, backend: Backend, *, agree: Agree | None = None, on_progress: OnProgress | None = None
+    ) -> None:
+        """Have the files of an expert on disk; `agree` and `on_progress` as for `lease`.
+
+        Raises:
+            PullError: If they could not be had.
+        """
+        self._downloads.fetch(expert, backend, agree, on_progress)
 
     def is_loaded(self, expert: Expert, *, device: str) -> bool:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""
-        key = self._find_key(expert, device)
-        with self._lock:
-            return key in self._entries
+        if device not in self._memory.devices:
+            return False
+        for part in expert.parts[:1]:
+            folder = self.puller.on_disk(part)
+            known = None if folder is None else self._identities.known(model_key(part, folder, device))
+            if known is None or not self._memory.holds(device, known.sizes):
+                return False
+        adapter = self._adapter_key(expert, device)
+        return expert.base_expert is None or (adapter is not None and self._memory.holds(device, [adapter]))
 
     def budget(self, device: str) -> int:
-        """Bytes that loaded models may take on a device."""
-        if self._budget is not None:
-            return self._budget
-        if self._settings.cache_gb is not None:
-            return round(self._settings.cache_gb * 1e9)
-        return (device_memory(device) or _UNKNOWN_MEMORY) // 2
+        """Bytes that idle models may keep on a device; `"cpu"` is the host."""
+        return self._limits(device)[0]
 
-    def explain(self) -> tuple[Resident, ...]:
-        """What is in memory and why, in the order it would go, then what is only on disk."""
-        now = time.monotonic()
-        with self._lock:
-            entries = sorted(self._entries.items(), key=lambda item: (self._leases[item[0]] > 0, item[1].used))
-            rows = [self._explain_entry(key, entry, now) for key, entry in entries]
-            in_memory = {(key.folder, key.file) for key in self._entries}
-        for record in self.puller.pulled():
-            if not any(is_of(record, *place) for place in in_memory):
-                why = f"pulled {record.when}, commit {record.commit[:7]}; stays until 'diffusiongpt cache clear'"
-                rows.append(
-                    Resident(experts=(record.repo,), device="disk", nbytes=record.bytes, leases=0, idle_s=None, why=why)
-                )
-        return tuple(rows)
+    def look_ahead(self, device: str, coming: Sequence[Coming]) -> None:
+        """Tell who will draw on a device, the one that draws now first: what they need stays, and comes meanwhile.
 
-    def clear(self) -> int:
-        """Free everything that is not leased; return its bytes."""
-        with self._lock:
-            idle = [key for key in self._entries if not self._leases[key]]
-            victims = [entry for key in idle for entry in self._take(key)]
-        return unload(victims)
+        Nothing comes that was not on disk, but what may be pulled without asking of those that are named here.
+        """
+        if not self._closed.is_set():
+            self._ahead.expect(device, coming)
+
+    def explain(self) -> Explanation:
+        """What is where and why, who holds it, what it cost to bring, and in which order it would go."""
+        return explain(self._memory, self._downloads)
+
+    def clear(self, device: str | None = None) -> int:
+        """Free what is not leased, on a device or everywhere; return its bytes."""
+        return self._memory.clear(device)
 
     def close(self) -> None:
         """Free everything; what is still leased goes when its lease ends."""
-        with self._lock:
-            self._closed = True
+        self._closed.set()
+        self._ahead.close()
         self.clear()
 
-    def _fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> None:
-        if self.puller.on_disk(expert) is not None:
-            return
-        check_local(expert)
-        wishes = tuple(wish_of(part) for part in expert.parts)
-        plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
-        # In the requester's own thread: it may ask a person.
-        self.puller.check(plan, agree)
-        for part in plan.parts:
-            self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
-
     @contextmanager
-    def _hold(self, expert: Expert, backend: Backend, device: str, on_progress: OnProgress | None) -> Iterator[Loaded]:
+    def _hold(
+        self, expert: Expert, backend: Backend, device: str, on_progress: OnProgress | None, *, offload: bool = False
+    ) -> Iterator[Loaded]:
         """Lease what is on disk: a checkpoint, or an adapter and below it the base."""
-        base = expert.base_expert
-        with ExitStack() as held:
-            ground = held.enter_context(self._hold(base, backend, device, on_progress)) if base else None
-            key = self._find_key(expert, device)
-            if key is None:
-                raise LoadError(f"the files of {expert.id} went away before they were loaded", hint="Draw again.")
-            held.enter_context(self._leased(key))
-            build = partial(self._build, key, expert, backend, ground)
-            yield self._ready(key, expert, backend, build, on_progress)
+        if expert.base_expert is not None:
+            with (
+                self._hold(expert.base_expert, backend, device, on_progress) as base,
+                self._hold_adapter(expert, backend, base, on_progress) as loaded,
+            ):
+                yield loaded
+            return
+        self._check_open()
+        model = self._identify(expert, backend, device)
+        where = HOST if offload else device
+        with self._leased(where, model.sizes):
+            work = partial(self._load, expert, backend, model, offload)
+            loaded = self._ready(expert, where, model.sizes, model.key, work, on_progress)
+            if not offload:
+                yield loaded
+                return
+            largest = max((part.nbytes for part in loaded.parts.values()), default=0)
+            with self._memory.room(device, _offloaded(model), largest):
+                yield loaded
 
     @contextmanager
-    def _leased(self, key: ModelKey) -> Iterator[None]:
-        with self._lock:
-            self._check_open()
-            self._leases[key] += 1
+    def _hold_adapter(
+        self, expert: Expert, backend: Backend, base: Loaded, on_progress: OnProgress | None
+    ) -> Iterator[Loaded]:
+        key, file = self._adapter_key(expert, base.device), self.puller.adapter_on_disk(expert)
+        model = None if key is None else self._identities.known(key.base)
+        if key is None or file is None or model is None:
+            raise _gone(expert)
+        self._memory.name([key], expert.id)
+        with self._leased(base.device, [key]):
+            work = partial(self._attach, key, expert, backend, base, file, model)
+            yield self._ready(expert, base.device, {key, *model.sizes}, key, work, on_progress)
+
+    @contextmanager
+    def _leased(self, device: str, keys: Collection[Key]) -> Iterator[None]:
         try:
-            yield
+            with self._memory.pinned(device, keys):
+                yield
         finally:
-            self._release(key)
-
-    def _find_key(self, expert: Expert, device: str) -> ModelKey | None:
-        if expert.base_expert is not None:
-            file, base = self.puller.adapter_on_disk(expert), self._find_key(expert.base_expert, device)
-            return None if file is None or base is None else adapter_key(file, base)
-        folder = self.puller.on_disk(expert)
-        return None if folder is None else model_key(expert, folder, device)
-
-    def _pull(self, plan: PullPlan, flight: Flight[Path]) -> Path:
-        # of an adapter: its base came before
-        folder = self.puller.on_disk(plan.expert)
-        if folder is not None:
-            return folder
-        return self.puller.pull(plan, lambda done, total: flight.report("download", done, total), flight.may_stop)
+            if self._closed.is_set():
+                self._memory.clear()
 
     def _ready(
         self,
-        key: ModelKey,
         expert: Expert,
-        backend: Backend,
-        build: Callable[[], Loaded],
+        device: str,
+        keys: Collection[Key],
+        model: ModelKey | AdapterKey,
+        load: Callable[[Flight[None]], None],
         on_progress: OnProgress | None,
     ) -> Loaded:
-        loaded = self._touch(key, expert)
-        if loaded is not None:
-            return loaded
-        loaded = self._loads.join(key, lambda flight: self._load(key, expert, backend, build, flight), on_progress)
-        self._touch(key, expert)
+        """A model with all its parts where they are leased, loaded if need be; this is its use, whoever loaded it."""
+        loaded = self._memory.use(device, keys, model)
+        if loaded is None:
+            self._loads.join((model, device), load, on_progress)
+            loaded = self._memory.use(device, keys, model)
+        if loaded is None:
+            raise LoadError(f"{expert.id} went away while it was loaded", hint="Draw again.")
         return loaded
 
-    def _build(self, key: ModelKey, expert: Expert, backend: Backend, base: Loaded | None) -> Loaded:
-        if base is None:
-            return backend.load(expert, Path(key.folder), device=key.device)
-        return for_adapters(backend, expert).attach(base, expert, Path(key.folder, key.file or ""))
-
-    def _touch(self, key: ModelKey, expert: Expert) -> Loaded | None:
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            entry.experts.add(expert.id)
-            entry.used = time.monotonic()
-            if key.base in self._entries:
-                self._entries[key.base].used = entry.used
-            return entry.loaded
-
-    def _load(
-        self, key: ModelKey, expert: Expert, backend: Backend, build: Callable[[], Loaded], flight: Flight[Loaded]
-    ) -> Loaded:
-        known = self._touch(key, expert)
-        if known is not None:
-            return known
+    def _load(self, expert: Expert, backend: Backend, model: Model, offload: bool, flight: Flight[None]) -> None:
+        """Bring a checkpoint where it is leased; whoever asked may leave meanwhile, and nothing of it goes for that."""
+        device = model.key.device
         flight.report("load", 0, None)
-        self._make_room(key, self._expected_bytes(key, expert))
-        start = time.monotonic()
-        # whoever asked may leave meanwhile, and the base must not go with them
-        with self._leased(key.base) if key.base else nullcontext():
-            loaded = self._load_or_free(build)
-            self._keep(key, Entry(loaded=loaded, backend=backend, experts={expert.id}))
-        log.info("loaded %s on %s in %.2f s, %d bytes", expert.id, key.device, time.monotonic() - start, loaded.nbytes)
+        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
+            loaded = self._or_free(HOST, lambda: self._to_host(expert, backend, model, here=offload))
+            if not offload and device != HOST:
+                self._or_free(device, lambda: self._to_device(model))
+        if device in _ONE_MEMORY and not offload:
+            self._memory.clear(HOST, model.sizes)
         flight.report("load", loaded.nbytes, loaded.nbytes)
+
+    def _to_host(
+        self, expert: Expert, backend: Backend, model: Model, *, here: bool = False, how: Bring = ON_DEMAND
+    ) -> Loaded:
+        """Build a model with the parts that are in memory and those that are not; `here`: all of them on the host."""
+        made: dict[str, Loaded] = {}
+
+        def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
+            known = self._memory.parts(model.sizes)
+            for key in missing & known.keys():
+                known[key].bring(HOST)
+            made["new"] = loaded = self._build(expert, backend, model, known)
+            return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
+
+        elsewhere = () if here else self._memory.here(model.key.device, model.sizes)
+        wanted = {key: size for key, size in model.sizes.items() if key not in elsewhere}
+        self._memory.bring(HOST, wanted, build, how)
+        loaded = made.get("new") or self._memory.model(model.key)
+        if loaded is None:
+            loaded = self._build(expert, backend, model, self._memory.parts(model.sizes))
+        self._memory.remember(model.key, loaded, model.sizes)
         return loaded
 
-    def _keep(self, key: ModelKey, entry: Entry) -> None:
-        with self._lock:
-            self._sizes[key] = entry.loaded.nbytes
-            self._entries[key] = entry
-            victims = self._take_victims(key.device)
-        unload(victims)
+    def _build(self, expert: Expert, backend: Backend, model: Model, known: Mapping[Key, Part]) -> Loaded:
+        have = {name: known[key] for name, key in model.parts.items() if key in known}
+        return backend.load(expert, model.folder, device=model.key.device, have=have)
 
-    def _load_or_free(self, build: Callable[[], Loaded]) -> Loaded:
+    def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
+        parts = self._memory.parts(model.sizes)
+
+        def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
+            for key in missing:
+                parts[key].bring(model.key.device)
+            return {}
+
+        sizes = {key: part.nbytes for key, part in parts.items()}
+        self._memory.bring(model.key.device, sizes, place, how)
+
+    def _attach(
+        self,
+        key: AdapterKey,
+        expert: Expert,
+        backend: Backend,
+        base: Loaded,
+        file: Path,
+        model: Model,
+        flight: Flight[None],
+    ) -> None:
+        flight.report("load", 0, None)
+
+        def attach(_: frozenset[Key]) -> Mapping[Key, Part]:
+            worn = for_adapters(backend, expert).attach(base, expert, file)
+            self._memory.remember(key, worn, {key, *model.sizes})
+            (part,) = worn.parts.values()
+            return {key: part}
+
+        # whoever asked may leave meanwhile, and the base must not go with them
+        with self._memory.pinned(base.device, [key, *model.sizes]):
+            size: dict[Key, int] = {key: file.stat().st_size}
+            self._or_free(base.device, lambda: self._memory.bring(base.device, size, attach))
+            (part,) = self._memory.parts([key]).values()
+            flight.report("load", part.nbytes, part.nbytes)
+
+    def _or_free(self, device: str, work: Callable[[], _T]) -> _T:
         try:
-            return build()
+            return work()
         except OutOfMemoryError as error:
             text = str(error)
         # Outside the except block, so that nothing of the failed attempt is still held.
         log.warning("%s; freeing what is not in use and trying once more", text)
-        self.clear()
-        return build()
+        self._memory.clear(device)
+        return work()
 
-    def _expected_bytes(self, key: ModelKey, expert: Expert) -> int:
-        known = self._sizes.get(key)
-        if known is not None:
-            return known
-        # the base of an adapter is there already
-        return round((expert.size_gb or 0) * 1e9) if key.base else expert.size_bytes or 0
+    def _coming(self, expert: Expert, backend: Backend, device: str) -> Model | None:
+        """What a model that the queue will need consists of; `None` while it is not on disk."""
+        ground = expert.base_expert or expert
+        return None if self.puller.on_disk(ground) is None else self._identify(ground, backend, device)
 
-    def _make_room(self, key: ModelKey, needed: int) -> None:
-        """Free beforehand only what could not possibly stay: the host kills a process that takes too much."""
-        ceiling = (device_memory(key.device) or 0) * _SAFE_SHARE
-        if not ceiling:
-            return
-        with self._lock:
-            victims = self._take_victims(key.device, limit=max(0, int(ceiling) - needed), spare_newest=False)
-        unload(victims)
+    def _stage(self, expert: Expert, backend: Backend, model: Model, device: str, how: Bring) -> None:
+        """Bring a model one tier up, for later."""
+        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(model.key.device, model.sizes):
+            if device == HOST:
+                self._to_host(expert.base_expert or expert, backend, model, how=how)
+            else:
+                self._to_device(model, how)
 
-    def _take_victims(self, device: str, *, limit: int | None = None, spare_newest: bool = True) -> list[Entry]:
-        """Take least recently used entries out until the rest fits; the lock is held."""
-        allowed = self.budget(device) if limit is None else limit
-        here = sorted((key for key in self._entries if key.device == device), key=lambda key: self._entries[key].used)
-        total = sum(self._entries[key].loaded.nbytes for key in here)
-        # an adapter and its base are used at one time
-        newest = self._entries[here[-1]].used if here and spare_newest else None
-        victims: list[Entry] = []
-        for key in here:
-            if total <= allowed:
-                break
-            if key in self._entries and self._entries[key].used != newest and not self._is_needed(key):
-                gone = self._take(key)
-                victims += gone
-                total -= sum(entry.loaded.nbytes for entry in gone)
-        return victims
+    def _identify(self, expert: Expert, backend: Backend, device: str) -> Model:
+        folder = self.puller.on_disk(expert)
+        if folder is None:
+            raise _gone(expert)
+        model = self._identities.of(expert, backend, folder, device)
+        self._memory.name(model.sizes, expert.id)
+        return model
 
-    def _is_needed(self, key: ModelKey) -> bool:
-        """Whether a model is leased, or an adapter's base: taking that off would wait for the drawing to end."""
-        return self._leases[key] > 0 or (key.base is not None and self._leases[key.base] > 0)
+    def _adapter_key(self, expert: Expert, device: str) -> AdapterKey | None:
+        if expert.base_expert is None:
+            return None
+        file, folder = self.puller.adapter_on_disk(expert), self.puller.on_disk(expert.base_expert)
+        if file is None or folder is None:
+            return None
+        return self._identities.of_adapter(file, model_key(expert.base_expert, folder, device))
 
-    def _take(self, key: ModelKey) -> list[Entry]:
-        """Take a model out with the adapters on it, those first; the lock is held."""
-        on_it = [other for other in self._entries if other.base == key]
-        return [self._entries.pop(one) for one in (*on_it, key) if one in self._entries]
-
-    def _release(self, key: ModelKey) -> None:
-        with self._lock:
-            self._leases[key] -= 1
-            if not self._leases[key]:
-                del self._leases[key]
-            victims = self._take_victims(key.device)
-            if self._closed and key in self._entries and not self._leases[key]:
-                victims += self._take(key)
-        unload(victims)
-
-    def _explain_entry(self, key: ModelKey, entry: Entry, now: float) -> Resident:
-        leases = self._leases[key]
-        budget = self.budget(key.device) / 1e9
-        kept = f"kept for the next request, within {budget:.2f} GB; the one idle longest goes first"
-        why = f"in use by {leases}" if leases else kept
-        return Resident(
-            experts=tuple(sorted(entry.experts)),
-            device=key.device,
-            nbytes=entry.loaded.nbytes,
-            leases=leases,
-            idle_s=now - entry.used,
-            why=why,
-        )
+    def _limits(self, device: str) -> tuple[int, int | None]:
+        """Bytes that idle models may keep on a device, and bytes that all may take."""
+        memory = device_memory(device)
+        ceiling = None if memory is None else round(memory * _SAFE_SHARE)
+        if self._budget is not None:
+            return self._budget, ceiling
+        wanted = self._settings.host_budget if device == HOST else self._settings.device_budget
+        return wanted.of(memory or _UNKNOWN_MEMORY), ceiling
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
+
+
+def _offloaded(model: Model) -> AdapterKey:
+    """A name for the room that a model takes on a device which it visits part by part."""
+    return AdapterKey(content="offloaded", base=model.key)
+
+
+def _gone(expert: Expert) -> LoadError:
+    return LoadError(f"the files of {expert.id} went away before they were loaded", hint="Draw again.")

@@ -1,0 +1,104 @@
+"""From an expert to its files, once however many ask, with room on the disk kept for each download under way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.events import CacheEvent, OnEvent
+from diffusiongpt.cache.flight import Flight, Flights, OnProgress
+from diffusiongpt.cache.local import check_local
+from diffusiongpt.cache.plan import readable
+from diffusiongpt.cache.records import Wish, wish_of
+from diffusiongpt.cache.shelf import Ledger
+from diffusiongpt.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.cache.plan import Agree, PullPlan
+    from diffusiongpt.cache.pull import Puller
+    from diffusiongpt.expert import Expert
+
+
+class Downloads:
+    """What comes from the hub; thread-safe.
+
+    Args:
+        puller: Plans and brings files.
+        on_event: Told what was pulled.
+    """
+
+    def __init__(self, puller: Puller, on_event: OnEvent | None = None) -> None:
+        self.puller = puller
+        self._on_event = on_event
+        self._plans: Flights[PullPlan] = Flights("diffusiongpt-plan")
+        self._pulls: Flights[Path] = Flights("diffusiongpt-pull")
+        self._lock = threading.Lock()
+        self._left: dict[Wish, int] = {}
+
+    def fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> None:
+        """Have an expert's files on disk; see `ModelCache.fetch`."""
+        if self.puller.on_disk(expert) is not None:
+            return
+        check_local(expert)
+        wishes = tuple(wish_of(part) for part in expert.parts)
+        plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
+        # In the requester's own thread: it may ask a person.
+        self.puller.check(plan, agree)
+        for part in plan.parts:
+            self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
+
+    def ledger(self) -> Ledger:
+        """The bytes of the disk: what we pulled, and what is coming."""
+        with self._lock:
+            in_flight = sum(self._left.values())
+        disk = self.puller.disk()
+        whole = disk.unique_bytes + disk.free_bytes
+        return Ledger(
+            tier="disk",
+            resident=disk.unique_bytes,
+            reserved=0,
+            in_flight=in_flight,
+            budget=whole,
+            ceiling=whole,
+        )
+
+    def _pull(self, plan: PullPlan, flight: Flight[Path]) -> Path:
+        # another may have brought it while this one was planned; of an adapter: its base came before
+        folder = self.puller.on_disk(plan.expert)
+        if folder is not None:
+            return folder
+        wish = wish_of(plan.expert)
+        self._reserve(wish, plan)
+
+        def tell(done: int, total: int) -> None:
+            self._left[wish] = max(0, total - done)
+            flight.report("download", done, total)
+
+        start = time.monotonic()
+        try:
+            folder = self.puller.pull(plan, tell, flight.may_stop)
+        finally:
+            with self._lock:
+                del self._left[wish]
+        self._tell(plan, time.monotonic() - start)
+        return folder
+
+    def _reserve(self, wish: Wish, plan: PullPlan) -> None:
+        """Keep room for a download, beside those that are under way."""
+        with self._lock:
+            others, needed = sum(self._left.values()), plan.bytes_to_pull
+            if needed and plan.disk_free < needed + others:
+                raise DiskFullError(
+                    f"pulling {plan.repo} needs {readable(needed)} beside {readable(others)} that are coming already",
+                    hint="Try again when the other downloads are done, or free some room ('diffusiongpt cache clear').",
+                )
+            self._left[wish] = needed
+
+    def _tell(self, plan: PullPlan, seconds: float) -> None:
+        if self._on_event is not None and plan.missing:
+            event = CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=plan.bytes_to_pull, seconds=seconds)
+            self._on_event(event)

@@ -1,0 +1,143 @@
+"""What is where, and why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.identity import ComponentKey
+from diffusiongpt.cache.plan import readable
+from diffusiongpt.devices import allocated_memory
+
+if TYPE_CHECKING:
+    from diffusiongpt.cache.downloads import Downloads
+    from diffusiongpt.cache.memory import Memory
+    from diffusiongpt.cache.records import PullRecord
+    from diffusiongpt.cache.shelf import Key, Ledger, Shelf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resident:
+    """One thing in one tier.
+
+    Attributes:
+        what: Component, adapter or repository, in words.
+        tier: `"host"`, a device, or `"disk"`.
+        experts: Ids of the experts it was brought for; of a repository on disk, its name.
+        nbytes: Bytes it takes there.
+        leases: How many requests hold it there now.
+        uses: How often it was asked for since it came.
+        idle_s: Seconds since it was last asked for; `None` on disk.
+        load_s: Seconds it takes to bring it there from the tier below; `None` on disk.
+        goes: Its place in the order in which things would go, 0 the next; `None` for what does not.
+        why: Why it is there, in words.
+    """
+
+    what: str
+    tier: str
+    experts: tuple[str, ...]
+    nbytes: int
+    leases: int
+    uses: int
+    idle_s: float | None
+    load_s: float | None
+    goes: int | None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """All tiers.
+
+    Attributes:
+        ledgers: The bytes of each tier.
+        residents: What is there: by tier, in the order it would go, what is held at the end.
+    """
+
+    ledgers: tuple[Ledger, ...]
+    residents: tuple[Resident, ...]
+
+    def on(self, tier: str) -> tuple[Resident, ...]:
+        """What is in one tier."""
+        return tuple(row for row in self.residents if row.tier == tier)
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for ledger in self.ledgers:
+            coming = ledger.reserved + ledger.in_flight
+            lines.append(
+                f"{ledger.tier}: {readable(ledger.resident)} resident"
+                + (f", {readable(coming)} coming" if coming else "")
+                + f", {readable(ledger.budget)} may stay"
+                + ("" if ledger.allocated is None else f"; {readable(ledger.allocated)} taken by this process")
+            )
+            lines += [
+                f"  {readable(row.nbytes):>9}  {row.what} ({', '.join(row.experts)}): {row.why}"
+                for row in self.on(ledger.tier)
+            ]
+        return "\n".join(lines)
+
+
+def explain(memory: Memory, downloads: Downloads) -> Explanation:
+    """Take stock."""
+    rows: list[Resident] = []
+    ledgers: list[Ledger] = []
+    for device in memory.devices:
+        with memory.look(device) as (shelf,):
+            ledgers.append(shelf.ledger())
+            rows += _of_shelf(shelf, memory)
+        ledgers[-1] = replace(ledgers[-1], allocated=allocated_memory(device))
+    return Explanation(
+        ledgers=(*ledgers, downloads.ledger()),
+        residents=(*rows, *map(_of_disk, downloads.puller.pulled())),
+    )
+
+
+def _of_shelf(shelf: Shelf, memory: Memory) -> list[Resident]:
+    now = time.monotonic()
+    order = shelf.order()
+    held = [key for key in shelf.residents if shelf.pins[key]]
+    return [_row(shelf, key, at if at < len(order) else None, now, memory) for at, key in enumerate([*order, *held])]
+
+
+def _row(shelf: Shelf, key: Key, at: int | None, now: float, memory: Memory) -> Resident:
+    usage, leases = shelf.residents[key], shelf.pins[key]
+    experts = memory.asked_by(key)
+    return Resident(
+        what=str(key),
+        tier=shelf.tier,
+        experts=experts,
+        nbytes=usage.nbytes,
+        leases=leases,
+        uses=usage.uses,
+        idle_s=now - usage.last_used,
+        load_s=usage.reload_s,
+        goes=at,
+        why=_why(shelf, key, at, usage.reload_s, shared=isinstance(key, ComponentKey) and len(experts) > 1),
+    )
+
+
+def _why(shelf: Shelf, key: Key, at: int | None, load_s: float, *, shared: bool) -> str:
+    cost = f"{load_s:.2f} s to bring again" + (", shared" if shared else "")
+    if at is None:
+        return f"in use by {shelf.pins[key]}; {cost}"
+    soon = shelf.upcoming.get(key)
+    wanted = "" if soon is None else f"needed {'now' if soon == 0 else f'in {soon} drawings'}; "
+    place = "goes first when room is needed" if at == 0 else f"goes after {at} other{'s' if at > 1 else ''}"
+    return f"{wanted}{place}; {cost}"
+
+
+def _of_disk(record: PullRecord) -> Resident:
+    return Resident(
+        what=f"{record.repo} {record.weight_name}" if record.weight_name else record.repo,
+        tier="disk",
+        experts=(record.repo,),
+        nbytes=record.bytes,
+        leases=0,
+        uses=0,
+        idle_s=None,
+        load_s=None,
+        goes=None,
+        why=f"pulled {record.when}, commit {record.commit[:7]}; stays until 'diffusiongpt cache clear'",
+    )

@@ -1,0 +1,173 @@
+"""Brings the next models while the present one draws, in threads of its own, one for each way that bytes go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.ahead import Move, Wanted, needed_soon, next_to_device, next_to_host
+from diffusiongpt.cache.memory import HOST, Bring, Memory
+from diffusiongpt.errors import DiffusionGPTError
+
+if TYPE_CHECKING:
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.cache.identity import Model
+    from diffusiongpt.cache.shelf import Shelf
+    from diffusiongpt.expert import Expert
+
+log = logging.getLogger("diffusiongpt.cache")
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A drawing that the queue holds.
+
+    Attributes:
+        expert: Who will draw.
+        backend: How.
+        others: Who else may be pulled meanwhile, though not chosen.
+    """
+
+    expert: Expert
+    backend: Backend
+    others: tuple[tuple[Expert, Backend], ...] = ()
+
+
+class Prefetcher:
+    """Follows the queue of each device; what is under way when the queue changes is finished, nothing else is begun.
+
+    Args:
+        memory: Where parts come to.
+        model_of: What a drawing's model consists of on a device; `None` while it is not on disk.
+        stage: Brings a model to the host or to its device.
+        fetch: Brings files to the disk.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        model_of: Callable[[Expert, Backend, str], Model | None],
+        stage: Callable[[Expert, Backend, Model, str, Bring], None],
+        fetch: Callable[[Expert, Backend], None],
+    ) -> None:
+        self._memory = memory
+        self._model_of = model_of
+        self._stage = stage
+        self._fetch = fetch
+        self._queues: dict[str, tuple[Coming, ...]] = {}
+        self._failed: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._lanes = {
+            "disk": _Lane("diffusiongpt-ahead-disk", self._to_disk),
+            "host": _Lane("diffusiongpt-ahead-host", self._to_host),
+            "device": _Lane("diffusiongpt-ahead-device", self._to_device),
+        }
+
+    def expect(self, device: str, coming: Sequence[Coming]) -> None:
+        """Take a device's queue as it is now, the one that draws first; what it needs is protected at once."""
+        with self._lock:
+            self._queues[device] = tuple(coming)
+            self._failed.clear()
+        self._memory.expect(device, needed_soon([wanted for wanted, _, _ in self._known(device)]))
+        if len(coming) > 1 or any(one.others for one in coming):
+            for lane in self._lanes.values():
+                lane.poke()
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        with self._lock:
+            self._closed = True
+            self._queues.clear()
+
+    def _known(self, device: str) -> list[tuple[Wanted, Model, Coming]]:
+        found = []
+        for coming in self._queues.get(device, ()):
+            model = self._model_of(coming.expert, coming.backend, device)
+            if model is not None:
+                found.append((Wanted(model=model.key, parts=dict(model.sizes)), model, coming))
+        return found
+
+    def _to_disk(self) -> bool:
+        """Pull the next that the queue names and the disk lacks; whether there may be more to do."""
+        for device, queue in list(self._queues.items()):
+            wanted = [(coming.expert, coming.backend) for coming in queue[1:]]
+            for expert, backend in (*wanted, *(pair for coming in queue for pair in coming.others)):
+                missing = self._model_of(expert, backend, device) is None
+                if missing and self._try("disk", expert.id, partial(self._fetch, expert, backend)):
+                    self._lanes["host"].poke()
+                    return True
+        return False
+
+    def _to_host(self) -> bool:
+        return any(self._move(device, HOST, next_to_host) for device in list(self._queues))
+
+    def _to_device(self) -> bool:
+        return any(self._move(device, device, next_to_device) for device in list(self._queues) if device != HOST)
+
+    def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Shelf, Shelf], Move | None]) -> bool:
+        known = self._known(device)
+        with self._memory.look(HOST, device) as (host, shelf):
+            move = choose([wanted for wanted, _, _ in known], host, shelf)
+        if move is None:
+            return False
+        due, model, coming = next(
+            (at, model, coming) for at, (wanted, model, coming) in enumerate(known) if wanted.model == move.model
+        )
+        how = Bring(within_budget=True, due=due, patience_s=0.0)
+        done = self._try(to, coming.expert.id, partial(self._stage, coming.expert, coming.backend, model, to, how))
+        if done and to == HOST:
+            self._lanes["device"].poke()
+        return done
+
+    def _try(self, to: str, expert: str, work: Callable[[], None]) -> bool:
+        """Do it once for each state of the queue: what fails will be told when it is needed."""
+        what = (to, expert)
+        with self._lock:
+            if self._closed or what in self._failed:
+                return False
+        try:
+            work()
+        except DiffusionGPTError as error:
+            log.info("%s is not brought ahead to %s: %s", expert, to, error)
+            with self._lock:
+                self._failed.add(what)
+            return False
+        return True
+
+
+class _Lane:
+    """One thing at a time, in a thread that is there only while there is something to do."""
+
+    def __init__(self, name: str, step: Callable[[], bool]) -> None:
+        self._name = name
+        self._step = step
+        self._lock = threading.Lock()
+        self._asked = False
+        self._running = False
+
+    def poke(self) -> None:
+        """There may be something to do."""
+        with self._lock:
+            self._asked = True
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._asked:
+                    self._running = False
+                    return
+                self._asked = False
+            try:
+                while self._step():
+                    pass
+            except Exception:  # the thread must not die with its flag set
+                log.exception("looking ahead failed")
