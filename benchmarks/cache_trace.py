@@ -108,8 +108,8 @@ def measure(setting: Setting, manager: Manager, seeds: int) -> Figures:
         return float(np.mean([figure(outcome) for outcome in outcomes]))
 
     return Figures(
-        stall_s=mean(lambda outcome: np.mean(outcome.stalls)),
-        p95_s=mean(lambda outcome: np.quantile(outcome.stalls, 0.95)),
+        stall_s=mean(lambda outcome: float(np.mean(outcome.stalls))),
+        p95_s=mean(lambda outcome: float(np.quantile(outcome.stalls, 0.95))),
         busy=mean(lambda outcome: outcome.busy),
         moved_s=mean(lambda outcome: (outcome.disk_s + outcome.link_s) / len(outcome.stalls)),
     )

@@ -21,6 +21,9 @@ from diffusiongpt.thinkers import LocalThinker
 from diffusiongpt.zoo import Zoo
 
 VOTES = 60
+CANDIDATES = 6
+"""Best experts for a prompt, of which two are voted on."""
+
 ADAPTER_GB = 0.17
 SECONDS_PER_GB = 0.29
 """Of drawing, for each GB of model; 16 GB draw for 4.6 s."""
@@ -94,19 +97,22 @@ def _pick(router: Router, text: str, user: str, seed: int) -> str:
 
 
 def _vote(router: Router, preferences: Preferences, texts: Sequence[str]) -> None:
-    """Votes between the two best for a prompt, of somebody who likes each expert as much as chance says."""
+    """Votes between two of the best for a prompt, of somebody who likes each for some kinds of prompt, by chance."""
     rng = np.random.default_rng(0)
-    liking = dict(zip(router.zoo, rng.normal(size=len(router.zoo)), strict=True))
+    liking: dict[tuple[str, str], float] = {}
     for number in rng.choice(len(texts), VOTES, replace=False):
         route = router.route(*read_options(texts[number], {}))
-        pair = [candidate.expert for candidate in route.candidates[:2]]
+        able = [candidate.expert for candidate in route.candidates[:CANDIDATES]]
+        pair = [able[i] for i in rng.choice(len(able), 2, replace=False)]
+        for expert in pair:
+            liking.setdefault((expert, route.path[-1]), float(rng.normal()))
         preferences.record(
             Vote(
                 prompt=texts[number],
                 evidence=route.understanding.evidence,
                 shown=_shown(pair, route.ranking_version),
                 outcome="win",
-                winner=max(pair, key=liking.__getitem__),
+                winner=max(pair, key=lambda expert: liking[expert, route.path[-1]]),
             )
         )
 
