@@ -165,6 +165,8 @@ class CheckedShelf:
         _hold(ledger.reserved == sum(self.reserved.values()), "reserved bytes are wrong")
         _hold(ledger.in_flight == sum(self.in_flight.values()), "bytes in flight are wrong")
         _hold(self.shelf.taken == self._taken(), "the sum is wrong")
+        coming = {key for key in KEYS if self.shelf.is_coming(key)}
+        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "somebody else is coming")
         _hold(self.shelf.residents.keys() == self.residents.keys(), "somebody else is there")
 
     def _idle(self) -> list[Key]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +44,7 @@ def usage(*, nbytes: int = 10, reload_s: float = 1.0, uses: int = 1, last_used: 
     return Usage(nbytes=nbytes, reload_s=reload_s, uses=uses, last_used=last_used, floor=floor)
 
 
+ROOT = Path(__file__).parent.parent
 QUEUE = [model(name) for name in "abcdefghijkl"]
 
 
@@ -95,6 +101,17 @@ def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
     device = next_to_device(queue, shelf(b=10), shelf(20, text=5, old=10))
     assert device is not None
     assert (dict(device.missing), device.victims) == ({"b": 10}, ("old",))
+
+
+def test_what_is_on_its_way_is_not_brought_twice() -> None:
+    """Neither a model, nor a part that comes for somebody else."""
+    host, device = shelf(b=10), shelf(a=10)
+    host.reserve("c", 10)
+    device.reserve("b", 10)
+    move = next_to_host(QUEUE, host, device)
+    assert move is not None
+    assert move.model == "d"
+    assert next_to_device(QUEUE, host, device) is None
 
 
 def test_nothing_leaves_that_is_due_no_later() -> None:
@@ -156,6 +173,16 @@ def test_many_uses_count_for_less_each() -> None:
     """What was popular once does not stay for it."""
     worth = GDSF().worth
     assert worth(usage(uses=3)) - worth(usage(uses=2)) < worth(usage(uses=2)) - worth(usage(uses=1))
+
+
+def test_what_ships_waits_for_a_fifth_of_what_lru_waits(tmp_path: Path) -> None:
+    """In simulated time, on a trace shorter than that of `benchmarks/cache_trace.py`, in the worst of its settings."""
+    figures, options = tmp_path / "figures.json", ["--seeds", "2", "--requests", "1000", "--json"]
+    command = [sys.executable, ROOT / "benchmarks" / "cache_trace.py", *options, figures]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    table = json.loads(figures.read_text(encoding="utf-8"))["whole models"]
+    assert table["GDSF, protect 8, look-ahead (ships)"]["worst"] < 0.2
+    assert table["GDSF, protect 8"]["worst"] > 0.7
 
 
 def test_lru_knows_only_when() -> None:

@@ -70,6 +70,10 @@ class Shelf:
         """Whether it is resident."""
         return key in self.residents
 
+    def is_coming(self, key: Key) -> bool:
+        """Whether room for it is reserved, or its bytes are in flight."""
+        return key in self._coming
+
     @property
     def resident(self) -> int:
         """Bytes of what is there."""
@@ -97,7 +101,7 @@ class Shelf:
 
     def reserve(self, key: Key, nbytes: int) -> None:
         """Promise room; who has to leave for it is `victims`' to say, before."""
-        if key in self._coming or key in self.residents:
+        if key in self.residents or self.is_coming(key):
             raise ValueError(f"{key} has room in {self.tier} already")
         self._coming[key] = _Reservation(nbytes)
 
