@@ -16,11 +16,13 @@ COMMANDS = (
     ("published_priors.py",),
     ("simulated_votes.py",),
     ("ranking.py",),
+    ("cache_trace.py",),
+    ("cache_invariants.py", "--steps", "1000000"),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
 )
 
-_USE_DATA = ("routing.py", "ranking.py")
+_USE_DATA = ("routing.py", "ranking.py", "cache_trace.py")
 
 
 def main() -> None:

@@ -55,21 +55,37 @@ def needed_soon(queue: Sequence[Wanted]) -> dict[Key, int]:
 
 
 def next_to_host(queue: Sequence[Wanted], host: Shelf, device: Shelf) -> Move | None:
-    """The nearest of the next models that is not in memory and can be, without anything leaving that is due sooner."""
+    """The nearest of the next models that is neither in memory nor on its way, unless what is due sooner would leave.
+
+    Args:
+        queue: The model that draws or is about to, then those after it.
+        host: Where to; ranked by itself, so that it may let go of what is on the device, or keep it.
+        device: What is there need not come.
+    """
     for rank, wanted in enumerate(queue[: HOST_DEPTH + 1]):
-        missing = {key: size for key, size in wanted.parts.items() if key not in host and key not in device}
+        missing = {key: size for key, size in _absent(wanted, host).items() if key not in device}
         if rank and missing:
             return _move(wanted, missing, host, rank)
     return None
 
 
 def next_to_device(queue: Sequence[Wanted], host: Shelf, device: Shelf) -> Move | None:
-    """The nearest of the next models that is in memory and not on the device, and fits beside the one that draws."""
+    """The nearest of the next models that is not on the device, if it is in memory and fits beside the one that draws.
+
+    Args:
+        queue: The model that draws, then those after it.
+        host: Where from.
+        device: Where to.
+    """
     for rank, wanted in enumerate(queue[: DEVICE_DEPTH + 1]):
-        missing = {key: size for key, size in wanted.parts.items() if key not in device}
+        missing = _absent(wanted, device)
         if rank and missing:
             return _move(wanted, missing, device, rank) if all(key in host for key in missing) else None
     return None
+
+
+def _absent(wanted: Wanted, shelf: Shelf) -> dict[Key, int]:
+    return {key: size for key, size in wanted.parts.items() if key not in shelf and not shelf.is_coming(key)}
 
 
 def _move(wanted: Wanted, missing: Mapping[Key, int], shelf: Shelf, due: int) -> Move | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,6 +70,10 @@ class Shelf:
         """Whether it is resident."""
         return key in self.residents
 
+    def is_coming(self, key: Key) -> bool:
+        """Whether room for it is reserved, or its bytes are in flight."""
+        return key in self._coming
+
     @property
     def resident(self) -> int:
         """Bytes of what is there."""
@@ -97,7 +101,7 @@ class Shelf:
 
     def reserve(self, key: Key, nbytes: int) -> None:
         """Promise room; who has to leave for it is `victims`' to say, before."""
-        if key in self._coming or key in self.residents:
+        if key in self.residents or self.is_coming(key):
             raise ValueError(f"{key} has room in {self.tier} already")
         self._coming[key] = _Reservation(nbytes)
 
@@ -135,6 +139,8 @@ class Shelf:
 
     def unpin(self, key: Key) -> None:
         """One pin less."""
+        if not self.pins[key]:
+            raise ValueError(f"{key} is not in use in {self.tier}")
         self.pins[key] -= 1
         if not self.pins[key]:
             del self.pins[key]
@@ -157,28 +163,26 @@ class Shelf:
             Nobody if there is room; `None` if there is none, whoever leaves.
         """
         excess = 0 if limit is None else self.taken + needed - limit
-        going: list[Key] = []
-        if excess <= 0:
-            return going
         keep = frozenset(spare)
-        for key in self.order(spare=lambda one: one in keep or self.upcoming.get(one, due + 1) <= due):
-            going.append(key)
-            excess -= self.residents[key].nbytes
-            if excess <= 0:
-                return self._without_needless(going, excess)
-        return None
+        free = self.order(spare=lambda one: one in keep or self.upcoming.get(one, due + 1) <= due)
+        return self._enough(free, excess)
 
     def surplus(self, *, spare: Collection[Key] = ()) -> list[Key]:
-        """Who leaves so that what is there keeps to the budget, as far as it can."""
+        """Who leaves so that what is there keeps to the budget; all who may, if that does not do."""
         keep = frozenset(spare)
-        excess = self.taken - self.budget
-        going = []
-        for key in self.order(spare=lambda one: one in keep):
+        free = self.order(spare=lambda one: one in keep)
+        going = self._enough(free, self.taken - self.budget)
+        return free if going is None else going
+
+    def _enough(self, order: Sequence[Key], excess: int) -> list[Key] | None:
+        """The first of an order who together have the bytes in excess; `None` if all together have less."""
+        going: list[Key] = []
+        for key in order:
             if excess <= 0:
                 break
             going.append(key)
             excess -= self.residents[key].nbytes
-        return going
+        return self._without_needless(going, excess) if excess <= 0 else None
 
     def _without_needless(self, going: list[Key], excess: int) -> list[Key]:
         """Let those stay that turn out not to be needed after a larger one goes too; the most worth first."""

@@ -1,0 +1,238 @@
+"""A shelf that is checked at every step against a model too plain to be wrong; any step may follow any other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from random import Random
+
+from diffusiongpt.cache.ahead import PROTECTED
+from diffusiongpt.cache.eviction import GDSF, LRU, EvictionPolicy
+from diffusiongpt.cache.shelf import Key, Shelf
+
+KEYS = tuple("abcdefghijkl")
+LARGEST = 40
+"""Bytes of the largest."""
+
+STEPS_OF_A_SHELF = 500
+POLICIES: tuple[type[EvictionPolicy], ...] = (LRU, GDSF)
+
+
+class CheckedShelf:
+    """Does a step on a real shelf and on the model, then compares; a broken invariant is an `AssertionError`.
+
+    Args:
+        policy: Of the shelf.
+        budget: Of the shelf, in bytes.
+    """
+
+    def __init__(self, policy: EvictionPolicy, budget: int) -> None:
+        self.shelf = Shelf(tier="host", budget=budget, ceiling=None, policy=policy)
+        self.residents: dict[Key, int] = {}
+        self.reserved: dict[Key, int] = {}
+        self.in_flight: dict[Key, int] = {}
+        self.pins: Counter[Key] = Counter()
+        self.by_use: list[Key] = []
+        self._now = 0.0
+        self._floor = 0.0
+
+    def reserve(self, key: Key, nbytes: int) -> None:
+        """Room for one that has none; a second time is refused."""
+        if key in self.residents or key in self.reserved or key in self.in_flight:
+            _refuse(lambda: self.shelf.reserve(key, nbytes))
+        else:
+            self.shelf.reserve(key, nbytes)
+            self.reserved[key] = nbytes
+        self._check()
+
+    def start(self, key: Key) -> None:
+        """What has room begins to come."""
+        if key in self.reserved:
+            self.shelf.start(key)
+            self.in_flight[key] = self.reserved.pop(key)
+        self._check()
+
+    def cancel(self, key: Key) -> None:
+        """What was to come does not."""
+        if key in self.reserved or key in self.in_flight:
+            self.shelf.cancel(key)
+            self.reserved.pop(key, None)
+            self.in_flight.pop(key, None)
+        self._check()
+
+    def admit(self, key: Key, nbytes: int, reload_s: float) -> None:
+        """What was coming is there, with bytes of its own."""
+        if key in self.in_flight:
+            self.shelf.admit(key, nbytes, reload_s=reload_s, now=self._tick())
+            del self.in_flight[key]
+            self.residents[key] = nbytes
+            self.by_use.append(key)
+            self._check_floor(key)
+        self._check()
+
+    def use(self, key: Key) -> None:
+        """What is there is asked for."""
+        if key in self.residents:
+            self.shelf.use(key, self._tick())
+            self.by_use.remove(key)
+            self.by_use.append(key)
+            self._check_floor(key)
+        self._check()
+
+    def pin(self, key: Key) -> None:
+        """One more holds it, there or not."""
+        self.shelf.pin(key)
+        self.pins[key] += 1
+        self._check()
+
+    def unpin(self, key: Key) -> None:
+        """One less holds it; who holds nothing is refused."""
+        if self.pins[key]:
+            self.shelf.unpin(key)
+            self.pins[key] -= 1
+        else:
+            _refuse(lambda: self.shelf.unpin(key))
+        self._check()
+
+    def remove(self, key: Key) -> None:
+        """It goes, unless somebody holds it."""
+        if key in self.residents and self.pins[key]:
+            _refuse(lambda: self.shelf.remove(key))
+        elif key in self.residents:
+            _hold(self.shelf.remove(key).nbytes == self.residents.pop(key), "what left had other bytes")
+            self.by_use.remove(key)
+        self._check()
+
+    def expect(self, upcoming: Mapping[Key, int]) -> None:
+        """The queue needs others now."""
+        self.shelf.upcoming = dict(upcoming)
+        self._check_order()
+
+    def make_room(self, needed: int, limit: int | None, spare: Collection[Key], due: int) -> None:
+        """Ask who has to leave, and let them."""
+        going = self.shelf.victims(needed, limit=limit, spare=spare, due=due)
+        soon = self.shelf.upcoming
+        may_go = {key for key in self._idle() if key not in spare and (key not in soon or soon[key] > due)}
+        excess = 0 if limit is None else self._taken() + needed - limit
+        if going is None:
+            _hold(self._bytes(may_go) < excess, "there was room")
+            return
+        self._check_going(going, may_go, excess)
+        unneeded = may_go - soon.keys()
+        _hold(self._bytes(unneeded) < excess or not any(key in soon for key in going), "what is needed went first")
+        for key in going:
+            self.remove(key)
+        _hold(limit is None or self._taken() + needed <= limit, "not enough left")
+
+    def keep_to_budget(self, spare: Collection[Key]) -> None:
+        """Ask who is too much, and let them go."""
+        may_go = {key for key in self._idle() if key not in spare}
+        excess = self._taken() - self.shelf.budget
+        going = self.shelf.surplus(spare=spare)
+        if self._bytes(may_go) < excess:
+            _hold(set(going) == may_go, "somebody stayed over the budget")
+        else:
+            self._check_going(going, may_go, excess)
+        for key in going:
+            self.remove(key)
+
+    def _check_going(self, going: list[Key], may_go: set[Key], excess: int) -> None:
+        _hold(set(going) <= may_go, "somebody left who may not")
+        _hold(len(set(going)) == len(going), "somebody left twice")
+        _hold(self._bytes(going) >= excess, "too few left")
+        _hold(all(self._bytes(going) - self.residents[key] < excess for key in going), "somebody left needlessly")
+
+    def _check_order(self) -> None:
+        order = self.shelf.order()
+        _hold(order == self.shelf.order(), "the order is not the same twice")
+        _hold(sorted(order) == sorted(self._idle()), "the order is not of the idle")
+        soon = self.shelf.upcoming
+        needed = [soon[key] for key in order if key in soon]
+        _hold(all(key in soon for key in order[len(order) - len(needed) :]), "what is needed is not last")
+        _hold(needed == sorted(needed, reverse=True), "what is needed last is not first")
+        if isinstance(self.shelf.policy, LRU):
+            rest = [key for key in order if key not in soon]
+            _hold(rest == [key for key in self.by_use if key in rest], "not least recently used first")
+
+    def _check_floor(self, key: Key) -> None:
+        floor = self.shelf.residents[key].floor
+        _hold(floor >= self._floor, "the floor fell")
+        self._floor = floor
+
+    def _check(self) -> None:
+        ledger = self.shelf.ledger()
+        _hold(ledger.resident == self._bytes(self.residents), "resident bytes are wrong")
+        _hold(ledger.reserved == sum(self.reserved.values()), "reserved bytes are wrong")
+        _hold(ledger.in_flight == sum(self.in_flight.values()), "bytes in flight are wrong")
+        _hold(self.shelf.taken == self._taken(), "the sum is wrong")
+        coming = {key for key in KEYS if self.shelf.is_coming(key)}
+        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "somebody else is coming")
+        _hold(self.shelf.residents.keys() == self.residents.keys(), "somebody else is there")
+
+    def _idle(self) -> list[Key]:
+        return [key for key in self.residents if not self.pins[key]]
+
+    def _bytes(self, keys: Collection[Key]) -> int:
+        return sum(self.residents[key] for key in keys)
+
+    def _taken(self) -> int:
+        return sum(map(sum, (self.residents.values(), self.reserved.values(), self.in_flight.values())))
+
+    def _tick(self) -> float:
+        self._now += 1.0
+        return self._now
+
+
+def random_steps(number: int, seed: int) -> None:
+    """Take steps by chance, on a new shelf every `STEPS_OF_A_SHELF`."""
+    rng = Random(seed)
+    for done in range(number):
+        if not done % STEPS_OF_A_SHELF:
+            shelf = CheckedShelf(rng.choice(POLICIES)(), budget=rng.randint(LARGEST, 4 * LARGEST))
+        _random_step(shelf, rng)
+
+
+def _random_step(shelf: CheckedShelf, rng: Random) -> None:
+    """Any step, with a key that it can be done with where there is one."""
+    coming = [*shelf.reserved, *shelf.in_flight]
+    steps: tuple[tuple[Collection[Key], Callable[[Key], None]], ...] = (
+        (KEYS, lambda key: shelf.reserve(key, rng.randint(0, LARGEST))),
+        (shelf.reserved, shelf.start),
+        (shelf.in_flight, lambda key: shelf.admit(key, rng.randint(0, LARGEST), rng.random())),
+        (coming if rng.random() < 0.2 else (), shelf.cancel),
+        (shelf.residents, shelf.use),
+        (KEYS if sum(shelf.pins.values()) < len(KEYS) // 2 else (), shelf.pin),
+        ([key for key in shelf.pins if shelf.pins[key]], shelf.unpin),
+        (shelf.residents if rng.random() < 0.2 else (), shelf.remove),
+        (KEYS, lambda _: shelf.expect({key: rng.randint(0, PROTECTED) for key in _some(rng)})),
+        (KEYS, lambda _: shelf.make_room(rng.randint(0, LARGEST), _limit(shelf, rng), _some(rng), _due(rng))),
+        (KEYS if rng.random() < 0.2 else (), lambda _: shelf.keep_to_budget(_some(rng))),
+    )
+    possible = [step for step in steps if step[0]]
+    keys, step = possible[int(rng.random() * len(possible))]
+    step(rng.choice(list(keys)))
+
+
+def _some(rng: Random) -> list[Key]:
+    return rng.sample(KEYS, rng.randint(0, len(KEYS) // 2))
+
+
+def _limit(shelf: CheckedShelf, rng: Random) -> int | None:
+    return rng.choice([shelf.shelf.budget, shelf.shelf.budget + LARGEST, None])
+
+
+def _due(rng: Random) -> int:
+    return rng.randint(0, PROTECTED)
+
+
+def _hold(invariant: bool, broken: str) -> None:
+    if not invariant:
+        raise AssertionError(broken)
+
+
+def _refuse(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except ValueError:
+        return
+    raise AssertionError("it was not refused")
