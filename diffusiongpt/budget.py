@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter
+from pydantic_settings import NoDecode
 
 _PERCENT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*%")
 _BYTES = TypeAdapter(ByteSize)
@@ -50,5 +51,5 @@ class Budget:
         return self.nbytes if self.nbytes is not None else round(total * (self.share or 0))
 
 
-BudgetSetting = Annotated[Budget, BeforeValidator(Budget.parse), PlainSerializer(str)]
+BudgetSetting = Annotated[Budget, NoDecode, BeforeValidator(Budget.parse), PlainSerializer(str)]
 """A budget as a setting: `60%`, `12GB`."""

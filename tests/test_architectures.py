@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from miniature import expert as mini
 from diffusiongpt.backends.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.call import plan_call
 from diffusiongpt.backends.choose import choose_files
+from diffusiongpt.backends.slots import slot
 from diffusiongpt.errors import LoadError
 from diffusiongpt.expert import CallSettings
 from diffusiongpt.request import Request
@@ -24,6 +26,8 @@ from diffusiongpt.resolve import resolve
 from diffusiongpt.testing.miniatures import ARCHITECTURES, make_miniature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diffusiongpt.backends import Loaded
     from diffusiongpt.expert import Expert
 

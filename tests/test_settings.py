@@ -71,7 +71,12 @@ def test_a_budget_is_bytes_or_a_share(monkeypatch: pytest.MonkeyPatch, text: str
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("DIFFUSIONGPT_OFFLINE", "perhaps"), ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"), ("DIFFUSIONGPT_HOST_BUDGET", "lots"), ("DIFFUSIONGPT_DEVICE_BUDGET", "120%")],
+    [
+        ("DIFFUSIONGPT_OFFLINE", "perhaps"),
+        ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"),
+        ("DIFFUSIONGPT_HOST_BUDGET", "lots"),
+        ("DIFFUSIONGPT_DEVICE_BUDGET", "120%"),
+    ],
 )
 def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A variable that cannot be used is a `SettingsError` that names it."""

@@ -113,7 +113,7 @@ class Memory:
             if loaded is None or not all(key in shelf for key in keys):
                 return None
             now = time.monotonic()
-            for tier in {shelf.tier: shelf, HOST: self._shelf(HOST)}.values():
+            for tier in map(self._shelf, {device, HOST}):
                 for key in keys:
                     if key in tier:
                         tier.use(key, now)
