@@ -77,6 +77,11 @@ class Weights:
         """Where there is a copy now."""
         return frozenset(device for device, one in tuple(self._copies.items()) if one.blocks is not None)
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the host block is pinned, so that a GPU reads it without help of the CPU."""
+        return self._host is not None and self._host.pinned
+
     def on(self, device: str) -> Any:
         """The module whose tensors are on a device: its twin there, or for `"cpu"` the module that was packed.
 
