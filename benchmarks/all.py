@@ -18,6 +18,7 @@ COMMANDS = (
     ("ranking.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
+    ("gpu_swap.py",),
 )
 
 _USE_DATA = ("routing.py", "ranking.py")
