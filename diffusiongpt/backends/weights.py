@@ -103,19 +103,18 @@ class Weights:
             if device in self.places:
                 return
             canonical = self._here(_HOST)
-            canonical.restore()
-            if device not in self._copies:
-                self._copies[device] = canonical.twin(device)
-            twin = self._copies[device]
             assert self._host is not None  # noqa: S101  # the canonical copy is here
             blocks, wait = send(self._host, self._pieces, device)
             try:
                 # thousands of small steps, while the bytes travel
-                twin.point(blocks)
-                twin.adopt(canonical)
+                if device not in self._copies:
+                    self._copies[device] = canonical.twin(device)
+                self._copies[device].point(blocks)
+                self._copies[device].adopt(canonical)
                 wait()
             except BaseException:
-                twin.drop()
+                if device in self._copies:
+                    self._copies[device].drop()
                 raise
 
     def leave(self, device: str) -> None:
