@@ -102,6 +102,7 @@ def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
     assert not block.pin(Runtime(code=2), lambda: flushed.append(True), memory=10_000)
     assert flushed == [True]
     assert not block.pinned
+    assert not block.pin(Runtime(), _never, memory=10_000)
     assert transfer._PINNED.nbytes == before
     block.unpin()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from diffusiongpt.backends.layout import lay_out
 from diffusiongpt.backends.lora import attach, detach, worn
 from diffusiongpt.backends.quiet import quiet_construction
 from diffusiongpt.backends.transfer import HostBlock, send
@@ -76,6 +78,18 @@ def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any
     weights.leave("cpu")
     _same(_run(twin), wanted)
     assert weights.places == {OTHER}
+
+
+def test_a_module_of_many_pieces(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large modules are in several pieces on a device, and compute the same."""
+    module = copy.deepcopy(pipes("sdxl").unet)
+    wanted = _run(module)
+    monkeypatch.setattr("diffusiongpt.backends.weights.lay_out", partial(lay_out, piece=4096))
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in weights.on(OTHER).parameters()}) > 20
+    _same(_run(weights.on(OTHER)), wanted)
+    _same(_run(module), wanted)
 
 
 def test_a_twin_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
