@@ -243,14 +243,11 @@ def _map(nbytes: int) -> mmap.mmap:
     try:
         if not hasattr(mmap, "MAP_ANONYMOUS"):
             return mmap.mmap(-1, nbytes)
-        # private: shared memory counts as a file in many a container, and is small there
-        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # Private: shared memory counts as a file in many a container, and is small there. No huge pages are asked
+        # for: on some virtual machines their first use takes many times as long as that of small ones.
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         reason = str(error)
-    else:
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)  # a five-hundredth of the pages to fault in and to pin
-        return block
     raise OutOfMemoryError(
         f"{nbytes} bytes of host memory are not to be had: {reason}",
         hint="Choose a smaller expert, or close other programs.",
