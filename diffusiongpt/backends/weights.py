@@ -102,16 +102,16 @@ class Weights:
         with self._lock, _plain():
             if device in self.places:
                 return
-            canonical = self._here(_HOST)
+            self._here(_HOST)
             assert self._host is not None  # noqa: S101  # the canonical copy is here
             blocks, wait = send(self._host, self._pieces, device)
             try:
-                # thousands of small steps, while the bytes travel
-                if device not in self._copies:
-                    self._copies[device] = canonical.twin(device)
-                self._copies[device].point(blocks)
-                self._copies[device].adopt(canonical)
-                wait()
+                try:
+                    # thousands of small steps, while the bytes travel
+                    self._point_twin(device, blocks)
+                finally:
+                    # whatever went wrong: nothing may be freed that a copy under way still reads or writes
+                    wait()
             except BaseException:
                 if device in self._copies:
                     self._copies[device].drop()
@@ -144,6 +144,13 @@ class Weights:
         with self._lock:
             for device in self.places:
                 self.leave(device)
+
+    def _point_twin(self, device: str, blocks: Sequence[Any]) -> None:
+        canonical = self._copies[_HOST]
+        if device not in self._copies:
+            self._copies[device] = canonical.twin(device)
+        self._copies[device].point(blocks)
+        self._copies[device].adopt(canonical)
 
     def _here(self, device: str) -> Copy:
         one = self._copies.get(device)
