@@ -20,6 +20,7 @@ COMMANDS = (
     ("cache_invariants.py", "--steps", "1000000"),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
+    ("gpu_swap.py",),
 )
 
 _USE_DATA = ("routing.py", "ranking.py", "cache_trace.py")

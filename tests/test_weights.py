@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from diffusiongpt.backends.layout import lay_out
 from diffusiongpt.backends.lora import attach, detach, worn
 from diffusiongpt.backends.quiet import quiet_construction
+from diffusiongpt.backends.transfer import HostBlock, send
 from diffusiongpt.backends.weights import Weights
 from diffusiongpt.errors import LoadError
 from diffusiongpt.testing.miniatures import make_miniature
@@ -75,6 +80,18 @@ def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any
     assert weights.places == {OTHER}
 
 
+def test_a_module_of_many_pieces(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large modules are in several pieces on a device, and compute the same."""
+    module = copy.deepcopy(pipes("sdxl").unet)
+    wanted = _run(module)
+    monkeypatch.setattr("diffusiongpt.backends.weights.lay_out", partial(lay_out, piece=4096))
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in weights.on(OTHER).parameters()}) > 20
+    _same(_run(weights.on(OTHER)), wanted)
+    _same(_run(module), wanted)
+
+
 def test_a_twin_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
     """Writing into a copy, its settings or its mode changes no other."""
     import torch
@@ -130,7 +147,8 @@ def test_a_copy_that_is_float32_just_now_can_leave_and_come(pipes: Callable[[str
     module.to(torch.float32)
     weights.bring(OTHER)
     _same(_state(twin), wanted)
-    _same(_state(module), wanted)
+    weights.bring("cpu:2")
+    _same(_state(weights.on("cpu:2")), wanted)
 
 
 def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> None:
@@ -154,73 +172,6 @@ def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> N
         assert weights.nbytes == 64 * 64 * 4 + 64 * 4
         one["first"].weight[3, 5] = 7.0
         assert one["second"].weight[3, 5] == one["second"].bias[5] == 7.0
-
-
-def test_all_kinds_of_tensors_are_packed() -> None:
-    """Integers, truth values, halves, complex numbers, empty tensors, odd strides: same values, types and shapes."""
-    import torch
-
-    module = torch.nn.Module()
-    for at, dtype in enumerate((torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn)):
-        module.register_parameter(f"weight{at}", torch.nn.Parameter(torch.randn(3, 5).to(dtype)))
-    module.register_buffer("count", torch.tensor(7))
-    module.register_buffer("mask", torch.tensor([True, False, True]))
-    module.register_buffer("phase", torch.randn(3, dtype=torch.complex64), persistent=False)
-    module.register_buffer("empty", torch.empty(0, 3))
-    module.register_buffer("none", None)
-    module.register_buffer("spread", torch.arange(3).expand(2, 3))
-    module.register_buffer("turned", torch.randn(3, 5).t())
-    convolution = torch.nn.Conv2d(8, 4, 3).to(memory_format=torch.channels_last)
-    module.convolution = convolution
-    wanted = {name: tensor.clone() for name, tensor in _tensors(module).items()}
-    weights = Weights.pack(module)
-    weights.bring(OTHER)
-    for one in (module, weights.on(OTHER)):
-        tensors = _tensors(one)
-        assert {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} == {
-            name: (tensor.dtype, tensor.shape) for name, tensor in wanted.items()
-        }
-        assert all(torch.equal(tensors[name].double(), wanted[name].double()) for name in wanted if name != "phase")
-        assert torch.equal(tensors["phase"], wanted["phase"])
-        assert all(tensor.data_ptr() % 64 == 0 for tensor in tensors.values())
-        assert one.convolution.weight.is_contiguous(memory_format=torch.channels_last)
-        assert one.turned.stride() == (1, 5)
-        assert not any(tensor.requires_grad for tensor in tensors.values())
-        assert "phase" not in one.state_dict()
-        assert one.none is None
-    weights.restore("cpu")
-    weights.restore(OTHER)
-
-
-def test_tensors_that_are_more_than_bytes_are_moved_by_torch() -> None:
-    """A subclass or a sparse tensor stays out of the block, is counted, and is on a device while the rest is."""
-    import torch
-
-    class Marked(torch.Tensor):
-        """Any subclass."""
-
-    module = torch.nn.Linear(4, 4)
-    module.scale = torch.nn.Parameter(torch.ones(8).as_subclass(Marked))
-    module.same = module.scale
-    module.register_buffer("few", torch.eye(4).to_sparse())
-    weights = Weights.pack(module)
-    assert weights.loose == 2
-    assert weights.nbytes == 64 + 64 + 8 * 4 + 4 * 4 * 4
-    weights.bring(OTHER)
-    twin = weights.on(OTHER)
-    assert isinstance(twin.scale, Marked)
-    assert twin.same is twin.scale is not module.scale
-    assert torch.equal(twin.few.to_dense(), torch.eye(4))
-    assert twin.scale.data_ptr() != module.scale.data_ptr()
-    twin.same = torch.nn.Parameter(torch.zeros(8))
-    weights.restore(OTHER)
-    assert twin.same is twin.scale
-    weights.leave(OTHER)
-    assert twin.scale is twin.few is None
-    weights.bring(OTHER)
-    assert twin.scale.tolist() == [1.0] * 8
-    weights.leave("cpu")
-    assert module.scale is None
 
 
 def test_adapters_on_a_twin_come_and_go(tiny_sd: Path, loras: Path) -> None:
@@ -251,6 +202,57 @@ def test_adapters_on_a_twin_come_and_go(tiny_sd: Path, loras: Path) -> None:
     assert _draw(pipe) == plain
     assert not any("lora" in name for name, _ in packed["unet"].on("cpu").named_parameters())
     assert not any("lora" in name for name, _ in pipe.unet.named_parameters())
+
+
+def test_bringing_while_a_model_is_built_elsewhere(pipes: Callable[[str], Any]) -> None:
+    """While accelerate builds a model, every module of the process registers meta tensors; a swap does not notice."""
+    from accelerate import init_empty_weights
+
+    module = copy.deepcopy(pipes("sd15").unet)
+    wanted = _run(module)
+    weights = Weights.pack(module)
+    with init_empty_weights(include_buffers=False):
+        weights.bring(OTHER)
+        weights.leave(OTHER)
+        weights.bring(OTHER)
+    _same(_run(weights.on(OTHER)), wanted)
+
+
+def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first and finds the copy there."""
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
+    started: list[str] = []
+
+    def slow(host: HostBlock, pieces: Any, device: str) -> Any:
+        started.append(device)
+        time.sleep(0.05)
+        return send(host, pieces, device)
+
+    monkeypatch.setattr("diffusiongpt.backends.weights.send", slow)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(weights.bring, [OTHER] * 4))
+    assert started == [OTHER]
+
+
+def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that fails under way has no copy afterwards, and the next try may succeed."""
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
+
+    def broken(host: HostBlock, pieces: Any, device: str) -> Any:
+        blocks, _ = send(host, pieces, device)
+
+        def fail() -> None:
+            raise RuntimeError("the device is gone")
+
+        return blocks, fail
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffusiongpt.backends.weights.send", broken)
+        with pytest.raises(RuntimeError, match="gone"):
+            weights.bring(OTHER)
+    assert weights.places == {"cpu"}
+    weights.bring(OTHER)
+    _same(_state(weights.on(OTHER)), _state(weights.on("cpu")))
 
 
 def test_copies_are_where_they_were_brought(pipes: Callable[[str], Any]) -> None:

@@ -41,12 +41,13 @@ class HostBlock:
 
         self.nbytes = nbytes
         self.pinned = False
+        self._refused = False
         self._unpin: Callable[[], object] = _nothing
         # torch keeps the map until the last tensor over it is gone
         self.bytes = torch.frombuffer(_map(max(nbytes, 1)), dtype=torch.uint8)[:nbytes]
 
     def pin(self, cudart: Any, flush: Callable[[], None], memory: int | None = None) -> bool:
-        """Pin the memory where it is, unless it is pinned or too much would be.
+        """Pin the memory where it is, unless too much would be pinned or the system has refused before.
 
         Args:
             cudart: The CUDA runtime: `torch.cuda.cudart()`.
@@ -56,13 +57,14 @@ class HostBlock:
         Returns:
             Whether it is pinned now.
         """
-        if self.pinned or not self.nbytes:
+        if self.pinned or self._refused or not self.nbytes:
             return self.pinned
         address = self.bytes.data_ptr()
         if not _PINNED.take(address, self.nbytes, memory or device_memory("cpu")):
             return False
         if int(cudart.cudaHostRegister(address, self.nbytes, _PORTABLE)) != 0:
             _PINNED.drop(address)
+            self._refused = True
             flush()
             log.info("%d bytes could not be pinned; copies go through a buffer", self.nbytes)
             return False
@@ -179,11 +181,11 @@ def trim() -> None:
 def _send_cuda(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
     import torch
 
-    host.pin(torch.cuda.cudart(), lambda: _flush(device))  # type: ignore[no-untyped-call]
     stream = _stream(device)
     # Allocated for the side stream: so the copy need not wait for what is being drawn, and no activation ever
     # settles among the weights.
     with torch.cuda.stream(stream):
+        host.pin(torch.cuda.cudart(), lambda: _flush(device))  # type: ignore[no-untyped-call]
         blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
         if host.pinned:
             for block, (start, stop) in zip(blocks, pieces, strict=True):
@@ -228,7 +230,6 @@ def _flush(device: str) -> None:
 
     try:
         torch.zeros(1, device=device).add_(1)
-        torch.cuda.synchronize(device)
     except RuntimeError as error:
         log.debug("the error that was left over: %s", error)
 
@@ -242,14 +243,11 @@ def _map(nbytes: int) -> mmap.mmap:
     try:
         if not hasattr(mmap, "MAP_ANONYMOUS"):
             return mmap.mmap(-1, nbytes)
-        # private: shared memory counts as a file in many a container, and is small there
-        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # Private: shared memory counts as a file in many a container, and is small there. No huge pages are asked
+        # for: on some virtual machines their first use takes many times as long as that of small ones.
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         reason = str(error)
-    else:
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)  # a five-hundredth of the pages to fault in and to pin
-        return block
     raise OutOfMemoryError(
         f"{nbytes} bytes of host memory are not to be had: {reason}",
         hint="Choose a smaller expert, or close other programs.",

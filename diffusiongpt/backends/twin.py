@@ -99,10 +99,12 @@ class Copy:
 
         if self.blocks is not None:
             release(self.blocks, self.device)
+        # of the type of the spot: the tensor itself may be one that was changed and not restored
+        dtypes = {entry.spot.dtype for entry in self.packed if entry.spot}
+        empty = {dtype: torch.empty(0, dtype=dtype, device=self.device) for dtype in dtypes}
         for entry in self.packed:
-            # the type of the spot: the tensor itself may be one that was changed and not restored
-            dtype = entry.spot.dtype if entry.spot else entry.tensor.dtype
-            entry.aim(torch.empty(0, dtype=dtype, device=self.device))
+            if entry.spot:
+                entry.aim(empty[entry.spot.dtype])
         for entry in self.loose:
             entry.tensor = None
             entry.put(None)
@@ -112,6 +114,7 @@ class Copy:
         """The same structure with tensors of its own that are empty yet."""
         import torch
 
+        self.restore()
         entries = [*self.packed, *self.loose]
         self._check_unchanged({id(entry.tensor) for entry in entries})
         # What the memo knows is not copied: that is how the copy gets our tensors, and no bytes of the original.

@@ -78,6 +78,11 @@ class Weights:
         """Where there is a copy now."""
         return frozenset(device for device, one in tuple(self._copies.items()) if one.blocks is not None)
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the host block is pinned, so that a GPU reads it without help of the CPU."""
+        return self._host is not None and self._host.pinned
+
     def on(self, device: str) -> Any:
         """The module whose tensors are on a device: its twin there, or for `"cpu"` the module that was packed.
 
@@ -146,18 +151,20 @@ class Weights:
 
     def _copy_to(self, device: str) -> None:
         canonical = self._here(HOST)
-        canonical.restore()
-        self.outline(device)
-        twin = self._copies[device]
         assert self._host is not None  # noqa: S101  # the canonical copy is here
         blocks, wait = send(self._host, self._pieces, device)
         try:
-            # thousands of small steps, while the bytes travel
-            twin.point(blocks)
-            twin.adopt(canonical)
-            wait()
+            try:
+                # thousands of small steps, while the bytes travel
+                self.outline(device)
+                self._copies[device].point(blocks)
+                self._copies[device].adopt(canonical)
+            finally:
+                # whatever went wrong: nothing may be freed that a copy under way still reads or writes
+                wait()
         except BaseException:
-            twin.drop()
+            if device in self._copies:
+                self._copies[device].drop()
             raise
 
     def _come_back(self) -> None:
