@@ -13,8 +13,15 @@ from contextlib import suppress
 
 import pytest
 
+from diffusiongpt import scheduler
 from diffusiongpt.errors import LoadError, RequestError
 from diffusiongpt.scheduler import Queue, Ticket
+
+
+@pytest.fixture(autouse=True)
+def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not woken sleeps too long for these tests: no wake-up may be lost."""
+    monkeypatch.setattr(scheduler, "_TICK_S", 600)
 
 
 @pytest.fixture
@@ -189,8 +196,9 @@ def test_a_failure_gives_the_turn_on(stage: Stage) -> None:
     assert stage.drawn == ["b"]
 
 
-def test_ctrl_c_ends_a_wait(stage: Stage) -> None:
+def test_ctrl_c_ends_a_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where it does not wake a waiting thread, as on Windows; who waits behind is next."""
+    monkeypatch.setattr(scheduler, "_TICK_S", 0.05)
     held, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
