@@ -69,6 +69,7 @@ def test_nothing_is_remembered_of_those_who_left() -> None:
     enter(order, "next", "round")
     enter(order, "next", "round")
     assert len(list(served(order))) == 2
+    assert set(order._ends) == {"round"}
     order.rest()
     assert (len(order._passed), len(order._ends), len(order._waiting)) == (0, 0, 0)
 
@@ -250,7 +251,9 @@ class Replay:
     def take(self, ready: set[int]) -> None:
         """One is taken: it kept its bound, and those in front of it were not passed too often."""
         waiting = [place for place in self.order.waiting if place not in self.busy]
+        time_before = self.order.virtual_time
         place = self.order.take(lambda place: place not in self.busy, ready.__contains__)
+        assert self.order.virtual_time >= time_before
         assert (place is None) == (not waiting)
         if place is None:
             return
