@@ -46,13 +46,13 @@ class FairOrder(Generic[_P]):
     that is ready, goes before those in front of it. A place that was passed `window` times in this way is passed no
     more.
 
-    The bound: let a place be tagged `d` after the virtual time (0 for a client that has nothing here, and no more
-    than the work its client already has), with `p` places before it in fair order. Then at most
+    The bound: let a place be tagged `d` after the virtual time (0 for a client that has nothing waiting and had
+    nothing just now), with `p` places before it in fair order. Then at most
 
         p + C * d + window
 
     places are taken before it while it may be taken, where `C` other clients enter something meanwhile: those `p`,
-    for each unit of its client's own work one later place of each other client, and the passes. Without work of its
+    for each unit of `d` one later place of each other client, and the passes. Without work of its
     own in front (`d = 0`), no number of later arrivals makes it wait longer. A place that is given up only shortens
     this: the later places of its client move up by one, each to the tag of the one before it.
 

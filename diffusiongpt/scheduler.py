@@ -91,8 +91,8 @@ class Queue:
         is_ready: Whether a model could draw on a device at once. It is asked with the queue's lock held: it must be
             quick, and neither call the queue nor take a lock that others hold while they call the queue.
         on_change: Told a device and its `upcoming` models when these have changed, by a thread that changed them and
-            outside the lock; never twice at a time for one device, and at last the latest. The log is told of its
-            failures.
+            outside the lock; never twice at a time for one device, and at last the latest. That thread waits for it,
+            so it should only take note. Its failures go to the log.
         window: How far the order may be changed to save swaps; see `FairOrder`.
     """
 

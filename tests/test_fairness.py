@@ -37,6 +37,43 @@ def test_one_prompt_does_not_wait_for_a_thousand() -> None:
     assert next(taken).model == 100
 
 
+def test_who_comes_late_does_not_catch_up() -> None:
+    """A client gets its share from when it enters; what others drew before is theirs."""
+    order = FairOrder[Place]()
+    for number in range(30):
+        enter(order, number, "early")
+    taken = served(order)
+    assert [next(taken).client for _ in range(20)] == ["early"] * 20
+    for number in range(10):
+        enter(order, -number, "late")
+    assert [next(taken).client for _ in range(20)] == ["late", "early"] * 10
+
+
+def test_who_comes_late_is_not_behind_all_that_were_passed() -> None:
+    """Saving swaps does not push a newcomer back: one of the client that is being drawn is in front, not all."""
+    order = FairOrder[Place]()
+    for number in range(12):
+        enter(order, "ab"[number % 2], "early")
+    taken = served(order)
+    assert [next(taken).model for _ in range(4)] == ["a"] * 4
+    late = enter(order, "c", "late")
+    assert order.waiting.index(late) == 1
+
+
+def test_nothing_is_remembered_of_those_who_left() -> None:
+    """A queue that runs for weeks does not grow."""
+    order = FairOrder[Place]()
+    for client in range(100):
+        enter(order, client % 3, client % 50)
+    assert len(list(served(order))) == 100
+    enter(order, "next", "round")
+    enter(order, "next", "round")
+    assert len(list(served(order))) == 2
+    assert set(order._ends) == {"round"}
+    order.rest()
+    assert (len(order._passed), len(order._ends), len(order._waiting)) == (0, 0, 0)
+
+
 def test_clients_with_much_to_do_take_turns() -> None:
     """Arrival decides within a client, turns between them."""
     order = FairOrder[Place]()
@@ -214,7 +251,9 @@ class Replay:
     def take(self, ready: set[int]) -> None:
         """One is taken: it kept its bound, and those in front of it were not passed too often."""
         waiting = [place for place in self.order.waiting if place not in self.busy]
+        time_before = self.order.virtual_time
         place = self.order.take(lambda place: place not in self.busy, ready.__contains__)
+        assert self.order.virtual_time >= time_before
         assert (place is None) == (not waiting)
         if place is None:
             return

@@ -13,8 +13,15 @@ from contextlib import suppress
 
 import pytest
 
+from diffusiongpt import scheduler
 from diffusiongpt.errors import LoadError, RequestError
 from diffusiongpt.scheduler import Queue, Ticket
+
+
+@pytest.fixture(autouse=True)
+def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not woken sleeps too long for these tests: no wake-up may be lost."""
+    monkeypatch.setattr(scheduler, "_TICK_S", 600)
 
 
 @pytest.fixture
@@ -121,6 +128,15 @@ def test_threads_are_clients_by_default(stage: Stage) -> None:
     assert len({ticket.client for ticket in many} | {one.client}) == 2
 
 
+def test_an_idle_device_forgets_who_drew(stage: Stage) -> None:
+    """What somebody drew when nobody else wanted to is not held against them."""
+    with stage.queue.enter("long", "cpu", client="a", work=100).turn():
+        pass
+    for client in "ab":
+        stage.queue.enter(client, "cpu", client=client)
+    assert stage.queue.upcoming("cpu") == ("a", "b")
+
+
 def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture) -> None:
     """A model that needs no loading saves a swap; one whose readiness cannot be told is not ready."""
 
@@ -189,8 +205,9 @@ def test_a_failure_gives_the_turn_on(stage: Stage) -> None:
     assert stage.drawn == ["b"]
 
 
-def test_ctrl_c_ends_a_wait(stage: Stage) -> None:
+def test_ctrl_c_ends_a_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where it does not wake a waiting thread, as on Windows; who waits behind is next."""
+    monkeypatch.setattr(scheduler, "_TICK_S", 0.05)
     held, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -253,8 +270,12 @@ def test_one_thread_with_tickets_for_two_devices_holds_one_turn(stage: Stage) ->
         until(lambda: mine[1].gone)
         assert not mine[0].gone
     assert taken.result(60) == ["b", "a"]
-    stage.request("c", "cuda:0").result(60)
-    stage.request("d", "cuda:1").result(60)
+    mine = [stage.queue.enter("a", "cuda:0"), stage.queue.enter("b", "cuda:1")]
+    with stage.queue.next_of(mine) as ticket:
+        (left,) = set(mine) - {ticket}
+        stage.request("c", left.device).result(60)
+        assert not left.gone
+    stage.draw(left)
 
 
 def test_a_callback_that_draws_is_refused_instead_of_waiting_for_itself(stage: Stage) -> None:
