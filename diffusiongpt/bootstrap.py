@@ -154,4 +154,4 @@ def _well_known(studio: DiffusionGPT, new: Sequence[str]) -> tuple[str, ...]:
 
 
 def _here(studio: DiffusionGPT) -> list[str]:
-    return [one.id for one in studio.zoo.values() if studio.artist.readiness(one) in ("loaded", "on_disk")]
+    return [one.id for one in studio.zoo.values() if studio.machine.readiness(one) in ("loaded", "on_disk")]

@@ -67,6 +67,18 @@ def allocated_memory(device: str) -> int | None:
     return int(torch.mps.current_allocated_memory()) if device == "mps" else None
 
 
+def release_cached(device: str) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device == "cpu":
+        return
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
+
+
 def _may_have_accelerator() -> bool:
     # Importing torch takes a second or more; a Linux machine without a driver can be told without it.
     if sys.platform != "linux" or "torch" in sys.modules:

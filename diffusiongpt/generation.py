@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends.base import Dropped
 from diffusiongpt.decision import Route
 from diffusiongpt.errors import RequestError
-from diffusiongpt.picture import Fallback, PictureRecord, ShownIn, read_png, save_free, write_png
+from diffusiongpt.picture import Fallback, PictureRecord, Recovery, ShownIn, read_png, save_free, write_png
 from diffusiongpt.show import generation_html
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Generation:
     Attributes:
         images: One per seed.
         records: What each saved picture carries.
-        timings: Seconds for `route`, `load` (pull included) and `draw`.
+        timings: Seconds for `route`, `download`, `queue` (waiting for the device), `load` and `draw`.
         studio: Who drew it and can do so again; `None` for a picture read from a file.
     """
 
@@ -69,6 +69,11 @@ class Generation:
     def fallbacks(self) -> tuple[Fallback, ...]:
         """Experts that should have drawn and could not."""
         return self.records[0].fallbacks
+
+    @property
+    def recovered(self) -> tuple[Recovery, ...]:
+        """What it took when memory ran out."""
+        return self.records[0].recovered
 
     @property
     def shown_in(self) -> ShownIn | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from PIL import Image, PngImagePlugin
@@ -38,6 +38,24 @@ class Fallback(BaseModel):
     expert: str
     error: str
     hint: str = ""
+
+
+Step = Literal["freed", "offloaded"]
+"""What is done when memory runs out: free what is not in use, or bring each part to the device only while it works."""
+
+
+class Recovery(BaseModel):
+    """What was done so that a picture could be drawn after all.
+
+    Attributes:
+        step: What.
+        error: What had failed before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: Step
+    error: str
 
 
 class ShownIn(BaseModel):
@@ -72,6 +90,7 @@ class PictureRecord(BaseModel):
         params: Arguments really used, under diffusers' names.
         dropped: Arguments left out.
         fallbacks: Experts that could not draw.
+        recovered: What it took when memory ran out.
         route: The decision.
         shown_in: The comparison, if it was one.
         time: When it was drawn, UTC, ISO 8601.
@@ -93,6 +112,7 @@ class PictureRecord(BaseModel):
     params: Mapping[str, Any]
     dropped: tuple[Dropped, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
+    recovered: tuple[Recovery, ...] = ()
     route: Route
     shown_in: ShownIn | None = None
     time: str

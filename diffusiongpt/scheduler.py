@@ -56,10 +56,15 @@ class Ticket(Place):
     def turn(self) -> Iterator[None]:
         """Wait for the device's one compute slot and hold it in the block; however this ends, the ticket is gone.
 
+        Where this thread holds the turn of this very ticket already, through `Queue.next_of`, the block just runs.
+
         Raises:
             RequestError: If the ticket was cancelled or had its turn, or if this thread holds a turn already.
             LoadError: If the queue is closed.
         """
+        if self._queue.holds(self):
+            yield
+            return
         try:
             with self._queue.next_of((self,)):
                 yield
@@ -155,6 +160,12 @@ class Queue:
         with self._lock:
             self._drop(tickets)
         self._tell({ticket.device for ticket in tickets})
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether this thread holds the turn of a ticket."""
+        with self._lock:
+            holder = self._slot(ticket.device).holder
+            return holder is not None and holder.due is ticket and holder.thread == threading.get_ident()
 
     def upcoming(self, device: str) -> tuple[Hashable, ...]:
         """The next models of a device, each once, in the order they would draw now; first the one that is drawing."""

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from diffusiongpt.artist import Artist, OnProgress
+from diffusiongpt.artist import Artist
+from diffusiongpt.candidates import draw_with_candidates
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
 from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot, worth_showing
 from diffusiongpt.decision import Route
 from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import (
     DiffusionGPTError,
-    DiskFullError,
-    DrawError,
-    HubUnreachableError,
-    LoadError,
-    NeedsExtraError,
-    NeedsKeyError,
-    NoRouteError,
-    OutOfMemoryError,
-    PullError,
-    PullTooLargeError,
     RequestError,
-    ServiceError,
 )
 from diffusiongpt.generation import Generation
-from diffusiongpt.picture import Fallback, ShownIn
+from diffusiongpt.machine import Machine
 from diffusiongpt.preferences import Outcome, Preferences, Rating, Vote, VoteStore
+from diffusiongpt.rendering import OnProgress, Renderer
 from diffusiongpt.request import Options, Request, read_options
 from diffusiongpt.resolve import FRESH_SEED_BITS
 from diffusiongpt.router import Router
@@ -43,17 +35,13 @@ from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from diffusiongpt.expert import Expert
     from diffusiongpt.bootstrap import Bootstrapped, OnJudged
     from diffusiongpt.judges import Judge
     from diffusiongpt.preferences.exchange import FileFormat, Imported, Unknown
+    from diffusiongpt.scheduler import Ticket
 
 log = logging.getLogger("diffusiongpt")
-
-MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError, NeedsKeyError, ServiceError, NeedsExtraError)
-"""Failures that say nothing against the zoo."""
-
-LAST_RESORT = "tiny"
-"""Zoo that draws when nothing else can: its weights come in the package."""
 
 
 class DiffusionGPT:
@@ -87,15 +75,17 @@ class DiffusionGPT:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
         self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
-        self.cache = ModelCache(self.settings, puller=Puller(self.settings, on_pull=on_pull or _announce))
-        device = device or self.settings.device
-        self.artist = Artist(self.cache, self.settings, device, agree=agree, on_progress=on_progress)
+        puller = Puller(self.settings, on_pull=on_pull or _announce)
+        self.cache = ModelCache(self.settings, puller=puller)
+        self.machine = Machine(self.cache, self.settings, device or self.settings.device)
+        self.renderer = Renderer(self.cache, self.machine, self.settings, agree=agree, on_progress=on_progress)
+        self.artist = Artist(self.machine, self.renderer)
         self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
         self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
 
     def __repr__(self) -> str:
         """What it draws with, and where."""
-        return f"<DiffusionGPT {self.zoo!r} on {self.artist.device}>"
+        return f"<DiffusionGPT {self.zoo!r} on {self.machine.device}>"
 
     def route(self, prompt: str, **options: Unpack[Options]) -> Route:
         """Choose an expert for a prompt; loads nothing and touches no network.
@@ -124,7 +114,50 @@ class DiffusionGPT:
         """
         request, policy = read_options(prompt, options)
         route = self.router.route(request, policy)
-        return self._generate(replace(request, seed=route.seed), route)
+        return self.draw_routed(replace(request, seed=route.seed), route)
+
+    def generate_many(
+        self, prompts: Iterable[str], *, return_exceptions: bool = False, **options: Unpack[Options]
+    ) -> Iterator[Generation | DiffusionGPTError]:
+        """Draw many prompts; while one is drawn, the experts of the next come into memory.
+
+        A few prompts are read ahead and may be drawn in another order, so that fewer experts have to change places;
+        the results come in the order of the prompts.
+
+        Args:
+            prompts: What to draw; read as needed.
+            return_exceptions: Whether a prompt that fails gives its error in place of a result, and the rest go on;
+                else it is raised at its place.
+            **options: See `Options`; they hold for every prompt.
+
+        Raises:
+            RequestError: If a prompt or an argument makes no sense.
+            NoRouteError: If no candidate can draw a prompt here.
+        """
+        from diffusiongpt.many import draw_many
+
+        return draw_many(self, prompts, options, return_exceptions=return_exceptions)
+
+    @contextmanager
+    def lease(self, expert: str) -> Iterator[Any]:
+        """Hold an expert on the device, pulled and loaded if need be, to call its pipeline yourself.
+
+        The pipeline shares weights with all others and has a scheduler of its own; nobody else draws on the device
+        in the block, and what is set on the pipeline's modules is undone at its end.
+
+        Example:
+            with studio.lease("tiny-oil") as pipeline:
+                image = pipeline("a red heart", num_inference_steps=8).images[0]
+
+        Args:
+            expert: Its id.
+
+        Raises:
+            UnknownExpertError: If the zoo has no such expert.
+            PullError, LoadError: If it cannot be had.
+        """
+        with self.renderer.lease(self.zoo[expert]) as pipeline:
+            yield pipeline
 
     def compare(self, prompt: str, k: int = 2, **options: Unpack[Options]) -> Comparison:
         """Draw a prompt with the `k` experts whose comparison teaches most, one seed for all, in blind order.
@@ -149,12 +182,16 @@ class DiffusionGPT:
         table = self.router.table_of(request.voter)
         eligible = self.router.may_draw(request, route.understanding, policy)
         worth = worth_showing(route, table, eligible, seed=seed)
-        able = [expert for expert in worth if self.artist.can_draw(self.zoo[expert])]
+        able = [expert for expert in worth if self.machine.can_draw(self.zoo[expert])]
         experts, shown_in = choose_ballot(route, table, k, seed=seed, able=able)
         # not in the order shown: what is told of pulls meanwhile must not give it away
-        drawn = {e: self._draw(replace(request, seed=seed), route, e, shown_in=shown_in) for e in sorted(experts)}
-        asked = request.voter or "me"
-        return Comparison(generations=tuple(drawn[expert] for expert in experts), studio=self, voter=asked)
+        seeded, layers = replace(request, seed=seed), self.zoo.sources
+        drawn = {
+            expert: self.artist.draw(seeded, route, self.zoo[expert], zoo=layers, shown_in=shown_in)
+            for expert in sorted(experts)
+        }
+        shown = tuple(replace(drawn[expert], studio=self) for expert in experts)
+        return Comparison(generations=shown, studio=self, voter=request.voter or "me")
 
     def vote(
         self,
@@ -218,7 +255,8 @@ class DiffusionGPT:
             VoteError: If there is no expert to judge, or none to draw beside it.
             PullError, LoadError, DrawError: If an expert cannot draw.
         """
-        from diffusiongpt.bootstrap import bootstrap
+        from diffusiongpt.expert import Expert
+    from diffusiongpt.bootstrap import bootstrap
 
         return bootstrap(self, judge, prompts, expert, on_judged)
 
@@ -265,7 +303,8 @@ class DiffusionGPT:
         return replace(self.artist.redraw(generation, zoo), studio=self)
 
     def close(self) -> None:
-        """Free the loaded experts and close the vote store."""
+        """Let nobody draw any more, free the loaded experts and close the vote store."""
+        self.renderer.queue.close()
         self.cache.close()
         self.preferences.store.close()
 
@@ -277,57 +316,28 @@ class DiffusionGPT:
         """Close."""
         self.close()
 
-    def _generate(self, request: Request, route: Route) -> Generation:
-        failures: list[DiffusionGPTError] = []
-        for expert in route.order:
-            fallbacks = tuple(map(fallback_of, route.order, failures))
-            hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
-            try:
-                self.artist.check_can_draw(self.zoo[expert], hub_is_down=hub_is_down)
-                return self._draw(request, route, expert, fallbacks=fallbacks)
-            except (PullError, LoadError, DrawError, NeedsExtraError) as error:
-                # who asks for one expert wants no other, and nobody agreed to a pull that large
-                if request.expert or isinstance(error, PullTooLargeError):
-                    raise
-                failures.append(error)
-                log.info("%s cannot draw: %s", expert, error)
-        return self._last_resort(request, route, failures)
+    def draw_routed(self, request: Request, route: Route, ticket: Ticket | None = None) -> Generation:
+        """Draw with the first candidate of a route that can; who could not is told.
 
-    def _last_resort(self, request: Request, route: Route, failures: list[DiffusionGPTError]) -> Generation:
-        """Draw with the tiny zoo that comes in the package: offline, there is still a picture.
+        Args:
+            request: What was asked.
+            route: The decision.
+            ticket: Its place in the queue, if it has one.
 
-        Only where the machine is to blame; what is wrong with the zoo should be told and not painted over.
+        Raises:
+            NoRouteError: If no candidate can draw here; it lists why.
+            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
         """
-        fallbacks = [fallback_of(expert, error) for expert, error in zip(route.order, failures, strict=True)]
-        if LAST_RESORT in self.zoo.sources or not any(isinstance(error, MACHINE) for error in failures):
-            raise NoRouteError(
-                f"none of {len(fallbacks)} candidates could draw",
-                rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
-                hint=fallbacks[0].hint,
-            )
-        tiny = Zoo.load(LAST_RESORT)
-        stand_in = tiny[self._router(tiny, self._local).route(replace(request, explore=None)).expert]
-        log.warning("no expert of %r can draw here; %s of the demonstration zoo does", self.zoo, stand_in.id)
-        drawn = self.artist.draw(request, route, stand_in, zoo=tiny.sources, fallbacks=tuple(fallbacks))
-        return replace(drawn, studio=self)
+        return replace(draw_with_candidates(self, request, route, ticket), studio=self)
 
-    def _draw(
-        self,
-        request: Request,
-        route: Route,
-        expert: str,
-        *,
-        fallbacks: tuple[Fallback, ...] = (),
-        shown_in: ShownIn | None = None,
-    ) -> Generation:
-        drawn = self.artist.draw(
-            request, route, self.zoo[expert], zoo=self.zoo.sources, fallbacks=fallbacks, shown_in=shown_in
-        )
-        return replace(drawn, studio=self)
+    def stand_in(self, request: Request, zoo: ZooSource) -> tuple[Zoo, Expert]:
+        """Another zoo, and who of it would draw a request, read locally."""
+        other = Zoo.load(zoo)
+        return other, other[self._router(other, self._local).route(request).expert]
 
     def _router(self, zoo: Zoo, thinker: Thinker) -> Router:
         embedder = self._local.embedder.name
-        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self.artist.readiness)
+        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self.machine.readiness)
 
 
 def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
@@ -336,11 +346,6 @@ def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     from diffusiongpt.thinkers.llm import LLMThinker
 
     return LLMThinker(llm, local=local)
-
-
-def fallback_of(expert: str, error: DiffusionGPTError) -> Fallback:
-    """How a result tells that an expert could not draw."""
-    return Fallback(expert=expert, error=str(error), hint=error.hint)
 
 
 def _own_votes(settings: Settings) -> VoteStore:

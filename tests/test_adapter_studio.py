@@ -12,11 +12,11 @@ from fixtures_routing import settings_in, zoo_of
 from miniature import expert
 from safetensors.torch import load_file, save_file
 
-from diffusiongpt.artist import CPU_GROWTH
 from diffusiongpt.cache.choose import USUAL_NAME
 from diffusiongpt.errors import LoadError, RequestError
 from diffusiongpt.expert import Expert, Tags
 from diffusiongpt.generation import Generation
+from diffusiongpt.machine import CPU_GROWTH
 from diffusiongpt.studio import DiffusionGPT
 
 if TYPE_CHECKING:
@@ -164,14 +164,14 @@ def test_a_stranger_of_an_adapter_is_a_fallback(tmp_path: Path, tiny_klein: Path
 def test_what_does_not_fit_with_its_base_is_too_big(tmp_path: Path) -> None:
     """The bytes of base and adapter together decide."""
     with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
-        artist = studio.artist
-        assert artist._room is not None
-        limit = artist._room / CPU_GROWTH / 1e9
+        machine = studio.machine
+        assert machine.room is not None
+        limit = machine.room / CPU_GROWTH / 1e9
         for share, wanted in ((0.97, "download"), (0.99, "too_big")):
             base = expert("t/sd", "plain").model_copy(update={"size_gb": limit * share})
             who = zoo_of(lora(size_gb=limit * 0.02), base)["lora"]
-            assert artist.readiness(who) == wanted
-            assert artist.can_draw(who) == (wanted == "download")
+            assert machine.readiness(who) == wanted
+            assert machine.can_draw(who) == (wanted == "download")
 
 
 def test_adapters_of_one_base_are_compared(online: Settings, hub: LocalHub, loras: Path) -> None:

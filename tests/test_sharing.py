@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
 
-from diffusiongpt.artist import CPU_GROWTH
 from diffusiongpt.errors import LoadError, NoRouteError, PictureError, RequestError
 from diffusiongpt.generation import Generation
+from diffusiongpt.machine import CPU_GROWTH
 from diffusiongpt.picture import Fallback, shareable, write_png
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
@@ -157,12 +157,12 @@ def test_who_cannot_draw_is_not_compared(tmp_path: Path) -> None:
 def test_a_cpu_needs_twice_the_listed_bytes(tmp_path: Path) -> None:
     """Sizes are listed at 16 bits, and a CPU computes in 32."""
     with tiny_studio(tmp_path) as studio:
-        room = studio.artist._room
+        room = studio.machine.room
         assert room is not None
         fits, grows = (expert("e", size_gb=room / 1e9 * share) for share in (0.99 / CPU_GROWTH, 1.01 / CPU_GROWTH))
         assert CPU_GROWTH == 2
-        assert studio.artist.readiness(fits) == "download"
-        assert studio.artist.readiness(grows) == "too_big"
+        assert studio.machine.readiness(fits) == "download"
+        assert studio.machine.readiness(grows) == "too_big"
 
 
 def test_a_checkpoint_on_disk_draws_though_the_hub_is_down(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -182,6 +183,15 @@ class Backend(Protocol):
         Raises:
             OutOfMemoryError: If it does not fit.
             LoadError: If it cannot be built.
+        """
+        ...
+
+    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> AbstractContextManager[Any]:
+        """The device for one request alone, with the model ready to be called on it; all that is set is undone.
+
+        Args:
+            loaded: The model; its parts are on its device.
+            scale: How strongly an adapter is worn.
         """
         ...
 

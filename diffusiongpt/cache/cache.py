@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.cache.downloads import Downloads
+from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, explain
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
@@ -21,11 +22,10 @@ from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.pull import Puller
 from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
-from diffusiongpt.errors import LoadError, OutOfMemoryError
+from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded, Part
-    from diffusiongpt.cache.events import OnEvent
     from diffusiongpt.cache.plan import Agree
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
@@ -39,8 +39,6 @@ _UNKNOWN_MEMORY = 8_000_000_000
 
 _ONE_MEMORY = frozenset({"mps"})
 """Devices whose memory is the host's own: a second copy on the host would be a waste."""
-
-_T = TypeVar("_T")
 
 
 class ModelCache:
@@ -56,7 +54,10 @@ class ModelCache:
         budget_bytes: Bytes that idle models may keep in each memory, in place of those of the settings.
         puller: Brings files; made from the settings if absent.
         policy: Who goes first.
-        on_event: Told what was pulled, loaded, placed on a device and freed.
+
+    Attributes:
+        puller: Knows what is on disk.
+        events: Tells what was pulled, loaded, placed on a device and freed.
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class ModelCache:
         budget_bytes: int | None = None,
         puller: Puller | None = None,
         policy: EvictionPolicy | None = None,
-        on_event: OnEvent | None = None,
     ) -> None:
         self.puller = puller or Puller(settings)
         self._settings = settings
         self._budget = budget_bytes
         self._identities = Identities(settings.home)
-        self._downloads = Downloads(self.puller, on_event)
+        self.events = Events()
+        self._downloads = Downloads(self.puller, self.events)
         self._loads: Flights[None] = Flights("diffusiongpt-load")
-        self._memory = Memory(self._limits, policy or GDSF(), on_event)
+        self._memory = Memory(self._limits, policy or GDSF(), self.events)
         self._ahead = Prefetcher(self._memory, self._coming, self._stage, self.fetch)
         self._closed = threading.Event()
 
@@ -228,9 +229,9 @@ class ModelCache:
         device = model.key.device
         flight.report("load", 0, None)
         with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
-            loaded = self._or_free(HOST, lambda: self._to_host(expert, backend, model, here=offload))
+            loaded = self._to_host(expert, backend, model, here=offload)
             if not offload and device != HOST:
-                self._or_free(device, lambda: self._to_device(model))
+                self._to_device(model)
         if device in _ONE_MEMORY and not offload:
             self._memory.clear(HOST, model.sizes)
         flight.report("load", loaded.nbytes, loaded.nbytes)
@@ -293,19 +294,9 @@ class ModelCache:
         # whoever asked may leave meanwhile, and the base must not go with them
         with self._memory.pinned(base.device, [key, *model.sizes]):
             size: dict[Key, int] = {key: file.stat().st_size}
-            self._or_free(base.device, lambda: self._memory.bring(base.device, size, attach))
+            self._memory.bring(base.device, size, attach)
             (part,) = self._memory.parts([key]).values()
             flight.report("load", part.nbytes, part.nbytes)
-
-    def _or_free(self, device: str, work: Callable[[], _T]) -> _T:
-        try:
-            return work()
-        except OutOfMemoryError as error:
-            text = str(error)
-        # Outside the except block, so that nothing of the failed attempt is still held.
-        log.warning("%s; freeing what is not in use and trying once more", text)
-        self._memory.clear(device)
-        return work()
 
     def _coming(self, expert: Expert, backend: Backend, device: str) -> Model | None:
         """What a model that the queue will need consists of; `None` while it is not on disk."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.events import CacheEvent, OnEvent
+from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
 from diffusiongpt.cache.local import check_local
 from diffusiongpt.cache.plan import readable
@@ -28,12 +28,12 @@ class Downloads:
 
     Args:
         puller: Plans and brings files.
-        on_event: Told what was pulled.
+        events: Told what was pulled.
     """
 
-    def __init__(self, puller: Puller, on_event: OnEvent | None = None) -> None:
+    def __init__(self, puller: Puller, events: Events) -> None:
         self.puller = puller
-        self._on_event = on_event
+        self._events = events
         self._plans: Flights[PullPlan] = Flights("diffusiongpt-plan")
         self._pulls: Flights[Path] = Flights("diffusiongpt-pull")
         self._lock = threading.Lock()
@@ -99,6 +99,6 @@ class Downloads:
             self._left[wish] = needed
 
     def _tell(self, plan: PullPlan, seconds: float) -> None:
-        if self._on_event is not None and plan.missing:
-            event = CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=plan.bytes_to_pull, seconds=seconds)
-            self._on_event(event)
+        if plan.missing:
+            nbytes = plan.bytes_to_pull
+            self._events.tell(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))

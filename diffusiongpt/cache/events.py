@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+log = logging.getLogger("diffusiongpt.cache")
+
+Kind = Literal["pulled", "loaded", "placed", "freed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,7 @@ class CacheEvent:
         seconds: How long it took; 0 for what went.
     """
 
-    kind: Literal["pulled", "loaded", "placed", "freed"]
+    kind: Kind
     what: str
     tier: str
     nbytes: int
@@ -29,3 +34,27 @@ class CacheEvent:
 
 OnEvent = Callable[[CacheEvent], None]
 """Called from whatever thread does the work, so it should be quick; what it raises is logged."""
+
+
+class Events:
+    """Who is told of what the cache does; thread-safe.
+
+    Example:
+        studio.cache.events.add(lambda event: print(event.kind, event.what, event.seconds))
+    """
+
+    def __init__(self) -> None:
+        self._listeners: tuple[OnEvent, ...] = ()
+
+    def add(self, listener: OnEvent) -> None:
+        """Tell somebody, from now on."""
+        self._listeners = (*self._listeners, listener)
+
+    def tell(self, event: CacheEvent) -> None:
+        """Tell everybody; a listener's mistake is not the cache's."""
+        log.info("%s %s: %s, %d bytes, %.2f s", event.kind, event.what, event.tier, event.nbytes, event.seconds)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener to cache events failed")

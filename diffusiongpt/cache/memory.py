@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.events import CacheEvent, OnEvent
+from diffusiongpt.cache.events import CacheEvent, Events, Kind
 from diffusiongpt.cache.eviction import EvictionPolicy
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
 from diffusiongpt.cache.shelf import Key, Ledger, Shelf
@@ -18,8 +17,6 @@ from diffusiongpt.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part
-
-log = logging.getLogger("diffusiongpt.cache")
 
 HOST = "cpu"
 """The device whose memory is the host's: all weights come here first."""
@@ -62,19 +59,19 @@ class Memory:
     Args:
         limits: Device -> bytes that idle parts may keep, and bytes that all may take, `None` if unknown.
         policy: Who goes first.
-        on_event: Told what came and went.
+        events: Told what came and went.
     """
 
     def __init__(
         self,
         limits: Callable[[str], tuple[int, int | None]],
         policy: EvictionPolicy,
-        on_event: OnEvent | None = None,
+        events: Events,
     ) -> None:
         self.changed = threading.Condition()
         self._limits = limits
         self._policy = policy
-        self._on_event = on_event
+        self._events = events
         self._shelves: dict[str, Shelf] = {}
         self._parts: dict[Key, Part] = {}
         self._models: dict[ModelKey | AdapterKey, Loaded] = {}
@@ -313,8 +310,13 @@ class Memory:
                 self._busy.discard((device, key))
             self.changed.notify_all()
         for key in missing:
-            kind = "loaded" if device == HOST else "placed"
-            self._tell(kind, key, device, self._parts[key].nbytes, self._seconds[device, key])
+            self._tell(
+                "loaded" if device == HOST else "placed",
+                key,
+                device,
+                self._parts[key].nbytes,
+                self._seconds[device, key],
+            )
 
     def _measure(self, device: str, key: Key, seconds: float) -> float:
         known = self._seconds.get((device, key), seconds)
@@ -344,13 +346,6 @@ class Memory:
             hint="End other leases first, draw on a larger device, or choose a smaller expert.",
         )
 
-    def _tell(self, kind: str, key: Key, device: str, nbytes: int, seconds: float = 0.0) -> None:
+    def _tell(self, kind: Kind, key: Key, device: str, nbytes: int, seconds: float = 0.0) -> None:
         tier = "host" if device == HOST else device
-        log.info("%s %s: %s, %d bytes, %.2f s", kind, key, tier, nbytes, seconds)
-        if self._on_event is None:
-            return
-        event = CacheEvent(kind=kind, what=str(key), tier=tier, nbytes=nbytes, seconds=seconds)  # type: ignore[arg-type]
-        try:
-            self._on_event(event)
-        except Exception:  # a listener's mistake is not the cache's
-            log.exception("a listener to cache events failed")
+        self._events.tell(CacheEvent(kind=kind, what=str(key), tier=tier, nbytes=nbytes, seconds=seconds))
