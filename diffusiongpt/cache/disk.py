@@ -179,8 +179,9 @@ def used_bytes(hub_cache: Path) -> dict[_Inode, tuple[int, int, int]]:
     Links are left out, and so are the client's own notes, which are no part of any checkpoint.
     """
     found: dict[_Inode, tuple[int, int, int]] = {}
-    for path in hub_cache.rglob("*"):
-        if path.is_symlink() or not {"blobs", "snapshots"}.intersection(path.parts) or not path.is_file():
+    # the last is the store in which the client itself keeps one copy of what came by Xet
+    for path in (*hub_cache.glob("*/blobs/*"), *hub_cache.glob("*/snapshots/**/*"), *hub_cache.glob("blobs/*/*")):
+        if path.is_symlink() or not path.is_file():
             continue
         stat = path.stat()
         inode = (stat.st_dev, stat.st_ino)

@@ -158,8 +158,12 @@ def _get(
     tries, hops = _BUSY_TRIES, _MAX_REDIRECTS
     while True:
         response = get_session().get(url, headers=sent, timeout=TIMEOUT_S, follow_redirects=False)
-        if response.has_redirect_location and hops:
+        if response.has_redirect_location:
             hops -= 1
+            if not hops:
+                raise HubUnreachableError(
+                    f"{settings.hub_endpoint} sends in circles for {repo}", hint="Check HF_ENDPOINT."
+                )
             target = urljoin(url, response.headers["Location"])
             if not is_within(settings.hub_endpoint, target):
                 if not may_leave:
@@ -255,6 +259,8 @@ def _from_status(error: BaseException, repo: str, settings: Settings) -> PullErr
 
 
 def _from_system(error: BaseException, repo: str, settings: Settings) -> PullError:
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, by hub version
+
     number = getattr(error, "errno", None)
     if number in _NO_ROOM:
         return DiskFullError(
@@ -268,7 +274,9 @@ def _from_system(error: BaseException, repo: str, settings: Settings) -> PullErr
             f"{settings.hub_endpoint} announced another size of a file of {repo} than it sent",
             hint="Try again later, or set HF_ENDPOINT to another mirror.",
         )
-    return HubUnreachableError(
+    # a connection that is reset in mid-file is the one break that the client does not try again
+    kind = TransferError if isinstance(error, httpx.ReadError) else HubUnreachableError
+    return kind(
         f"{settings.hub_endpoint} cannot be reached for {repo}: {str(error) or type(error).__name__}",
         hint="Check the network and HF_ENDPOINT, then try again.",
     )

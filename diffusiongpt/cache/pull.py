@@ -190,6 +190,7 @@ class Puller:
         Raises:
             PullError: Of the kind that fits.
         """
+        plan = self._as_it_is_now(plan)
         if plan.missing:
             log.info("%s", plan)
             if self._on_pull is not None:
@@ -274,6 +275,14 @@ class Puller:
         hashes = {name: known for name in names if (known := listed[name])}
         moved_to = info.id if info.id and info.id != expert.repo else None
         return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in names}, hashes, moved_to)
+
+    def _as_it_is_now(self, plan: PullPlan) -> PullPlan:
+        """The plan without what has come to the disk since it was made, by a pull beside this one."""
+        absent = [name for name in _absent(str(plan.folder), plan.files) if name in plan.missing]
+        files = {name: plan.files[name] for name in absent}
+        found = self._copies.find(plan.repo, files, plan.hashes, self._book.all()) if absent else {}
+        missing = tuple(name for name in absent if name not in found)
+        return replace(plan, missing=missing, shared={**plan.shared, **found})
 
     def _plan_from(
         self,

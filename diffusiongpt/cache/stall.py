@@ -44,6 +44,8 @@ class Watch:
         self._blobs = blobs
         self._asked_to_stop = stop
         self._left = False
+        self._over = False
+        self._sessions: list[Any] = []
         self._seen = time.monotonic()
 
     def stop(self) -> bool:
@@ -61,17 +63,18 @@ class Watch:
 
         def work() -> None:
             try:
-                download()
+                # in here, so that what is left behind meets our hooks at its next request, and ends
+                with self._hooked():
+                    download()
             except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
                 failures.append(error)
 
-        with self._hooked():
-            worker = threading.Thread(target=work, name="diffusiongpt-download", daemon=True)
-            worker.start()
-            try:
-                self._wait(worker)
-            finally:
-                self._left = True
+        worker = threading.Thread(target=work, name="diffusiongpt-download", daemon=True)
+        worker.start()
+        try:
+            self._wait(worker)
+        finally:
+            self._left = True
         if failures:
             raise failures[0]
 
@@ -79,6 +82,9 @@ class Watch:
         limit = self._settings.stall_s
         while worker.is_alive():
             worker.join(min(_POLL_S, limit / 4))
+            if self._sessions:
+                # after a failed connection the client makes itself a new session
+                self._hook()
             if worker.is_alive() and time.monotonic() - self._seen > limit and not self._grows(limit):
                 self._left = True
                 # its own requests end by then, and with them its partial files and locks
@@ -97,25 +103,32 @@ class Watch:
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
-        """See the requests of the client's shared session; those of others are left alone."""
-        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # exported lazily
-
-        session = get_session()
-        with _HOOKS:
-            # new lists, because other threads are walking through the old ones
-            hooks = session.event_hooks
-            session.event_hooks = {
-                "request": [*hooks["request"], self._before],
-                "response": [*hooks["response"], self._after],
-            }
+        """See the requests of the client's shared session until the download ends; those of others are left alone."""
+        self._hook()
         try:
             yield
         finally:
             with _HOOKS:
-                session.event_hooks = {
-                    kind: [hook for hook in known if hook not in (self._before, self._after)]
-                    for kind, known in session.event_hooks.items()
-                }
+                self._over = True
+                for session in self._sessions:
+                    session.event_hooks = {
+                        kind: [hook for hook in known if hook not in (self._before, self._after)]
+                        for kind, known in session.event_hooks.items()
+                    }
+
+    def _hook(self) -> None:
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # exported lazily
+
+        session = get_session()
+        with _HOOKS:
+            if self._over or session in self._sessions:
+                return
+            # new lists, because other threads are walking through the old ones
+            session.event_hooks = {
+                "request": [*session.event_hooks["request"], self._before],
+                "response": [*session.event_hooks["response"], self._after],
+            }
+            self._sessions.append(session)
 
     def _is_ours(self, request: Any) -> bool:
         return bool(request.headers.get("X-Request-Id") == self.headers["X-Request-Id"])

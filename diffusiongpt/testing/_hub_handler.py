@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import time
 from http.server import BaseHTTPRequestHandler
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -172,6 +174,11 @@ class HubHandler(BaseHTTPRequestHandler):
             time.sleep(len(piece) / rate if rate else 0)
         if cut is not None and cut < len(data):
             self.close_connection = True
+            if fault is not None and fault.reset:
+                # no waiting for what is on its way: https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
+                self.wfile.flush()
+                self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
 
     def _range(self, size: int) -> tuple[int, int]:
         match = _RANGE.match(self.headers.get("Range", ""))

@@ -31,6 +31,7 @@ class Fault:
         redirect: Send the client to the same path of this other server; of a large file, with its size and hash in
             the headers, as the real hub sends to its file servers.
         cut_after: Drop the connection after this many bytes of a file.
+        reset: Drop it as a broken network does, and not as a server that ends in order.
         garble: Send zeros instead of what the file has, of the right length.
         garble_from: First byte of what is garbled.
         stall_s: Wait so many seconds in the middle of an answer; no longer than until the hub goes down.
@@ -46,6 +47,7 @@ class Fault:
     retry_after: int | None = None
     redirect: str | None = None
     cut_after: int | None = None
+    reset: bool = False
     garble: bool = False
     garble_from: int = 0
     stall_s: float = 0.0

@@ -2,33 +2,121 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, is_terminal, print_json, reports_errors
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+    from rich.text import Text
+
     from diffusiongpt.cache import Puller, PullRecord
+    from diffusiongpt.cache.disk import DiskRow
+    from diffusiongpt.expert import Expert
+
+_TOLD = 3
+"""Repositories that are named of those that share with one."""
 
 app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True)
 
 
 @app.command("explain")
 @reports_errors
-def explain(as_json: JsonOption = False) -> None:
-    """Say what was pulled, when, at which commit, and how large it is."""
-    puller = _puller()
-    records = puller.pulled()
+def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
+    """Say what was pulled, what it shares, who wants it, and what would go first if room was needed."""
+    from diffusiongpt.cache.plan import readable
+
+    report = _puller().disk(_experts(zoo))
     if as_json:
-        rows = [{**record.model_dump(mode="json"), "bytes": record.bytes} for record in records]
-        print_json({"folder": str(puller.settings.hub_cache), "pulls": rows})
+        facts = {"folder": str(report.folder), "bytes": report.unique_bytes, "bytes_free": report.free_bytes}
+        print_json({**facts, "pulls": [_facts(row) for row in report.rows]})
         return
-    typer.echo(f"{puller.settings.hub_cache}, shared with other tools of the Hugging Face hub")
-    for record in records:
-        what = f"{record.repo} {record.weight_name}" if record.weight_name else record.repo
-        typer.echo(f"  {record.bytes / 1e9:8.3f} GB  {what}  commit {record.commit[:7]}, pulled {record.when}")
-    typer.echo(f"  {sum(record.bytes for record in records) / 1e9:8.3f} GB in {len(records)} pulls of diffusiongpt")
+    from rich.console import Console
+
+    typer.echo(f"{report.folder}, shared with other tools of the Hugging Face hub")
+    if report.rows:
+        Console().print(_table(report.rows))
+        typer.echo("goes: whose turn it is if room is needed; frees: what clearing it alone gives back")
+    typer.echo(
+        f"{len(report.rows)} pulls of diffusiongpt take {readable(report.unique_bytes)}, shared files counted once\n"
+        f"{readable(report.free_bytes)} are free on this disk"
+    )
+
+
+def _experts(zoo: list[str] | None) -> tuple[Expert, ...]:
+    from diffusiongpt.errors import ZooError
+
+    try:
+        return tuple(load_zoo(zoo).values())
+    except ZooError:
+        # what lies on the disk is known without it, and a zoo file is asked for elsewhere
+        if zoo:
+            raise
+        return ()
+
+
+def _facts(row: DiskRow) -> dict[str, Any]:
+    read = None if row.last_used is None else _day(row.last_used)
+    facts = {
+        "bytes": row.record.bytes,
+        "bytes_on_disk": row.nbytes,
+        "shared": dict(row.shared),
+        "wanted_by": row.wanted_by,
+        "last_read": read,
+        "complete": not row.missing,
+        "missing": row.missing,
+        "goes": row.order,
+        "frees": row.frees,
+    }
+    return {**row.record.model_dump(mode="json"), **facts}
+
+
+def _table(rows: Sequence[DiskRow]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from diffusiongpt.cache.plan import readable
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("goes", "takes", "frees"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("repository", overflow="fold")
+    for row in sorted(rows, key=lambda row: row.order):
+        table.add_row(str(row.order), readable(row.nbytes), readable(row.frees), _told(row))
+    return table
+
+
+def _told(row: DiskRow) -> Text:
+    """What it is; below it when it came and was read, with whom it shares, who wants it, and what is wrong with it."""
+    from rich.text import Text
+
+    from diffusiongpt.cache.plan import readable
+
+    record = row.record
+    text = Text(" ".join(part for part in (record.repo, record.weight_name, record.variant) if part))
+    if record.moved_to:
+        text.append(f"\nnow called {record.moved_to}")
+    read = "" if row.last_used is None else f", read {_day(row.last_used)}"
+    text.append(f"\ncommit {record.commit[:7]}, pulled {record.when[:10]}{read}", style="dim")
+    for repo, size in [*row.shared.items()][:_TOLD]:
+        text.append(f"\nshares {readable(size)} with {repo}", style="dim")
+    if len(row.shared) > _TOLD:
+        text.append(f"\nand with {len(row.shared) - _TOLD} more", style="dim")
+    if row.wanted_by:
+        text.append(f"\nwanted by {', '.join(row.wanted_by)}", style="dim")
+    if row.missing:
+        more = f" and {len(row.missing) - 1} more" if len(row.missing) > 1 else ""
+        text.append(f"\nincomplete, without {row.missing[0]}{more}", style="red")
+    return text
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).date().isoformat()
 
 
 @app.command("clear")
