@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from diffusiongpt.artist import Artist
-from diffusiongpt.candidates import draw_with_candidates
 from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
+from diffusiongpt.candidates import draw_with_candidates
 from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot, worth_showing
 from diffusiongpt.decision import Route
 from diffusiongpt.embedding import LexicalEmbedder
@@ -35,8 +35,8 @@ from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from diffusiongpt.expert import Expert
     from diffusiongpt.bootstrap import Bootstrapped, OnJudged
+    from diffusiongpt.expert import Expert
     from diffusiongpt.judges import Judge
     from diffusiongpt.preferences.exchange import FileFormat, Imported, Unknown
     from diffusiongpt.scheduler import Ticket
@@ -255,8 +255,7 @@ class DiffusionGPT:
             VoteError: If there is no expert to judge, or none to draw beside it.
             PullError, LoadError, DrawError: If an expert cannot draw.
         """
-        from diffusiongpt.expert import Expert
-    from diffusiongpt.bootstrap import bootstrap
+        from diffusiongpt.bootstrap import bootstrap
 
         return bootstrap(self, judge, prompts, expert, on_judged)
 

@@ -13,7 +13,6 @@ import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
 from diffusiongpt.cache import LRU, ModelCache
-from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.settings import load_settings
 
 if TYPE_CHECKING:
@@ -110,28 +109,6 @@ def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local:
     rows = cache.explain().residents
     assert sum(row.nbytes for row in rows) <= 100
     assert {name for row in rows for name in row.experts} == backend.alive
-
-
-def test_running_out_of_memory_frees_the_idle_and_tries_once_more(
-    settings: Settings, local: Callable[[str], Expert]
-) -> None:
-    """The second try finds the room; a leased model is left alone; a third try is not made."""
-    backend = Toy()
-
-    def fits(name: str) -> None:
-        if len(backend.alive) > (0 if name == "huge" else 1):
-            raise OutOfMemoryError("too little", hint="none")
-
-    backend.before_load = fits
-    cache = ModelCache(settings)
-    touch(cache, backend, local("a"), local("b"), local("c"))
-    assert backend.loads == ["a", "b", "c", "c"]
-    assert backend.alive == {"c"}
-    with cache.lease(local("c"), backend, device="cpu"):
-        with pytest.raises(OutOfMemoryError):
-            touch(cache, backend, local("huge"))
-        assert backend.alive == {"c"}
-    assert backend.loads[-2:] == ["huge", "huge"]
 
 
 def test_room_is_made_beforehand_where_both_cannot_fit(

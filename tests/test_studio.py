@@ -75,7 +75,7 @@ def test_a_result_tells_how_it_came_about(studio: DiffusionGPT) -> None:
     assert result.params["prompt"] == PROMPT
     assert 0 <= result.seeds[0] < 2**32
     assert result.fallbacks == ()
-    assert {"route", "load", "draw"} == set(result.timings)
+    assert {"route", "download", "queue", "load", "draw"} == set(result.timings)
 
 
 def test_a_seed_drawn_afresh_is_recorded(studio: DiffusionGPT) -> None:
