@@ -189,6 +189,16 @@ def test_a_busy_hub_is_asked_again_when_it_says(hub: LocalHub, puller: Puller, m
     assert puller.ensure(SD, BACKEND) == puller.on_disk(SD)
 
 
+def test_a_pause_that_the_hub_asks_for_is_no_stall(
+    hub: LocalHub, hasty: Puller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client sleeps through it, longer than a stall takes here, and goes on; nothing is begun again."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time", time)
+    hub.fail(Fault(match="/tree/", status=429, retry_after=1, times=1))
+    assert hasty.ensure(SD, BACKEND) == hasty.on_disk(SD)
+    assert "fetching it again" not in caplog.text
+
+
 @pytest.mark.parametrize("match", ["/api/", "model_index.json", "/tree/", UNET])
 def test_a_busy_hub_is_not_waited_for_longer_than_a_little(hub: LocalHub, puller: Puller, match: str) -> None:
     """The client would sleep for an hour; the error says when to come back."""
