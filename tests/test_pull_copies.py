@@ -156,11 +156,14 @@ def test_where_nothing_can_be_linked_it_is_downloaded(
 def test_what_cannot_be_linked_after_all_is_downloaded(
     hub: LocalHub, puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link that fails between plan and pull costs a download and nothing else."""
+    """A link that fails between plan and pull costs a download, which is told, and nothing else."""
     puller.ensure(SD, BACKEND)
+    told: list[PullPlan] = []
+    puller = Puller(puller.settings, on_pull=told.append)
     plan = puller.plan(TWIN, BACKEND)
     monkeypatch.setattr("diffusiongpt.cache.copies.Copies.link", lambda *_: False)
     puller.pull(plan)
+    assert told[0].bytes_missing == plan.bytes_total
     assert puller.on_disk(TWIN) is not None
     assert weights_asked(hub, "t/twin") == WEIGHTS
 

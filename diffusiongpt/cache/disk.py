@@ -66,11 +66,13 @@ class _Ground:
 
     Attributes:
         owners: File on the disk -> repositories that hold it.
-        places: Repository and file on the disk -> paths in snapshots that lead there.
+        places: Repository -> file on the disk -> paths in its snapshots that lead there.
+        sizes: File on the disk -> bytes.
+        names: File on the disk -> names it has, in the cache or elsewhere.
     """
 
     owners: dict[_Inode, set[str]] = field(default_factory=dict)
-    places: dict[tuple[str, _Inode], set[Path]] = field(default_factory=dict)
+    places: dict[str, dict[_Inode, set[Path]]] = field(default_factory=dict)
     sizes: dict[_Inode, int] = field(default_factory=dict)
     names: dict[_Inode, int] = field(default_factory=dict)
 
@@ -80,32 +82,28 @@ class _Ground:
         for folder in sorted(hub_cache.glob("models--*")):
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
             for path in (*folder.glob("blobs/*"), *folder.glob("snapshots/*/**/*")):
-                ground._note(repo, path)
+                if path.is_file():
+                    ground._note(repo, path)
         return ground
 
     def _note(self, repo: str, path: Path) -> None:
-        try:
-            stat = path.stat()
-        except OSError:
-            return
-        if path.is_dir():
-            return
+        stat = path.stat()
         inode = (stat.st_dev, stat.st_ino)
         self.owners.setdefault(inode, set()).add(repo)
         self.sizes[inode] = stat.st_size
         self.names[inode] = stat.st_nlink
         if path.parent.name != "blobs":
-            self.places.setdefault((repo, inode), set()).add(path)
+            self.places.setdefault(repo, {}).setdefault(inode, set()).add(path)
 
     def freed(self, repos: Iterable[str], ours: Mapping[str, set[Path]]) -> int:
         """Bytes that go if all that is ours in some repositories goes: whose last name is among it."""
-        leaving: Counter[_Inode] = Counter()
-        for repo in set(repos):
-            for inode in {inode for inode, holders in self.owners.items() if repo in holders}:
-                places = self.places.get((repo, inode), set())
-                if places and places <= ours.get(repo, set()):
-                    leaving[inode] += 1
-        # without symbolic links a blob is named in the snapshot; with them by hard links or the store's links
+        leaving = Counter(
+            inode
+            for repo in set(repos)
+            for inode, places in self.places.get(repo, {}).items()
+            if places <= ours.get(repo, set())
+        )
+        # what the client keeps once for several repositories has one name, and a link from each of them
         return sum(
             self.sizes[inode]
             for inode, gone in leaving.items()

@@ -190,16 +190,13 @@ class Puller:
         Raises:
             PullError: Of the kind that fits.
         """
-        plan = self._as_it_is_now(plan)
+        plan = self._link(self._as_it_is_now(plan))
         if plan.missing:
             log.info("%s", plan)
             if self._on_pull is not None:
                 self._on_pull(plan)
         if plan.missing or plan.shared:
             self._make_cache_folder()
-            for name, copy in plan.shared.items():
-                if not self._copies.link(plan.repo, copy, plan.hashes[name]):
-                    log.warning("%s of %s could not be linked to %s and is downloaded", name, plan.repo, copy)
             with self._refusals.asking(plan.expert, self.settings):
                 download(plan, self.settings, tell or (lambda _done, _total: None), stop)
         repair(plan, self.settings, stop)
@@ -283,6 +280,14 @@ class Puller:
         found = self._copies.find(plan.repo, files, plan.hashes, self._book.all()) if absent else {}
         missing = tuple(name for name in absent if name not in found)
         return replace(plan, missing=missing, shared={**plan.shared, **found})
+
+    def _link(self, plan: PullPlan) -> PullPlan:
+        """Link what is on this disk already; what cannot be linked after all is missing in the plan returned."""
+        linked = {
+            name: copy for name, copy in plan.shared.items() if self._copies.link(plan.repo, copy, plan.hashes[name])
+        }
+        failed = tuple(name for name in plan.shared if name not in linked)
+        return replace(plan, missing=(*plan.missing, *failed), shared=linked)
 
     def _plan_from(
         self,

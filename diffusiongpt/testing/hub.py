@@ -24,7 +24,8 @@ class Fault:
     """Something that goes wrong on purpose.
 
     Attributes:
-        match: Only requests whose path contains this text.
+        match: Only requests whose path contains this text. What is wrong with an answer and not instead of it
+            happens to files, and to listings only if `/api/` is in the text.
         times: How often it happens; `None` for ever.
         status: Answer with this HTTP status.
         retry_after: Seconds after which, with `status`, the client is told to come back.
