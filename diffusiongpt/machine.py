@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import get_backend, is_hosted, known_backends
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.plan import readable
 from diffusiongpt.decision import Readiness
 from diffusiongpt.devices import best_device, device_memory
 from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, NeedsKeyError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache import ModelCache
+    from diffusiongpt.cache import ModelCache, PullPlan
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
 
@@ -79,15 +80,23 @@ class Machine:
         if expert.kind == "adapter":
             for_adapters(backend, expert)
         if self._is_too_big(expert):
-            raise OutOfMemoryError(
-                f"{expert.id} needs {self._needed(expert) / 1e9:.1f} GB on {self.device}, "
-                f"which has {(self.room or 0) / 1e9:.1f} GB for it",
-                hint="Draw on a larger device, or choose a smaller expert.",
-            )
+            raise self._too_big(expert.id, self._needed(expert))
         if hub_is_down and not self._cache.puller.find_offline(expert, backend):
             raise HubUnreachableError(
                 f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
             )
+
+    def check_fits(self, plan: PullPlan) -> None:
+        """Refuse a pull whose weights, exact by the headers of their files, would not fit here.
+
+        Raises:
+            OutOfMemoryError: If they are larger than the device.
+        """
+        # of the types that a device computes in, all but one take two bytes
+        dtype = "float32" if self.device == "cpu" else plan.expert.settings.dtype or "float16"
+        needed = plan.memory_bytes(dtype)
+        if needed is not None and self.room is not None and needed > self.room:
+            raise self._too_big(plan.asked_by, needed)
 
     def can_draw(self, expert: Expert) -> bool:
         """Whether nothing known beforehand keeps an expert from drawing here."""
@@ -111,3 +120,9 @@ class Machine:
 
     def _is_too_big(self, expert: Expert) -> bool:
         return self.room is not None and self._needed(expert) > self.room
+
+    def _too_big(self, expert: str, needed: float) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"{expert} needs {readable(needed)} on {self.device}, which has {readable(self.room or 0)} for it",
+            hint="Draw on a larger device, or choose a smaller expert.",
+        )

@@ -96,8 +96,15 @@ class Renderer:
 
         Raises:
             PullError: If they could not be had.
+            OutOfMemoryError: If they turn out not to fit here, before they are pulled.
         """
-        self.cache.fetch(expert, _local(expert), agree=self._agree, on_progress=self._on_progress)
+        self.cache.fetch(
+            expert,
+            _local(expert),
+            check=self._machine.check_fits,
+            agree=self._agree,
+            on_progress=self._on_progress,
+        )
 
     def render(
         self, resolved: Resolved, *, expected_weights: str | None = None, ticket: Ticket | None = None

@@ -87,6 +87,6 @@ def settings_in(folder: Path, **values: Any) -> Settings:
     return load_settings(home=folder / "home", hub_cache=folder / "hub", device="cpu", **values)
 
 
-def tiny_studio(folder: Path) -> DiffusionGPT:
+def tiny_studio(folder: Path, **values: Any) -> DiffusionGPT:
     """A studio with the tiny zoo, and votes in a folder."""
-    return DiffusionGPT("tiny", settings=settings_in(folder), votes=folder / "votes.db")
+    return DiffusionGPT("tiny", settings=settings_in(folder, **values), votes=folder / "votes.db")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
-from diffusiongpt.cache.downloads import Downloads
+from diffusiongpt.cache.downloads import Check, Downloads
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, explain
@@ -112,14 +112,27 @@ class ModelCache:
             yield loaded
 
     def fetch(
-        self, expert: Expert, backend: Backend, *, agree: Agree | None = None, on_progress: OnProgress | None = None
+        self,
+        expert: Expert,
+        backend: Backend,
+        *,
+        check: Check | None = None,
+        agree: Agree | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
-        """Have the files of an expert on disk; `agree` and `on_progress` as for `lease`.
+        """Have the files of an expert on disk.
+
+        Args:
+            expert: Whose.
+            backend: How it will be loaded.
+            check: Told the plan before a pull; what it raises ends it.
+            agree: As for `lease`.
+            on_progress: As for `lease`.
 
         Raises:
             PullError: If they could not be had.
         """
-        self._downloads.fetch(expert, backend, agree, on_progress)
+        self._downloads.fetch(expert, backend, check=check, agree=agree, on_progress=on_progress)
 
     def is_loaded(self, expert: Expert, *, device: str) -> bool:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""

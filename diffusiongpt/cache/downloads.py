@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from diffusiongpt.expert import Expert
 
 
+Check = Callable[["PullPlan"], None]
+"""Refuses a pull before anything is downloaded, by raising."""
+
+
 class Downloads:
     """What comes from the hub; thread-safe.
 
@@ -39,13 +44,23 @@ class Downloads:
         self._lock = threading.Lock()
         self._left: dict[Wish, int] = {}
 
-    def fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> None:
+    def fetch(
+        self,
+        expert: Expert,
+        backend: Backend,
+        *,
+        check: Check | None = None,
+        agree: Agree | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         """Have an expert's files on disk; see `ModelCache.fetch`."""
         if self.puller.on_disk(expert) is not None:
             return
         check_local(expert)
         wishes = tuple(wish_of(part) for part in expert.parts)
         plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
+        if check is not None:
+            check(plan)
         # In the requester's own thread: it may ask a person.
         self.puller.check(plan, agree)
         for part in plan.parts:

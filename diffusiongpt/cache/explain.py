@@ -11,9 +11,9 @@ from diffusiongpt.cache.plan import readable
 from diffusiongpt.devices import allocated_memory
 
 if TYPE_CHECKING:
+    from diffusiongpt.cache.disk import DiskRow
     from diffusiongpt.cache.downloads import Downloads
     from diffusiongpt.cache.memory import Memory
-    from diffusiongpt.cache.records import PullRecord
     from diffusiongpt.cache.shelf import Key, Ledger, Shelf
 
 
@@ -90,7 +90,7 @@ def explain(memory: Memory, downloads: Downloads) -> Explanation:
         ledgers[-1] = replace(ledgers[-1], allocated=allocated_memory(device))
     return Explanation(
         ledgers=(*ledgers, downloads.ledger()),
-        residents=(*rows, *map(_of_disk, downloads.puller.pulled())),
+        residents=(*rows, *map(_of_disk, downloads.puller.disk().rows)),
     )
 
 
@@ -128,16 +128,20 @@ def _why(shelf: Shelf, key: Key, at: int | None, load_s: float, *, shared: bool)
     return f"{wanted}{place}; {cost}"
 
 
-def _of_disk(record: PullRecord) -> Resident:
+def _of_disk(row: DiskRow) -> Resident:
+    record = row.record
+    shared = f", {readable(sum(row.shared.values()))} of it shared" if row.shared else ""
+    missing = f"; incomplete: {', '.join(row.missing)}" if row.missing else ""
     return Resident(
         what=f"{record.repo} {record.weight_name}" if record.weight_name else record.repo,
         tier="disk",
         experts=(record.repo,),
-        nbytes=record.bytes,
+        nbytes=row.nbytes,
         leases=0,
         uses=0,
         idle_s=None,
         load_s=None,
-        goes=None,
-        why=f"pulled {record.when}, commit {record.commit[:7]}; stays until 'diffusiongpt cache clear'",
+        goes=row.order - 1,
+        why=f"pulled {record.when}, commit {record.commit[:7]}{shared}; "
+        f"stays until 'diffusiongpt cache clear'{missing}",
     )
