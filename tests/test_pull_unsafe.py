@@ -8,12 +8,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_cache import BACKEND, SD, UNET
+from fixtures_cache import BACKEND, SD, UNET, draw
 from miniature import expert
 
 import diffusiongpt.backends.diffusers as backend_module
 from diffusiongpt.backends.choose import choose_files
-from diffusiongpt.cache import Puller
+from diffusiongpt.cache import ModelCache, Puller
 from diffusiongpt.cache.choose import files_of, needs_unsafe
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 from diffusiongpt.expert import CallSettings, Expert
@@ -90,6 +90,15 @@ def test_with_both_the_pickle_is_pulled(willing: Settings, online: Settings) -> 
     assert Puller(online).on_disk(TRUSTED) is None
     with pytest.raises(UnsafeFilesError):
         Puller(online).ensure(TRUSTED, BACKEND)
+
+
+@pytest.mark.usefixtures("pickled")
+def test_what_was_pulled_with_both_draws(willing: Settings) -> None:
+    """The pickle is opened as weights and nothing else, and its bytes are counted."""
+    cache = ModelCache(willing)
+    with cache.lease(TRUSTED, BACKEND, device="cpu") as loaded:
+        assert len(draw(loaded, TRUSTED)) == 1
+        assert sum(row.nbytes for row in cache.explain().on("host")) == loaded.nbytes
 
 
 def test_safetensors_are_taken_wherever_there_are_any(repo: Path, hub: LocalHub, willing: Settings) -> None:
@@ -211,7 +220,7 @@ def test_pipelines_come_from_diffusers_own_that_draw_from_text(
         assert backend_module._check_class(folder) == name
         return
     with pytest.raises((LoadError, PullError), match=told):
-        backend_module.DiffusersBackend().load(expert(folder), folder, device="cpu")
+        backend_module.DiffusersBackend().load(expert(folder), folder, device="cpu", have={})
 
 
 def test_no_pipeline_is_loaded_with_code_of_a_repository() -> None:

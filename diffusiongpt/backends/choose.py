@@ -106,12 +106,11 @@ def is_weights(name: str) -> bool:
     return name.endswith((".safetensors", ".bin"))
 
 
-def weight_variant(folder: Path, variant: str | None) -> str | None:
-    """`variant` if any weight file of a local checkpoint has it, else `None`: diffusers refuses one that none has."""
-    if variant is None:
-        return None
-    for path in folder.glob("*/*.safetensors"):
-        match = _WEIGHTS.fullmatch(path.name)
+def weight_variant(chosen: Sequence[str], variant: str | None) -> str | None:
+    """`variant` if any of the chosen weight files has it, else `None`: diffusers refuses one that none has."""
+    for name in chosen if variant else ():
+        file = name.rpartition("/")[2]
+        match = _WEIGHTS.fullmatch(file) or _BIN_WEIGHTS.fullmatch(file)
         if match and variant in (match["variant"], match["late"]):
             return variant
     return None

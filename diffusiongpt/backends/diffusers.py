@@ -20,7 +20,7 @@ from diffusiongpt.backends.offload import offloaded
 from diffusiongpt.backends.quiet import quiet_construction
 from diffusiongpt.backends.slots import slot
 from diffusiongpt.backends.weights import HOST, Weights
-from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
+from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError, PullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,11 +93,11 @@ class DiffusersBackend:
 
     def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
-        names, index = [INDEX, *_names(folder)], (folder / INDEX).read_bytes()
         chosen = _chosen(expert, folder)
+        index = (folder / INDEX).read_bytes()
         dtype = _dtype_name(expert, device, json.loads(index)["_class_name"])
         found = []
-        for name, kind in read_components(index, names).items():
+        for name, kind in read_components(index, chosen).items():
             inside = [file for file in chosen if file.startswith(f"{name}/")]
             weights = tuple(file for file in inside if is_weights(file))
             config = f"{name}/config.json"
@@ -175,7 +175,7 @@ class DiffusersBackend:
 
 
 def _build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -> Any:
-    read_components((folder / INDEX).read_bytes(), _names(folder))
+    chosen = _chosen(expert, folder)
     # the imports are in here too: they are what complains about torchvision
     with quiet_construction():
         import torch
@@ -185,7 +185,7 @@ def _build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
             dtype=getattr(torch, _dtype_name(expert, device, kind)),
-            variant=weight_variant(folder, expert.settings.variant),
+            variant=weight_variant(chosen, expert.settings.variant),
             # other formats come this far only where the settings allow them too
             use_safetensors=None if expert.settings.unsafe_weights else True,
             local_files_only=True,
@@ -202,17 +202,20 @@ def _has_weights(part: Any) -> bool:
 
 
 def _chosen(expert: Expert, folder: Path) -> tuple[str, ...]:
-    settings = expert.settings
-    return choose_files(
-        [INDEX, *_names(folder)],
-        lambda name: (folder / name).read_bytes(),
-        variant=settings.variant,
-        allow_unsafe=settings.unsafe_weights,
-    )
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    """The files of a folder that the expert's pipeline is built from."""
+    settings, names = expert.settings, [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    try:
+        return choose_files(
+            [INDEX, *names],
+            lambda name: (folder / name).read_bytes(),
+            variant=settings.variant,
+            allow_unsafe=settings.unsafe_weights,
+        )
+    except (PullError, OSError) as error:
+        raise LoadError(
+            f"{expert.id} could not be built from {folder}: {error}",
+            hint=getattr(error, "hint", "") or _hint(LoadError),
+        ) from error
 
 
 def _check_class(folder: Path) -> str:
