@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_cache import BACKEND, KLEIN, SD, UNET
+from fixtures_cache import BACKEND, KLEIN, SD, UNET, draw
 from huggingface_hub import snapshot_download
 from miniature import expert
 from test_pull_failures import Usage
 
 from diffusiongpt.cache import ModelCache, Puller, PullPlan
 from diffusiongpt.errors import DiskFullError
+from diffusiongpt.testing.hub import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -242,3 +245,17 @@ def test_planning_beside_a_copy_leaves_nothing_behind(puller: Puller, online: Se
     before = sorted(online.hub_cache.rglob("*"))
     assert puller.plan(TWIN, BACKEND).shared
     assert sorted(online.hub_cache.rglob("*")) == before
+
+
+def test_copies_that_come_at_a_time_become_one(hub: LocalHub, online: Settings) -> None:
+    """Two repositories that are pulled side by side each download the shared weights, and keep one copy of them."""
+    hub.fail(Fault(match=TEXT, stall_s=0.5))
+    meeting = threading.Barrier(2)
+    puller = Puller(online, on_pull=lambda _: meeting.wait(20))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda who: puller.ensure(who, BACKEND), (SD, TWIN))
+    assert [weights_asked(hub, repo) for repo in ("t/sd", "t/twin")] == [WEIGHTS, WEIGHTS]
+    assert [inode(first / name) == inode(second / name) for name in (UNET, VAE, TEXT)] == [False, True, True]
+    assert not list(online.hub_cache.glob("models--*/blobs/*.link"))
+    with ModelCache(online).lease(TWIN, BACKEND, device="cpu") as loaded:
+        assert len(draw(loaded, TWIN)) == 1

@@ -65,6 +65,23 @@ class Copies:
             return False
         return True
 
+    def merge(self, hashes: Mapping[str, str], records: Iterable[PullRecord]) -> None:
+        """Make one of copies that came at the same time, so that neither could be linked to the other.
+
+        Only what was pulled and verified is touched; where a link cannot be made, both stay.
+
+        Args:
+            hashes: Name -> hash of the files that have just come.
+            records: What was pulled, this among it.
+        """
+        repos = sorted({record.repo for record in records})
+        for sha256 in {known for known in hashes.values() if is_sha256(known)}:
+            blobs = [blob for blob in (self._blob(repo, sha256) for repo in repos) if blob.is_file()]
+            for blob in blobs[1:]:
+                # towards the same one, whoever merges: two who went towards each other would only swap
+                if not blob.samefile(blobs[0]):
+                    _relink(blob, blobs[0])
+
     def _find_one(self, repo: str, name: str, size: int, sha256: str, records: tuple[PullRecord, ...]) -> Path | None:
         own = self._blob(repo, sha256)
         if find_damage(own, size, name=name) is None:
@@ -102,3 +119,12 @@ class Copies:
 
     def _blob(self, repo: str, sha256: str) -> Path:
         return repo_folder(self._hub_cache, repo) / "blobs" / sha256
+
+
+def _relink(blob: Path, to: Path) -> None:
+    spare = blob.with_name(f"{blob.name}.{os.getpid()}.link")
+    try:
+        os.link(to.resolve(), spare)
+        spare.replace(blob)
+    except OSError:
+        spare.unlink(missing_ok=True)

@@ -203,6 +203,7 @@ class Puller:
         ours = (*plan.missing, *plan.shared)
         record = record_of(plan.expert, plan.commit, plan.files, ours, hashes=plan.hashes, moved_to=plan.moved_to)
         self._book.add(record)
+        self._copies.merge({name: plan.hashes[name] for name in plan.missing if name in plan.hashes}, self.pulled())
         return plan.folder
 
     def ensure(self, expert: Expert, backend: Backend, *, agree: Agree | None = None, tell: Tell | None = None) -> Path:
