@@ -13,6 +13,7 @@ import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
 from diffusiongpt.cache import LRU, ModelCache
+from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 
 if TYPE_CHECKING:
@@ -122,6 +123,24 @@ def test_room_is_made_beforehand_where_both_cannot_fit(
     sized = local("b").model_copy(update={"size_gb": 60e-9})
     touch(cache, backend, local("a"), sized)
     assert seen == [set(), set()]
+
+
+def test_nothing_goes_for_files_that_are_not_whole(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the old would have to go first, the new is looked at before: a file cut short frees nobody."""
+    monkeypatch.setattr("diffusiongpt.cache.cache.device_memory", lambda _: 100)
+    backend = Toy(sizes={"a": 60, "b": 60})
+    cache = ModelCache(settings, budget_bytes=90)
+    broken = local("b")
+    assert broken.folder is not None
+    backend.components(broken, broken.folder, device="cpu")
+    weights = broken.folder / "b.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    touch(cache, backend, local("a"))
+    with pytest.raises(LoadError, match="does not end where its safetensors header says"):
+        touch(cache, backend, broken)
+    assert backend.alive == {"a"}
 
 
 def test_each_device_has_its_own_budget(

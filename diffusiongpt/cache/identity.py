@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.content import content_ids
 from diffusiongpt.cache.shelf import Key
+from diffusiongpt.cache.verify import find_damage
 from diffusiongpt.cache.weight_files import sizes_on_disk, total
 from diffusiongpt.errors import LoadError
 
@@ -157,12 +158,15 @@ def _component_key(component: Component, folder: Path, home: Path) -> ComponentK
 
 
 def _bytes_of(component: Component, folder: Path) -> int:
-    try:
-        known = sizes_on_disk(folder, component.weights)
-    except ValueError as error:
-        raise LoadError(f"a weight file of {component.name} in {folder} {error}", hint=_DAMAGED) from error
+    """Bytes in memory, of files that are whole: what leaves for this component leaves before it is read."""
+    on_disk = {name: (folder / name).stat().st_size for name in component.weights}
+    for name, size in on_disk.items():
+        damage = find_damage(folder / name, size)
+        if damage is not None:
+            raise LoadError(f"{name} in {folder} {damage}", hint=_DAMAGED)
+    known = sizes_on_disk(folder, component.weights)
     # other formats do not say what is in them
-    others = sum((folder / name).stat().st_size for name in component.weights if name not in known)
+    others = sum(size for name, size in on_disk.items() if name not in known)
     return total(known.values()).memory_bytes(component.dtype) + others
 
 
