@@ -204,6 +204,8 @@ def test_a_gpu_draws_from_the_same_noise(who: Expert, tiny_sd: Path) -> None:
     """In float32 the picture is that of the CPU up to rounding, and the same each time."""
     exact = who.model_copy(update={"settings": who.settings.model_copy(update={"dtype": "float32"})})
     loaded = BACKEND.load(exact, tiny_sd, device="cuda", have={})
+    for part in loaded.parts.values():
+        part.bring("cuda")
     first, second = (BACKEND.draw(loaded, ask(exact)) for _ in range(2))
     assert pixels(first) == pixels(second)
     on_cpu = BACKEND.draw(BACKEND.load(exact, tiny_sd, device="cpu", have={}), ask(exact))
