@@ -303,6 +303,8 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     told = run("zoo", "check", bad, code=1).stderr
     assert f"{bad}:4" in told
     assert "Did you mean 'license'?" in told
+    bad.write_text("experts: []")
+    assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
     assert "no folder for a" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
