@@ -91,6 +91,20 @@ def test_route_tells_a_person() -> None:
     assert "root → animal → pixel_art" in explained
 
 
+def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
+    """Where Python has an argument, the command line has an option: on stderr, in the table, and in JSON."""
+    zoo = tmp_path / "zoo.yaml"
+    zoo.write_text("experts: [{id: a, repo: o/a}]")
+    asked = ("route", PROMPT, "--zoo", zoo, "--commercial-use")
+    assert "hint: Drop --commercial-use, or" in run(*asked, code=1).stderr
+    assert run_json(*asked, code=1)["error"]["hint"].startswith("Drop --commercial-use, or")
+    zoo.write_text("experts: [{id: a, backend: openai, repo: o/a, price: {usd: 0.04}}]")
+    told = run("route", PROMPT, "--zoo", zoo, code=1).stderr
+    assert "allow it with --max-price 0.04\n" in told
+    assert "hint: Hosted experts cost money, and --max-price is 0" in told
+    assert "allow it with --max-price 0.04" in run("route", PROMPT, "--zoo", "tiny", "--zoo", zoo, "--explain").stdout
+
+
 def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:
     """`--file` prints one JSON line per non-empty line; one that fails says why, the rest go on, and the exit is 1."""
     lines = ["a pixel art fox", "", "bad \x00 line", "   ", "水墨\u2028山水", "x" * 40_000, "a\x0cb", "铅笔画"]
@@ -303,6 +317,8 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     told = run("zoo", "check", bad, code=1).stderr
     assert f"{bad}:4" in told
     assert "Did you mean 'license'?" in told
+    bad.write_text("experts: []")
+    assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
     assert "no folder for a" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")

@@ -201,6 +201,21 @@ def test_everybody_who_votes_on_one_ballot_counts() -> None:
     assert means(RankingTable.fit(thrice, TAGS)) == pytest.approx(means(once), abs=1e-9)
 
 
+def test_the_ranking_counts_a_ballot_as_often_as_the_fit_does() -> None:
+    """Votes of one voter on one ballot are one in the rows; a change of mind is half a win each."""
+    thrice = [vote(i, "oil", "pixel", ballot="b") for i in range(3)]
+    assert counted(thrice) == {"oil": (1, 1.0), "pixel": (1, 0.0)}
+    assert counted([vote(0, "oil", "pixel", ballot="b"), vote(1, "pixel", "oil", ballot="b")]) == {
+        "oil": (1, 0.5), "pixel": (1, 0.5),
+    }  # fmt: skip
+    assert counted([vote(i, "oil", "pixel", ballot="b", voter=f"v{i}") for i in range(3)])["oil"] == (3, 3.0)
+
+
+def counted(votes: list[Vote]) -> dict[str, tuple[int, float]]:
+    """Votes and wins of the rows."""
+    return {row.expert: (row.votes, row.wins) for row in RankingTable.fit(votes, TAGS).rows()}
+
+
 def test_a_weight_of_two_is_two_votes() -> None:
     """Weights multiply the likelihood."""
     heavy = RankingTable.fit([vote(0, "oil", "pixel", weight=2.0)], TAGS)

@@ -121,6 +121,8 @@ def test_plurals_and_capitals_are_the_same_word(word: str, node: str) -> None:
         ("横屏的山", "aspect_ratio", "16:9"),
         ("a fox, 5x3", "width", None),
         ("a #ff8800 fox on #abc", "colors", ("#FF8800", "#AABBCC")),
+        ("a fox on #abc --no cars, #ff0000", "colors", ("#AABBCC",)),
+        ("a fox on #abc --no cars, #ff0000", "negative", "cars, #ff0000"),
         ("#12345 foxes", "colors", ()),
         ("a fox on a transparent background", "transparent_background", True),
         ("透明背景的狐狸", "transparent_background", True),

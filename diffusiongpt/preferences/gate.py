@@ -19,7 +19,8 @@ ENOUGH = 200
 """Observations from which the question is asked; with fewer, the shrinkage of the fit itself is all there is."""
 
 SURE = 1.28
-"""Standard errors by which choosing by prompt has to be ahead: a one-sided interval of 90 % then begins above zero."""
+"""Standard errors by which choosing by prompt has to be ahead: a one-sided interval of 90 % then begins above zero.
+From .7 to 1.3 all choose equally well, cross-validated on the simulated votes of `benchmarks/ranking.py`."""
 
 
 def routing_pays(seen: Observations, texts: Sequence[str], few: int, scales: Scales, *, outside: bool = False) -> bool:

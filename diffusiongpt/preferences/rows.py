@@ -68,14 +68,14 @@ def vote_rows(votes: Sequence[Vote], priors: Priors, experts: Mapping[str, int],
     spoken = [(vote, _pairs(vote, outside=OUTSIDE in experts)) for vote in votes]
     sizes: Counter[tuple[str, str]] = Counter()
     for vote, pairs in spoken:
-        sizes[_sheet(vote)] += len(pairs)
+        sizes[sheet_of(vote)] += len(pairs)
     sides: list[tuple[int, int, int]] = []
     numbers: list[tuple[float, float, float]] = []
     for vote, pairs in spoken:
         prompt = prompts.number(vote.prompt, vote.evidence)
         names = (*vote.experts, OUTSIDE)
         points = dict(zip(names, priors.points(names, vote.evidence).tolist(), strict=True))
-        weight = vote.weight * source_weight(vote.source) / max(sizes[_sheet(vote)], 1)
+        weight = vote.weight * source_weight(vote.source) / max(sizes[sheet_of(vote)], 1)
         for left, right, share in pairs:
             sides.append((prompt, experts[left], experts[right]))
             numbers.append((share, weight, points[left] - points[right]))
@@ -121,6 +121,11 @@ def noise_of(values: Floats, expert: Indexes, group: Indexes) -> float:
     return float(np.sqrt(((values - by_prompt - by_expert) ** 2).sum() / left)) if left > 0 else float(values.std())
 
 
+def sheet_of(vote: Vote) -> tuple[str, str]:
+    """Ballot and voter: what one voter says on one ballot counts as one vote however it was cast."""
+    return vote.ballot or vote.id, vote.voter
+
+
 def source_weight(source: str) -> float:
     """How many votes of a person one of a source counts for."""
     return 1.0 if is_person(source) else JUDGE_WEIGHT
@@ -135,11 +140,6 @@ def _means(values: Floats, group: Indexes) -> Floats:
     numbers = np.unique(group, return_inverse=True)[1]
     means: Floats = (np.bincount(numbers, values) / np.bincount(numbers))[numbers]
     return means
-
-
-def _sheet(vote: Vote) -> tuple[str, str]:
-    """What one voter says on one ballot, which counts as one vote however it was cast."""
-    return vote.ballot or vote.id, vote.voter
 
 
 def _pairs(vote: Vote, *, outside: bool) -> list[tuple[str, str, float]]:

@@ -48,6 +48,7 @@ KNOWN_WORDS = 0.3
 """Share of its words that a prompt must have in common with prompts voted on to be judged by its words."""
 
 _CHUNK = 1024
+_IS_CJK = re.compile(f"[{CJK}]")
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class PromptSpace:
         # a node that is asked about by itself is like no prompt
         said = [row for row, prompt in enumerate(prompts) if prompt.text.strip()]
         if said and len(root):
-            views = self._views([prompts[row] for row in said], few[said])
+            views = self._views([prompts[row] for row in said], few[said], wordless=wordless)
             alike[said] = self._likeness(views, wordless=wordless) @ root
         return np.concatenate([few, alike], axis=1)
 
@@ -168,18 +169,20 @@ class PromptSpace:
                     row[self.nodes[node]] = p
         return few
 
-    def _views(self, prompts: Sequence[Prompt], few: Features) -> list[Features]:
+    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
         texts = [prompt.text for prompt in prompts]
-        views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1), self._word_vectors(texts)]
-        return [*views, _read_by(self._embedder, texts)] if self._embedder else views
+        views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1)]
+        if not wordless:
+            views += [self._word_vectors(texts), *([_read_by(self._embedder, texts)] if self._embedder else [])]
+        return views
 
     def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
-        coordinates, words, *sentences = views
-        here, there = coordinates, self._landmark_views[0]
+        here, there = views[0], self._landmark_views[0]
         squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
         kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
         if not wordless:
+            words, *sentences = views[1:]
             kernels.append(words @ self._landmark_views[1].T)
             kernels += [np.exp((vectors @ self._landmark_views[2].T - 1) / SENTENCE_WIDTH) for vectors in sentences]
         return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
@@ -231,7 +234,7 @@ def _idf_of(texts: Sequence[str]) -> Features:
 def _words(text: str) -> Iterator[str]:
     """Words; of scripts without spaces, characters."""
     for word in words_of(normalize(text)):
-        if re.match(f"[{CJK}]", word):
+        if _IS_CJK.match(word):
             yield from word
         else:
             yield word

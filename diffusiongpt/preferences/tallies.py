@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import product
 from typing import TYPE_CHECKING
+
+from diffusiongpt.preferences.rows import sheet_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +33,8 @@ class Tallies:
         votes: How many votes.
         ratings: How many ratings.
         digest: Sum of their hashes, so that it names a set whatever its order, and can be added to.
-        counts: Ballots and wins by node and expert; a tie counts one part in as many as were shown.
+        counts: Ballots and wins by node and expert; a tie counts one part in as many as were shown, and who votes
+            several times on one ballot has its mean.
     """
 
     votes: int = 0
@@ -39,17 +43,13 @@ class Tallies:
     counts: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
     def plus(self, votes: Iterable[Vote], ratings: Iterable[Rating]) -> Tallies:
-        """These and those."""
+        """These and those; a ballot that is split over several votes counts once only if they come together."""
         counts = {node: dict(experts) for node, experts in self.counts.items()}
         told, digest, cast, rated = [*votes], self.digest, self.votes, [*ratings]
-        for vote in told:
-            nodes = [node for node, p in vote.evidence.items() if p > MOSTLY]
-            for expert in vote.experts:
-                won = _wins(vote, expert)
-                for node in (EVERYWHERE, *nodes):
-                    at_node = counts.setdefault(node, {})
-                    ballots, wins = at_node.get(expert, (0, 0.0))
-                    at_node[expert] = ballots + 1, wins + won
+        for (node, expert, _), won in _by_sheet(told).items():
+            at_node = counts.setdefault(node, {})
+            ballots, wins = at_node.get(expert, (0, 0.0))
+            at_node[expert] = ballots + 1, wins + sum(won) / len(won)
         digest += sum(_digest(vote) for vote in told) + sum(_digest(rating) for rating in rated)
         return Tallies(cast + len(told), self.ratings + len(rated), digest % _DIGEST, counts)
 
@@ -63,6 +63,16 @@ class Tallies:
         for one in also:
             digest.update(b"\0" + one.encode())
         return digest.hexdigest()[:12]
+
+
+def _by_sheet(votes: Iterable[Vote]) -> dict[tuple[str, str, tuple[str, str]], list[float]]:
+    """What an expert won at a node, for each sheet it was on; by node, expert and sheet."""
+    found: dict[tuple[str, str, tuple[str, str]], list[float]] = {}
+    for vote in votes:
+        nodes = [node for node, p in vote.evidence.items() if p > MOSTLY]
+        for node, expert in product((EVERYWHERE, *nodes), vote.experts):
+            found.setdefault((node, expert, sheet_of(vote)), []).append(_wins(vote, expert))
+    return found
 
 
 def _digest(entry: Vote | Rating) -> int:

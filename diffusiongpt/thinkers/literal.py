@@ -141,7 +141,8 @@ def read_literals(prompt: str) -> Literals:
         "text_scripts": tuple(dict.fromkeys(script for text in texts for script in scripts_of(text))),
         "object_count": _count(positive),
         "transparent_background": bool(_TRANSPARENT.search(unquoted)),
-        "colors": tuple(dict.fromkeys(_long_hex(code) for code in _HEX.findall(prompt))),
+        # of a negated phrase no colour is wanted; quotes may name some
+        "colors": tuple(dict.fromkeys(_long_hex(code) for code in _HEX.findall(" ".join((positive, *texts))))),
         "edit": bool(_EDIT.search(unquoted)),
         "negative": ", ".join(dict.fromkeys(_negated_text(match) for match in negatives)),
         **_size(unquoted),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ PriceOption = Annotated[
 ]
 
 
+_ARGUMENT = re.compile(r"(?<![\w-])(max_price|commercial_use|local_only)(=[\w.]*\w)?\b")
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Tell an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
 
@@ -70,17 +74,22 @@ def fail(error: DiffusionGPTError) -> NoReturn:
     """Tell an error on stderr and exit: 2 if the command was used wrongly, else 1."""
     from diffusiongpt.errors import RequestError, SettingsError, UnknownExpertError
 
-    say(f"error: {error}")
+    say(with_options(f"error: {error}"))
     for expert, reason in getattr(error, "rejected", ()):
-        say(f"  {expert}: {reason}")
+        say(with_options(f"  {expert}: {reason}"))
     if error.hint:
-        say(f"hint: {error.hint}")
+        say(with_options(f"hint: {error.hint}"))
     raise typer.Exit(2 if isinstance(error, RequestError | SettingsError | UnknownExpertError) else 1)
 
 
 def error_object(error: DiffusionGPTError) -> dict[str, str]:
     """An error as JSON shows it."""
-    return {"type": type(error).__name__, "message": str(error), "hint": error.hint}
+    return {"type": type(error).__name__, "message": with_options(str(error)), "hint": with_options(error.hint)}
+
+
+def with_options(text: str) -> str:
+    """A message with arguments of Python written as the options of the command line that they are."""
+    return _ARGUMENT.sub(lambda said: f"--{said[0]}".replace("_", "-").replace("=True", "").replace("=", " "), text)
 
 
 def say(text: str) -> None:

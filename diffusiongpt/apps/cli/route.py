@@ -22,6 +22,7 @@ from diffusiongpt.apps.cli.common import (
     print_json,
     read_lines,
     say,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _route_lines(
             if as_json:
                 print_json({"input": line, "error": error_object(error)}, indent=None)
             else:
-                say(f"error: {error}\nhint: {error.hint}")
+                say(with_options(f"error: {error}\nhint: {error.hint}"))
     return all_done
 
 
@@ -90,7 +91,7 @@ def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int |
     if as_json:
         print_json(route.model_dump(mode="json"), indent=indent)
         return
-    sentence, _, table = route.explain().partition("\n")
+    sentence, _, table = with_options(route.explain()).partition("\n")
     typer.echo(f"{route.input[:100]}\n  {sentence}")
     lines = table.strip().splitlines()
     if not explain:

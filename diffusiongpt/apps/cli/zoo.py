@@ -123,11 +123,13 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     """What a file can get wrong beyond its own keys.
 
     Raises:
-        ZooError: For a backend nobody installed, or a local folder that is not there.
+        ZooError: If there is no expert, for a backend nobody installed, or a local folder that is not there.
     """
     from diffusiongpt.backends import get_backend
     from diffusiongpt.errors import ZooError
 
+    if not zoo:
+        raise ZooError(f"{zoo.sources[0]} has no expert", hint="Add one: diffusiongpt zoo add OWNER/REPO --zoo FILE")
     for name in dict.fromkeys(expert.backend for expert in zoo.values()):
         get_backend(name)
     parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
