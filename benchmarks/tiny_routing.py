@@ -49,7 +49,7 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
     likely = np.zeros((len(prompts), len(zoo)))
     for column, expert in enumerate(zoo.values()):
         backend = get_backend(expert.backend)
-        loaded = backend.load(expert, expert.folder or Path(), device="cpu")
+        loaded = backend.load(expert, expert.folder or Path(), device="cpu", have={})
         for row, prompt in enumerate(prompts):
             request, _ = read_options(prompt.text, {"seed": row})
             understanding = LocalThinker().think(prompt.text, (), tuple(zoo.taxonomy.nodes.values())).understanding
@@ -58,7 +58,6 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
             correct[row, column] = all(getattr(reading, name) == answer for name, answer in prompt.answers.items())
             asked = [reading.probabilities[name][answer] for name, answer in prompt.answers.items()]
             likely[row, column] = float(np.log(np.maximum(asked, 1e-12)).sum())
-        backend.unload(loaded)
     return correct, likely
 
 

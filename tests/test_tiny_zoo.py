@@ -82,7 +82,7 @@ def _share_correct(name: str, style: str) -> float:
     expert = zoo[f"tiny-{name}"]
     assert expert.folder is not None
     backend = get_backend(expert.backend)
-    loaded = backend.load(expert, expert.folder, device="cpu")
+    loaded = backend.load(expert, expert.folder, device="cpu", have={})
     thinker, nodes = LocalThinker(), tuple(zoo.taxonomy.nodes.values())
     correct = 0
     for seed, (color, item, ground) in enumerate(ASKED):
@@ -90,7 +90,6 @@ def _share_correct(name: str, style: str) -> float:
         understanding = thinker.think(prompt, (), nodes).understanding
         image = backend.draw(loaded, resolve(Request(prompt=prompt, seed=seed), understanding, expert)).images[0]
         correct += judge.all_correct(image, object=item, color=color, background=ground, style=style)
-    backend.unload(loaded)
     return correct / len(ASKED)
 
 
