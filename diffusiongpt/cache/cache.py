@@ -226,15 +226,21 @@ class ModelCache:
 
     def _load(self, expert: Expert, backend: Backend, model: Model, offload: bool, flight: Flight[None]) -> None:
         """Bring a checkpoint where it is leased; whoever asked may leave meanwhile, and nothing of it goes for that."""
-        device = model.key.device
         flight.report("load", 0, None)
-        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
+        with self._on_its_way(model):
             loaded = self._to_host(expert, backend, model, here=offload)
-            if not offload and device != HOST:
+            if not offload and model.key.device != HOST:
                 self._to_device(model)
-        if device in _ONE_MEMORY and not offload:
-            self._memory.clear(HOST, model.sizes)
         flight.report("load", loaded.nbytes, loaded.nbytes)
+
+    @contextmanager
+    def _on_its_way(self, model: Model) -> Iterator[None]:
+        """Keep the parts of a model where they are while others of it come."""
+        device = model.key.device
+        with self._leased(HOST, model.sizes), self._leased(device, model.sizes):
+            yield
+        if device in _ONE_MEMORY:
+            self._memory.clear(HOST, self._memory.here(device, model.sizes))
 
     def _to_host(
         self, expert: Expert, backend: Backend, model: Model, *, here: bool = False, how: Bring = ON_DEMAND
@@ -292,7 +298,7 @@ class ModelCache:
             return {key: part}
 
         # whoever asked may leave meanwhile, and the base must not go with them
-        with self._memory.pinned(base.device, [key, *model.sizes]):
+        with self._leased(base.device, [key, *model.sizes]):
             size: dict[Key, int] = {key: file.stat().st_size}
             self._memory.bring(base.device, size, attach)
             (part,) = self._memory.parts([key]).values()
@@ -305,7 +311,7 @@ class ModelCache:
 
     def _stage(self, expert: Expert, backend: Backend, model: Model, device: str, how: Bring) -> None:
         """Bring a model one tier up, for later."""
-        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(model.key.device, model.sizes):
+        with self._on_its_way(model):
             if device == HOST:
                 self._to_host(expert.base_expert or expert, backend, model, how=how)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar, cast
+from typing import Generic, NoReturn, TypeVar
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the phase (`"download"` or `"load"`), how much is done, and how much there is, if known."""
@@ -80,7 +80,7 @@ class Flight(Generic[_T]):
             result = work(self)
         except BaseException as error:  # noqa: BLE001  # it is raised again in the threads that wait for it
             failure = error
-            outcome = cast("Callable[[], _T]", lambda: _throw(failure))
+            outcome = lambda: _throw(failure)  # noqa: E731
         else:
             outcome = lambda: result  # noqa: E731
         before_outcome()
@@ -111,9 +111,14 @@ class Flights(Generic[_T]):
 
     def _start(self, key: Hashable, flight: Flight[_T], work: Callable[[Flight[_T]], _T]) -> None:
         # A daemon: whoever presses Ctrl-C leaves at once, and an unfinished download or load is lost by design.
-        threading.Thread(
+        worker = threading.Thread(
             target=flight.run, args=(work, lambda: self._landed(key, flight)), name=self._name, daemon=True
-        ).start()
+        )
+        try:
+            worker.start()
+        except RuntimeError as error:  # no more threads; whoever has joined must not wait for this one
+            failure = error
+            flight.run(lambda _: _throw(failure), lambda: self._landed(key, flight))
 
     def _landed(self, key: Hashable, flight: Flight[_T]) -> None:
         with self._lock:
@@ -121,5 +126,5 @@ class Flights(Generic[_T]):
                 del self._flying[key]
 
 
-def _throw(error: BaseException) -> None:
+def _throw(error: BaseException) -> NoReturn:
     raise error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -231,8 +231,10 @@ class Memory:
     def _clear(self, device: str, keys: Collection[Key] | None) -> int:
         with self.changed:
             shelf = self._shelf(device)
-            stays = () if keys is None else {key for key in shelf.residents if key not in keys}
-            victims = self._take(device, shelf.order(spare=lambda key: key in stays))
+            stays = self._bound(device)
+            victims = self._take(
+                device, shelf.order(spare=lambda key: key in stays or (keys is not None and key not in keys))
+            )
         self._drop(device, victims)
         return sum(nbytes for _, nbytes in victims)
 
@@ -243,7 +245,9 @@ class Memory:
             shelf = self._shelf(device)
             while True:
                 missing = {key: size for key, size in sizes.items() if key not in shelf}
-                if not any((device, key) in self._busy for key in sizes):
+                # what is missing here may be leaving its last place elsewhere just now
+                moving = {key for tier, key in self._busy if tier == device or key in missing}
+                if moving.isdisjoint(sizes):
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
                     going = shelf.victims(sum(missing.values()), limit=limit, spare=spare, due=how.due)
@@ -270,13 +274,20 @@ class Memory:
 
     def _drop(self, device: str, victims: Sequence[tuple[Key, int]]) -> None:
         """Give the memory of what was taken off back."""
-        for key, nbytes in victims:
+        # one that fails to go must keep neither the others nor those who wait for them
+        with ExitStack() as leaving:
+            for key, nbytes in reversed(victims):
+                leaving.callback(self._let_go, device, key, nbytes)
+
+    def _let_go(self, device: str, key: Key, nbytes: int) -> None:
+        try:
             self._parts[key].leave(device)
+        finally:
             with self.changed:
                 self._busy.discard((device, key))
                 self._forget(key)
                 self.changed.notify_all()
-            self._tell("freed", key, device, nbytes)
+        self._tell("freed", key, device, nbytes)
 
     def _forget(self, key: Key) -> None:
         """Lose a part that is nowhere any more, and the models made of it; the lock is held."""
@@ -332,10 +343,15 @@ class Memory:
         ]
 
     def _bound(self, device: str) -> set[Key]:
-        """Adapters that nobody uses on a base that somebody does: taking them off would wait for the drawing's end."""
+        """What nobody uses and yet cannot go now; the lock is held.
+
+        An adapter, with the base that would take it along, while somebody uses a part of that base: taking it off
+        would wait for the drawing's end. And what is coming to another place: it may be copied from here.
+        """
         shelf = self._shelf(device)
-        adapters = [one for one in shelf.residents if isinstance(one, AdapterKey)]
-        return {one for one in adapters if any(shelf.pins[key] for key in self._made_of.get(one, ()))}
+        worn = [self._made_of.get(one, frozenset()) for one in shelf.residents if isinstance(one, AdapterKey)]
+        held = [made_of for made_of in worn if any(shelf.pins[key] for key in made_of)]
+        return {key for _, key in self._busy}.union(*held)
 
     def _too_little(self, shelf: Shelf, missing: Mapping[Key, int]) -> OutOfMemoryError:
         needed, ledger = sum(missing.values()), shelf.ledger()
