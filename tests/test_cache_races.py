@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,11 +94,9 @@ def test_one_that_cannot_leave_holds_up_nobody(
     broken = [True]
     backend, cache = Toy(sizes={"c": 40}, before_leave=before_leave), ModelCache(settings, budget_bytes=40)
     touch(cache, backend, local("a"), local("b"))
+    act = cache.clear if way == "clear" else partial(touch, cache, backend, local("c"))
     with pytest.raises(LoadError, match="stuck"):
-        if way == "clear":
-            cache.clear()
-        else:
-            touch(cache, backend, local("c"))
+        act()
     assert "b" not in backend.alive
     broken[0] = False
     backend.places["cpu"].discard("a")

@@ -101,13 +101,21 @@ class ModelCache:
             device: Where.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
-            offload: Hold it on the host only, with room on the device for its largest part.
+            offload: Hold it on the host only, with room on the device for its largest part; until the lease ends,
+                who else wants one of its parts there waits.
 
         Raises:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
         self.fetch(expert, backend, agree=agree, on_progress=on_progress)
+        if offload and expert.base_expert is not None:
+            raise LoadError(
+                f"{expert.id} is an adapter, and sits on a base that stays on its device",
+                hint="Lease it without offloading, or choose an expert that is a whole checkpoint.",
+            )
+        # on the host there is nowhere else to be
+        offload = offload and device != HOST
         with self._hold(expert, backend, device, on_progress, offload=offload) as loaded:
             yield loaded
 
@@ -180,8 +188,7 @@ class ModelCache:
             if not offload:
                 yield loaded
                 return
-            largest = max((part.nbytes for part in loaded.parts.values()), default=0)
-            with self._memory.room(device, _offloaded(model), largest):
+            with self._memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
                 yield loaded
 
     @contextmanager
@@ -345,11 +352,6 @@ class ModelCache:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
-
-
-def _offloaded(model: Model) -> AdapterKey:
-    """A name for the room that a model takes on a device which it visits part by part."""
-    return AdapterKey(content="offloaded", base=model.key)
 
 
 def _gone(expert: Expert) -> LoadError:

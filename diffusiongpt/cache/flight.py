@@ -76,6 +76,7 @@ class Flight(Generic[_T]):
 
     def run(self, work: Callable[[Flight[_T]], _T], before_outcome: Callable[[], None]) -> None:
         """Do the work in this thread and hand its result or failure to all waiters."""
+        outcome: Callable[[], _T]
         try:
             result = work(self)
         except BaseException as error:  # noqa: BLE001  # it is raised again in the threads that wait for it

@@ -168,9 +168,18 @@ class Memory:
         self._admit(device, missing, came, time.monotonic() - start)
 
     @contextmanager
-    def room(self, device: str, owner: Key, nbytes: int) -> Iterator[None]:
-        """Keep so many bytes of a device free while the block runs."""
-        missing, victims = self._claim(device, {owner: nbytes}, ON_DEMAND)
+    def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
+        """Let parts come to a device and leave it by themselves while the block runs, one at a time.
+
+        Room is kept for the largest. Who has one of them there in use is waited for, and nobody else brings one
+        there meanwhile: it would be taken away with the visitor.
+
+        Raises:
+            OutOfMemoryError: If there is no room, whatever may leave, or the use does not end.
+        """
+        largest = max(sizes, key=lambda key: sizes[key], default=None)
+        room = {key: nbytes if key == largest else 0 for key, nbytes in sizes.items()}
+        missing, victims = self._claim(device, room, ON_DEMAND, anew=True)
         try:
             self._drop(device, victims)
             yield
@@ -238,28 +247,38 @@ class Memory:
         self._drop(device, victims)
         return sum(nbytes for _, nbytes in victims)
 
-    def _claim(self, device: str, sizes: Mapping[Key, int], how: Bring) -> tuple[frozenset[Key], list[tuple[Key, int]]]:
-        """Reserve room for what is missing, and take out who leaves for it; both are busy until they are done."""
+    def _claim(
+        self, device: str, sizes: Mapping[Key, int], how: Bring, *, anew: bool = False
+    ) -> tuple[frozenset[Key], list[tuple[Key, int]]]:
+        """Reserve room for what is missing, and take out who leaves for it; both are busy until they are done.
+
+        Where all are to come `anew`, those that are there leave as well.
+        """
         deadline = time.monotonic() + how.patience_s
         with self.changed:
             shelf = self._shelf(device)
             while True:
-                missing = {key: size for key, size in sizes.items() if key not in shelf}
+                here = [key for key in sizes if anew and key in shelf]
+                missing = {key: size for key, size in sizes.items() if key in here or key not in shelf}
                 # what is missing here may be leaving its last place elsewhere just now
                 moving = {key for tier, key in self._busy if tier == device or key in missing}
                 if moving.isdisjoint(sizes):
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
-                    going = shelf.victims(sum(missing.values()), limit=limit, spare=spare, due=how.due)
+                    needed = sum(missing.values()) - sum(shelf.residents[key].nbytes for key in here)
+                    going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
+                    if any(shelf.pins[key] for key in here):
+                        going = None
                     if going is not None or not missing:
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
                 self.changed.wait(_TICK_S)
+            victims = self._take(device, [*here, *(going or [])])
             for key, size in missing.items():
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
-            return frozenset(missing), self._take(device, going or [])
+            return frozenset(missing), victims
 
     def _take(self, device: str, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         """Take parts off a shelf, adapters on them before them; the lock is held, and they are busy until dropped."""
@@ -284,7 +303,9 @@ class Memory:
             self._parts[key].leave(device)
         finally:
             with self.changed:
-                self._busy.discard((device, key))
+                # one that leaves in order to visit is claimed already
+                if not self._shelf(device).is_coming(key):
+                    self._busy.discard((device, key))
                 self._forget(key)
                 self.changed.notify_all()
         self._tell("freed", key, device, nbytes)
