@@ -79,6 +79,7 @@ class Memory:
         self._busy: set[tuple[str, Key]] = set()
         self._seconds: dict[tuple[str, Key], float] = {}
         self._names: dict[Key, set[str]] = {}
+        self._soon: dict[str, Mapping[Key, int]] = {}
 
     def name(self, keys: Iterable[Key], expert: str) -> None:
         """Remember who asks for parts."""
@@ -207,8 +208,11 @@ class Memory:
     def expect(self, device: str, soon: Mapping[Key, int]) -> None:
         """Tell how soon the queue needs what, on a device and on the host."""
         with self.changed:
-            for tier in {HOST, device}:
-                self._shelf(tier).upcoming = soon
+            self._soon[device] = soon
+            self._shelf(device).upcoming = soon
+            # every device's queue is fed from the host
+            pairs = [pair for one in self._soon.values() for pair in one.items()]
+            self._shelf(HOST).upcoming = dict(sorted(pairs, key=lambda pair: -pair[1]))
 
     @contextmanager
     def look(self, *devices: str) -> Iterator[tuple[Shelf, ...]]:
