@@ -54,6 +54,9 @@ def draw_with_candidates(studio: DiffusionGPT, request: Request, route: Route, t
                 raise
             failures.append(error)
             log.info("%s cannot draw: %s", expert, error)
+            # this one had the turn, unless the caller holds it for all of them
+            if ticket is not None and ticket.gone and not studio.renderer.queue.holds(ticket):
+                ticket = None
     return _last_resort(studio, request, route, failures, ticket)
 
 

@@ -11,6 +11,7 @@ from miniature import KLEIN_EXTRA, SIDE, expert
 from diffusiongpt.backends import Drawing, Loaded, Resolved, get_backend
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.errors import LoadError
 from diffusiongpt.paths import replace_file
 
 if TYPE_CHECKING:
@@ -47,16 +48,26 @@ class ToyPart:
     name: str
     nbytes: int
     toy: Toy
+    places: set[str] = field(default_factory=set)
 
     def bring(self, device: str) -> None:
-        """Note it."""
+        """Note it; what is nowhere cannot be copied."""
         self.toy.before_bring(self.name, device)
-        self.toy.note(self.name, device)
+        if not self.places:
+            raise LoadError(f"{self.name} is nowhere", hint="")
+        self.note(device)
 
     def leave(self, device: str) -> None:
         """Note it; a second time is an error."""
         self.toy.before_leave(self.name, device)
+        self.places.remove(device)
         self.toy.places[device].remove(self.name)
+
+    def note(self, device: str) -> None:
+        """It is there; twice would be a second copy, in this part or in another of its content."""
+        assert self.name not in self.toy.places.setdefault(device, set())
+        self.toy.places[device].add(self.name)
+        self.places.add(device)
 
 
 @dataclass
@@ -76,11 +87,6 @@ class Toy:
     def alive(self) -> set[str]:
         """What is anywhere in memory."""
         return {name for place in self.places.values() for name in place}
-
-    def note(self, name: str, device: str) -> None:
-        """It is there; twice would be a second copy."""
-        assert name not in self.places.setdefault(device, set())
-        self.places[device].add(name)
 
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
         """All of them."""
@@ -106,9 +112,11 @@ class Toy:
         self.before_load(expert.id)
         parts: dict[str, Part] = {}
         for name in (expert.id, *self.shared.get(expert.id, ())):
-            parts[name] = have.get(name) or ToyPart(name, self.sizes.get(name, 10), self)
-            if name not in have:
-                self.note(name, "cpu")
+            if name in have:
+                parts[name] = have[name]
+            else:
+                parts[name] = part = ToyPart(name, self.sizes.get(name, 10), self)
+                part.note("cpu")
         return Loaded(model=expert.id, device=device, parts=parts)
 
     def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:

@@ -141,6 +141,8 @@ class DiffusersBackend:
             offload: As for `Backend.draw`.
         """
         model: _Model = loaded.model
+        # what left the host would be lost
+        offload = offload and loaded.device != HOST
         with slot(loaded.device):
             pipe = fresh(model.view(loaded.device))
             visits = offloaded(model.weights, loaded.device) if offload else nullcontext()

@@ -27,11 +27,10 @@ def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
             self._part = part
 
         def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            del module
-            for other in parts.values():
-                if other is not self._part:
+            if device not in self._part.places:
+                for other in parts.values():
                     other.leave(device)
-            self._part.bring(device)
+                _come(self._part, module, device)
             return args, kwargs
 
     with ExitStack() as undo:
@@ -41,3 +40,20 @@ def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
             add_hook_to_module(module, Visit(part))
             undo.callback(remove_hook_from_module, module)
         yield
+
+
+def _come(part: Weights, module: Any, device: str) -> None:
+    """Bring a part, in the types that its tensors were given while they were empty.
+
+    SDXL makes its autoencoder float32 first, and lets it decode then.
+    """
+    wanted = {name: tensor.dtype for name, tensor in _tensors(module)}
+    part.bring(device)
+    for name, tensor in _tensors(module):
+        if tensor.dtype != wanted.get(name, tensor.dtype):
+            tensor.data = tensor.data.to(wanted[name])
+
+
+def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

@@ -101,13 +101,21 @@ class ModelCache:
             device: Where.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
-            offload: Hold it on the host only, with room on the device for its largest part.
+            offload: Hold it on the host only, with room on the device for its largest part; until the lease ends,
+                who else wants one of its parts there waits.
 
         Raises:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
         self.fetch(expert, backend, agree=agree, on_progress=on_progress)
+        if offload and expert.base_expert is not None:
+            raise LoadError(
+                f"{expert.id} is an adapter, and sits on a base that stays on its device",
+                hint="Lease it without offloading, or choose an expert that is a whole checkpoint.",
+            )
+        # on the host there is nowhere else to be
+        offload = offload and device != HOST
         with self._hold(expert, backend, device, on_progress, offload=offload) as loaded:
             yield loaded
 
@@ -193,8 +201,7 @@ class ModelCache:
             if not offload:
                 yield loaded
                 return
-            largest = max((part.nbytes for part in loaded.parts.values()), default=0)
-            with self._memory.room(device, _offloaded(model), largest):
+            with self._memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
                 yield loaded
 
     @contextmanager
@@ -239,15 +246,21 @@ class ModelCache:
 
     def _load(self, expert: Expert, backend: Backend, model: Model, offload: bool, flight: Flight[None]) -> None:
         """Bring a checkpoint where it is leased; whoever asked may leave meanwhile, and nothing of it goes for that."""
-        device = model.key.device
         flight.report("load", 0, None)
-        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
+        with self._on_its_way(model):
             loaded = self._to_host(expert, backend, model, here=offload)
-            if not offload and device != HOST:
+            if not offload and model.key.device != HOST:
                 self._to_device(model)
-        if device in _ONE_MEMORY and not offload:
-            self._memory.clear(HOST, model.sizes)
         flight.report("load", loaded.nbytes, loaded.nbytes)
+
+    @contextmanager
+    def _on_its_way(self, model: Model) -> Iterator[None]:
+        """Keep the parts of a model where they are while others of it come."""
+        device = model.key.device
+        with self._leased(HOST, model.sizes), self._leased(device, model.sizes):
+            yield
+        if device in _ONE_MEMORY:
+            self._memory.clear(HOST, self._memory.here(device, model.sizes))
 
     def _to_host(
         self, expert: Expert, backend: Backend, model: Model, *, here: bool = False, how: Bring = ON_DEMAND
@@ -305,7 +318,7 @@ class ModelCache:
             return {key: part}
 
         # whoever asked may leave meanwhile, and the base must not go with them
-        with self._memory.pinned(base.device, [key, *model.sizes]):
+        with self._leased(base.device, [key, *model.sizes]):
             size: dict[Key, int] = {key: file.stat().st_size}
             self._memory.bring(base.device, size, attach)
             (part,) = self._memory.parts([key]).values()
@@ -318,7 +331,7 @@ class ModelCache:
 
     def _stage(self, expert: Expert, backend: Backend, model: Model, device: str, how: Bring) -> None:
         """Bring a model one tier up, for later."""
-        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(model.key.device, model.sizes):
+        with self._on_its_way(model):
             if device == HOST:
                 self._to_host(expert.base_expert or expert, backend, model, how=how)
             else:
@@ -352,11 +365,6 @@ class ModelCache:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
-
-
-def _offloaded(model: Model) -> AdapterKey:
-    """A name for the room that a model takes on a device which it visits part by part."""
-    return AdapterKey(content="offloaded", base=model.key)
 
 
 def _gone(expert: Expert) -> LoadError:

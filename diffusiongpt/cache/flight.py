@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar, cast
+from typing import Generic, NoReturn, TypeVar
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the phase (`"download"` or `"load"`), how much is done, and how much there is, if known."""
@@ -76,11 +76,12 @@ class Flight(Generic[_T]):
 
     def run(self, work: Callable[[Flight[_T]], _T], before_outcome: Callable[[], None]) -> None:
         """Do the work in this thread and hand its result or failure to all waiters."""
+        outcome: Callable[[], _T]
         try:
             result = work(self)
         except BaseException as error:  # noqa: BLE001  # it is raised again in the threads that wait for it
             failure = error
-            outcome = cast("Callable[[], _T]", lambda: _throw(failure))
+            outcome = lambda: _throw(failure)  # noqa: E731
         else:
             outcome = lambda: result  # noqa: E731
         before_outcome()
@@ -111,9 +112,14 @@ class Flights(Generic[_T]):
 
     def _start(self, key: Hashable, flight: Flight[_T], work: Callable[[Flight[_T]], _T]) -> None:
         # A daemon: whoever presses Ctrl-C leaves at once, and an unfinished download or load is lost by design.
-        threading.Thread(
+        worker = threading.Thread(
             target=flight.run, args=(work, lambda: self._landed(key, flight)), name=self._name, daemon=True
-        ).start()
+        )
+        try:
+            worker.start()
+        except RuntimeError as error:  # no more threads; whoever has joined must not wait for this one
+            failure = error
+            flight.run(lambda _: _throw(failure), lambda: self._landed(key, flight))
 
     def _landed(self, key: Hashable, flight: Flight[_T]) -> None:
         with self._lock:
@@ -121,5 +127,5 @@ class Flights(Generic[_T]):
                 del self._flying[key]
 
 
-def _throw(error: BaseException) -> None:
+def _throw(error: BaseException) -> NoReturn:
     raise error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,7 @@ class Memory:
         self._busy: set[tuple[str, Key]] = set()
         self._seconds: dict[tuple[str, Key], float] = {}
         self._names: dict[Key, set[str]] = {}
+        self._soon: dict[str, Mapping[Key, int]] = {}
 
     def name(self, keys: Iterable[Key], expert: str) -> None:
         """Remember who asks for parts."""
@@ -168,9 +169,18 @@ class Memory:
         self._admit(device, missing, came, time.monotonic() - start)
 
     @contextmanager
-    def room(self, device: str, owner: Key, nbytes: int) -> Iterator[None]:
-        """Keep so many bytes of a device free while the block runs."""
-        missing, victims = self._claim(device, {owner: nbytes}, ON_DEMAND)
+    def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
+        """Let parts come to a device and leave it by themselves while the block runs, one at a time.
+
+        Room is kept for the largest. Who has one of them there in use is waited for, and nobody else brings one
+        there meanwhile: it would be taken away with the visitor.
+
+        Raises:
+            OutOfMemoryError: If there is no room, whatever may leave, or the use does not end.
+        """
+        largest = max(sizes, key=lambda key: sizes[key], default=None)
+        room = {key: nbytes if key == largest else 0 for key, nbytes in sizes.items()}
+        missing, victims = self._claim(device, room, ON_DEMAND, anew=True)
         try:
             self._drop(device, victims)
             yield
@@ -198,8 +208,11 @@ class Memory:
     def expect(self, device: str, soon: Mapping[Key, int]) -> None:
         """Tell how soon the queue needs what, on a device and on the host."""
         with self.changed:
-            for tier in {HOST, device}:
-                self._shelf(tier).upcoming = soon
+            self._soon[device] = soon
+            self._shelf(device).upcoming = soon
+            # every device's queue is fed from the host
+            pairs = [pair for one in self._soon.values() for pair in one.items()]
+            self._shelf(HOST).upcoming = dict(sorted(pairs, key=lambda pair: -pair[1]))
 
     @contextmanager
     def look(self, *devices: str) -> Iterator[tuple[Shelf, ...]]:
@@ -231,31 +244,45 @@ class Memory:
     def _clear(self, device: str, keys: Collection[Key] | None) -> int:
         with self.changed:
             shelf = self._shelf(device)
-            stays = () if keys is None else {key for key in shelf.residents if key not in keys}
-            victims = self._take(device, shelf.order(spare=lambda key: key in stays))
+            stays = self._bound(device)
+            victims = self._take(
+                device, shelf.order(spare=lambda key: key in stays or (keys is not None and key not in keys))
+            )
         self._drop(device, victims)
         return sum(nbytes for _, nbytes in victims)
 
-    def _claim(self, device: str, sizes: Mapping[Key, int], how: Bring) -> tuple[frozenset[Key], list[tuple[Key, int]]]:
-        """Reserve room for what is missing, and take out who leaves for it; both are busy until they are done."""
+    def _claim(
+        self, device: str, sizes: Mapping[Key, int], how: Bring, *, anew: bool = False
+    ) -> tuple[frozenset[Key], list[tuple[Key, int]]]:
+        """Reserve room for what is missing, and take out who leaves for it; both are busy until they are done.
+
+        Where all are to come `anew`, those that are there leave as well.
+        """
         deadline = time.monotonic() + how.patience_s
         with self.changed:
             shelf = self._shelf(device)
             while True:
-                missing = {key: size for key, size in sizes.items() if key not in shelf}
-                if not any((device, key) in self._busy for key in sizes):
+                here = [key for key in sizes if anew and key in shelf]
+                missing = {key: size for key, size in sizes.items() if key in here or key not in shelf}
+                # what is missing here may be leaving its last place elsewhere just now
+                moving = {key for tier, key in self._busy if tier == device or key in missing}
+                if moving.isdisjoint(sizes):
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
-                    going = shelf.victims(sum(missing.values()), limit=limit, spare=spare, due=how.due)
+                    needed = sum(missing.values()) - sum(shelf.residents[key].nbytes for key in here)
+                    going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
+                    if any(shelf.pins[key] for key in here):
+                        going = None
                     if going is not None or not missing:
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
                 self.changed.wait(_TICK_S)
+            victims = self._take(device, [*here, *(going or [])])
             for key, size in missing.items():
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
-            return frozenset(missing), self._take(device, going or [])
+            return frozenset(missing), victims
 
     def _take(self, device: str, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         """Take parts off a shelf, adapters on them before them; the lock is held, and they are busy until dropped."""
@@ -270,13 +297,22 @@ class Memory:
 
     def _drop(self, device: str, victims: Sequence[tuple[Key, int]]) -> None:
         """Give the memory of what was taken off back."""
-        for key, nbytes in victims:
+        # one that fails to go must keep neither the others nor those who wait for them
+        with ExitStack() as leaving:
+            for key, nbytes in reversed(victims):
+                leaving.callback(self._let_go, device, key, nbytes)
+
+    def _let_go(self, device: str, key: Key, nbytes: int) -> None:
+        try:
             self._parts[key].leave(device)
+        finally:
             with self.changed:
-                self._busy.discard((device, key))
+                # one that leaves in order to visit is claimed already
+                if not self._shelf(device).is_coming(key):
+                    self._busy.discard((device, key))
                 self._forget(key)
                 self.changed.notify_all()
-            self._tell("freed", key, device, nbytes)
+        self._tell("freed", key, device, nbytes)
 
     def _forget(self, key: Key) -> None:
         """Lose a part that is nowhere any more, and the models made of it; the lock is held."""
@@ -332,10 +368,15 @@ class Memory:
         ]
 
     def _bound(self, device: str) -> set[Key]:
-        """Adapters that nobody uses on a base that somebody does: taking them off would wait for the drawing's end."""
+        """What nobody uses and yet cannot go now; the lock is held.
+
+        An adapter, with the base that would take it along, while somebody uses a part of that base: taking it off
+        would wait for the drawing's end. And what is coming to another place: it may be copied from here.
+        """
         shelf = self._shelf(device)
-        adapters = [one for one in shelf.residents if isinstance(one, AdapterKey)]
-        return {one for one in adapters if any(shelf.pins[key] for key in self._made_of.get(one, ()))}
+        worn = [self._made_of.get(one, frozenset()) for one in shelf.residents if isinstance(one, AdapterKey)]
+        held = [made_of for made_of in worn if any(shelf.pins[key] for key in made_of)]
+        return {key for _, key in self._busy}.union(*held)
 
     def _too_little(self, shelf: Shelf, missing: Mapping[Key, int]) -> OutOfMemoryError:
         needed, ledger = sum(missing.values()), shelf.ledger()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class Prefetcher:
         self._stage = stage
         self._fetch = fetch
         self._queues: dict[str, tuple[Coming, ...]] = {}
-        self._failed: set[tuple[str, str]] = set()
+        self._tried: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self._closed = False
         self._lanes = {
@@ -72,7 +72,7 @@ class Prefetcher:
         """Take a device's queue as it is now, the one that draws first; what it needs is protected at once."""
         with self._lock:
             self._queues[device] = tuple(coming)
-            self._failed.clear()
+            self._tried.clear()
         self._memory.expect(device, needed_soon([wanted for wanted, _, _ in self._known(device)]))
         if len(coming) > 1 or any(one.others for one in coming):
             for lane in self._lanes.values():
@@ -87,18 +87,21 @@ class Prefetcher:
     def _known(self, device: str) -> list[tuple[Wanted, Model, Coming]]:
         found = []
         for coming in self._queues.get(device, ()):
-            model = self._model_of(coming.expert, coming.backend, device)
+            try:
+                model = self._model_of(coming.expert, coming.backend, device)
+            except DiffusionGPTError as error:
+                log.info("%s is not looked ahead for: %s", coming.expert.id, error)
+                continue
             if model is not None:
                 found.append((Wanted(model=model.key, parts=dict(model.sizes)), model, coming))
         return found
 
     def _to_disk(self) -> bool:
-        """Pull the next that the queue names and the disk lacks; whether there may be more to do."""
+        """Pull the next that the queue names, unless it is there; whether there may be more to do."""
         for device, queue in list(self._queues.items()):
             wanted = [(coming.expert, coming.backend) for coming in queue[1:]]
             for expert, backend in (*wanted, *(pair for coming in queue for pair in coming.others)):
-                missing = self._model_of(expert, backend, device) is None
-                if missing and self._try("disk", expert.id, partial(self._fetch, expert, backend)):
+                if self._try((device, "disk", expert.id), partial(self._fetch, expert, backend)):
                     self._lanes["host"].poke()
                     return True
         return False
@@ -111,32 +114,39 @@ class Prefetcher:
 
     def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Shelf, Shelf], Move | None]) -> bool:
         known = self._known(device)
+        # of who was tried already nothing more is brought, but the others keep their places in the queue
+        queue = [
+            replace(wanted, parts={}) if (device, to, coming.expert.id) in self._tried else wanted
+            for wanted, _, coming in known
+        ]
         with self._memory.look(HOST, device) as (host, shelf):
-            move = choose([wanted for wanted, _, _ in known], host, shelf)
+            move = choose(queue, host, shelf)
         if move is None:
             return False
         due, model, coming = next(
             (at, model, coming) for at, (wanted, model, coming) in enumerate(known) if wanted.model == move.model
         )
         how = Bring(within_budget=True, due=due, patience_s=0.0)
-        done = self._try(to, coming.expert.id, partial(self._stage, coming.expert, coming.backend, model, to, how))
+        work = partial(self._stage, coming.expert, coming.backend, model, to, how)
+        done = self._try((device, to, coming.expert.id), work)
         if done and to == HOST:
             self._lanes["device"].poke()
         return done
 
-    def _try(self, to: str, expert: str, work: Callable[[], None]) -> bool:
-        """Do it once for each state of the queue: what fails will be told when it is needed."""
-        what = (to, expert)
+    def _try(self, what: tuple[str, str, str], work: Callable[[], None]) -> bool:
+        """Do it at most once for each state of the queue; whether it was this time.
+
+        What fails will be told when it is needed; what came and could not stay must not come for ever.
+        """
         with self._lock:
-            if self._closed or what in self._failed:
+            if self._closed or what in self._tried:
                 return False
+            self._tried.add(what)
         try:
             work()
         except DiffusionGPTError as error:
+            _, to, expert = what
             log.info("%s is not brought ahead to %s: %s", expert, to, error)
-            with self._lock:
-                self._failed.add(what)
-            return False
         return True
 
 
