@@ -215,7 +215,8 @@ def test_random_use_of_shared_parts_on_many_devices(
             try:
                 done += _use(cache, backend, chooser.choice(experts), device, offload=chooser.random() < 0.2)
             except DiffusionGPTError as error:
-                assert str(error) == "bad luck"
+                if str(error) != "bad luck":
+                    raise
         return done
 
     with ThreadPoolExecutor(8) as pool:

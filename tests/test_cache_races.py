@@ -12,6 +12,7 @@ from fixtures_cache import Toy, check_at_rest, touch
 
 from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.cache.flight import Flights
+from diffusiongpt.cache.memory import Bring
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -131,6 +132,18 @@ def test_a_copy_that_fails_halfway_leaves_nothing(
     check_at_rest(cache, backend)
     broken[0] = False
     lease(cache, backend, who, OTHER)
+
+
+def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
+    backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
+    a, b = local("a"), local("b")
+    with cache.lease(a, backend, device="cpu"):
+        touch(cache, backend, b)
+        cache._memory.bring("cpu", cache._identify(a, backend, "cpu").sizes, lambda _: {}, Bring(within_budget=True))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(touch, cache, backend, b).result(LATE_S)
+    check_at_rest(cache, backend)
 
 
 def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(

@@ -38,12 +38,13 @@ class Bring:
 
     Attributes:
         within_budget: Whether it has to fit into what idle parts may keep; else into the device.
-        due: How soon the queue needs it; what it needs no later does not leave for this.
+        due: How soon the queue needs it; what it needs no later does not leave for this. What is leased now is
+            sooner than all, so that a stand-in does not wait for the one it stands in for.
         patience_s: How long to wait for leases to end.
     """
 
     within_budget: bool = False
-    due: int = 0
+    due: int = -1
     patience_s: float = PATIENCE_S
 
 
@@ -272,6 +273,8 @@ class Memory:
                 missing = {key: size for key, size in sizes.items() if key in here or key not in shelf}
                 # what is missing here may be leaving its last place elsewhere just now
                 moving = {key for tier, key in self._busy if tier == device or key in missing}
+                if not missing:
+                    return frozenset(), []
                 if moving.isdisjoint(sizes) and not any((device, key) in self._visiting for key in sizes):
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
@@ -279,12 +282,12 @@ class Memory:
                     going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
                     if any(shelf.pins[key] for key in here):
                         going = None
-                    if going is not None or not missing:
+                    if going is not None:
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
                 self.changed.wait(_TICK_S)
-            victims = self._take(device, [*here, *(going or [])])
+            victims = self._take(device, [*here, *going])
             for key, size in missing.items():
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
