@@ -58,10 +58,11 @@ class ToyPart:
         self.note(device)
 
     def leave(self, device: str) -> None:
-        """Note it; a second time is an error."""
-        self.toy.before_leave(self.name, device)
-        self.places.remove(device)
-        self.toy.places[device].remove(self.name)
+        """Note it, if it was there."""
+        if device in self.places:
+            self.toy.before_leave(self.name, device)
+            self.places.remove(device)
+            self.toy.places[device].remove(self.name)
 
     def note(self, device: str) -> None:
         """It is there; twice would be a second copy, in this part or in another of its content."""
@@ -144,3 +145,20 @@ def draw(loaded: Loaded, who: Expert) -> list[bytes]:
     arguments = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **who.settings.extra}
     resolved = Resolved(expert=who, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
     return [image.tobytes() for image in DiffusersBackend().draw(loaded, resolved).images]
+
+
+def check_at_rest(cache: ModelCache, toy: Toy) -> None:
+    """While nothing moves: the cache knows what is where, nothing is promised to anybody, and models are whole."""
+    memory = cache._memory
+    assert not memory._busy
+    for device in memory.devices:
+        with memory.look(device) as (shelf,):
+            parts = [memory._parts[key] for key in shelf.residents]
+            assert {part.name for part in parts} == toy.places.get(device, set())  # type: ignore[attr-defined]
+            assert all(device in part.places for part in parts)  # type: ignore[attr-defined]
+            ledger = shelf.ledger()
+            assert (ledger.reserved, ledger.in_flight) == (0, 0)
+            assert ledger.resident == sum(part.nbytes for part in parts)
+    assert {part.name for part in memory._parts.values()} == toy.alive  # type: ignore[attr-defined]
+    known = {id(part) for part in memory._parts.values()}
+    assert all(id(part) in known for loaded in memory._models.values() for part in loaded.parts.values())

@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures_cache import Toy, touch
+from fixtures_cache import Toy, check_at_rest, touch
 
 from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.cache.flight import Flights
+from diffusiongpt.cache.memory import Bring
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -105,6 +106,44 @@ def test_one_that_cannot_leave_holds_up_nobody(
             pool.submit(touch, cache, backend, local(name)).result(LATE_S)
     assert {row.experts for row in cache.explain().residents} >= {("b",)}
     assert all(ledger.reserved == ledger.in_flight == 0 for ledger in cache.explain().ledgers)
+
+
+@pytest.mark.parametrize("device", [ONE, "cpu"])
+def test_a_copy_that_fails_halfway_leaves_nothing(
+    settings: Settings, local: Callable[[str], Expert], device: str
+) -> None:
+    """What of it had arrived goes again, so that no bytes are there that nobody counts."""
+
+    def before_bring(name: str, where: str) -> None:
+        if where == device and broken[0] and name in backend.places.get(ONE, set()) | backend.places["cpu"]:
+            failed.append(name)
+            if len(failed) == 2:
+                raise LoadError("halfway", hint="")
+
+    broken, failed = [True], list[str]()
+    backend, cache, who = Toy(shared={"a": ("text",)}, before_bring=before_bring), ModelCache(settings), local("a")
+    if device == "cpu":
+        lease(cache, backend, who, ONE)
+        cache.clear("cpu")
+    with pytest.raises(LoadError, match="halfway"):
+        lease(cache, backend, who, ONE if device == ONE else OTHER)
+    assert len(failed) == 2
+    assert backend.places[device] == set()
+    check_at_rest(cache, backend)
+    broken[0] = False
+    lease(cache, backend, who, OTHER)
+
+
+def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
+    backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
+    a, b = local("a"), local("b")
+    with cache.lease(a, backend, device="cpu"):
+        touch(cache, backend, b)
+        cache._memory.bring("cpu", cache._identify(a, backend, "cpu").sizes, lambda _: {}, Bring(within_budget=True))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(touch, cache, backend, b).result(LATE_S)
+    check_at_rest(cache, backend)
 
 
 def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(

@@ -93,7 +93,7 @@ class Part(Protocol):
         ...
 
     def leave(self, device: str) -> None:
-        """Give the memory of one place back; nothing is copied."""
+        """Give the memory of one place back, if it is there; nothing is copied."""
         ...
 
 

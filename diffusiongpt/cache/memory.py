@@ -38,12 +38,13 @@ class Bring:
 
     Attributes:
         within_budget: Whether it has to fit into what idle parts may keep; else into the device.
-        due: How soon the queue needs it; what it needs no later does not leave for this.
+        due: How soon the queue needs it; what it needs no later does not leave for this. What is leased now is
+            sooner than all, so that a stand-in does not wait for the one it stands in for.
         patience_s: How long to wait for leases to end.
     """
 
     within_budget: bool = False
-    due: int = 0
+    due: int = -1
     patience_s: float = PATIENCE_S
 
 
@@ -77,6 +78,7 @@ class Memory:
         self._models: dict[ModelKey | AdapterKey, Loaded] = {}
         self._made_of: dict[ModelKey | AdapterKey, frozenset[Key]] = {}
         self._busy: set[tuple[str, Key]] = set()
+        self._visiting: set[tuple[str, Key]] = set()
         self._seconds: dict[tuple[str, Key], float] = {}
         self._names: dict[Key, set[str]] = {}
         self._soon: dict[str, Mapping[Key, int]] = {}
@@ -183,6 +185,11 @@ class Memory:
         missing, victims = self._claim(device, room, ON_DEMAND, anew=True)
         try:
             self._drop(device, victims)
+            with self.changed:
+                visitors = {(device, key) for key in missing}
+                self._busy -= visitors
+                self._visiting |= visitors
+                self.changed.notify_all()
             yield
         finally:
             self._give_up(device, missing)
@@ -266,19 +273,21 @@ class Memory:
                 missing = {key: size for key, size in sizes.items() if key in here or key not in shelf}
                 # what is missing here may be leaving its last place elsewhere just now
                 moving = {key for tier, key in self._busy if tier == device or key in missing}
-                if moving.isdisjoint(sizes):
+                if not missing:
+                    return frozenset(), []
+                if moving.isdisjoint(sizes) and not any((device, key) in self._visiting for key in sizes):
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
                     needed = sum(missing.values()) - sum(shelf.residents[key].nbytes for key in here)
                     going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
                     if any(shelf.pins[key] for key in here):
                         going = None
-                    if going is not None or not missing:
+                    if going is not None:
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
                 self.changed.wait(_TICK_S)
-            victims = self._take(device, [*here, *(going or [])])
+            victims = self._take(device, [*here, *going])
             for key, size in missing.items():
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
@@ -328,10 +337,18 @@ class Memory:
                 self._shelf(device).start(key)
 
     def _give_up(self, device: str, missing: Collection[Key]) -> None:
+        """Nothing of it is to come after all, and what has come already goes again."""
+        with ExitStack() as leaving:
+            leaving.callback(self._cancel, device, missing)
+            for part in self.parts(missing).values():
+                leaving.callback(part.leave, device)
+
+    def _cancel(self, device: str, missing: Collection[Key]) -> None:
         with self.changed:
             for key in missing:
                 self._shelf(device).cancel(key)
                 self._busy.discard((device, key))
+                self._visiting.discard((device, key))
             self.changed.notify_all()
 
     def _admit(self, device: str, missing: Collection[Key], came: Mapping[Key, Part], seconds: float) -> None:
