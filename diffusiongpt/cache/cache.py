@@ -107,8 +107,8 @@ class ModelCache:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
-        self.fetch(expert, backend, agree=agree, on_progress=on_progress)
-        with self._hold(expert, backend, device, on_progress, offload=offload) as loaded:
+        folder = self._downloads.fetch(expert, backend, agree, on_progress)
+        with self._hold(expert, backend, device, on_progress, folder=folder, offload=offload) as loaded:
             yield loaded
 
     def fetch(
@@ -161,9 +161,16 @@ class ModelCache:
 
     @contextmanager
     def _hold(
-        self, expert: Expert, backend: Backend, device: str, on_progress: OnProgress | None, *, offload: bool = False
+        self,
+        expert: Expert,
+        backend: Backend,
+        device: str,
+        on_progress: OnProgress | None,
+        *,
+        folder: Path | None = None,
+        offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Lease what is on disk: a checkpoint, or an adapter and below it the base."""
+        """Lease what is on disk, in `folder` if that was looked up now: a checkpoint, or an adapter on its base."""
         if expert.base_expert is not None:
             with (
                 self._hold(expert.base_expert, backend, device, on_progress) as base,
@@ -172,7 +179,7 @@ class ModelCache:
                 yield loaded
             return
         self._check_open()
-        model = self._identify(expert, backend, device)
+        model = self._identify(expert, backend, device, folder)
         where = HOST if offload else device
         with self._leased(where, model.sizes):
             work = partial(self._load, expert, backend, model, offload)
@@ -311,8 +318,8 @@ class ModelCache:
             else:
                 self._to_device(model, how)
 
-    def _identify(self, expert: Expert, backend: Backend, device: str) -> Model:
-        folder = self.puller.on_disk(expert)
+    def _identify(self, expert: Expert, backend: Backend, device: str, folder: Path | None = None) -> Model:
+        folder = folder or self.puller.on_disk(expert)
         if folder is None:
             raise _gone(expert)
         model = self._identities.of(expert, backend, folder, device)

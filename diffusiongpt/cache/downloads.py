@@ -39,10 +39,13 @@ class Downloads:
         self._lock = threading.Lock()
         self._left: dict[Wish, int] = {}
 
-    def fetch(self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None) -> None:
-        """Have an expert's files on disk; see `ModelCache.fetch`."""
-        if self.puller.on_disk(expert) is not None:
-            return
+    def fetch(
+        self, expert: Expert, backend: Backend, agree: Agree | None, on_progress: OnProgress | None
+    ) -> Path | None:
+        """Have an expert's files on disk, see `ModelCache.fetch`; their folder if they were there already."""
+        folder = self.puller.on_disk(expert)
+        if folder is not None:
+            return folder
         check_local(expert)
         wishes = tuple(wish_of(part) for part in expert.parts)
         plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
@@ -50,6 +53,7 @@ class Downloads:
         self.puller.check(plan, agree)
         for part in plan.parts:
             self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
+        return None
 
     def ledger(self) -> Ledger:
         """The bytes of the disk: what we pulled, and what is coming."""

@@ -181,6 +181,8 @@ class Memory:
         """Let go of what is above the budget and not in use; what was used last stays, however large it is."""
         with self.changed:
             shelf = self._shelf(device)
+            if shelf.taken <= shelf.budget:
+                return
             newest = max((usage.last_used for usage in shelf.residents.values()), default=0.0)
             last = {key for key, usage in shelf.residents.items() if usage.last_used == newest}
             victims = self._take(device, shelf.surplus(spare=last | self._bound(device)))
