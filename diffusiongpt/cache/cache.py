@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -251,9 +251,8 @@ class ModelCache:
 
         def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
             known = self._memory.parts(model.sizes)
-            for key in missing & known.keys():
-                known[key].bring(HOST)
-            made["new"] = loaded = self._build(expert, backend, model, known)
+            with _copied([known[key] for key in missing & known.keys()], HOST):
+                made["new"] = loaded = self._build(expert, backend, model, known)
             return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
 
         elsewhere = () if here else self._memory.here(model.key.device, model.sizes)
@@ -273,9 +272,8 @@ class ModelCache:
         parts = self._memory.parts(model.sizes)
 
         def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            for key in missing:
-                parts[key].bring(model.key.device)
-            return {}
+            with _copied([parts[key] for key in missing], model.key.device):
+                return {}
 
         sizes = {key: part.nbytes for key, part in parts.items()}
         self._memory.bring(model.key.device, sizes, place, how)
@@ -346,6 +344,21 @@ class ModelCache:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
+
+
+@contextmanager
+def _copied(parts: Iterable[Part], device: str) -> Iterator[None]:
+    """Copy parts to a device; if that fails, or the block, what came goes again: no ledger would count it."""
+    came: list[Part] = []
+    try:
+        for part in parts:
+            part.bring(device)
+            came.append(part)
+        yield
+    except BaseException:
+        for part in came:
+            part.leave(device)
+        raise
 
 
 def _offloaded(model: Model) -> AdapterKey:

@@ -77,6 +77,7 @@ class Memory:
         self._models: dict[ModelKey | AdapterKey, Loaded] = {}
         self._made_of: dict[ModelKey | AdapterKey, frozenset[Key]] = {}
         self._busy: set[tuple[str, Key]] = set()
+        self._leaving: dict[tuple[str, Key], int] = {}
         self._seconds: dict[tuple[str, Key], float] = {}
         self._names: dict[Key, set[str]] = {}
 
@@ -154,7 +155,9 @@ class Memory:
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave.
         """
-        missing, victims = self._claim(device, sizes, how)
+        with self.changed:
+            missing, victims = self._claim(device, sizes, how)
+            sources = self._keep(missing)
         if not missing:
             return
         try:
@@ -165,7 +168,10 @@ class Memory:
         except BaseException:
             self._give_up(device, missing)
             raise
-        self._admit(device, missing, came, time.monotonic() - start)
+        else:
+            self._admit(device, missing, came, time.monotonic() - start)
+        finally:
+            self._let_go(sources)
 
     @contextmanager
     def room(self, device: str, owner: Key, nbytes: int) -> Iterator[None]:
@@ -225,7 +231,8 @@ class Memory:
 
     def _shelf(self, device: str) -> Shelf:
         if device not in self._shelves:
-            budget, ceiling = self._limits(device)
+            wanted, ceiling = self._limits(device)
+            budget = wanted if ceiling is None else min(wanted, ceiling)
             tier = "host" if device == HOST else device
             self._shelves[device] = Shelf(tier=tier, budget=budget, ceiling=ceiling, policy=self._policy)
         return self._shelves[device]
@@ -245,11 +252,13 @@ class Memory:
             shelf = self._shelf(device)
             while True:
                 missing = {key: size for key, size in sizes.items() if key not in shelf}
-                if not any((device, key) in self._busy for key in sizes):
+                if not self._is_moving(device, sizes, missing):
+                    if not missing:
+                        return frozenset(), []
                     limit = shelf.budget if how.within_budget else shelf.ceiling
                     spare = {*sizes, *self._bound(device)}
                     going = shelf.victims(sum(missing.values()), limit=limit, spare=spare, due=how.due)
-                    if going is not None or not missing:
+                    if going is not None and self._fits(device, sum(missing.values()), going):
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
@@ -257,7 +266,34 @@ class Memory:
             for key, size in missing.items():
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
-            return frozenset(missing), self._take(device, going or [])
+            return frozenset(missing), self._take(device, going)
+
+    def _fits(self, device: str, coming: int, going: Collection[Key]) -> bool:
+        """Whether there is room beside what has left the shelf and not yet the memory."""
+        shelf = self._shelf(device)
+        leaving = sum(nbytes for (place, _), nbytes in self._leaving.items() if place == device)
+        left = sum(shelf.residents[key].nbytes for key in going)
+        return shelf.ceiling is None or not leaving or shelf.taken + coming - left + leaving <= shelf.ceiling
+
+    def _is_moving(self, device: str, keys: Collection[Key], missing: Collection[Key]) -> bool:
+        """Whether one of them comes or goes there, or, if the host lacks it, goes elsewhere: it cannot be copied."""
+        return any(key in keys if place == device else device == HOST and key in missing for place, key in self._busy)
+
+    def _keep(self, keys: Collection[Key]) -> list[tuple[str, Key]]:
+        """Let parts stay wherever they are, for they are about to be copied from there; the lock is held."""
+        kept = [(device, key) for device, shelf in self._shelves.items() for key in keys if key in shelf]
+        for device, key in kept:
+            self._shelves[device].pin(key)
+        return kept
+
+    def _let_go(self, kept: Collection[tuple[str, Key]]) -> None:
+        """The opposite of `_keep`."""
+        with self.changed:
+            for device, key in kept:
+                self._shelves[device].unpin(key)
+            self.changed.notify_all()
+        for device in {device for device, _ in kept}:
+            self.settle(device)
 
     def _take(self, device: str, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         """Take parts off a shelf, adapters on them before them; the lock is held, and they are busy until dropped."""
@@ -266,7 +302,8 @@ class Memory:
         for key in keys:
             for one in (*self._guests(device, key), key):
                 if one in shelf:
-                    taken.append((one, shelf.remove(one).nbytes))
+                    nbytes = self._leaving[device, one] = shelf.remove(one).nbytes
+                    taken.append((one, nbytes))
                     self._busy.add((device, one))
         return taken
 
@@ -276,6 +313,7 @@ class Memory:
             self._parts[key].leave(device)
             with self.changed:
                 self._busy.discard((device, key))
+                del self._leaving[device, key]
                 self._forget(key)
                 self.changed.notify_all()
             self._tell("freed", key, device, nbytes)
