@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import Toy, touch
 
+from diffusiongpt.backends.base import Loaded
 from diffusiongpt.cache import LRU, ModelCache
 from diffusiongpt.cache.events import Events
+from diffusiongpt.cache.identity import ModelKey
 from diffusiongpt.cache.memory import Bring, Memory
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
 
 DEVICE = "cpu:1"
+SMALL = ModelKey(backend="toy", folder="/small", variant=None, dtype=None, device=DEVICE)
 AT_ONCE = Bring(within_budget=True, patience_s=0.0)
 
 
@@ -170,3 +173,16 @@ def test_nothing_comes_ahead_beyond_the_machine() -> None:
     with pytest.raises(OutOfMemoryError):
         memory.bring("cpu", {"a": 60}, lambda _: {"a": Block(60)}, AT_ONCE)
     assert memory.ledgers()[0].resident == 0
+
+
+def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_host() -> None:
+    """A model above the budget stays on the host until another is needed, be it one that is on its device already."""
+    memory = Memory(lambda device: (20 if device == "cpu" else 1000, None), LRU(), Events())
+    for device in ("cpu", DEVICE):
+        with memory.pinned(device, "as"):
+            memory.bring(device, {"a": 20, "s": 12}, lambda missing: {one: Block(20) for one in missing})
+    assert memory.holds("cpu", "as")
+    memory.remember(SMALL, Loaded(model="small", device=DEVICE, parts={}), "s")
+    with memory.pinned(DEVICE, "s"):
+        assert memory.use(DEVICE, "s", SMALL) is not None
+    assert memory.here("cpu", "as") == {"s"}

@@ -101,7 +101,9 @@ class Memory:
                 for key in keys:
                     shelf.unpin(key)
                 self.changed.notify_all()
-            self.settle(device)
+            # a use on a device is one of what the host has of it, too
+            for tier in {HOST, device}:
+                self.settle(tier)
 
     def use(self, device: str, keys: Collection[Key], model: ModelKey | AdapterKey) -> Loaded | None:
         """The model if it and all its parts are there, which counts as a use; else `None`."""
