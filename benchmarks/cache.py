@@ -9,12 +9,12 @@ trace     stall against LRU in simulated time, as cache_trace.py has it, here wi
 sharing   bytes resident by bytes that differ, for twelve fine-tunes shaped like SD 1.5, SDXL and FLUX.1
 leases    100 requests for one cold model; the overhead of a warm lease
 switches  the process's resident memory over 200 switches, each with a picture
-random    random operations: on the shelves, as cache_invariants.py does, and from several threads on a whole cache, with
-          loads that are slow and fail, where what the ledgers say is compared with where toy models are
+random    random operations: on the shelves, as cache_invariants.py does, and from several threads on a whole cache,
+          with loads that are slow and fail; what the ledgers say is compared with where toy models are
 gpu       what gpu_swap.py measures where there is a GPU
 
-The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, twins and ledgers as on
-a GPU, without its link. Checkpoints are written to a temporary folder; the whole takes about three minutes on two cores.
+The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, twins and ledgers as
+on a GPU, without its link. Checkpoints are written to a temporary folder. All of it takes three minutes on two cores.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def _lease_all(
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as scratch:
-        small = _expert(str(make_miniature(architecture, scratch)))
+        small = _expert(str(make_miniature(architecture, Path(scratch, "small"))))
         # what the libraries need for themselves is there before it is measured
         _lease(ModelCache(settings, budget_bytes=0), [small], device)
     cache = ModelCache(settings, budget_bytes=_PLENTY)

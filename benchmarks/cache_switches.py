@@ -51,9 +51,10 @@ def _switch(scratch: str, folders: list[str], device: str, switches: int) -> Row
             backend.draw(loaded, _drawing(expert))
         held.append(process.memory_info().rss)
     first, last = held[FIRST - 1], held[-1]
+    seconds = perf_counter() - start
     note = (
         f"{last / first - 1:+.2%}, {first / 1e6:.0f} to {last / 1e6:.0f} MB, most {max(held[FIRST - 1 :]) / 1e6:.0f}; "
-        f"{len(folders)} models of {size / 1e6:.0f} MB, room for {_ROOM}, {backend.loads} loads, {perf_counter() - start:.0f} s"
+        f"{len(folders)} models of {size / 1e6:.0f} MB, room for {_ROOM}, {backend.loads} loads, {seconds:.0f} s"
     )
     measure = f"resident memory on {device}, switch {FIRST} to {switches}"
     return Row(measure=measure, figure=abs(last / first - 1) * 100, unit="%", floor=FLOOR, goal=GOAL, note=note)
