@@ -17,7 +17,7 @@ COMMANDS = (
     ("simulated_votes.py",),
     ("ranking.py",),
     ("cache_trace.py",),
-    ("cache_invariants.py", "--steps", "1000000"),
+    ("cache.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
     ("gpu_swap.py",),

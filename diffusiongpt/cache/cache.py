@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -182,9 +182,16 @@ class ModelCache:
 
     @contextmanager
     def _hold(
-        self, expert: Expert, backend: Backend, device: str, on_progress: OnProgress | None, *, offload: bool = False
+        self,
+        expert: Expert,
+        backend: Backend,
+        device: str,
+        on_progress: OnProgress | None,
+        *,
+        folder: Path | None = None,
+        offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Lease what is on disk: a checkpoint, or an adapter and below it the base."""
+        """Lease what is on disk, in `folder` if that was looked up now: a checkpoint, or an adapter on its base."""
         if expert.base_expert is not None:
             with (
                 self._hold(expert.base_expert, backend, device, on_progress) as base,
@@ -193,7 +200,7 @@ class ModelCache:
                 yield loaded
             return
         self._check_open()
-        model = self._identify(expert, backend, device)
+        model = self._identify(expert, backend, device, folder)
         where = HOST if offload else device
         with self._leased(where, model.sizes):
             work = partial(self._load, expert, backend, model, offload)
@@ -270,9 +277,8 @@ class ModelCache:
 
         def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
             known = self._memory.parts(model.sizes)
-            for key in missing & known.keys():
-                known[key].bring(HOST)
-            made["new"] = loaded = self._build(expert, backend, model, known)
+            with _copied([known[key] for key in missing & known.keys()], HOST):
+                made["new"] = loaded = self._build(expert, backend, model, known)
             return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
 
         elsewhere = () if here else self._memory.here(model.key.device, model.sizes)
@@ -292,9 +298,8 @@ class ModelCache:
         parts = self._memory.parts(model.sizes)
 
         def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            for key in missing:
-                parts[key].bring(model.key.device)
-            return {}
+            with _copied([parts[key] for key in missing], model.key.device):
+                return {}
 
         sizes = {key: part.nbytes for key, part in parts.items()}
         self._memory.bring(model.key.device, sizes, place, how)
@@ -337,8 +342,8 @@ class ModelCache:
             else:
                 self._to_device(model, how)
 
-    def _identify(self, expert: Expert, backend: Backend, device: str) -> Model:
-        folder = self.puller.on_disk(expert)
+    def _identify(self, expert: Expert, backend: Backend, device: str, folder: Path | None = None) -> Model:
+        folder = folder or self.puller.on_disk(expert)
         if folder is None:
             raise _gone(expert)
         model = self._identities.of(expert, backend, folder, device)

@@ -65,6 +65,7 @@ class Downloads:
         self.puller.check(plan, agree)
         for part in plan.parts:
             self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
+        return None
 
     def ledger(self) -> Ledger:
         """The bytes of the disk: what we pulled, and what is coming."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.choose import adapter_file, files_of
@@ -63,6 +64,7 @@ def find_local(expert: Expert) -> Path | None:
         return None
 
 
+@lru_cache(maxsize=1024)  # on the path of every lease
 def snapshot_folder(hub_cache: Path, repo: str, commit: str) -> Path:
     """Where the hub client keeps a commit of a repository."""
     return repo_folder(hub_cache, repo) / "snapshots" / commit

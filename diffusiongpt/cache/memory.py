@@ -103,7 +103,9 @@ class Memory:
                 for key in keys:
                     shelf.unpin(key)
                 self.changed.notify_all()
-            self.settle(device)
+            # a use on a device is one of what the host has of it, too
+            for tier in {HOST, device}:
+                self.settle(tier)
 
     def use(self, device: str, keys: Collection[Key], model: ModelKey | AdapterKey) -> Loaded | None:
         """The model if it and all its parts are there, which counts as a use; else `None`."""
@@ -157,7 +159,9 @@ class Memory:
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave.
         """
-        missing, victims = self._claim(device, sizes, how)
+        with self.changed:
+            missing, victims = self._claim(device, sizes, how)
+            sources = self._keep(missing)
         if not missing:
             return
         try:
@@ -168,7 +172,10 @@ class Memory:
         except BaseException:
             self._give_up(device, missing)
             raise
-        self._admit(device, missing, came, time.monotonic() - start)
+        else:
+            self._admit(device, missing, came, time.monotonic() - start)
+        finally:
+            self._let_go(sources)
 
     @contextmanager
     def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
@@ -198,6 +205,8 @@ class Memory:
         """Let go of what is above the budget and not in use; what was used last stays, however large it is."""
         with self.changed:
             shelf = self._shelf(device)
+            if shelf.taken <= shelf.budget:
+                return
             newest = max((usage.last_used for usage in shelf.residents.values()), default=0.0)
             last = {key for key, usage in shelf.residents.items() if usage.last_used == newest}
             victims = self._take(device, shelf.surplus(spare=last | self._bound(device)))
@@ -243,7 +252,8 @@ class Memory:
 
     def _shelf(self, device: str) -> Shelf:
         if device not in self._shelves:
-            budget, ceiling = self._limits(device)
+            wanted, ceiling = self._limits(device)
+            budget = wanted if ceiling is None else min(wanted, ceiling)
             tier = "host" if device == HOST else device
             self._shelves[device] = Shelf(tier=tier, budget=budget, ceiling=ceiling, policy=self._policy)
         return self._shelves[device]
@@ -300,7 +310,8 @@ class Memory:
         for key in keys:
             for one in (*self._guests(device, key), key):
                 if one in shelf:
-                    taken.append((one, shelf.remove(one).nbytes))
+                    nbytes = self._leaving[device, one] = shelf.remove(one).nbytes
+                    taken.append((one, nbytes))
                     self._busy.add((device, one))
         return taken
 

@@ -82,11 +82,10 @@ class Puller:
         return folder / adapter_file(names, adapter)
 
     def _part_on_disk(self, part: Expert) -> Path | None:
-        if part.is_local:
-            return find_local(part) if self._is_allowed(part) else None
+        # on the path of every lease: what was pulled is no local folder, and to tell that by its name takes longer
         record = self._book.find(wish_of(part))
         if record is None:
-            return None
+            return find_local(part) if part.is_local and self._is_allowed(part) else None
         path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
         if _absent(str(path), record.files):
             return None
