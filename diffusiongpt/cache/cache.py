@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ class ModelCache:
             PullError: If its files could not be had.
             LoadError: If it could not be built, or does not fit.
         """
-        self.fetch(expert, backend, agree=agree, on_progress=on_progress)
+        folder = self._downloads.fetch(expert, backend, agree=agree, on_progress=on_progress)
         if offload and expert.base_expert is not None:
             raise LoadError(
                 f"{expert.id} is an adapter, and sits on a base that stays on its device",
@@ -116,7 +116,7 @@ class ModelCache:
             )
         # on the host there is nowhere else to be
         offload = offload and device != HOST
-        with self._hold(expert, backend, device, on_progress, offload=offload) as loaded:
+        with self._hold(expert, backend, device, on_progress, folder=folder, offload=offload) as loaded:
             yield loaded
 
     def fetch(
@@ -277,8 +277,9 @@ class ModelCache:
 
         def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
             known = self._memory.parts(model.sizes)
-            with _copied([known[key] for key in missing & known.keys()], HOST):
-                made["new"] = loaded = self._build(expert, backend, model, known)
+            for key in missing & known.keys():
+                known[key].bring(HOST)
+            made["new"] = loaded = self._build(expert, backend, model, known)
             return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
 
         elsewhere = () if here else self._memory.here(model.key.device, model.sizes)
@@ -298,8 +299,9 @@ class ModelCache:
         parts = self._memory.parts(model.sizes)
 
         def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            with _copied([parts[key] for key in missing], model.key.device):
-                return {}
+            for key in missing:
+                parts[key].bring(model.key.device)
+            return {}
 
         sizes = {key: part.nbytes for key, part in parts.items()}
         self._memory.bring(model.key.device, sizes, place, how)

@@ -52,10 +52,11 @@ class Downloads:
         check: Check | None = None,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
-    ) -> None:
-        """Have an expert's files on disk; see `ModelCache.fetch`."""
-        if self.puller.on_disk(expert) is not None:
-            return
+    ) -> Path | None:
+        """Have an expert's files on disk, see `ModelCache.fetch`; their folder if they were there already."""
+        folder = self.puller.on_disk(expert)
+        if folder is not None:
+            return folder
         check_local(expert)
         wishes = tuple(wish_of(part) for part in expert.parts)
         plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))

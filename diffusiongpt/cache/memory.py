@@ -78,6 +78,7 @@ class Memory:
         self._models: dict[ModelKey | AdapterKey, Loaded] = {}
         self._made_of: dict[ModelKey | AdapterKey, frozenset[Key]] = {}
         self._busy: set[tuple[str, Key]] = set()
+        self._leaving: dict[tuple[str, Key], int] = {}
         self._visiting: set[tuple[str, Key]] = set()
         self._seconds: dict[tuple[str, Key], float] = {}
         self._names: dict[Key, set[str]] = {}
@@ -159,9 +160,7 @@ class Memory:
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave.
         """
-        with self.changed:
-            missing, victims = self._claim(device, sizes, how)
-            sources = self._keep(missing)
+        missing, victims = self._claim(device, sizes, how)
         if not missing:
             return
         try:
@@ -172,10 +171,7 @@ class Memory:
         except BaseException:
             self._give_up(device, missing)
             raise
-        else:
-            self._admit(device, missing, came, time.monotonic() - start)
-        finally:
-            self._let_go(sources)
+        self._admit(device, missing, came, time.monotonic() - start)
 
     @contextmanager
     def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
@@ -292,7 +288,7 @@ class Memory:
                     going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
                     if any(shelf.pins[key] for key in here):
                         going = None
-                    if going is not None:
+                    if going is not None and self._fits(device, needed, going):
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
@@ -302,6 +298,13 @@ class Memory:
                 shelf.reserve(key, size)
                 self._busy.add((device, key))
             return frozenset(missing), victims
+
+    def _fits(self, device: str, needed: int, going: Collection[Key]) -> bool:
+        """Whether there is room beside what has left the shelf and not yet the memory; the lock is held."""
+        shelf = self._shelf(device)
+        leaving = sum(nbytes for (place, _), nbytes in self._leaving.items() if place == device)
+        left = sum(shelf.residents[key].nbytes for key in going)
+        return not leaving or shelf.ceiling is None or shelf.taken + needed - left + leaving <= shelf.ceiling
 
     def _take(self, device: str, keys: Sequence[Key]) -> list[tuple[Key, int]]:
         """Take parts off a shelf, adapters on them before them; the lock is held, and they are busy until dropped."""
@@ -327,6 +330,7 @@ class Memory:
             self._parts[key].leave(device)
         finally:
             with self.changed:
+                del self._leaving[device, key]
                 # one that leaves in order to visit is claimed already
                 if not self._shelf(device).is_coming(key):
                     self._busy.discard((device, key))
@@ -373,14 +377,9 @@ class Memory:
                 self._shelf(device).admit(key, nbytes, reload_s=cost, now=now)
                 self._busy.discard((device, key))
             self.changed.notify_all()
+        kind: Kind = "loaded" if device == HOST else "placed"
         for key in missing:
-            self._tell(
-                "loaded" if device == HOST else "placed",
-                key,
-                device,
-                self._parts[key].nbytes,
-                self._seconds[device, key],
-            )
+            self._tell(kind, key, device, self._parts[key].nbytes, self._seconds[device, key])
 
     def _measure(self, device: str, key: Key, seconds: float) -> float:
         known = self._seconds.get((device, key), seconds)
