@@ -171,7 +171,10 @@ class Memory:
         except BaseException:
             self._give_up(device, missing)
             raise
-        self._admit(device, missing, came, time.monotonic() - start)
+        else:
+            self._admit(device, missing, came, time.monotonic() - start)
+        finally:
+            self._settle_elsewhere(device)
 
     @contextmanager
     def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
@@ -254,6 +257,12 @@ class Memory:
             self._shelves[device] = Shelf(tier=tier, budget=budget, ceiling=ceiling, policy=self._policy)
         return self._shelves[device]
 
+    def _settle_elsewhere(self, device: str) -> None:
+        """Let go in other places of what had to stay there while it moved here."""
+        for other in self.devices:
+            if other != device:
+                self.settle(other)
+
     def _clear(self, device: str, keys: Collection[Key] | None) -> int:
         with self.changed:
             shelf = self._shelf(device)
@@ -324,6 +333,8 @@ class Memory:
         with ExitStack() as leaving:
             for key, nbytes in reversed(victims):
                 leaving.callback(self._let_go, device, key, nbytes)
+        if victims:
+            self._settle_elsewhere(device)
 
     def _let_go(self, device: str, key: Key, nbytes: int) -> None:
         try:
