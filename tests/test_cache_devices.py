@@ -224,7 +224,7 @@ def test_an_adapter_is_not_offloaded(settings: Settings, tiny_sd: Path, loras: P
 def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
     settings: Settings, tiny_sd: Path, sibling: Path, loras: Path
 ) -> None:
-    """Its text encoder serves another model just now: a clearing does not wait for that, and changes no drawing."""
+    """Its text encoder serves another model just now: making room waits for nothing, and changes no drawing."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     toy = family(tiny_sd, loras / "ink", loras / "toy")[2].on(first)
     wanted = {who.id: drawn(ModelCache(settings), who) for who in (toy, second)}
@@ -236,7 +236,8 @@ def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
         cache.lease(second, BACKEND, device=DEVICE) as loaded,
         BACKEND.opened(loaded),
     ):
-        pool.submit(cache.clear, DEVICE).result(LATE_S / 4)
+        cache._memory._shelf(DEVICE).budget = 0
+        pool.submit(cache._memory.settle, DEVICE).result(LATE_S / 4)
         assert pixels(BACKEND.draw(loaded, ask(second))) == wanted["second"]
         assert cache.is_loaded(toy, device=DEVICE)
     cache.clear(DEVICE)

@@ -180,8 +180,7 @@ class Memory:
     def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
         """Let parts come to a device and leave it by themselves while the block runs, one at a time.
 
-        Room is kept for the largest. Who has one of them there in use is waited for, and nobody else brings one
-        there meanwhile: it would be taken away with the visitor.
+        Room is kept for the largest. Who uses one of them there is waited for, and nobody else brings one meanwhile.
 
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave, or the use does not end.
@@ -226,8 +225,8 @@ class Memory:
             self._soon[device] = soon
             self._shelf(device).upcoming = soon
             # every device's queue is fed from the host
-            pairs = [pair for one in self._soon.values() for pair in one.items()]
-            self._shelf(HOST).upcoming = dict(sorted(pairs, key=lambda pair: -pair[1]))
+            needs = [need for one in self._soon.values() for need in one.items()]
+            self._shelf(HOST).upcoming = dict(sorted(needs, key=lambda need: -need[1]))
 
     @contextmanager
     def look(self, *devices: str) -> Iterator[tuple[Shelf, ...]]:
@@ -266,10 +265,10 @@ class Memory:
     def _clear(self, device: str, keys: Collection[Key] | None) -> int:
         with self.changed:
             shelf = self._shelf(device)
-            stays = self._bound(device)
-            victims = self._take(
-                device, shelf.order(spare=lambda key: key in stays or (keys is not None and key not in keys))
-            )
+            # what is coming to another place may be copied from here
+            stays = {key for _, key in self._busy}
+            chosen = shelf.residents if keys is None else keys
+            victims = self._take(device, shelf.order(spare=lambda key: key in stays or key not in chosen))
         self._drop(device, victims)
         return sum(nbytes for _, nbytes in victims)
 
@@ -295,9 +294,8 @@ class Memory:
                     spare = {*sizes, *self._bound(device)}
                     needed = sum(missing.values()) - sum(shelf.residents[key].nbytes for key in here)
                     going = shelf.victims(needed, limit=limit, spare=spare, due=how.due)
-                    if any(shelf.pins[key] for key in here):
-                        going = None
-                    if going is not None and self._fits(device, needed, going):
+                    used = any(shelf.pins[key] for key in here)
+                    if going is not None and not used and self._fits(device, needed, going):
                         break
                     if time.monotonic() >= deadline:
                         raise self._too_little(shelf, missing)
@@ -329,8 +327,7 @@ class Memory:
 
     def _drop(self, device: str, victims: Sequence[tuple[Key, int]]) -> None:
         """Give the memory of what was taken off back."""
-        # one that fails to go must keep neither the others nor those who wait for them
-        with ExitStack() as leaving:
+        with ExitStack() as leaving:  # one that fails to go keeps neither the others nor who waits for them
             for key, nbytes in reversed(victims):
                 leaving.callback(self._let_go, device, key, nbytes)
         if victims:
@@ -406,10 +403,10 @@ class Memory:
         ]
 
     def _bound(self, device: str) -> set[Key]:
-        """What nobody uses and yet cannot go now; the lock is held.
+        """What nobody uses and yet should not go now: what is coming to another place may be copied from here.
 
-        An adapter, with the base that would take it along, while somebody uses a part of that base: taking it off
-        would wait for the drawing's end. And what is coming to another place: it may be copied from here.
+        And an adapter, with the base that would take it along, while somebody uses a part of that base: taking it off
+        would wait for the drawing's end.
         """
         shelf = self._shelf(device)
         worn = [self._made_of.get(one, frozenset()) for one in shelf.residents if isinstance(one, AdapterKey)]
