@@ -166,7 +166,7 @@ class Renderer:
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
-            self._free()
+            self._free(step)
             result = self._attempt(backend, resolved, offload=step == "offloaded")
         if isinstance(result, OutOfMemoryError):
             raise result
@@ -191,9 +191,10 @@ class Renderer:
         whole = expert.kind == "checkpoint" and self._machine.device != HOST
         return ("freed", "offloaded") if whole else ("freed",)
 
-    def _free(self) -> None:
+    def _free(self, step: Step) -> None:
         """Let all that is idle go, also what the queue needs soon: how much a drawing takes is not known."""
-        self.cache.clear(self._machine.device)
+        # if room on the device did not help, the host may be what is short
+        self.cache.clear(self._machine.device if step == "freed" else None)
         release_cached(self._machine.device)
 
     def _ask(self, backend: HostedBackend, resolved: Resolved) -> Rendered:

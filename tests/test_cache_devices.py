@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -41,8 +43,6 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sibling(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tune of the miniature: another UNet, the same text encoder and autoencoder."""
-    import shutil
-
     folder, other = (tmp_path_factory.mktemp("sibling") / name for name in ("sibling", "other"))
     shutil.copytree(tiny_sd, folder)
     shutil.copytree(stable_diffusion(other, seed=5) / "unet", folder / "unet", dirs_exist_ok=True)
@@ -243,3 +243,18 @@ def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
     cache.clear(DEVICE)
     assert cache.explain().on(DEVICE) == ()
     assert drawn(cache, toy) == wanted["toy"]
+
+
+def test_the_same_component_twice_in_a_pipeline_comes_twice(settings: Settings, tmp_path: Path) -> None:
+    """SDXL with both text encoders alike: each is on the device, and it draws what it draws on the host."""
+    folder = make_miniature("sdxl", tmp_path / "sdxl")
+    shutil.rmtree(folder / "text_encoder")
+    shutil.copytree(folder / "text_encoder_2", folder / "text_encoder")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["text_encoder"] = index["text_encoder_2"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    who = expert(folder, "twice")
+    model = ModelCache(settings)._identify(who, BACKEND, DEVICE)
+    assert len(set(model.parts.values())) == len(model.parts) == 4
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE) as loaded:
+        assert all(DEVICE in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]

@@ -92,7 +92,10 @@ class Downloads:
         self._reserve(wish, plan)
 
         def tell(done: int, total: int) -> None:
-            self._left[wish] = max(0, total - done)
+            with self._lock:
+                # a thread that was left behind may still tell
+                if wish in self._left:
+                    self._left[wish] = max(0, total - done)
             flight.report("download", done, total)
 
         start = time.monotonic()
@@ -108,7 +111,7 @@ class Downloads:
         """Keep room for a download, beside those that are under way."""
         with self._lock:
             others, needed = sum(self._left.values()), plan.bytes_to_pull
-            if needed and plan.disk_free < needed + others:
+            if needed and self.puller.disk_free() < needed + others:
                 raise DiskFullError(
                     f"pulling {plan.repo} needs {readable(needed)} beside {readable(others)} that are coming already",
                     hint="Try again when the other downloads are done, or free some room ('diffusiongpt cache clear').",

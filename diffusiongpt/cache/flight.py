@@ -80,8 +80,9 @@ class Flight(Generic[_T]):
         try:
             result = work(self)
         except BaseException as error:  # noqa: BLE001  # it is raised again in the threads that wait for it
-            failure = error
-            outcome = lambda: _throw(failure)  # noqa: E731
+            failure, trace = error, error.__traceback__
+            # from where it happened each time: raised in a hundred threads, its trace would grow with each
+            outcome = lambda: _throw(failure.with_traceback(trace))  # noqa: E731
         else:
             outcome = lambda: result  # noqa: E731
         before_outcome()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +144,11 @@ def _identify(key: ModelKey, components: Iterable[Component], folder: Path, home
     parts: dict[str, ComponentKey] = {}
     sizes: dict[Key, int] = {}
     for component in components:
-        part = parts[component.name] = _component_key(component, folder, home)
+        part = _component_key(component, folder, home)
+        if part in sizes:
+            # a pipeline that has the same thing twice may well change one of the two
+            part = replace(part, content=f"{part.content} {component.name}")
+        parts[component.name] = part
         sizes[part] = _bytes_of(component, folder)
     return Model(key=key, folder=folder, parts=parts, sizes=sizes)
 

@@ -224,6 +224,10 @@ class Puller:
         """What was pulled, in order of first pull."""
         return self._book.all()
 
+    def disk_free(self) -> int:
+        """Bytes free on the disk of the hub cache now."""
+        return _free_bytes(self.settings.hub_cache)
+
     def clear(self, repos: tuple[str, ...] | None = None) -> int:
         """Remove what we pulled and nothing else; return the bytes freed, which what others share is not.
 
