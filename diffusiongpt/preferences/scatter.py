@@ -18,6 +18,9 @@ of them, then has the spread of the logistic distribution, `pi / sqrt(3)`."""
 
 LEAST_NOISE = 1e-6
 
+GUESS = 0.25
+"""Degrees of freedom that the guess at the noise of a source counts for, before any repetition. A stated belief."""
+
 
 class Scatter(NamedTuple):
     """How far ratings of one source are from the sum of how good their prompt and their expert are.
@@ -36,10 +39,10 @@ class Scatter(NamedTuple):
     def noise(self) -> float:
         """Standard deviation of the noise of a rating.
 
-        Before a source is known by repetition, its noise is all its ratings differ by; that counts as one degree of
-        freedom. Without it a few ratings that agree with each other exactly would have none, and outweigh everybody.
+        Before a source is known by repetition, its noise is all that its ratings differ by. Without that guess a few
+        ratings that agree with each other exactly would have no noise, and outweigh everybody.
         """
-        return float(np.sqrt((self.squares + self.spread) / (self.freedom + 1)))
+        return float(np.sqrt((self.squares + GUESS * self.spread) / (self.freedom + GUESS)))
 
     def beside(self, other: Scatter) -> Scatter:
         """What two sets of ratings of one source tell: the larger one decides, and neither is beyond belief."""
