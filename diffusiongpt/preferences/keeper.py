@@ -27,7 +27,7 @@ AT_ONCE = 1000
 """Votes and ratings up to which a new rating is fitted before the next route, which takes a second: while a source has
 few ratings, each of them changes what its scale is thought to be."""
 
-SHARE = 0.02
+SHARE = 0.01
 """Votes taken in since the last fit, as a share of those fitted, above which a refit is due: until then a table that
 takes votes in one by one chooses nearly as a refit would."""
 
