@@ -10,7 +10,7 @@ from fixtures_routing import expert, router_of, zoo_of
 
 from diffusiongpt.preferences import RankingTable, Rating, Shown, TagPriors, Vote
 from diffusiongpt.preferences.observations import Observations, RatingRows, VoteRows
-from diffusiongpt.preferences.rows import RATING_SCALE, noise_of
+from diffusiongpt.preferences.scatter import RATING_SCALE, scatter_of
 from diffusiongpt.preferences.space import Prompt, PromptSpace
 from diffusiongpt.request import Request
 from diffusiongpt.thinkers.needs import NeedReader
@@ -188,7 +188,7 @@ def test_noise_is_what_prompt_and_expert_do_not_explain() -> None:
     rng = np.random.default_rng(0)
     prompt, expert = np.repeat(np.arange(200), 5), np.tile(np.arange(5), 200)
     values = rng.normal(0, 20, 200)[prompt] + rng.normal(0, 5, 5)[expert] + rng.normal(0, 3, 1000)
-    assert noise_of(values, expert, prompt) == pytest.approx(3, rel=0.1)
+    assert scatter_of(values, expert, prompt).noise == pytest.approx(3, rel=0.1)
     assert np.pi / np.sqrt(3) == pytest.approx(np.sqrt(2) / RATING_SCALE)
 
 

@@ -11,7 +11,8 @@ from diffusiongpt.evaluation.embedders import sentence_memory
 from diffusiongpt.evaluation.methods import best_allowed
 from diffusiongpt.preferences.learnt import Learnt
 from diffusiongpt.preferences.observations import RatingRows, VoteRows
-from diffusiongpt.preferences.rows import RATING_SCALE, in_log_odds, source_weight
+from diffusiongpt.preferences.rows import source_weight
+from diffusiongpt.preferences.scatter import RATING_SCALE, in_log_odds, scatter_of
 from diffusiongpt.preferences.space import Prompt
 from diffusiongpt.thinkers.literal import read_literals
 from diffusiongpt.thinkers.needs import NeedReader
@@ -93,5 +94,6 @@ def _beaten(votes: Votes, expert: Indexes, outside: int, *, share: float) -> tup
 def _rating_rows(ratings: Floats) -> RatingRows:
     prompt, expert = np.nonzero(np.isfinite(ratings))
     group = np.unique(prompt, return_inverse=True)[1]
-    values = in_log_odds(ratings[prompt, expert], expert, group, np.ones(len(prompt), dtype=bool))
+    told = ratings[prompt, expert]
+    values = in_log_odds(told, scatter_of(told, expert, group))
     return RatingRows(prompt, expert, values, np.full(len(prompt), RATING_SCALE**2), group, np.zeros(len(prompt)))

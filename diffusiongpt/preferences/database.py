@@ -154,10 +154,12 @@ class Database:
             kept = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
             votes = VOTES.counting(connection, then[0].last, now[0].last) if kept else []
             ratings = RATINGS.counting(connection, then[1].last, now[1].last) if kept and len(now) > 1 else []
+            beside = RATINGS.beside(connection, ratings, then[1].last) if ratings and then[1].last else []
             retracted = any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs)
             return News(
                 votes=tuple(votes),
                 ratings=tuple(ratings),
+                beside=tuple(beside),
                 version=_as_version(now),
                 kept=kept,
                 retracted=retracted,

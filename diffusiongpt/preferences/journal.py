@@ -63,6 +63,17 @@ class Journal(Generic[Entry]):
         query = sa.select(*self._fields).where(number > after, within, self._counts).order_by(number)
         return [self._read(row) for row in connection.execute(query).mappings()]
 
+    def beside(self, connection: sa.Connection, entries: Sequence[Entry], upto: int) -> list[Entry]:
+        """Entries that count, up to a number, about the same prompts by the same voters and sources."""
+        about = {(entry.prompt, entry.voter, entry.source) for entry in entries}
+        prompts, found = sorted({entry.prompt for entry in entries}), []
+        for start in range(0, len(prompts), BATCH):
+            same = self.rows.c.prompt.in_(prompts[start : start + BATCH])
+            query = sa.select(*self._fields).where(same, self.rows.c.number <= upto, self._counts)
+            rows = connection.execute(query.order_by(self.rows.c.number)).mappings()
+            found += [self._read(row) for row in rows if (row["prompt"], row["voter"], row["source"]) in about]
+        return found
+
     def last_of(self, connection: sa.Connection, voter: str) -> Entry | None:
         """The last entry of a voter that counts."""
         theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)

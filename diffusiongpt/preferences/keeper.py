@@ -24,11 +24,12 @@ FEW = 60
 """Votes and ratings up to which the table is fitted anew whenever they change: it takes some 30 ms."""
 
 AT_ONCE = 1000
-"""Votes and ratings up to which a new rating is fitted before the next route, which takes a second. Taken in by itself
-it would say nothing: ratings count beside others of their prompt."""
+"""Votes and ratings up to which a new rating is fitted before the next route, which takes a second: while a source has
+few ratings, each of them changes what its scale is thought to be."""
 
-SHARE = 0.05
-"""Votes taken in since the last fit, as a share of those fitted, from which a refit is due."""
+SHARE = 0.01
+"""Votes taken in since the last fit, as a share of those fitted, above which a refit is due: until then a table that
+takes votes in one by one chooses nearly as a refit would."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ _log = logging.getLogger(__name__)
 class TableKeeper:
     """Keeps the table of a store. Threads may share one.
 
-    Up to `FEW` votes and ratings the table is fitted whenever they change. With more, votes are taken into the table
-    there is (`RankingTable.updated`), and a thread fits it anew when they are more than `SHARE` of it, or when
-    something was retracted, erased or rated; routing goes on with the old table until the new one takes its place,
-    whole. Scales that a refit finds are taken only if they do not predict held-out prompts worse than those before.
+    Up to `FEW` votes and ratings the table is fitted whenever they change, up to `AT_ONCE` whenever one was rated. With
+    more, votes and ratings are taken into the table there is (`RankingTable.updated`), and a thread fits it anew when
+    they are more than `SHARE` of it, or when something was retracted, erased or rated; routing goes on with the old
+    table until the new one takes its place, whole. Scales that a refit finds are taken only if they do not predict
+    held-out prompts worse than those before.
 
     A fit of many votes is kept in a file beside the store, so that the next process need not do it again.
 
@@ -126,10 +128,10 @@ class TableKeeper:
         if size <= FEW or (news.ratings and size <= AT_ONCE):
             table, self._seen = self._fitted(table.priors)
             return table
-        if news.votes:
-            table = table.updated(news.votes)
+        if news.votes or news.ratings:
+            table = table.updated(news.votes, news.ratings, news.beside)
         self._seen = news.version
-        if len(news.votes) > FEW:
+        if len(news.votes) + len(news.ratings) > FEW:
             # or the next process would have to take them in again
             self._keep(table, self._seen)
         many = table.pending > SHARE * (table.size - table.pending)

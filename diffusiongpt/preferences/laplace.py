@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from diffusiongpt.preferences.low_rank import LowRank
 from diffusiongpt.preferences.modes import Mode, full_covariance, mode_by_gradient, mode_by_rows, unit_precisions
 from diffusiongpt.preferences.observations import Observations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from diffusiongpt.preferences.observations import Features, Floats, Indexes
 
 
@@ -46,7 +49,7 @@ REACH = 3
 """Steps that a scale may go from its typical value in either direction."""
 
 FEW_ROWS = 500
-"""Up to as many votes, and without ratings, modes and evidence are exact."""
+"""Up to as many votes, and without ratings to compare, modes and evidence are exact."""
 
 ENOUGH_ROWS = 20_000
 """Observations that the scales are chosen by, if there are more."""
@@ -55,7 +58,8 @@ FULL_PARAMETERS = 2000
 """Up to here the posterior keeps every covariance of votes."""
 
 BLOCK_PARAMETERS = 32_000_000
-"""Up to here, beyond that, it keeps those within each expert, in float32; in larger pools only variances."""
+"""Up to here, beyond that, it keeps those within each expert, in float32; in larger pools only as many directions of
+them as fit, and all variances."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,15 @@ class Posterior:
 
     Attributes:
         mean: Shape (experts, features).
-        blocks: Covariance within each expert, shape (features, features) each; `None` if too large. An array of its
-            own for each, so that a posterior that differs in two experts shares those of the others.
+        blocks: Covariance within each expert, shape (features, features) each; low-rank if that is too large. One of
+            its own for each, so that a posterior that differs in two experts shares those of the others.
         variances: Variance of each weight, shape (experts, features).
         full: Covariance of all weights, shape (experts, features, experts, features); `None` if too large.
         scales: Prior standard deviations.
     """
 
     mean: Floats
-    blocks: tuple[Floats | Features, ...] | None
+    blocks: tuple[Floats | Features | LowRank, ...]
     variances: Floats
     full: Floats | None
     scales: Scales
@@ -108,14 +112,17 @@ def fit_posterior(seen: Observations, few: int, scales: Scales, *, outside: bool
         full = full_covariance(seen, sds, mean)
         inside = np.einsum("ekel->ekl", full)
         return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
-    keeps_blocks = mean.size * mean.shape[1] <= BLOCK_PARAMETERS
-    blocks, variances = [], np.zeros(mean.shape)
+    directions = BLOCK_PARAMETERS // mean.size
+    blocks: list[Features | LowRank] = []
+    variances = np.zeros(mean.shape)
     for expert, (one, sd) in enumerate(zip(unit_precisions(seen, sds, mean), sds, strict=True)):
         block = sd[:, None] * np.linalg.inv(one) * sd
         variances[expert] = block.diagonal()
-        if keeps_blocks:
+        if directions >= mean.shape[1]:
             blocks.append(block.astype(np.float32))
-    return Posterior(mean, tuple(blocks) if keeps_blocks else None, variances, None, scales)
+        else:
+            blocks.append(LowRank.of_precision(one - np.eye(len(sd)), sd, directions))
+    return Posterior(mean, tuple(blocks), variances, None, scales)
 
 
 def stranger(scales: Scales, few: int, width: int) -> Floats:
@@ -129,7 +136,8 @@ def stranger(scales: Scales, few: int, width: int) -> Floats:
 def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Scales:
     """The scales with the highest Laplace evidence times a log-normal hyperprior, climbed to one level at a time.
 
-    So they stay at typical values until votes say otherwise.
+    So they stay at typical values until votes say otherwise. Between the steps that are tried they are where parabolas
+    through them are highest: a few more votes then move the scales a little, never by a whole step.
     """
     some, _ = a_sample(seen)
     tried: dict[tuple[int, ...], float] = {}
@@ -151,10 +159,26 @@ def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Sca
             top = max(near, key=height, default=best)
             if height(top) > height(best):
                 best, moved = top, True
-    return _scales(best)
+    return _scales([best[level] + _beyond(height, best, level) for level in range(3)])
 
 
-def _scales(steps: tuple[int, ...]) -> Scales:
+def far_apart(one: Scales, other: Scales) -> bool:
+    """Whether any scale differs by more than half a step: scales that are nearer fit nearly the same."""
+    return any(
+        a != b and (min(a, b) == 0 or abs(np.log(a / b)) > np.log(STEP) / 2) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _beyond(height: Callable[[tuple[int, ...]], float], best: tuple[int, int, int], level: int) -> float:
+    """Steps from the best that was tried to the top of a parabola through it and its neighbours, half a one at most."""
+    if abs(best[level]) == REACH:
+        return 0.0
+    low, mid, high = (height(_moved(best, level, by)) for by in (-1, 0, 1))
+    bend = low - 2 * mid + high
+    return 0.5 * (low - high) / bend if bend < 0 else 0.0
+
+
+def _scales(steps: Sequence[float]) -> Scales:
     return Scales(*(typical * STEP**step for typical, step in zip(TYPICAL, steps, strict=True)))
 
 
@@ -168,7 +192,7 @@ def _nothing(seen: Observations) -> Mode:
 
 
 def _find_mode(seen: Observations, sds: Floats, start: Mode) -> Mode:
-    if len(seen.votes.left) <= FEW_ROWS and not len(seen.ratings.value):
+    if 0 < len(seen.votes.left) <= FEW_ROWS and not seen.ratings.compare:
         return mode_by_rows(seen, sds, start)
     return mode_by_gradient(seen, sds, start)
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from diffusiongpt.preferences.gate import routing_pays
 from diffusiongpt.preferences.held_out import is_worse
-from diffusiongpt.preferences.laplace import TYPICAL, Posterior, Scales, choose_scales, fit_posterior, stranger
+from diffusiongpt.preferences.laplace import (
+    TYPICAL,
+    Posterior,
+    Scales,
+    choose_scales,
+    far_apart,
+    fit_posterior,
+    stranger,
+)
+from diffusiongpt.preferences.low_rank import times
 from diffusiongpt.preferences.observations import Observations
 from diffusiongpt.preferences.space import Prompt, PromptSpace
 from diffusiongpt.preferences.updates import assimilated, widened
@@ -93,7 +102,7 @@ class Learnt:
             ratings: Ratings.
             outside: Whether the last expert is the outside option.
             embedder: Embeds sentences, if they are to be compared by their meaning too.
-            before: Scales of the last fit; they stay if those found now predict votes held out worse.
+            before: Scales of the last fit; they stay if those found now are others and predict votes held out worse.
         """
         space, texts = PromptSpace(prompts, embedder=embedder), [prompt.text for prompt in prompts]
         worded, wordless = (
@@ -104,7 +113,7 @@ class Learnt:
         if not routing_pays(worded, texts, space.few, scales, outside=outside):
             scales = scales.alone()
         kept = False
-        if before is not None and before != scales:
+        if before is not None and far_apart(before, scales):
             kept = is_worse(worded, texts, space.few, scales, before, outside=outside)
             scales = before if kept else scales
         return cls(
@@ -115,7 +124,14 @@ class Learnt:
         )
 
     def updated(
-        self, prompts: Sequence[Prompt], order: Indexes, votes: VoteRows, ratings: RatingRows, *, outside: bool
+        self,
+        prompts: Sequence[Prompt],
+        order: Indexes,
+        votes: VoteRows,
+        ratings: RatingRows,
+        *,
+        known: int = 0,
+        outside: bool = False,
     ) -> Learnt:
         """What is known after more observations, taken in one by one: same nodes, landmarks and scales.
 
@@ -123,7 +139,8 @@ class Learnt:
             prompts: What the rows number.
             order: For each expert that the rows number, its index before, or -1 if it is new.
             votes: New votes.
-            ratings: New ratings.
+            ratings: Ratings, new ones after those they are compared with.
+            known: How many of the ratings are not new.
             outside: Whether the last expert is the outside option.
         """
         few = self.space.few
@@ -133,6 +150,7 @@ class Learnt:
                 self.space.features(prompts, wordless=without),
                 votes,
                 ratings,
+                known,
             )
             for posterior, without in ((self.worded, False), (self.wordless, True))
         )
@@ -192,11 +210,11 @@ class Learnt:
         """Covariance of each weight with the utility, shape (experts, features)."""
         rows = np.tile(stranger(posterior.scales, self.space.few, len(features)) * features, (len(who), 1))
         known = who >= 0
-        if posterior.blocks is None or posterior.mean.size * len(features) > JUDGED_BLOCKS:
+        if posterior.mean.size * len(features) > JUDGED_BLOCKS:
             rows[known] = posterior.variances[who[known]] * features
             return rows
         for row in np.flatnonzero(known):
-            rows[row] = posterior.blocks[who[row]] @ features
+            rows[row] = times(posterior.blocks[who[row]], features)
         return rows
 
     def _level_variances(self, posterior: Posterior, who: Indexes) -> Floats:

@@ -20,6 +20,7 @@ class News:
     Attributes:
         votes: Those appended since that count; none unless `kept`.
         ratings: Likewise.
+        beside: Ratings there were, of the prompts and voters of the new ones; these are compared with them.
         version: Up to which version this reaches.
         kept: Whether all that was there is still there, retracted or not: no voter was erased, and the store is the
             same one.
@@ -28,6 +29,7 @@ class News:
 
     votes: tuple[Vote, ...] = ()
     ratings: tuple[Rating, ...] = ()
+    beside: tuple[Rating, ...] = ()
     version: str = EMPTY
     kept: bool = True
     retracted: bool = False

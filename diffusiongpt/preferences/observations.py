@@ -74,6 +74,11 @@ class RatingRows:
         indexes, floats = np.zeros(0, np.intp), np.zeros(0)
         return cls(indexes, indexes, floats, floats, indexes, floats)
 
+    @property
+    def compare(self) -> bool:
+        """Whether any group has more than one: what stands alone says nothing."""
+        return bool((np.bincount(self.group) > 1).any())
+
     def taken(self, rows: Indexes) -> RatingRows:
         """Some of the rows, groups numbered anew."""
         some = RatingRows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusiongpt.preferences.observations import RatingRows, VoteRows
+from diffusiongpt.preferences.scatter import RATING_SCALE, in_log_odds, scatter_of, source_of
 from diffusiongpt.preferences.space import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from diffusiongpt.preferences.observations import Floats, Indexes
     from diffusiongpt.preferences.priors import Priors
     from diffusiongpt.preferences.ratings import Rating
+    from diffusiongpt.preferences.scatter import Scatter
     from diffusiongpt.preferences.votes import Vote
 
 OUTSIDE = ""
@@ -29,12 +30,6 @@ JUDGE = "judge"
 JUDGE_WEIGHT = 0.2
 """Votes that one of a reward or vision model counts for. A stated belief: such judges agree with people about as often
 as chance agrees with a noisy friend, and make the same mistake each time."""
-
-RATING_SCALE = np.sqrt(6) / np.pi
-"""Ratings per log-odds, in standard deviations of their noise: a difference of two ratings, whose noise has `sqrt(2)`
-of them, then has the spread of the logistic distribution, `pi / sqrt(3)`."""
-
-LEAST_NOISE = 1e-6
 
 
 @dataclass
@@ -84,41 +79,37 @@ def vote_rows(votes: Sequence[Vote], priors: Priors, experts: Mapping[str, int],
     return VoteRows(indexes[:, 0], indexes[:, 1], indexes[:, 2], shares, weights, offsets)
 
 
-def rating_rows(ratings: Sequence[Rating], priors: Priors, experts: Mapping[str, int], prompts: Prompts) -> RatingRows:
-    """What ratings say of differences between experts on one prompt, on the scale of each source."""
+def rating_rows(
+    ratings: Sequence[Rating],
+    priors: Priors,
+    experts: Mapping[str, int],
+    prompts: Prompts,
+    known: Mapping[str, Scatter] | None = None,
+) -> RatingRows:
+    """What ratings say of differences between experts on one prompt, on the scale of each source.
+
+    Args:
+        ratings: Ratings, in the order of the rows.
+        priors: Where the offsets come from.
+        experts: Index of each expert.
+        prompts: Numbers the prompts.
+        known: What is known of how sources scatter, beside what these ratings tell.
+    """
     if not ratings:
         return RatingRows.none()
     prompt = np.array([prompts.number(one.prompt, one.evidence) for one in ratings], dtype=np.intp)
     expert = np.array([experts[one.expert] for one in ratings], dtype=np.intp)
     values = np.array([one.rating for one in ratings], dtype=np.float64)
     offsets = np.array([priors.points([one.expert], one.evidence)[0] for one in ratings], dtype=np.float64)
-    sources = np.unique([f"{one.source}\n{one.voter}" for one in ratings], return_inverse=True)[1]
+    names, sources = np.unique([source_of(one) for one in ratings], return_inverse=True)
     trusts = np.array([source_weight(one.source) for one in ratings], dtype=np.float64)
     group = np.unique(np.stack([prompt, sources]), axis=1, return_inverse=True)[1].reshape(-1)
-    scaled = np.concatenate(
-        [in_log_odds(values, expert, group, sources == source)[None] for source in np.unique(sources)]
-    )
-    return RatingRows(prompt, expert, scaled.sum(0), trusts / RATING_SCALE**-2, group, offsets)
-
-
-def in_log_odds(values: Floats, expert: Indexes, group: Indexes, mine: Indexes) -> Floats:
-    """Ratings of one source in units of log-odds, zero for those of others."""
-    noise = noise_of(values[mine], expert[mine], group[mine])
-    return np.where(mine, values / max(noise * RATING_SCALE, LEAST_NOISE), 0.0)
-
-
-def noise_of(values: Floats, expert: Indexes, group: Indexes) -> float:
-    """Standard deviation of ratings about the sum of how good their prompt and their expert are.
-
-    By alternating means, and for as many degrees of freedom as are left.
-    """
-    by_prompt = np.zeros(len(values))
-    by_expert = np.zeros(len(values))
-    for _ in range(10):
-        by_prompt = _means(values - by_expert, group)
-        by_expert = _means(values - by_prompt, expert)
-    left = len(values) - len(np.unique(group)) - len(np.unique(expert)) + 1
-    return float(np.sqrt(((values - by_prompt - by_expert) ** 2).sum() / left)) if left > 0 else float(values.std())
+    for number, name in enumerate(names.tolist()):
+        mine = sources == number
+        here = scatter_of(values[mine], expert[mine], group[mine])
+        scatter = here.beside((known or {}).get(name, here))
+        values[mine] = in_log_odds(values[mine], scatter)
+    return RatingRows(prompt, expert, values, trusts / RATING_SCALE**-2, group, offsets)
 
 
 def sheet_of(vote: Vote) -> tuple[str, str]:
@@ -134,12 +125,6 @@ def source_weight(source: str) -> float:
 def is_person(source: str) -> bool:
     """Whether one of a source is a human being, not a reward or vision model."""
     return not source.startswith(JUDGE)
-
-
-def _means(values: Floats, group: Indexes) -> Floats:
-    numbers = np.unique(group, return_inverse=True)[1]
-    means: Floats = (np.bincount(numbers, values) / np.bincount(numbers))[numbers]
-    return means
 
 
 def _pairs(vote: Vote, *, outside: bool) -> list[tuple[str, str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping  # pydantic reads it
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -14,6 +14,8 @@ import numpy as np
 from diffusiongpt.errors import VoteError
 from diffusiongpt.preferences.laplace import Posterior, Scales
 from diffusiongpt.preferences.learnt import Learnt
+from diffusiongpt.preferences.low_rank import LowRank, as_arrays, from_arrays
+from diffusiongpt.preferences.scatter import Scatter
 from diffusiongpt.preferences.space import BUCKETS, Prompt, PromptSpace, SpaceState
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class About:
         kept: Whether a refit kept the scales of the one before.
         priors: Fingerprint of the priors it was fitted on top of.
         seen: Version of the vote store it was learnt from; empty for a table that goes to others.
+        scatters: How ratings of each source scatter; empty for a table that goes to others, as they name voters.
     """
 
     experts: tuple[str, ...]
@@ -52,6 +55,7 @@ class About:
     kept: bool
     priors: str
     seen: str = ""
+    scatters: Mapping[str, Scatter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ def as_bytes(learnt: Learnt, about: About) -> bytes:
         arrays |= {f"{view}_mean": posterior.mean, f"{view}_variances": posterior.variances}
         if posterior.full is not None:
             arrays[f"{view}_full"] = posterior.full
-        elif posterior.blocks:
-            arrays[f"{view}_blocks"] = np.stack(posterior.blocks)
+        else:
+            arrays |= {f"{view}_{name}": array for name, array in as_arrays(posterior.blocks).items()}
     file = BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
@@ -141,13 +145,23 @@ def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSp
     rows = len(mean)
     if rows not in (len(header.about.experts), len(header.about.experts) + 1):
         raise ValueError(f"{rows} rows for {len(header.about.experts)} experts")
-    shapes = {"mean": (rows, width), "variances": (rows, width), "full": (rows, width) * 2}
-    shapes["blocks"] = (rows, width, width)
-    found = {name: arrays[f"{view}_{name}"] for name in shapes if f"{view}_{name}" in arrays}
+    shapes: dict[str, tuple[int, ...]] = {"mean": (rows, width), "variances": (rows, width), "full": (rows, width) * 2}
+    shapes |= {"blocks": (rows, width, width), "base": (rows, width), "directions": (rows,)}
+    found = {name: arrays[f"{view}_{name}"] for name in (*shapes, "factors") if f"{view}_{name}" in arrays}
+    if "factors" in found:
+        shapes["factors"] = (width, int(found["directions"].sum()))
     for name, array in found.items():
-        if array.shape != shapes[name] or array.dtype.kind != "f" or not np.isfinite(array).all():
+        kind = "i" if name == "directions" else "f"
+        if array.shape != shapes[name] or array.dtype.kind != kind or not np.isfinite(array).all():
             raise ValueError(f"{view} {name} has the wrong shape, or is not finite")
-    full = found.get("full")
-    blocks = np.einsum("ekel->ekl", full) if full is not None else found.get("blocks")
-    kept = None if blocks is None else tuple(one.copy() for one in blocks)
-    return Posterior(found["mean"], kept, found["variances"], full, header.scales)
+    return Posterior(found["mean"], _blocks_of(found), found["variances"], found.get("full"), header.scales)
+
+
+def _blocks_of(found: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any] | LowRank, ...]:
+    if "factors" in found:
+        return from_arrays(found["base"], found["factors"], found["directions"])
+    blocks = np.einsum("ekel->ekl", found["full"]) if "full" in found else found.get("blocks")
+    if blocks is None:
+        # an older version kept only these of a large pool
+        return tuple(LowRank.alone(variances) for variances in found["variances"])
+    return tuple(one.copy() for one in blocks)

@@ -10,6 +10,7 @@ import numpy as np
 from diffusiongpt.errors import VoteError
 from diffusiongpt.preferences.learnt import Learnt, nothing_learnt
 from diffusiongpt.preferences.rows import OUTSIDE, Prompts, rating_rows, vote_rows
+from diffusiongpt.preferences.scatter import scatters_of
 from diffusiongpt.preferences.snapshot import About, as_bytes, read
 from diffusiongpt.preferences.space import Prompt
 from diffusiongpt.preferences.tallies import Tallies
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from diffusiongpt.preferences.observations import Floats, Indexes
     from diffusiongpt.preferences.priors import Priors
     from diffusiongpt.preferences.ratings import Rating
+    from diffusiongpt.preferences.scatter import Scatter
     from diffusiongpt.preferences.votes import Vote
 
 UNTAUGHT = "r0"
@@ -81,6 +83,7 @@ class RankingTable:
         priors: The priors it was fitted on top of.
         tallies: What was counted.
         pending: Votes and ratings taken in since the fit.
+        scatters: How ratings of each source scattered at the fit.
     """
 
     def __init__(
@@ -91,10 +94,12 @@ class RankingTable:
         tallies: Tallies | None = None,
         *,
         pending: int = 0,
+        scatters: Mapping[str, Scatter] | None = None,
     ) -> None:
         self.priors = priors
         self.tallies = tallies or Tallies()
         self.pending = pending
+        self.scatters = scatters or {}
         self._learnt = learnt or nothing_learnt()
         self._experts = {expert: i for i, expert in enumerate(experts)}
 
@@ -123,35 +128,48 @@ class RankingTable:
             return cls(priors)
         outside = any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
-        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts)
+        scattered = scatters_of(rated)
+        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts, scattered)
         learnt = Learnt.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, before=before)
-        return cls(priors, learnt, names, Tallies().plus(cast, rated))
+        return cls(priors, learnt, names, Tallies().plus(cast, rated), scatters=scattered)
 
-    def updated(self, votes: Iterable[Vote], ratings: Iterable[Rating] = (), *, pending: bool = True) -> RankingTable:
+    def updated(
+        self,
+        votes: Iterable[Vote],
+        ratings: Iterable[Rating] = (),
+        beside: Iterable[Rating] = (),
+        *,
+        pending: bool = True,
+    ) -> RankingTable:
         """The table that knows these too, without a fit: each is taken in by itself.
 
-        It has the nodes, the landmarks and the scales of this one. A ballot that is split over several votes shares
-        the weight of one only if they come together, and ratings of a prompt are compared with those they come with.
+        It has the nodes, the landmarks and the scales of this one, and reads ratings on the scale that their source
+        had at the fit; those of a source that is new are read by what there is of it here. A ballot that is split
+        over several votes shares the weight of one only if they come together.
 
         Args:
             votes: New votes.
             ratings: New ratings.
+            beside: Ratings that it knows, of the same prompts and voters: new ones say something beside these.
             pending: Whether they count as taken in since the fit.
         """
         cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
-        names = sorted({*self._experts, *_named(cast, rated)})
+        known = sorted(beside, key=lambda rating: rating.id)
+        names = sorted({*self._experts, *_named(cast, [*known, *rated])})
         had_outside = self._rows > len(self._experts)
         outside = had_outside or any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
-        rows = vote_rows(cast, self.priors, indexes, prompts), rating_rows(rated, self.priors, indexes, prompts)
+        voted = vote_rows(cast, self.priors, indexes, prompts)
+        in_rows = rating_rows([*known, *rated], self.priors, indexes, prompts, self.scatters)
         before = {**self._experts, **({OUTSIDE: len(self._experts)} if had_outside else {})}
         order = np.array([before.get(name, -1) for name in indexes], dtype=np.intp)
         return RankingTable(
             self.priors,
-            self._learnt.updated(prompts.known, order, *rows, outside=outside),
+            self._learnt.updated(prompts.known, order, voted, in_rows, known=len(known), outside=outside),
             names,
             self.tallies.plus(cast, rated),
             pending=self.pending + (len(cast) + len(rated)) * pending,
+            scatters=self.scatters,
         )
 
     def save(self, path: Path) -> None:
@@ -185,6 +203,7 @@ class RankingTable:
             kept=self._learnt.kept,
             priors=self.priors.fingerprint,
             seen=seen,
+            scatters=self.scatters if seen else {},
         )
         return as_bytes(self._learnt, about)
 
@@ -201,7 +220,7 @@ class RankingTable:
     def of(cls, learnt: Learnt, about: About, priors: Priors) -> RankingTable:
         """The table of what was read from a file."""
         tallies = Tallies(about.votes, about.ratings, int(about.digest, 16), about.counts)
-        return cls(priors, learnt, about.experts, tallies, pending=about.pending)
+        return cls(priors, learnt, about.experts, tallies, pending=about.pending, scatters=about.scatters)
 
     @property
     def version(self) -> str:

@@ -7,12 +7,12 @@ known of `z` is passed on to all weights that go together with it. Exact for rat
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from diffusiongpt.preferences.laplace import Posterior, stranger
+from diffusiongpt.preferences.low_rank import LowRank, less, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +26,11 @@ TOLERANCE = 1e-10
 
 
 class _Told(NamedTuple):
-    """What one observation says of the utility of `left` less that of `right`."""
+    """What one observation says of a difference between utilities: `signs @ utilities[who] + offset`."""
 
     prompt: int
-    left: int
-    right: int
+    who: Indexes
+    signs: Floats
     share: float
     weight: float
     offset: float
@@ -43,34 +43,38 @@ class _Told(NamedTuple):
         return _vote_at_mode(self, mean, variance)
 
 
-def assimilated(posterior: Posterior, features: Features, votes: VoteRows, ratings: RatingRows) -> Posterior:
+def assimilated(
+    posterior: Posterior, features: Features, votes: VoteRows, ratings: RatingRows, known: int = 0
+) -> Posterior:
     """The posterior that knows these observations too.
 
     Args:
         posterior: What was known; it stays as it is.
         features: Of the prompts that the rows number, shape (prompts, features).
         votes: Votes.
-        ratings: Ratings, whole groups of them.
+        ratings: Ratings; of the groups of new ones also what was known before, in front.
+        known: How many of the ratings were known before.
     """
-    mean, variances = posterior.mean.copy(), posterior.variances.copy()
+    mean, variances, blocks = posterior.mean.copy(), posterior.variances.copy(), list(posterior.blocks)
     full = None if posterior.full is None else posterior.full.copy()
-    blocks = None if posterior.blocks is None else list(posterior.blocks)
-    for told in (*_of_votes(votes), *_of_ratings(ratings)):
+    everybody = np.arange(len(mean))
+    for told in (*_of_votes(votes), *_of_ratings(ratings, known)):
         x = features[told.prompt].astype(np.float64)
-        spread = _spread(told, x, variances, blocks, full)
-        variance = float((spread[told.left] - spread[told.right]) @ x)
-        pull, bend = told.at_mode(float((mean[told.left] - mean[told.right]) @ x) + told.offset, variance)
+        # without covariances between experts nobody else learns anything
+        where = told.who if full is None else everybody
+        spread = _spread(told, x, blocks, full)
+        theirs = spread[np.searchsorted(where, told.who)]
+        variance = max(float(told.signs @ (theirs @ x)), 0.0)
+        pull, bend = told.at_mode(float(told.signs @ (mean[told.who] @ x)) + told.offset, variance)
         narrower = bend / (1 + bend * variance)
-        mean += pull * spread
-        variances = np.maximum(variances - narrower * spread**2, 0.0)
+        mean[where] += pull * spread
+        variances[where] = np.maximum(variances[where] - narrower * spread**2, 0.0)
         if full is not None:
             flat = spread.ravel()
             full -= (narrower * flat[:, None] * flat).reshape(full.shape)
-        if blocks is not None:
-            for who in (told.left, told.right):
-                # a new array: other tables share the old one
-                blocks[who] = blocks[who] - (narrower * spread[who][:, None] * spread[who]).astype(blocks[who].dtype)
-    return Posterior(mean, None if blocks is None else tuple(blocks), variances, full, posterior.scales)
+        for one, root in zip(told.who.tolist(), np.sqrt(narrower) * theirs, strict=True):
+            blocks[one] = less(blocks[one], root)
+    return Posterior(mean, tuple(blocks), variances, full, posterior.scales)
 
 
 def widened(posterior: Posterior, order: Indexes, few: int, *, outside: bool) -> Posterior:
@@ -88,11 +92,11 @@ def widened(posterior: Posterior, order: Indexes, few: int, *, outside: bool) ->
     prior = np.tile(stranger(posterior.scales, few, width), (len(order), 1))
     if outside:
         prior[-1, 1:] = 0.0
-    mean, variances, full, blocks = np.zeros(prior.shape), prior.copy(), None, None
+    mean, variances, full = np.zeros(prior.shape), prior.copy(), None
     mean[~new], variances[~new] = posterior.mean[order[~new]], posterior.variances[order[~new]]
-    if posterior.blocks is not None:
-        kept = posterior.blocks
-        blocks = tuple(kept[i] if i >= 0 else np.diag(prior[n]) for n, i in enumerate(order.tolist()))
+    kept, low = posterior.blocks, any(isinstance(block, LowRank) for block in posterior.blocks)
+    strangers = (LowRank.alone(one) if low else np.diag(one) for one in prior[new])
+    blocks = tuple(kept[i] if i >= 0 else next(strangers) for i in order.tolist())
     if posterior.full is not None:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)
@@ -105,35 +109,42 @@ def widened(posterior: Posterior, order: Indexes, few: int, *, outside: bool) ->
 
 def _of_votes(votes: VoteRows) -> Iterator[_Told]:
     columns = (votes.prompt, votes.left, votes.right, votes.share, votes.weight, votes.offset)
-    for row in zip(*(column.tolist() for column in columns), strict=True):
-        yield _Told(*row)
+    for prompt, left, right, share, weight, offset in zip(*(column.tolist() for column in columns), strict=True):
+        # in the order of the rows, so that they are found by bisection
+        sides = sorted([(left, 1.0), (right, -1.0)])
+        who, signs = np.array([one for one, _ in sides]), np.array([sign for _, sign in sides])
+        yield _Told(prompt, who, signs, share, weight, offset)
 
 
-def _of_ratings(ratings: RatingRows) -> Iterator[_Told]:
-    """Of a group of k ratings each pair is told, with a k-th of the precision: together that is the group."""
-    for group in np.unique(ratings.group):
-        rows = np.flatnonzero(ratings.group == group)
-        for one, other in combinations(rows.tolist(), 2):
-            left, right = int(ratings.expert[one]), int(ratings.expert[other])
-            if left != right:
-                apart = float(ratings.value[one] - ratings.value[other])
-                offset = float(ratings.offset[one] - ratings.offset[other])
-                precision = float(ratings.precision[one]) / len(rows)
-                yield _Told(int(ratings.prompt[one]), left, right, apart, precision, offset, is_vote=False)
+def _of_ratings(ratings: RatingRows, known: int) -> Iterator[_Told]:
+    """Each new rating is told beside the mean of those of its group that came before it.
+
+    These Helmert contrasts are independent of each other; all those of a group together say what the group does.
+    """
+    order = np.argsort(ratings.group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(ratings.group[order])) + 1):
+        for place in range(max(1, int(np.searchsorted(rows, known))), len(rows)):
+            row, contrast = int(rows[place]), np.array([*[-1 / place] * place, 1.0])
+            beside = rows[: place + 1]
+            who, index = np.unique(ratings.expert[beside], return_inverse=True)
+            signs = np.bincount(index, contrast).astype(np.float64)
+            if np.abs(signs).max() > TOLERANCE:
+                apart, offset = contrast @ ratings.value[beside], contrast @ ratings.offset[beside]
+                precision = float(ratings.precision[row]) * place / (place + 1)
+                yield _Told(int(ratings.prompt[row]), who, signs, float(apart), precision, float(offset), is_vote=False)
 
 
-def _spread(
-    told: _Told, x: Floats, variances: Floats, blocks: list[Floats | Features] | None, full: Floats | None
-) -> Floats:
-    """Covariance of each weight with the difference told of, as far as it is kept; shape (experts, features)."""
+def _spread(told: _Told, x: Floats, blocks: list[Floats | Features | LowRank], full: Floats | None) -> Floats:
+    """Covariance of weights with the difference told of: of everybody's if it is kept, else of those told of.
+
+    Returns:
+        Shape (experts, features).
+    """
     if full is not None:
-        experts, width = variances.shape
-        both = full[told.left] - full[told.right]
-        return np.asarray((x @ both.reshape(width, -1)).reshape(experts, width), dtype=np.float64)
-    spread = np.zeros(variances.shape)
-    for who, sign in ((told.left, 1.0), (told.right, -1.0)):
-        spread[who] = sign * (variances[who] * x if blocks is None else blocks[who] @ x.astype(blocks[who].dtype))
-    return spread
+        experts, width = len(full), len(x)
+        among = np.tensordot(told.signs, full[told.who], axes=1)
+        return np.asarray((x @ among.reshape(width, -1)).reshape(experts, width), dtype=np.float64)
+    return np.stack([sign * times(blocks[one], x) for one, sign in zip(told.who.tolist(), told.signs, strict=True)])
 
 
 def _vote_at_mode(told: _Told, mean: float, variance: float) -> tuple[float, float]:
