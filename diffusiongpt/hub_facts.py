@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.architectures import architectures
 from diffusiongpt.backends.choose import INDEX, choose_files
-from diffusiongpt.cache.choose import USUAL_NAME
-from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors, small_reader
+from diffusiongpt.cache.disk.choose import USUAL_NAME
+from diffusiongpt.cache.disk.hub import TIMEOUT_S, hub_api, hub_errors, small_reader
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,

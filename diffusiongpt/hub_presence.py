@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.cache.hub import TIMEOUT_S, hub_api, hub_errors
+from diffusiongpt.cache.disk.hub import TIMEOUT_S, hub_api, hub_errors
 from diffusiongpt.errors import GatedRepoError, PullError, RepoMissingError
 from diffusiongpt.hub_facts import check_online
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import get_backend, is_hosted, known_backends
 from diffusiongpt.backends.base import for_adapters
-from diffusiongpt.cache.plan import readable
+from diffusiongpt.cache.disk.plan import readable
 from diffusiongpt.decision import Readiness
 from diffusiongpt.devices import best_device, device_memory
 from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, NeedsKeyError, OutOfMemoryError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from miniature import SIDE, expert
 
 from diffusiongpt.adapters import on_their_bases
-from diffusiongpt.cache.choose import USUAL_NAME
+from diffusiongpt.cache.disk.choose import USUAL_NAME
 from diffusiongpt.expert import CallSettings, Expert, License
 
 if TYPE_CHECKING:

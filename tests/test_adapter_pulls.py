@@ -13,7 +13,7 @@ from fixtures_cache import BACKEND, SD, Counting, touch
 from fixtures_diffusers import ask, pixels
 
 from diffusiongpt.cache import ModelCache, Puller, PullPlan
-from diffusiongpt.cache.choose import USUAL_NAME, adapter_file
+from diffusiongpt.cache.disk.choose import USUAL_NAME, adapter_file
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,

@@ -12,7 +12,7 @@ from fixtures_routing import settings_in, zoo_of
 from miniature import expert
 from safetensors.torch import load_file, save_file
 
-from diffusiongpt.cache.choose import USUAL_NAME
+from diffusiongpt.cache.disk.choose import USUAL_NAME
 from diffusiongpt.errors import LoadError, RequestError
 from diffusiongpt.expert import Expert, Tags
 from diffusiongpt.generation import Generation

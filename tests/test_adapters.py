@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from diffusiongpt.adapters import on_their_bases
 from diffusiongpt.backends.lora import attach
 from diffusiongpt.cache import LRU, ModelCache
-from diffusiongpt.cache.choose import USUAL_NAME
+from diffusiongpt.cache.disk.choose import USUAL_NAME
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:

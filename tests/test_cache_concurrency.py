@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.cache.plan import PullPlan
+    from diffusiongpt.cache.disk.plan import PullPlan
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub

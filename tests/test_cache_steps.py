@@ -51,7 +51,8 @@ class _Steps(RuleBasedStateMachine):
         self.around.enter_context(patch("diffusiongpt.cache.cache.device_memory", MEMORY.__getitem__))
         # measured seconds would make the order of eviction, and so the steps, another at each run
         clock = SimpleNamespace(monotonic=partial(next, count()))
-        self.around.enter_context(patch("diffusiongpt.cache.memory.time", clock))
+        for place in ("memory", "moves"):
+            self.around.enter_context(patch(f"diffusiongpt.cache.{place}.time", clock))
         self.toy = Toy(sizes=SIZES, shared=SHARED, before_load=self._fail, before_bring=self._fail)
         self.leases: list[tuple[ExitStack, Any, str, str, bool]] = []
         self.failing = 0

@@ -15,9 +15,10 @@ from fixtures_cache import BACKEND, SD, UNET
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 
-from diffusiongpt.cache import Puller, content, verify
-from diffusiongpt.cache.content import content_ids
-from diffusiongpt.cache.weight_files import BYTES_OF, sizes_on_disk, sizes_on_hub, total
+from diffusiongpt.cache import Puller
+from diffusiongpt.cache.disk import content, verify
+from diffusiongpt.cache.disk.content import content_ids
+from diffusiongpt.cache.disk.weight_files import BYTES_OF, sizes_on_disk, sizes_on_hub, total
 from diffusiongpt.errors import PullError
 from diffusiongpt.testing.hub import Fault
 
@@ -39,7 +40,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(path.name)
         return hash_file(path)
 
-    monkeypatch.setattr("diffusiongpt.cache.content.hash_file", counting)
+    monkeypatch.setattr("diffusiongpt.cache.disk.content.hash_file", counting)
     return seen
 
 
@@ -62,7 +63,7 @@ def test_a_large_local_file_is_read_once_and_again_when_it_changes(
     repo: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its hash is remembered by path, size and time between processes; a record that is broken costs a read."""
-    monkeypatch.setattr("diffusiongpt.cache.content._LARGE", 1000)
+    monkeypatch.setattr("diffusiongpt.cache.disk.content._LARGE", 1000)
     fresh = content._hash.cache_clear
     first = content_ids(repo, (UNET,), tmp_path)
     fresh()
@@ -86,7 +87,7 @@ def test_a_home_that_cannot_be_written_costs_nothing_but_time(
     repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file stands where the folder should be: the ids are the same."""
-    monkeypatch.setattr("diffusiongpt.cache.content._LARGE", 1000)
+    monkeypatch.setattr("diffusiongpt.cache.disk.content._LARGE", 1000)
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     assert content_ids(repo, NAMES, blocked) == content_ids(repo, NAMES, tmp_path / "home")
@@ -133,7 +134,7 @@ def test_a_header_larger_than_the_first_read_is_read_whole(
     hub: LocalHub, puller: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Headers of any length: the same numbers from the hub as from the folder."""
-    monkeypatch.setattr("diffusiongpt.cache.weight_files._FIRST_READ", 100)
+    monkeypatch.setattr("diffusiongpt.cache.disk.weight_files._FIRST_READ", 100)
     there = sizes_on_hub(online, "t/sd", hub.commit("t/sd"), (UNET, VAE, "unet/config.json"))
     here = sizes_on_disk(hub.repo("t/sd").folder, (UNET, VAE))  # type: ignore[union-attr]
     assert there == here

@@ -164,7 +164,7 @@ def test_what_cannot_be_linked_after_all_is_downloaded(
     told: list[PullPlan] = []
     puller = Puller(puller.settings, on_pull=told.append)
     plan = puller.plan(TWIN, BACKEND)
-    monkeypatch.setattr("diffusiongpt.cache.copies.Copies.link", lambda *_: False)
+    monkeypatch.setattr("diffusiongpt.cache.disk.copies.Copies.link", lambda *_: False)
     puller.pull(plan)
     assert told[0].bytes_missing == plan.bytes_total
     assert puller.on_disk(TWIN) is not None

@@ -10,7 +10,7 @@ from fixtures_cache import BACKEND, SD, UNET, touch
 from miniature import expert
 
 from diffusiongpt.cache import ModelCache, Puller
-from diffusiongpt.cache.hub import read_small
+from diffusiongpt.cache.disk.hub import read_small
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
 from diffusiongpt.testing.hub import Fault, LocalHub
 

@@ -75,7 +75,7 @@ def test_a_listing_that_never_comes_is_given_up(hub: LocalHub, hasty: Puller) ->
 
 def test_a_plan_that_never_comes_is_given_up(hub: LocalHub, puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
     """What we ask ourselves has a limit of its own."""
-    monkeypatch.setattr("diffusiongpt.cache.hub.TIMEOUT_S", STALL_S)
+    monkeypatch.setattr("diffusiongpt.cache.disk.hub.TIMEOUT_S", STALL_S)
     hub.fail(Fault(match="/api/models/t/sd", stall_s=60))
     with pytest.raises(HubUnreachableError, match="cannot be reached"):
         puller.plan(SD, BACKEND)

@@ -14,7 +14,7 @@ from miniature import expert
 import diffusiongpt.backends.diffusers as backend_module
 from diffusiongpt.backends.choose import choose_files
 from diffusiongpt.cache import ModelCache, Puller
-from diffusiongpt.cache.choose import files_of, needs_unsafe
+from diffusiongpt.cache.disk.choose import files_of, needs_unsafe
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 from diffusiongpt.expert import CallSettings, Expert
 from diffusiongpt.settings import load_settings

@@ -13,7 +13,7 @@ from fixtures_routing import base_nodes, router_of, zoo_of
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.cache.embedder import _sha256, pull_sentence_embedder
+from diffusiongpt.cache.disk.embedder import _sha256, pull_sentence_embedder
 from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.request import Request
 from diffusiongpt.router import Router
@@ -142,7 +142,7 @@ def test_weights_are_pulled_once_and_checked(small: Path, settings: Settings, mo
         with pytest.raises(PullError, match="other weights"):
             pull_sentence_embedder(ours)
         assert SentenceEmbedder.on_disk(ours) is None
-        monkeypatch.setattr("diffusiongpt.cache.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
+        monkeypatch.setattr("diffusiongpt.cache.disk.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
         assert pull_sentence_embedder(ours).embed(["a fox"]).any()
     found = SentenceEmbedder.on_disk(ours.model_copy(update={"offline": True}))
     assert found is not None
@@ -162,7 +162,7 @@ def test_the_command_pulls_what_routes_then_use(
     small: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`embedder pull` tells size and licence first, asks above the limit, and the next studio reads by meaning."""
-    monkeypatch.setattr("diffusiongpt.cache.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
+    monkeypatch.setattr("diffusiongpt.cache.disk.embedder.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
     with LocalHub({REPO: small}) as hub:
         for name, value in {"HOME": settings.home, "HUB_CACHE": settings.hub_cache, "HUB_ENDPOINT": hub.url}.items():
             monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.disk.fingerprint import fingerprint
+from diffusiongpt.cache.disk.plan import Agree, PullPlan
+from diffusiongpt.cache.disk.pull import Puller
+from diffusiongpt.cache.disk.records import PullRecord
 from diffusiongpt.cache.events import CacheEvent, Events, OnEvent
 from diffusiongpt.cache.eviction import GDSF, LRU, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, Resident
-from diffusiongpt.cache.fingerprint import fingerprint
 from diffusiongpt.cache.flight import OnProgress
 from diffusiongpt.cache.identity import ComponentKey, ModelKey
 from diffusiongpt.cache.memory import HOST
-from diffusiongpt.cache.plan import Agree, PullPlan
 from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.pull import Puller
-from diffusiongpt.cache.records import PullRecord
 
 __all__ = [
     "GDSF",

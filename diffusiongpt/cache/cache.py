@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.disk.pull import Puller
 from diffusiongpt.cache.downloads import Check, Downloads
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
@@ -19,14 +20,13 @@ from diffusiongpt.cache.flight import Flight, Flights, OnProgress
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
 from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
-from diffusiongpt.cache.pull import Puller
 from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded, Part
-    from diffusiongpt.cache.plan import Agree
+    from diffusiongpt.cache.disk.plan import Agree
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
 

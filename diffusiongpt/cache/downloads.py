@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusiongpt.cache.disk.local import check_local
+from diffusiongpt.cache.disk.plan import readable
+from diffusiongpt.cache.disk.records import Wish, wish_of
 from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
-from diffusiongpt.cache.local import check_local
-from diffusiongpt.cache.plan import readable
-from diffusiongpt.cache.records import Wish, wish_of
 from diffusiongpt.cache.shelf import Ledger
 from diffusiongpt.errors import DiskFullError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
-    from diffusiongpt.cache.plan import Agree, PullPlan
-    from diffusiongpt.cache.pull import Puller
+    from diffusiongpt.cache.disk.plan import Agree, PullPlan
+    from diffusiongpt.cache.disk.pull import Puller
     from diffusiongpt.expert import Expert
 
 

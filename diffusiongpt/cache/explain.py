@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from diffusiongpt.cache.disk.plan import readable
 from diffusiongpt.cache.identity import ComponentKey
-from diffusiongpt.cache.plan import readable
 from diffusiongpt.devices import allocated_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.disk import DiskRow
+    from diffusiongpt.cache.disk.report import DiskRow
     from diffusiongpt.cache.downloads import Downloads
     from diffusiongpt.cache.memory import Memory
     from diffusiongpt.cache.shelf import Key, Ledger, Shelf

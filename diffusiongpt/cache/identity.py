@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.content import content_ids
+from diffusiongpt.cache.disk.content import content_ids
+from diffusiongpt.cache.disk.verify import find_damage
+from diffusiongpt.cache.disk.weight_files import sizes_on_disk, total
 from diffusiongpt.cache.shelf import Key
-from diffusiongpt.cache.verify import find_damage
-from diffusiongpt.cache.weight_files import sizes_on_disk, total
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from diffusiongpt.cache import Puller, PullRecord
-    from diffusiongpt.cache.disk import DiskRow
+    from diffusiongpt.cache.disk.report import DiskRow
     from diffusiongpt.expert import Expert
 
 _TOLD = 3
@@ -29,7 +29,7 @@ app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True)
 @reports_errors
 def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     """Say what was pulled, what it shares, who wants it, and what would go first if room was needed."""
-    from diffusiongpt.cache.plan import readable
+    from diffusiongpt.cache.disk.plan import readable
 
     report = _puller().disk(_experts(zoo))
     if as_json:
@@ -80,7 +80,7 @@ def _table(rows: Sequence[DiskRow]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from diffusiongpt.cache.plan import readable
+    from diffusiongpt.cache.disk.plan import readable
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("goes", "takes", "frees"):
@@ -95,7 +95,7 @@ def _told(row: DiskRow) -> Text:
     """What it is; below it when it came and was read, with whom it shares, who wants it, and what is wrong with it."""
     from rich.text import Text
 
-    from diffusiongpt.cache.plan import readable
+    from diffusiongpt.cache.disk.plan import readable
 
     record = row.record
     text = Text(" ".join(part for part in (record.repo, record.weight_name, record.variant) if part))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
+from diffusiongpt.cache.disk.hub import TransferError, granted_pause, is_within, sent_away
 from diffusiongpt.cache.flight import AbandonedError
-from diffusiongpt.cache.hub import TransferError, granted_pause, is_within, sent_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

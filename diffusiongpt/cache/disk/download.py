@@ -8,16 +8,16 @@ from collections.abc import Callable
 from glob import escape
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.bars import progress_bar_class
-from diffusiongpt.cache.hub import TransferError, hub_errors, hub_token, quiet_client
-from diffusiongpt.cache.stall import Watch
-from diffusiongpt.cache.verify import find_damage, is_sha256, remove_damaged
+from diffusiongpt.cache.disk.bars import progress_bar_class
+from diffusiongpt.cache.disk.hub import TransferError, hub_errors, hub_token, quiet_client
+from diffusiongpt.cache.disk.stall import Watch
+from diffusiongpt.cache.disk.verify import find_damage, is_sha256, remove_damaged
 from diffusiongpt.errors import PullError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.cache.plan import PullPlan
+    from diffusiongpt.cache.disk.plan import PullPlan
     from diffusiongpt.settings import Settings
 
 log = logging.getLogger("diffusiongpt.cache")

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.hub import hub_token
+from diffusiongpt.cache.disk.hub import hub_token
 from diffusiongpt.errors import GatedRepoError, PullError, RepoMissingError
 
 if TYPE_CHECKING:

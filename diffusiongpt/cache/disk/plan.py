@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from diffusiongpt.cache.weight_files import TensorSizes
+    from diffusiongpt.cache.disk.weight_files import TensorSizes
     from diffusiongpt.expert import Expert
 
 _GB = 1e9

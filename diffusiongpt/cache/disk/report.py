@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.local import snapshot_folder
+from diffusiongpt.cache.disk.local import snapshot_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from diffusiongpt.cache.records import PullRecord, Wish
+    from diffusiongpt.cache.disk.records import PullRecord, Wish
 
 _Inode = tuple[int, int]
 

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.choose import adapter_file, check_unsafe_folder, files_of, may_be_unsafe
-from diffusiongpt.cache.clear import clear_records
-from diffusiongpt.cache.copies import Copies
-from diffusiongpt.cache.disk import DiskReport, disk_rows, room_from
-from diffusiongpt.cache.download import Tell, download, repair
-from diffusiongpt.cache.hub import not_writable, repo_info, small_reader
-from diffusiongpt.cache.local import adopt_snapshot, check_local, find_local, snapshot_folder
-from diffusiongpt.cache.plan import Agree, PullPlan, readable
-from diffusiongpt.cache.records import PullRecord, RecordBook, Wish, record_of, wish_of
-from diffusiongpt.cache.refusals import Refusals
-from diffusiongpt.cache.weight_files import Weigher
+from diffusiongpt.cache.disk.choose import adapter_file, check_unsafe_folder, files_of, may_be_unsafe
+from diffusiongpt.cache.disk.clear import clear_records
+from diffusiongpt.cache.disk.copies import Copies
+from diffusiongpt.cache.disk.download import Tell, download, repair
+from diffusiongpt.cache.disk.hub import not_writable, repo_info, small_reader
+from diffusiongpt.cache.disk.local import adopt_snapshot, check_local, find_local, snapshot_folder
+from diffusiongpt.cache.disk.plan import Agree, PullPlan, readable
+from diffusiongpt.cache.disk.records import PullRecord, RecordBook, Wish, record_of, wish_of
+from diffusiongpt.cache.disk.refusals import Refusals
+from diffusiongpt.cache.disk.report import DiskReport, disk_rows, room_from
+from diffusiongpt.cache.disk.weight_files import Weigher
 from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError, UnsafeFilesError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.verify import hash_file, is_sha256
+from diffusiongpt.cache.disk.verify import hash_file, is_sha256
 from diffusiongpt.paths import replace_file
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.disk import used_bytes
-from diffusiongpt.cache.verify import remove_damaged
+from diffusiongpt.cache.disk.report import used_bytes
+from diffusiongpt.cache.disk.verify import remove_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import CachedRevisionInfo, HFCacheInfo
 
-    from diffusiongpt.cache.records import PullRecord
+    from diffusiongpt.cache.disk.records import PullRecord
 
 
 def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:

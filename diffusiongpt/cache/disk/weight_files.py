@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.cache.hub import read_range
-from diffusiongpt.cache.verify import LENGTH_BYTES, header_length, parse_header, read_header
+from diffusiongpt.cache.disk.hub import read_range
+from diffusiongpt.cache.disk.verify import LENGTH_BYTES, header_length, parse_header, read_header
 from diffusiongpt.errors import PullError
 
 if TYPE_CHECKING:

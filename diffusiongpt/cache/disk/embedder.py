@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from hashlib import file_digest
 from typing import TYPE_CHECKING, cast
 
-from diffusiongpt.cache.download import Tell
-from diffusiongpt.cache.pull import Puller
+from diffusiongpt.cache.disk.download import Tell
+from diffusiongpt.cache.disk.pull import Puller
 from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.expert import Expert, License
 from diffusiongpt.sentence import REPO, TOKENIZER, WEIGHTS, WEIGHTS_SHA256, SentenceEmbedder
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.backends.base import Backend
-    from diffusiongpt.cache.plan import Agree, PullPlan
+    from diffusiongpt.cache.disk.plan import Agree, PullPlan
     from diffusiongpt.settings import Settings
 
 _EXTRA = "Install diffusiongpt[embeddings], which carries it."

@@ -6,10 +6,10 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.choose import adapter_file, files_of
-from diffusiongpt.cache.content import blob_sha256
-from diffusiongpt.cache.records import PullRecord, RecordBook, record_of, wish_of
-from diffusiongpt.cache.verify import find_damage
+from diffusiongpt.cache.disk.choose import adapter_file, files_of
+from diffusiongpt.cache.disk.content import blob_sha256
+from diffusiongpt.cache.disk.records import PullRecord, RecordBook, record_of, wish_of
+from diffusiongpt.cache.disk.verify import find_damage
 from diffusiongpt.errors import PullError
 
 if TYPE_CHECKING:

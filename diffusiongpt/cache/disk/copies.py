@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.local import repo_folder, snapshot_folder
-from diffusiongpt.cache.verify import find_damage, is_sha256
+from diffusiongpt.cache.disk.local import repo_folder, snapshot_folder
+from diffusiongpt.cache.disk.verify import find_damage, is_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from diffusiongpt.cache.records import PullRecord
+    from diffusiongpt.cache.disk.records import PullRecord
 
 
 class Copies:

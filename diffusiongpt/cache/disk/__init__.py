@@ -1,0 +1,1 @@
+"""Checkpoints on disk: planned, pulled, verified, shared by content, accounted for, cleared."""
