@@ -169,8 +169,12 @@ def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
     assert backend.alive == set()
 
 
-def test_what_was_staged_after_the_cache_was_closed_goes(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Look-ahead finishes what it had begun, for nobody."""
+@pytest.mark.parametrize("patient", [True, False])
+def test_what_was_staged_after_the_cache_was_closed_goes(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """Look-ahead finishes what it had begun, for nobody; closing waits for it, and not for ever."""
+    monkeypatch.setattr("diffusiongpt.cache.prefetch._CLOSE_S", LATE_S if patient else 0.05)
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
@@ -180,7 +184,10 @@ def test_what_was_staged_after_the_cache_was_closed_goes(settings: Settings, loc
     backend, cache = Toy(before_load=before_load), ModelCache(settings)
     cache.look_ahead("cpu", [Coming(local(name), backend) for name in "abc"])
     assert loading.wait(LATE_S)
+    if patient:
+        threading.Timer(0.2, closed.set).start()
     cache.close()
+    assert bool(backend.alive or threads("diffusiongpt-ahead-host")) is not patient
     closed.set()
     _until(lambda: not threads("diffusiongpt-ahead"))
     assert backend.loads == ["b"]

@@ -72,7 +72,9 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     """Whoever finds nothing loaded and comes a moment too late takes what is there by then."""
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
-    cache._load(who, backend, cache._identify(who, backend, "cpu"), False, Flight())  # noqa: FBT003  # no offloading
+    wanted = cache._coming(who, backend, "cpu")
+    assert wanted is not None
+    cache._loader.load(wanted, Flight(), offload=False)
     assert backend.loads == ["a"]
 
 

@@ -92,10 +92,11 @@ class _Steps(RuleBasedStateMachine):
         """What look-ahead does in its threads."""
         if any(offload and where == device for _, _, _, where, offload in self.leases):
             return
-        model, how = self._model(name, device), Bring(within_budget=True, due=1, patience_s=0.0)
-        where = device if to_device and self.cache._memory.holds(HOST, model.sizes) else HOST
+        wanted = self.cache._coming(self._expert(name), self.toy, device)  # type: ignore[arg-type]  # a toy
+        assert wanted is not None
+        where = device if to_device and self.cache._memory.holds(HOST, wanted.model.sizes) else HOST
         with suppress(LoadError):
-            self.cache._stage(self._expert(name), self.toy, model, where, how)  # type: ignore[arg-type]  # a toy
+            self.cache._loader.stage(wanted, where, Bring(within_budget=True, due=1, patience_s=0.0))
 
     @rule(after=st.integers(1, 3))
     def fail_soon(self, after: int) -> None:

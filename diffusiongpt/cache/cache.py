@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.cache.disk.pull import Puller
 from diffusiongpt.cache.downloads import Check, Downloads
 from diffusiongpt.cache.events import Events
@@ -18,14 +16,15 @@ from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, explain
 from diffusiongpt.cache.flight import Flight, Flights, OnProgress
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
-from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
+from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
+from diffusiongpt.cache.memory import HOST, Memory
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend, Loaded, Part
+    from diffusiongpt.backends.base import Backend, Loaded
     from diffusiongpt.cache.disk.plan import Agree
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
@@ -36,9 +35,6 @@ _SAFE_SHARE = 0.9
 """Share of a device that weights may take; the rest is for the work itself."""
 
 _UNKNOWN_MEMORY = 8_000_000_000
-
-_ONE_MEMORY = frozenset({"mps"})
-"""Devices whose memory is the host's own: a second copy on the host would be a waste."""
 
 
 class ModelCache:
@@ -76,8 +72,8 @@ class ModelCache:
         self._downloads = Downloads(self.puller, self.events)
         self._loads: Flights[None] = Flights("diffusiongpt-load")
         self._memory = Memory(self._limits, policy or GDSF(), self.events)
-        self._ahead = Prefetcher(self._memory, self._coming, self._stage, self.fetch)
-        self._closed = threading.Event()
+        self._loader = Loader(self._memory)
+        self._ahead = Prefetcher(self._memory, self._coming, self._loader.stage, self.fetch)
 
     @contextmanager
     def lease(
@@ -163,7 +159,7 @@ class ModelCache:
 
         Nothing comes that was not on disk, but what may be pulled without asking of those that are named here.
         """
-        if not self._closed.is_set():
+        if not self._memory.closed:
             self._ahead.expect(device, coming)
 
     def explain(self) -> Explanation:
@@ -176,9 +172,8 @@ class ModelCache:
 
     def close(self) -> None:
         """Free everything; what is still leased goes when its lease ends."""
-        self._closed.set()
         self._ahead.close()
-        self.clear()
+        self._memory.close()
 
     @contextmanager
     def _hold(
@@ -202,8 +197,9 @@ class ModelCache:
         self._check_open()
         model = self._identify(expert, backend, device, folder)
         where = HOST if offload else device
-        with self._leased(where, model.sizes):
-            work = partial(self._load, expert, backend, model, offload)
+        wanted = Checkpoint(expert=expert, backend=backend, model=model)
+        with self._memory.pinned(where, model.sizes):
+            work = partial(self._loader.load, wanted, offload=offload)
             loaded = self._ready(expert, where, model.sizes, model.key, work, on_progress)
             if not offload:
                 yield loaded
@@ -216,22 +212,14 @@ class ModelCache:
         self, expert: Expert, backend: Backend, base: Loaded, on_progress: OnProgress | None
     ) -> Iterator[Loaded]:
         key, file = self._adapter_key(expert, base.device), self.puller.adapter_on_disk(expert)
-        model = None if key is None else self._identities.known(key.base)
-        if key is None or file is None or model is None:
+        ground = None if key is None else self._identities.known(key.base)
+        if key is None or file is None or ground is None:
             raise _gone(expert)
         self._memory.name([key], expert.id)
-        with self._leased(base.device, [key]):
-            work = partial(self._attach, key, expert, backend, base, file, model)
-            yield self._ready(expert, base.device, {key, *model.sizes}, key, work, on_progress)
-
-    @contextmanager
-    def _leased(self, device: str, keys: Collection[Key]) -> Iterator[None]:
-        try:
-            with self._memory.pinned(device, keys):
-                yield
-        finally:
-            if self._closed.is_set():
-                self._memory.clear()
+        wanted = Adapter(expert=expert, backend=backend, key=key, file=file, base=base, ground=ground)
+        with self._memory.pinned(base.device, [key]):
+            work = partial(self._loader.attach, wanted)
+            yield self._ready(expert, base.device, wanted.keys, key, work, on_progress)
 
     def _ready(
         self,
@@ -251,98 +239,12 @@ class ModelCache:
             raise LoadError(f"{expert.id} went away while it was loaded", hint="Draw again.")
         return loaded
 
-    def _load(self, expert: Expert, backend: Backend, model: Model, offload: bool, flight: Flight[None]) -> None:
-        """Bring a checkpoint where it is leased; whoever asked may leave meanwhile, and nothing of it goes for that."""
-        flight.report("load", 0, None)
-        with self._on_its_way(model):
-            loaded = self._to_host(expert, backend, model, here=offload)
-            if not offload and model.key.device != HOST:
-                self._to_device(model)
-        flight.report("load", loaded.nbytes, loaded.nbytes)
-
-    @contextmanager
-    def _on_its_way(self, model: Model) -> Iterator[None]:
-        """Keep the parts of a model where they are while others of it come."""
-        device = model.key.device
-        with self._leased(HOST, model.sizes), self._leased(device, model.sizes):
-            yield
-        if device in _ONE_MEMORY:
-            self._memory.clear(HOST, self._memory.here(device, model.sizes))
-
-    def _to_host(
-        self, expert: Expert, backend: Backend, model: Model, *, here: bool = False, how: Bring = ON_DEMAND
-    ) -> Loaded:
-        """Build a model with the parts that are in memory and those that are not; `here`: all of them on the host."""
-        made: dict[str, Loaded] = {}
-
-        def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            known = self._memory.parts(model.sizes)
-            for key in missing & known.keys():
-                known[key].bring(HOST)
-            made["new"] = loaded = self._build(expert, backend, model, known)
-            return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
-
-        elsewhere = () if here else self._memory.here(model.key.device, model.sizes)
-        wanted = {key: size for key, size in model.sizes.items() if key not in elsewhere}
-        self._memory.bring(HOST, wanted, build, how)
-        loaded = made.get("new") or self._memory.model(model.key)
-        if loaded is None:
-            loaded = self._build(expert, backend, model, self._memory.parts(model.sizes))
-        self._memory.remember(model.key, loaded, model.sizes)
-        return loaded
-
-    def _build(self, expert: Expert, backend: Backend, model: Model, known: Mapping[Key, Part]) -> Loaded:
-        have = {name: known[key] for name, key in model.parts.items() if key in known}
-        return backend.load(expert, model.folder, device=model.key.device, have=have)
-
-    def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
-        parts = self._memory.parts(model.sizes)
-
-        def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            for key in missing:
-                parts[key].bring(model.key.device)
-            return {}
-
-        sizes = {key: part.nbytes for key, part in parts.items()}
-        self._memory.bring(model.key.device, sizes, place, how)
-
-    def _attach(
-        self,
-        key: AdapterKey,
-        expert: Expert,
-        backend: Backend,
-        base: Loaded,
-        file: Path,
-        model: Model,
-        flight: Flight[None],
-    ) -> None:
-        flight.report("load", 0, None)
-
-        def attach(_: frozenset[Key]) -> Mapping[Key, Part]:
-            worn = for_adapters(backend, expert).attach(base, expert, file)
-            self._memory.remember(key, worn, {key, *model.sizes})
-            (part,) = worn.parts.values()
-            return {key: part}
-
-        # whoever asked may leave meanwhile, and the base must not go with them
-        with self._leased(base.device, [key, *model.sizes]):
-            size: dict[Key, int] = {key: file.stat().st_size}
-            self._memory.bring(base.device, size, attach)
-            (part,) = self._memory.parts([key]).values()
-            flight.report("load", part.nbytes, part.nbytes)
-
-    def _coming(self, expert: Expert, backend: Backend, device: str) -> Model | None:
-        """What a model that the queue will need consists of; `None` while it is not on disk."""
+    def _coming(self, expert: Expert, backend: Backend, device: str) -> Checkpoint | None:
+        """What a drawing that the queue holds will need; `None` while it is not on disk."""
         ground = expert.base_expert or expert
-        return None if self.puller.on_disk(ground) is None else self._identify(ground, backend, device)
-
-    def _stage(self, expert: Expert, backend: Backend, model: Model, device: str, how: Bring) -> None:
-        """Bring a model one tier up, for later."""
-        with self._on_its_way(model):
-            if device == HOST:
-                self._to_host(expert.base_expert or expert, backend, model, how=how)
-            else:
-                self._to_device(model, how)
+        if self.puller.on_disk(ground) is None:
+            return None
+        return Checkpoint(expert=ground, backend=backend, model=self._identify(ground, backend, device))
 
     def _identify(self, expert: Expert, backend: Backend, device: str, folder: Path | None = None) -> Model:
         folder = folder or self.puller.on_disk(expert)
@@ -370,7 +272,7 @@ class ModelCache:
         return wanted.of(memory or _UNKNOWN_MEMORY), ceiling
 
     def _check_open(self) -> None:
-        if self._closed.is_set():
+        if self._memory.closed:
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
 
 

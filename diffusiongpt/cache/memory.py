@@ -23,6 +23,14 @@ Work = Callable[[frozenset[Key]], Mapping[Key, "Part"]]
 class Memory(Moves):
     """Parts on the host and on devices, with the models that are made of them; thread-safe."""
 
+    closed = False
+    """Whether nothing is to stay; what is pinned goes when it is not any more."""
+
+    def close(self) -> None:
+        """Free everything, and keep nothing from now on."""
+        self.closed = True
+        self.clear()
+
     def name(self, keys: Iterable[Key], expert: str) -> None:
         """Remember who asks for parts."""
         with self.changed:
@@ -46,6 +54,8 @@ class Memory(Moves):
             # a use on a device is one of what the host has of it, too
             for tier in {HOST, device}:
                 self.settle(tier)
+            if self.closed:
+                self.clear()
 
     def use(self, device: str, keys: Collection[Key], model: ModelKey | AdapterKey) -> Loaded | None:
         """The model if it and all its parts are there, which counts as a use; else `None`."""

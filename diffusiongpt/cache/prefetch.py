@@ -15,11 +15,14 @@ from diffusiongpt.errors import DiffusionGPTError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
-    from diffusiongpt.cache.identity import Model
+    from diffusiongpt.cache.loading import Checkpoint
     from diffusiongpt.cache.shelf import Shelf
     from diffusiongpt.expert import Expert
 
 log = logging.getLogger("diffusiongpt.cache")
+
+_CLOSE_S = 30.0
+"""How long closing waits for a load that is under way."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Prefetcher:
 
     Args:
         memory: Where parts come to.
-        model_of: What a drawing's model consists of on a device; `None` while it is not on disk.
+        wanted_of: What a drawing needs on a device; `None` while it is not on disk.
         stage: Brings a model to the host or to its device.
         fetch: Brings files to the disk.
     """
@@ -50,12 +53,12 @@ class Prefetcher:
     def __init__(
         self,
         memory: Memory,
-        model_of: Callable[[Expert, Backend, str], Model | None],
-        stage: Callable[[Expert, Backend, Model, str, Bring], None],
+        wanted_of: Callable[[Expert, Backend, str], Checkpoint | None],
+        stage: Callable[[Checkpoint, str, Bring], None],
         fetch: Callable[[Expert, Backend], None],
     ) -> None:
         self._memory = memory
-        self._model_of = model_of
+        self._wanted_of = wanted_of
         self._stage = stage
         self._fetch = fetch
         self._queues: dict[str, tuple[Coming, ...]] = {}
@@ -73,27 +76,30 @@ class Prefetcher:
         with self._lock:
             self._queues[device] = tuple(coming)
             self._tried.clear()
-        self._memory.expect(device, needed_soon([wanted for wanted, _, _ in self._known(device)]))
+        self._memory.expect(device, needed_soon([_as_wanted(one) for one in self._known(device)]))
         if len(coming) > 1 or any(one.others for one in coming):
             for lane in self._lanes.values():
                 lane.poke()
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and wait a while for what is being loaded, which must not be cut off by an exit."""
         with self._lock:
             self._closed = True
             self._queues.clear()
+        for name in ("host", "device"):
+            self._lanes[name].join(_CLOSE_S)
 
-    def _known(self, device: str) -> list[tuple[Wanted, Model, Coming]]:
+    def _known(self, device: str) -> list[Checkpoint]:
+        """What is wanted of the queue's drawings, as far as it is on disk."""
         found = []
         for coming in self._queues.get(device, ()):
             try:
-                model = self._model_of(coming.expert, coming.backend, device)
+                wanted = self._wanted_of(coming.expert, coming.backend, device)
             except DiffusionGPTError as error:
                 log.info("%s is not looked ahead for: %s", coming.expert.id, error)
                 continue
-            if model is not None:
-                found.append((Wanted(model=model.key, parts=dict(model.sizes)), model, coming))
+            if wanted is not None:
+                found.append(wanted)
         return found
 
     def _to_disk(self) -> bool:
@@ -116,19 +122,16 @@ class Prefetcher:
         known = self._known(device)
         # of who was tried already nothing more is brought, but the others keep their places in the queue
         queue = [
-            replace(wanted, parts={}) if (device, to, coming.expert.id) in self._tried else wanted
-            for wanted, _, coming in known
+            replace(_as_wanted(one), parts={}) if (device, to, one.expert.id) in self._tried else _as_wanted(one)
+            for one in known
         ]
         with self._memory.look(HOST, device) as (host, shelf):
             move = choose(queue, host, shelf)
         if move is None:
             return False
-        due, model, coming = next(
-            (at, model, coming) for at, (wanted, model, coming) in enumerate(known) if wanted.model == move.model
-        )
+        due, chosen = next((at, one) for at, one in enumerate(known) if one.model.key == move.model)
         how = Bring(within_budget=True, due=due, patience_s=0.0)
-        work = partial(self._stage, coming.expert, coming.backend, model, to, how)
-        done = self._try((device, to, coming.expert.id), work)
+        done = self._try((device, to, chosen.expert.id), partial(self._stage, chosen, to, how))
         if done and to == HOST:
             self._lanes["device"].poke()
         return done
@@ -150,6 +153,10 @@ class Prefetcher:
         return True
 
 
+def _as_wanted(checkpoint: Checkpoint) -> Wanted:
+    return Wanted(model=checkpoint.model.key, parts=dict(checkpoint.model.sizes))
+
+
 class _Lane:
     """One thing at a time, in a thread that is there only while there is something to do."""
 
@@ -158,22 +165,28 @@ class _Lane:
         self._step = step
         self._lock = threading.Lock()
         self._asked = False
-        self._running = False
+        self._running: threading.Thread | None = None
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end of what is under way, unless it waits for us."""
+        running = self._running
+        if running is not None and running is not threading.current_thread():
+            running.join(timeout_s)
 
     def poke(self) -> None:
         """There may be something to do."""
         with self._lock:
             self._asked = True
-            if self._running:
+            if self._running is not None:
                 return
-            self._running = True
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            self._running = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._running.start()
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._asked:
-                    self._running = False
+                    self._running = None
                     return
                 self._asked = False
             try:

@@ -1,0 +1,165 @@
+"""From files on disk to the host, and from there to the device: in the order of the tiers, sharing what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
+
+if TYPE_CHECKING:
+    from diffusiongpt.backends.base import Backend, Loaded, Part
+    from diffusiongpt.cache.flight import Flight
+    from diffusiongpt.cache.identity import AdapterKey, Model
+    from diffusiongpt.cache.shelf import Key
+    from diffusiongpt.expert import Expert
+
+ONE_MEMORY = frozenset({"mps"})
+"""Devices whose memory is the host's own: a second copy on the host would be a waste."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that is to be in memory.
+
+    Attributes:
+        expert: Whose.
+        backend: How it is built.
+        model: What it consists of.
+    """
+
+    expert: Expert
+    backend: Backend
+    model: Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter that is to be on its base.
+
+    Attributes:
+        expert: Whose.
+        backend: How it is attached.
+        key: What it is.
+        file: Its weights.
+        base: The base, on its device.
+        ground: What the base consists of.
+    """
+
+    expert: Expert
+    backend: Backend
+    key: AdapterKey
+    file: Path
+    base: Loaded
+    ground: Model
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """All that has to be on the device to draw with it."""
+        return frozenset({self.key, *self.ground.sizes})
+
+
+class Loader:
+    """Brings checkpoints and adapters into memory; whoever asked may leave meanwhile.
+
+    Args:
+        memory: Where they come to.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def load(self, wanted: Checkpoint, flight: Flight[None], *, offload: bool) -> None:
+        """Bring a checkpoint where it draws, or with `offload` to the host alone.
+
+        Raises:
+            OutOfMemoryError: If there is no room.
+            LoadError: If it cannot be built.
+        """
+        flight.report("load", 0, None)
+        with self._on_its_way(wanted.model):
+            loaded = self._to_host(wanted, whole=offload)
+            if not offload and wanted.model.key.device != HOST:
+                self._to_device(wanted.model)
+        flight.report("load", loaded.nbytes, loaded.nbytes)
+
+    def stage(self, wanted: Checkpoint, device: str, how: Bring) -> None:
+        """Bring a checkpoint to the host, or from there to its device, for later; errors as for `load`."""
+        with self._on_its_way(wanted.model):
+            if device == HOST:
+                self._to_host(wanted, how=how)
+            else:
+                self._to_device(wanted.model, how)
+
+    def attach(self, wanted: Adapter, flight: Flight[None]) -> None:
+        """Put an adapter on its base; errors as for `load`."""
+        flight.report("load", 0, None)
+        device = wanted.base.device
+
+        def attach(_: frozenset[Key]) -> Mapping[Key, Part]:
+            worn = for_adapters(wanted.backend, wanted.expert).attach(wanted.base, wanted.expert, wanted.file)
+            self._memory.remember(wanted.key, worn, wanted.keys)
+            (part,) = worn.parts.values()
+            return {wanted.key: part}
+
+        # the base must not go with whoever asked
+        with self._memory.pinned(device, wanted.keys):
+            self._memory.bring(device, {wanted.key: wanted.file.stat().st_size}, attach)
+            (part,) = self._memory.parts([wanted.key]).values()
+            flight.report("load", part.nbytes, part.nbytes)
+
+    @contextmanager
+    def _on_its_way(self, model: Model) -> Iterator[None]:
+        """Keep the parts of a model where they are while others of it come."""
+        device = model.key.device
+        with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
+            yield
+        if device in ONE_MEMORY:
+            self._memory.clear(HOST, self._memory.here(device, model.sizes))
+
+    def _to_host(self, wanted: Checkpoint, *, whole: bool = False, how: Bring = ON_DEMAND) -> Loaded:
+        """Build a model of the parts that are in memory and those that are not.
+
+        Args:
+            wanted: What.
+            whole: Whether the host needs also what is on the device already.
+            how: What may leave for it.
+        """
+        model = wanted.model
+        made: dict[str, Loaded] = {}
+
+        def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
+            known = self._memory.parts(model.sizes)
+            for key in missing & known.keys():
+                known[key].bring(HOST)
+            made["new"] = loaded = self._build(wanted, known)
+            return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
+
+        elsewhere = () if whole else self._memory.here(model.key.device, model.sizes)
+        sizes = {key: size for key, size in model.sizes.items() if key not in elsewhere}
+        self._memory.bring(HOST, sizes, build, how)
+        loaded = made.get("new") or self._memory.model(model.key)
+        if loaded is None:
+            loaded = self._build(wanted, self._memory.parts(model.sizes))
+        self._memory.remember(model.key, loaded, model.sizes)
+        return loaded
+
+    def _build(self, wanted: Checkpoint, known: Mapping[Key, Part]) -> Loaded:
+        model = wanted.model
+        have = {name: known[key] for name, key in model.parts.items() if key in known}
+        return wanted.backend.load(wanted.expert, model.folder, device=model.key.device, have=have)
+
+    def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
+        parts = self._memory.parts(model.sizes)
+
+        def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
+            for key in missing:
+                parts[key].bring(model.key.device)
+            return {}
+
+        sizes = {key: part.nbytes for key, part in parts.items()}
+        self._memory.bring(model.key.device, sizes, place, how)
