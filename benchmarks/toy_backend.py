@@ -129,6 +129,9 @@ class ToyBackend:
         del read, variant, allow_unsafe
         return tuple(names)
 
+    def prepare(self) -> None:
+        """Nothing."""
+
     def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
         del folder, device

@@ -41,6 +41,7 @@ LAST_RESORT = "tiny"
 
 def draw_with_candidates(studio: DiffusionGPT, request: Request, route: Route, ticket: Ticket | None) -> Generation:
     """See `DiffusionGPT.draw_routed`."""
+    studio.renderer.queue.check_open()
     failures: list[DiffusionGPTError] = []
     for expert in route.order:
         who, fallbacks = studio.zoo[expert], _fallbacks(route.order, failures)
@@ -54,8 +55,9 @@ def draw_with_candidates(studio: DiffusionGPT, request: Request, route: Route, t
                 raise
             failures.append(error)
             log.info("%s cannot draw: %s", expert, error)
-            # this one had the turn, unless the caller holds it for all of them
-            if ticket is not None and ticket.gone and not studio.renderer.queue.holds(ticket):
+            if ticket is not None:
+                # the next one may have to be pulled first
+                studio.renderer.queue.give_back(ticket)
                 ticket = None
     return _last_resort(studio, request, route, failures, ticket)
 

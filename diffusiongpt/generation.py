@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from diffusiongpt.studio import DiffusionGPT
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Generation:
     """Pictures and their story.
 
     Attributes:
         images: One per seed.
         records: What each saved picture carries.
-        timings: Seconds for `route`, `download`, `queue` (waiting for the device), `load` and `draw`.
+        timings: Seconds for `route`, `download`, `queue` (waiting for the device; 0 of `generate_many`,
+            which waits for all its prompts at once), `load` and `draw`.
         studio: Who drew it and can do so again; `None` for a picture read from a file.
     """
 
@@ -34,6 +35,10 @@ class Generation:
     records: tuple[PictureRecord, ...]
     timings: Mapping[str, float] = field(default_factory=dict)
     studio: DiffusionGPT | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Who drew, how many, and from which seed on."""
+        return f"<Generation of {len(self.images)} by {self.drawn_by}, seed {self.seeds[0]}>"
 
     @property
     def image(self) -> Image:

@@ -88,7 +88,11 @@ class Renderer:
         ground = expert.base_expert or expert
         model = (ground.backend, ground.repo, ground.revision, ground.settings.variant, ground.settings.dtype)
         spare = others if self._settings.prefetch == "download" else ()
-        self._coming[model] = Coming(expert, _local(expert), tuple((one, _local(one)) for one in spare))
+        before = (
+            {one.id: (one, backend) for one, backend in self._coming[model].others} if model in self._coming else {}
+        )
+        stand_ins = {**{one.id: (one, _local(one)) for one in spare}, **before}
+        self._coming[model] = Coming(expert, _local(expert), tuple(stand_ins.values()))
         return self.queue.enter(model, self._machine.device, client=client)
 
     def fetch(self, expert: Expert) -> None:
@@ -223,7 +227,8 @@ class Renderer:
 
     def _look_ahead(self, device: str, upcoming: Sequence[Hashable]) -> None:
         if self._settings.prefetch != "off":
-            self.cache.look_ahead(device, [self._coming[model] for model in upcoming])
+            coming = [self._coming[model] for model in upcoming]
+            self.cache.look_ahead(device, coming, check=self._machine.check_fits)
 
 
 def _local(expert: Expert) -> Backend:

@@ -20,8 +20,8 @@ log = logging.getLogger("diffusiongpt.scheduler")
 
 _TICK_S = 0.5
 
-_MODELS_AHEAD = 8
-"""How many models `upcoming` names."""
+_MODELS_AHEAD = 9
+"""How many models `upcoming` names: the one that draws, and the eight that the cache protects."""
 
 _DRAWINGS_AHEAD = 64
 """How many drawings it looks ahead for them."""
@@ -161,6 +161,22 @@ class Queue:
             self._drop(tickets)
         self._tell({ticket.device for ticket in tickets})
 
+    def check_open(self) -> None:
+        """Refuse if nobody may enter any more.
+
+        Raises:
+            LoadError: If the queue is closed.
+        """
+        with self._lock:
+            self._check_open()
+
+    def give_back(self, ticket: Ticket) -> None:
+        """End the turn of a ticket before its block does, if this thread holds it."""
+        with self._lock:
+            holder = self._slot(ticket.device).holder
+        if holder is not None and holder.due is ticket and holder.thread == threading.get_ident():
+            self._release(holder)
+
     def holds(self, ticket: Ticket) -> bool:
         """Whether this thread holds the turn of a ticket."""
         with self._lock:
@@ -205,6 +221,8 @@ class Queue:
             return
         with self._lock:
             slot = self._slots[waiter.due.device]
+            if slot.holder is not waiter:
+                return  # it was given back
             slot.holder = None
             if not slot.order.waiting:
                 slot.order.rest()

@@ -136,6 +136,9 @@ class DiffusionGPT:
         """
         from diffusiongpt.many import draw_many
 
+        if isinstance(prompts, str):
+            raise RequestError("prompts are many, and this is one", hint="Pass a list, or call route_and_generate.")
+        read_options("any prompt", options)
         return draw_many(self, prompts, options, return_exceptions=return_exceptions)
 
     @contextmanager

@@ -89,6 +89,9 @@ class Toy:
         """What is anywhere in memory."""
         return {name for place in self.places.values() for name in place}
 
+    def prepare(self) -> None:
+        """Nothing."""
+
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
         """All of them."""
         del read, variant

@@ -271,7 +271,9 @@ def test_a_backend_without_adapters_says_so(settings: Settings, tiny_sd: Path, l
     class Plain:
         """Draws with checkpoints alone."""
 
-        load, draw, components, files = (getattr(BACKEND, name) for name in ("load", "draw", "components", "files"))
+        load, draw, components, files, prepare = (
+            getattr(BACKEND, name) for name in ("load", "draw", "components", "files", "prepare")
+        )
 
     with pytest.raises(LoadError, match="takes none"):
         touch(ModelCache(settings), Plain(), adapter("a", loras / "ink", tiny_sd))

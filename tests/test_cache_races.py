@@ -147,9 +147,10 @@ def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Call
 
 
 def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
-    settings: Settings, local: Callable[[str], Expert]
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asked has left, so no lease ends that could clean up."""
+    """Whoever asked has left, so no lease ends that could clean up; it took longer than closing waits."""
+    monkeypatch.setattr("diffusiongpt.cache.cache.CLOSE_S", 0.05)
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
@@ -174,7 +175,8 @@ def test_what_was_staged_after_the_cache_was_closed_goes(
     settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, patient: bool
 ) -> None:
     """Look-ahead finishes what it had begun, for nobody; closing waits for it, and not for ever."""
-    monkeypatch.setattr("diffusiongpt.cache.prefetch._CLOSE_S", LATE_S if patient else 0.05)
+    for place in ("prefetch", "cache"):
+        monkeypatch.setattr(f"diffusiongpt.cache.{place}.CLOSE_S", LATE_S if patient else 0.05)
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:

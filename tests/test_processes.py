@@ -127,3 +127,29 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert b"binary" in process.stderr
     assert b"Traceback" not in process.stderr
+
+
+LOADS_SLOWLY = """
+import threading, time
+from diffusiongpt.backends.diffusers import DiffusersBackend as Backend
+whole = Backend.load
+def load(self, *args, **kwargs):
+    print("loading", flush=True)
+    time.sleep(2)
+    return whole(self, *args, **kwargs)
+Backend.load = load
+"""
+
+
+def test_ctrl_c_while_an_expert_loads_ends_in_order(tmp_path: Path) -> None:
+    """The process ends as interrupted once the load is through: torch aborts one that ends in the midst of it."""
+    process = command(
+        "generate", "pixel art heart", "--zoo", "tiny", "--out", tmp_path, home=tmp_path, patch=LOADS_SLOWLY
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"loading\n"
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert "terminate called" not in err

@@ -160,6 +160,10 @@ class Backend(Protocol):
         """
         ...
 
+    def prepare(self) -> None:
+        """Import what loading needs; called before each load, so that its seconds are its own."""
+        ...
+
     def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
         """The parts that a complete local folder holds weights of; those of the same content are loaded once.
 

@@ -17,7 +17,7 @@ from diffusiongpt.backends.call import Call, Steps, fresh, plan_call
 from diffusiongpt.backends.choose import INDEX, choose_files, is_weights, read_components, weight_variant
 from diffusiongpt.backends.lora import attach, detach, worn
 from diffusiongpt.backends.offload import offloaded
-from diffusiongpt.backends.quiet import quiet_construction
+from diffusiongpt.backends.quiet import quiet_call, quiet_construction
 from diffusiongpt.backends.slots import slot
 from diffusiongpt.backends.weights import HOST, Weights
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError, PullError
@@ -90,6 +90,12 @@ class DiffusersBackend:
     ) -> tuple[str, ...]:
         """See `Backend.files`."""
         return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
+
+    def prepare(self) -> None:
+        """See `Backend.prepare`."""
+        with quiet_construction():
+            import diffusers  # noqa: F401
+            import transformers  # noqa: F401
 
     def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
@@ -242,10 +248,10 @@ def _check_class(folder: Path) -> str:
 
 
 def _dtype_name(expert: Expert, device: str, pipeline: str) -> str:
-    import torch
-
     if device == "cpu":
         return "float32"
+    import torch
+
     known = of_pipeline(pipeline, expert.architecture)
     wanted = expert.settings.dtype or (known.dtype if known else None)
     if device.startswith("cuda"):
@@ -264,7 +270,7 @@ def _draw_one(pipe: Any, call: Call, seed: int, steps: Steps, expert: Expert) ->
         arguments = dict(call.arguments)
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
-        with torch.inference_mode():
+        with quiet_call(), torch.inference_mode():
             return fresh(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
 
     output = _guard(draw, expert, DrawError, "failed while drawing", let_through=steps)

@@ -32,6 +32,9 @@ _HARMLESS = (
     "has not set the configuration `clip_sample`",
     # Most adapters leave the text encoders alone.
     "No LoRA keys associated to",
+    # The end of a prompt that is not read is reported as dropped.
+    "Token indices sequence length is longer",
+    "The following part of your input was truncated",
     # We count what did not fit, and raise what failed.
     "led to unexpected keys found in the model",
     "was unsuccessful with the following error",
@@ -84,6 +87,13 @@ def _no_bars() -> Iterator[None]:
     finally:
         for module in were_on:
             module.enable_progress_bar()
+
+
+@contextmanager
+def quiet_call() -> Iterator[None]:
+    """Call a pipeline without the messages known to be harmless."""
+    with _no_chatter():
+        yield
 
 
 @contextmanager

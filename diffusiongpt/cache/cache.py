@@ -18,7 +18,7 @@ from diffusiongpt.cache.flight import Flight, Flights, OnProgress
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
 from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
 from diffusiongpt.cache.memory import HOST, Memory
-from diffusiongpt.cache.prefetch import Coming, Prefetcher
+from diffusiongpt.cache.prefetch import CLOSE_S, Coming, Prefetcher
 from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError
@@ -154,13 +154,18 @@ class ModelCache:
         """Bytes that idle models may keep on a device; `"cpu"` is the host."""
         return self._limits(device)[0]
 
-    def look_ahead(self, device: str, coming: Sequence[Coming]) -> None:
+    def look_ahead(self, device: str, coming: Sequence[Coming], *, check: Check | None = None) -> None:
         """Tell who will draw on a device, the one that draws now first: what they need stays, and comes meanwhile.
 
         Nothing comes that was not on disk, but what may be pulled without asking of those that are named here.
+
+        Args:
+            device: Where.
+            coming: Who.
+            check: As for `fetch`.
         """
         if not self._memory.closed:
-            self._ahead.expect(device, coming)
+            self._ahead.expect(device, coming, check)
 
     def explain(self) -> Explanation:
         """What is where and why, who holds it, what it cost to bring, and in which order it would go."""
@@ -171,8 +176,9 @@ class ModelCache:
         return self._memory.clear(device)
 
     def close(self) -> None:
-        """Free everything; what is still leased goes when its lease ends."""
+        """Free everything, after a wait for what is being loaded; what is still leased goes when its lease ends."""
         self._ahead.close()
+        self._loads.wait(CLOSE_S)
         self._memory.close()
 
     @contextmanager
@@ -239,10 +245,14 @@ class ModelCache:
             raise LoadError(f"{expert.id} went away while it was loaded", hint="Draw again.")
         return loaded
 
-    def _coming(self, expert: Expert, backend: Backend, device: str) -> Checkpoint | None:
-        """What a drawing that the queue holds will need; `None` while it is not on disk."""
+    def _coming(self, expert: Expert, backend: Backend, device: str, *, known: bool = False) -> Checkpoint | None:
+        """What a drawing that the queue holds will need; `None` while it is not on disk.
+
+        With `known` also where that would have to be found out, which may take a while.
+        """
         ground = expert.base_expert or expert
-        if self.puller.on_disk(ground) is None:
+        folder = self.puller.on_disk(ground)
+        if folder is None or (known and self._identities.known(model_key(ground, folder, device)) is None):
             return None
         return Checkpoint(expert=ground, backend=backend, model=self._identify(ground, backend, device))
 

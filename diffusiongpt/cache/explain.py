@@ -123,7 +123,7 @@ def _why(shelf: Shelf, key: Key, at: int | None, load_s: float, *, shared: bool)
     if at is None:
         return f"in use by {shelf.pins[key]}; {cost}"
     soon = shelf.upcoming.get(key)
-    wanted = "" if soon is None else f"needed {'now' if soon == 0 else f'in {soon} drawings'}; "
+    wanted = "" if soon is None else "needed now; " if soon == 0 else f"needed soon, {soon} in the queue; "
     place = "goes first when room is needed" if at == 0 else f"goes after {at} other{'s' if at > 1 else ''}"
     return f"{wanted}{place}; {cost}"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, NoReturn, TypeVar
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -12,6 +15,33 @@ OnProgress = Callable[[str, int, int | None], None]
 _T = TypeVar("_T")
 
 _TICK_S = 0.5
+
+PATIENCE_S = 30.0
+"""How long closing, and the end of the process, wait for loads that are under way."""
+
+_LOADING: set[threading.Thread] = set()
+
+
+def wait_for(threads: Iterable[threading.Thread], timeout_s: float = PATIENCE_S) -> None:
+    """Wait a while for the end of other threads."""
+    deadline = time.monotonic() + timeout_s
+    for thread in tuple(threads):
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+# torch aborts a process that ends while a thread is in the midst of a load
+atexit.register(wait_for, _LOADING)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say that this thread is loading, so that it is waited for."""
+    _LOADING.add(threading.current_thread())
+    try:
+        yield
+    finally:
+        _LOADING.discard(threading.current_thread())
 
 
 class AbandonedError(Exception):
@@ -31,6 +61,7 @@ class Flight(Generic[_T]):
         self._interrupted = False
         self._stopping = False
         self._outcome: Callable[[], _T] | None = None
+        self.worker: threading.Thread | None = None
 
     def report(self, phase: str, done: int, total: int | None) -> None:
         """Tell the waiters how far the work is; the worker calls it."""
@@ -111,11 +142,18 @@ class Flights(Generic[_T]):
             self._start(key, flight, work)
         return flight.wait(on_progress)
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait a while for all the work that is under way."""
+        with self._lock:
+            flying = [flight.worker for flight in self._flying.values()]
+        wait_for((worker for worker in flying if worker is not None and worker.ident is not None), timeout_s)
+
     def _start(self, key: Hashable, flight: Flight[_T], work: Callable[[Flight[_T]], _T]) -> None:
         # A daemon: whoever presses Ctrl-C leaves at once, and an unfinished download or load is lost by design.
         worker = threading.Thread(
             target=flight.run, args=(work, lambda: self._landed(key, flight)), name=self._name, daemon=True
         )
+        flight.worker = worker
         try:
             worker.start()
         except RuntimeError as error:  # no more threads; whoever has joined must not wait for this one

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Component
     from diffusiongpt.expert import Expert
 
-_DAMAGED = "Remove it with 'diffusiongpt cache clear' and pull it again, or choose another expert."
+_DAMAGED = "Bring a whole copy of the file; what was pulled goes with 'diffusiongpt cache clear' and comes anew."
 
 _WRITTEN_BY = frozenset({"transformers_version", "torch_dtype", "dtype"})
 """Keys of a configuration that say who saved it and how, and not what it is; so do those that begin with `_`."""

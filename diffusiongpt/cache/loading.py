@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.flight import loading
 from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Loader:
             LoadError: If it cannot be built.
         """
         flight.report("load", 0, None)
-        with self._on_its_way(wanted.model):
+        with loading(), self._on_its_way(wanted.model):
             loaded = self._to_host(wanted, whole=offload)
             if not offload and wanted.model.key.device != HOST:
                 self._to_device(wanted.model)
@@ -89,7 +90,7 @@ class Loader:
 
     def stage(self, wanted: Checkpoint, device: str, how: Bring) -> None:
         """Bring a checkpoint to the host, or from there to its device, for later; errors as for `load`."""
-        with self._on_its_way(wanted.model):
+        with loading(), self._on_its_way(wanted.model):
             if device == HOST:
                 self._to_host(wanted, how=how)
             else:
@@ -107,7 +108,7 @@ class Loader:
             return {wanted.key: part}
 
         # the base must not go with whoever asked
-        with self._memory.pinned(device, wanted.keys):
+        with loading(), self._memory.pinned(device, wanted.keys):
             self._memory.bring(device, {wanted.key: wanted.file.stat().st_size}, attach)
             (part,) = self._memory.parts([wanted.key]).values()
             flight.report("load", part.nbytes, part.nbytes)
@@ -141,6 +142,7 @@ class Loader:
 
         elsewhere = () if whole else self._memory.here(model.key.device, model.sizes)
         sizes = {key: size for key, size in model.sizes.items() if key not in elsewhere}
+        wanted.backend.prepare()
         self._memory.bring(HOST, sizes, build, how)
         loaded = made.get("new") or self._memory.model(model.key)
         if loaded is None:

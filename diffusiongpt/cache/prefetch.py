@@ -15,13 +15,14 @@ from diffusiongpt.errors import DiffusionGPTError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
+    from diffusiongpt.cache.downloads import Check
     from diffusiongpt.cache.loading import Checkpoint
     from diffusiongpt.cache.shelf import Shelf
     from diffusiongpt.expert import Expert
 
 log = logging.getLogger("diffusiongpt.cache")
 
-_CLOSE_S = 30.0
+CLOSE_S = 30.0
 """How long closing waits for a load that is under way."""
 
 
@@ -53,15 +54,16 @@ class Prefetcher:
     def __init__(
         self,
         memory: Memory,
-        wanted_of: Callable[[Expert, Backend, str], Checkpoint | None],
+        wanted_of: Callable[..., Checkpoint | None],
         stage: Callable[[Checkpoint, str, Bring], None],
-        fetch: Callable[[Expert, Backend], None],
+        fetch: Callable[..., None],
     ) -> None:
         self._memory = memory
         self._wanted_of = wanted_of
         self._stage = stage
         self._fetch = fetch
         self._queues: dict[str, tuple[Coming, ...]] = {}
+        self._check: Check | None = None
         self._tried: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -71,12 +73,16 @@ class Prefetcher:
             "device": _Lane("diffusiongpt-ahead-device", self._to_device),
         }
 
-    def expect(self, device: str, coming: Sequence[Coming]) -> None:
-        """Take a device's queue as it is now, the one that draws first; what it needs is protected at once."""
+    def expect(self, device: str, coming: Sequence[Coming], check: Check | None = None) -> None:
+        """Take a device's queue as it is now, the one that draws first; what it needs is protected at once.
+
+        This takes note and no more: what a model consists of is found out in threads of our own.
+        """
         with self._lock:
             self._queues[device] = tuple(coming)
+            self._check = check
             self._tried.clear()
-        self._memory.expect(device, needed_soon([_as_wanted(one) for one in self._known(device)]))
+        self._protect(device, self._known(device, known=True))
         if len(coming) > 1 or any(one.others for one in coming):
             for lane in self._lanes.values():
                 lane.poke()
@@ -87,14 +93,17 @@ class Prefetcher:
             self._closed = True
             self._queues.clear()
         for name in ("host", "device"):
-            self._lanes[name].join(_CLOSE_S)
+            self._lanes[name].join(CLOSE_S)
 
-    def _known(self, device: str) -> list[Checkpoint]:
-        """What is wanted of the queue's drawings, as far as it is on disk."""
+    def _protect(self, device: str, checkpoints: Sequence[Checkpoint]) -> None:
+        self._memory.expect(device, needed_soon([_as_wanted(one) for one in checkpoints]))
+
+    def _known(self, device: str, *, known: bool = False) -> list[Checkpoint]:
+        """What is wanted of the queue's drawings, as far as it is on disk, or `known` besides."""
         found = []
         for coming in self._queues.get(device, ()):
             try:
-                wanted = self._wanted_of(coming.expert, coming.backend, device)
+                wanted = self._wanted_of(coming.expert, coming.backend, device, known=known)
             except DiffusionGPTError as error:
                 log.info("%s is not looked ahead for: %s", coming.expert.id, error)
                 continue
@@ -107,7 +116,7 @@ class Prefetcher:
         for device, queue in list(self._queues.items()):
             wanted = [(coming.expert, coming.backend) for coming in queue[1:]]
             for expert, backend in (*wanted, *(pair for coming in queue for pair in coming.others)):
-                if self._try((device, "disk", expert.id), partial(self._fetch, expert, backend)):
+                if self._try((device, "disk", expert.id), partial(self._fetch, expert, backend, check=self._check)):
                     self._lanes["host"].poke()
                     return True
         return False
@@ -120,6 +129,7 @@ class Prefetcher:
 
     def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Shelf, Shelf], Move | None]) -> bool:
         known = self._known(device)
+        self._protect(device, known)
         # of who was tried already nothing more is brought, but the others keep their places in the queue
         queue = [
             replace(_as_wanted(one), parts={}) if (device, to, one.expert.id) in self._tried else _as_wanted(one)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffusiongpt.preferences.folds import grouped_folds, near_duplicate_groups
-from diffusiongpt.preferences.laplace import Scales, a_sample, fit_mean
+from diffusiongpt.preferences.laplace import ALONE, Scales, a_sample, fit_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def routing_pays(seen: Observations, texts: Sequence[str], few: int, scales: Sca
     gains = []
     for train, test in grouped_folds(groups, FOLDS, seed=0):
         kept = seen.about(train)
-        by_prompt, single = (fit_mean(kept, few, some, outside=outside) for some in (scales, scales.alone()))
+        by_prompt, single = (fit_mean(kept, few, some, outside=outside) for some in (scales, ALONE))
         left_out = seen.about(test)
         gains.append((_rating_gains if by_rating else _vote_gains)(left_out, by_prompt, single))
     gain = np.concatenate(gains)

@@ -30,14 +30,14 @@ class Scales(NamedTuple):
     node: float
     residual: float
 
-    def alone(self) -> Scales:
-        """The same with nothing but levels."""
-        return Scales(self.level, 0.0, 0.0)
-
 
 TYPICAL = Scales(0.5, 0.7, 0.7)
 """Modes of the log-normal hyperpriors of the three: what the fit believes without votes. With 300 of
 the simulated votes of `benchmarks/ranking.py`, cross-validated, twice the first or half the others choose as well."""
+
+ALONE = Scales(1.0, 0.0, 0.0)
+"""Where experts differ in their levels and in nothing else: one log-odds, as is usual for Bradley-Terry with a prior.
+Laplace's evidence of few votes asks for less, and what it chooses predicts votes that were left out worse."""
 
 SPREAD = 0.7
 """Width of those hyperpriors in log units: a factor of two up or down is one standard deviation."""

@@ -10,6 +10,7 @@ import numpy as np
 from diffusiongpt.preferences.gate import routing_pays
 from diffusiongpt.preferences.held_out import is_worse
 from diffusiongpt.preferences.laplace import (
+    ALONE,
     TYPICAL,
     Posterior,
     Scales,
@@ -111,7 +112,7 @@ class Learnt:
         )
         scales = choose_scales(worded, space.few, outside=outside)
         if not routing_pays(worded, texts, space.few, scales, outside=outside):
-            scales = scales.alone()
+            scales = ALONE
         kept = False
         if before is not None and far_apart(before, scales):
             kept = is_worse(worded, texts, space.few, scales, before, outside=outside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from diffusiongpt.comparison import Comparison
     from diffusiongpt.generation import Generation
     from diffusiongpt.preferences import Outcome
+
+_LONGEST = 60
+"""Characters that are told of an argument that was not used."""
 
 TOLD = 3
 """Experts that could not draw and are named on a terminal."""
@@ -146,13 +150,14 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 def _tell(generation: Generation, paths: list[Path]) -> None:
     typer.echo(generation.route.explain().partition("\n")[0])
     for fallback in generation.fallbacks[:TOLD]:
-        say(f"{fallback.expert} could not draw: {fallback.error}")
+        say(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip())
     if len(generation.fallbacks) > TOLD:
         say(f"nor could {len(generation.fallbacks) - TOLD} more; --json lists them all")
     if generation.drawn_by != generation.route.expert:
         say(f"drawn by {generation.drawn_by} instead")
     for dropped in generation.dropped:
-        say(f"{dropped.name}={dropped.value} was not used: {dropped.reason}")
+        value = shorten(str(dropped.value), _LONGEST, placeholder=" ...")
+        say(f"{dropped.name}={value} was not used: {dropped.reason}")
     for path in paths:
         typer.echo(path)
 
