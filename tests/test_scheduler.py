@@ -354,7 +354,7 @@ def test_a_callback_that_fails_breaks_nothing(caplog: pytest.LogCaptureFixture) 
 
 
 def test_looking_ahead_has_an_end() -> None:
-    """What is coming is eight models, however long the queue is."""
+    """What is coming is nine models, however long the queue is."""
     queue = Queue()
     for number in range(1000):
         queue.enter(number // 10, "cpu")
@@ -362,7 +362,7 @@ def test_looking_ahead_has_an_end() -> None:
     assert queue.upcoming("cuda") == ()
     for number in range(20):
         queue.enter(number, "cuda")
-    assert queue.upcoming("cuda") == tuple(range(8))
+    assert queue.upcoming("cuda") == tuple(range(9))
 
 
 def _models_of(queue: Queue, tickets: list[Ticket]) -> list[Hashable]:

@@ -31,13 +31,16 @@ class Scales(NamedTuple):
     residual: float
 
 
-TYPICAL = Scales(0.5, 0.7, 0.7)
-"""Modes of the log-normal hyperpriors of the three: what the fit believes without votes. With 300 of
-the simulated votes of `benchmarks/ranking.py`, cross-validated, twice the first or half the others choose as well."""
+TYPICAL = Scales(1.0, 0.7, 0.7)
+"""Modes of the log-normal hyperpriors: what the fit believes without votes. That of levels is stated and not estimated,
+one log-odds as is usual for Bradley-Terry with a prior: of few votes Laplace's evidence asks for less, which chooses as
+well and predicts votes that were left out worse (300 of the simulated votes of `benchmarks/ranking.py`)."""
 
-ALONE = Scales(1.0, 0.0, 0.0)
-"""Where experts differ in their levels and in nothing else: one log-odds, as is usual for Bradley-Terry with a prior.
-Laplace's evidence of few votes asks for less, and what it chooses predicts votes that were left out worse."""
+_ESTIMATED = (1, 2)
+"""Offsets at nodes and the residual."""
+
+ALONE = Scales(TYPICAL.level, 0.0, 0.0)
+"""Where experts differ in their levels and in nothing else."""
 
 SPREAD = 0.7
 """Width of those hyperpriors in log units: a factor of two up or down is one standard deviation."""
@@ -134,7 +137,7 @@ def stranger(scales: Scales, few: int, width: int) -> Floats:
 
 
 def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Scales:
-    """The scales with the highest Laplace evidence times a log-normal hyperprior, climbed to one level at a time.
+    """The scales with the highest Laplace evidence times a log-normal hyperprior, climbed to one at a time.
 
     So they stay at typical values until votes say otherwise. Between the steps that are tried they are where parabolas
     through them are highest: a few more votes then move the scales a little, never by a whole step.
@@ -154,12 +157,12 @@ def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Sca
     best, moved = (0, 0, 0), True
     while moved:
         moved = False
-        for level in range(3):
+        for level in _ESTIMATED:
             near = [_moved(best, level, by) for by in (-1, 1) if abs(best[level] + by) <= REACH]
             top = max(near, key=height, default=best)
             if height(top) > height(best):
                 best, moved = top, True
-    return _scales([best[level] + _beyond(height, best, level) for level in range(3)])
+    return _scales([best[level] + (_beyond(height, best, level) if level in _ESTIMATED else 0.0) for level in range(3)])
 
 
 def far_apart(one: Scales, other: Scales) -> bool:
