@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter
+from pydantic import BeforeValidator, ByteSize, PlainSerializer, TypeAdapter, ValidationError
 from pydantic_settings import NoDecode
 
 _PERCENT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*%")
@@ -35,11 +35,14 @@ class Budget:
         if isinstance(text, Budget):
             return text
         percent = _PERCENT.fullmatch(str(text).strip())
-        if percent is None:
-            return cls(nbytes=int(_BYTES.validate_python(text)))
-        share = float(percent["number"]) / 100
+        share = float(percent["number"]) / 100 if percent else None
+        try:
+            if share is None:
+                return cls(nbytes=int(_BYTES.validate_python(text)))
+        except ValidationError:
+            raise ValueError(f"{text!r} is no budget; write bytes such as 12GB, or a share such as 50%") from None
         if not 0 < share <= 1:
-            raise ValueError("a share is above 0% and 100% at most")
+            raise ValueError(f"{text!r} is no share; it is above 0% and 100% at most")
         return cls(share=share)
 
     def __str__(self) -> str:

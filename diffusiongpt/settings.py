@@ -125,7 +125,9 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        # where a variable has two names it is told by one of them
+        variable = name if name.isupper() else f"DIFFUSIONGPT_{name.upper()}"
         raise SettingsError(
-            f"setting {name!r}: {first['msg']}",
+            f"setting {name!r} ({variable}): {first['msg'].removeprefix('Value error, ')}",
             hint="Settings come from environment variables that start with DIFFUSIONGPT_.",
         ) from error

@@ -341,7 +341,7 @@ def test_an_empty_cache_is_explained_and_cleared() -> None:
     assert run_json("cache", "explain")["pulls"] == []
     assert "0 pulls" in run("cache", "explain").stdout
     assert run_json("cache", "clear", "--yes") == {"removed": [], "bytes": 0}
-    assert "freed 0.000 GB" in run("cache", "clear").stdout
+    assert "freed 0.0 MB" in run("cache", "clear").stdout
 
 
 def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,12 +127,13 @@ def clear(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what diffusiongpt pulled, and nothing that other tools did."""
+    from diffusiongpt.cache.disk.plan import readable
     from diffusiongpt.errors import RequestError
 
     puller = _puller()
     chosen = _chosen(puller, repos)
     for record in chosen:
-        typer.echo(f"  {record.bytes / 1e9:8.3f} GB  {record.repo}", err=as_json)
+        typer.echo(f"  {readable(record.bytes):>9}  {record.repo}", err=as_json)
     if chosen and not yes:
         if not is_terminal():
             raise RequestError("nobody is here to agree to the removal", hint="Add --yes.")
@@ -141,7 +142,7 @@ def clear(
     if as_json:
         print_json({"removed": [record.repo for record in chosen], "bytes": freed})
     else:
-        typer.echo(f"freed {freed / 1e9:.3f} GB")
+        typer.echo(f"freed {readable(freed)}")
 
 
 def _chosen(puller: Puller, repos: list[str] | None) -> list[PullRecord]:
