@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import get_backend, is_hosted, known_backends
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache import SAFE_SHARE
 from diffusiongpt.cache.disk.plan import readable
 from diffusiongpt.decision import Readiness
 from diffusiongpt.devices import best_device, device_memory
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from diffusiongpt.cache import ModelCache, PullPlan
     from diffusiongpt.expert import Expert
     from diffusiongpt.settings import Settings
-
-WEIGHTS_SHARE = 0.9
-"""Share of a device's memory that an expert's weights may take; the rest is for the picture itself."""
 
 CPU_GROWTH = 2.0
 """A CPU computes in float32: weights listed at 16 bits take twice the bytes."""
@@ -47,7 +45,7 @@ class Machine:
     def room(self) -> int | None:
         """Bytes that the weights of one expert may take; `None` if not known."""
         memory = device_memory(self.device)
-        return None if memory is None else round(memory * WEIGHTS_SHARE)
+        return None if memory is None else round(memory * SAFE_SHARE)
 
     def readiness(self, expert: Expert) -> Readiness:
         """What it would take to draw with an expert here; no network. A hosted one is as good as loaded."""

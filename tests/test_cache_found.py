@@ -172,7 +172,8 @@ def test_nothing_comes_ahead_beyond_the_machine() -> None:
     memory = Memory(lambda _: (100, 50), LRU(), Events())
     with pytest.raises(OutOfMemoryError):
         memory.bring("cpu", {"a": 60}, lambda _: {"a": Block(60)}, AT_ONCE)
-    assert memory.ledgers()[0].resident == 0
+    with memory.look("cpu") as (shelf,):
+        assert shelf.resident == 0
 
 
 def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_host() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.disk.fingerprint import fingerprint
 from diffusiongpt.cache.disk.plan import Agree, PullPlan
 from diffusiongpt.cache.disk.pull import Puller
@@ -19,6 +19,7 @@ __all__ = [
     "GDSF",
     "HOST",
     "LRU",
+    "SAFE_SHARE",
     "Agree",
     "CacheEvent",
     "Coming",

@@ -14,11 +14,11 @@ from diffusiongpt.cache.downloads import Check, Downloads
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, explain
-from diffusiongpt.cache.flight import Flight, Flights, OnProgress
+from diffusiongpt.cache.flight import CLOSE_S, Flight, Flights, OnProgress
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
 from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
 from diffusiongpt.cache.memory import HOST, Memory
-from diffusiongpt.cache.prefetch import CLOSE_S, Coming, Prefetcher
+from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.shelf import Key
 from diffusiongpt.devices import device_memory
 from diffusiongpt.errors import LoadError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("diffusiongpt.cache")
 
-_SAFE_SHARE = 0.9
+SAFE_SHARE = 0.9
 """Share of a device that weights may take; the rest is for the work itself."""
 
 _UNKNOWN_MEMORY = 8_000_000_000
@@ -275,7 +275,7 @@ class ModelCache:
     def _limits(self, device: str) -> tuple[int, int | None]:
         """Bytes that idle models may keep on a device, and bytes that all may take."""
         memory = device_memory(device)
-        ceiling = None if memory is None else round(memory * _SAFE_SHARE)
+        ceiling = None if memory is None else round(memory * SAFE_SHARE)
         if self._budget is not None:
             return self._budget, ceiling
         wanted = self._settings.host_budget if device == HOST else self._settings.device_budget

@@ -16,13 +16,13 @@ _T = TypeVar("_T")
 
 _TICK_S = 0.5
 
-PATIENCE_S = 30.0
+CLOSE_S = 30.0
 """How long closing, and the end of the process, wait for loads that are under way."""
 
 _LOADING: set[threading.Thread] = set()
 
 
-def wait_for(threads: Iterable[threading.Thread], timeout_s: float = PATIENCE_S) -> None:
+def wait_for(threads: Iterable[threading.Thread], timeout_s: float = CLOSE_S) -> None:
     """Wait a while for the end of other threads."""
     deadline = time.monotonic() + timeout_s
     for thread in tuple(threads):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
 from diffusiongpt.cache.moves import HOST, ON_DEMAND, Bring, Moves
-from diffusiongpt.cache.shelf import Key, Ledger, Shelf
+from diffusiongpt.cache.shelf import Key, Shelf
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part
@@ -170,11 +170,6 @@ class Memory(Moves):
     def asked_by(self, key: Key) -> tuple[str, ...]:
         """Ids of the experts that a part was brought for."""
         return tuple(sorted(self._names.get(key, ())))
-
-    def ledgers(self) -> tuple[Ledger, ...]:
-        """The bytes of each tier that was used."""
-        with self.changed:
-            return tuple(shelf.ledger() for shelf in self._shelves.values())
 
     def _clear(self, device: str, keys: Collection[Key] | None) -> int:
         with self.changed:

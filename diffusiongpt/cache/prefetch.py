@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.ahead import Move, Wanted, needed_soon, next_to_device, next_to_host
+from diffusiongpt.cache.flight import CLOSE_S
 from diffusiongpt.cache.memory import HOST, Bring, Memory
 from diffusiongpt.errors import DiffusionGPTError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from diffusiongpt.expert import Expert
 
 log = logging.getLogger("diffusiongpt.cache")
-
-CLOSE_S = 30.0
-"""How long closing waits for a load that is under way."""
 
 
 @dataclass(frozen=True)

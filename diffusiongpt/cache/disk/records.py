@@ -103,11 +103,6 @@ def record_of(
     )
 
 
-def is_of(record: PullRecord, folder: str, file: str | None) -> bool:
-    """Whether a folder, and in it the file of an adapter, is what was pulled."""
-    return folder.endswith(f"/snapshots/{record.commit}") and (file is None or file in record.files)
-
-
 @dataclass
 class RecordBook:
     """The records of one user; processes share the file, threads share the object.
