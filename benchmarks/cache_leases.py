@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cache_rows import Row, in_fresh_process
 
-from diffusiongpt.backends.diffusers import DiffusersBackend
-from diffusiongpt.backends.quiet import quiet_construction
-from diffusiongpt.cache import ModelCache
-from diffusiongpt.expert import Expert, License
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing.hub import LocalHub
-from diffusiongpt.testing.miniatures import make_miniature, miniature_settings
+from diffusiongpt.zoo.expert import Expert, License
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from miniatures import make_miniature, miniature_settings  # what the tests make is measured here too
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +13,16 @@ from tempfile import TemporaryDirectory
 from cache_rows import Row, in_fresh_process
 from fine_tunes import SHAPES, write_pool
 
-from diffusiongpt.backends.diffusers import DiffusersBackend
-from diffusiongpt.cache import ModelCache, Puller
-from diffusiongpt.expert import CallSettings, Expert, License
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.testing.hub import LocalHub
-from diffusiongpt.testing.miniatures import make_miniature
+from diffusiongpt.zoo.expert import CallSettings, Expert, License
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from miniatures import make_miniature  # what the tests make is measured here too
 
 FLOOR = 1.01
 GOAL = 1.00

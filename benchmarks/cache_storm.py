@@ -13,12 +13,12 @@ from time import monotonic, sleep
 
 from toy_backend import HOST, ToyBackend, ToyModel
 
-from diffusiongpt.cache import GDSF, LRU, ModelCache
+from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.shelf import Key
+from diffusiongpt.cache.tier import GDSF, LRU, Key
 from diffusiongpt.errors import DiffusionGPTError, OutOfMemoryError
-from diffusiongpt.expert import Expert
 from diffusiongpt.settings import load_settings
+from diffusiongpt.zoo.expert import Expert
 
 DEVICES = (HOST, "cpu:1", "cpu:2")
 THREADS = 6

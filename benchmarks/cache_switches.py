@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
@@ -12,12 +13,15 @@ import psutil
 from cache_leases import CountingBackend
 from cache_rows import Row, in_fresh_process
 
-from diffusiongpt.backends.base import Resolved
-from diffusiongpt.backends.quiet import quiet_construction
-from diffusiongpt.cache import ModelCache
-from diffusiongpt.expert import CallSettings, Expert, License
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.flow.call import Resolved
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing.miniatures import SIDE, make_miniature
+from diffusiongpt.zoo.expert import CallSettings, Expert, License
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from miniatures import SIDE, make_miniature  # what the tests make is measured here too
 
 MODELS = 4
 FIRST = 20

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 
-from diffusiongpt.cache.ahead import PROTECTED
-from diffusiongpt.cache.eviction import GDSF, LRU, EvictionPolicy
-from diffusiongpt.cache.shelf import Key, Shelf
+from diffusiongpt.cache.prefetch import PROTECTED
+from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Key, Shelf
 
 KEYS = tuple("abcdefghijkl")
 LARGEST = 40

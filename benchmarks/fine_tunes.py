@@ -8,13 +8,17 @@ text encoder and .167 of autoencoder; SDXL 5.135 beside 1.636 and .167; FLUX.1 a
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusiongpt.backends.quiet import quiet_construction
-from diffusiongpt.testing.miniatures._text import clip_tokenizer, t5_tokenizer
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from miniatures._text import clip_tokenizer, t5_tokenizer  # what the tests make is measured here too
 
 _UNET: dict[str, Any] = {
     "sample_size": 16,

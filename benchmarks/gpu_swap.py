@@ -28,8 +28,8 @@ from typing import Any
 
 from gpu_modules import MODELS, Part, make
 
-from diffusiongpt.backends import transfer
-from diffusiongpt.backends.weights import Weights
+from diffusiongpt.weights import transfer
+from diffusiongpt.weights.module import Weights
 
 WAYS = ("plain", "staged", "first", "warm")
 

@@ -20,13 +20,13 @@ from time import perf_counter
 
 import numpy as np
 
-from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.preferences import Preferences
-from diffusiongpt.request import Request
-from diffusiongpt.router import Router
-from diffusiongpt.taxonomy import Node
-from diffusiongpt.thinkers import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.flow.request import Request
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.router import Router
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo import Zoo
 
 _ENGLISH = str.split(
     "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "

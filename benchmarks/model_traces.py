@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from simulated_cache import Job
 
-from diffusiongpt.cache.ahead import Wanted
-from diffusiongpt.cache.shelf import Key
+from diffusiongpt.cache.prefetch import Wanted
+from diffusiongpt.cache.tier import Key
 
 DRIFT = 50
 """Requests after which each popularity passes to the next model, and the least popular one becomes the first."""

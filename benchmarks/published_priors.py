@@ -4,7 +4,7 @@
 
 prints the rank correlation and the error between the LMArena Elo of every category, in Elo points, and what its family,
 its declared skill and the other rows say of it, beside the mean of its family, and beside one number for all.
-LMArena leaderboard dataset (CC-BY-4.0), GenAI-Arena; figures and sources in `diffusiongpt/preferences/published.yaml`.
+LMArena leaderboard dataset (CC-BY-4.0), GenAI-Arena; figures and sources in `diffusiongpt/ranking/published.yaml`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from math import log
 import numpy as np
 from scipy.stats import spearmanr
 
-from diffusiongpt.expert import Capabilities, Expert
-from diffusiongpt.preferences.published import OVERALL, REFERENCE_ELO, Leaderboards, Row, published
+from diffusiongpt.ranking.published import OVERALL, REFERENCE_ELO, Leaderboards, Row, published
+from diffusiongpt.zoo.expert import Capabilities, Expert
 
 ELO_PER_LOG_ODDS = 400 / log(10)
 

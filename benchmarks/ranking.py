@@ -26,14 +26,15 @@ from time import perf_counter
 import numpy as np
 from ranking_costs import print_costs
 
-from diffusiongpt.evaluation import Exam, Training, calibration, read_ratings, simulate_votes
-from diffusiongpt.evaluation.data import Floats, Indexes, Votes
-from diffusiongpt.evaluation.embedders import Remembering, best_embedder
+from diffusiongpt.evaluation import checks as calibration
+from diffusiongpt.evaluation.curves import simulate_votes
+from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes
 from diffusiongpt.evaluation.methods import BestSingle
-from diffusiongpt.evaluation.ours import Ours
+from diffusiongpt.evaluation.ours import Ours, Remembering, best_embedder
+from diffusiongpt.evaluation.reading import read_ratings
 from diffusiongpt.evaluation.report import ask, methods_for
 from diffusiongpt.evaluation.scoring import score, share_of
-from diffusiongpt.preferences.folds import grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model.folds import grouped_folds, near_duplicate_groups
 
 SCALE = 6.0
 """Points of rating (of 100) that make one log-odds in simulated votes."""

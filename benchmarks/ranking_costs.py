@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.evaluation import Training
-from diffusiongpt.evaluation.data import Votes
+from diffusiongpt.evaluation.data import Training, Votes
 from diffusiongpt.evaluation.ours import Ours
-from diffusiongpt.preferences import Preferences, TagPriors
-from diffusiongpt.preferences.store import VoteStore
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.priors import TagPriors
+from diffusiongpt.votes.store import VoteStore
 
 EXPERTS = 100
 SEED = 0

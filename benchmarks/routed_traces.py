@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from simulated_cache import Job
 
-from diffusiongpt.cache.ahead import Wanted
-from diffusiongpt.cache.shelf import Key
-from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.expert import Expert
-from diffusiongpt.preferences import Preferences, Shown, Vote
-from diffusiongpt.request import Options, read_options
-from diffusiongpt.router import Router
-from diffusiongpt.thinkers import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.cache.prefetch import Wanted
+from diffusiongpt.cache.tier import Key
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.flow.request import Options, read_options
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.router import Router
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.zoo import Zoo
 
 VOTES = 60
 CANDIDATES = 6

@@ -28,17 +28,17 @@ from latency import percentiles, prompts
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.backends import is_hosted
-from diffusiongpt.decision import Route
-from diffusiongpt.embedding import Embedder, LexicalEmbedder
-from diffusiongpt.preferences import Preferences
-from diffusiongpt.request import Request
-from diffusiongpt.router import Router
-from diffusiongpt.sentence import SentenceEmbedder
+from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
+from diffusiongpt.embedding.sentence import SentenceEmbedder
+from diffusiongpt.flow.request import Request
+from diffusiongpt.flow.route import Route
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
-from diffusiongpt.taxonomy import Node
-from diffusiongpt.thinkers import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo import Zoo
 
 SUBJECT_OF = {
     "Animals": "animal", "People": "character", "Outdoor Scenes": "scene", "Indoor Scenes": "scene",

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from diffusiongpt.cache.ahead import Move, Wanted, needed_soon, next_to_device, next_to_host
-from diffusiongpt.cache.eviction import EvictionPolicy
-from diffusiongpt.cache.shelf import Key, Shelf
+from diffusiongpt.cache.prefetch import Move, Wanted, needed_soon, next_to_device, next_to_host
+from diffusiongpt.cache.tier import EvictionPolicy, Key, Shelf
 
 VISIBLE = 9
 """The request that draws and the eight after it."""

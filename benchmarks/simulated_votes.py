@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.expert import Tags
-from diffusiongpt.preferences import RankingTable, Shown, Slate, TagPriors, Vote, choose_shown
+from diffusiongpt.ranking.priors import TagPriors
+from diffusiongpt.ranking.slate import Slate, choose_shown
+from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.expert import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from diffusiongpt.preferences.ballots import Sampler
+    from diffusiongpt.ranking.slate import Sampler
 
     Choose = Callable[[Sampler, Sequence[str], int, np.random.Generator], Slate]
 

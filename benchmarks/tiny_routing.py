@@ -20,16 +20,17 @@ import numpy as np
 import torch
 from tiny_prompts import TinyPrompt, make_prompts
 
-from diffusiongpt.backends import get_backend
-from diffusiongpt.comparison import choose_ballot
-from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.preferences import Preferences, Shown, Vote
-from diffusiongpt.request import Request, read_options
-from diffusiongpt.resolve import resolve
-from diffusiongpt.router import Router
-from diffusiongpt.testing.judge import TinyJudge
-from diffusiongpt.thinkers import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.backends.registry import get_backend
+from diffusiongpt.drawing.resolve import resolve
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.flow.request import Request, read_options
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.compare import choose_ballot
+from diffusiongpt.routing.router import Router
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.tiny.judge import TinyJudge
+from diffusiongpt.zoo.zoo import Zoo
 
 RIGHT = {"vector": "tiny-vector", "pixel": "tiny-pixel", "sketch": "tiny-sketch", "oil": "tiny-oil"}
 SHARE_WANTED = 0.95

@@ -22,14 +22,14 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from diffusiongpt.testing.judge import TinyJudge  # noqa: E402 - the line above lets this file run as a script too
-from diffusiongpt.testing.vocabulary import (  # noqa: E402
+from diffusiongpt.zoo.tiny.judge import (  # noqa: E402
     BACKGROUNDS,
     COLORS,
     HELD_OUT_PAIRS,
     OBJECTS,
     SETTINGS,
     STYLES,
+    TinyJudge,
 )
 from examples.tiny_zoo.captions import caption, foreign_words, style_words  # noqa: E402
 from examples.tiny_zoo.data import originals, scene_of  # noqa: E402

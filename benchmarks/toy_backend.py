@@ -11,10 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.base import Component, Drawing, Loaded, Resolved
+from diffusiongpt.backends.base import Component, Loaded
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.expert import Expert, License
-from diffusiongpt.paths import replace_file
+from diffusiongpt.files import replace_file
+from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.zoo.expert import Expert, License
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Part

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from diffusiongpt.comparison import Comparison
-    from diffusiongpt.decision import Route
     from diffusiongpt.errors import DiffusionGPTError
-    from diffusiongpt.generation import Generation
-    from diffusiongpt.request import Options
+    from diffusiongpt.flow.request import Options
+    from diffusiongpt.flow.route import Route
+    from diffusiongpt.pictures.comparison import Comparison
+    from diffusiongpt.pictures.generation import Generation
     from diffusiongpt.settings import Settings
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.zoo import Zoo
+    from diffusiongpt.zoo.zoo import Zoo
 
 __all__ = [
     "Comparison",
@@ -45,13 +45,13 @@ __all__ = [
 
 
 _HOMES = {
-    "Comparison": "comparison",
+    "Comparison": "pictures.comparison",
     "DiffusionGPT": "studio",
     "DiffusionGPTError": "errors",
-    "Generation": "generation",
-    "Route": "decision",
+    "Generation": "pictures.generation",
+    "Route": "flow.route",
     "Settings": "settings",
-    "Zoo": "zoo",
+    "Zoo": "zoo.zoo",
 }
 
 

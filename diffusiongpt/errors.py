@@ -173,3 +173,7 @@ class ContentRefusedError(DrawError):
 
 class NeedsExtraError(DiffusionGPTError):
     """An optional dependency is missing; the hint is the exact command that installs it."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this work any more."""

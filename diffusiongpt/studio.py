@@ -10,36 +10,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from diffusiongpt.artist import Artist
-from diffusiongpt.cache import Agree, ModelCache, Puller, PullPlan
-from diffusiongpt.candidates import draw_with_candidates
-from diffusiongpt.comparison import Comparison, as_rating, as_vote, choose_ballot, worth_showing
-from diffusiongpt.decision import Route
-from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.drawing.local import OnProgress, Renderer
+from diffusiongpt.drawing.machine import Machine
+from diffusiongpt.drawing.painter import Artist, draw_with_candidates
+from diffusiongpt.drawing.resolve import FRESH_SEED_BITS
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.errors import (
     DiffusionGPTError,
     RequestError,
 )
-from diffusiongpt.generation import Generation
-from diffusiongpt.machine import Machine
-from diffusiongpt.preferences import Outcome, Preferences, Rating, Vote, VoteStore
-from diffusiongpt.rendering import OnProgress, Renderer
-from diffusiongpt.request import Options, Request, read_options
-from diffusiongpt.resolve import FRESH_SEED_BITS
-from diffusiongpt.router import Router
-from diffusiongpt.sentence import SentenceEmbedder
+from diffusiongpt.flow.request import Options, Request, read_options
+from diffusiongpt.flow.route import Route
+from diffusiongpt.hub.plan import Agree, PullPlan
+from diffusiongpt.hub.pull import Puller
+from diffusiongpt.pictures.comparison import Comparison, as_rating, as_vote
+from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.compare import choose_ballot, worth_showing
+from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import Settings, load_settings
-from diffusiongpt.thinkers import LocalThinker, Thinker
-from diffusiongpt.zoo import SHIPPED, Zoo, ZooSource
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.understanding.thinker import Thinker
+from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes.vote import Outcome, Rating, Vote
+from diffusiongpt.zoo.file import SHIPPED, ZooSource
+from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from diffusiongpt.bootstrap import Bootstrapped, OnJudged
-    from diffusiongpt.expert import Expert
-    from diffusiongpt.judges import Judge
-    from diffusiongpt.preferences.exchange import FileFormat, Imported, Unknown
-    from diffusiongpt.scheduler import Ticket
+    from diffusiongpt.drawing.queue import Ticket
+    from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
+    from diffusiongpt.votes.exchange.exchange import FileFormat, Imported, Unknown
+    from diffusiongpt.zoo.expert import Expert
 
 log = logging.getLogger("diffusiongpt")
 
@@ -134,7 +139,7 @@ class DiffusionGPT:
             RequestError: If a prompt or an argument makes no sense.
             NoRouteError: If no candidate can draw a prompt here.
         """
-        from diffusiongpt.many import draw_many
+        from diffusiongpt.drawing.batch import draw_many
 
         if isinstance(prompts, str):
             raise RequestError("prompts are many, and this is one", hint="Pass a list, or call route_and_generate.")
@@ -258,7 +263,7 @@ class DiffusionGPT:
             VoteError: If there is no expert to judge, or none to draw beside it.
             PullError, LoadError, DrawError: If an expert cannot draw.
         """
-        from diffusiongpt.bootstrap import bootstrap
+        from diffusiongpt.judging import bootstrap
 
         return bootstrap(self, judge, prompts, expert, on_judged)
 
@@ -286,7 +291,7 @@ class DiffusionGPT:
         Raises:
             VoteError: If the file has a mistake, told with its row, or the store cannot be written.
         """
-        from diffusiongpt.preferences.exchange import import_file
+        from diffusiongpt.votes.exchange.exchange import import_file
 
         nodes = tuple(self.zoo.taxonomy.nodes.values())
         return import_file(
@@ -345,7 +350,7 @@ class DiffusionGPT:
 def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     if llm is None:
         return local
-    from diffusiongpt.thinkers.llm import LLMThinker
+    from diffusiongpt.understanding.llm.thinker import LLMThinker
 
     return LLMThinker(llm, local=local)
 

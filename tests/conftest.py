@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from diffusiongpt.backends import Loaded
-    from diffusiongpt.cache import Puller
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.backends.base import Loaded
+    from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.zoo.expert import Expert
 
 
 class NetworkForbiddenError(RuntimeError):
@@ -106,7 +106,7 @@ def loras(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Flux2KleinPipeline; do not write into it."""
     _one_thread()
-    from diffusiongpt.testing.miniatures import make_miniature
+    from miniatures import make_miniature
 
     return make_miniature("flux2-klein", tmp_path_factory.mktemp("klein") / "klein")
 
@@ -144,7 +144,7 @@ def online(settings: Settings, hub: LocalHub) -> Settings:
 @pytest.fixture
 def puller(online: Settings) -> Puller:
     """A puller on an empty disk."""
-    from diffusiongpt.cache import Puller
+    from diffusiongpt.hub.pull import Puller
 
     return Puller(online)
 
@@ -165,7 +165,7 @@ def local(tmp_path: Path) -> Callable[[str], Expert]:
 @pytest.fixture(scope="session")
 def sd(tiny_sd: Path) -> Loaded:
     """The miniature, loaded."""
-    from diffusiongpt.backends.diffusers import DiffusersBackend
+    from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 
     return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, device="cpu", have={})
 

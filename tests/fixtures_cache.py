@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miniature import KLEIN_EXTRA, SIDE, expert
 
-from diffusiongpt.backends import Drawing, Loaded, Resolved, get_backend
-from diffusiongpt.backends.base import Component
-from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.backends.base import Component, Loaded
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.errors import LoadError
-from diffusiongpt.paths import replace_file
+from diffusiongpt.files import replace_file
+from diffusiongpt.flow.call import Drawing, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from diffusiongpt.backends.base import Part
-    from diffusiongpt.cache import ModelCache
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.cache.cache import ModelCache
+    from diffusiongpt.zoo.expert import Expert
 
 BACKEND = get_backend("diffusers")
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -165,3 +166,11 @@ def check_at_rest(cache: ModelCache, toy: Toy) -> None:
     assert {part.name for part in memory._parts.values()} == toy.alive  # type: ignore[attr-defined]
     known = {id(part) for part in memory._parts.values()}
     assert all(id(part) in known for loaded in memory._models.values() for part in loaded.parts.values())
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` returns."""
+
+    total: int
+    used: int
+    free: int

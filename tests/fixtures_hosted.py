@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from fixtures_routing import expert, settings_in, tiny_zoo, zoo_of
 
-from diffusiongpt.backends import Resolved
-from diffusiongpt.backends.openai import OpenAIBackend
-from diffusiongpt.expert import CallSettings, Capabilities, Expert, Price
-from diffusiongpt.request import Request, Understanding
-from diffusiongpt.resolve import resolve
+from diffusiongpt.backends.hosted.openai import OpenAIBackend
+from diffusiongpt.drawing.resolve import resolve
+from diffusiongpt.flow.call import Resolved
+from diffusiongpt.flow.request import Request
+from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.zoo.expert import CallSettings, Capabilities, Expert, Price
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.backends import Drawing
+    from diffusiongpt.flow.call import Drawing
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing import LocalImages
+    from diffusiongpt.testing.images import LocalImages
 
 KEY = "sk-proj-a-secret-that-nobody-may-see"
 SIZES = ("64x64", "96x64", "64x96")

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 from fixtures_routing import THINKER
 from langchain_openai import ChatOpenAI
 
-from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.preferences import Preferences
-from diffusiongpt.router import Router
-from diffusiongpt.taxonomy import ROOT, Node
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat_model import ScriptedChatModel
-from diffusiongpt.thinkers.llm import LLMThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.understanding.llm.thinker import LLMThinker
+from diffusiongpt.zoo.expert import ROOT
+from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.decision import Route
+    from diffusiongpt.flow.route import Route
     from diffusiongpt.testing.chat import LocalChat
-    from diffusiongpt.thinkers import Thinker, Thought
+    from diffusiongpt.understanding.thinker import Thinker, Thought
 
 KEY = "sk-proj-a-secret-that-nobody-may-see"
 IMPLIED = "a fox as that old man in Hangzhou would have done it"

@@ -5,24 +5,25 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.expert import Capabilities, Expert, License, Tags
-from diffusiongpt.preferences import Preferences, Shown, Vote
-from diffusiongpt.request import Request
-from diffusiongpt.router import Router
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.flow.request import Request
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.thinkers import LocalThinker
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.expert import Capabilities, Expert, License, Tags
+from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusiongpt.decision import Readiness, Route
+    from diffusiongpt.flow.route import Readiness, Route
     from diffusiongpt.settings import Settings
-    from diffusiongpt.taxonomy import Node
-    from diffusiongpt.thinkers import Thought
+    from diffusiongpt.understanding.thinker import Thought
+    from diffusiongpt.zoo.taxonomy import Node
 
 THINKER = LocalThinker()
 """Its lexicon is built once for all tests."""
@@ -90,3 +91,15 @@ def settings_in(folder: Path, **values: Any) -> Settings:
 def tiny_studio(folder: Path, **values: Any) -> DiffusionGPT:
     """A studio with the tiny zoo, and votes in a folder."""
     return DiffusionGPT("tiny", settings=settings_in(folder, **values), votes=folder / "votes.db")
+
+
+def local(name: str, folder: Path | str, *styles: str, **fields: Any) -> Expert:
+    """An expert of a folder."""
+    return expert(name, *styles, repo=str(folder), **fields)
+
+
+def pixel_folder() -> Path:
+    """The folder of a tiny expert that draws."""
+    folder = tiny_zoo()["tiny-pixel"].folder
+    assert folder is not None
+    return folder

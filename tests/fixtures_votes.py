@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 
-from diffusiongpt.preferences import Rating, Shown, Vote, VoteStore
+from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes.vote import Rating, Shown, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +88,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Run code in a Python of its own, with `VoteStore`, `vote`, `rating` and `sys` at hand."""
     prelude = (
         "import os, sys, signal, time\n"
-        "from diffusiongpt.preferences import Rating, Shown, Vote, VoteStore\n"
+        "from diffusiongpt.ranking.live import Rating, Shown, Vote, VoteStore\n"
         "shown = (Shown(expert='a'), Shown(expert='b'))\n"
         "def vote(**f): return Vote(prompt='a fox', shown=shown, outcome='win', winner='a', **f)\n"
         "def rating(**f): return Rating(prompt='a fox', expert='a', rating=4, **f)\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.expert import CallSettings, Expert, License
-from diffusiongpt.testing.miniatures import SIDE, make_miniature, miniature_settings
+from miniatures import SIDE, make_miniature, miniature_settings
+
+from diffusiongpt.zoo.expert import CallSettings, Expert, License
 
 if TYPE_CHECKING:
     from pathlib import Path

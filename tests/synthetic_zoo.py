@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from diffusiongpt.expert import Capabilities, Expert, Tags
-from diffusiongpt.preferences import Shown, Vote
-from diffusiongpt.preferences.published import published
-from diffusiongpt.taxonomy import Node
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.ranking.published import published
+from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.expert import Capabilities, Expert, Tags
+from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo import Zoo
 
 SIZES = (2.13, 6.94, 16.0, 20.5, 33.7, 57.8, None)
 SKILLS = ("none", "poor", "fair", "good", "strong")

@@ -53,7 +53,7 @@ def test_routing_is_light() -> None:
 
 def test_the_function_route_is_never_hidden_by_its_module() -> None:
     """`diffusiongpt.route` stays a function, also after the module of that name was imported."""
-    from diffusiongpt.decision import Route
+    from diffusiongpt.flow.route import Route
     from diffusiongpt.studio import DiffusionGPT
 
     assert callable(diffusiongpt.route)

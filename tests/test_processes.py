@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_routing import tiny_studio
 
-from diffusiongpt.generation import Generation
+from diffusiongpt.pictures.generation import Generation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def kill(connection):
 sa.event.listen(sa.Engine, "commit", kill)
 """
 KILLED_AFTER = f"""
-from diffusiongpt.preferences.store import VoteStore
+from diffusiongpt.votes.store import VoteStore
 whole = VoteStore.add
 def add(self, vote):
     whole(self, vote)
@@ -75,7 +75,7 @@ def test_a_vote_killed_halfway_is_there_or_not(tmp_path: Path, pictures: list[Pa
 def test_a_save_killed_halfway_leaves_no_broken_picture(tmp_path: Path, pictures: list[Path]) -> None:
     """A process killed while it writes a picture leaves no file of that name, and the next save is whole."""
     code = (
-        "import pathlib, sys\nfrom diffusiongpt.generation import Generation\n"
+        "import pathlib, sys\nfrom diffusiongpt.pictures.generation import Generation\n"
         f"def stop(self, target):\n    {STOP_HERE}\n"
         "pathlib.Path.hardlink_to = pathlib.Path.replace = stop\nGeneration.from_file(sys.argv[1]).save(sys.argv[2])"
     )
@@ -131,7 +131,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 LOADS_SLOWLY = """
 import threading, time
-from diffusiongpt.backends.diffusers import DiffusersBackend as Backend
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend as Backend
 whole = Backend.load
 def load(self, *args, **kwargs):
     print("loading", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
+from fixtures_routing import expert, local, pixel_folder, settings_in, tiny_studio, tiny_zoo, zoo_of
 
 import diffusiongpt
 from diffusiongpt.errors import (
@@ -24,11 +24,10 @@ from diffusiongpt.errors import (
     UnknownExpertError,
     VoteError,
 )
-from diffusiongpt.expert import Expert
-from diffusiongpt.generation import Generation
+from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,18 +40,6 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
     """One studio with the tiny zoo for the tests that only draw."""
     with tiny_studio(tmp_path_factory.mktemp("studio")) as studio:
         yield studio
-
-
-def local(name: str, folder: Path | str, *styles: str, **fields: Any) -> Expert:
-    """An expert of a folder."""
-    return expert(name, *styles, repo=str(folder), **fields)
-
-
-def pixel_folder() -> Path:
-    """The folder of a tiny expert that draws."""
-    folder = tiny_zoo()["tiny-pixel"].folder
-    assert folder is not None
-    return folder
 
 
 def test_same_seed_same_picture(studio: DiffusionGPT) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
-from diffusiongpt.cache.disk.fingerprint import fingerprint
-from diffusiongpt.cache.disk.plan import Agree, PullPlan
-from diffusiongpt.cache.disk.pull import Puller
-from diffusiongpt.cache.disk.records import PullRecord
 from diffusiongpt.cache.events import CacheEvent, Events, OnEvent
-from diffusiongpt.cache.eviction import GDSF, LRU, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, Resident
-from diffusiongpt.cache.flight import OnProgress
 from diffusiongpt.cache.identity import ComponentKey, ModelKey
-from diffusiongpt.cache.memory import HOST
+from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming
+from diffusiongpt.cache.single_flight import OnProgress
+from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy
+from diffusiongpt.hub.content import fingerprint
+from diffusiongpt.hub.plan import Agree, PullPlan
+from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub.records import PullRecord
 
 __all__ = [
     "GDSF",

@@ -9,25 +9,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.disk.pull import Puller
-from diffusiongpt.cache.downloads import Check, Downloads
 from diffusiongpt.cache.events import Events
-from diffusiongpt.cache.eviction import GDSF, EvictionPolicy
 from diffusiongpt.cache.explain import Explanation, explain
-from diffusiongpt.cache.flight import CLOSE_S, Flight, Flights, OnProgress
+from diffusiongpt.cache.fetch import Check, Downloads
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
 from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
-from diffusiongpt.cache.memory import HOST, Memory
+from diffusiongpt.cache.memory import Memory
+from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
-from diffusiongpt.cache.shelf import Key
-from diffusiongpt.devices import device_memory
+from diffusiongpt.cache.single_flight import CLOSE_S, Flight, Flights, OnProgress
+from diffusiongpt.cache.tier import GDSF, EvictionPolicy, Key
 from diffusiongpt.errors import LoadError
+from diffusiongpt.hub.pull import Puller
+from diffusiongpt.weights.devices import device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded
-    from diffusiongpt.cache.disk.plan import Agree
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.hub.plan import Agree
     from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.expert import Expert
+
 
 log = logging.getLogger("diffusiongpt.cache")
 

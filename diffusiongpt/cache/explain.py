@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.disk.plan import readable
 from diffusiongpt.cache.identity import ComponentKey
-from diffusiongpt.devices import allocated_memory
+from diffusiongpt.hub.plan import readable
+from diffusiongpt.weights.devices import allocated_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.disk.report import DiskRow
-    from diffusiongpt.cache.downloads import Downloads
+    from diffusiongpt.cache.fetch import Downloads
     from diffusiongpt.cache.memory import Memory
-    from diffusiongpt.cache.shelf import Key, Ledger, Shelf
+    from diffusiongpt.cache.tier import Key, Ledger, Shelf
+    from diffusiongpt.hub.disk import DiskRow
 
 
 @dataclass(frozen=True, kw_only=True)

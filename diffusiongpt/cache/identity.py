@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.disk.content import content_ids
-from diffusiongpt.cache.disk.verify import find_damage
-from diffusiongpt.cache.disk.weight_files import sizes_on_disk, total
-from diffusiongpt.cache.shelf import Key
+from diffusiongpt.cache.tier import Key
 from diffusiongpt.errors import LoadError
+from diffusiongpt.hub.content import content_ids, find_damage
+from diffusiongpt.hub.plan import sizes_on_disk, total
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Component
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.zoo.expert import Expert
+
 
 _DAMAGED = "Bring a whole copy of the file; what was pulled goes with 'diffusiongpt cache clear' and comes anew."
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
-from diffusiongpt.cache.flight import loading
-from diffusiongpt.cache.memory import HOST, ON_DEMAND, Bring, Memory
+from diffusiongpt.cache.memory import Memory
+from diffusiongpt.cache.moves import HOST, ON_DEMAND, Bring
+from diffusiongpt.cache.single_flight import loading
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded, Part
-    from diffusiongpt.cache.flight import Flight
     from diffusiongpt.cache.identity import AdapterKey, Model
-    from diffusiongpt.cache.shelf import Key
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.cache.single_flight import Flight
+    from diffusiongpt.cache.tier import Key
+    from diffusiongpt.zoo.expert import Expert
+
 
 ONE_MEMORY = frozenset({"mps"})
 """Devices whose memory is the host's own: a second copy on the host would be a waste."""

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
 from diffusiongpt.cache.moves import HOST, ON_DEMAND, Bring, Moves
-from diffusiongpt.cache.shelf import Key, Shelf
+from diffusiongpt.cache.tier import Key, Shelf
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part
 
-__all__ = ["HOST", "ON_DEMAND", "Bring", "Memory"]
 
 Work = Callable[[frozenset[Key]], Mapping[Key, "Part"]]
 """Brings what is missing; the parts that are new in memory come back."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.events import CacheEvent, Events, Kind
-from diffusiongpt.cache.eviction import EvictionPolicy
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
-from diffusiongpt.cache.shelf import Key, Shelf
+from diffusiongpt.cache.tier import EvictionPolicy, Key, Shelf
 from diffusiongpt.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part
+
 
 HOST = "cpu"
 """The device whose memory is the host's: all weights come here first."""

@@ -1,14 +1,12 @@
 """Measuring a router: how good are its picks on prompts it has not seen, beside simpler ways to choose."""
 
-from diffusiongpt.evaluation.calibration import Calibration, calibration, held_out_calibration
-from diffusiongpt.evaluation.curves import Point, draw_votes, learning_curve, simulate_votes
+from diffusiongpt.evaluation.checks import Calibration, calibration, held_out_calibration, rewordings, stability
+from diffusiongpt.evaluation.curves import Point, draw_curve, draw_votes, learning_curve, simulate_votes
 from diffusiongpt.evaluation.data import Exam, Training, Votes
-from diffusiongpt.evaluation.drawing import draw_curve
 from diffusiongpt.evaluation.methods import Forecaster, Method, Picker
 from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
 from diffusiongpt.evaluation.report import Report, evaluate
 from diffusiongpt.evaluation.scoring import Result, score
-from diffusiongpt.evaluation.stability import rewordings, stability
 
 __all__ = [
     "Calibration",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.intp]
 Mask = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Ways to choose an expert that know nothing of the prompt, or no more than its category."""
+"""Ways to pick an expert from the text of a prompt that ours is compared with."""
 
 from __future__ import annotations
 
@@ -6,12 +6,93 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.evaluation.strength import levels
+from diffusiongpt.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training
+    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training, Votes
+
+
+STEPS, TOLERANCE = 50, 1e-9
+"""Newton steps at most, and the change in log-odds below which they end."""
+
+
+def levels(training: Training, prompts: Indexes | None = None, around: Floats | None = None) -> Floats:
+    """One number per expert, higher for better: mean ratings, or Bradley-Terry strengths if there are votes alone.
+
+    Args:
+        training: What to learn from.
+        prompts: Indexes of the prompts to look at; all if absent.
+        around: What an expert without data there has, and what strengths shrink toward; 0 if absent.
+
+    Returns:
+        Shape (experts,), in points of the rating above the prompt's mean, or in log-odds.
+
+    Raises:
+        DataError: If the training holds neither ratings nor votes.
+    """
+    if training.ratings is not None:
+        return rating_levels(training.ratings if prompts is None else training.ratings[prompts], around)
+    if training.votes is None:
+        raise DataError("there is nothing to learn from", hint="Pass ratings or votes.")
+    votes = training.votes.comparisons
+    if prompts is not None:
+        votes = votes.take(np.isin(votes.prompt, prompts))
+    return bradley_terry(votes, len(training.experts), around)
+
+
+def rating_levels(ratings: Floats, around: Floats | None = None) -> Floats:
+    """Mean of each expert's ratings, less each prompt's mean: on a partial grid, hard prompts harm nobody.
+
+    Args:
+        ratings: Shape (prompts, experts), NaN where absent.
+        around: Level of an expert without ratings, shape (experts,); 0 if absent.
+    """
+    rated = np.isfinite(ratings)
+    count = np.maximum(rated.sum(axis=1, keepdims=True), 1)
+    above = np.where(rated, ratings - np.nansum(ratings, axis=1, keepdims=True) / count, 0.0)
+    told = rated.sum(axis=0)
+    fallback = np.zeros(ratings.shape[1]) if around is None else around
+    return np.where(told > 0, above.sum(axis=0) / np.maximum(told, 1), fallback)
+
+
+def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> Floats:
+    """Strengths by which one expert beats another with probability `1 / (1 + exp(-(s - t)))`.
+
+    Bradley and Terry 1952, with a normal prior of one log-odds around `around`, so that few votes give finite
+    strengths; a tie is half a win each way.
+
+    Args:
+        votes: Comparisons.
+        experts: How many there are.
+        around: Strengths before any vote, shape (experts,); 0 if absent.
+
+    Returns:
+        Log-odds, shape (experts,).
+    """
+    before = np.zeros(experts) if around is None else around
+    strengths = before.copy()
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(strengths[votes.right] - strengths[votes.left]))
+        pull, bend = votes.weight * (votes.share - p), votes.weight * p * (1 - p)
+        gradient = before - strengths
+        np.add.at(gradient, votes.left, pull)
+        np.subtract.at(gradient, votes.right, pull)
+        hessian = np.eye(experts)
+        for one, other, sign in (
+            (votes.left, votes.left, 1),
+            (votes.right, votes.right, 1),
+            (votes.left, votes.right, -1),
+            (votes.right, votes.left, -1),
+        ):
+            np.add.at(hessian, (one, other), sign * bend)
+        step = np.linalg.solve(hessian, gradient)
+        strengths = strengths + step / max(1.0, float(np.abs(step).max(initial=0.0)))  # no overshooting
+        if np.abs(step).max(initial=0.0) < TOLERANCE:
+            break
+    return strengths
 
 
 class Picker(Protocol):
@@ -94,3 +175,98 @@ class CategoryTable:
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
         """The best of each category; prompts must be the first of those it was made for, in their order."""
         return best_allowed(self._scores[: len(prompts)], allowed)
+
+
+K = 100
+"""Neighbours of `Knn`; about where plain nearest neighbours match learnt routers (arXiv 2505.12601)."""
+
+TOP = 5
+"""Prompts and experts per prompt that DiffusionGPT looks at (arXiv 2401.10061, section 3.3)."""
+
+
+class Neighbours:
+    """Training prompts that something is known of, found by likeness.
+
+    Args:
+        training: What to learn from.
+        embedder: Says what is alike.
+    """
+
+    def __init__(self, training: Training, embedder: Embedder) -> None:
+        if training.ratings is not None:
+            self._known = np.flatnonzero(np.isfinite(training.ratings).any(axis=1))
+        else:
+            self._known = np.unique(training.votes.comparisons.prompt) if training.votes else np.arange(0)
+        self._embedder = embedder
+        self._vectors = embedder.embed([training.prompts[index] for index in self._known])
+
+    def of(self, prompts: Sequence[str], k: int) -> list[Indexes]:
+        """Indexes of the `k` nearest training prompts of each prompt, nearest first; fewer if there are fewer."""
+        likeness = self._embedder.embed(prompts) @ self._vectors.T
+        # a stable sort: of equally near prompts those that come first in training, on every machine
+        return [self._known[np.argsort(-row, kind="stable")[:k]] for row in likeness]
+
+
+class Knn:
+    """The best expert of the nearest training prompts, all counting alike.
+
+    With votes alone their Bradley-Terry strengths, shrunken toward the global ones.
+
+    Args:
+        training: What to learn from.
+        embedder: Says which prompts are near.
+        k: How many of them.
+    """
+
+    def __init__(self, training: Training, embedder: Embedder, k: int = K) -> None:
+        self._training, self._k = training, k
+        self._levels = levels(training)
+        self._neighbours = Neighbours(training, embedder)
+
+    def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
+        """The best of the allowed among the neighbours; see `Picker.pick`."""
+        near = self._neighbours.of(prompts, self._k)
+        scores = [levels(self._training, one, around=self._levels) for one in near]
+        return best_allowed(np.array(scores), allowed)
+
+
+class PaperTop5:
+    """DiffusionGPT's own rule: of the five nearest prompts' five best experts, the one most often and highest there.
+
+    Those files name no tree, so every expert is a candidate. With votes alone the best experts of a prompt are those
+    with the most wins less losses there. Whoever is among nobody's five best comes after, by global level, which
+    also decides between equals.
+
+    Args:
+        training: What to learn from.
+        embedder: Says which prompts are near.
+    """
+
+    def __init__(self, training: Training, embedder: Embedder) -> None:
+        self._neighbours = Neighbours(training, embedder)
+        best_first = np.argsort(-levels(training), kind="stable")
+        self._rank = np.empty(len(best_first), dtype=np.intp)
+        self._rank[best_first] = np.arange(len(best_first))[::-1]
+        liked = _net_wins(training) if training.ratings is None else training.ratings
+        # a level is worth less than any difference that a prompt makes
+        order = np.array([np.lexsort((-self._rank, -np.nan_to_num(row, nan=-np.inf))) for row in liked])
+        self._points = np.zeros(liked.shape, dtype=np.intp)
+        for place, expert in enumerate(order.T[:TOP]):
+            rows = np.flatnonzero(np.isfinite(liked[np.arange(len(liked)), expert]))
+            # one for being there, and a fraction for the place
+            self._points[rows, expert[rows]] = TOP * TOP + 1 + TOP - place
+
+    def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
+        """The allowed expert most often among the best; see `Picker.pick`."""
+        points = np.array([self._points[near].sum(axis=0) for near in self._neighbours.of(prompts, TOP)])
+        return best_allowed((points * len(self._rank) + self._rank).astype(np.float64), allowed)
+
+
+def _net_wins(training: Training) -> Floats:
+    """Wins less losses of each expert at each prompt, shape (prompts, experts)."""
+    net = np.zeros((len(training.prompts), len(training.experts)))
+    if training.votes:
+        votes = training.votes.comparisons
+        np.add.at(net, (votes.prompt, votes.left), votes.weight * (2 * votes.share - 1))
+        np.subtract.at(net, (votes.prompt, votes.right), votes.weight * (2 * votes.share - 1))
+    return net

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusiongpt.evaluation.calibration import Calibration, held_out_calibration
+from diffusiongpt.evaluation.checks import Calibration, held_out_calibration, stability
 from diffusiongpt.evaluation.curves import Point, learning_curve
-from diffusiongpt.evaluation.embedders import Remembering, best_embedder
-from diffusiongpt.evaluation.methods import BestSingle, CategoryTable
-from diffusiongpt.evaluation.neighbours import Knn, PaperTop5
-from diffusiongpt.evaluation.ours import Ours
+from diffusiongpt.evaluation.methods import BestSingle, CategoryTable, Knn, PaperTop5
+from diffusiongpt.evaluation.ours import Ours, Remembering, best_embedder
 from diffusiongpt.evaluation.scoring import Result, score
-from diffusiongpt.evaluation.stability import stability
-from diffusiongpt.preferences.folds import near_duplicate_groups
+from diffusiongpt.ranking.model.folds import near_duplicate_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from diffusiongpt.embedding import Embedder
+    from diffusiongpt.embedding.lexical import Embedder
     from diffusiongpt.evaluation.data import Exam, Indexes, Mask, Training
     from diffusiongpt.evaluation.methods import Method, Picker
+
 
 METHODS = ("ours", "best_single", "random", "oracle", "category_table", "knn", "paper_top5")
 """All that are reported, in this order."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.evaluation.data import Floats, Indexes
 
+
 RESAMPLES = 2000
 """Bootstrap samples; the ends of an interval vary by about a hundredth of its width between seeds."""
 

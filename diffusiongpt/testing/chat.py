@@ -3,17 +3,171 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any, ClassVar, Literal
 
-from diffusiongpt.testing._chat_handler import ChatHandler
-from diffusiongpt.testing._provider import TRANSPORT, LocalProvider, ProviderFault, ProviderRequest
-from diffusiongpt.testing.chat_answers import as_text, form, read_by_rule
+from diffusiongpt.testing._server import TRANSPORT, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
 from diffusiongpt.testing.malformed import MALFORMED
+from diffusiongpt.understanding.llm.schema import NONE, VOICES, find_object
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
-__all__ = ["ChatFault", "ChatRequest", "LocalChat", "form"]
+
+def form(
+    prompt: str, *, subject: str = NONE, styles: Sequence[str] = (), voices: int = VOICES, **fields: Any
+) -> dict[str, Any]:
+    """A filled-in form, as a well-behaved LLM answers.
+
+    Args:
+        prompt: The clean prompt.
+        subject: What all voices vote for.
+        styles: Styles all voices vote for.
+        voices: How many vote so; the others see nothing in particular.
+        **fields: Other fields of the form.
+    """
+    vote = {"subject": subject, "styles": [*styles] or [NONE]}
+    abstention = {"subject": NONE, "styles": [NONE]}
+    return {
+        "paradigm": "prompt",
+        "prompt": prompt,
+        "negative": "",
+        "language": "en",
+        "subject_class": "other",
+        "edit": False,
+        "text_to_render": [],
+        "votes": [vote if index < voices else abstention for index in range(VOICES)],
+        **fields,
+    }
+
+
+def read_by_rule(request: ChatRequest) -> dict[str, Any] | str:
+    """Fill in the form with the local thinker; to anything else, say what this server is for."""
+    schema = request.schema or find_object(request.system, "properties") or {}
+    properties = schema.get("properties", {})
+    if "votes" not in properties:
+        return "This is a local server for tests: it fills in the form of diffusiongpt's LLM thinker, and no other."
+    nodes = [*_offered(schema, "subject"), *_offered(schema, "style")]
+    thought = _reader().think(request.prompt, (), nodes)
+    understood = thought.understanding
+    subjects = [weight.node for weight in understood.subjects]
+    return form(
+        understood.prompt,
+        subject=subjects[0] if subjects else NONE,
+        styles=[weight.node for weight in understood.styles],
+        **{name: getattr(understood, name) for name in ("paradigm", "negative", "language", "subject_class", "edit")},
+        text_to_render=list(understood.text_to_render),
+    )
+
+
+def _offered(schema: dict[str, Any], kind: NodeKind) -> list[Node]:
+    vote = schema.get("$defs", {}).get("Vote", {}).get("properties", {})
+    place = vote.get("subject", {}) if kind == "subject" else vote.get("styles", {}).get("items", {})
+    return [_base_nodes().get(node, Node(id=node, kind=kind)) for node in place.get("enum", ()) if node != NONE]
+
+
+@cache
+def _reader() -> LocalThinker:
+    return LocalThinker()
+
+
+@cache
+def _base_nodes() -> dict[str, Node]:
+    from diffusiongpt.zoo.zoo import Zoo
+
+    return Zoo.load("tiny").taxonomy.nodes
+
+
+def as_text(answer: object) -> str | None:
+    """An answer as the content of a message; `None` stays nothing."""
+    if answer is None or isinstance(answer, str):
+        return answer
+    return json.dumps(answer, ensure_ascii=False)
+
+
+_PIECE = 40
+
+
+class ChatHandler(ProviderHandler):
+    """One connection to a `LocalChat`."""
+
+    server_version = "LocalChat"
+
+    def _serve(self, body: dict[str, Any]) -> None:
+        from diffusiongpt.testing.chat import ChatRequest
+
+        if not isinstance(body.get("messages"), list):
+            self._refuse(400)
+            return
+        request = ChatRequest(path=self.path, body=body, key=self._key)
+        self._service.note(request)
+        if not self.path.endswith("/chat/completions"):
+            self._refuse(404)
+            return
+        fault = self._service.take_fault()
+        if not self._go_wrong(fault):
+            self._answer(request, fault)
+
+    def _go_wrong(self, fault: ProviderFault | None) -> bool:
+        if fault is not None and fault.kind == "no choices":
+            self._send_json({"id": "chatcmpl-local", "object": "chat.completion", "model": "local", "choices": None})
+            return True
+        return super()._go_wrong(fault)
+
+    def _answer(self, request: ChatRequest, fault: ChatFault | None) -> None:
+        content = self._service.content_for(request, fault)
+        if request.body.get("stream"):
+            self._stream(content or "", stalled=fault is not None and fault.kind == "stalled")
+            return
+        refused = fault is not None and fault.kind == "refusal"
+        body = json.dumps(_completion(request, None if refused else content, refused=refused)).encode()
+        if fault is not None and fault.kind == "stalled":
+            self._drip(body)
+        else:
+            self._send(body, "application/json")
+
+    def _stream(self, content: str, *, stalled: bool) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        pieces = [content[at : at + _PIECE] for at in range(0, len(content), _PIECE)]
+        for piece in pieces[: 1 if stalled else None]:
+            self._send_event({"role": "assistant", "content": piece}, None)
+        if stalled:
+            self._service.stopping.wait()
+        else:
+            self._send_event({}, "stop")
+            self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _send_event(self, delta: dict[str, Any], finish: str | None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        event = {"id": "chatcmpl-local", "object": "chat.completion.chunk", "created": 0, "model": "local"}
+        self.wfile.write(f"data: {json.dumps({**event, 'choices': [choice]})}\n\n".encode())
+
+
+def _completion(request: ChatRequest, content: str | None, *, refused: bool) -> dict[str, Any]:
+    """A completion in OpenAI's shape: content, or the arguments of the tool the client asked for."""
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    finish = "stop"
+    if refused:
+        message["refusal"] = "I'm sorry, I can't help with that."
+    elif request.method == "function_calling" and content is not None:
+        name = request.body["tools"][0]["function"]["name"]
+        call = {"id": "call_local", "type": "function", "function": {"name": name, "arguments": content}}
+        message |= {"content": None, "tool_calls": [call]}
+        finish = "tool_calls"
+    return {
+        "id": "chatcmpl-local",
+        "object": "chat.completion",
+        "created": 0,
+        "model": str(request.body.get("model", "local")),
+        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

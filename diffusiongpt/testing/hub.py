@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import RequestError
 from diffusiongpt.testing._hub_handler import HubHandler
-from diffusiongpt.testing._loopback import LoopbackService
+from diffusiongpt.testing._server import LoopbackService
 from diffusiongpt.testing.repository import FolderRepo
 
 if TYPE_CHECKING:

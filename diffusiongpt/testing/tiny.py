@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusiongpt.expert import Expert
 from diffusiongpt.testing.hub import LocalHub
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.zoo import Zoo
 
-TINY_FOLDER = Path(__file__).parent / "tiny_zoo"
+TINY_FOLDER = Path(__file__).parents[1] / "zoo" / "tiny"
 """Folder with one folder for each tiny expert."""
 
 OWNER = "tiny-zoo"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.testing.vocabulary import BACKGROUNDS, COLORS, OBJECTS, SETTINGS
+from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, OBJECTS, SETTINGS
 
 _WHAT = {
     "vector": "Draws flat vector pictures: even colour, clean edges.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from diffusiongpt.testing.vocabulary import BACKGROUNDS, COLORS, HELD_OUT_PAIRS, OBJECTS, STYLES
+from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, HELD_OUT_PAIRS, OBJECTS, STYLES
 from examples.tiny_zoo.drawing import Scene, draw
 
 if TYPE_CHECKING:

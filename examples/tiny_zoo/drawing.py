@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from diffusiongpt.testing.vocabulary import BACKGROUND_RGB, COLOR_RGB
+from diffusiongpt.zoo.tiny.judge import BACKGROUND_RGB, COLOR_RGB
 from examples.tiny_zoo.shapes import Part, Points, Tone, parts_of
 
 Array = npt.NDArray[np.float64]

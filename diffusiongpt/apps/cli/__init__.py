@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from diffusiongpt.apps.cli import cache, demo, draw, embedder, evaluate, exchange, ranking, route, votes, zoo
+from diffusiongpt.apps.cli import cache, demo, draw, embedder, evaluate, ranking, route, votes, zoo
 from diffusiongpt.apps.cli.common import reports_errors
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ app.command("compare")(reports_errors(draw.compare))
 app.command("route")(reports_errors(route.route))
 app.add_typer(zoo.app, name="zoo")
 app.command("vote")(reports_errors(votes.vote))
-app.add_typer(exchange.app, name="votes")
+app.add_typer(votes.app, name="votes")
 app.add_typer(ranking.app, name="ranking")
 app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.add_typer(cache.app, name="cache")

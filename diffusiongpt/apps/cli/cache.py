@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from diffusiongpt.cache import Puller, PullRecord
-    from diffusiongpt.cache.disk.report import DiskRow
-    from diffusiongpt.expert import Expert
+    from diffusiongpt.hub.disk import DiskRow
+    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.hub.records import PullRecord
+    from diffusiongpt.zoo.expert import Expert
 
 _TOLD = 3
 """Repositories that are named of those that share with one."""
@@ -29,7 +30,7 @@ app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True)
 @reports_errors
 def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     """Say what was pulled, what it shares, who wants it, and what would go first if room was needed."""
-    from diffusiongpt.cache.disk.plan import readable
+    from diffusiongpt.hub.plan import readable
 
     report = _puller().disk(_experts(zoo))
     if as_json:
@@ -80,7 +81,7 @@ def _table(rows: Sequence[DiskRow]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from diffusiongpt.cache.disk.plan import readable
+    from diffusiongpt.hub.plan import readable
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("goes", "takes", "frees"):
@@ -95,7 +96,7 @@ def _told(row: DiskRow) -> Text:
     """What it is; below it when it came and was read, with whom it shares, who wants it, and what is wrong with it."""
     from rich.text import Text
 
-    from diffusiongpt.cache.disk.plan import readable
+    from diffusiongpt.hub.plan import readable
 
     record = row.record
     text = Text(" ".join(part for part in (record.repo, record.weight_name, record.variant) if part))
@@ -127,8 +128,8 @@ def clear(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what diffusiongpt pulled, and nothing that other tools did."""
-    from diffusiongpt.cache.disk.plan import readable
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.hub.plan import readable
 
     puller = _puller()
     chosen = _chosen(puller, repos)
@@ -159,7 +160,7 @@ def _chosen(puller: Puller, repos: list[str] | None) -> list[PullRecord]:
 
 
 def _puller() -> Puller:
-    from diffusiongpt.cache import Puller
+    from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import load_settings
 
     return Puller(load_settings())

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, 
 import typer
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache import PullPlan
     from diffusiongpt.errors import DiffusionGPTError
+    from diffusiongpt.hub.plan import PullPlan
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.zoo import Zoo
+    from diffusiongpt.zoo.zoo import Zoo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +113,7 @@ def is_terminal() -> bool:
 def load_zoo(sources: list[str] | None) -> Zoo:
     """The zoo that `--zoo` names, else the one of the settings."""
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.zoo import Zoo
+    from diffusiongpt.zoo.zoo import Zoo
 
     return Zoo.load(*(sources or load_settings().zoo_layers))
 

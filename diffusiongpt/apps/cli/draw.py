@@ -27,9 +27,9 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.comparison import Comparison
-    from diffusiongpt.generation import Generation
-    from diffusiongpt.preferences import Outcome
+    from diffusiongpt.pictures.comparison import Comparison
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.votes.vote import Outcome
 
 _LONGEST = 60
 """Characters that are told of an argument that was not used."""

@@ -14,7 +14,7 @@ app = typer.Typer(help="The sentence embedder, by which prompts are read by mean
 def pull(as_json: JsonOption = False) -> None:
     """Pull all-MiniLM-L6-v2 (91 MB, Apache-2.0) once; every route uses it from then on."""
     from diffusiongpt.apps.cli.progress import Progress
-    from diffusiongpt.cache.disk.embedder import pull_sentence_embedder
+    from diffusiongpt.hub.embedder import pull_sentence_embedder
     from diffusiongpt.settings import load_settings
 
     with Progress() as progress:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from diffusiongpt.evaluation import Report
+    from diffusiongpt.evaluation.report import Report
 
 DEFAULT_DRAWS = 5
 
@@ -46,9 +46,9 @@ def evaluate(
 ) -> None:
     """Measure routing on rated prompts beside simpler ways to choose; experts come from the files, not from a zoo."""
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.evaluation import draw_curve, read_exam, read_ratings, read_votes
-    from diffusiongpt.evaluation import evaluate as measure
-    from diffusiongpt.evaluation.drawing import check_drawing
+    from diffusiongpt.evaluation.curves import check_drawing, draw_curve
+    from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
+    from diffusiongpt.evaluation.report import evaluate as measure
 
     if not train and not votes:
         raise RequestError("there is nothing to learn from", hint="Pass --train RATINGS.csv or --votes VOTES.csv.")

@@ -19,7 +19,7 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.bootstrap import Judged
+    from diffusiongpt.judging import Judged
 
 app = typer.Typer(help="Show what the votes so far say about the experts; give new ones a place.")
 
@@ -70,7 +70,7 @@ def bootstrap(
     as_json: JsonOption = False,
 ) -> None:
     """Draw with a new expert and a few others, and let a judge rate the pictures; goes on where it was stopped."""
-    from diffusiongpt.judges import default_judge
+    from diffusiongpt.judging import default_judge
 
     with open_studio(zoo, device=device) as studio:
         chosen = judge or default_judge(studio.zoo.sources)
@@ -93,7 +93,7 @@ def _show(
     node: str | None, zoo: list[str] | None, export: Path | None, start_from: Path | None, *, as_json: bool
 ) -> None:
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.preferences.exchange import write_new
+    from diffusiongpt.votes.exchange.exchange import write_new
 
     with open_studio(zoo) as studio:
         nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs

@@ -26,8 +26,8 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.decision import Route
-    from diffusiongpt.request import Options
+    from diffusiongpt.flow.request import Options
+    from diffusiongpt.flow.route import Route
     from diffusiongpt.studio import DiffusionGPT
 
 

@@ -1,0 +1,59 @@
+"""Drawing on a device that has no room for all of a pipeline: each part is there only while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusiongpt.weights.module import Weights
+
+
+@contextmanager
+def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
+    """Bring each part to a device when it begins to work, in place of the one that was there.
+
+    Diffusers' own offloading copies weights back to the host and leaves them in new memory there; ours are on the
+    host all the time.
+    """
+    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+
+    class Visit(ModelHook):  # type: ignore[misc]  # accelerate has no types
+        # where the pipeline puts what it makes itself; it asks the hooks of its modules
+        execution_device = device
+
+        def __init__(self, part: Weights) -> None:
+            self._part = part
+
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            if device not in self._part.places:
+                for other in parts.values():
+                    other.leave(device)
+                _come(self._part, module, device)
+            return args, kwargs
+
+    with ExitStack() as undo:
+        for part in parts.values():
+            undo.callback(part.leave, device)
+            module = part.outline(device)
+            add_hook_to_module(module, Visit(part))
+            undo.callback(remove_hook_from_module, module)
+        yield
+
+
+def _come(part: Weights, module: Any, device: str) -> None:
+    """Bring a part, in the types that its tensors were given while they were empty.
+
+    SDXL makes its autoencoder float32 first, and lets it decode then.
+    """
+    wanted = {name: tensor.dtype for name, tensor in _tensors(module)}
+    part.bring(device)
+    for name, tensor in _tensors(module):
+        if tensor.dtype != wanted.get(name, tensor.dtype):
+            tensor.data = tensor.data.to(wanted[name])
+
+
+def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

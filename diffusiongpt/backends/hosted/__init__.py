@@ -1,0 +1,7 @@
+"""Has pictures drawn by services."""
+
+from __future__ import annotations
+
+from diffusiongpt.backends.hosted.openai import OpenAIBackend
+
+__all__ = ["OpenAIBackend"]

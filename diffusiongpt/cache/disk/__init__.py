@@ -1,1 +1,0 @@
-"""Checkpoints on disk: planned, pulled, verified, shared by content, accounted for, cleared."""

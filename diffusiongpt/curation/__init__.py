@@ -1,0 +1,1 @@
+"""Changing a zoo file: descriptions from the hub, edits, proposals."""

@@ -1,0 +1,318 @@
+"""The queue of each device: who draws next.
+
+It runs nothing. Each requester waits in its own thread for its turn and works there, so that callbacks, Ctrl-C and
+exceptions stay with the requester, and whoever no longer wants a picture just leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+
+from diffusiongpt.drawing.fairness import FairOrder, IsReady, Place
+from diffusiongpt.errors import LoadError, RequestError
+
+log = logging.getLogger("diffusiongpt.drawing.queue")
+
+_TICK_S = 0.5
+
+_MODELS_AHEAD = 9
+"""How many models `upcoming` names: the one that draws, and the eight that the cache protects."""
+
+_DRAWINGS_AHEAD = 64
+"""How many drawings it looks ahead for them."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A thread that waits for one of its tickets, and then holds the turn of it."""
+
+    changed: threading.Condition
+    thread: int = field(default_factory=threading.get_ident)
+    due: Ticket | None = None
+
+
+class Ticket(Place):
+    """A request in the queue, good for one turn; `Queue.enter` makes it.
+
+    Attributes:
+        device: Where it will be drawn.
+        waiter: Who waits for it now; the queue keeps it.
+        gone: Whether its turn has come or it was cancelled; the queue keeps it.
+    """
+
+    def __init__(self, queue: Queue, model: Hashable, device: str, client: Hashable, work: int) -> None:
+        super().__init__(model, client, work)
+        self.device = device
+        self.waiter: _Waiter | None = None
+        self.gone = False
+        self._queue = queue
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for the device's one compute slot and hold it in the block; however this ends, the ticket is gone.
+
+        Where this thread holds the turn of this very ticket already, through `Queue.next_of`, the block just runs.
+
+        Raises:
+            RequestError: If the ticket was cancelled or had its turn, or if this thread holds a turn already.
+            LoadError: If the queue is closed.
+        """
+        if self._queue.holds(self):
+            yield
+            return
+        try:
+            with self._queue.next_of((self,)):
+                yield
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Leave the queue; whoever waits for this ticket is told. Does nothing once its turn has come."""
+        self._queue.cancel((self,))
+
+
+@dataclass(eq=False)
+class _Slot:
+    """The one place at a device where something is drawn, and who waits for it."""
+
+    order: FairOrder[Ticket]
+    holder: _Waiter | None = None
+    told: tuple[Hashable, ...] = ()
+    telling: bool = False
+
+
+class Queue:
+    """Gives each device to one thread at a time, fairly between clients; thread-safe.
+
+    The order, and how long a ticket may have to wait, are those of `FairOrder`. A ticket has its place from `enter`
+    on, but its turn comes only while a thread waits for it: a device never waits for one who is busy elsewhere.
+
+    Args:
+        is_ready: Whether a model could draw on a device at once. It is asked with the queue's lock held: it must be
+            quick, and neither call the queue nor take a lock that others hold while they call the queue.
+        on_change: Told a device and its `upcoming` models when these have changed, by a thread that changed them and
+            outside the lock; never twice at a time for one device, and at last the latest. That thread waits for it,
+            so it should only take note. Its failures go to the log.
+        window: How far the order may be changed to save swaps; see `FairOrder`.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_ready: Callable[[Hashable, str], bool] = lambda _model, _device: False,
+        on_change: Callable[[str, tuple[Hashable, ...]], None] = lambda _device, _upcoming: None,
+        window: int = 8,
+    ) -> None:
+        self._is_ready = is_ready
+        self._on_change = on_change
+        self._window = window
+        self._lock = threading.Lock()
+        self._slots: dict[str, _Slot] = {}
+        self._closed = False
+
+    def enter(self, model: Hashable, device: str, *, client: Hashable | None = None, work: int = 1) -> Ticket:
+        """Take a place in the queue of a device; this waits for nothing.
+
+        Args:
+            model: What will draw.
+            device: Where.
+            client: Who asks; clients share a device fairly. The calling thread if absent.
+            work: How much it is, at least 1; twice as much counts like two requests.
+
+        Raises:
+            LoadError: If the queue is closed.
+        """
+        ticket = Ticket(self, model, device, threading.get_ident() if client is None else client, work)
+        with self._lock:
+            self._check_open()
+            self._slot(device).order.add(ticket)
+        try:
+            self._tell({device})
+        except BaseException:  # Ctrl-C in the callback: nobody will ever hold this ticket
+            ticket.cancel()
+            raise
+        return ticket
+
+    @contextmanager
+    def next_of(self, tickets: Collection[Ticket]) -> Iterator[Ticket]:
+        """Wait until any of the tickets is due, and hold its turn in the block.
+
+        The others keep their places, whatever ends the wait or the block: cancel those no longer wanted.
+
+        Raises:
+            RequestError: If none of them waits any more, or if this thread holds a turn already: it would wait for
+                itself, and two threads that each hold what the other waits for would do so forever.
+            LoadError: If the queue is closed.
+        """
+        waiter = _Waiter(threading.Condition(self._lock))
+        try:
+            yield self._wait(waiter, tickets)
+        finally:
+            self._release(waiter)
+
+    def cancel(self, tickets: Collection[Ticket]) -> None:
+        """Let tickets leave; whoever waits for them is told. Those whose turn has come stay as they are."""
+        with self._lock:
+            self._drop(tickets)
+        self._tell({ticket.device for ticket in tickets})
+
+    def check_open(self) -> None:
+        """Refuse if nobody may enter any more.
+
+        Raises:
+            LoadError: If the queue is closed.
+        """
+        with self._lock:
+            self._check_open()
+
+    def give_back(self, ticket: Ticket) -> None:
+        """End the turn of a ticket before its block does, if this thread holds it."""
+        with self._lock:
+            holder = self._slot(ticket.device).holder
+        if holder is not None and holder.due is ticket and holder.thread == threading.get_ident():
+            self._release(holder)
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether this thread holds the turn of a ticket."""
+        with self._lock:
+            holder = self._slot(ticket.device).holder
+            return holder is not None and holder.due is ticket and holder.thread == threading.get_ident()
+
+    def upcoming(self, device: str) -> tuple[Hashable, ...]:
+        """The next models of a device, each once, in the order they would draw now; first the one that is drawing."""
+        with self._lock:
+            return self._upcoming(device)
+
+    def close(self) -> None:
+        """End all waits and let nobody enter any more; turns that are held end by themselves."""
+        with self._lock:
+            self._closed = True
+            devices = set(self._slots)
+            for slot in self._slots.values():
+                self._drop(slot.order.waiting)
+        self._tell(devices)
+
+    def _wait(self, waiter: _Waiter, tickets: Collection[Ticket]) -> Ticket:
+        with self._lock:
+            self._check_free(waiter.thread)
+            mine = [ticket for ticket in tickets if ticket.waiter is None]
+            try:
+                for ticket in mine:
+                    ticket.waiter = waiter
+                self._serve({ticket.device for ticket in mine})
+                while waiter.due is None:
+                    self._check_open()
+                    _check_waiting(mine)
+                    # With a limit, because on Windows Ctrl-C does not end a wait without one.
+                    waiter.changed.wait(_TICK_S)
+            finally:
+                for ticket in mine:
+                    ticket.waiter = None
+        self._tell({waiter.due.device})
+        return waiter.due
+
+    def _release(self, waiter: _Waiter) -> None:
+        if waiter.due is None:
+            return
+        with self._lock:
+            slot = self._slots[waiter.due.device]
+            if slot.holder is not waiter:
+                return  # it was given back
+            slot.holder = None
+            if not slot.order.waiting:
+                slot.order.rest()
+            self._serve({waiter.due.device})
+        self._tell({waiter.due.device})
+
+    def _serve(self, devices: Iterable[str]) -> None:
+        """Give free slots to the next who are waited for; needs the lock."""
+        for device in devices:
+            slot = self._slots[device]
+            if slot.holder is None and not self._closed:
+                ticket = slot.order.take(_is_waited_for, self._ready(device))
+                if ticket is not None and ticket.waiter is not None:
+                    ticket.gone = True
+                    slot.holder, ticket.waiter.due = ticket.waiter, ticket
+                    ticket.waiter.changed.notify()
+
+    def _drop(self, tickets: Iterable[Ticket]) -> None:
+        """Take tickets out of the order and wake who waits for them; needs the lock."""
+        for ticket in tickets:
+            if not ticket.gone:
+                ticket.gone = True
+                self._slots[ticket.device].order.discard(ticket)
+                if ticket.waiter is not None:
+                    ticket.waiter.changed.notify()
+
+    def _tell(self, devices: Iterable[str]) -> None:
+        """Call `on_change` until it knows the latest, unless another thread is at it, which then does so."""
+        for device in devices:
+            while (news := self._news(device)) is not None:
+                try:
+                    self._on_change(device, news)
+                except Exception:
+                    log.exception("what was to be told about the queue of %s failed", device)
+                finally:
+                    self._slots[device].telling = False
+
+    def _news(self, device: str) -> tuple[Hashable, ...] | None:
+        with self._lock:
+            slot, upcoming = self._slot(device), self._upcoming(device)
+            if slot.telling or slot.told == upcoming:
+                return None
+            slot.told, slot.telling = upcoming, True
+            return upcoming
+
+    def _upcoming(self, device: str) -> tuple[Hashable, ...]:
+        slot = self._slot(device)
+        drawing = slot.holder and slot.holder.due
+        models = dict.fromkeys([drawing.model] if drawing else [])
+        for ticket in slot.order.foresee(self._ready(device), _DRAWINGS_AHEAD):
+            if len(models) == _MODELS_AHEAD:
+                break
+            models[ticket.model] = None
+        return tuple(models)
+
+    def _ready(self, device: str) -> IsReady:
+        """`is_ready` for one decision: asked once about each model, and one that fails is not ready."""
+
+        @cache
+        def ready(model: Hashable) -> bool:
+            try:
+                return self._is_ready(model, device)
+            except Exception:
+                log.exception("whether %s is ready on %s could not be found out", model, device)
+                return False
+
+        return ready
+
+    def _slot(self, device: str) -> _Slot:
+        return self._slots.setdefault(device, _Slot(FairOrder(self._window)))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LoadError("the queue is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
+
+    def _check_free(self, thread: int) -> None:
+        for device, slot in self._slots.items():
+            if slot.holder is not None and slot.holder.thread == thread:
+                raise RequestError(
+                    f"this thread is drawing on {device} already",
+                    hint="Ask for the next picture when this one is done, not in one of its callbacks.",
+                )
+
+
+def _is_waited_for(ticket: Ticket) -> bool:
+    return ticket.waiter is not None and ticket.waiter.due is None
+
+
+def _check_waiting(tickets: Collection[Ticket]) -> None:
+    if all(ticket.gone for ticket in tickets):
+        raise RequestError(
+            "the request left the queue before its turn", hint="It was cancelled, or had its turn: ask again."
+        )

@@ -1,0 +1,113 @@
+"""Drawing a result again from its record, which anybody may have written."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from diffusiongpt.errors import DrawError, LoadError, RequestError, UnknownExpertError
+from diffusiongpt.flow.call import Resolved
+from diffusiongpt.flow.request import Request
+from diffusiongpt.zoo.expert import CallSettings, Expert
+
+if TYPE_CHECKING:
+    from diffusiongpt.flow.record import PictureRecord
+    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.zoo.zoo import Zoo
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A picture may name a commit, which the hub never changes, and no branch or path."""
+
+_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
+
+
+def as_recorded(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
+    """The exact call that a record tells of.
+
+    Args:
+        record: Of a picture.
+        seeds: One per picture.
+        zoo: Has the expert.
+        puller: Knows which commit is drawn with now.
+
+    Raises:
+        DrawError: If the expert takes no seed, so that nobody can draw it again.
+        UnknownExpertError: If the zoo does not have the expert.
+        LoadError: If the expert is another one by now.
+        RequestError: If the record asks for what no request of ours could.
+    """
+    if not record.repeatable:
+        raise DrawError(
+            f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
+            hint=f"Keep the file; for another picture, draw the prompt anew with expert={record.drawn_by!r}.",
+        )
+    expert = _as_strong(_same_expert(record, zoo, puller), record)
+    return Resolved(
+        expert=expert,
+        prompt=record.params["prompt"],
+        negative_prompt=record.params.get("negative_prompt", ""),
+        seeds=seeds,
+        arguments=_recorded_arguments(record, expert),
+    )
+
+
+def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
+    expert = _expert_of(record, zoo)
+    base = expert.base_expert
+    revision = _commit_to_draw(expert, record.repo, record.revision, record, puller)
+    if base is None:
+        return expert.at(revision)
+    return expert.at(revision, _commit_to_draw(base, record.base, record.base_revision, record, puller))
+
+
+def _commit_to_draw(
+    part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller
+) -> str | None:
+    """The commit of a record where it is another one than is drawn with now; `None` if nothing changes.
+
+    Raises:
+        LoadError: If the record speaks of another repository, or of something that may change.
+    """
+    if part.is_local or commit in (None, puller.commit(part)):
+        return None
+    if repo != part.repo or not COMMIT.fullmatch(commit or ""):
+        raise LoadError(
+            f"{record.drawn_by} is {part.repo} in this zoo, and was {repo} when the picture was drawn",
+            hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
+        )
+    return commit
+
+
+def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
+    """An adapter with the strength of a record, which is checked like a zoo file's: anybody may have written it."""
+    if expert.kind != "adapter" or "adapter_scale" not in record.params:
+        return expert
+    try:
+        scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
+    except ValidationError:
+        raise RequestError(
+            f"adapter_scale={record.params['adapter_scale']!r} makes no sense", hint="It is above 0, and 4 at most."
+        ) from None
+    settings = expert.settings.model_copy(update={"adapter_scale": scale})
+    return expert.model_copy(update={"settings": settings})
+
+
+def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
+    try:
+        return zoo[record.drawn_by]
+    except UnknownExpertError as error:
+        raise UnknownExpertError(
+            str(error), hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}."
+        ) from None
+
+
+def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
+    """The call arguments of a record. Anybody may have written it, so it passes the checks of a request."""
+    asked = {name: value for name, value in record.params.items() if name in _CHECKED}
+    Request(prompt=record.params["prompt"], seed=record.seed, **asked).checked()
+    extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
+    arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
+    return {**extra, **arguments}

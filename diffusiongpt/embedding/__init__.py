@@ -1,0 +1,1 @@
+"""Texts as vectors: lexical in any language, and sentences by meaning."""

@@ -1,0 +1,106 @@
+"""All it takes to explain one picture and to draw it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from diffusiongpt.flow.call import Dropped
+from diffusiongpt.flow.route import Route
+
+
+class Fallback(BaseModel):
+    """An expert that should have drawn and could not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    error: str
+    hint: str = ""
+
+
+RecoveryStep = Literal["freed", "offloaded"]
+"""What is done when memory runs out: free what is not in use, or bring each part to the device only while it works."""
+
+
+class Recovery(BaseModel):
+    """What was done so that a picture could be drawn after all.
+
+    Attributes:
+        step: What.
+        error: What had failed before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: RecoveryStep
+    error: str
+
+
+class ShownIn(BaseModel):
+    """The comparison a picture was shown in.
+
+    Attributes:
+        ballot: Shared by all pictures of the comparison.
+        propensities: Probability of being shown, for each expert that was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ballot: str
+    propensities: Mapping[str, float]
+
+
+class PictureRecord(BaseModel):
+    """All it takes to explain one picture and to draw it again.
+
+    Attributes:
+        version: Of this record's shape.
+        generator: Package and version that drew it.
+        zoo: Names of the zoo layers.
+        drawn_by: The expert.
+        repo: Its repository, as the zoo names it.
+        revision: Commit that was used; `None` for a local folder.
+        base: Repository of the checkpoint that an adapter went on.
+        base_revision: Commit of that; `None` for a local folder.
+        weights: Fingerprint of the files that were used, those of the base included; `None` for a hosted expert.
+        repeatable: Whether the same call gives the same picture again.
+        seed: Seed of this picture.
+        params: Arguments really used, under diffusers' names.
+        dropped: Arguments left out.
+        fallbacks: Experts that could not draw.
+        recovered: What it took when memory ran out.
+        route: The decision.
+        shown_in: The comparison, if it was one.
+        time: When it was drawn, UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = Field(default=1, le=1)
+    generator: str
+    zoo: tuple[str, ...]
+    drawn_by: str
+    repo: str
+    revision: str | None = None
+    base: str | None = None
+    base_revision: str | None = None
+    weights: str | None = None
+    repeatable: bool = True
+    seed: int
+    params: Mapping[str, Any]
+    dropped: tuple[Dropped, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    recovered: tuple[Recovery, ...] = ()
+    route: Route
+    shown_in: ShownIn | None = None
+    time: str
+
+    @field_validator("params")
+    @classmethod
+    def _has_prompt(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not isinstance(params.get("prompt"), str):
+            raise ValueError("params without a prompt")  # noqa: TRY004 - pydantic wants a ValueError
+        return params

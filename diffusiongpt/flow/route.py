@@ -1,0 +1,233 @@
+"""The decision record: who was chosen, who else was considered, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, pi, sqrt
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.understanding import ThinkerName, Understanding
+
+_SAME = 0.3
+"""Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
+
+NEAR_TIE = 0.05
+"""How far from even the odds of two experts may be for the choice between them to be a near-tie."""
+
+_TOLD_TIES = 2
+"""Near-ties that the explanation names; the others are counted."""
+
+Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
+
+
+class Candidate(BaseModel):
+    """An expert that was scored.
+
+    Attributes:
+        expert: Its id.
+        score: Posterior mean of its utility, in log-odds of being preferred.
+        std: Posterior standard deviation of the same.
+        parts: What the score is made of; they sum to it.
+        readiness: What it would take to draw with it here.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    score: float
+    std: float
+    parts: Mapping[str, float]
+    readiness: Readiness
+
+
+class Rejection(BaseModel):
+    """An expert that must not draw this prompt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    expert: str
+    reason: str
+
+
+class Route(BaseModel):
+    """One decision, complete enough to be checked and repeated.
+
+    Attributes:
+        input: What the person typed.
+        prompt: What the chosen expert gets.
+        expert: The chosen expert.
+        path: Nodes of the most probable path, from the root.
+        understanding: What the prompt says and needs.
+        said: For each node the prompt names, its words.
+        candidates: Scored experts, best first.
+        near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
+            change the choice.
+        propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
+        rejected: Experts left out, with reasons.
+        unmet: Needs of the prompt that no allowed expert meets.
+        thinker: Who read the prompt.
+        fallback_reason: Why the LLM did not, with `local-fallback`.
+        embedder: Embedder that was used.
+        llm_calls: Calls it took.
+        ranking_version: Version of the ranking table.
+        seed: Seed asked for, or drawn afresh to explore with.
+        timings_ms: Milliseconds per phase.
+        trace: What the search saw; not part of the JSON.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    input: str
+    prompt: str
+    expert: str
+    path: tuple[str, ...]
+    understanding: Understanding
+    said: Mapping[str, str] = Field(default_factory=dict)
+    candidates: tuple[Candidate, ...]
+    near_ties: tuple[str, ...] = ()
+    propensities: Mapping[str, float] = Field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
+    unmet: tuple[str, ...] = ()
+    thinker: ThinkerName = "local"
+    fallback_reason: str | None = None
+    embedder: str
+    llm_calls: int = 0
+    ranking_version: str
+    seed: int | None = None
+    timings_ms: Mapping[str, float] = Field(default_factory=dict)
+    trace: SearchTrace | None = Field(default=None, exclude=True, repr=False)
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def propensity(self) -> float:
+        """How likely the chosen expert was to be chosen; 1 unless it was explored."""
+        return self.propensities.get(self.expert, 1.0)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate of the chosen expert."""
+        return next(candidate for candidate in self.candidates if candidate.expert == self.expert)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Experts in the order in which they would be tried: the chosen one, then the others, best first."""
+        return (self.expert, *(c.expert for c in self.candidates if c.expert != self.expert))
+
+    def explain(self) -> str:
+        """One sentence a friend would say, then the table of candidates and rejections."""
+        lines = [self._sentence(), "", _table(self.candidates)]
+        if self.rejected:
+            lines += ["", *(f"not {rejection.expert}: {rejection.reason}" for rejection in self.rejected)]
+        return "\n".join(lines)
+
+    def why_not(self, expert: str) -> str:
+        """One line on why an expert was not chosen.
+
+        Raises:
+            UnknownExpertError: If the route never heard of it.
+        """
+        if expert == self.expert:
+            return f"{expert} was chosen."
+        for rejection in self.rejected:
+            if rejection.expert == expert:
+                return f"{expert} was rejected: {rejection.reason}."
+        for candidate in self.candidates:
+            if candidate.expert == expert:
+                scores = f"{expert} scored {candidate.score:+.2f}, {self.expert} {self.chosen.score:+.2f}"
+                return f"{scores}: {_gap(self.chosen, candidate)}."
+        raise UnknownExpertError(
+            f"the route has no expert {expert!r}",
+            hint="It is not in the zoo, or hangs on branches this prompt is not about.",
+        )
+
+    def _sentence(self) -> str:
+        others = [candidate for candidate in self.candidates if candidate.expert != self.expert]
+        sentence = f"{self.expert}, because {self._reason()}"
+        if others:
+            sentence += "; " + _runner_up(self.chosen, others[0])
+        if self.near_ties:
+            sentence += f"; nearly even: {_listed(self.near_ties)}"
+        if self.unmet:
+            sentence += f"; no expert here can do {' or '.join(self.unmet)}"
+        return sentence + "."
+
+    def _reason(self) -> str:
+        if len(self.candidates) == 1 and not self.rejected:
+            return "it is the only one that may draw this"
+        if self.propensities:
+            return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
+        named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
+        parts = self.chosen.parts
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "taste"))
+        believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
+        if named and believed >= learnt:
+            return self._believed(named[0])
+        if learnt > 0:
+            about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
+            return f"{'you' if 2 * parts.get('taste', 0.0) > learnt else 'people'} preferred it on {about}"
+        return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
+
+    def _believed(self, style: str) -> str:
+        made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
+        if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
+            asked = "you asked for" if style in self.said else "what you describe sounds like"
+            return f"{asked} {self._quoted(style)}"
+        return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
+
+    def _unnamed(self, *, listed: bool) -> str:
+        if self.understanding.styles:
+            best = "published votes speak for it" if listed else "it fits the rest best"
+            return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
+        return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
+
+    def _quoted(self, node: str) -> str:
+        words, name = self.said.get(node, ""), node.replace("_", " ")
+        return repr(name) if words in ("", name) else f"{words!r} ({name})"
+
+
+def win_probability(a: Candidate, b: Candidate) -> float:
+    """Probability that people prefer `a` to `b`.
+
+    The logistic of the difference of two Gaussians, by MacKay's approximation (1992, "The evidence framework
+    applied to classification networks"): sigmoid(m / sqrt(1 + pi v / 8)).
+    """
+    variance = a.std**2 + b.std**2
+    return 1 / (1 + exp(-(a.score - b.score) / sqrt(1 + pi * variance / 8)))
+
+
+def _runner_up(chosen: Candidate, other: Candidate) -> str:
+    if abs(chosen.score - other.score) < 1e-9:
+        return f"{other.expert} scores the same and comes later in the zoo"
+    place = "runner-up" if other.score < chosen.score else "ahead on average is"
+    return f"{place} {other.expert} ({1 - win_probability(chosen, other):.0%} likely to please more)"
+
+
+def _listed(experts: tuple[str, ...]) -> str:
+    more = len(experts) - _TOLD_TIES
+    return ", ".join(experts[:_TOLD_TIES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _gap(chosen: Candidate, other: Candidate) -> str:
+    names = set(chosen.parts) | set(other.parts)
+    gaps = {name: other.parts.get(name, 0.0) - chosen.parts.get(name, 0.0) for name in names}
+    behind = [f"{name} {gap:+.2f}" for name, gap in sorted(gaps.items(), key=lambda item: item[1]) if abs(gap) >= 0.005]
+    return ", ".join(behind) or "a tie, broken by the order of the zoo"
+
+
+def _table(candidates: tuple[Candidate, ...]) -> str:
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate.parts))
+    width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
+    lines = [
+        f"{'expert':<{width}}  {'score':>6}  {'±':>5}  " + "  ".join(f"{name:>9}" for name in names) + "  readiness"
+    ]
+    for candidate in candidates:
+        parts = "  ".join(f"{candidate.parts.get(name, 0.0):>+9.2f}" for name in names)
+        lines.append(
+            f"{candidate.expert:<{width}}  {candidate.score:>+6.2f}  {candidate.std:>5.2f}  {parts}"
+            f"  {candidate.readiness}"
+        )
+    return "\n".join(lines)

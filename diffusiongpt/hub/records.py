@@ -1,0 +1,204 @@
+"""What was pulled, at which commit: `pulls.json` among the user's data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from diffusiongpt.errors import PullError
+from diffusiongpt.files import replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from diffusiongpt.zoo.expert import Expert
+
+
+FILE_NAME = "pulls.json"
+
+Wish = tuple[str, str | None, str | None, str | None]
+"""What an expert asks of the hub: repository, revision, variant, and the one file of an adapter."""
+
+
+class PullRecord(BaseModel):
+    """One checkpoint as it was pulled.
+
+    Attributes:
+        repo: Hub repository.
+        revision: Revision the expert asked for; `None` for none.
+        variant: File variant the expert asked for; `None` for an adapter.
+        weight_name: File that an adapter asked for.
+        commit: What it was resolved to, for good.
+        files: Name -> size in bytes of every file the pipeline needs.
+        ours: Names that were not on disk before; only these may be cleared.
+        hashes: Name -> how the hub identifies the content, sha256 of a large file and the Git blob id of a small
+            one; empty in records of older versions and where another program pulled.
+        moved_to: What the hub calls the repository now; `None` if the same.
+        when: Time of the pull, UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repo: str
+    revision: str | None = None
+    variant: str | None = None
+    weight_name: str | None = None
+    commit: str
+    files: dict[str, int]
+    ours: tuple[str, ...] = ()
+    hashes: dict[str, str] = {}
+    moved_to: str | None = None
+    when: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(self.files.values())
+
+    @property
+    def key(self) -> Wish:
+        """What an expert asks for."""
+        return self.repo, self.revision, self.variant, self.weight_name
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 1
+    pulls: list[PullRecord] = []
+
+
+def wish_of(expert: Expert) -> Wish:
+    """What an expert asks for of its own repository."""
+    # the variant of an adapter is that of its base
+    variant = expert.settings.variant if expert.kind == "checkpoint" else None
+    return expert.repo, expert.revision, variant, expert.settings.weight_name
+
+
+def record_of(
+    expert: Expert,
+    commit: str,
+    files: Mapping[str, int],
+    ours: tuple[str, ...] = (),
+    *,
+    hashes: Mapping[str, str] | None = None,
+    moved_to: str | None = None,
+) -> PullRecord:
+    """The record of an expert's own repository, not yet stamped."""
+    repo, revision, variant, weight_name = wish_of(expert)
+    return PullRecord(
+        repo=repo,
+        revision=revision,
+        variant=variant,
+        weight_name=weight_name,
+        commit=commit,
+        files=dict(files),
+        ours=ours,
+        hashes=dict(hashes or {}),
+        moved_to=moved_to,
+    )
+
+
+@dataclass
+class RecordBook:
+    """The records of one user; processes share the file, threads share the object.
+
+    Attributes:
+        home: Folder of the user's data.
+    """
+
+    home: Path
+    _memo: tuple[tuple[int, int, int], dict[Wish, PullRecord]] | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.home / FILE_NAME
+
+    def find(self, wish: Wish) -> PullRecord | None:
+        """The record of exactly this wish, or of the same files at the commit that is asked for."""
+        records = self._read()
+        found = records.get(wish)
+        if found is not None or wish[1] is None:
+            return found
+        at_commit = ((record, (record.repo, record.commit, *record.key[2:])) for record in records.values())
+        return next((record for record, known in at_commit if known == wish), None)
+
+    def pin(self, repo: str, revision: str | None) -> str | None:
+        """The commit that this revision of a repository was resolved to, whatever the variant."""
+        for record in self._read().values():
+            if (record.repo, record.revision) == (repo, revision):
+                return record.commit
+        return None
+
+    def all(self) -> tuple[PullRecord, ...]:
+        """Every record, in order of first pull."""
+        return tuple(self._read().values())
+
+    def add(self, record: PullRecord) -> None:
+        """Write a record; what was ours in an earlier record of the same wish and commit stays ours."""
+        stamped = record.model_copy(update={"when": datetime.now(UTC).isoformat(timespec="seconds")})
+
+        def change(records: dict[Wish, PullRecord]) -> None:
+            known = records.get(record.key)
+            if known is not None and known.commit == record.commit:
+                ours = tuple(sorted({*known.ours, *record.ours}))
+                records[record.key] = stamped.model_copy(update={"ours": ours})
+            else:
+                records[record.key] = stamped
+
+        self._change(change)
+
+    def remove(self, gone: tuple[PullRecord, ...]) -> None:
+        """Forget records."""
+
+        def change(records: dict[Wish, PullRecord]) -> None:
+            for record in gone:
+                records.pop(record.key, None)
+
+        self._change(change)
+
+    def _read(self) -> dict[Wish, PullRecord]:
+        try:
+            stat = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        memo = self._memo
+        if memo is None or memo[0] != signature:
+            memo = self._memo = (signature, self._parse(self.path.read_bytes()))
+        return memo[1]
+
+    def _parse(self, raw: bytes) -> dict[Wish, PullRecord]:
+        try:
+            pulls = _File.model_validate_json(raw).pulls
+        except ValidationError as error:
+            raise PullError(
+                f"the record of pulled checkpoints {self.path} is damaged: {error.errors()[0]['msg']}",
+                hint=f"Mend it, or move it away: mv {self.path} {self.path}.bak (checkpoints stay in the hub cache).",
+            ) from error
+        return {record.key: record for record in pulls}
+
+    def _change(self, change: Callable[[dict[Wish, PullRecord]], None]) -> None:
+        from filelock import FileLock
+
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                records = dict(self._read())
+                change(records)
+                self._write(list(records.values()))
+        except OSError as error:
+            raise PullError(
+                f"cannot write {self.path}: {error.strerror or error}",
+                hint="Make the folder writable, or set DIFFUSIONGPT_HOME to another one.",
+            ) from error
+
+    def _write(self, records: list[PullRecord]) -> None:
+        text = json.dumps(_File(pulls=records).model_dump(mode="json"), indent=1, sort_keys=True)
+        replace_file(self.path, f"{text}\n".encode())

@@ -1,0 +1,262 @@
+"""Judges: models that rate pictures, found by the entry-point group `diffusiongpt.judges`.
+
+    class Aesthetics:
+        def score(self, prompt, images):
+            return [model(prompt, image) for image in images]
+
+    studio.bootstrap(Aesthetics(), prompts=20)
+
+A package offers one by name with an entry point to anything that makes it when called without arguments.
+A bootstrap gives a new expert a place in the ranking before the first vote: it is drawn with a few others, and judged.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from diffusiongpt.errors import JudgeError, RequestError, VoteError
+from diffusiongpt.ranking.model.rows import JUDGE
+from diffusiongpt.votes.vote import Rating
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from diffusiongpt.flow.route import Route
+    from diffusiongpt.studio import DiffusionGPT
+
+
+GROUP = "diffusiongpt.judges"
+
+TINY = "tiny"
+"""Name of the judge of the tiny zoo, which knows nothing of other pictures."""
+
+# A checkout that was not installed again since an entry point came still has its own judge.
+_OURS = {TINY: "diffusiongpt.zoo.tiny.judge:TinyJudge.load"}
+
+
+class Judge(Protocol):
+    """A reward model, a vision model, or anything else that rates pictures."""
+
+    def score(self, prompt: str, images: Sequence[Image]) -> Sequence[float]:
+        """How good each picture is for the prompt, on one scale for all prompts; higher is better."""
+
+
+def known_judges() -> tuple[str, ...]:
+    """Names of the judges that are installed, sorted."""
+    return tuple(sorted({*_OURS, *(point.name for point in entry_points(group=GROUP))}))
+
+
+def get_judge(name: str) -> Judge:
+    """A new judge of that name.
+
+    Raises:
+        JudgeError: If no installed package offers it, or its module cannot be imported.
+    """
+    point = _find(name)
+    try:
+        factory = point.load()
+    except (ImportError, AttributeError) as error:
+        raise JudgeError(
+            f"judge {name!r} cannot be imported from {point.value}: {error}",
+            hint="Install the package that offers it again, with what it depends on.",
+        ) from error
+    return cast("Judge", factory())
+
+
+def default_judge(zoo: Sequence[str]) -> str:
+    """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only one installed besides.
+
+    Args:
+        zoo: Names of the zoo layers.
+
+    Raises:
+        JudgeError: If there is none, or more than one.
+    """
+    if tuple(zoo) == (TINY,):
+        return TINY
+    others = [name for name in known_judges() if name != TINY]
+    if len(others) != 1:
+        found = ", ".join(others) or "none but that of the tiny zoo"
+        raise JudgeError(
+            f"no judge was named, and installed are: {found}",
+            hint=f"Name one with --judge, or in Python pass an object with a method `score`. A package offers {GROUP}.",
+        )
+    return others[0]
+
+
+def source_of(judge: Judge | str) -> str:
+    """How ratings of a judge are marked in the vote store: by its name, or that of its class."""
+    return f"{JUDGE}:{judge if isinstance(judge, str) else type(judge).__name__}"
+
+
+def score_one(judge: Judge, prompt: str, image: Image) -> float:
+    """What a judge says of one picture.
+
+    Raises:
+        JudgeError: If that is not one finite number.
+    """
+    scores = [float(score) for score in judge.score(prompt, [image])]
+    if len(scores) != 1 or not isfinite(scores[0]):
+        raise JudgeError(
+            f"{type(judge).__name__} answered {scores} for one picture of {prompt!r}",
+            hint="A judge returns one finite number for each picture.",
+        )
+    return scores[0]
+
+
+def _find(name: str) -> EntryPoint:
+    found = tuple(entry_points(group=GROUP, name=name))
+    if found:
+        return found[0]
+    if name in _OURS:
+        return EntryPoint(name=name, value=_OURS[name], group=GROUP)
+    raise JudgeError(
+        f"judge {name!r} is unknown",
+        hint=f"Known judges: {', '.join(known_judges())}. Others come with packages that offer {GROUP!r}.",
+    )
+
+
+PROMPTS_FILE = Path(__file__).parent / "zoo" / "prompts.txt"
+"""Short prompts over subjects, styles and needs; the first of them are about different things."""
+
+OTHERS = 3
+"""Experts that a new one is drawn beside: those that most is known about."""
+
+
+class Judged(NamedTuple):
+    """One picture that was judged.
+
+    Attributes:
+        rating: What the judge said.
+        done: Pictures judged so far, those of an earlier run included.
+        total: Pictures to judge.
+    """
+
+    rating: Rating
+    done: int
+    total: int
+
+
+OnJudged = Callable[[Judged], None]
+"""Told of each rating."""
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """What a bootstrap did.
+
+    Attributes:
+        source: The judge, as the vote store names it.
+        new: Experts that got a place.
+        others: Experts they were drawn beside.
+        prompts: How many prompts.
+        added: Ratings recorded.
+        known: Ratings that were there before.
+    """
+
+    source: str
+    new: tuple[str, ...]
+    others: tuple[str, ...]
+    prompts: int
+    added: int
+    known: int
+
+
+@cache
+def shipped_prompts() -> tuple[str, ...]:
+    """The prompts of the package."""
+    lines = PROMPTS_FILE.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def bootstrap(
+    studio: DiffusionGPT,
+    judge: Judge | str,
+    prompts: int | Sequence[str],
+    expert: str | None,
+    on_judged: OnJudged | None = None,
+) -> Bootstrapped:
+    """See `DiffusionGPT.bootstrap`."""
+    texts = _texts(prompts)
+    scorer = get_judge(judge) if isinstance(judge, str) else judge
+    source = source_of(judge)
+    new = _new(studio, expert, source)
+    others = _well_known(studio, new)
+    routes = [studio.route(text, voter=None) for text in texts]
+    known = {(one.prompt, one.expert) for one in studio.preferences.store.ratings() if one.source == source}
+    # expert by expert, so that each is loaded once
+    wanted = [(name, route) for name in (*others, *new) for route in routes]
+    missing = [(name, route) for name, route in wanted if (route.input, name) not in known]
+    there = len(wanted) - len(missing)
+    for done, (name, route) in enumerate(missing, start=there + 1):
+        rating = studio.preferences.record(_judged(studio, scorer, source, route, name))
+        if on_judged:
+            on_judged(Judged(rating, done, len(wanted)))
+    return Bootstrapped(source, new, others, len(texts), len(missing), there)
+
+
+def _judged(studio: DiffusionGPT, judge: Judge, source: str, route: Route, expert: str) -> Rating:
+    # one seed for a prompt, so that experts differ by nothing else, also those of a later run
+    drawn = studio.route_and_generate(route.input, expert=expert, voter=None, seed=zlib.crc32(route.input.encode()))
+    return Rating(
+        prompt=route.input,
+        expert=expert,
+        rating=score_one(judge, route.input, drawn.image),
+        evidence=route.understanding.evidence,
+        voter=source,
+        source=source,
+        seed=drawn.seeds[0],
+        ranking_version=route.ranking_version,
+    )
+
+
+def _texts(prompts: int | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(prompts, int):
+        return tuple(dict.fromkeys(prompts))
+    shipped = shipped_prompts()
+    if not 1 <= prompts <= len(shipped):
+        raise RequestError(
+            f"prompts={prompts} is out of range", hint=f"Use 1 to {len(shipped)}, or in Python a list of your own."
+        )
+    return shipped[:prompts]
+
+
+def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ...]:
+    """The expert that was named; else all on this disk of which nobody but this judge has said anything."""
+    if expert is not None:
+        return (studio.zoo[expert].id,)
+    store = studio.preferences.store
+    seen = {name for vote in store.all() for name in vote.experts}
+    seen |= {rating.expert for rating in store.ratings() if rating.source != source}
+    new = tuple(name for name in _here(studio) if name not in seen)
+    if not new:
+        raise VoteError(
+            "every expert that is on this machine has votes or ratings", hint="Name the one to judge with --expert."
+        )
+    return new
+
+
+def _well_known(studio: DiffusionGPT, new: Sequence[str]) -> tuple[str, ...]:
+    """Those on this disk that most is known about, in zoo order where that is equal; new ones serve each other."""
+    here = [name for name in _here(studio) if name not in new]
+    scores = studio.router.table().score(here, {})
+    others = tuple(score.expert for score in sorted(scores, key=lambda score: round(score.std, 9))[:OTHERS])
+    if len(new) + len(others) < 2:
+        raise VoteError(
+            f"there is no expert on this machine to draw beside {', '.join(new)}",
+            hint="A judge compares: pull another expert first, for example by drawing with it.",
+        )
+    return others
+
+
+def _here(studio: DiffusionGPT) -> list[str]:
+    return [one.id for one in studio.zoo.values() if studio.machine.readiness(one) in ("loaded", "on_disk")]

@@ -1,0 +1,170 @@
+"""Pictures of one prompt side by side, in blind order, and the vote that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures.notebook import gallery_html
+from diffusiongpt.pictures.png import save_free
+from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffusiongpt.studio import DiffusionGPT
+
+
+MOST = len(ascii_uppercase)
+"""Pictures that can be told apart by a letter."""
+
+
+@dataclass
+class Comparison:
+    """Pictures of one prompt by different experts with one seed; who drew which shows after the vote.
+
+    Attributes:
+        generations: One per expert, in the order shown.
+        studio: Where the vote goes.
+        voter: Who was asked.
+        cast: The vote, once there is one.
+    """
+
+    generations: tuple[Generation, ...]
+    studio: DiffusionGPT
+    voter: str = "me"
+    cast: Vote | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures, in the order shown."""
+        return tuple(generation.image for generation in self.generations)
+
+    @property
+    def prompt(self) -> str:
+        """What they show."""
+        return self.generations[0].route.input
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """What the pictures are called before the vote, in the order shown."""
+        return tuple(ascii_uppercase[: len(self.generations)])
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Who drew them, in the order shown; looking before the vote spoils it."""
+        return tuple(generation.drawn_by for generation in self.generations)
+
+    def vote(self, choice: int | Outcome, *, voter: str | None = None) -> Vote:
+        """Record the choice; the next route already knows.
+
+        Args:
+            choice: Index of the best picture, `"tie"` or `"both_bad"`.
+            voter: Who chose, if not the one who was asked.
+
+        Raises:
+            VoteError: If the choice is none of these, or this comparison has been voted on.
+        """
+        if self._counts():
+            raise VoteError("this comparison has been voted on", hint="Take it back first: studio.undo_vote().")
+        best, outcome = self._read(choice)
+        others = [generation for generation in self.generations if generation is not best]
+        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter or self.voter)
+        return self.cast
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Save the pictures under names that do not tell who drew them; return the paths, in the order shown."""
+        target = Path(folder).expanduser()
+        shown = zip(self.letters, self.generations, strict=True)
+        return [save_free(one.image, target, letter, one.records[0]) for letter, one in shown]
+
+    def _counts(self) -> bool:
+        """Whether its vote has been cast and not been taken back."""
+        cast = self.cast
+        return cast is not None and any(vote.id == cast.id for vote in self.studio.preferences.store.all())
+
+    def _read(self, choice: int | Outcome) -> tuple[Generation, Outcome]:
+        if choice in ("tie", "both_bad"):
+            return self.generations[0], choice
+        if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(self.generations):
+            raise VoteError(
+                f"choice {choice!r} is no picture of this comparison",
+                hint=f"Use 0 to {len(self.generations) - 1}, 'tie' or 'both_bad'.",
+            )
+        return self.generations[choice], "win"
+
+    def __repr__(self) -> str:
+        """The prompt and how many pictures; not who drew them."""
+        return f"<Comparison of {len(self.generations)} pictures: {self.prompt!r}>"
+
+    def _repr_html_(self) -> str:
+        names = self.experts if self.cast else self.letters
+        captions = [f"{index}: {name}" for index, name in enumerate(names)]
+        return gallery_html(list(zip(self.images, captions, strict=True)))
+
+
+def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> Vote:
+    """The vote for the first of several pictures of one prompt.
+
+    Raises:
+        VoteError: If they show different prompts, or an expert stands against itself.
+    """
+    prompts = {picture.route.input for picture in pictures}
+    if len(prompts) > 1:
+        shown = " and ".join(repr(prompt[:60]) for prompt in sorted(prompts)[:2])
+        raise VoteError(f"these pictures show different prompts: {shown}", hint="Compare pictures of one prompt.")
+    ballots = {picture.shown_in.ballot if picture.shown_in else None for picture in pictures}
+    together = len(ballots) == 1
+    return Vote(
+        prompt=pictures[0].route.input,
+        shown=tuple(_shown(picture, together=together) for picture in pictures),
+        outcome=outcome,
+        winner=pictures[0].drawn_by if outcome == "win" else None,
+        evidence=pictures[0].route.understanding.evidence,
+        voter=voter,
+        ballot=ballots.pop() if together else None,
+    )
+
+
+def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
+    """The rating of one picture; of a result with several, of the first.
+
+    Raises:
+        VoteError: If the rating is no finite number.
+    """
+    return Rating(
+        prompt=picture.route.input,
+        expert=picture.drawn_by,
+        rating=rating,
+        evidence=picture.route.understanding.evidence,
+        voter=voter,
+        seed=picture.seeds[0],
+        ranking_version=picture.route.ranking_version,
+    )
+
+
+def _shown(picture: Generation, *, together: bool) -> Shown:
+    shown_in = picture.shown_in
+    propensity = shown_in.propensities[picture.drawn_by] if shown_in and together else _propensity(picture)
+    return Shown(
+        expert=picture.drawn_by,
+        propensity=propensity,
+        seed=picture.seeds[0],
+        ranking_version=picture.route.ranking_version,
+    )
+
+
+def _propensity(picture: Generation) -> float:
+    """How likely a picture drawn for its own sake was to come from its expert: that was sure unless it was explored.
+
+    An expert that drew because others could not would also have drawn had any of those been picked.
+    """
+    picked = picture.route.propensities
+    if not picked:
+        return 1.0
+    return sum(picked.get(expert, 0.0) for expert in {picture.drawn_by, *(one.expert for one in picture.fallbacks)})

@@ -1,0 +1,1 @@
+"""From votes and published evidence to a score for each expert."""

@@ -1,0 +1,1 @@
+"""The preference model: features, likelihoods, fits, and the checks on them."""

@@ -1,0 +1,281 @@
+"""The shape of a prompt: what can be seen of it without knowing its language."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusiongpt.embedding.lexical import CJK, normalize
+from diffusiongpt.embedding.lexical import words as words_of
+from diffusiongpt.embedding.sentence import can_read
+from diffusiongpt.errors import VoteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from diffusiongpt.embedding.lexical import Embedder
+
+
+CHARACTERS_A_WORD = 1.55
+"""Chinese characters that say as much as an English word: translations of one set of 1,415 prompts have as many."""
+
+_WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])[^\W_])+(?:['’-](?:(?![{CJK}])[^\W_])+)*")
+_IS_CJK = re.compile(f"[{CJK}]")
+_SENTENCE_END = re.compile("[.!?。！？]+")
+_COMMA = re.compile("[,，、;；:：]")
+_QUOTE = re.compile(r"[\"“”「」『』]|(?<!\w)['‘][A-Za-z]")
+_DIGIT = re.compile(r"\d")
+
+
+def shapes_of(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Length in words, sentences and commas on a logarithmic scale, and whether it quotes, counts and ends a sentence.
+
+    Returns:
+        Numbers around one, shape (texts, 6).
+    """
+    return np.array([_shape_of(text) for text in texts], dtype=np.float32).reshape(-1, 6)
+
+
+def _shape_of(text: str) -> tuple[float, ...]:
+    tokens = _WORD.findall(normalize(text))
+    characters = sum(bool(_IS_CJK.match(token)) for token in tokens)
+    words = len(tokens) - characters + characters / CHARACTERS_A_WORD
+    counted = (words, 4 * len(_SENTENCE_END.findall(text)), 4 * len(_COMMA.findall(text)))
+    seen = (_QUOTE.search(text), _DIGIT.search(text), _SENTENCE_END.match(text.rstrip()[-1:]))
+    return (*np.log1p(counted), *(float(bool(found)) for found in seen))
+
+
+Features = NDArray[np.float32]
+
+LEAST_P = 0.01
+"""Node probabilities below this are left out: they cost a parameter per expert and teach nothing."""
+
+LANDMARKS = 256
+"""Prompts that others are compared with. Twice as many cost four times the time and choose no better
+(`benchmarks/ranking.py`)."""
+
+BUCKETS = 4096
+"""Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
+
+WIDTH = 2.6
+"""Distance in nodes and shape at which two prompts are alike by `exp(-1/2)`; a node that one surely has and the other
+not is 2 apart. Of 1.8 to 3.6 all choose equally well."""
+
+SENTENCE_WIDTH = 0.5
+"""The same for one minus the cosine of sentence embeddings: likeness is `exp(-(1 - cosine) / .5)`."""
+
+KNOWN_WORDS = 0.3
+"""Share of its words that a prompt must have in common with prompts voted on to be judged by its words."""
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the ranking table sees it.
+
+    Attributes:
+        text: What was typed.
+        evidence: Probability per taxonomy node.
+    """
+
+    text: str
+    evidence: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SpaceState:
+    """A `PromptSpace` as plain values.
+
+    Attributes:
+        nodes: In the order of the features.
+        idf: Rareness of each bucket of words.
+        landmarks: Prompts that others are compared with.
+        roots: What likeness is multiplied with, with words and without.
+    """
+
+    nodes: tuple[str, ...]
+    idf: Features
+    landmarks: tuple[Prompt, ...]
+    roots: Mapping[bool, Features]
+
+
+class PromptSpace:
+    """Turns prompts into features: 1, the probability of each node, and likeness to landmarks.
+
+    Likeness is the mean of two or three kernels: nodes and shape, words, and sentence embeddings if there is an
+    embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`, so
+    that their dot product is the kernel. What cannot read the words of a prompt, because none of those voted on
+    shares them, leaves them out: `wordless` features know nodes and shape alone.
+
+    The landmarks are the prompts with the smallest hashes, whatever the order of the votes.
+
+    Args:
+        prompts: Prompts that were voted on.
+        embedder: Embeds sentences; `None` compares words alone.
+        landmarks: How many prompts others are compared with.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Prompt], *, embedder: Embedder | None = None, landmarks: int = LANDMARKS
+    ) -> None:
+        named = {node for prompt in prompts for node, p in prompt.evidence.items() if p >= LEAST_P}
+        self.nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
+        self._embedder = embedder
+        self._idf = _idf_of([prompt.text for prompt in prompts])
+        by_text = {prompt.text: prompt for prompt in prompts if prompt.text.strip()}
+        self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[:landmarks]]
+
+    @classmethod
+    def restored(cls, state: SpaceState) -> PromptSpace:
+        """The space of a `state`."""
+        space = cls(())
+        space.nodes = {node: i + 1 for i, node in enumerate(state.nodes)}
+        space._idf, space._landmarks = state.idf, list(state.landmarks)
+        # kept, not computed again: on another machine eigenvectors may come out with other signs
+        space.__dict__["_roots"] = dict(state.roots)
+        return space
+
+    def state(self) -> SpaceState:
+        """All it takes to make this space again.
+
+        Raises:
+            VoteError: If it compares sentences by an embedder, which is no plain value.
+        """
+        if self._embedder is not None:
+            raise VoteError("a table with a sentence embedder cannot be saved", hint="Fit one without it.")
+        return SpaceState(tuple(self.nodes), self._idf, tuple(self._landmarks), self._roots)
+
+    @property
+    def few(self) -> int:
+        """Features before those of likeness."""
+        return len(self.nodes) + 1
+
+    def features(self, prompts: Sequence[Prompt], *, wordless: bool = False) -> Features:
+        """Features of prompts, shape (prompts, features)."""
+        rows = [self._chunk(prompts[i : i + _CHUNK], wordless=wordless) for i in range(0, len(prompts), _CHUNK)]
+        return np.concatenate([np.zeros((0, self.width(wordless=wordless)), np.float32), *rows])
+
+    def knows(self, text: str) -> bool:
+        """Whether prompts voted on share enough words with a text to judge it by them."""
+        words = [_bucket(word) for word in _words(text)]
+        return bool(words) and float(np.mean(self._idf[words] < self._idf.max())) >= KNOWN_WORDS
+
+    def unseen(self, evidence: Mapping[str, float]) -> float:
+        """Sum of squared probabilities of the nodes that no vote was about."""
+        return sum(p * p for node, p in evidence.items() if p >= LEAST_P and node not in self.nodes)
+
+    def width(self, *, wordless: bool) -> int:
+        """Number of features."""
+        return self.few + int(self._roots[wordless].shape[1])
+
+    def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:
+        few, root = self._few(prompts), self._roots[wordless]
+        alike = np.zeros((len(prompts), root.shape[1]), np.float32)
+        # a node that is asked about by itself is like no prompt
+        said = [row for row, prompt in enumerate(prompts) if prompt.text.strip()]
+        if said and len(root):
+            views = self._views([prompts[row] for row in said], few[said], wordless=wordless)
+            alike[said] = self._likeness(views, wordless=wordless) @ root
+        return np.concatenate([few, alike], axis=1)
+
+    def _few(self, prompts: Sequence[Prompt]) -> Features:
+        few = np.zeros((len(prompts), self.few), np.float32)
+        few[:, 0] = 1.0
+        for row, prompt in zip(few, prompts, strict=True):
+            for node, p in prompt.evidence.items():
+                if p >= LEAST_P and node in self.nodes:
+                    row[self.nodes[node]] = p
+        return few
+
+    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
+        texts = [prompt.text for prompt in prompts]
+        views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1)]
+        if not wordless:
+            views += [self._word_vectors(texts), *([_read_by(self._embedder, texts)] if self._embedder else [])]
+        return views
+
+    def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
+        """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
+        here, there = views[0], self._landmark_views[0]
+        squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
+        kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
+        if not wordless:
+            words, *sentences = views[1:]
+            kernels.append(words @ self._landmark_views[1].T)
+            kernels += [np.exp((vectors @ self._landmark_views[2].T - 1) / SENTENCE_WIDTH) for vectors in sentences]
+        return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
+
+    def _word_vectors(self, texts: Sequence[str]) -> Features:
+        """Words and pairs of words, weighted by how rare they are, as unit rows."""
+        vectors = np.zeros((len(texts), BUCKETS), np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            buckets, counts = np.unique([_bucket(gram) for gram in _grams(text)], return_counts=True)
+            if len(buckets):
+                row[buckets] = (1 + np.log(counts)) * self._idf[buckets]
+                row[buckets] /= np.linalg.norm(row)
+        return vectors
+
+    @cached_property
+    def _landmark_views(self) -> list[Features]:
+        return self._views(self._landmarks, self._few(self._landmarks))
+
+    @cached_property
+    def _roots(self) -> dict[bool, Features]:
+        """`K_LL^(-1/2)` with words and without; directions that are numerically nothing are dropped."""
+        return {wordless: _root(self._likeness(self._landmark_views, wordless=wordless)) for wordless in (False, True)}
+
+
+def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
+    """Sentence embeddings, shape (texts, dimensions); zero, which is like no sentence, for scripts it cannot read."""
+    readable = [row for row, text in enumerate(texts) if can_read(text)]
+    vectors = embedder.embed([texts[row] for row in readable] or [""])
+    spread = np.zeros((len(texts), vectors.shape[1]), np.float32)
+    if readable:
+        spread[readable] = vectors
+    return spread
+
+
+def _root(kernel: Features) -> Features:
+    values, vectors = np.linalg.eigh(kernel.astype(np.float64))
+    kept = values > 1e-5 * max(float(values.max(initial=0.0)), 1e-9)
+    return np.asarray(vectors[:, kept] / np.sqrt(values[kept]), dtype=np.float32)
+
+
+def _idf_of(texts: Sequence[str]) -> Features:
+    """Rareness of each bucket; the largest for what no text has."""
+    counts = np.zeros(BUCKETS)
+    for text in texts:
+        counts[list({_bucket(gram) for gram in _grams(text)})] += 1
+    return np.asarray(np.log((2 + len(texts)) / (1 + counts)) + 1, dtype=np.float32)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Words; of scripts without spaces, characters."""
+    for word in words_of(normalize(text)):
+        if _IS_CJK.match(word):
+            yield from word
+        else:
+            yield word
+
+
+def _grams(text: str) -> Iterator[str]:
+    words = list(_words(text))
+    yield from words
+    yield from (f"{one} {next_one}" for one, next_one in pairwise(words))
+
+
+def _bucket(gram: str) -> int:
+    return crc32(gram.encode()) % BUCKETS
+
+
+def _hash_of(text: str) -> bytes:
+    return sha256(text.encode()).digest()

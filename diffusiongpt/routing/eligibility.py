@@ -1,0 +1,131 @@
+"""Who may draw a prompt: what it needs, and what the caller allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.flow.request import Policy
+from diffusiongpt.flow.route import Rejection
+from diffusiongpt.flow.understanding import Understanding
+from diffusiongpt.zoo.expert import Capabilities, Expert
+
+_CAN_WRITE = ("fair", "good", "strong")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Something a prompt needs that not every expert can do.
+
+    Attributes:
+        name: In plain words.
+        met_by: Whether capabilities meet it; unknown counts as no.
+    """
+
+    name: str
+    met_by: Callable[[Capabilities], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eligibility:
+    """Experts that may draw, those that may not, and needs that nobody allowed meets."""
+
+    eligible: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+    unmet: tuple[str, ...]
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """`eligible` as a set."""
+        return frozenset(self.eligible)
+
+
+def needs_of(understanding: Understanding) -> list[Need]:
+    """What the prompt needs beyond drawing."""
+    needs = []
+    if understanding.transparent_background:
+        needs.append(Need(name="a transparent background", met_by=lambda can: can.transparent_background is True))
+    if "Hani" in understanding.text_scripts:
+        needs.append(Need(name="Chinese text in the picture", met_by=lambda can: can.text_rendering_zh in _CAN_WRITE))
+    if "Latn" in understanding.text_scripts:
+        needs.append(Need(name="text in the picture", met_by=lambda can: can.text_rendering_en in _CAN_WRITE))
+    return needs
+
+
+def filter_experts(experts: Iterable[Expert], understanding: Understanding, policy: Policy) -> Eligibility:
+    """Reject what the policy forbids, then what cannot do what the prompt needs.
+
+    A need that no allowed expert meets rejects nobody, since a picture without it is better than none; it
+    is reported as unmet.
+    """
+    rejected: dict[str, str] = {}
+    allowed: list[Expert] = []
+    for expert in experts:
+        reason = _forbidden(expert, policy)
+        if reason:
+            rejected[expert.id] = reason
+        else:
+            allowed.append(expert)
+    unmet = []
+    for need in needs_of(understanding):
+        able = [expert for expert in allowed if need.met_by(expert.capabilities)]
+        if able:
+            rejected |= {expert.id: f"not known to do {need.name}" for expert in allowed if expert not in able}
+            allowed = able
+        else:
+            unmet.append(need.name)
+    return Eligibility(
+        eligible=tuple(expert.id for expert in allowed), rejected=_rejections(rejected), unmet=tuple(unmet)
+    )
+
+
+def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:
+    return tuple(Rejection(expert=expert, reason=reason) for expert, reason in reasons.items())
+
+
+def _forbidden(expert: Expert, policy: Policy) -> str | None:
+    if policy.commercial_use:
+        for part in reversed(expert.parts):
+            commercial = part.license.commercial if part.license else "unknown"
+            if commercial != "yes":
+                name = part.license.id if part.license else "no licence stated"
+                # a route is saved with the picture, and folders of this machine are not
+                whose = "" if part is expert else f" of its base {part.folder.name if part.folder else part.repo}"
+                return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
+    return _forbidden_as_hosted(expert, policy) if is_hosted(expert.backend) else None
+
+
+def _forbidden_as_hosted(expert: Expert, policy: Policy) -> str | None:
+    if policy.local_only:
+        return f"it runs at {expert.repo.partition('/')[0]}, and only local experts are allowed"
+    if expert.price is None and policy.max_price < inf:
+        return "what it costs is not known; allow any price with max_price=inf"
+    if expert.price is not None and expert.price.usd > policy.max_price:
+        return f"it costs about ${_dollars(expert.price.usd)} a picture; allow it with max_price={expert.price.usd:g}"
+    return None
+
+
+def _dollars(usd: float) -> str:
+    cents = f"{usd:.2f}"
+    return cents if float(cents) == usd else f"{usd:g}"
+
+
+_COMMERCIAL = {
+    "no": "not allowed",
+    "conditional": "allowed only under conditions",
+    "unknown": "not known to be allowed",
+}
+
+
+def hint_for(rejected: Sequence[Rejection]) -> str:
+    """What to change when every expert was rejected."""
+    if not rejected:
+        return "The zoo is empty: add an expert to the zoo file, or use the zoo 'default'."
+    if all("commercial use" in rejection.reason for rejection in rejected):
+        return "Drop commercial_use=True, or add an expert whose licence allows it."
+    if all("max_price" in rejection.reason for rejection in rejected):
+        return "Hosted experts cost money, and max_price is 0 unless you say otherwise."
+    return "Loosen the policy, or add an expert that can do what the prompt needs."

@@ -1,0 +1,224 @@
+"""The router: understand, search, rank. It plans and never loads anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+
+from diffusiongpt.drawing.resolve import prompt_for
+from diffusiongpt.errors import NoRouteError
+from diffusiongpt.flow.request import Policy, Request
+from diffusiongpt.flow.route import Candidate, Readiness, Route
+from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.understanding import Understanding
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.personal import PersonalTable, Tastes
+from diffusiongpt.ranking.priors import PublishedPriors
+from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.routing.choose import choose, near_ties
+from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
+from diffusiongpt.routing.search import search
+from diffusiongpt.routing.shortlist import Shortlists
+from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.understanding.thinker import Thinker, Thought
+from diffusiongpt.zoo.expert import ROOT, Expert
+from diffusiongpt.zoo.taxonomy import Taxonomy
+from diffusiongpt.zoo.zoo import Zoo
+
+_KEPT_FILTERS = 64
+"""Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
+
+_NAMED_P = 0.2
+"""Probability from which one of several styles counts as asked for."""
+
+
+class Router:
+    """Chooses an expert for a prompt.
+
+    Same zoo, ranking version, prompt, voter, policy and thinker: same route; to explore, also the same seed.
+
+    Args:
+        zoo: The experts.
+        thinker: Who reads prompts.
+        preferences: What people prefer.
+        embedder: Name of the embedder the thinker uses when it names none, for the record.
+        readiness: What it would take to draw with an expert here; never touches the network.
+    """
+
+    def __init__(
+        self,
+        zoo: Zoo,
+        thinker: Thinker,
+        preferences: Preferences,
+        *,
+        embedder: str,
+        readiness: Callable[[Expert], Readiness],
+    ) -> None:
+        self.zoo = zoo
+        self.thinker = thinker
+        self.preferences = preferences
+        self._embedder = embedder
+        self._readiness = readiness
+        self._priors = PublishedPriors.of(zoo.values())
+        self._nodes = tuple(zoo.taxonomy.nodes.values())
+        self._needs = NeedReader(zoo.taxonomy.needs.values())
+        self._order = {expert: index for index, expert in enumerate(zoo)}
+        self._shortlists: Shortlists | None = None
+        self._tastes: Tastes | None = None
+        self._filtered: dict[tuple[object, ...], Eligibility] = {}
+
+    def table(self) -> RankingTable:
+        """The ranking table for the votes there are now."""
+        return self.preferences.table(self._priors)
+
+    def table_of(self, voter: str | None) -> PersonalTable:
+        """The same as a voter would have it; everyone's for `None`."""
+        return self._tastes_of(self.table()).of(voter)
+
+    def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
+        """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
+        return self._filter(request.expert, understanding, policy or Policy()).eligible
+
+    def route(self, request: Request, policy: Policy | None = None, *, history: Sequence[str] = ()) -> Route:
+        """Choose an expert.
+
+        Raises:
+            RequestError: If the request cannot be drawn as asked.
+            NoRouteError: If every expert is rejected; it lists the reasons.
+            UnknownExpertError: If the request names an expert that the zoo does not have.
+        """
+        policy = policy or Policy()
+        clock = _Clock()
+        thought = self.thinker.think(request.checked().prompt, history, self._nodes)
+        clock.lap("understand")
+        allowed = self._allowed(request, thought, policy)
+        everyones = self.table()
+        table = self._tastes_of(everyones).of(request.voter)
+        trace = search(
+            self.zoo.taxonomy,
+            thought.values,
+            eligible=allowed.names,
+            leaders=table.leaders,
+            best=partial(self._shortlists_of(everyones).best, also=_named(thought, self.zoo.taxonomy)),
+        )
+        clock.lap("search")
+        evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
+        scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
+        scored = tuple(expert for expert in scored if expert in allowed.names)
+        if policy.prefer == "fast":
+            scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
+        candidates = self._rank(scored, evidence, request.prompt, table)
+        choice = choose(candidates, request, policy.prefer, table, evidence)
+        clock.lap("rank")
+        return Route(
+            input=request.prompt,
+            prompt=prompt_for(thought.understanding, self.zoo[choice.expert]),
+            expert=choice.expert,
+            path=trace.paths[0].nodes,
+            understanding=thought.understanding.model_copy(update={"evidence": evidence}),
+            said=thought.said,
+            candidates=candidates,
+            near_ties=near_ties(candidates, choice.expert),
+            propensities=choice.propensities,
+            rejected=allowed.rejected,
+            unmet=allowed.unmet,
+            thinker=thought.thinker,
+            fallback_reason=thought.fallback_reason,
+            embedder=thought.embedder or self._embedder,
+            llm_calls=thought.llm_calls,
+            ranking_version=table.version,
+            seed=choice.seed,
+            timings_ms=clock.laps(),
+            trace=trace,
+        )
+
+    @staticmethod
+    def _worth_scoring(
+        prompt: str, evidence: Mapping[str, float], trace: SearchTrace, table: PersonalTable
+    ) -> tuple[str, ...]:
+        """Whom the search met, and whom votes on prompts like this one speak for, wherever they hang."""
+        return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
+
+    def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
+        quotes, count = bool(understanding.text_to_render), understanding.object_count
+        return self._needs.read(prompt, quotes=quotes, count=count)
+
+    def _allowed(self, request: Request, thought: Thought, policy: Policy) -> Eligibility:
+        allowed = self._filter(request.expert, thought.understanding, policy)
+        if not allowed.eligible:
+            raise NoRouteError(
+                f"no expert may draw this: {len(allowed.rejected)} rejected",
+                rejected=[(rejection.expert, rejection.reason) for rejection in allowed.rejected],
+                hint=hint_for(allowed.rejected),
+            )
+        return allowed
+
+    def _filter(self, expert: str | None, understanding: Understanding, policy: Policy) -> Eligibility:
+        """Filter the zoo, or the one expert that was asked for; a prompt that needs the same has the same answer."""
+        if expert is not None:
+            return filter_experts([self.zoo[expert]], understanding, policy)
+        key = (policy, *(need.name for need in needs_of(understanding)))
+        if key not in self._filtered:
+            if len(self._filtered) >= _KEPT_FILTERS:
+                self._filtered.clear()
+            self._filtered[key] = filter_experts(self.zoo.values(), understanding, policy)
+        return self._filtered[key]
+
+    def _loaded(self, trace: SearchTrace, others: frozenset[str]) -> list[str]:
+        """Loaded experts on the paths of the search that were not worth scoring for their own sake."""
+        met = {expert for step in trace.steps for expert in self.zoo.taxonomy.experts_on(step.path[-1])}
+        return [expert for expert in sorted(met & others) if self._readiness(self.zoo[expert]) == "loaded"]
+
+    def _shortlists_of(self, table: RankingTable) -> Shortlists:
+        shortlists = self._shortlists
+        if shortlists is None or shortlists.table is not table:
+            shortlists = self._shortlists = Shortlists(self.zoo, table)
+        return shortlists
+
+    def _tastes_of(self, table: RankingTable) -> Tastes:
+        tastes = self._tastes
+        if tastes is None or tastes.table is not table:
+            tastes = self._tastes = Tastes(table, self.preferences.store)
+        return tastes
+
+    def _rank(
+        self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable
+    ) -> tuple[Candidate, ...]:
+        candidates = [
+            Candidate(
+                expert=score.expert,
+                score=score.mean,
+                std=score.std,
+                parts=score.parts,
+                readiness=self._readiness(self.zoo[score.expert]),
+            )
+            for score in table.score(experts, evidence, text)
+        ]
+        return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
+
+
+def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
+    """Styles that a prompt is about to a good part; none if it is one alone."""
+    styles = [node.id for node in taxonomy.of_kind("style") if thought.values.get(node.id, 0.0) >= _NAMED_P]
+    return frozenset(styles) if len(styles) > 1 else frozenset()
+
+
+def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
+    """What the ranking table is told: every node's probability, the root's being what no branch could take."""
+    evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
+    return {**evidence, ROOT: trace.evidence[ROOT]}
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._start = self._last = perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self._laps[name] = round((now - self._last) * 1000, 3)
+        self._last = now
+
+    def laps(self) -> dict[str, float]:
+        return {**self._laps, "total": round((self._last - self._start) * 1000, 3)}

@@ -1,0 +1,175 @@
+"""An LLM reads the prompt: one structured call, checked against the taxonomy, with the local thinker as fallback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.errors import SettingsError
+from diffusiongpt.understanding.llm.call import Failure, Method, methods_of
+from diffusiongpt.understanding.llm.merge import merge, weigh
+from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
+from diffusiongpt.understanding.llm.schema import Ballot, Reading, messages_for, read_reply
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.understanding.thinker import Thought
+from diffusiongpt.zoo.taxonomy import Node
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+
+log = logging.getLogger("diffusiongpt")
+
+TIMEOUT_S = 30.0
+"""Seconds a prompt may wait for the LLM in all, a second try included."""
+
+
+class LLMThinker:
+    """Reads a prompt with an LLM, and never fails: without an answer it is the local thinker's.
+
+    The LLM fills in a closed form and votes on categories; it never sees an expert's name and never ranks.
+    What the text says literally is read by code and wins. One try more is made at most, and only where it may
+    help. Threads may share one.
+
+    A model given as an object keeps its own retries and timeouts: make it with `max_retries=0`, or its calls
+    are more than `llm_calls` says.
+
+    Args:
+        llm: `"provider:model"` for LangChain's `init_chat_model`, or any chat model.
+        local: The thinker that reads literals, weighs in, and stands in.
+        timeout_s: Seconds a prompt may wait in all.
+        budget: Calls a prompt may cost, the second try aside; more than one matters only for trees that are
+            asked level by level.
+        method: How to ask; `None` for the model's own default.
+
+    Raises:
+        SettingsError: If an argument makes no sense.
+        NeedsExtraError: If the provider's package is not installed.
+    """
+
+    def __init__(
+        self,
+        llm: str | BaseChatModel,
+        *,
+        local: LocalThinker,
+        timeout_s: float = TIMEOUT_S,
+        budget: int = 1,
+        method: Method | None = None,
+    ) -> None:
+        if timeout_s <= 0:
+            raise SettingsError(f"timeout_s={timeout_s!r} is out of range", hint="Give seconds, for example 30.")
+        if budget < 1:
+            raise SettingsError(f"budget={budget!r} allows no call", hint="Use llm=None for the local thinker.")
+        self.name = name_of(llm)
+        self._local = local
+        self._timeout_s = timeout_s
+        self._budget = budget
+        self._llm: Any = model_from(llm, timeout_s)
+        self._methods = () if isinstance(self._llm, Failure) else methods_of(self._llm, method)
+
+    def __repr__(self) -> str:
+        """The model and the patience with it."""
+        return f"<LLMThinker {self.name}, {self._timeout_s:g} s>"
+
+    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:
+        """Read a prompt; see `Thinker.think`."""
+        local = self._local.think(prompt, history, nodes)
+        if isinstance(self._llm, Failure):
+            return _fallback(local, self._llm, calls=0)
+        talk = Talk.begin(self._llm, self._methods, self._timeout_s)
+        answer = self._read(talk, partial(_AboutPrompt, prompt=prompt, history=history), local, nodes)
+        if isinstance(answer, Failure):
+            return _fallback(local, answer, calls=talk.calls)
+        reading, values = answer
+        thought = merge(local, reading, values, nodes, prompt=prompt, history=history)
+        return replace(thought, llm_calls=talk.calls)
+
+    def _read(
+        self, talk: Talk, about: Callable[..., _AboutPrompt], local: Thought, nodes: Sequence[Node]
+    ) -> tuple[Reading, dict[str, float]] | Failure:
+        """The answer about the prompt with all voices, and the probability of each node; or why there is none."""
+        ballot = first_ballot(nodes, local.values)
+        first = talk.ask(about(ballot=ballot))
+        if isinstance(first, Failure):
+            return first
+        values = weigh(local, local.values, first, ballot, nodes)
+        voices, asked = first.voices, ballot.ids()
+        for _ in range(1, self._budget):
+            below = ballot_below(asked, values, nodes)
+            more = None if below is None else talk.ask(about(ballot=below))
+            if below is None or not isinstance(more, Reading):
+                break
+            values = weigh(local, values, more, below, nodes)
+            voices, asked = voices + more.voices, asked | below.ids()
+        return replace(first, voices=voices), values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AboutPrompt:
+    """One question about a prompt; a `Question`."""
+
+    prompt: str
+    history: Sequence[str]
+    ballot: Ballot
+    key = "votes"
+
+    def schema(self) -> dict[str, Any]:
+        return self.ballot.schema()
+
+    def messages(self, schema: dict[str, Any] | None) -> list[tuple[str, str]]:
+        return messages_for(self.prompt, self.history, self.ballot, schema=schema)
+
+    def read(self, answer: Mapping[str, Any]) -> Reading | Failure:
+        return _usable(read_reply(answer, self.ballot))
+
+
+def _usable(reading: Reading) -> Reading | Failure:
+    if reading.invented:
+        log.info("the LLM named %d categories that do not exist; they are ignored", reading.invented)
+    if reading.voices:
+        return reading
+    if reading.invented:
+        return Failure(reason="the LLM named only categories that do not exist", remedy="other")
+    return Failure(reason="the LLM's answer holds no usable vote", remedy="other")
+
+
+def _fallback(local: Thought, failure: Failure, *, calls: int) -> Thought:
+    log.warning("%s; the local thinker reads the prompt instead", failure.reason)
+    return replace(local, thinker="local-fallback", llm_calls=calls, fallback_reason=failure.reason)
+
+
+MAX_NODES = 200
+"""Nodes in one question. OpenAI takes 1,000 enumerated values in a schema; this one has each node once."""
+
+
+def first_ballot(nodes: Sequence[Node], values: Mapping[str, float]) -> Ballot:
+    """The whole tree up to `MAX_NODES`, else what hangs on the root; of that the most probable `MAX_NODES`."""
+    if len(nodes) <= MAX_NODES:
+        return Ballot.of(nodes)
+    has_subjects = any(node.kind == "subject" for node in nodes)
+    top = [node for node in nodes if not node.parents and (node.kind == "subject" or not has_subjects)]
+    return Ballot.of(_shortlist(top, values))
+
+
+def ballot_below(asked: Collection[str], values: Mapping[str, float], nodes: Sequence[Node]) -> Ballot | None:
+    """The nodes below the most probable node that was asked about and has nodes nobody asked about; or nothing."""
+    for parent in sorted((node for node in nodes if node.id in asked), key=lambda node: -values.get(node.id, 0.0)):
+        below = [node for node in nodes if node.id not in asked and _hangs_below(node, parent)]
+        if below:
+            return Ballot.of(_shortlist(below, values))
+    return None
+
+
+def _hangs_below(node: Node, parent: Node) -> bool:
+    if node.parents:
+        return parent.id in node.parents
+    return node.kind == "style" and parent.kind == "subject"
+
+
+def _shortlist(nodes: Sequence[Node], values: Mapping[str, float]) -> list[Node]:
+    best = sorted(nodes, key=lambda node: -values.get(node.id, 0.0))[:MAX_NODES]
+    kept = {node.id for node in best}
+    return [node for node in nodes if node.id in kept]

@@ -1,0 +1,48 @@
+"""What the rest of the house knows about those who read prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from diffusiongpt.flow.understanding import ThinkerName, Understanding
+from diffusiongpt.zoo.taxonomy import Node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thought:
+    """What a thinker made of a prompt.
+
+    Attributes:
+        understanding: The prompt in a closed vocabulary.
+        values: Probability, for each node that was asked about, that the prompt belongs to it; subjects
+            sum to at most one, styles too.
+        said: For each node the text names, the words that name it.
+        thinker: Who answered.
+        embedder: Embedder that had a say; `None` leaves it to who asked.
+        llm_calls: Calls it took.
+        fallback_reason: Why the LLM did not answer, with `local-fallback`.
+    """
+
+    understanding: Understanding
+    values: Mapping[str, float]
+    said: Mapping[str, str]
+    thinker: ThinkerName
+    embedder: str | None = None
+    llm_calls: int = 0
+    fallback_reason: str | None = None
+
+
+class Thinker(Protocol):
+    """Anything that reads prompts."""
+
+    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:
+        """Read a prompt.
+
+        Args:
+            prompt: What the person typed; checked already.
+            history: Earlier prompts of the conversation, oldest first.
+            nodes: The taxonomy nodes to judge.
+        """
+        ...

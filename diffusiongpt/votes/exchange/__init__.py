@@ -1,0 +1,1 @@
+"""Votes and ratings as files."""

@@ -1,0 +1,135 @@
+"""Devices: which to draw on, how much memory they have, and one compute slot for each."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # its types are a package of their own
+
+from diffusiongpt.errors import SettingsError
+
+_DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
+_NO_LIMIT = 1 << 60
+"""Control groups without a limit report numbers near 2**63."""
+
+_GPU_NODES = ("nvidiactl", "nvmap", "kfd", "dxg")
+"""Device nodes without which no CUDA or ROCm build of torch finds a GPU on Linux."""
+
+
+def best_device(requested: str | None = None) -> str:
+    """The device to draw on: the one asked for, else the best one present.
+
+    Args:
+        requested: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"`, or `None` for the best one.
+
+    Raises:
+        SettingsError: If the name is none of these, or this machine has no such device.
+    """
+    if requested is not None and not _DEVICE.match(requested):
+        raise SettingsError(f"device {requested!r} is unknown", hint="Use 'cuda', 'cuda:N', 'mps' or 'cpu'.")
+    if requested == "cpu" or (requested is None and not _may_have_accelerator()):
+        return "cpu"
+    present = _present()
+    if requested is None:
+        return present[0]
+    if requested not in present:
+        raise SettingsError(
+            f"device {requested!r} is not there; this machine has {', '.join(present)}",
+            hint="Leave the device out to take the best one, or install a torch build for it.",
+        )
+    return requested
+
+
+def device_memory(device: str) -> int | None:
+    """Bytes this process may use on a device, all told and not what is free now; `None` if unknown."""
+    if device == "cpu":
+        return _host_memory()
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(torch.mps.recommended_max_memory()) if device == "mps" else None
+
+
+def allocated_memory(device: str) -> int | None:
+    """Bytes this process has taken on a device, as its allocator counts them; of the host, its resident set.
+
+    `None` where nobody counts them.
+    """
+    if device == "cpu":
+        return int(psutil.Process().memory_info().rss)
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.memory_allocated(device))
+    return int(torch.mps.current_allocated_memory()) if device == "mps" else None
+
+
+def release_cached(device: str) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device == "cpu":
+        return
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()
+
+
+def _may_have_accelerator() -> bool:
+    # Importing torch takes a second or more; a Linux machine without a driver can be told without it.
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return True
+    return any(Path("/dev", node).exists() for node in _GPU_NODES)
+
+
+def _present() -> tuple[str, ...]:
+    import torch
+
+    found: list[str] = []
+    if torch.cuda.is_available():
+        found += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return (*found, "cpu")
+
+
+def _host_memory() -> int:
+    return min([int(psutil.virtual_memory().total), *_cgroup_limits()])
+
+
+def _cgroup_limits(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Limits of the control groups this process is in; any group on the way to the root may be the tightest."""
+    files = [root / "memory" / "memory.limit_in_bytes"]
+    for line in _read(membership).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            group = Path(path.lstrip("/"))
+            files += [root / parent / "memory.max" for parent in (group, *group.parents)]
+        elif "memory" in controllers.split(","):
+            files.append(root / "memory" / path.lstrip("/") / "memory.limit_in_bytes")
+    texts = [_read(file).strip() for file in files]
+    return [int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+_SLOTS: dict[str, threading.RLock] = {}
+
+
+def slot(device: str) -> threading.RLock:
+    """The lock of a device, the same for the whole process.
+
+    Pipelines keep state of the call on themselves, tokenizers serve one thread at a time, adapters are switched on
+    modules that others share, and some autoencoders change type while they run.
+    """
+    return _SLOTS.setdefault(device, threading.RLock())

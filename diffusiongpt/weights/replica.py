@@ -1,0 +1,166 @@
+"""A module on one device: where its tensors are registered, and what they point into."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.errors import LoadError
+from diffusiongpt.weights.layout import Spot, views
+from diffusiongpt.weights.transfer import release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(slots=True)
+class Entry:
+    """One tensor where a module has it registered; without a spot it is loose."""
+
+    owner: Any
+    table: str
+    name: str
+    tensor: Any
+    spot: Spot | None = None
+    address: int = 0
+
+    def put(self, tensor: Any) -> None:
+        """Register a tensor."""
+        # Not by `setattr`: accelerate patches `register_parameter` for the whole process while a model is built.
+        getattr(self.owner, self.table)[self.name] = tensor
+
+    def aim(self, tensor: Any) -> None:
+        """Register our tensor, over the memory of another one."""
+        self.tensor.data = tensor
+        self.address = tensor.data_ptr()
+        self.put(self.tensor)
+
+    @property
+    def moved(self) -> bool:
+        """Whether what is registered is no longer the tensor over the block."""
+        current = getattr(self.owner, self.table).get(self.name)
+        if current is not self.tensor:
+            return True
+        return self.spot is not None and (current.data_ptr() != self.address or current.dtype != self.spot.dtype)
+
+
+class Copy:
+    """The module on one device.
+
+    Attributes:
+        module: The module.
+        device: The torch device.
+        blocks: The pieces of memory that its tensors point into; `None` while there is no copy here.
+        packed: What lies in the pieces.
+        loose: What does not.
+    """
+
+    def __init__(self, module: Any, device: str, entries: Iterable[Entry]) -> None:
+        self.module = module
+        self.device = device
+        self.blocks: list[Any] | None = None
+        self.packed: list[Entry] = []
+        self.loose: list[Entry] = []
+        for entry in entries:
+            (self.packed if entry.spot else self.loose).append(entry)
+
+    def point(self, blocks: Sequence[Any]) -> None:
+        """Let all tensors point into pieces of memory."""
+        self.blocks = list(blocks)
+        self._aim(self.packed)
+
+    def adopt(self, canonical: Copy) -> None:
+        """Take copies of the loose tensors; a tied one is copied once."""
+        import torch
+
+        made: dict[int, Any] = {}
+        for entry, original in zip(self.loose, canonical.loose, strict=True):
+            tensor = original.tensor
+            if id(tensor) not in made:
+                copied = tensor.to(device=self.device, copy=True)
+                is_weight = isinstance(tensor, torch.nn.Parameter) and not isinstance(copied, torch.nn.Parameter)
+                made[id(tensor)] = torch.nn.Parameter(copied, requires_grad=False) if is_weight else copied
+            entry.tensor = made[id(tensor)]
+            entry.put(entry.tensor)
+
+    def restore(self) -> None:
+        """See `Weights.restore`."""
+        for entry in self.loose:
+            if entry.moved:
+                entry.put(entry.tensor)
+        changed = [entry for entry in self.packed if entry.moved]
+        if changed:
+            self._aim(changed)
+
+    def drop(self) -> None:
+        """Let go of the memory; the tensors are empty then."""
+        import torch
+
+        if self.blocks is not None:
+            release(self.blocks, self.device)
+        # of the type of the spot: the tensor itself may be one that was changed and not restored
+        dtypes = {entry.spot.dtype for entry in self.packed if entry.spot}
+        empty = {dtype: torch.empty(0, dtype=dtype, device=self.device) for dtype in dtypes}
+        for entry in self.packed:
+            if entry.spot:
+                entry.aim(empty[entry.spot.dtype])
+        for entry in self.loose:
+            entry.tensor = None
+            entry.put(None)
+        self.blocks = None
+
+    def twin(self, device: str) -> Copy:
+        """The same structure with tensors of its own that are empty yet."""
+        import torch
+
+        self.restore()
+        entries = [*self.packed, *self.loose]
+        self._check_unchanged({id(entry.tensor) for entry in entries})
+        # What the memo knows is not copied: that is how the copy gets our tensors, and no bytes of the original.
+        memo: dict[int, Any] = {id(entry.tensor): None for entry in self.loose}
+        for entry in self.packed:
+            if id(entry.tensor) not in memo:
+                empty = torch.empty(0, dtype=entry.tensor.dtype, device=device)
+                is_weight = isinstance(entry.tensor, torch.nn.Parameter)
+                memo[id(entry.tensor)] = torch.nn.Parameter(empty, requires_grad=False) if is_weight else empty
+        module = copy.deepcopy(self.module, memo)
+        return Copy(
+            module,
+            device,
+            [
+                Entry(memo[id(entry.owner)], entry.table, entry.name, memo[id(entry.tensor)], entry.spot)
+                for entry in entries
+            ],
+        )
+
+    def _check_unchanged(self, known: set[int]) -> None:
+        kind = type(self.module).__name__
+        if {id(entry.tensor) for entry in registered(self.module)} != known:
+            raise LoadError(
+                f"tensors were added to {kind} after it was packed",
+                hint="Bring it to the device before an adapter is put on it.",
+            )
+        # Hooks for offloading and casting put a function there that holds on to this very module.
+        if any("forward" in vars(owner) for owner in self.module.modules()):
+            raise LoadError(
+                f"a hook has replaced a `forward` in {kind}, which no copy of it would call right",
+                hint="Bring it to the device before such hooks are put on it.",
+            )
+
+    def _aim(self, entries: Sequence[Entry]) -> None:
+        assert self.blocks is not None  # noqa: S101  # only a copy that is here is restored
+        spots = [entry.spot for entry in entries if entry.spot]
+        for entry, view in zip(entries, views(spots, self.blocks), strict=True):
+            entry.aim(view)
+
+
+def registered(module: Any) -> list[Entry]:
+    """Every parameter and buffer of a module; a tensor that is registered twice is there twice."""
+    return [
+        Entry(owner, table, name, tensor)
+        for owner in module.modules()
+        for table in ("_parameters", "_buffers")
+        for name, tensor in getattr(owner, table).items()
+        if tensor is not None
+    ]

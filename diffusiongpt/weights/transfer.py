@@ -1,0 +1,268 @@
+"""Bytes from host memory to a device, as fast as the link allows: pinned in place, or through a pinned buffer."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import threading
+import weakref
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.weights.devices import device_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+log = logging.getLogger("diffusiongpt.backends")
+
+PINNED_SHARE = 0.4
+"""Most of the memory of this process that is pinned; the system can move none of it (ComfyUI's default as well)."""
+
+STAGE = 64 << 20
+"""Bytes of a staging buffer; a power of two, to which torch rounds pinned memory up (pytorch/pytorch#150517)."""
+
+_PORTABLE = 1
+"""`cudaHostRegisterPortable`: pinned for every device of the process."""
+
+
+class HostBlock:
+    """Page-aligned memory of its own, given back to the system as soon as nothing points into it.
+
+    Attributes:
+        bytes: A `uint8` tensor over all of it.
+        pinned: Whether the system was told to leave it in place.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        import torch
+
+        self.nbytes = nbytes
+        self.pinned = False
+        self._refused = False
+        self._unpin: Callable[[], object] = _nothing
+        # torch keeps the map until the last tensor over it is gone
+        self.bytes = torch.frombuffer(_map(max(nbytes, 1)), dtype=torch.uint8)[:nbytes]
+
+    def pin(self, cudart: Any, flush: Callable[[], None], memory: int | None = None) -> bool:
+        """Pin the memory where it is, unless too much would be pinned or the system has refused before.
+
+        Args:
+            cudart: The CUDA runtime: `torch.cuda.cudart()`.
+            flush: Called when it refuses, to clear the error that it would report again later.
+            memory: Bytes this process may use; what the machine and its control groups allow if left out.
+
+        Returns:
+            Whether it is pinned now.
+        """
+        if self.pinned or self._refused or not self.nbytes:
+            return self.pinned
+        address = self.bytes.data_ptr()
+        if not _PINNED.take(address, self.nbytes, memory or device_memory("cpu")):
+            return False
+        if int(cudart.cudaHostRegister(address, self.nbytes, _PORTABLE)) != 0:
+            _PINNED.drop(address)
+            self._refused = True
+            flush()
+            log.info("%d bytes could not be pinned; copies go through a buffer", self.nbytes)
+            return False
+        # The map must not go while it is registered, also where nobody calls `unpin`.
+        self._unpin = weakref.finalize(self, _unregister, cudart, address)
+        self._unpin.atexit = False  # the driver is gone by then
+        self.pinned = True
+        return True
+
+    def unpin(self) -> None:
+        """Let the system move the memory again; before it is freed."""
+        self._unpin()
+        self.pinned = False
+
+
+class _Pinned:
+    """How much this process has pinned, by address.
+
+    `drop` runs in finalizers too, in the middle of anything, so it takes no lock and changes one thing.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tuple(self._sizes.values()))
+
+    def take(self, address: int, nbytes: int, memory: int | None) -> bool:
+        with self._lock:
+            if not may_pin(nbytes, pinned=self.nbytes, memory=memory):
+                return False
+            self._sizes[address] = nbytes
+            return True
+
+    def drop(self, address: int) -> None:
+        self._sizes.pop(address, None)
+
+
+_PINNED = _Pinned()
+
+
+def may_pin(nbytes: int, *, pinned: int, memory: int | None) -> bool:
+    """Whether so many bytes more may be pinned, with `pinned` bytes already so, by a process that may use `memory`."""
+    return memory is not None and pinned + nbytes <= PINNED_SHARE * memory
+
+
+def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
+    """Start to copy a block to a device, piece by piece.
+
+    Args:
+        host: The block; it must live until the copy is complete.
+        pieces: First and last byte (exclusive) of each piece.
+        device: A torch device.
+
+    Returns:
+        The pieces there, and what to call to wait until all bytes have arrived.
+    """
+    if device.startswith("cuda"):
+        return _send_cuda(host, pieces, device)
+    import torch
+
+    blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
+    for block, (start, stop) in zip(blocks, pieces, strict=True):
+        block.copy_(host.bytes[start:stop])
+    return blocks, _nothing
+
+
+def release(blocks: Sequence[Any], device: str) -> None:
+    """Tell the allocator that what was started on the device may still read the blocks that are about to go."""
+    if device.startswith("cuda"):
+        import torch
+
+        for block in blocks:
+            block.record_stream(torch.cuda.current_stream(device))
+
+
+def copy_staged(
+    source: Any,
+    targets: Sequence[Any],
+    buffers: Sequence[Any],
+    start: Callable[[Any, Any], Callable[[], None]],
+) -> None:
+    """Copy through buffers: while the bytes of one travel, the next is filled.
+
+    Args:
+        source: A `uint8` tensor in host memory.
+        targets: `uint8` tensors on the device, which take its bytes one after another.
+        buffers: `uint8` tensors in pinned memory, all of one length.
+        start: Starts the copy of the second argument into the first, and returns what waits for its end.
+    """
+    waits: list[Callable[[], None]] = [_nothing] * len(buffers)
+    turn = at = 0
+    for target in targets:
+        for begin in range(0, len(target), len(buffers[0])):
+            part = target[begin : begin + len(buffers[0])]
+            waits[turn]()
+            filled = buffers[turn][: len(part)].copy_(source[at : at + len(part)])
+            waits[turn] = start(part, filled)
+            at += len(part)
+            turn = (turn + 1) % len(buffers)
+    for wait in waits:
+        wait()
+
+
+def trim() -> None:
+    """Give back what freed tensors leave in the C library's heap, which keeps it else (glibc; elsewhere nothing)."""
+    library = _c_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _send_cuda(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
+    import torch
+
+    stream = _stream(device)
+    # Allocated for the side stream: so the copy need not wait for what is being drawn, and no activation ever
+    # settles among the weights.
+    with torch.cuda.stream(stream):
+        host.pin(torch.cuda.cudart(), lambda: _flush(device))  # type: ignore[no-untyped-call]
+        blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
+        if host.pinned:
+            for block, (start, stop) in zip(blocks, pieces, strict=True):
+                block.copy_(host.bytes[start:stop], non_blocking=True)
+        else:
+            with _STAGING:
+                copy_staged(host.bytes, blocks, _buffers(), _start_cuda)
+    return blocks, stream.synchronize
+
+
+def _start_cuda(target: Any, filled: Any) -> Callable[[], None]:
+    import torch
+
+    target.copy_(filled, non_blocking=True)
+    sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    sent.record()
+    wait: Callable[[], None] = sent.synchronize
+    return wait
+
+
+_STAGING = threading.Lock()
+"""Held while the staging buffers are in use: there is one pair, for a link is no faster for two copies at a time."""
+
+
+@cache
+def _buffers() -> tuple[Any, Any]:
+    import torch
+
+    return tuple(torch.empty(STAGE, dtype=torch.uint8, device="cpu", pin_memory=True) for _ in range(2))  # type: ignore[return-value]
+
+
+@cache
+def _stream(device: str) -> Any:
+    import torch
+
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _flush(device: str) -> None:
+    """CUDA reports a refused registration again at the next call, whoever makes it; so we make one."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).add_(1)
+    except RuntimeError as error:
+        log.debug("the error that was left over: %s", error)
+
+
+def _unregister(cudart: Any, address: int) -> None:
+    cudart.cudaHostUnregister(address)
+    _PINNED.drop(address)
+
+
+def _map(nbytes: int) -> mmap.mmap:
+    try:
+        if not hasattr(mmap, "MAP_ANONYMOUS"):
+            return mmap.mmap(-1, nbytes)
+        # Private: shared memory counts as a file in many a container, and is small there. No huge pages are asked
+        # for: on some virtual machines their first use takes many times as long as that of small ones.
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        reason = str(error)
+    raise OutOfMemoryError(
+        f"{nbytes} bytes of host memory are not to be had: {reason}",
+        hint="Choose a smaller expert, or close other programs.",
+    )
+
+
+@cache
+def _c_library() -> Any:
+    try:
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+    return library if hasattr(library, "malloc_trim") else None
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Who can draw: experts, zoo files and their taxonomy, and the tiny zoo that always works."""

@@ -1,0 +1,244 @@
+"""One entry of the zoo: a checkpoint or adapter, what it is good at, and how to call it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationInfo, model_validator
+
+from diffusiongpt.files import expand_home
+
+ROOT: Final = "root"
+"""The node of "nothing in particular": generalists hang here, and in the evidence it holds the probability that
+the prompt names no style."""
+
+NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
+TextSkill = Literal["none", "poor", "fair", "good", "strong"]
+PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tags(_Entry):
+    """Taxonomy nodes the expert hangs on; an expert without any is a generalist and hangs on the root.
+
+    Attributes:
+        subjects: What it is good at drawing.
+        styles: How its pictures look.
+        generalist: It draws anything, and the tags are only its strengths: it hangs on the root as well.
+    """
+
+    subjects: tuple[NodeId, ...] = ()
+    styles: tuple[NodeId, ...] = ()
+    generalist: bool = False
+
+
+class License(_Entry):
+    """Licence of the weights. Not legal advice: read the licence itself.
+
+    Attributes:
+        id: SPDX id where there is one, else the name on the model card.
+        commercial: Whether it allows commercial use.
+        note: The condition, in a few words.
+    """
+
+    id: str
+    commercial: Literal["yes", "conditional", "no", "unknown"] = "unknown"
+    note: str = ""
+
+
+class Price(_Entry):
+    """What a hosted expert costs; providers change it, and this is what its sources said.
+
+    Attributes:
+        usd: US dollars a picture, about.
+        note: For which size and quality.
+    """
+
+    usd: float = Field(ge=0, allow_inf_nan=False)
+    note: str = ""
+
+
+class Capabilities(_Entry):
+    """What the expert can do besides drawing; `None` means not known."""
+
+    text_rendering_en: TextSkill | None = None
+    text_rendering_zh: TextSkill | None = None
+    image_editing: bool | None = None
+    multi_reference: bool | None = None
+    img2img: bool | None = None
+    inpaint: bool | None = None
+    transparent_background: bool | None = None
+
+
+class CallSettings(_Entry):
+    """How the maker wants the pipeline called, in diffusers' own argument names.
+
+    Attributes:
+        width: Native width in pixels.
+        height: Native height in pixels.
+        sizes: Sizes that a hosted expert draws, `WxH`; without any it is asked for every size.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Guidance as this pipeline understands the word.
+        dtype: Weight type on a GPU; a CPU always computes in float32.
+        variant: File variant on the hub, such as `fp16`.
+        weight_name: File of an adapter inside its repository; absent means the only one, or the usual one.
+        adapter_scale: How strongly an adapter pulls; 1 if absent.
+        unsafe_weights: Take weights that are not safetensors where there are no others, if the user's settings
+            allow that too: such files can run code when opened.
+        extra: Further call arguments, passed as they are.
+    """
+
+    width: int | None = Field(default=None, ge=8)
+    height: int | None = Field(default=None, ge=8)
+    sizes: tuple[Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")], ...] = ()
+    num_inference_steps: int | None = Field(default=None, ge=1)
+    guidance_scale: float | None = Field(default=None, ge=0)
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    variant: str | None = None
+    weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$")
+    adapter_scale: float | None = Field(default=None, gt=0, le=4)
+    unsafe_weights: bool = False
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class Expert(_Entry):
+    """One image model and all that is known about it; what is not known is left out, never guessed.
+
+    Attributes:
+        id: Name in routes, votes and file names; lower case.
+        backend: Entry point that draws with it.
+        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` beside the zoo file. Of a
+            hosted expert `provider/model`.
+        revision: Commit, tag or branch; absent means "the commit of the first pull".
+        architecture: Family, such as `sd15` or `sdxl`.
+        kind: A whole checkpoint, or an adapter on top of `base`.
+        base: Repository or folder of the checkpoint an adapter goes on.
+        tags: Where it hangs in the taxonomy.
+        capabilities: What else it can do.
+        languages: Prompt languages it understands, BCP 47.
+        license: Licence of its weights.
+        price: What a picture costs, of a hosted expert.
+        gated: Whether the hub asks to accept terms first.
+        size_gb: Bytes to hold in memory at the recommended type, in GB (1e9); of an adapter, what it adds to its base.
+        settings: How to call it.
+        prompt_style: Wordings it likes, best first.
+        trigger_words: Words it needs in the prompt.
+        negative_prompt: What its maker puts into the negative prompt.
+        description: One sentence.
+        sources: Where these facts come from.
+    """
+
+    id: ExpertId
+    backend: str = "diffusers"
+    repo: str = Field(min_length=1)
+    revision: str | None = None
+    architecture: str | None = None
+    kind: Literal["checkpoint", "adapter"] = "checkpoint"
+    base: str | None = None
+    tags: Tags = Tags()
+    capabilities: Capabilities = Capabilities()
+    languages: tuple[str, ...] = ()
+    license: License | None = None
+    price: Price | None = None
+    gated: bool | None = None
+    size_gb: float | None = Field(default=None, gt=0)
+    settings: CallSettings = CallSettings()
+    prompt_style: tuple[PromptStyle, ...] = ()
+    trigger_words: tuple[str, ...] = ()
+    negative_prompt: str | None = None
+    description: str = ""
+    sources: tuple[str, ...] = ()
+    _folder: Path | None = PrivateAttr(default=None)
+    _base_expert: Expert | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Expert:
+        if self.kind == "adapter" and not self.base:
+            raise ValueError("an adapter needs 'base', the repository of the checkpoint it goes on")
+        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
+            raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
+        if self.kind == "checkpoint" and self.base:
+            raise ValueError("'base' is for 'kind: adapter'")
+        for key, place in (("repo", self.repo), ("base", self.base)):
+            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+                raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
+        if self.is_local:
+            beside = (info.context or {}).get("beside", Path())
+            self._folder = (beside / expand_home(self.repo)).resolve()
+        if self.base:
+            self._base_expert = self._make_base(self.base, info)
+        return self
+
+    def _make_base(self, base: str, info: ValidationInfo) -> Expert:
+        own = self.settings
+        load = {"dtype": own.dtype, "variant": own.variant, "unsafe_weights": own.unsafe_weights}
+        facts = {"id": self.id, "repo": base, "backend": self.backend, "architecture": self.architecture}
+        return Expert.model_validate({**facts, "settings": load}, context=info.context)
+
+    def on(self, base: Expert) -> Expert:
+        """This adapter on a checkpoint that is known, whose facts it takes over where it states none itself."""
+        own = {name: value for name, value in self.settings if value is not None}
+        extra = {**base.settings.extra, **self.settings.extra}
+        settings = base.settings.model_copy(update={**own, "extra": extra})
+        load = {"dtype": settings.dtype, "variant": settings.variant}
+        facts = {"settings": settings, "architecture": self.architecture or base.architecture}
+        adapted = self.model_copy(update=facts)
+        return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
+
+    def at(self, revision: str | None, base_revision: str | None = None) -> Expert:
+        """The same at other commits; `None` leaves one as it is."""
+        moved = self if revision is None else self.model_copy(update={"revision": revision})
+        if self._base_expert is None or base_revision is None:
+            return moved
+        return _over(moved, self._base_expert.at(base_revision))
+
+    @property
+    def base_expert(self) -> Expert | None:
+        """The checkpoint an adapter goes on, as the zoo knows it or with no more than its place; else `None`."""
+        return self._base_expert
+
+    @property
+    def parts(self) -> tuple[Expert, ...]:
+        """All whose files it takes to draw, in the order of loading: the base of an adapter, then itself."""
+        return (self,) if self._base_expert is None else (self._base_expert, self)
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder that `repo` names, relative to its zoo file; `None` for a hub repository."""
+        return self._folder
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `repo` names a folder on this machine."""
+        return _is_folder(self.repo)
+
+    @property
+    def is_generalist(self) -> bool:
+        """Whether it hangs on the root: it says so, or declares no style and no subject."""
+        return self.tags.generalist or not (self.tags.styles or self.tags.subjects)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of its weights in memory, those of its base included; `None` if not known."""
+        if self._base_expert is None:
+            return None if self.size_gb is None else round(self.size_gb * 1e9)
+        base = self._base_expert.size_bytes
+        # next to its base an adapter is small, whether its own size is known or not
+        return None if base is None else base + round((self.size_gb or 0) * 1e9)
+
+
+def _over(adapter: Expert, base: Expert) -> Expert:
+    over = adapter.model_copy()
+    over._base_expert = base  # noqa: SLF001 - what `Expert` itself made a moment ago
+    return over
+
+
+def _is_folder(place: str) -> bool:
+    # A drive or a network share counts everywhere, so that a zoo file means the same on every system.
+    return place.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(place).drive)

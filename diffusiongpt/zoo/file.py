@@ -1,0 +1,178 @@
+"""A zoo file, read and checked; every mistake is reported with file, line, key and the nearest known key."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffusiongpt.errors import ZooError
+from diffusiongpt.files import expand_home
+from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.taxonomy import Node
+
+SCHEMA_VERSION = 1
+SHIPPED = ("default", "tiny")
+"""Names of the zoos that come with the package."""
+
+ZooSource = str | Path
+
+
+class ZooFile(BaseModel):
+    """The shape of a zoo file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    taxonomy: tuple[Node, ...] = ()
+    experts: tuple[Expert, ...] = ()
+
+
+def shipped_zoo(name: str) -> Path | None:
+    """Path of a zoo that ships with the package: `"default"` or `"tiny"`; `None` for any other name."""
+    package = Path(str(resources.files("diffusiongpt")))
+    if name == "tiny":
+        return package / "zoo" / "tiny" / "zoo.yaml"
+    if name != "default":
+        return None
+    # a wheel carries the file inside the package; an editable checkout has it one folder up
+    inside = package / "model_zoo.yaml"
+    return inside if inside.exists() else package.parent / "model_zoo.yaml"
+
+
+def read_zoo_file(source: ZooSource) -> ZooFile:
+    """Read one zoo file.
+
+    Raises:
+        ZooError: If it is missing, no YAML, has duplicate ids, unknown keys or values that make no sense.
+    """
+    path = (shipped_zoo(source) if isinstance(source, str) else None) or expand_home(source)
+    return parse_zoo_text(_read_text(path), path)
+
+
+def parse_zoo_text(text: str, path: Path) -> ZooFile:
+    """Check the text of a zoo file.
+
+    Args:
+        text: What is, or would be, in the file.
+        path: The file, for messages and for folders beside it.
+
+    Raises:
+        ZooError: If it is no YAML, has duplicate ids, unknown keys or values that make no sense.
+    """
+    data = _parse(text, path)
+    try:
+        file = ZooFile.model_validate(data, context={"beside": path.parent})
+    except ValidationError as error:
+        from diffusiongpt.zoo.file import explain
+
+        raise explain(error, text, path) from error
+    _check_unique(file, text, path)
+    return file
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ZooError(
+            f"zoo file {path} does not exist", hint="Use a path, 'default' or 'tiny'; --zoo may be repeated."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"zoo file {path} cannot be read: {error}", hint="A zoo file is UTF-8 YAML.") from error
+
+
+def _parse(text: str, path: Path) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ZooError(
+            f"{where}: not valid YAML: {problem}", hint="Check quotes, indentation and duplicate keys."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        # the parser lets through what a value of its own raises, such as a date in a thirteenth month
+        raise ZooError(
+            f"{path}: not valid YAML: {error}", hint="Put quotes around values that look like dates."
+        ) from error
+    if not isinstance(data, dict):
+        raise ZooError(f"{path}: a zoo file is a mapping", hint="Start with 'schema_version: 1' and 'experts:'.")
+    return data
+
+
+def _check_unique(file: ZooFile, text: str, path: Path) -> None:
+    from diffusiongpt.zoo.file import line_of
+
+    for kind, ids in (("experts", [e.id for e in file.experts]), ("taxonomy", [n.id for n in file.taxonomy])):
+        for index, entry_id in enumerate(ids):
+            if entry_id in ids[:index]:
+                line = line_of(text, (kind, index, "id"))
+                raise ZooError(
+                    f"{path}:{line}: {kind} has the id {entry_id!r} twice",
+                    hint="Ids are unique in a file; to replace an entry of another file, put yours into a layer above.",
+                )
+
+
+Location = tuple[str | int, ...]
+
+
+def explain(error: ValidationError, text: str, path: Path) -> ZooError:
+    """The first problem of a zoo file as a `ZooError`; further ones are counted."""
+    problems = error.errors()
+    first = problems[0]
+    location = tuple(first["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    where = f"{path}:{line_of(text, location)}"
+    key = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
+        return ZooError(f"{where}: unknown key {key!r}{more}", hint=hint)
+    message = first["msg"].removeprefix("Value error, ")
+    return ZooError(f"{where}: {key}: {message}{more}", hint=f"The value there is {_shorten(first.get('input'))}.")
+
+
+def line_of(text: str, location: Location) -> int:
+    """Line, from 1, of a key in YAML text; the line of the nearest enclosing entry if the key is not there."""
+    from ruamel.yaml import YAML
+
+    node: Any = YAML(typ="rt", pure=True).load(text)
+    line = 0
+    for part in location:
+        try:
+            line = node.lc.key(part)[0] if isinstance(part, str) else node.lc.item(part)[0]
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line + 1
+
+
+def _known_keys(location: Location) -> list[str]:
+    from diffusiongpt.zoo.file import ZooFile
+
+    model: type[BaseModel] = ZooFile
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in found if model), None)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

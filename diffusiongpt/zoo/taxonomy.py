@@ -1,0 +1,185 @@
+"""The tree of categories the search walks: root → subject → style, with experts hanging on its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import networkx as nx
+from pydantic import BaseModel, ConfigDict, Field
+
+from diffusiongpt.errors import ZooError
+from diffusiongpt.zoo.expert import ROOT, Expert, NodeId
+
+NodeKind = Literal["subject", "style", "need"]
+
+
+class Node(BaseModel):
+    """A category of the taxonomy.
+
+    Attributes:
+        id: Name in tags, routes and votes.
+        kind: `subject` (what is in the picture), `style` (how it looks), or `need` (a skill that drawing it takes).
+        parents: Nodes above it. A subject without parents hangs on the root, a style without parents
+            below every subject.
+        label: What people see, by language.
+        description: One sentence that an LLM and the embedder read.
+        aliases: Words and phrases that name it, in any language.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: NodeId
+    kind: NodeKind
+    parents: tuple[NodeId, ...] = ()
+    label: dict[str, str] = Field(default_factory=dict)
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def name(self, language: str = "en") -> str:
+        """Label in a language, else the id in plain words."""
+        return self.label.get(language) or self.id.replace("_", " ")
+
+
+class Taxonomy:
+    """A checked directed acyclic graph of nodes, and the experts on them.
+
+    All nodes are known to the thinker; `occupied` are those below which an expert hangs, and only those
+    are searched.
+
+    Attributes:
+        nodes: Subjects and styles by id.
+        needs: Needs by id; they are no part of the tree.
+    """
+
+    def __init__(self, nodes: Iterable[Node], experts: Iterable[Expert]) -> None:
+        """Build and check the tree.
+
+        Raises:
+            ZooError: For a cycle, an unknown or unreachable node, or an expert on a node that is not there.
+        """
+        known = {node.id: node for node in nodes}
+        self.nodes = {node_id: node for node_id, node in known.items() if node.kind != "need"}
+        self.needs = {node_id: node for node_id, node in known.items() if node.kind == "need"}
+        if ROOT in known:
+            raise ZooError(f"taxonomy: a node must not be called {ROOT!r}", hint="The root is always there.")
+        self.graph = _graph(self.nodes)
+        _check_tree(self.graph)
+        self._experts = _hang(experts, self.nodes)
+        self.occupied = self._occupied()
+
+    def __repr__(self) -> str:
+        """Nodes, experts and the nodes that have any."""
+        experts = {expert for ids in self._experts.values() for expert in ids}
+        return f"<Taxonomy {len(self.nodes)} nodes, {len(self.occupied)} occupied, {len(experts)} experts>"
+
+    def of_kind(self, kind: NodeKind) -> list[Node]:
+        """All nodes of a kind, in the order of the file."""
+        return [node for node in self.nodes.values() if node.kind == kind]
+
+    def children(self, node_id: str) -> list[str]:
+        """Occupied nodes right below a node."""
+        return [child for child in self.graph.successors(node_id) if child in self.occupied]
+
+    def experts_on(self, node_id: str) -> tuple[str, ...]:
+        """Ids of the experts that hang on exactly this node."""
+        return self._experts.get(node_id, ())
+
+    def empty_branches(self) -> list[str]:
+        """Nodes below which no expert hangs; the search never enters them, so none of its branches is empty."""
+        return [node_id for node_id in self.nodes if node_id not in self.occupied]
+
+    def walk(self) -> Iterator[tuple[int, str]]:
+        """Depth and id of every occupied node, depth first; a shared node comes once for each parent."""
+        stack = [(0, ROOT)]
+        while stack:
+            depth, node_id = stack.pop()
+            yield depth, node_id
+            stack.extend((depth + 1, child) for child in reversed(self.children(node_id)))
+
+    def _occupied(self) -> frozenset[str]:
+        """Nodes with an expert on them or below; an expert of a style occupies its subjects only if it has none.
+
+        A style node is shared by subjects, so a subject counts as occupied when any of its styles is.
+        """
+        full = {ROOT, *(node_id for node_id, ids in self._experts.items() if ids)}
+        for node_id in list(full):
+            full |= nx.ancestors(self.graph, node_id)
+        return frozenset(full)
+
+
+def _graph(nodes: Mapping[str, Node]) -> nx.DiGraph:
+    subjects = [node.id for node in nodes.values() if node.kind == "subject"]
+    graph = nx.DiGraph()
+    graph.add_node(ROOT)
+    for node in nodes.values():
+        defaults = [ROOT] if node.kind == "subject" or not subjects else subjects
+        for parent in node.parents or defaults:
+            if parent != ROOT and parent not in nodes:
+                raise ZooError(
+                    f"taxonomy: node {node.id!r} has the unknown parent {parent!r}",
+                    hint=f"Known nodes: {', '.join(nodes)}.",
+                )
+            graph.add_edge(parent, node.id)
+    return graph
+
+
+def _check_tree(graph: nx.DiGraph) -> None:
+    if not nx.is_directed_acyclic_graph(graph):
+        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
+        raise ZooError(
+            f"taxonomy: the nodes {cycle} form a cycle",
+            hint="Remove one of their 'parents', so that all hang below the root.",
+        )
+    lost = set(graph) - nx.descendants(graph, ROOT) - {ROOT}
+    if lost:
+        raise ZooError(
+            f"taxonomy: {', '.join(sorted(lost))} cannot be reached from the root", hint="Give each a parent that can."
+        )
+
+
+def _hang(experts: Iterable[Expert], nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
+    hanging: dict[str, list[str]] = {}
+    for expert in experts:
+        for kind, tags in (("subject", expert.tags.subjects), ("style", expert.tags.styles)):
+            for tag in tags:
+                if tag not in nodes or nodes[tag].kind != kind:
+                    raise unknown_tag(expert.id, kind, tag, nodes)
+        for node_id in _places(expert):
+            hanging.setdefault(node_id, []).append(expert.id)
+    return {node_id: tuple(ids) for node_id, ids in hanging.items()}
+
+
+def _places(expert: Expert) -> tuple[str, ...]:
+    tags = expert.tags
+    if tags.generalist:
+        return tuple(dict.fromkeys((*tags.styles, *tags.subjects, ROOT)))
+    return tuple(dict.fromkeys(tags.styles or tags.subjects)) or (ROOT,)
+
+
+def unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> ZooError:
+    """The error for a tag that is no node of its kind, with the nearest ones."""
+    from difflib import get_close_matches
+
+    known = [node.id for node in nodes.values() if node.kind == kind]
+    near = get_close_matches(tag, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known {kind}s: {', '.join(known)}."
+    return ZooError(f"expert {expert_id!r}: {tag!r} is no {kind} of the taxonomy", hint=hint)
+
+
+def shipped_needs() -> tuple[Node, ...]:
+    """The needs that every zoo starts from."""
+    return tuple(node for node in _base_nodes() if node.kind == "need")
+
+
+_NODE_FILES = ("taxonomy.yaml", "needs.yaml")
+
+
+@cache
+def _base_nodes() -> tuple[Node, ...]:
+    from ruamel.yaml import YAML
+
+    texts = [resources.files("diffusiongpt.zoo").joinpath(name).read_text(encoding="utf-8") for name in _NODE_FILES]
+    return tuple(Node.model_validate(entry) for text in texts for entry in YAML(typ="safe", pure=True).load(text))

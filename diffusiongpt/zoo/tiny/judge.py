@@ -1,0 +1,291 @@
+"""The judge of the tiny zoo: which subject, style and colours a tiny picture shows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL import Image
+    from torch import Tensor, nn
+
+
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One name of the vocabulary and the words people use for it.
+
+    Attributes:
+        name: The key used everywhere in code and data.
+        english: English words; the first is the plain one.
+        chinese: Chinese words; the first is the plain one.
+    """
+
+    name: str
+    english: tuple[str, ...]
+    chinese: tuple[str, ...]
+
+
+def _terms(*terms: Term) -> MappingProxyType[str, Term]:
+    return MappingProxyType({term.name: term for term in terms})
+
+
+OBJECT_TERMS: Final = _terms(
+    Term(name="circle", english=("circle", "disc", "round circle"), chinese=("圆形", "圆圈", "圆")),
+    Term(name="square", english=("square", "square block"), chinese=("正方形", "方块", "方形")),
+    Term(name="triangle", english=("triangle", "triangular shape"), chinese=("三角形", "三角")),
+    Term(name="star", english=("star", "five-pointed star"), chinese=("星星", "五角星", "星形")),
+    Term(name="heart", english=("heart", "love heart"), chinese=("爱心", "心形", "心")),
+    Term(name="tree", english=("tree", "leafy tree"), chinese=("树", "大树", "小树", "树木")),
+    Term(name="house", english=("house", "home", "cottage"), chinese=("房子", "房屋", "小屋")),
+    Term(name="fish", english=("fish", "little fish"), chinese=("鱼", "小鱼", "鱼儿")),
+)
+COLOR_TERMS: Final = _terms(
+    Term(name="red", english=("red",), chinese=("红色", "红", "大红色")),
+    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
+    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
+    Term(name="green", english=("green",), chinese=("绿色", "绿")),
+    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
+    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
+    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
+    Term(name="brown", english=("brown",), chinese=("棕色", "褐色", "咖啡色")),
+    Term(name="black", english=("black",), chinese=("黑色", "黑")),
+)
+BACKGROUND_TERMS: Final = _terms(
+    Term(name="white", english=("white",), chinese=("白色", "白")),
+    Term(name="gray", english=("gray", "grey"), chinese=("灰色", "灰")),
+    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
+    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
+    Term(name="green", english=("green",), chinese=("绿色", "绿")),
+    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
+    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
+    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
+)
+STYLE_TERMS: Final = _terms(
+    Term(
+        name="vector",
+        english=("flat vector art", "vector illustration", "flat design", "clean vector graphic"),
+        chinese=("扁平矢量图", "矢量插画", "扁平插画"),
+    ),
+    Term(
+        name="pixel",
+        english=("pixel art", "pixelated picture", "retro pixel graphic"),
+        chinese=("像素画", "像素艺术", "像素图"),
+    ),
+    Term(
+        name="sketch",
+        english=("pencil sketch", "pencil drawing", "hand-drawn sketch"),
+        chinese=("铅笔素描", "素描", "手绘草图"),
+    ),
+    Term(
+        name="oil",
+        english=("oil painting", "oil on canvas", "oil paint picture"),
+        chinese=("油画", "布面油画", "油画作品"),
+    ),
+)
+
+OBJECTS: Final[tuple[str, ...]] = tuple(OBJECT_TERMS)
+COLORS: Final[tuple[str, ...]] = tuple(COLOR_TERMS)
+BACKGROUNDS: Final[tuple[str, ...]] = tuple(BACKGROUND_TERMS)
+STYLES: Final[tuple[str, ...]] = tuple(STYLE_TERMS)
+
+COLOR_RGB: Final = MappingProxyType[str, RGB](
+    {
+        "red": (222, 44, 48),
+        "orange": (246, 130, 28),
+        "yellow": (252, 208, 24),
+        "green": (34, 152, 76),
+        "blue": (36, 96, 214),
+        "purple": (128, 54, 176),
+        "pink": (240, 84, 160),
+        "brown": (126, 76, 40),
+        "black": (34, 34, 42),
+    }
+)
+# Paler than the objects, so that every object shows on every ground, a blue fish on blue too.
+BACKGROUND_RGB: Final = MappingProxyType[str, RGB](
+    {
+        "white": (250, 250, 250),
+        "gray": (186, 189, 196),
+        "yellow": (255, 240, 150),
+        "orange": (255, 206, 150),
+        "green": (182, 230, 176),
+        "blue": (172, 216, 250),
+        "purple": (212, 188, 244),
+        "pink": (255, 206, 224),
+    }
+)
+
+# Each object and each colour is still seen in training, only never these together.
+HELD_OUT_PAIRS: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        ("circle", "purple"),
+        ("square", "pink"),
+        ("triangle", "green"),
+        ("star", "blue"),
+        ("heart", "orange"),
+        ("tree", "red"),
+        ("house", "yellow"),
+        ("fish", "black"),
+    }
+)
+
+# The call at which the zoo's pipelines were measured; names are those of the stock pipeline.
+SETTINGS: Final = MappingProxyType[str, float | int](
+    {"num_inference_steps": 8, "guidance_scale": 1.5, "width": 64, "height": 64}
+)
+
+
+JUDGE_FILE: Final = Path(__file__).parent / "judge.safetensors"
+SIDE: Final = 64
+_GROUND: Final = r"(?:\s+background|的?背景)"
+QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "object": OBJECTS,
+    "color": COLORS,
+    "background": BACKGROUNDS,
+    "style": STYLES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the judge sees on one picture.
+
+    Attributes:
+        object: The most probable object.
+        color: Its colour.
+        background: The colour of the background.
+        style: The style.
+        probabilities: For each of the four questions, the probability of every answer.
+    """
+
+    object: str
+    color: str
+    background: str
+    style: str
+    probabilities: Mapping[str, Mapping[str, float]]
+
+
+class TinyJudge:
+    """Answers four questions about a picture: which object, which colour, which background, which style."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        self._network = network.eval()
+
+    @classmethod
+    def load(cls, path: Path = JUDGE_FILE) -> TinyJudge:
+        """Load the trained judge; imports torch.
+
+        Args:
+            path: A safetensors file with the network's weights.
+        """
+        from safetensors.torch import load_file
+
+        network = build_network()
+        network.load_state_dict({name: weights.float() for name, weights in load_file(path).items()})
+        return cls(network)
+
+    def read(self, image: Image.Image) -> Reading:
+        """Read one picture of any size."""
+        return self.read_batch([image])[0]
+
+    def read_batch(self, images: Sequence[Image.Image]) -> list[Reading]:
+        """Read several pictures of any size at once; faster than one by one."""
+        import torch
+
+        if not images:
+            return []
+        with torch.inference_mode():
+            answers = split_answers(self._network(as_batch(images)))
+        shares = {question: logits.softmax(dim=1).tolist() for question, logits in answers.items()}
+        return [_reading({question: rows[index] for question, rows in shares.items()}) for index in range(len(images))]
+
+    def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
+        """How much of what a prompt names each picture shows: a judge as `diffusiongpt.judges` wants it.
+
+        Returns:
+            For each picture the mean probability, from 0 to 1, of the named object, colour, background and style;
+            of a prompt that names none of them, how sure the judge is of what it sees.
+        """
+        wanted = named_answers(prompt)
+        return [_share_shown(reading, wanted) for reading in self.read_batch(images)]
+
+    def all_correct(self, image: Image.Image, *, object: str, color: str, background: str, style: str) -> bool:  # noqa: A002 - the vocabulary's word
+        """Whether the picture shows all four things asked for."""
+        reading = self.read(image)
+        return (reading.object, reading.color, reading.background, reading.style) == (object, color, background, style)
+
+
+def named_answers(prompt: str) -> dict[str, tuple[str, ...]]:
+    """The answers that a prompt names, for each question it is about; a colour is that of what it stands before."""
+    text = prompt.lower()
+    named: dict[str, tuple[str, ...]] = {}
+    on_ground = _found(BACKGROUND_TERMS, text, before=_GROUND)
+    for name in on_ground:
+        for word in BACKGROUND_TERMS[name].english + BACKGROUND_TERMS[name].chinese:
+            text = re.sub(re.escape(word) + _GROUND, " ", text)
+    for question, terms in (("object", OBJECT_TERMS), ("color", COLOR_TERMS), ("style", STYLE_TERMS)):
+        named[question] = _found(terms, text)
+    named["background"] = on_ground
+    return {question: names for question, names in named.items() if names}
+
+
+def _found(terms: Mapping[str, Term], text: str, before: str = "") -> tuple[str, ...]:
+    def is_there(term: Term) -> bool:
+        english = any(re.search(rf"\b{re.escape(word)}{before}\b", text) for word in term.english)
+        return english or any(re.search(re.escape(word) + before, text) for word in term.chinese)
+
+    return tuple(name for name, term in terms.items() if is_there(term))
+
+
+def _share_shown(reading: Reading, wanted: Mapping[str, Sequence[str]]) -> float:
+    if not wanted:
+        return sum(max(shares.values()) for shares in reading.probabilities.values()) / len(reading.probabilities)
+    shown = [max(reading.probabilities[question][name] for name in names) for question, names in wanted.items()]
+    return sum(shown) / len(shown)
+
+
+def build_network() -> nn.Sequential:
+    """The untrained network: four strided convolutions, then one linear layer with the answers side by side."""
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    channels = (3, 24, 32, 48, 64)
+    for before, after in pairwise(channels):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.SiLU()]
+    cells = (SIDE // 2 ** (len(channels) - 1)) ** 2
+    layers += [nn.Flatten(), nn.Linear(channels[-1] * cells, sum(map(len, QUESTIONS.values())))]
+    return nn.Sequential(*layers)
+
+
+def split_answers(logits: Tensor) -> dict[str, Tensor]:
+    """Cut the network's output, shape (n, answers), into one tensor of logits per question."""
+    import torch
+
+    pieces = torch.split(logits, [len(names) for names in QUESTIONS.values()], dim=1)
+    return dict(zip(QUESTIONS, pieces, strict=True))
+
+
+def as_batch(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures as the network takes them: float32, shape (n, 3, 64, 64), from -1 to 1."""
+    import numpy as np
+    import torch
+    from PIL.Image import Resampling
+
+    sized = [image.convert("RGB").resize((SIDE, SIDE), Resampling.BOX) for image in images]
+    pixels: Any = np.stack([np.asarray(image) for image in sized])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _reading(shares: Mapping[str, Sequence[float]]) -> Reading:
+    named = {question: dict(zip(QUESTIONS[question], row, strict=True)) for question, row in shares.items()}
+    best = {question: max(row, key=row.__getitem__) for question, row in named.items()}
+    return Reading(**best, probabilities=named)

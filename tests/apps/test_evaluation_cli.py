@@ -1,0 +1,133 @@
+"""`diffusiongpt evaluate`: what it prints, and what it says of files that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_evaluation import PLACES, RATED, VOTED, rated_rows, vote_rows, write
+from typer.testing import CliRunner
+
+from diffusiongpt.apps.cli import app
+from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.evaluation import report as reporting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+FIGURES = {"mean", "share", "gain_over_best_single", "gain_low", "gain_high", "top1", "ms_per_pick"}
+METHODS = ["ours", "best_single", "random", "oracle", "category_table", "knn", "paper_top5"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with ratings and votes in it, and an embedder that every machine has."""
+    monkeypatch.setattr(reporting, "best_embedder", lambda _: LexicalEmbedder())
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.csv", RATED, rated_rows(PLACES[:8]))
+    write(tmp_path / "test.csv", RATED, rated_rows(PLACES[8:], first=100))
+    write(tmp_path / "votes.csv", VOTED, vote_rows(120, places=PLACES[:8]))
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    """Run `diffusiongpt evaluate` and check its exit code."""
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def run_json(*arguments: str) -> Any:
+    """Run it with `--json`."""
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+def without_times(report: Any) -> Any:
+    """A report but for what differs from run to run."""
+    for one in report["methods"].values():
+        assert one.pop("ms_per_pick") >= 0
+    return report
+
+
+def test_json_has_what_the_contract_says() -> None:
+    """Prompts, experts, and every method with its figures."""
+    report = run_json("--train", "train.csv", "--test", "test.csv")
+    assert (report["prompts"], report["experts"], report["coverage"]) == (8, 3, 1.0)
+    assert list(report["methods"]) == METHODS
+    for one in report["methods"].values():
+        assert set(one) >= FIGURES
+        assert one["gain_low"] <= one["gain_over_best_single"] <= one["gain_high"]
+    assert report["methods"]["random"]["share"] == 0
+    assert report["methods"]["oracle"]["share"] == 1
+    assert report["methods"]["category_table"]["share"] == 1
+
+
+def test_with_votes_the_training_ratings_are_never_read(tmp_path: Path) -> None:
+    """Figures are the same whatever the ratings beside votes say, and also if there are none."""
+    told = [without_times(run_json("--votes", "votes.csv", "--train", "train.csv", "--test", "test.csv"))]
+    for number, rating in enumerate(("-5", "nan", "")):
+        rows = [(*row[:4], rating) for row in rated_rows(PLACES[:8])]
+        write(tmp_path / f"{number}.csv", RATED, rows)
+        told.append(without_times(run_json("--votes", "votes.csv", "--train", f"{number}.csv", "--test", "test.csv")))
+    write(tmp_path / "names.csv", RATED[:4], [row[:4] for row in rated_rows(PLACES[:8])])
+    told.append(without_times(run_json("--votes", "votes.csv", "--train", "names.csv", "--test", "test.csv")))
+    assert all(one == told[0] for one in told)
+    assert told[0]["calibration"]["ours"]["votes"] > 0
+
+
+def test_several_training_files_are_one_training(tmp_path: Path) -> None:
+    """`--train` may be repeated, and parts make the whole."""
+    rows = rated_rows(PLACES[:8])
+    write(tmp_path / "a.csv", RATED, rows[:20])
+    write(tmp_path / "b.csv", RATED, rows[20:])
+    whole = without_times(run_json("--train", "train.csv", "--test", "test.csv"))
+    assert without_times(run_json("--train", "a.csv", "--train", "b.csv", "--test", "test.csv")) == whole
+
+
+def test_the_table_says_it_in_words() -> None:
+    """Every method has a row, and what the columns mean stands below."""
+    result = run("--votes", "votes.csv", "--test", "test.csv", "--draws", "1")
+    for name in METHODS:
+        assert name in result.stdout
+    for words in ("8 prompts, 3 experts", "gain over best single", "share by number of votes", "calibration error"):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_curve_is_drawn(tmp_path: Path) -> None:
+    """`--curve` writes a picture and says so on stderr; its points are in the JSON."""
+    result = run("--votes", "votes.csv", "--test", "test.csv", "--curve", "curve.png", "--draws", "2", "--json")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "drew curve.png" in result.stderr
+    points = json.loads(result.stdout)["curve"]
+    assert {(point["method"], point["votes"], point["draws"]) for point in points} == {
+        (method, votes, draws)
+        for method in ("ours", "best_single", "knn")
+        for votes, draws in ((30, 2), (100, 2), (120, 1))
+    }
+
+
+def test_a_wrong_file_is_told_in_two_lines(tmp_path: Path) -> None:
+    """File, line and what to do, exit code 1; with `--json` the same as an object."""
+    write(tmp_path / "bad.csv", RATED, [("1", "a fox", "", "furry", "nan")])
+    result = run("--train", "bad.csv", "--test", "test.csv", code=1)
+    assert result.stderr.startswith("error: bad.csv, line 2: rating 'nan' is not a finite number\nhint: ")
+    result = run("--train", "bad.csv", "--test", "test.csv", "--json", code=1)
+    assert json.loads(result.stdout)["error"]["type"] == "DataError"
+
+
+def test_wrong_use_exits_with_two() -> None:
+    """Nothing to learn from, no such file, no draws, and a missing option are wrong use."""
+    assert "nothing to learn from" in run("--test", "test.csv", code=2).stderr
+    assert "cannot read none.csv" in run("--train", "none.csv", "--test", "test.csv", code=2).stderr
+    run("--train", "train.csv", code=2)
+    run("--train", "train.csv", "--test", "test.csv", "--draws", "0", code=2)
+
+
+def test_a_strange_expert_in_the_test_is_told(tmp_path: Path) -> None:
+    """An expert without training would make the oracle better than anybody can be."""
+    write(tmp_path / "more.csv", RATED, [("1", "a fox", "", "furry", "3"), ("1", "a fox", "", "Metal", "4")])
+    result = run("--train", "train.csv", "--test", "more.csv", code=1)
+    assert "line 3: expert 'Metal' is not known from training\nhint: Did you mean 'metal'?" in result.stderr

@@ -1,0 +1,327 @@
+"""Adapters on a base that they share: each draws its own pictures, and the base those that it drew before."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from fixtures_adapters import adapter, family, in_kohyas_words, write_klein_lora
+from fixtures_cache import Counting, touch
+from fixtures_diffusers import BACKEND, ask, pixels
+from miniature import KLEIN_EXTRA, expert, stable_diffusion
+from safetensors.torch import load_file, save_file
+
+from diffusiongpt.backends.diffusers.lora import attach
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.tier import LRU
+from diffusiongpt.errors import LoadError
+from diffusiongpt.hub.files import USUAL_NAME
+from diffusiongpt.zoo.zoo import on_their_bases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from diffusiongpt.backends.base import Loaded
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.expert import Expert
+
+
+@pytest.fixture
+def three(tiny_sd: Path, loras: Path) -> tuple[Expert, Expert, Expert]:
+    """The plain base and two adapters on it."""
+    return family(tiny_sd, loras / "ink", loras / "toy")
+
+
+def drawn(cache: ModelCache, who: Expert, backend: Any = BACKEND) -> list[bytes]:
+    """What an expert draws out of a cache."""
+    with cache.lease(who, backend, device="cpu") as loaded:
+        return pixels(BACKEND.draw(loaded, ask(who)))
+
+
+def leased(cache: ModelCache, who: Expert) -> Loaded:
+    """An expert out of a cache that evicts nothing."""
+    with cache.lease(who, BACKEND, device="cpu") as loaded:
+        return loaded
+
+
+def alone(settings: Settings, *experts: Expert) -> dict[str, list[bytes]]:
+    """What each draws where nothing else was ever loaded."""
+    return {who.id: drawn(ModelCache(settings), who) for who in experts}
+
+
+def linear(loaded: Loaded) -> Any:
+    """A layer that adapters go on."""
+    return loaded.model.pipe.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
+
+
+def test_three_pictures_of_one_base(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
+    """In whatever order they draw, all three draw what they would alone: no adapter leaks into another or the base."""
+    wanted = alone(settings, *three)
+    assert len({picture[0] for picture in wanted.values()}) == 3
+    plain, ink, toy = three
+    cache, backend = ModelCache(settings), Counting()
+    for who in (plain, ink, plain, toy, ink, toy, plain, toy, toy, plain, ink, ink, plain):
+        assert drawn(cache, who, backend) == wanted[who.id], who.id
+    assert backend.loads == ["plain"]
+
+
+def test_three_pictures_of_one_base_at_a_time(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
+    """The same from six threads at once, the cold start included, with one load of the base."""
+    wanted = alone(settings, *three)
+    cache, backend = ModelCache(settings), Counting()
+    order = list(islice(cycle(three), 24))
+    with ThreadPoolExecutor(6) as pool:
+        pictures = list(pool.map(lambda who: drawn(cache, who, backend), order))
+    assert [picture == wanted[who.id] for picture, who in zip(pictures, order, strict=True)] == [True] * 24
+    assert backend.loads == ["plain"]
+    assert len(cache.explain().residents) == 3 + 2
+
+
+def test_an_adapter_is_a_small_addition(
+    settings: Settings, three: tuple[Expert, Expert, Expert], tiny_sd: Path
+) -> None:
+    """The base is in memory once, and each adapter with the bytes of its own file."""
+    cache = ModelCache(settings)
+    touch(cache, BACKEND, *three)
+    rows = Counter[tuple[str, ...]]()
+    for row in cache.explain().residents:
+        rows[row.experts] += row.nbytes
+    base = BACKEND.load(three[0], tiny_sd, device="cpu", have={}).nbytes
+    files = [
+        sum(tensor.nbytes for tensor in load_file(who.folder / USUAL_NAME).values()) for who in three[1:] if who.folder
+    ]
+    assert rows == {("plain",): base, ("ink",): files[0], ("toy",): files[1]}
+    assert all(cache.is_loaded(who, device="cpu") for who in three)
+
+
+def test_how_strongly_it_pulls(settings: Settings, tiny_sd: Path, loras: Path) -> None:
+    """`adapter_scale` changes the picture and is recorded; one file serves all scales."""
+    cache = ModelCache(settings)
+    scales = {"weak": 0.25, "full": 1.0, "silent": None}
+    experts = [adapter(name, loras / "ink", tiny_sd, scale=scale) for name, scale in scales.items()]
+    pictures = [drawn(cache, who)[0] for who in experts]
+    assert pictures[0] != pictures[1] == pictures[2]
+    assert len(cache.explain().residents) == 3 + 1
+    with cache.lease(experts[0], BACKEND, device="cpu") as loaded:
+        assert BACKEND.draw(loaded, ask(experts[0])).params["adapter_scale"] == 0.25
+
+
+def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path) -> None:
+    """Other names for the same weights, and an alpha of half the rank: the picture is that of half the strength."""
+    in_kohyas_words(loras / "ink" / USUAL_NAME, tmp_path / "kohya.safetensors")
+    cache = ModelCache(settings)
+    half = drawn(cache, adapter("half", loras / "ink", tiny_sd, scale=0.5))
+    assert drawn(cache, adapter("kohya", tmp_path, tiny_sd)) == half
+
+
+def test_another_architecture_wears_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
+    """A transformer that generates by flow matching, with the base as it was before and after."""
+    plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
+    lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
+    who = on_their_bases({"plain": plain, "lora": lora})["lora"]
+    cache = ModelCache(settings)
+    pictures = [
+        pixels(BACKEND.draw(loaded, ask(one, **who.settings.extra)))
+        for one in (plain, who, plain, who)
+        for loaded in [leased(cache, one)]
+    ]
+    assert pictures[0] == pictures[2] != pictures[1] == pictures[3]
+    assert len(cache.explain().residents) == 3 + 1
+
+
+def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
+    """With the last adapter the layers are the very objects they were, and draw the same."""
+    plain, ink, toy = three
+    base = BACKEND.load(plain, tiny_sd, device="cpu", have={})
+    layer, picture = linear(base), pixels(BACKEND.draw(base, ask(plain)))
+    worn = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
+    assert linear(base) is not layer
+    second = pixels(BACKEND.draw(worn[1], ask(toy)))
+    off(worn[0])
+    assert pixels(BACKEND.draw(worn[1], ask(toy))) == second
+    assert pixels(BACKEND.draw(base, ask(plain))) == picture
+    off(worn[1])
+    assert linear(base) is layer
+    assert pixels(BACKEND.draw(base, ask(plain))) == picture
+    # one that comes off only after its base was freed
+    late = BACKEND.attach(base, ink, loras / "ink" / USUAL_NAME)
+    off(base)
+    off(late)
+
+
+def off(loaded: Loaded) -> None:
+    """Free the parts of a model, or take an adapter off."""
+    for part in loaded.parts.values():
+        part.leave("cpu")
+
+
+def test_a_drawing_that_fails_leaves_the_base_as_it_was(
+    settings: Settings, three: tuple[Expert, Expert, Expert]
+) -> None:
+    """An adapter is taken off also when the drawing ends in an error."""
+    plain, ink, _ = three
+    cache = ModelCache(settings)
+    before = drawn(cache, plain)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), cache.lease(ink, BACKEND, device="cpu") as loaded:
+        BACKEND.draw(loaded, ask(ink, callback_on_step_end=stop))
+    assert drawn(cache, plain) == before
+
+
+def renamed(weights: dict[str, Any]) -> dict[str, Any]:
+    """Nothing of it is a layer of the base."""
+    return {key.replace("unet.", "transformer."): value for key, value in weights.items()}
+
+
+def elsewhere(weights: dict[str, Any]) -> dict[str, Any]:
+    """Few of its layers are in the base."""
+    return {key.replace("unet.down", "unet.left").replace("unet.up", "unet.right"): weights[key] for key in weights}
+
+
+def wider(weights: dict[str, Any]) -> dict[str, Any]:
+    """Made for a wider model of the same layers."""
+    return {key: torch.cat([value, value], dim=int("lora_A" in key)) for key, value in weights.items()}
+
+
+def whole(weights: dict[str, Any]) -> dict[str, Any]:
+    """Not low-rank weights alone: some would replace the base's."""
+    return {**weights, "unet.conv_in.weight": torch.zeros(4)}
+
+
+def nothing(_: dict[str, Any]) -> dict[str, Any]:
+    """An empty file."""
+    return {}
+
+
+@pytest.mark.parametrize("spoil", [renamed, elsewhere, wider, whole, nothing], ids=lambda change: change.__name__)
+def test_an_adapter_of_another_model_is_refused(
+    settings: Settings,
+    three: tuple[Expert, Expert, Expert],
+    tiny_sd: Path,
+    loras: Path,
+    tmp_path: Path,
+    spoil: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """An error that says what to check, in one line, and neither base nor other adapters draw otherwise afterwards."""
+    save_file(spoil(load_file(loras / "ink" / USUAL_NAME)), tmp_path / "x.safetensors")
+    stranger = adapter("stranger", tmp_path, tiny_sd)
+    wanted = alone(settings, *three)
+    cache = ModelCache(settings)
+    touch(cache, BACKEND, three[0], three[2])
+    with pytest.raises(LoadError) as caught, cache.lease(stranger, BACKEND, device="cpu"):
+        pass
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert "zoo file" in caught.value.hint or "weight_name" in caught.value.hint
+    assert {who.id: drawn(cache, who) for who in three} == wanted
+    assert not cache.is_loaded(stranger, device="cpu")
+
+
+def test_another_architecture_is_no_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
+    """Nothing of a Stable Diffusion adapter fits FLUX.2; diffusers would go on without it."""
+    with (
+        pytest.raises(LoadError, match="0 of the") as caught,
+        ModelCache(settings).lease(adapter("ink", loras / "ink", tiny_klein), BACKEND, device="cpu"),
+    ):
+        pass
+    assert "'base'" in caught.value.hint
+
+
+def test_what_does_not_fit_is_told(
+    settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A few weights for layers that the base lacks are left out, with a line in the log that counts them."""
+    weights = load_file(loras / "ink" / USUAL_NAME)
+    middle = {key: value.clone() for key, value in weights.items() if "mid_block" in key}
+    spare = {key.replace("mid_block", "top_block"): value for key, value in middle.items()}
+    save_file({**weights, **spare}, tmp_path / "x.safetensors")
+    with caplog.at_level(logging.WARNING):
+        assert drawn(ModelCache(settings), adapter("ink", tmp_path, tiny_sd)) == drawn(
+            ModelCache(settings), adapter("ink", loras / "ink", tiny_sd)
+        )
+    (line,) = (record.message for record in caplog.records)
+    assert f"{len(weights)} of {len(weights) + len(spare)}" in line
+
+
+def test_a_damaged_file_is_an_error(settings: Settings, tiny_sd: Path, tmp_path: Path) -> None:
+    """What is no safetensors file cannot be put on a base."""
+    (tmp_path / "x.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0not json")
+    with (
+        pytest.raises(LoadError, match="SafetensorError"),
+        ModelCache(settings).lease(adapter("x", tmp_path, tiny_sd), BACKEND, device="cpu"),
+    ):
+        pass
+
+
+def test_a_pipeline_without_adapters_says_so(loras: Path) -> None:
+    """Some pipelines of diffusers take none."""
+    from diffusers import DDPMPipeline
+
+    with pytest.raises(LoadError, match="DDPMPipeline takes no adapters"):
+        attach(object.__new__(DDPMPipeline), loras / "ink" / USUAL_NAME, "a")
+
+
+def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Path) -> None:
+    """A control adapter widens the first layer, for good: it is refused before it could."""
+    weights = {"transformer.x_embedder.lora_A.weight": torch.zeros(4, 32)}
+    weights["transformer.x_embedder.lora_B.weight"] = torch.zeros(32, 4)
+    save_file(weights, tmp_path / "x.safetensors")
+    base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, device="cpu", have={})
+    with pytest.raises(LoadError, match="pictures to start from"):
+        BACKEND.attach(base, adapter("a", tmp_path, tiny_klein), tmp_path / "x.safetensors")
+
+
+def test_the_least_used_adapter_goes_first(
+    settings: Settings, three: tuple[Expert, Expert, Expert], tmp_path: Path
+) -> None:
+    """Within the bytes allowed an idle adapter goes before its base; the base takes its adapters along."""
+    plain, ink, toy = three
+    cache = ModelCache(settings)
+    touch(cache, BACKEND, *three)
+    sizes = Counter[str]()
+    for row in cache.explain().residents:
+        sizes[row.experts[0]] += row.nbytes
+    cache = ModelCache(settings, budget_bytes=sizes["plain"] + sizes["toy"], policy=LRU())
+    wanted = drawn(cache, plain)
+    touch(cache, BACKEND, ink, toy)
+    assert [cache.is_loaded(who, device="cpu") for who in three] == [True, False, True]
+    assert drawn(cache, plain) == wanted
+    other = expert(stable_diffusion(tmp_path / "other", seed=9), "other")
+    touch(cache, BACKEND, other)
+    assert [cache.is_loaded(who, device="cpu") for who in (*three, other)] == [False, False, False, True]
+
+
+def test_what_is_in_use_stays(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
+    """While one adapter is leased, base and adapter survive a clearing; then everything goes."""
+    _, ink, toy = three
+    cache = ModelCache(settings, budget_bytes=1)
+    with cache.lease(ink, BACKEND, device="cpu") as loaded:
+        picture = pixels(BACKEND.draw(loaded, ask(ink)))
+        touch(cache, BACKEND, toy)
+        cache.clear()
+        assert [cache.is_loaded(who, device="cpu") for who in three] == [True, True, False]
+        assert pixels(BACKEND.draw(loaded, ask(ink))) == picture
+    touch(cache, BACKEND, ink)
+    # larger than the budget, and yet kept as long as nothing else is needed
+    assert [cache.is_loaded(who, device="cpu") for who in three] == [True, True, False]
+    assert cache.clear() > 0
+    assert cache.explain().residents == ()
+
+
+def test_a_closed_cache_lets_go_of_base_and_adapter(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
+    """What is leased when the cache closes goes when the lease ends."""
+    cache = ModelCache(settings)
+    with cache.lease(three[1], BACKEND, device="cpu") as loaded:
+        cache.close()
+        assert pixels(BACKEND.draw(loaded, ask(three[1])))
+    assert cache.explain().residents == ()
+    assert all(tensor.numel() == 0 for tensor in loaded.model.pipe.unet.parameters())

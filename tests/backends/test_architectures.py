@@ -1,0 +1,265 @@
+"""What the table of architectures says is what diffusers does, and calls obey it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import pytest
+from diffusers.pipelines import auto_pipeline
+from fixtures_diffusers import BACKEND, ask, pixels
+from fixtures_routing import expert, think
+from miniature import expert as mini
+from miniatures import ARCHITECTURES, make_miniature
+
+from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
+from diffusiongpt.backends.diffusers.call import plan_call
+from diffusiongpt.backends.diffusers.files import choose_files
+from diffusiongpt.drawing.resolve import resolve
+from diffusiongpt.errors import LoadError
+from diffusiongpt.flow.request import Request
+from diffusiongpt.weights.devices import slot
+from diffusiongpt.zoo.expert import CallSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusiongpt.backends.base import Loaded
+    from diffusiongpt.zoo.expert import Expert
+
+TABLE = architectures()
+BUILDABLE = [name for name, known in TABLE.items() if not known.missing]
+MAPPINGS = {
+    "t2i": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    "i2i": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+MAKERS_DEFAULTS = {"flux2-klein", "z-image", "cogview4", "qwen-image-edit"}
+"""Where the model's maker recommends other steps or guidance than the pipeline's own."""
+
+
+def parameters(known: Architecture) -> dict[str, inspect.Parameter]:
+    """The arguments of a pipeline's call."""
+    return dict(inspect.signature(getattr(diffusers, known.pipeline).__call__).parameters)
+
+
+@pytest.mark.parametrize("name", BUILDABLE)
+def test_the_table_agrees_with_the_signature(name: str) -> None:
+    """The class exists, takes what the table passes, and has its defaults unless the maker recommends others."""
+    known = TABLE[name]
+    taken = parameters(known)
+    assert {"prompt", "generator", "width", "height", known.guidance.argument, *known.arguments} <= set(taken)
+    if known.negative_prompt:
+        assert {"negative_prompt", known.negative_prompt.argument} <= set(taken)
+    if known.prompt and "max_sequence_length" in taken and name != "sd3":
+        assert taken["max_sequence_length"].default == known.prompt.tokens
+    if name not in MAKERS_DEFAULTS:
+        assert taken["num_inference_steps"].default == known.steps
+        assert taken[known.guidance.argument].default == known.guidance.default
+
+
+@pytest.mark.parametrize("name", BUILDABLE)
+def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
+    """Pictures from pictures are stated exactly where diffusers maps the class, or its sibling, to a pipeline."""
+    known = TABLE[name]
+    keys = {key for mapping in MAPPINGS.values() for key, kind in mapping.items() if kind.__name__ == known.pipeline}
+    mapped = {what for what, mapping in MAPPINGS.items() if keys & set(mapping)}
+    assert set(known.abilities) == mapped | {"t2i"}
+
+
+def test_families_are_names_of_the_table() -> None:
+    """A family can be used in a zoo file, and a class shared by two entries is told apart by the name."""
+    assert {known.family for known in TABLE.values() if known.family} <= set(TABLE)
+    assert set(ARCHITECTURES) <= set(TABLE)
+    sd21 = of_pipeline("StableDiffusionPipeline", "sd21")
+    assert sd21 is TABLE["sd21"]
+    assert of_pipeline("StableDiffusionPipeline", "my-own") is of_pipeline("StableDiffusionPipeline") is TABLE["sd15"]
+    assert of_pipeline("SomebodysPipeline", "sdxl") is None
+
+
+@pytest.fixture(scope="module")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen-Image miniature."""
+    return make_miniature("qwen-image", tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="module")
+def qwen(qwen_folder: Path) -> Loaded:
+    """That miniature, loaded."""
+    return BACKEND.load(mini(qwen_folder), qwen_folder, device="cpu", have={})
+
+
+def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qwen_folder: Path) -> None:
+    """Its guidance counts only with a negative prompt, so a blank one goes along; the zoo's own name for it works."""
+    who = mini(qwen_folder)
+    plain = plan_call(qwen.model.pipe, ask(who)).arguments
+    assert (plain["true_cfg_scale"], plain["negative_prompt"]) == (4.0, " ")
+    assert "guidance_scale" not in plain
+    off = BACKEND.draw(qwen, ask(who, guidance_scale=1.0))
+    assert "negative_prompt" not in off.params
+    assert pixels(off) != pixels(BACKEND.draw(qwen, ask(who)))
+
+
+@pytest.mark.parametrize(("explicit", "passed"), [(("guidance_scale",), 2.0), ((), 5.0)])
+def test_the_callers_guidance_wins_over_the_zoos_own_name(
+    qwen: Loaded, qwen_folder: Path, explicit: tuple[str, ...], passed: float
+) -> None:
+    """`true_cfg_scale` among an entry's extras gives way to what the caller asks, and to nothing else."""
+    call = ask(mini(qwen_folder), guidance_scale=2.0, true_cfg_scale=5.0, explicit=explicit)
+    assert plan_call(qwen.model.pipe, call).arguments["true_cfg_scale"] == passed
+
+
+@pytest.mark.parametrize(
+    ("guidance", "asked", "reason"),
+    [
+        (1.0, True, "Stable Diffusion 1.5 reads a negative prompt only with guidance_scale above 1"),
+        (1.0, False, None),
+        (1.5, True, None),
+    ],
+)
+def test_a_negative_prompt_without_guidance_is_not_claimed(
+    sd: Loaded, who: Expert, guidance: float, asked: bool, reason: str | None
+) -> None:
+    """It has no effect then: it is left out, and reported if the caller gave it."""
+    call = plan_call(
+        sd.model.pipe,
+        ask(who, guidance_scale=guidance, negative_prompt="blue", explicit=("negative_prompt",) if asked else ()),
+    )
+    assert ("negative_prompt" in call.arguments) == (guidance > 1)
+    assert [item.reason for item in call.dropped] == ([reason] if reason else [])
+
+
+def test_the_end_of_a_prompt_that_is_not_read_is_reported(sd: Loaded, who: Expert) -> None:
+    """The encoder of the miniature reads 24 tokens, two of them its own; nothing is said of a prompt that fits."""
+    fits, long = (who.model_copy(update={"id": name}) for name in ("fits", "long"))
+    words = "abcdefghijk lmnopqrstuv"
+    for one, prompt, lost in ((fits, words, []), (long, f"{words} wxyz", ["wxyz"])):
+        resolved = resolve(
+            Request(prompt=prompt), think("a fox").understanding.model_copy(update={"prompt": prompt}), one
+        )
+        dropped = plan_call(sd.model.pipe, resolved).dropped
+        assert [item.value for item in dropped] == lost
+        assert all(item.name == "prompt" and "24 tokens" in item.reason for item in dropped)
+
+
+def elsewhere(work: Callable[[], bool]) -> bool:
+    """What another thread gets."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_counting_tokens_waits_for_the_model(sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer that two threads use at a time fails, so a call is planned by whoever holds the device."""
+    held: list[bool] = []
+    whole = plan_call
+
+    def watched(*args: Any) -> Any:
+        held.append(not elsewhere(lambda: slot("cpu").acquire(blocking=False)))
+        return whole(*args)
+
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.call.plan_call", watched)
+    BACKEND.draw(sd, ask(who))
+    assert held == [True]
+
+
+def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
+    """The native size, shaped as the prompt asks, on the architecture's grid; the zoo's own size goes before."""
+
+    def size(prompt: str, architecture: str, settings: dict[str, Any], **asked: Any) -> tuple[int, int]:
+        who = expert("one", architecture=architecture, settings=CallSettings(**settings))
+        arguments = resolve(Request(prompt=prompt, **asked), think(prompt).understanding, who).arguments
+        return arguments["width"], arguments["height"]
+
+    assert size("a fox", "qwen-image", {}) == (1328, 1328)
+    assert size("a fox", "qwen-image", {"width": 1024, "height": 768}) == (1024, 768)
+    assert size("a fox --ar 16:9", "sana", {}) == (1376, 768)
+    assert size("a fox", "sana", {}, width=1000, height=1000) == (992, 992)
+    assert size("a fox", "sd15", {}, width=520) == (520, 512)
+
+
+def test_a_rounded_side_is_reported_with_the_architectures_grid() -> None:
+    """What is drawn is not what was asked, and the result says so."""
+    who = expert("one", architecture="sana")
+    resolved = resolve(Request(prompt="a fox", width=1000), think("a fox").understanding, who)
+    assert [item.reason for item in resolved.dropped] == ["sides are multiples of 32: drawn at 992"]
+
+
+def test_a_negative_prompt_is_explicit_only_if_somebody_asked_for_it() -> None:
+    """The maker's own is dropped in silence where it has no effect, the caller's is not."""
+    who = expert("one", negative_prompt="blurry")
+    understanding = think("a fox").understanding
+    for request, explicit in ((Request(prompt="a fox"), False), (Request(prompt="a fox", negative_prompt="x"), True)):
+        assert ("negative_prompt" in resolve(request, understanding, who).explicit) is explicit
+
+
+def test_the_table_decides_the_type_where_the_zoo_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SD 1.5 computes in float16 on a GPU that has bfloat16 too; what overflows in float16 never does."""
+    from diffusiongpt.backends.diffusers.backend import _dtype_name
+
+    native = True
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: native)
+    who = expert("one")
+    exact = expert("two", settings=CallSettings(dtype="float32"))
+    assert _dtype_name(who, "cuda", "StableDiffusionPipeline") == "float16"
+    assert _dtype_name(who, "cuda", "FluxPipeline") == _dtype_name(who, "cuda", "SomebodysPipeline") == "bfloat16"
+    assert _dtype_name(exact, "cuda", "FluxPipeline") == _dtype_name(who, "cpu", "FluxPipeline") == "float32"
+    native = False
+    assert _dtype_name(who, "cuda", "FluxPipeline") == "float32"
+    assert _dtype_name(who, "cuda", "SomebodysPipeline") == "float16"
+
+
+def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index alone is read, and the error names what to install."""
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.architectures.find_spec", lambda _: None)
+    index = json.dumps({"_class_name": "Flux2Pipeline"}).encode()
+    with pytest.raises(LoadError, match="torchvision") as caught:
+        choose_files(("model_index.json",), lambda _: index, variant=None)
+    assert "pip install torchvision" in caught.value.hint
+    check_needs("FluxPipeline")
+    check_needs("SomebodysPipeline")
+
+
+def test_a_writer_of_a_zoo_is_told_what_looks_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misspelt names and experts that cannot draw here; a name of one's own, a family that partly draws: nothing."""
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.architectures.find_spec", lambda _: None)
+    names = ("sdlx", "flux-1", "SDXL", "longcat", "sdxl", "my-own", "tiny", "flux2", "qwen-image", None)
+    told = advice([expert(f"e{at}", architecture=name) for at, name in enumerate(names)])
+    assert [line.partition(":")[0] for line in told] == ["e0", "e1", "e2", "e3"]
+    assert "did you mean 'sdxl'?" in told[0]
+    assert "did you mean 'flux1'?" in told[1]
+    assert "pip install torchvision" in told[3]
+    assert advice([expert("hosted", backend="other", architecture="sdlx")]) == []
+
+
+def documented(name: str) -> str:
+    """A row of the table in the documentation."""
+    known = TABLE[name]
+    rule = known.negative_prompt
+    negative = f"`{rule.argument}` above {rule.above:g}" if rule else "never"
+    cells = (
+        f"`{name}`",
+        known.title,
+        f"`{known.pipeline}`",
+        f"{known.size[0]}×{known.size[1]}, {known.side_step}",
+        str(known.steps),
+        f"`{known.guidance.argument}` {known.guidance.default:g}",
+        negative,
+        str(known.prompt.tokens) if known.prompt else "",
+        known.dtype,
+        ", ".join(known.abilities),
+        " and ".join(known.needs),
+        "yes" if name in ARCHITECTURES else "",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_documentation_shows_the_table() -> None:
+    """A row for each architecture, in the table's order, and each note below it."""
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `")] == [documented(name) for name in TABLE]
+    notes = [f"- `{name}`: {known.notes}" for name, known in TABLE.items() if known.notes]
+    assert [line for line in page.splitlines() if line.startswith("- `")] == notes

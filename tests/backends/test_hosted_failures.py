@@ -1,0 +1,263 @@
+"""Hosted experts when things go wrong: a typed error with a hint, never the key, and the next candidate draws."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_hosted import KEY, TINY, draw, hosted, settings_for, studio_with
+from fixtures_routing import settings_in, zoo_of
+
+from diffusiongpt.backends.hosted import answers as openai_answer
+from diffusiongpt.errors import (
+    ContentRefusedError,
+    DiffusionGPTError,
+    DrawError,
+    NeedsExtraError,
+    NeedsKeyError,
+    ServiceError,
+)
+from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.testing.images import ImagesFault, LocalImages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from diffusiongpt.settings import Settings
+
+PROMPT = "a pixel art fox"
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalImages]:
+    """A server that draws; the client waits for nothing between its tries."""
+    monkeypatch.setattr("openai._base_client.time.sleep", lambda _: None)
+    with LocalImages() as running:
+        yield running
+
+
+@pytest.fixture
+def there(images: LocalImages, tmp_path: Path) -> Settings:
+    """Settings that lead to it."""
+    return settings_for(images, tmp_path)
+
+
+def failure(there: Settings, **options: Any) -> DiffusionGPTError:
+    """The error that drawing ends in; it shows the key nowhere and says what to do."""
+    with pytest.raises(DiffusionGPTError) as caught:
+        draw(there, **options)
+    error = caught.value
+    shown = "".join(traceback.format_exception(error))
+    assert KEY not in shown
+    assert "sk-proj" not in shown
+    assert error.hint
+    assert error.__context__ is None or not hasattr(error.__context__, "request")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable", "tries"),
+    [
+        (400, DrawError, False, 1),
+        (401, NeedsKeyError, False, 1),
+        (403, NeedsKeyError, False, 1),
+        (404, DrawError, False, 1),
+        (418, DrawError, False, 1),
+        (307, DrawError, False, 1),
+        (429, ServiceError, True, 2),
+        (408, ServiceError, True, 2),
+        (500, ServiceError, True, 2),
+        (503, ServiceError, True, 2),
+    ],
+)
+def test_each_status_has_its_error(
+    images: LocalImages, there: Settings, status: int, kind: type[DrawError], retryable: bool, tries: int
+) -> None:
+    """A status ends in its own error with the number in it, after one more try where that can help."""
+    images.fail("status", status=status)
+    error = failure(there)
+    assert type(error) is kind
+    assert str(status) in str(error)
+    assert error.retryable is retryable
+    assert len(images.requests) == tries
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("closed", ServiceError, "closed the connection"),
+        ("silent", ServiceError, "no whole answer within"),
+        ("stalled", ServiceError, "no whole answer within"),
+        ("trickling", ServiceError, "no whole answer within"),
+        ("packed", DrawError, "not that of an images API"),
+        ("refusal", ContentRefusedError, "safety_violations=[violence]"),
+        ("html", DrawError, "not that of an images API"),
+        ("no pictures", DrawError, "no picture"),
+        ("address", DrawError, "addresses are not followed"),
+        ("not base64", DrawError, "can be read"),
+        ("not a picture", DrawError, "can be read"),
+        ("truncated", DrawError, "can be read"),
+        ("bomb", DrawError, "pixels"),
+    ],
+)
+def test_each_fault_has_its_error(
+    images: LocalImages, there: Settings, kind: str, error: type[DrawError], words: str
+) -> None:
+    """What a server does wrong ends in a typed error that names it."""
+    images.fail(kind)
+    found = failure(there, timeout_s=0.5)
+    assert type(found) is error
+    assert words in str(found)
+
+
+def test_every_fault_is_tried() -> None:
+    """The two tests above leave no kind of fault out."""
+    tried = {"status", "closed", "silent", "stalled", "refusal", "html", "no pictures", "address", "not base64"}
+    assert set(ImagesFault.kinds) == tried | {
+        "not a picture",
+        "truncated",
+        "bomb",
+        "fewer",
+        "endless",
+        "trickling",
+        "packed",
+    }
+
+
+def test_an_answer_without_end_is_cut_off(
+    images: LocalImages, there: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer is read no further than a picture could need."""
+    monkeypatch.setattr("diffusiongpt.backends.hosted.answers.MAX_ANSWER_BYTES", 3_000_000)
+    images.fail("endless")
+    assert "larger than any picture" in str(failure(there))
+
+
+def test_a_picture_above_the_limit_is_not_unpacked(there: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of more pixels than the limit is refused by what its head says."""
+    monkeypatch.setattr(openai_answer, "MAX_PIXELS", 64 * 64 - 1)
+    assert "64x64 pixels" in str(failure(there))
+
+
+def test_a_server_that_is_not_there(tmp_path: Path, images: LocalImages) -> None:
+    """A refused connection is told as such, and a retry can help."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    error = failure(settings_for(images, tmp_path, openai_base_url=f"http://127.0.0.1:{port}/v1"))
+    assert type(error) is ServiceError
+    assert "cannot be reached" in str(error)
+
+
+def test_a_server_that_mends_itself_costs_one_more_try(images: LocalImages, there: Settings) -> None:
+    """One failure is bridged by the client, two are told."""
+    images.fail("status", status=503, times=1)
+    assert len(draw(there).images) == 1
+    images.fail("status", status=503, times=2)
+    assert "503" in str(failure(there))
+
+
+def test_a_redirect_is_not_followed(images: LocalImages, there: Settings) -> None:
+    """An address that a server names is never asked, not even by a redirect."""
+    images.fail("status", status=302)
+    assert "302" in str(failure(there))
+    assert len(images.requests) == 1
+
+
+def test_what_a_provider_says_is_kept_short_and_clean(images: LocalImages, there: Settings) -> None:
+    """Of its words a line is passed on, printable, without the key or anything that looks like one."""
+    long = f"Bad\x1b[31m size\nfor {KEY} or sk-other-12 or Bearer abc.def: " + "x" * 500
+    images.fail("status", status=400, message=long)
+    text = str(failure(there))
+    assert "Bad[31m size for … or … or …" in text
+    assert text.endswith("…")
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_without_a_key_nothing_is_asked(images: LocalImages, tmp_path: Path, key: str | None) -> None:
+    """No key is told with the variable to set, before any request."""
+    error = failure(settings_for(images, tmp_path, openai_api_key=key))
+    assert type(error) is NeedsKeyError
+    assert "OPENAI_API_KEY" in error.hint
+    assert images.requests == []
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-Evil: 1", f"{KEY} {KEY}", f"“{KEY}”"])
+def test_a_key_that_is_none_is_refused(images: LocalImages, tmp_path: Path, key: str) -> None:
+    """Line breaks and quotes in a key are told, and not sent."""
+    assert type(failure(settings_for(images, tmp_path, openai_api_key=key))) is NeedsKeyError
+    assert images.requests == []
+
+
+def test_a_line_break_behind_a_key_does_no_harm(images: LocalImages, tmp_path: Path) -> None:
+    """As a file often has it."""
+    draw(settings_for(images, tmp_path, openai_api_key=f"{KEY}\n"))
+    assert images.requests[0].key == KEY
+
+
+def test_offline_asks_nobody(images: LocalImages, tmp_path: Path) -> None:
+    """`offline` keeps hosted experts from drawing too."""
+    error = failure(settings_for(images, tmp_path, offline=True))
+    assert type(error) is ServiceError
+    assert "DIFFUSIONGPT_OFFLINE" in error.hint
+    assert images.requests == []
+
+
+def test_without_the_client_the_extra_is_named(there: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing package is told with the command that installs it."""
+    monkeypatch.setattr("diffusiongpt.backends.hosted.openai.find_spec", lambda _: None)
+    error = failure(there)
+    assert type(error) is NeedsExtraError
+    assert error.hint == "pip install 'diffusiongpt[openai]'"
+
+
+def test_the_key_is_in_no_log_and_no_repr(
+    images: LocalImages, there: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even with all logs on."""
+    caplog.set_level(logging.DEBUG)
+    with studio_with(there, hosted()) as studio:
+        result = studio.route_and_generate(PROMPT, max_price=1)
+        images.fail("status", status=401)
+        fallen = studio.route_and_generate(PROMPT, max_price=1)
+        shown = [caplog.text, repr(studio), repr(there), repr(result), there.model_dump_json(), repr(fallen.fallbacks)]
+    assert caplog.text
+    assert KEY not in "".join(shown)
+
+
+@pytest.mark.parametrize("kind", ["refusal", "html", "closed"])
+def test_the_next_candidate_draws(images: LocalImages, there: Settings, kind: str) -> None:
+    """When a service fails, the next candidate draws and the result says who could not and why."""
+    images.fail(kind)
+    with studio_with(there, hosted()) as studio:
+        result = studio.route_and_generate(PROMPT, max_price=0.04)
+    assert (result.route.expert, result.drawn_by) == ("cloud", TINY)
+    assert [fallback.expert for fallback in result.fallbacks] == ["cloud"]
+    assert result.fallbacks[0].hint
+
+
+def test_without_a_key_the_route_shows_it_and_generating_goes_on(images: LocalImages, tmp_path: Path) -> None:
+    """`route` marks what needs a key, `generate` falls to the next candidate and records it."""
+    with studio_with(settings_for(images, tmp_path, openai_api_key=None), hosted()) as studio:
+        route = studio.route(PROMPT, max_price=0.04)
+        assert (route.expert, route.chosen.readiness) == ("cloud", "needs_key")
+        assert "needs_key" in route.explain()
+        result = studio.route_and_generate(PROMPT, max_price=0.04)
+        assert result.drawn_by == TINY
+        assert "OPENAI_API_KEY" in result.fallbacks[0].hint
+        with pytest.raises(NeedsKeyError):
+            studio.route_and_generate(PROMPT, max_price=0.04, expert="cloud")
+    assert images.requests == []
+
+
+def test_a_picture_comes_also_from_a_zoo_of_services(images: LocalImages, tmp_path: Path) -> None:
+    """When only hosted experts are allowed and none can draw, the tiny zoo does: keyless always works."""
+    with DiffusionGPT(zoo_of(hosted()), settings=settings_in(tmp_path, openai_base_url=images.url)) as studio:
+        result = studio.route_and_generate(PROMPT, max_price=0.04)
+    assert result.drawn_by.startswith("tiny-")
+    assert [fallback.expert for fallback in result.fallbacks] == ["cloud"]

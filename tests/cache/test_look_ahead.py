@@ -1,0 +1,189 @@
+"""What is worth keeping, and what is brought before it is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from diffusiongpt.cache.prefetch import (
+    DEVICE_DEPTH,
+    HOST_DEPTH,
+    PROTECTED,
+    Wanted,
+    needed_soon,
+    next_to_device,
+    next_to_host,
+)
+from diffusiongpt.cache.tier import GDSF, LRU, Shelf, Usage
+
+
+def model(name: str, nbytes: int = 10, **shared: int) -> Wanted:
+    """A model with a part of its own, named like it, and others it shares."""
+    return Wanted(model=name, parts={name: nbytes, **shared})
+
+
+def shelf(budget: int = 100, *, soon: Mapping[object, int] | None = None, **there: int) -> Shelf:
+    """A shelf with these parts, the first one used longest ago."""
+    made = Shelf(tier="host", budget=budget, ceiling=None, policy=LRU(), upcoming=soon or {})
+    for now, (key, nbytes) in enumerate(there.items()):
+        made.reserve(key, nbytes)
+        made.start(key)
+        made.admit(key, nbytes, reload_s=1.0, now=now)
+    return made
+
+
+def usage(*, nbytes: int = 10, reload_s: float = 1.0, uses: int = 1, last_used: float = 0, floor: float = 0) -> Usage:
+    """What is known of a resident."""
+    return Usage(nbytes=nbytes, reload_s=reload_s, uses=uses, last_used=last_used, floor=floor)
+
+
+ROOT = Path(__file__).parents[2]
+QUEUE = [model(name) for name in "abcdefghijkl"]
+
+
+def test_the_nearest_is_brought_first() -> None:
+    """Of the next models, the one needed first among those that are missing."""
+    move = next_to_host(QUEUE, shelf(b=10), shelf(a=10))
+    assert move is not None
+    assert (move.model, dict(move.missing), move.victims) == ("c", {"c": 10}, ())
+
+
+def test_the_one_that_draws_is_nobody_to_look_ahead_for() -> None:
+    """Who is at the head is brought because it is asked for."""
+    assert next_to_host(QUEUE[:1], shelf(), shelf()) is None
+    assert next_to_device(QUEUE[:1], shelf(a=10), shelf()) is None
+
+
+def test_the_host_gets_as_many_as_its_depth() -> None:
+    """Not the one after."""
+    there = dict.fromkeys("abcdefgh"[:HOST_DEPTH], 10)
+    move = next_to_host(QUEUE, shelf(**there), shelf())
+    assert move is not None
+    assert move.model == QUEUE[HOST_DEPTH].model
+    assert next_to_host(QUEUE, shelf(**there, **move.missing), shelf()) is None
+
+
+def test_the_device_gets_as_many_as_its_depth() -> None:
+    """Not the one after."""
+    there = dict.fromkeys("abcdefgh"[:DEVICE_DEPTH], 10)
+    move = next_to_device(QUEUE, shelf(b=10, c=10), shelf(**there))
+    assert move is not None
+    assert move.model == QUEUE[DEVICE_DEPTH].model
+    assert next_to_device(QUEUE, shelf(b=10, c=10), shelf(**there, **move.missing)) is None
+
+
+def test_the_device_waits_for_the_host() -> None:
+    """What is not in memory cannot be copied from there."""
+    assert next_to_device(QUEUE, shelf(c=10), shelf(a=10)) is None
+    assert next_to_device([model("a"), model("b", text=5)], shelf(b=10), shelf(a=10)) is None
+
+
+def test_a_model_on_the_device_needs_nothing() -> None:
+    """Even if the host tier has let go of it."""
+    device = shelf(a=10, b=10)
+    assert next_to_host(QUEUE[:2], shelf(), device) is None
+    assert next_to_device(QUEUE[:2], shelf(), device) is None
+
+
+def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
+    """What two models have in common comes once, and stays when room is made for the second."""
+    queue = [model("a", text=5), model("b", text=5)]
+    host = next_to_host(queue, shelf(20, text=5, old=10), shelf(a=10, text=5))
+    assert host is not None
+    assert (dict(host.missing), host.victims) == ({"b": 10}, ("old",))
+    device = next_to_device(queue, shelf(b=10), shelf(20, text=5, old=10))
+    assert device is not None
+    assert (dict(device.missing), device.victims) == ({"b": 10}, ("old",))
+
+
+def test_what_is_on_its_way_is_not_brought_twice() -> None:
+    """Neither a model, nor a part that comes for somebody else."""
+    host, device = shelf(b=10), shelf(a=10)
+    host.reserve("c", 10)
+    device.reserve("b", 10)
+    move = next_to_host(QUEUE, host, device)
+    assert move is not None
+    assert move.model == "d"
+    assert next_to_device(QUEUE, host, device) is None
+
+
+def test_nothing_leaves_that_is_due_no_later() -> None:
+    """Look-ahead lets go of what is not needed, then of what is needed last, and otherwise waits."""
+    soon = needed_soon(QUEUE)
+    later = next_to_host(QUEUE, shelf(30, soon=soon, b=10, h=10, f=10), shelf(a=10))
+    assert later is not None
+    assert (later.model, later.victims) == ("c", ("h",))
+    idle = next_to_host(QUEUE, shelf(30, soon=soon, b=10, h=10, idle=10), shelf(a=10))
+    assert idle is not None
+    assert idle.victims == ("idle",)
+    assert next_to_host(QUEUE, shelf(20, soon=soon, b=10, c=10), shelf(a=10)) is None
+
+
+def test_nothing_leaves_that_is_in_use() -> None:
+    """On the device the next one comes only where it fits beside the one that draws."""
+    device = shelf(19, a=10)
+    device.pin("a")
+    assert next_to_device(QUEUE, shelf(b=10), device) is None
+
+
+@pytest.mark.parametrize("move", [next_to_host, next_to_device])
+def test_a_model_larger_than_the_budget_is_left_out(move: object) -> None:
+    """It comes when it is asked for, and takes nobody's place before."""
+    queue = [model("a"), model("b", 40)]
+    if move is next_to_host:
+        assert next_to_host(queue, shelf(39, idle=10), shelf(a=10)) is None
+    else:
+        assert next_to_device(queue, shelf(b=40), shelf(39, idle=10)) is None
+
+
+def test_a_part_is_needed_as_soon_as_its_first_model() -> None:
+    """And only what is needed within the protected requests counts."""
+    soon = needed_soon([model("a"), model("b", text=5), model("c", text=5), model("a")])
+    assert soon == {"a": 0, "b": 1, "text": 1, "c": 2}
+    assert max(needed_soon(QUEUE).values()) == PROTECTED
+    assert QUEUE[PROTECTED + 1].model not in needed_soon(QUEUE)
+
+
+def test_worth_grows_with_uses_and_seconds_and_shrinks_with_bytes() -> None:
+    """By GDSF, a byte is worth what it saves."""
+    worth = GDSF().worth
+    base = worth(usage())
+    assert worth(usage(uses=2)) > base
+    assert worth(usage(reload_s=2.0)) > base
+    assert worth(usage(nbytes=20)) < base
+    assert worth(usage(floor=1.0)) == base + 1.0
+    assert worth(usage(last_used=99)) == base
+    assert worth(usage(nbytes=0)) > base
+
+
+def test_a_long_load_is_worth_more_than_short_ones_of_the_same_seconds_and_bytes() -> None:
+    """Short loads hide behind drawings."""
+    worth = GDSF().worth
+    assert worth(usage(nbytes=30, reload_s=9.0)) > worth(usage(nbytes=10, reload_s=3.0))
+
+
+def test_many_uses_count_for_less_each() -> None:
+    """What was popular once does not stay for it."""
+    worth = GDSF().worth
+    assert worth(usage(uses=3)) - worth(usage(uses=2)) < worth(usage(uses=2)) - worth(usage(uses=1))
+
+
+def test_what_ships_waits_for_a_fifth_of_what_lru_waits(tmp_path: Path) -> None:
+    """In simulated time, on a trace shorter than that of `benchmarks/cache_trace.py`, in the worst of its settings."""
+    figures, options = tmp_path / "figures.json", ["--seeds", "2", "--requests", "1000", "--json"]
+    command = [sys.executable, ROOT / "benchmarks" / "cache_trace.py", *options, figures]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    table = json.loads(figures.read_text(encoding="utf-8"))["whole models"]
+    assert table["GDSF, protect 8, look-ahead (ships)"]["worst"] < 0.2
+    assert table["GDSF, protect 8"]["worst"] > 0.7
+
+
+def test_lru_knows_only_when() -> None:
+    """By LRU, nothing but the time of the last use counts."""
+    assert LRU().worth(usage(last_used=2, uses=1)) > LRU().worth(usage(last_used=1, uses=99, reload_s=99.0))

@@ -1,0 +1,194 @@
+"""Look-ahead: while one draws, the next come as far as they may, and nobody leaves for it who is needed sooner."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_cache import KLEIN, SD, Counting, Toy, touch
+from fixtures_routing import expert as any_expert
+from fixtures_routing import tiny_zoo, zoo_of
+
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.prefetch import HOST_DEPTH, Coming
+from diffusiongpt.errors import LoadError
+from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.studio import DiffusionGPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.zoo.expert import Expert
+
+DEVICE = "cpu:1"
+LATE_S = 10.0
+
+
+def queue(backend: Any, experts: Sequence[Expert]) -> list[Coming]:
+    """Who draws, and who is to draw then."""
+    return [Coming(one, backend) for one in experts]
+
+
+def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """As many as its depth to the host, one to the device; neither the one that draws nor an idle one had to go."""
+    experts = [local(name) for name in "abcdefg"]
+    backend, cache = Toy(), ModelCache(settings)
+    touch(cache, backend, experts[-1])
+    with cache.lease(experts[0], backend, device=DEVICE):
+        cache.look_ahead(DEVICE, queue(backend, experts[:-1]))
+        at_rest(cache)
+        assert backend.places[DEVICE] == {"a", "b"}
+        assert backend.places["cpu"] == {"g", *"abcdef"[: HOST_DEPTH + 1]}
+    with cache.lease(experts[1], backend, device=DEVICE):
+        pass
+    assert backend.loads == ["g", *"abcdef"[: HOST_DEPTH + 1]]
+
+
+def test_nobody_leaves_who_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Room for three: the one that draws and the two after it; what nobody waits for goes first."""
+    experts = [local(name) for name in "abcdefg"]
+    backend, cache = Toy(), ModelCache(settings, budget_bytes=30)
+    touch(cache, backend, experts[-1])
+    with cache.lease(experts[0], backend, device="cpu"):
+        cache.look_ahead("cpu", queue(backend, experts[:-1]))
+        at_rest(cache)
+        assert backend.alive == {"a", "b", "c"}
+        cache.look_ahead("cpu", queue(backend, [experts[0], experts[4], *experts[1:4]]))
+        at_rest(cache)
+        assert backend.alive == {"a", "e", "b"}
+
+
+def test_what_was_not_begun_is_dropped_when_the_queue_changes(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """What is under way is finished; of the rest only what the new queue needs comes."""
+    loading, changed = threading.Event(), threading.Event()
+
+    def before_load(name: str) -> None:
+        if name == "b":
+            loading.set()
+            assert changed.wait(LATE_S)
+
+    backend = Toy(before_load=before_load)
+    cache = ModelCache(settings)
+    a, b, c, d, e = (local(name) for name in "abcde")
+    cache.look_ahead("cpu", queue(backend, [a, b, c, d]))
+    assert loading.wait(LATE_S)
+    cache.look_ahead("cpu", queue(backend, [a, e]))
+    changed.set()
+    at_rest(cache)
+    assert backend.loads == ["b", "e"]
+
+
+def test_one_that_cannot_be_had_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """A damaged one and one that fails to load keep neither the others from coming nor the queue from its turns."""
+
+    class Broken(Toy):
+        def components(self, expert: Expert, folder: Path, *, device: str) -> Any:
+            if expert.id == "damaged":
+                raise LoadError("damaged", hint="")
+            return super().components(expert, folder, device=device)
+
+    def before_load(name: str) -> None:
+        if name == "failing":
+            raise LoadError("no", hint="")
+
+    backend, cache = Broken(before_load=before_load), ModelCache(settings)
+    cache.look_ahead("cpu", queue(backend, [local(name) for name in ("a", "damaged", "failing", "c", "d")]))
+    at_rest(cache)
+    assert backend.loads == ["failing", "c", "d"]
+    assert backend.alive == {"c", "d"}
+
+
+def test_what_is_larger_than_it_said_comes_once(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """It pushes out its own other part for want of room; the next state of the queue is the next chance."""
+
+    class Larger(Toy):
+        def load(self, *args: Any, **kwargs: Any) -> Any:
+            loaded = super().load(*args, **kwargs)
+            for name in {"b", "text"} & loaded.parts.keys():
+                loaded.parts[name].nbytes = 11  # type: ignore[misc]  # a toy
+            return loaded
+
+    backend = Larger(shared={"b": ("text",), "c": ("text",)})
+    cache = ModelCache(settings, budget_bytes=31)
+    a, b, c = (local(name) for name in "abc")
+    touch(cache, backend, c)
+    with cache.lease(a, backend, device="cpu"):
+        cache.look_ahead("cpu", queue(backend, [a, b]))
+        at_rest(cache)
+    assert backend.loads == ["c", "a", "b"]
+
+
+def test_the_queue_of_one_device_protects_nothing_less_for_that_of_another(
+    settings: Settings, local: Callable[[str], Expert]
+) -> None:
+    """On the host both count, the sooner need of the two."""
+    backend, cache = Toy(), ModelCache(settings)
+    a, b, c = (local(name) for name in "abc")
+    touch(cache, backend, a, b, c)
+    cache.look_ahead(DEVICE, queue(backend, [a]))
+    cache.look_ahead("cpu:2", queue(backend, [b, a]))
+    at_rest(cache)
+    assert [row.why.split(";")[0] for row in cache.explain().on("host") if row.experts != ("c",)] == [
+        "needed now",
+        "needed now",
+    ]
+
+
+def test_look_ahead_pulls_who_was_chosen(online: Settings, hub: LocalHub) -> None:
+    """The next of the queue comes to the disk and on to the host; a stand-in only if it is named."""
+    cache, backend = ModelCache(online), Counting()
+    cache.fetch(SD, backend)
+    cache.look_ahead("cpu", [Coming(SD, backend)])
+    at_rest(cache)
+    assert set(hub.downloads) == {"t/sd"}
+    cache.look_ahead("cpu", [Coming(SD, backend, others=((KLEIN, backend),))])
+    at_rest(cache)
+    assert set(hub.downloads) == {"t/sd", "t/klein"}
+    assert backend.loads == []
+    cache.look_ahead("cpu", [Coming(SD, backend), Coming(KLEIN, backend)])
+    at_rest(cache)
+    assert backend.loads == ["klein"]
+
+
+@pytest.mark.parametrize("prefetch", ["off", "stage", "download"])
+def test_stand_ins_are_pulled_only_where_the_settings_say_so(online: Settings, hub: LocalHub, prefetch: str) -> None:
+    """`prefetch="download"` brings the second of the route, and nothing else does."""
+    zoo = zoo_of(SD, KLEIN)
+    chosen = online.model_copy(update={"device": "cpu", "prefetch": prefetch})
+    with DiffusionGPT(zoo, settings=chosen, on_pull=lambda _: None) as studio:
+        list(studio.generate_many(["a fox", "a fox"], seed=1, num_inference_steps=1))
+        at_rest(studio.cache)
+    assert len(hub.downloads) == (2 if prefetch == "download" else 1)
+
+
+def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: Path) -> None:
+    """Of many prompts: who is pulled first and then fails to load has had its turn; the next candidate gets another."""
+    folder = tiny_zoo()["tiny-pixel"].folder
+    assert folder is not None
+    shutil.copytree(folder, tmp_path / "broken")
+    (tmp_path / "broken" / "unet" / "config.json").write_text('{"_class_name": "Nothing"}')
+    hub.add("t/broken", tmp_path / "broken")
+    zoo = zoo_of(any_expert("broken", "pixel_art", repo="t/broken"), any_expert("able", repo=str(folder)))
+    wanted = settings.model_copy(update={"hub_endpoint": hub.url, "device": "cpu"})
+    with DiffusionGPT(zoo, settings=wanted, on_pull=lambda _: None) as studio:
+        (drawn,) = studio.generate_many(["a pixel art fish"], seed=1, num_inference_steps=1)
+    assert isinstance(drawn, Generation)
+    assert [fallback.expert for fallback in drawn.fallbacks] == ["broken"]
+
+
+def at_rest(cache: ModelCache) -> None:
+    """Wait until look-ahead has nothing more to do."""
+    lanes = cache._ahead._lanes.values()
+    for _ in range(round(LATE_S / 0.01)):
+        # twice, because one lane wakes the next
+        if not any(lane._running for lane in (*lanes, *lanes)):
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("look-ahead does not come to rest")

@@ -1,0 +1,226 @@
+"""The model-loader cache where two meet at a bad moment: each test holds one of them there on purpose."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_cache import Toy, check_at_rest, touch
+
+from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.moves import Bring
+from diffusiongpt.cache.prefetch import Coming
+from diffusiongpt.cache.single_flight import Flights
+from diffusiongpt.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.expert import Expert
+
+ONE, OTHER = "cpu:1", "cpu:2"
+"""Devices of their own, as far as the cache knows."""
+
+SOON_S = 0.3
+"""How long one waits for the other to run into it; it has done nothing wrong who does not come."""
+
+LATE_S = 30.0
+
+
+def lease(cache: ModelCache, backend: Any, who: Expert, device: str) -> None:
+    """Once, with all its parts where they should be."""
+    with cache.lease(who, backend, device=device) as loaded:
+        assert all(device in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]  # toys
+
+
+def test_what_goes_while_it_is_asked_for_comes_again(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """The last copy leaves a device; who needs it there waits until it is gone, and has it loaded afresh."""
+    going, asked = threading.Event(), threading.Event()
+
+    def before_leave(_: str, device: str) -> None:
+        if device == ONE:
+            going.set()
+            asked.wait(SOON_S)
+
+    def before_bring(name: str, device: str) -> None:
+        if device == "cpu" and going.is_set():
+            asked.set()
+            while name in backend.places[ONE]:
+                threading.Event().wait(0.01)
+
+    backend, who = Toy(before_leave=before_leave, before_bring=before_bring), local("a")
+    cache = ModelCache(settings)
+    lease(cache, backend, who, ONE)
+    cache.clear("cpu")
+    with ThreadPoolExecutor(2) as pool:
+        gone = pool.submit(cache.clear, ONE)
+        assert going.wait(LATE_S)
+        pool.submit(lease, cache, backend, who, OTHER).result(LATE_S)
+        assert gone.result(LATE_S) == 10
+    assert backend.loads == ["a", "a"]
+    assert backend.places == {"cpu": {"a"}, ONE: set(), OTHER: {"a"}}
+
+
+def test_what_is_copied_from_does_not_go(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """The only copy is on one device, and comes from there to another: a clearing leaves it alone meanwhile."""
+
+    def before_bring(_: str, device: str) -> None:
+        if device == "cpu":
+            freed.append(cache.clear(ONE))
+
+    freed: list[int] = []
+    backend, who = Toy(before_bring=before_bring), local("a")
+    cache = ModelCache(settings)
+    lease(cache, backend, who, ONE)
+    cache.clear("cpu")
+    lease(cache, backend, who, OTHER)
+    assert freed == [0]
+    assert backend.places == {"cpu": {"a"}, ONE: {"a"}, OTHER: {"a"}}
+
+
+@pytest.mark.parametrize("way", ["clear", "load", "lease"])
+def test_one_that_cannot_leave_holds_up_nobody(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Its failure is told; the others of its round still go, and all of them can be asked for again."""
+
+    def before_leave(name: str, _: str) -> None:
+        if name == "a" and broken[0]:
+            raise LoadError("stuck", hint="")
+
+    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 50 if way == "load" else 500)
+    broken = [True]
+    backend, cache = Toy(sizes={"c": 40}, before_leave=before_leave), ModelCache(settings, budget_bytes=40)
+    touch(cache, backend, local("a"), local("b"))
+    act = cache.clear if way == "clear" else partial(touch, cache, backend, local("c"))
+    with pytest.raises(LoadError, match="stuck"):
+        act()
+    assert "b" not in backend.alive
+    broken[0] = False
+    backend.places["cpu"].discard("a")
+    for name in "ab":
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(touch, cache, backend, local(name)).result(LATE_S)
+    assert {row.experts for row in cache.explain().residents} >= {("b",)}
+    assert all(ledger.reserved == ledger.in_flight == 0 for ledger in cache.explain().ledgers)
+
+
+@pytest.mark.parametrize("device", [ONE, "cpu"])
+def test_a_copy_that_fails_halfway_leaves_nothing(
+    settings: Settings, local: Callable[[str], Expert], device: str
+) -> None:
+    """What of it had arrived goes again, so that no bytes are there that nobody counts."""
+
+    def before_bring(name: str, where: str) -> None:
+        if where == device and broken[0] and name in backend.places.get(ONE, set()) | backend.places["cpu"]:
+            failed.append(name)
+            if len(failed) == 2:
+                raise LoadError("halfway", hint="")
+
+    broken, failed = [True], list[str]()
+    backend, cache, who = Toy(shared={"a": ("text",)}, before_bring=before_bring), ModelCache(settings), local("a")
+    if device == "cpu":
+        lease(cache, backend, who, ONE)
+        cache.clear("cpu")
+    with pytest.raises(LoadError, match="halfway"):
+        lease(cache, backend, who, ONE if device == ONE else OTHER)
+    assert len(failed) == 2
+    assert backend.places[device] == set()
+    check_at_rest(cache, backend)
+    broken[0] = False
+    lease(cache, backend, who, OTHER)
+
+
+def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
+    backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
+    a, b = local("a"), local("b")
+    with cache.lease(a, backend, device="cpu"):
+        touch(cache, backend, b)
+        cache._memory.bring("cpu", cache._identify(a, backend, "cpu").sizes, lambda _: {}, Bring(within_budget=True))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(touch, cache, backend, b).result(LATE_S)
+    check_at_rest(cache, backend)
+
+
+def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked has left, so no lease ends that could clean up; it took longer than closing waits."""
+    monkeypatch.setattr("diffusiongpt.cache.single_flight.CLOSE_S", 0.05)
+    loading, closed = threading.Event(), threading.Event()
+
+    def before_load(_: str) -> None:
+        loading.set()
+        assert closed.wait(LATE_S)
+
+    def leave(*_: Any) -> None:
+        assert loading.wait(LATE_S)
+        raise KeyboardInterrupt
+
+    backend, cache, who = Toy(before_load=before_load), ModelCache(settings), local("a")
+    with pytest.raises(KeyboardInterrupt), cache.lease(who, backend, device="cpu", on_progress=leave):
+        pass
+    cache.close()
+    closed.set()
+    _until(lambda: not threads("diffusiongpt-load"))
+    assert backend.alive == set()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_what_was_staged_after_the_cache_was_closed_goes(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    """Look-ahead finishes what it had begun, for nobody; closing waits for it, and not for ever."""
+    for place in ("prefetch", "cache"):
+        monkeypatch.setattr(f"diffusiongpt.cache.{place}.CLOSE_S", LATE_S if patient else 0.05)
+    loading, closed = threading.Event(), threading.Event()
+
+    def before_load(_: str) -> None:
+        loading.set()
+        assert closed.wait(LATE_S)
+
+    backend, cache = Toy(before_load=before_load), ModelCache(settings)
+    cache.look_ahead("cpu", [Coming(local(name), backend) for name in "abc"])
+    assert loading.wait(LATE_S)
+    if patient:
+        threading.Timer(0.2, closed.set).start()
+    cache.close()
+    assert bool(backend.alive or threads("diffusiongpt-ahead-host")) is not patient
+    closed.set()
+    _until(lambda: not threads("diffusiongpt-ahead"))
+    assert backend.loads == ["b"]
+    assert backend.alive == set()
+
+
+def test_a_flight_that_cannot_start_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is to be had: an error, and the next who asks tries anew."""
+    flights: Flights[str] = Flights("test")
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            flights.join("key", lambda _: "never")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(flights.join, "key", lambda _: "now").result(LATE_S) == "now"
+
+
+def threads(name: str) -> list[str]:
+    """Threads of the cache that run now."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(name)]
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(round(LATE_S / 0.01)):
+        if holds():
+            return
+        pause.wait(0.01)
+    pytest.fail("it did not happen")

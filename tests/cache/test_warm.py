@@ -1,0 +1,48 @@
+"""A lease of what is loaded costs next to nothing, and still sees what happens to its files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fixtures_cache import SD, UNET, Counting, touch
+
+from diffusiongpt.cache.cache import ModelCache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.zoo.expert import Expert
+
+
+def test_a_warm_lease_looks_at_the_disk_once(online: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look is a system call for every file of the checkpoint: most of what a lease takes."""
+    cache, backend, looked = ModelCache(online), Counting(), []
+    touch(cache, backend, SD)
+    look = cache.puller.on_disk
+
+    def watched(expert: Expert) -> Path | None:
+        looked.append(expert.id)
+        return look(expert)
+
+    monkeypatch.setattr(cache.puller, "on_disk", watched)
+    touch(cache, backend, SD)
+    assert looked == ["sd"]
+    assert backend.loads == ["sd"]
+
+
+def test_a_warm_lease_notices_that_files_went_away(hub: LocalHub, online: Settings) -> None:
+    """They are fetched again, though the model is in memory; its content is the same, so it is not loaded again."""
+    cache, backend = ModelCache(online), Counting()
+    touch(cache, backend, SD)
+    folder = cache.puller.on_disk(SD)
+    assert folder is not None
+    (folder / UNET).resolve().unlink()
+    before = sum(path.endswith(UNET) for method, path in hub.requests if method == "GET")
+    touch(cache, backend, SD)
+    assert sum(path.endswith(UNET) for method, path in hub.requests if method == "GET") == before + 1
+    assert (folder / UNET).is_file()
+    assert backend.loads == ["sd"]

@@ -1,0 +1,316 @@
+"""What the hub says becomes an entry; what it does not say is left out, and what cannot be used is told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from diffusiongpt.apps.cli import app
+from diffusiongpt.curation.describe import describe_repo, find_presence
+from diffusiongpt.errors import (
+    GatedRepoError,
+    HubUnreachableError,
+    PullError,
+    RepoMissingError,
+    RequestError,
+    UnsafeFilesError,
+)
+from diffusiongpt.testing.hub import Fault
+from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.zoo import Zoo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
+
+CARD = """\
+---
+license: openrail++
+language: [en, zh, nonsense-tag-of-somebody]
+tags: [text-to-image]
+---
+# A model
+"""
+LORA_CARD = """\
+---
+license: other
+license_name: made-up-license
+base_model: t/sd
+tags: [lora, diffusers]
+instance_prompt: papercut style
+---
+"""
+
+
+@pytest.fixture
+def lora(hub: LocalHub, tmp_path: Path) -> Path:
+    """An adapter on the hub."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    (folder / "README.md").write_text(LORA_CARD)
+    (folder / "papercut.safetensors").write_bytes(b"x" * 2_000_000)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "other.safetensors").write_bytes(b"x")
+    hub.add("t/Paper_LoRA", folder)
+    return folder
+
+
+def planned_bytes(folder: Path) -> int:
+    """Bytes of the files that a pull of the miniature brings."""
+    named = [folder / "model_index.json", *folder.glob("*/*")]
+    kept = [
+        path
+        for path in named
+        if path.suffix in (".json", ".txt", ".safetensors", ".model") and ".ema." not in path.name
+    ]
+    return sum(path.stat().st_size for path in kept)
+
+
+def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) -> None:
+    """Architecture, licence, gate, languages and size come from the hub; the size is that of a pull."""
+    (repo / "README.md").write_text(CARD)
+    hub.gate("t/sd", token="t")  # noqa: S106  # no secret: the hub of this test
+    open_one = online.model_copy(update={"hub_token": SecretStr("t")})
+    config = repo / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 768}))
+    entry = describe_repo("t/sd", open_one, styles=["anime"])
+    size = entry.pop("size_gb")
+    assert entry == {
+        "id": "sd",
+        "repo": "t/sd",
+        "architecture": "sd15",
+        "tags": {"styles": ["anime"]},
+        "license": {"id": "openrail++", "commercial": "yes"},
+        "gated": True,
+        "languages": ["en", "zh"],
+        "sources": [f"{hub.url}/t/sd/tree/{hub.commit('t/sd')}"],
+    }
+    assert size == pytest.approx(planned_bytes(repo) / 1e9, rel=1e-3)
+    assert hub.downloads["t/sd"].keys() == {"model_index.json", "unet/config.json"}
+
+
+def test_what_the_hub_does_not_say_is_left_out(repo: Path, online: Settings) -> None:
+    """Without a card there is no licence and no language, and a width of nobody's makes no architecture."""
+    (repo / "README.md").unlink(missing_ok=True)
+    assert set(describe_repo("t/sd", online)) <= {"id", "repo", "gated", "size_gb", "sources"}
+    entry = describe_repo("t/klein", online, expert_id="mine")
+    assert (entry["id"], entry["architecture"]) == ("mine", "flux2")
+
+
+def test_half_precision_is_taken_where_it_is_there(repo: Path, online: Settings) -> None:
+    """Of plain and fp16 files the entry names those of which less is pulled; fp16 alone is no error."""
+    plain = describe_repo("t/sd", online)
+    for path in list(repo.glob("*/*.safetensors")):
+        if ".ema." not in path.name:
+            half = path.with_name(path.name.replace(".safetensors", ".fp16.safetensors"))
+            half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    both = describe_repo("t/sd", online)
+    assert both["settings"] == {"dtype": "float16", "variant": "fp16"}
+    assert both.get("size_gb", 0) < plain["size_gb"]
+    for path in repo.glob("*/*.fp16.safetensors"):
+        path.with_name(path.name.replace(".fp16", "")).unlink()
+    assert describe_repo("t/sd", online)["settings"] == both["settings"]
+
+
+@pytest.mark.usefixtures("lora")
+def test_an_adapter_is_described(hub: LocalHub, online: Settings) -> None:
+    """An adapter has its base, its file and its trigger words; of what is known of the base, the architecture."""
+    zoo = Zoo.layered({})
+    entry = describe_repo("t/Paper_LoRA", online, zoo=zoo)
+    assert entry == {
+        "id": "paper_lora",
+        "repo": "t/Paper_LoRA",
+        "kind": "adapter",
+        "base": "t/sd",
+        "license": {"id": "made-up-license"},
+        "gated": False,
+        "size_gb": 0.002,
+        "settings": {"weight_name": "papercut.safetensors"},
+        "trigger_words": ["papercut style"],
+        "sources": [f"{hub.url}/t/Paper_LoRA/tree/{hub.commit('t/Paper_LoRA')}"],
+    }
+    Expert.model_validate(entry)
+    known = Zoo({"b": Expert(id="b", repo="t/sd", architecture="sdxl")}, {}, ())
+    assert describe_repo("t/Paper_LoRA", online, zoo=known)["architecture"] == "sdxl"
+
+
+def test_of_several_adapter_files_one_is_named(lora: Path, online: Settings) -> None:
+    """Several files are told and one can be named; the name that diffusers gives adapters wins by itself."""
+    (lora / "b.safetensors").write_bytes(b"x")
+    with pytest.raises(RequestError, match="2 files that could be the adapter") as caught:
+        describe_repo("t/Paper_LoRA", online)
+    assert "--weight-name" in caught.value.hint
+    assert "b.safetensors" in caught.value.hint
+    with pytest.raises(RequestError, match=r"no file c\.safetensors"):
+        describe_repo("t/Paper_LoRA", online, weight_name="c.safetensors")
+    named = describe_repo("t/Paper_LoRA", online, weight_name="b.safetensors")
+    assert named["settings"] == {"weight_name": "b.safetensors"}
+    (lora / "pytorch_lora_weights.safetensors").write_bytes(b"x")
+    assert describe_repo("t/Paper_LoRA", online)["settings"]["weight_name"] == "pytorch_lora_weights.safetensors"
+
+
+def test_a_base_that_nobody_names_has_to_be_given(lora: Path, online: Settings) -> None:
+    """An adapter without one base is an error that names the option; with it there is an entry."""
+    for said in ("", "base_model: [a/b, c/d]\n"):
+        (lora / "README.md").write_text(LORA_CARD.replace("base_model: t/sd\n", said))
+        with pytest.raises(RequestError) as caught:
+            describe_repo("t/Paper_LoRA", online)
+        assert "--base" in caught.value.hint
+    assert describe_repo("t/Paper_LoRA", online, base="t/sd")["base"] == "t/sd"
+    with pytest.raises(RequestError, match="is no adapter"):
+        describe_repo("t/sd", online, base="t/klein")
+
+
+def test_what_a_terminal_could_obey_is_left_out(lora: Path, online: Settings) -> None:
+    """Escape codes in a card never reach an entry."""
+    (lora / "README.md").write_text(
+        LORA_CARD.replace("papercut style", '"\\e[31mred"').replace("made-up-license", '"\\u202e"')
+    )
+    assert not {"trigger_words", "license"} & set(describe_repo("t/Paper_LoRA", online))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "hint"),
+    [
+        ("t/none", RepoMissingError, "Check the name"),
+        ("t/shut", GatedRepoError, "Accept them at"),
+        ("t/empty", PullError, "diffusers repositories"),
+        ("t/pickle", UnsafeFilesError, "safetensors"),
+        ("t", RequestError, "owner/name"),
+        ("https://hub/t/sd", RequestError, "owner/name"),
+        ("t/../sd", RequestError, "owner/name"),
+        ("", RequestError, "owner/name"),
+    ],
+)
+def test_what_cannot_be_added_is_told(
+    hub: LocalHub, repo: Path, tmp_path: Path, online: Settings, name: str, error: type[Exception], hint: str
+) -> None:
+    """A repository that is unknown, gated, empty, or unsafe, and a name that is none, is a typed error with a hint."""
+    for folder in ("empty", "pickle"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.bin").write_bytes(b"x")
+        hub.add(f"t/{folder}", tmp_path / folder)
+    (tmp_path / "pickle" / "README.md").write_text(LORA_CARD)
+    hub.add("t/shut", repo)
+    hub.gate("t/shut")
+    with pytest.raises(error) as caught:
+        describe_repo(name, online)
+    assert hint in getattr(caught.value, "hint", "")
+
+
+def test_without_a_network_it_is_told(online: Settings) -> None:
+    """Offline, and with a hub that is not there, the error says what to do."""
+    for change in ({"offline": True}, {"hub_endpoint": "http://127.0.0.1:9"}):
+        with pytest.raises(HubUnreachableError) as caught:
+            describe_repo("t/sd", online.model_copy(update=change))
+        assert caught.value.hint
+        with pytest.raises(HubUnreachableError):
+            find_presence([Expert(id="a", repo="t/sd")], online.model_copy(update=change))
+
+
+def test_presence_tells_each_repository(hub: LocalHub, online: Settings) -> None:
+    """Each is there, gated, missing or unreachable; one that fails hides no other; folders and services have none."""
+    hub.gate("t/klein")
+    hub.fail(Fault(match="/t/busy", status=503))
+    revisions = {"a": ("t/sd", None), "b": ("t/klein", "main"), "c": ("t/none", None), "d": ("t/sd", "0" * 40)}
+    experts = [Expert(id=key, repo=repo, revision=revision) for key, (repo, revision) in revisions.items()]
+    elsewhere = [Expert(id="f", repo="./here"), Expert(id="g", repo="openai/gpt-image-2", backend="openai")]
+    found = find_presence([*experts, Expert(id="e", repo="t/busy"), *elsewhere], online)
+    assert [(one.expert, one.state) for one in found] == [
+        ("a", "ok"),
+        ("b", "gated"),
+        ("c", "missing"),
+        ("d", "missing"),
+        ("e", "unreachable"),
+    ]
+    assert [one.commit for one in found[:3]] == [hub.commit("t/sd"), hub.commit("t/klein"), None]
+
+
+@pytest.fixture
+def command(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of a command; the folder it runs in."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DIFFUSIONGPT_HUB_ENDPOINT", hub.url)
+    monkeypatch.delenv("DIFFUSIONGPT_ZOO", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0, says: str | None = None) -> Result:
+    """Run a command and check its exit code."""
+    result = CliRunner().invoke(app, ["zoo", *arguments], input=says)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_add_writes_ones_own_zoo(command: Path) -> None:
+    """`zoo add` shows the entry, writes it where routes find it, and refuses to do so twice."""
+    result = run("add", "t/sd", "--style", "anime", "--style", "comic", "--subject", "animal", "--id", "mine")
+    assert "+    tags: {subjects: [animal], styles: [anime, comic]}" in result.stdout
+    assert "wrote" in result.stderr
+    assert [one["id"] for one in json.loads(run("list", "--json").stdout)][-1] == "mine"
+    before = (command / "home" / "zoo.yaml").read_bytes()
+    assert "already, as mine" in run("add", "t/sd", "--id", "other", code=1).stderr
+    assert (command / "home" / "zoo.yaml").read_bytes() == before
+
+
+def test_add_tells_machines(command: Path) -> None:
+    """With `--json` stdout holds one object, and the file that `--zoo` names says the same."""
+    said: dict[str, Any] = json.loads(run("add", "t/klein", "--zoo", "mine.yaml", "--json").stdout)
+    assert said["written"] is True
+    assert said["entry"]["repo"] == "t/klein"
+    assert Zoo.load(command / "mine.yaml")["klein"].architecture == "flux2"
+    failed = json.loads(run("add", "t/none", "--zoo", "mine.yaml", "--json", code=1).stdout)
+    assert failed["error"]["type"] == "RepoMissingError"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--style", "Pixel Art"), ("--style", "animee"), ("--subject", ""), ("--id", "My Own"), ("--id", "x" * 90)],
+)
+def test_a_slip_in_an_option_is_told(command: Path, option: str, value: str) -> None:
+    """A tag or an id that is none is a typed error with a hint, and no file is made."""
+    assert "hint: " in run("add", "t/sd", option, value, "--zoo", "mine.yaml", code=1).stderr
+    assert not (command / "mine.yaml").exists()
+
+
+@pytest.mark.usefixtures("command")
+def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal nothing is written without a yes; `--yes` asks nobody."""
+    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    result = run("add", "t/sd", "--zoo", "mine.yaml", says="n\n")
+    assert "Write this to mine.yaml?" in result.stderr
+    assert not (tmp_path / "mine.yaml").exists()
+    run("add", "t/sd", "--zoo", "mine.yaml", says="y\n")
+    assert "Write this" not in run("add", "t/klein", "--zoo", "mine.yaml", "--yes").stderr
+    assert set(Zoo.load(tmp_path / "mine.yaml")) == {"sd", "klein"}
+
+
+def test_check_online_tells_and_pins(hub: LocalHub, command: Path) -> None:
+    """`zoo check --online` tells each repository and fails if one is missing; `--pin` writes commits in place."""
+    mine = command / "mine.yaml"
+    mine.write_text(
+        "# mine\nexperts:\n  - id: a\n    repo: t/sd  # mine\n    revision: main\n  - {id: b, repo: t/klein}\n"
+    )
+    before = mine.read_text()
+    assert "not pinned" in run("check", "mine.yaml", "--online").stdout
+    assert mine.read_text() == before
+    assert "--online" in run("check", "mine.yaml", "--pin", code=2).stderr
+    run("check", "mine.yaml", "--online", "--pin")
+    pinned = before.replace("main", hub.commit("t/sd")).replace(
+        "t/klein", f"t/klein, revision: {hub.commit('t/klein')}"
+    )
+    assert mine.read_text() == pinned
+    assert "stays as it is" in run("check", "mine.yaml", "--online", "--pin").stderr
+    hub.remove("t/klein")
+    said = json.loads(run("check", "mine.yaml", "--online", "--json", code=1).stdout)["online"]
+    assert [(one["expert"], one["state"]) for one in said] == [("a", "ok"), ("b", "missing")]
+    assert "comes with the package" in run("check", "--online", "--pin", code=2).stderr

@@ -1,0 +1,117 @@
+"""From what was understood to the exact call: what the caller gave wins over the prompt, that over the expert."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fixtures_routing import expert, think
+
+from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, prompt_for, resolve
+from diffusiongpt.flow.request import Request
+from diffusiongpt.zoo.expert import CallSettings, Expert
+
+SDXL = expert("xl", settings=CallSettings(width=1024, height=1024, num_inference_steps=30, guidance_scale=7.0))
+PLAIN = expert("plain")
+
+
+def arguments(prompt: str, of: Expert = SDXL, **asked: Any) -> dict[str, Any]:
+    """The call arguments of a prompt."""
+    return dict(resolve(Request(prompt=prompt, **asked), think(prompt).understanding, of).arguments)
+
+
+def test_the_expert_knows_best_when_nobody_says_otherwise() -> None:
+    """Without a wish the maker's own size, steps and guidance are used; what is not known is left out."""
+    assert arguments("a fox") == {"num_inference_steps": 30, "guidance_scale": 7.0, "width": 1024, "height": 1024}
+    assert arguments("a fox", PLAIN) == {}
+
+
+def test_the_caller_wins() -> None:
+    """What the caller gives replaces what the prompt or the maker says, zero included."""
+    given = arguments("a fox 640x480", width=512, height=768, num_inference_steps=4, guidance_scale=0.0)
+    assert given == {"num_inference_steps": 4, "guidance_scale": 0.0, "width": 512, "height": 768}
+    assert arguments("a fox", PLAIN, width=512) == {"width": 512}
+    assert arguments("a fox", width=512)["height"] == 1024
+
+
+def test_only_what_the_caller_gave_is_explicit() -> None:
+    """The backend reports a dropped argument only if the caller asked for it."""
+    resolved = resolve(Request(prompt="a fox", guidance_scale=3.0), think("a fox").understanding, SDXL)
+    assert resolved.explicit == {"guidance_scale"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "size"),
+    [
+        ("a fox", (1024, 1024)),
+        ("a fox 640x480", (640, 480)),
+        ("a fox --ar 16:9", (1360, 768)),
+        ("一只狐狸，竖屏", (768, 1360)),
+        ("a fox 8000x8000", (1024, 1024)),
+        ("a fox 4096x1024", (2048, 512)),
+    ],
+)
+def test_the_size_of_the_prompt_is_kept_within_what_the_expert_can(prompt: str, size: tuple[int, int]) -> None:
+    """A size or shape in the prompt is obeyed near the native area; a larger one is scaled down in shape."""
+    drawn = arguments(prompt)
+    assert (drawn["width"], drawn["height"]) == size
+    assert drawn["width"] % SIDE_STEP == drawn["height"] % SIDE_STEP == 0
+    assert drawn["width"] * drawn["height"] <= MAX_AREA_FACTOR * 1024 * 1024
+
+
+def test_a_changed_size_is_told() -> None:
+    """A size that is not drawn as asked is among what was dropped, with the size that was used."""
+    (dropped,) = resolve(Request(prompt="x", width=500), think("x").understanding, SDXL).dropped
+    assert (dropped.name, dropped.value) == ("width", 500)
+    assert "drawn at 496" in dropped.reason
+    (dropped,) = resolve(Request(prompt="fox 9x9"), think("fox 8000x4000").understanding, SDXL).dropped
+    assert (dropped.name, dropped.value) == ("size", "8000x4000")
+    assert resolve(Request(prompt="x", width=512), think("x").understanding, SDXL).dropped == ()
+
+
+def test_a_small_native_size_needs_no_step() -> None:
+    """An expert whose own size is no multiple of the step is drawn at its own size."""
+    odd = expert("odd", settings=CallSettings(width=40))
+    assert arguments("x", odd) == {"width": 40, "height": 40}
+    assert arguments("x", odd, width=40) == {"width": 40, "height": 40}
+
+
+def test_trigger_words_lead_once() -> None:
+    """Trigger words are put before the prompt unless it holds them."""
+    trained = expert("t", trigger_words=("Ghibli style",))
+    assert prompt_for(think("a fox").understanding, trained) == "Ghibli style, a fox"
+    assert prompt_for(think("ghibli Style fox").understanding, trained) == "ghibli Style fox"
+
+
+def test_negatives_are_joined() -> None:
+    """What the caller, the prompt and the maker want absent is one negative prompt without repeats."""
+    picky = expert("n", negative_prompt="blurry")
+    understood = think("a street without cars").understanding
+    joined = resolve(Request(prompt="x", negative_prompt=" snow "), understood, picky).negative_prompt
+    assert joined == "snow, cars, blurry"
+    assert (
+        resolve(Request(prompt="x", negative_prompt="blurry"), think("x").understanding, picky).negative_prompt
+        == "blurry"
+    )
+    assert resolve(Request(prompt="x"), think("x").understanding, PLAIN).negative_prompt == ""
+
+
+def test_seeds_count_up_and_are_fresh_without_one() -> None:
+    """Picture `i` has `seed + i`; without a seed two requests hardly ever share one."""
+    understood = think("x").understanding
+    assert resolve(Request(prompt="x", seed=5, num_images_per_prompt=3), understood, PLAIN).seeds == (5, 6, 7)
+    fresh = {resolve(Request(prompt="x"), understood, PLAIN).seeds[0] for _ in range(20)}
+    assert len(fresh) > 1
+    assert all(0 <= seed < 2**32 for seed in fresh)
+
+
+def test_extra_arguments_and_the_callback_are_passed() -> None:
+    """An expert's `extra` settings and the caller's own callback go into the call as they are."""
+
+    def watch(*_: object) -> None: ...
+
+    special = expert("s", settings=CallSettings(extra={"max_sequence_length": 256}))
+    assert arguments("x", special, callback_on_step_end=watch) == {
+        "max_sequence_length": 256,
+        "callback_on_step_end": watch,
+    }

@@ -1,0 +1,65 @@
+"""A route explains itself to a friend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import expert, route, tiny_zoo, zoo_of
+
+from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.route import Candidate, win_probability
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def candidate(score: float, std: float = 0.0) -> Candidate:
+    """A candidate of some score."""
+    return Candidate(expert="x", score=score, std=std, parts={"tags": score}, readiness="on_disk")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("a pixel art fox", "tiny-pixel, because you asked for 'pixel art'; runner-up tiny-generalist"),
+        ("an 8-bit fox", "tiny-pixel, because you asked for '8 bit' (pixel art)"),
+        ("铅笔画的房子", "tiny-sketch, because you asked for '铅笔画' (sketch)"),
+        ("a fox", "tiny-generalist, because you named no style and it can do any"),
+        ("an anime fox", "tiny-generalist, because no expert here declares 'anime'"),
+    ],
+)
+def test_the_first_line_is_what_a_friend_would_say(tmp_path: Path, prompt: str, sentence: str) -> None:
+    """The explanation begins with the expert, the person's own words as the reason, and the runner-up."""
+    assert route(prompt, tiny_zoo(), tmp_path / "v.db").explain().startswith(sentence)
+
+
+def test_the_table_lists_every_candidate(tmp_path: Path) -> None:
+    """Below the sentence each candidate has a line with its parts, in order."""
+    decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
+    header, *lines = decision.explain().splitlines()[2:]
+    assert header.split() == ["expert", "score", "±", "published", "tags", "global", "nodes", "residual", "readiness"]
+    assert [line.split()[0] for line in lines] == list(decision.order)
+
+
+def test_every_expert_has_a_reason_why_not(tmp_path: Path) -> None:
+    """`why_not` answers for the chosen, the outscored and the rejected, and refuses strangers."""
+    decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
+    assert decision.why_not("tiny-pixel") == "tiny-pixel was chosen."
+    assert "tags -" in decision.why_not("tiny-oil")
+    with pytest.raises(UnknownExpertError):
+        decision.why_not("nobody")
+
+
+def test_one_candidate_has_no_runner_up(tmp_path: Path) -> None:
+    """With a single expert there is nobody to compare with."""
+    assert "runner-up" not in route("a fox", zoo_of(expert("only")), tmp_path / "v.db").explain()
+
+
+def test_win_probability_is_a_probability_of_winning() -> None:
+    """Equal scores are even odds, certainty sharpens them, and the two sides sum to one."""
+    strong, weak = candidate(2.0), candidate(0.0)
+    assert win_probability(weak, candidate(0.0)) == 0.5
+    assert win_probability(strong, weak) == pytest.approx(0.880797, abs=1e-6)
+    assert win_probability(candidate(2.0, std=2), candidate(0.0, std=2)) < win_probability(strong, weak)
+    assert win_probability(strong, weak) + win_probability(weak, strong) == pytest.approx(1)

@@ -1,0 +1,187 @@
+"""The same bytes have the same name wherever they lie, and weights are known to the byte before they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_adapters import adapter
+from fixtures_cache import BACKEND, SD, UNET
+from huggingface_hub import snapshot_download
+from safetensors.torch import save_file
+
+from diffusiongpt.errors import PullError
+from diffusiongpt.hub import content
+from diffusiongpt.hub import content as verify
+from diffusiongpt.hub.content import content_ids
+from diffusiongpt.hub.plan import BYTES_OF, sizes_on_disk, sizes_on_hub, total
+from diffusiongpt.hub.pull import Puller
+from diffusiongpt.testing.hub import Fault
+
+if TYPE_CHECKING:
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+NAMES = (UNET, VAE, "unet/config.json", "tokenizer/tokenizer.json")
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were read to hash them, however often."""
+    seen: list[str] = []
+    hash_file = verify.hash_file
+
+    def counting(path: Path) -> str:
+        seen.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr("diffusiongpt.hub.content.hash_file", counting)
+    return seen
+
+
+def test_hub_and_folder_give_the_same_ids(repo: Path, puller: Puller, tmp_path: Path) -> None:
+    """A snapshot and the folder it was made from are the same to everybody who asks by content."""
+    ids = content_ids(puller.ensure(SD, BACKEND), NAMES, tmp_path / "a")
+    assert ids == content_ids(repo, NAMES, tmp_path / "b")
+    assert ids[UNET] == f"sha256:{hashlib.sha256((repo / UNET).read_bytes()).hexdigest()}"
+    assert len(set(ids.values())) == len(NAMES)
+
+
+def test_weights_of_a_snapshot_are_not_read(puller: Puller, tmp_path: Path, read: list[str]) -> None:
+    """The hub client wrote their hash into the name of the blob."""
+    folder = puller.ensure(SD, BACKEND)
+    content_ids(folder, (UNET, VAE), tmp_path)
+    assert read == []
+
+
+def test_a_large_local_file_is_read_once_and_again_when_it_changes(
+    repo: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash is remembered by path, size and time between processes; a record that is broken costs a read."""
+    monkeypatch.setattr("diffusiongpt.hub.content._LARGE", 1000)
+    fresh = content._hash.cache_clear
+    first = content_ids(repo, (UNET,), tmp_path)
+    fresh()
+    assert content_ids(repo, (UNET,), tmp_path) == first
+    assert len(read) == 1
+    data = bytearray((repo / UNET).read_bytes())
+    data[-1] ^= 1
+    (repo / UNET).write_bytes(data)
+    os.utime(repo / UNET, ns=(1, 1))
+    assert content_ids(repo, (UNET,), tmp_path) != first
+    assert len(read) == 2
+    assert len(json.loads((tmp_path / "hashes.json").read_text())) == 1
+    for broken in ("no json", "[]", "{}"):
+        (tmp_path / "hashes.json").write_text(broken)
+        fresh()
+        assert set(content_ids(repo, (UNET,), tmp_path)) == {UNET}
+    assert len(read) == 5
+
+
+def test_a_home_that_cannot_be_written_costs_nothing_but_time(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands where the folder should be: the ids are the same."""
+    monkeypatch.setattr("diffusiongpt.hub.content._LARGE", 1000)
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    assert content_ids(repo, NAMES, blocked) == content_ids(repo, NAMES, tmp_path / "home")
+
+
+def test_bytes_in_memory_are_exact_before_any_download(hub: LocalHub, puller: Puller) -> None:
+    """What a plan says from ranged reads of headers is what the loaded pipeline weighs, less buffers without a file."""
+    plan = puller.plan(SD, BACKEND)
+    hub.downloads.clear()
+    said = {dtype: plan.memory_bytes(dtype) for dtype in BYTES_OF}
+    assert all(size < 120_000 for size in hub.downloads["t/sd"].values())
+    assert not plan.folder.exists()
+    asked = len(hub.requests)
+    assert plan.memory_bytes("float16") == said["float16"] == said["bfloat16"]
+    assert len(hub.requests) == asked
+    import torch
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(puller.ensure(SD, BACKEND), dtype=torch.float32)  # type: ignore[no-untyped-call]
+    modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert said["float32"] == sum(one.nbytes for part in modules for one in part.state_dict().values())
+    # and from the disk afterwards, without a request
+    hub.stop()
+    again = Puller(puller.settings).plan(SD, BACKEND)
+    assert {dtype: again.memory_bytes(dtype) for dtype in BYTES_OF} == said
+
+
+def test_only_floating_numbers_change_their_type(tmp_path: Path) -> None:
+    """Half a model of whole numbers stays as large as it is stored, whatever type is asked for."""
+    import torch
+
+    tensors = {
+        "w": torch.zeros(3, 5),
+        "half": torch.zeros(7, dtype=torch.float16),
+        "ids": torch.zeros(11, dtype=torch.int64),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    (sizes,) = sizes_on_disk(tmp_path, ["model.safetensors", "config.json"]).values()
+    assert dict(sizes.elements) == {"F32": 15, "F16": 7, "I64": 11}
+    assert [sizes.memory_bytes(dtype) for dtype in ("float32", "float16")] == [22 * 4 + 88, 22 * 2 + 88]
+
+
+def test_a_header_larger_than_the_first_read_is_read_whole(
+    hub: LocalHub, puller: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers of any length: the same numbers from the hub as from the folder."""
+    monkeypatch.setattr("diffusiongpt.hub.plan._FIRST_READ", 100)
+    there = sizes_on_hub(online, "t/sd", hub.commit("t/sd"), (UNET, VAE, "unet/config.json"))
+    here = sizes_on_disk(hub.repo("t/sd").folder, (UNET, VAE))  # type: ignore[union-attr]
+    assert there == here
+    assert total(there.values()).memory_bytes("float16") > 0
+    assert puller.plan(SD, BACKEND).memory_bytes("float32") is not None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(match=UNET, status=500), Fault(match=UNET, garble=True), Fault(match=UNET, status=404)],
+    ids=["busy", "garbled", "gone"],
+)
+def test_headers_that_cannot_be_read_are_unknown_and_no_error(hub: LocalHub, puller: Puller, fault: Fault) -> None:
+    """A size is a help, not a condition: `None`; asked for by itself it is an error that says why."""
+    hub.fail(fault)
+    plan = puller.plan(SD, BACKEND)
+    assert plan.memory_bytes("float16") is None
+    with pytest.raises(PullError):
+        sizes_on_hub(puller.settings, "t/sd", plan.commit, (UNET,))
+
+
+def test_an_adapter_weighs_with_its_base(hub: LocalHub, loras: Path, puller: Puller) -> None:
+    """The sum over both repositories, as all sums of a plan."""
+    hub.add("t/ink", loras / "ink")
+    base = puller.plan(SD, BACKEND).memory_bytes("float16")
+    both = puller.plan(adapter("ink", "t/ink", "t/sd"), BACKEND).memory_bytes("float16")
+    assert base is not None
+    assert both is not None
+    assert 0 < both - base < base / 2
+
+
+def test_what_another_program_pulled_is_known_by_its_blobs(hub: LocalHub, puller: Puller, online: Settings) -> None:
+    """Adopted without a network, its record still names the weights."""
+    folder = snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache)
+    hub.stop()
+    puller.ensure(SD, BACKEND)
+    (record,) = puller.pulled()
+    ids = content_ids(Path(folder), (UNET, VAE), online.home)
+    assert {name: f"sha256:{record.hashes[name]}" for name in (UNET, VAE)} == ids
+
+
+def test_a_copied_snapshot_is_hashed_by_content(puller: Puller, tmp_path: Path, read: list[str]) -> None:
+    """Plain files, as on a system without links: the same ids, by reading."""
+    folder = puller.ensure(SD, BACKEND)
+    plain = tmp_path / "plain"
+    shutil.copytree(folder, plain)
+    arguments: tuple[Any, ...] = (NAMES, tmp_path)
+    assert content_ids(plain, *arguments) == content_ids(folder, *arguments)
+    assert "diffusion_pytorch_model.safetensors" in read

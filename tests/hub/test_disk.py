@@ -1,0 +1,184 @@
+"""`cache explain` says what lies on the disk, with whom it is shared, who wants it, and what would go first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_adapters import adapter
+from fixtures_cache import BACKEND, KLEIN, SD, UNET
+from huggingface_hub import snapshot_download
+from miniature import expert
+from typer.testing import CliRunner
+
+from diffusiongpt.apps.cli import app
+from diffusiongpt.hub.pull import Puller
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.testing.hub import LocalHub
+
+TWIN = expert("t/twin", "twin")
+VAE = "vae/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def hub(hub: LocalHub, repo: Path, tmp_path: Path) -> LocalHub:
+    """The hub, with a repository whose weights are those of `t/sd`."""
+    shutil.copytree(repo, tmp_path / "twin")
+    config = tmp_path / "twin" / "unet" / "config.json"
+    config.write_text(config.read_text() + " ")
+    hub.add("t/twin", tmp_path / "twin")
+    return hub
+
+
+@pytest.fixture
+def shown(online: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs `cache explain` on that disk: its text, or with `--json` what it holds."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(online.home))
+    monkeypatch.setenv("DIFFUSIONGPT_HUB_CACHE", str(online.hub_cache))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> Any:
+        result = CliRunner().invoke(app, ["cache", "explain", *arguments])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout) if "--json" in arguments else result.stdout
+
+    return run
+
+
+def age(folder: Path, days: int) -> None:
+    """Let the files of a snapshot have been read so many days before they were."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            stat = path.stat()
+            os.utime(path, ns=(stat.st_atime_ns - days * 86_400 * 10**9, stat.st_mtime_ns))
+
+
+def test_sums_are_the_bytes_on_the_disk(puller: Puller, online: Settings) -> None:
+    """What two share counts once in the sum, and stands with both."""
+    for who in (SD, TWIN, KLEIN):
+        puller.ensure(who, BACKEND)
+    report = puller.disk()
+    sd, twin, klein = report.rows
+    blobs = {path.stat().st_ino: path.stat().st_size for path in online.hub_cache.glob("*/blobs/*")}
+    assert report.unique_bytes == sum(blobs.values()) < sum(row.nbytes for row in report.rows)
+    assert dict(sd.shared) == {"t/twin": twin.shared["t/sd"]}
+    assert sd.shared["t/twin"] > 300_000
+    assert dict(klein.shared) == {}
+    assert klein.frees == klein.nbytes == klein.record.bytes
+    assert sd.frees < sd.nbytes
+    assert report.free_bytes > 0
+
+
+def test_what_another_program_holds_is_shared_with_it(hub: LocalHub, puller: Puller, online: Settings) -> None:
+    """Its repository is named, and clearing ours would not free what it holds."""
+    snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache)
+    puller.ensure(TWIN, BACKEND)
+    (row,) = puller.disk().rows
+    assert set(row.shared) == {"t/sd"}
+    assert puller.clear() == row.frees < row.nbytes
+
+
+def test_files_of_another_program_in_our_snapshot_are_not_freed(
+    hub: LocalHub, puller: Puller, online: Settings
+) -> None:
+    """What was there before us stays, so that it frees nothing."""
+    snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache, allow_patterns=["vae/*"])
+    puller.ensure(SD, BACKEND)
+    (row,) = puller.disk().rows
+    assert row.nbytes - row.frees >= row.record.files[VAE]
+    assert puller.clear() == row.frees
+
+
+def test_experts_that_want_it_are_named(hub: LocalHub, puller: Puller, loras: Path) -> None:
+    """A base is wanted by the adapters on it as well."""
+    hub.add("t/ink", loras / "ink")
+    ink = adapter("ink", "t/ink", "t/sd")
+    puller.ensure(ink, BACKEND)
+    puller.ensure(KLEIN, BACKEND)
+    base, own, klein = puller.disk([SD, ink, expert("t/none", "none")]).rows
+    assert (base.wanted_by, own.wanted_by, klein.wanted_by) == (("ink", "sd"), ("ink",), ())
+
+
+def test_what_nobody_wants_goes_first_then_what_was_read_longest_ago(puller: Puller) -> None:
+    """The order is of the disk alone, and the same as that in which room would be made."""
+    folders = {who.id: puller.ensure(who, BACKEND) for who in (SD, KLEIN)}
+    age(folders["sd"], 3)
+    age(folders["klein"], 9)
+    assert [row.order for row in puller.disk().rows] == [2, 1]
+    assert [row.order for row in puller.disk([KLEIN]).rows] == [1, 2]
+    age(folders["sd"], 20)
+    assert [row.order for row in puller.disk().rows] == [1, 2]
+
+
+def test_what_is_incomplete_says_what_is_missing(puller: Puller) -> None:
+    """A file that is gone or cut short is named; what is there still counts."""
+    folder = puller.ensure(SD, BACKEND)
+    (folder / "vae" / "config.json").unlink()
+    (folder / UNET).resolve().write_bytes(b"cut")
+    (row,) = puller.disk().rows
+    assert set(row.missing) == {"vae/config.json", UNET}
+    assert 0 < row.nbytes < row.record.bytes - 200_000
+    shutil.rmtree(folder)
+    (row,) = puller.disk().rows
+    assert (row.nbytes, row.last_used) == (0, None)
+
+
+def test_the_table_fits_a_terminal(puller: Puller, shown: Any, online: Settings, hub: LocalHub) -> None:
+    """Eighty columns hold every fact: size, sharing, who wants it, when it came, at which commit, what is missing."""
+    zoo = online.home.parent / "mine.yaml"
+    zoo.write_text("schema_version: 1\nexperts:\n- {id: mine, repo: t/sd, license: {id: MIT}}\n", encoding="utf-8")
+    puller.ensure(SD, BACKEND)
+    folder = puller.ensure(TWIN, BACKEND)
+    (folder / "vae" / "config.json").unlink()
+    text = shown("--zoo", str(zoo))
+    table = text.partition("goes: ")[0].splitlines()[1:]
+    assert max(len(line) for line in table) <= 80
+    for fact in (
+        "t/sd",
+        "wanted by mine",
+        f"commit {hub.commit('t/sd')[:7]}, pulled 20",
+        "shares 0.4 MB with t/twin",
+        "incomplete, without vae/config.json",
+        "2 pulls of diffusiongpt take 0.4 MB, shared files counted once",
+        "free on this disk",
+    ):
+        assert fact in text, text
+    assert re.search(r"^ +1 .* t/twin", text, re.MULTILINE)
+
+
+def test_json_has_the_same_facts(puller: Puller, shown: Any, hub: LocalHub) -> None:
+    """For programs: each pull with its record, and the sums."""
+    puller.ensure(SD, BACKEND)
+    puller.ensure(TWIN, BACKEND)
+    report = puller.disk()
+    found = shown("--json")
+    assert found["bytes"] == report.unique_bytes
+    assert found["bytes_free"] > 0
+    first, second = found["pulls"]
+    assert (first["repo"], first["commit"], first["complete"]) == ("t/sd", hub.commit("t/sd"), True)
+    assert first["shared"] == {"t/twin": second["shared"]["t/sd"]}
+    assert {first["goes"], second["goes"]} == {1, 2}
+    assert first["frees"] == report.rows[0].frees
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", first["last_read"])
+
+
+def test_a_renamed_repository_is_shown_under_both_names(hub: LocalHub, puller: Puller, shown: Any) -> None:
+    """The name that the zoo has, and the one that the hub has now."""
+    hub.rename("t/sd", "o/better")
+    puller.ensure(SD, BACKEND)
+    assert "now called o/better" in shown()
+
+
+def test_a_broken_zoo_does_not_hide_the_disk(puller: Puller, shown: Any, online: Settings) -> None:
+    """Who wants it is then unknown, and all else is told."""
+    puller.ensure(SD, BACKEND)
+    (online.home / "zoo.yaml").write_text("experts: 7\n")
+    assert "t/sd" in shown()

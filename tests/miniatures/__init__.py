@@ -1,0 +1,98 @@
+"""Checkpoints of a few hundred kilobytes with random weights: the real architectures, built in code, no download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusiongpt.errors import RequestError
+from diffusiongpt.zoo.expert import CallSettings
+from miniatures import _dit, _flow, _language, _unets
+
+SIDE = 32
+"""Width and height that miniatures draw at, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Miniature:
+    build: Callable[[], Any]
+    side: int = SIDE
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_NO_BINS = {"use_resolution_binning": False}
+"""The pipeline would draw at the nearest of the real model's sizes."""
+
+_MINIATURES = {
+    "sd15": _Miniature(build=_unets.sd15),
+    "sdxl": _Miniature(build=_unets.sdxl),
+    "sd3": _Miniature(build=_flow.sd3),
+    "flux1": _Miniature(build=_flow.flux1),
+    "flux2-klein": _Miniature(
+        build=_flow.flux2_klein, extra={"text_encoder_out_layers": (0, 1, 2), "max_sequence_length": 16}
+    ),
+    "qwen-image": _Miniature(build=_language.qwen_image),
+    "z-image": _Miniature(build=_language.z_image),
+    # the instruction that stands before prompts of the real model is two thousand of our tokens long
+    "sana": _Miniature(build=_language.sana, extra={**_NO_BINS, "complex_human_instruction": []}),
+    "pixart": _Miniature(build=_dit.pixart, extra=_NO_BINS),
+    "lumina2": _Miniature(build=_language.lumina2),
+    "chroma": _Miniature(build=_flow.chroma),
+    "kandinsky3": _Miniature(build=_unets.kandinsky3, side=64),
+    "hunyuandit": _Miniature(build=_dit.hunyuandit, extra=_NO_BINS),
+}
+
+ARCHITECTURES = tuple(_MINIATURES)
+"""Architectures that there are miniatures of."""
+
+
+def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, variant: str | None = None) -> Path:
+    """Write a random checkpoint of an architecture, in the form of a repository on the hub.
+
+    It draws noise, but through the same classes, files and arguments as the real thing: serve it with
+    `LocalHub`, name it in a zoo file, and test what you build on top.
+
+    Args:
+        architecture: One of `ARCHITECTURES`.
+        folder: Where to write; made if it is not there.
+        seed: Another seed, other weights.
+        variant: File variant for the weights, such as `fp16`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RequestError: If there is no miniature of that architecture.
+    """
+    chosen = _find(architecture)
+    import torch
+
+    from diffusiongpt.backends.diffusers.quiet import quiet_construction
+
+    with quiet_construction(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipe = chosen.build()
+        pipe.save_pretrained(folder, variant=variant)
+    (Path(folder) / "README.md").write_text(f"A random {type(pipe).__name__}.\n", encoding="utf-8")
+    return Path(folder)
+
+
+def miniature_settings(architecture: str) -> CallSettings:
+    """How a miniature wants to be called: its size, two steps, and what else its smallness needs.
+
+    Raises:
+        RequestError: If there is no miniature of that architecture.
+    """
+    chosen = _find(architecture)
+    return CallSettings(width=chosen.side, height=chosen.side, num_inference_steps=2, extra=chosen.extra)
+
+
+def _find(architecture: str) -> _Miniature:
+    try:
+        return _MINIATURES[architecture]
+    except KeyError:
+        raise RequestError(
+            f"there is no miniature of {architecture!r}", hint=f"There are: {', '.join(ARCHITECTURES)}."
+        ) from None

@@ -1,0 +1,143 @@
+"""Miniatures of the pipelines that read with a language model: Qwen-Image, Z-Image, Lumina 2, Sana."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from miniatures._latent import autoencoder, deep_autoencoder
+from miniatures._text import (
+    WIDTH,
+    gemma2_encoder,
+    gemma_tokenizer,
+    qwen3_settings,
+    qwen25_vl_encoder,
+    qwen_tokenizer,
+)
+
+
+def qwen_image() -> Any:
+    """A `QwenImagePipeline`."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImagePipeline,
+        QwenImageTransformer2DModel,
+    )
+
+    latents = 4
+    transformer = QwenImageTransformer2DModel(
+        in_channels=4 * latents,
+        out_channels=latents,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=latents,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * latents,
+        latents_std=[1.0] * latents,
+    )
+    return QwenImagePipeline(
+        transformer=transformer,
+        vae=vae,
+        text_encoder=qwen25_vl_encoder(),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+def z_image() -> Any:
+    """A `ZImagePipeline`."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    transformer = ZImageTransformer2DModel(
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[4, 4, 8],
+        axes_lens=[256, 32, 32],
+    )
+    return ZImagePipeline(
+        transformer=transformer,
+        vae=autoencoder(channels=16, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=Qwen3Model(Qwen3Config(**qwen3_settings())),
+        tokenizer=qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def lumina2() -> Any:
+    """A `Lumina2Pipeline`; its code takes an autoencoder of factor 8 for granted."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+
+    transformer = Lumina2Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=16,
+        axes_dim_rope=(4, 2, 2),
+        axes_lens=(256, 16, 16),
+        cap_feat_dim=WIDTH,
+    )
+    return Lumina2Pipeline(
+        transformer=transformer,
+        vae=deep_autoencoder(halvings=3, shift_factor=0.1),
+        text_encoder=gemma2_encoder(),
+        tokenizer=gemma_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def sana() -> Any:
+    """A `SanaPipeline`."""
+    from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+        sample_size=32,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+    return SanaPipeline(
+        transformer=transformer,
+        vae=vae,
+        text_encoder=gemma2_encoder(),
+        tokenizer=gemma_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )

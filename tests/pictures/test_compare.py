@@ -1,0 +1,194 @@
+"""Comparing is blind, shares one seed, and its vote is known to the next route."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import settings_in, tiny_studio, zoo_of
+from PIL import Image
+
+from diffusiongpt.errors import PictureError, VoteError
+from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures.notebook import SMALL, enlarged
+from diffusiongpt.studio import DiffusionGPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from diffusiongpt.pictures.comparison import Comparison
+
+PROMPT = "a pixel art star on a black background"
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
+    """A studio whose votes these tests share."""
+    with tiny_studio(tmp_path_factory.mktemp("compare")) as studio:
+        yield studio
+
+
+@pytest.fixture
+def pair(studio: DiffusionGPT) -> Comparison:
+    """Two pictures of one prompt."""
+    return studio.compare(PROMPT, seed=5, num_inference_steps=1)
+
+
+def test_pictures_differ_by_their_expert_alone(pair: Comparison) -> None:
+    """All pictures have one prompt and one seed, and come from different experts."""
+    assert len(set(pair.experts)) == len(pair.images) == 2
+    assert {generation.seeds for generation in pair.generations} == {(5,)}
+    assert pair.prompt == PROMPT
+    assert len({generation.shown_in.ballot for generation in pair.generations if generation.shown_in}) == 1
+    for generation in pair.generations:
+        assert generation.shown_in is not None
+        assert 0 < generation.shown_in.propensities[generation.drawn_by] <= 1
+
+
+def test_who_drew_what_is_not_told_before_the_vote(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
+    """Neither the text, the notebook nor the file names give an expert away; after the vote the notebook does."""
+    names = [path.name for path in pair.save(tmp_path)]
+    assert all(expert not in repr(pair) + pair._repr_html_() + str(names) for expert in studio.zoo)
+    assert "-A-5" in names[0]
+    assert "-B-5" in names[1]
+    pair.vote(0)
+    assert all(expert in pair._repr_html_() for expert in pair.experts)
+
+
+def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
+    """Over many seeds either of two experts comes first."""
+    from diffusiongpt.routing.compare import choose_ballot
+
+    route = studio.route(PROMPT)
+    table = studio.router.table()
+    able = [candidate.expert for candidate in route.candidates]
+    ballots = [choose_ballot(route, table, 2, seed=seed, able=able)[0] for seed in range(40)]
+    assert any(ballot != tuple(sorted(ballot)) for ballot in ballots)
+    assert any(ballot == tuple(sorted(ballot)) for ballot in ballots)
+    assert ballots[3] == choose_ballot(route, table, 2, seed=3, able=able)[0]
+
+
+def test_the_next_route_knows_the_vote(studio: DiffusionGPT, pair: Comparison) -> None:
+    """A vote is in the store when `vote` returns, and raises the winner's score against the loser's."""
+    before = {candidate.expert: candidate.score for candidate in studio.route(PROMPT).candidates}
+    version = studio.route(PROMPT).ranking_version
+    cast = pair.vote(1)
+    after = {candidate.expert: candidate.score for candidate in studio.route(PROMPT).candidates}
+    winner, loser = pair.experts[1], pair.experts[0]
+    assert (cast.winner, cast.outcome, cast.prompt) == (winner, "win", PROMPT)
+    assert after[winner] - after[loser] > before[winner] - before[loser]
+    assert studio.route(PROMPT).ranking_version != version
+    assert {shown.expert: shown.propensity for shown in cast.shown}.keys() == set(pair.experts)
+    assert all(0 < shown.propensity <= 1 for shown in cast.shown)
+    assert cast.evidence["pixel_art"] == 0.95
+
+
+def test_a_vote_taken_back_is_forgotten(studio: DiffusionGPT, pair: Comparison) -> None:
+    """After `undo_vote` the ranking is as before, and the comparison may be voted on again."""
+    version = studio.route(PROMPT).ranking_version
+    cast = pair.vote(0)
+    with pytest.raises(VoteError, match="has been voted on"):
+        pair.vote(1)
+    assert studio.undo_vote() == cast
+    assert studio.route(PROMPT).ranking_version == version
+    assert pair.vote("tie").winner is None
+    studio.undo_vote()
+
+
+@pytest.mark.parametrize("choice", [2, -1, True, "A", None, 0.0])
+def test_a_choice_that_was_not_shown_is_refused(pair: Comparison, choice: object) -> None:
+    """Only the index of a picture, `tie` or `both_bad` is a choice."""
+    with pytest.raises(VoteError, match="no picture of this comparison") as caught:
+        pair.vote(choice)  # type: ignore[arg-type]
+    assert "both_bad" in caught.value.hint
+
+
+def test_ties_and_bad_pairs_are_kept(studio: DiffusionGPT) -> None:
+    """`tie` and `both_bad` are votes without a winner."""
+    for outcome in ("tie", "both_bad"):
+        cast = studio.compare(PROMPT, num_inference_steps=1).vote(outcome, voter="ann")
+        assert (cast.outcome, cast.winner, cast.voter) == (outcome, None, "ann")
+        assert studio.undo_vote("ann") == cast
+    with pytest.raises(VoteError, match="ann"):
+        studio.undo_vote("ann")
+
+
+def test_files_may_be_voted_on(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
+    """The files of a comparison carry enough for the same vote later, propensities and ballot included."""
+    a, b = pair.save(tmp_path)
+    cast = studio.vote(b, a)
+    shown_in = pair.generations[1].shown_in
+    assert shown_in is not None
+    assert (cast.winner, cast.ballot) == (pair.experts[1], shown_in.ballot)
+    assert cast.shown[0].propensity == shown_in.propensities[pair.experts[1]]
+    studio.undo_vote()
+
+
+def test_what_cannot_be_compared_is_refused(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
+    """Different prompts, one expert twice, one picture alone, or a picture of somebody else: no vote."""
+    first, _ = pair.generations
+    other = studio.route_and_generate("a star", expert=pair.experts[1], seed=5, num_inference_steps=1)
+    same = studio.route_and_generate(PROMPT, expert=pair.experts[0], seed=6, num_inference_steps=1)
+    before = studio.preferences.store.count()
+    with pytest.raises(VoteError, match="different prompts"):
+        studio.vote(first, other)
+    with pytest.raises(VoteError, match="with itself"):
+        studio.vote(first, same)
+    with pytest.raises(VoteError, match="two pictures"):
+        studio.vote(first)
+    bare = tmp_path / "bare.png"
+    first.image.save(bare)
+    with pytest.raises(PictureError, match="does not say how"):
+        studio.vote(first, bare)
+    assert studio.preferences.store.count() == before
+
+
+def test_pictures_drawn_apart_have_no_ballot(studio: DiffusionGPT) -> None:
+    """Pictures that were not shown together may be compared too; each was sure to be shown, and there is no ballot."""
+    one, two = (
+        studio.route_and_generate(PROMPT, expert=name, seed=5, num_inference_steps=1)
+        for name in ("tiny-oil", "tiny-vector")
+    )
+    cast = studio.vote(one, two)
+    assert cast.ballot is None
+    assert [shown.propensity for shown in cast.shown] == [1.0, 1.0]
+    studio.undo_vote()
+
+
+def test_too_few_experts_cannot_be_compared(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """Comparing takes as many drawable experts as asked for, and at least two."""
+    for k in (1, 6):
+        with pytest.raises(VoteError, match="cannot compare"):
+            studio.compare(PROMPT, k)
+    alone = DiffusionGPT(zoo_of(studio.zoo["tiny-oil"]), settings=settings_in(tmp_path))
+    with alone, pytest.raises(VoteError, match="cannot compare 2 of 1"):
+        alone.compare(PROMPT)
+
+
+def test_all_may_be_compared(studio: DiffusionGPT) -> None:
+    """`k` experts are drawn, and the vote names all of them."""
+    five = studio.compare(PROMPT, 5, num_inference_steps=1)
+    assert set(five.experts) == set(studio.zoo)
+    assert set(five.vote(4).experts) == set(studio.zoo)
+    studio.undo_vote()
+
+
+def test_small_pictures_are_shown_large_and_sharp() -> None:
+    """A small picture is enlarged by a whole factor with no new colours; a large one is reduced."""
+    small = Image.new("RGB", (32, 16), "red")
+    small.putpixel((0, 0), (0, 0, 255))
+    big = enlarged(small)
+    assert big.size == (384, 192)
+    assert len(big.getcolors() or []) == 2
+    assert max(enlarged(Image.new("RGB", (SMALL * 8, 10))).size) == 384
+
+
+def test_a_result_shows_itself(studio: DiffusionGPT) -> None:
+    """In a notebook a result is its pictures with seeds and the sentence that explains the route."""
+    result = studio.route_and_generate(PROMPT, seed=5, num_images_per_prompt=2, num_inference_steps=1)
+    html = result._repr_html_()
+    assert html.count("data:image/png;base64,") == 2
+    assert "seed 6" in html
+    assert result.route.expert in html
+    assert isinstance(result, Generation)

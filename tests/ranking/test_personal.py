@@ -1,0 +1,219 @@
+"""One's own taste: it starts at everyone's, moves with one's votes, and counts nobody twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from fixtures_routing import expert, router_of, zoo_of
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from diffusiongpt.flow.request import Request
+from diffusiongpt.ranking import personal as taste
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.personal import Tastes
+from diffusiongpt.ranking.priors import TagPriors
+from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes.vote import Rating, Shown, Vote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+EXPERTS = ("a", "b", "c")
+NO_TAGS = TagPriors({})
+PIXEL = {"pixel_art": 0.95, "root": 0.05}
+OIL = {"oil_painting": 0.95, "root": 0.05}
+
+
+def says(voter: str, *ranked: str, n: int = 1, on: Mapping[str, float] = PIXEL, **fields: Any) -> list[Vote]:
+    """Votes of a voter for the first of two experts."""
+    shown = tuple(Shown(expert=name) for name in ranked)
+    asked = {"prompt": "a fox", "outcome": "win", "winner": ranked[0], **fields}
+    return [Vote(shown=shown, evidence=on, voter=voter, **asked) for _ in range(n)]
+
+
+def best(tastes: Tastes, voter: str | None, on: Mapping[str, float] = PIXEL, among: Sequence[str] = EXPERTS) -> str:
+    """Whom a voter would get."""
+    return max(tastes.of(voter).score(among, on, "a fox"), key=lambda score: score.mean).expert
+
+
+def ahead(tastes: Tastes, voter: str | None, on: Mapping[str, float] = PIXEL) -> float:
+    """By how much a voter prefers `a` to `b`."""
+    first, second = tastes.of(voter).score(("a", "b"), on, "a fox")
+    return first.mean - second.mean
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Votes and ratings by voter, as a store tells them."""
+
+    votes: Sequence[Vote]
+    ratings: Sequence[Rating]
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """Voter, source, weight."""
+        return [(one.voter, one.source, getattr(one, "weight", 1.0)) for one in (*self.votes, *self.ratings)]
+
+    def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
+        """The latest of each."""
+        votes, ratings = (
+            sorted((one for one in kind if one.voter == voter), key=lambda one: (one.time, one.id), reverse=True)[:most]
+            for kind in (self.votes, self.ratings)
+        )
+        return votes, ratings
+
+
+def tastes_of(votes: Sequence[Vote], ratings: Sequence[Rating] = ()) -> Tastes:
+    """The tastes that these votes and ratings teach."""
+    return Tastes(RankingTable.fit(votes, NO_TAGS, ratings), Lists(votes, ratings))
+
+
+def test_who_is_alone_is_everyone() -> None:
+    """A sole voter's votes are counted once: personal scores are everyone's, however many votes."""
+    tastes = tastes_of(says("me", "a", "b", n=30))
+    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+
+
+def test_a_judge_is_nobody() -> None:
+    """What a model says does not make a sole voter one of two."""
+    judged = [
+        Rating(prompt="a fox", expert=e, rating=r, source="judge:x", voter="judge:x") for e, r in (("a", 1), ("b", 9))
+    ]
+    tastes = tastes_of(says("me", "a", "b", n=30), judged)
+    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+
+
+def test_opposite_tastes_get_opposite_picks_and_everyone_is_between() -> None:
+    """Two voters who disagree each get their own; the shared table lies between."""
+    tastes = tastes_of(says("ann", "a", "b", n=15) + says("bob", "b", "a", n=15))
+    assert (best(tastes, "ann", among=("a", "b")), best(tastes, "bob", among=("a", "b"))) == ("a", "b")
+    assert ahead(tastes, "bob") < -0.5 < 0.5 < ahead(tastes, "ann")
+    assert abs(ahead(tastes, None)) < 0.2
+
+
+def test_a_minority_gets_its_own_after_enough_votes() -> None:
+    """One against a crowd: one vote moves a little, a few dozen turn the pick, and the crowd keeps its own."""
+    crowd = [vote for number in range(20) for vote in says(f"v{number}", "a", "b", n=4)]
+    few, many = tastes_of(crowd + says("me", "b", "a")), tastes_of(crowd + says("me", "b", "a", n=25))
+    assert 0 < ahead(few, "me") < ahead(few, None)
+    assert ahead(many, "me") < 0 < ahead(many, None)
+    assert ahead(many, "v1") > 0
+
+
+def test_a_newcomer_has_everyones_taste() -> None:
+    """Who never voted sees the shared table, without a part of one's own."""
+    tastes = tastes_of(says("ann", "a", "b", n=9) + says("bob", "b", "a", n=3))
+    assert tastes.of("new").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+    assert "taste" not in tastes.of("new").score(EXPERTS, PIXEL)[0].parts
+
+
+def test_parts_with_taste_sum_to_the_score() -> None:
+    """`taste` is one more part, and one's own doubt is not smaller than everyone's."""
+    tastes = tastes_of(says("ann", "a", "b", n=9) + says("bob", "b", "c", n=3))
+    for mine, shared in zip(tastes.of("ann").score(EXPERTS, OIL), tastes.of(None).score(EXPERTS, OIL), strict=True):
+        assert sum(mine.parts.values()) == pytest.approx(mine.mean, abs=1e-9)
+        assert mine.mean == pytest.approx(shared.mean + mine.parts["taste"])
+        assert mine.std > shared.std
+
+
+def test_a_taste_may_be_for_a_style() -> None:
+    """Who likes an expert for one style and not for another gets that."""
+    mine = says("me", "a", "b", n=25, prompt="a house") + says("me", "b", "a", n=25, on=OIL, prompt="a house")
+    crowd = says("ann", "b", "a", n=50, prompt="a cat") + says("ann", "a", "b", n=50, on=OIL, prompt="a cat")
+    tastes = tastes_of(mine + crowd)
+    assert ahead(tastes, "me", PIXEL) > ahead(tastes, None, PIXEL)
+    assert ahead(tastes, "me", OIL) < ahead(tastes, None, OIL)
+
+
+def test_the_taste_is_the_most_probable_one() -> None:
+    """For one pair and no nodes it solves the equation of its mode: slope of the votes against that of the prior."""
+    votes = says("me", "a", "b", n=6, on={}) + says("ann", "b", "a", n=4, on={})
+    tastes = tastes_of(votes)
+    found = tastes.of("me").taste.on(("a", "b"), {})[0]
+    offset, variance = ahead(tastes, None, {}), 0.4 * taste.LEVEL**2
+    expected = brentq(lambda t: 6 * expit(-(2 * t + offset)) - t / variance, 0, 10)
+    assert found == pytest.approx([expected, -expected], abs=1e-4)
+
+
+def test_ratings_teach_a_taste() -> None:
+    """Who rates against the crowd gets the other one."""
+
+    def rate(voter: str, a: float, b: float) -> list[Rating]:
+        return [
+            Rating(prompt=f"a fox {n}", expert=name, rating=value + n % 2, evidence=PIXEL, voter=voter)
+            for n in range(12)
+            for name, value in (("a", a), ("b", b))
+        ]
+
+    tastes = tastes_of([], rate("me", 2, 6) + rate("ann", 6, 2) + rate("eve", 6, 3))
+    assert ahead(tastes, "me") < ahead(tastes, None) < ahead(tastes, "ann")
+
+
+def test_both_bad_says_nothing_about_a_taste() -> None:
+    """It is about a picture or none, not about one expert beside another."""
+    bad = says("me", "a", "b", outcome="both_bad", winner=None)
+    tastes = tastes_of(bad + says("ann", "a", "b", n=5))
+    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+
+
+def test_samples_are_those_of_the_personal_score() -> None:
+    """Their mean and spread are the printed ones."""
+    table = tastes_of(says("me", "a", "b", n=9) + says("ann", "b", "a", n=9)).of("me")
+    samples = table.sample(EXPERTS, PIXEL, np.random.default_rng(0), 20_000, text="a fox")
+    scores = table.score(EXPERTS, PIXEL, "a fox")
+    assert samples.mean(axis=0) == pytest.approx([score.mean for score in scores], abs=0.04)
+    assert samples.std(axis=0) == pytest.approx([score.std for score in scores], rel=0.03)
+
+
+def test_only_the_latest_votes_make_a_taste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tastes change: old votes beyond the bound no longer count for it."""
+    old = says("me", "a", "b", n=9, time="2020-01-01T00:00:00Z")
+    votes = old + says("me", "b", "a", n=9) + says("ann", "c", "a", n=18)
+    before = tastes_of(votes).of("me").taste.on(("a",), PIXEL)[0]
+    monkeypatch.setattr(taste, "LATEST", 9)
+    assert tastes_of(votes).of("me").taste.on(("a",), PIXEL)[0] < before - 0.3
+
+
+def test_a_favourite_is_found_on_branches_one_voted_on() -> None:
+    """An expert that the voter likes against the crowd leads the node of those votes, beside the crowd's leader."""
+    tastes = tastes_of(says("ann", "a", "b", n=60) + says("me", "b", "a", n=40))
+    assert tastes.of("ann").leaders("pixel_art") == tastes.of(None).leaders("pixel_art") == ("a",)
+    assert tastes.of("me").leaders("pixel_art") == ("a", "b")
+    assert tastes.of("me").leaders("oil_painting") == ()
+
+
+def test_the_route_is_that_of_the_voter(tmp_path: Path) -> None:
+    """Two voters who disagree get different experts for one prompt; everyone's route has no taste in it."""
+    zoo = zoo_of(*(expert(name) for name in EXPERTS))
+    VoteStore(tmp_path / "v.db").merge(says("me", "b", "a", n=25) + says("ann", "a", "b", n=40))
+    router = router_of(zoo, tmp_path / "v.db")
+    mine, theirs, everyones = (router.route(Request(prompt="a fox", voter=who)) for who in ("me", "ann", None))
+    assert (mine.expert, theirs.expert) == ("b", "a")
+    assert router.route(Request(prompt="a fox")).expert == "b"
+    assert mine.ranking_version == theirs.ranking_version == everyones.ranking_version
+    assert mine.chosen.parts["taste"] > 0
+    assert "taste" not in everyones.chosen.parts
+    assert "taste" in mine.explain().splitlines()[2]
+    assert mine.explain().startswith("b, because you preferred it")
+
+
+def test_an_erased_voter_has_no_taste(tmp_path: Path) -> None:
+    """After erasure the voter is a stranger, and one who is left alone is everyone."""
+    preferences = Preferences(tmp_path / "v.db")
+    preferences.store.merge(says("me", "a", "b", n=15) + says("ann", "b", "a", n=15))
+    assert ahead(Tastes(preferences.table(NO_TAGS), preferences.store), "ann") < 0
+    preferences.store.erase("ann")
+    left = Tastes(preferences.table(NO_TAGS), preferences.store)
+    assert ahead(left, "ann") == ahead(left, None) == ahead(left, "me") > 0
+
+
+def test_the_order_of_votes_does_not_matter() -> None:
+    """A taste is a function of the set of votes."""
+    votes = says("me", "a", "b", n=4) + says("me", "c", "a", n=2) + says("ann", "b", "a", n=9)
+    one, other = tastes_of(votes), tastes_of(votes[::-1])
+    assert one.of("me").score(EXPERTS, PIXEL) == other.of("me").score(EXPERTS, PIXEL)

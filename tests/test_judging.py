@@ -1,0 +1,211 @@
+"""Judges give a new expert a place before the first vote, weakly, and never twice for one picture."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import expert, settings_in, tiny_studio, zoo_of
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusiongpt import judging as judges
+from diffusiongpt.apps.cli import app
+from diffusiongpt.errors import JudgeError, RequestError, UnknownExpertError, VoteError
+from diffusiongpt.judging import Judged, shipped_prompts
+from diffusiongpt.ranking.model.rows import source_weight
+from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.zoo.tiny.judge import TinyJudge, named_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+PIXELS = ["a red star, pixel art", "a blue fish, pixel art"]
+
+
+class Strict:
+    """The tiny judge, counting its pictures; it may be told to stop."""
+
+    def __init__(self, patience: int = 1000) -> None:
+        self.seen: list[str] = []
+        self._judge = TinyJudge.load()
+        self._patience = patience
+
+    def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
+        """As the tiny judge."""
+        if len(self.seen) == self._patience:
+            raise KeyboardInterrupt
+        self.seen += [prompt] * len(images)
+        return self._judge.score(prompt, images)
+
+
+class Says:
+    """A judge that says what it is told to."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores = scores
+
+    def score(self, prompt: str, images: Sequence[Image.Image]) -> Sequence[float]:  # noqa: ARG002 - a judge's form
+        """Say it."""
+        return self.scores
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Iterator[DiffusionGPT]:
+    """A studio without votes."""
+    with tiny_studio(tmp_path) as studio:
+        yield studio
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        (
+            "a yellow star on a blue background, pixel art",
+            {"object": ("star",), "color": ("yellow",), "style": ("pixel",), "background": ("blue",)},
+        ),
+        (
+            "蓝色背景的红色鱼，素描",
+            {"object": ("fish",), "color": ("red",), "style": ("sketch",), "background": ("blue",)},
+        ),
+        ("a starfish on a bluebell", {}),
+        ("a dancer", {}),
+    ],
+)
+def test_the_tiny_judge_reads_what_a_prompt_names(prompt: str, named: dict[str, tuple[str, ...]]) -> None:
+    """Objects, colours, backgrounds and styles, as whole words; a colour before "background" is not the object's."""
+    assert named_answers(prompt) == named
+
+
+def test_the_tiny_judge_scores_what_is_there(studio: DiffusionGPT) -> None:
+    """What shows the style that was asked for scores higher; all scores are shares, also where nothing is named."""
+    prompt = PIXELS[0]
+    pictures = [studio.route_and_generate(prompt, expert=f"tiny-{style}", seed=3).image for style in ("pixel", "oil")]
+    pixel, oil = judges.get_judge("tiny").score(prompt, pictures)
+    assert 0 <= oil < pixel - 0.1 <= 0.9
+    assert all(0 <= share <= 1 for share in judges.get_judge("tiny").score("a dancer", pictures))
+
+
+def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
+    """Ratings are marked as the judge's; who suits the prompts leads, with less doubt; a person outweighs it.
+
+    What is learnt tells it from those who do not suit them; that it is ahead of a generalist its tag says already.
+    """
+    told: list[Judged] = []
+    done = studio.bootstrap("tiny", prompts=PIXELS, expert="tiny-pixel", on_judged=told.append)
+    assert (done.source, done.new, done.added, done.known) == ("judge:tiny", ("tiny-pixel",), 8, 0)
+    ratings = studio.preferences.store.ratings()
+    assert {(one.source, one.voter) for one in ratings} == {("judge:tiny", "judge:tiny")}
+    assert [one.done for one in told] == list(range(1, 9))
+    assert len({one.seed for one in ratings}) == len(PIXELS)
+    table = studio.router.table()
+    scores = {
+        score.expert: score for score in table.score(("tiny-pixel", *done.others, "stranger"), {"pixel_art": 1.0})
+    }
+    learnt = {name: score.parts["global"] + score.parts["nodes"] for name, score in scores.items()}
+    assert max(scores, key=lambda name: scores[name].mean) == "tiny-pixel"
+    assert learnt["tiny-pixel"] > max(learnt["tiny-vector"], learnt["tiny-sketch"]) + 1
+    assert scores["tiny-pixel"].std < scores["stranger"].std
+    assert source_weight("judge:tiny") < source_weight("human")
+
+
+def test_an_interrupted_bootstrap_goes_on(studio: DiffusionGPT) -> None:
+    """What was recorded stays, and is neither drawn nor judged again; a finished one has nothing to do."""
+    with pytest.raises(KeyboardInterrupt):
+        studio.bootstrap(Strict(patience=3), prompts=PIXELS, expert="tiny-oil")
+    assert len(studio.preferences.store.ratings()) == 3
+    judge = Strict()
+    done = studio.bootstrap(judge, prompts=PIXELS, expert="tiny-oil")
+    assert (done.source, done.known, done.added, len(judge.seen)) == ("judge:Strict", 3, 5, 5)
+    ratings = studio.preferences.store.ratings()
+    assert len({(one.prompt, one.expert) for one in ratings}) == len(ratings) == 8
+    again = studio.bootstrap(judge, prompts=PIXELS, expert="tiny-oil")
+    assert (again.added, again.known, len(judge.seen)) == (0, 8, 5)
+
+
+def test_without_a_name_all_that_nobody_judged_are_new(studio: DiffusionGPT) -> None:
+    """Experts with a vote are those beside which the others are drawn; when all have one, a name is needed."""
+    one, other = (
+        studio.route_and_generate("a star", expert=f"tiny-{name}", num_inference_steps=1) for name in ("oil", "pixel")
+    )
+    studio.vote(one, other)
+    done = studio.bootstrap(Says(0.5), prompts=["a star"])
+    assert set(done.new) == {"tiny-generalist", "tiny-vector", "tiny-sketch"}
+    assert set(done.others) == {"tiny-oil", "tiny-pixel"}
+    with pytest.raises(VoteError, match="has votes or ratings"):
+        studio.bootstrap("tiny", prompts=["a star"])
+
+
+@pytest.mark.parametrize("scores", [(), (1.0, 2.0), (float("nan"),), (float("inf"),)])
+def test_a_judge_says_one_finite_number(studio: DiffusionGPT, scores: tuple[float, ...]) -> None:
+    """Anything else is an error that names judge and prompt, and nothing is recorded."""
+    with pytest.raises(JudgeError, match="Says"):
+        studio.bootstrap(Says(*scores), prompts=["a star"])
+    assert not studio.preferences.store.ratings()
+
+
+def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """A judge or expert nobody has, too many prompts, nobody to draw beside: typed, before anything is drawn."""
+    with pytest.raises(JudgeError, match="'nosuch' is unknown") as caught:
+        studio.bootstrap("nosuch")
+    assert "tiny" in caught.value.hint
+    with pytest.raises(UnknownExpertError):
+        studio.bootstrap("tiny", expert="nobody")
+    for prompts in (0, len(shipped_prompts()) + 1):
+        with pytest.raises(RequestError, match="out of range"):
+            studio.bootstrap("tiny", prompts=prompts)
+    lonely = DiffusionGPT(zoo_of(expert("far")), settings=settings_in(tmp_path / "b"), votes=tmp_path / "b.db")
+    with lonely, pytest.raises(VoteError, match="no expert on this machine to draw beside far"):
+        lonely.bootstrap("tiny", expert="far")
+
+
+def test_the_judge_is_found_when_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny zoo has its own; elsewhere the only one that is installed, and with none or two a name is needed."""
+    assert judges.default_judge(("tiny",)) == "tiny"
+    installed = [EntryPoint(name=name, value="no.such:module", group=judges.GROUP) for name in ("one", "two")]
+    for points, expected in ((installed[:1], "one"), (installed, None), ([], None)):
+        found = {point.name: point for point in points}
+        monkeypatch.setattr(
+            judges,
+            "entry_points",
+            lambda *, group, name=None, found=found: [p for n, p in found.items() if name in (None, n)],  # noqa: ARG005 - a form of importlib's
+        )
+        if expected:
+            assert judges.default_judge(("default",)) == expected
+            with pytest.raises(JudgeError, match="cannot be imported"):
+                judges.get_judge(expected)
+        else:
+            with pytest.raises(JudgeError, match="no judge was named"):
+                judges.default_judge(("default",))
+
+
+def test_the_shipped_prompts_are_short_and_different(studio: DiffusionGPT) -> None:
+    """No two are the same, and the first twenty already name ten styles and every subject but one."""
+    prompts = shipped_prompts()
+    assert len(set(prompts)) == len(prompts) >= 50
+    assert max(map(len, prompts)) < 80
+    understood = [studio.route(prompt).understanding for prompt in prompts[:20]]
+    assert len({weight.node for one in understood for weight in one.styles}) >= 10
+    assert len({weight.node for one in understood for weight in one.subjects}) >= 4
+
+
+def test_ranking_is_a_command_and_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ranking bootstrap` judges and prints scores, `ranking` shows them; each has its own options."""
+    for name, value in {"HOME": tmp_path / "home", "DEVICE": "cpu", "ZOO": "tiny"}.items():
+        monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))
+    run = CliRunner().invoke
+    made = run(app, ["ranking", "bootstrap", "--prompts", "1", "--json"])
+    assert made.exit_code == 0, made.output
+    done = json.loads(made.stdout)
+    assert (done["source"], done["added"], set(done["scores"])) == ("judge:tiny", 5, set(done["new"]))
+    assert "5/5  tiny-oil" in made.stderr
+    told = run(app, ["ranking", "bootstrap", "--prompts", "1"]).stdout
+    assert told.startswith("judge:tiny rated 0 pictures of 1 prompts; 5 were rated before\n")
+    assert json.loads(run(app, ["ranking", "--json"]).stdout)["ranking_version"] != "r0"
+    assert run(app, ["ranking", "--node", "nosuch"]).exit_code == 2
+    misplaced = run(app, ["ranking", "--zoo", "tiny", "bootstrap"])
+    assert misplaced.exit_code == 2
+    assert "go after it" in misplaced.stderr

@@ -1,0 +1,364 @@
+"""How the LLM thinker fails: one second try at most, then the local answer with a reason, and never a word too much."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fixtures_llm import (
+    IMPLIED,
+    KEY,
+    check_route,
+    check_thought,
+    client,
+    nodes,
+    router_of,
+    scripted,
+    think,
+    thinker,
+)
+from fixtures_routing import THINKER
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
+from pydantic import BaseModel
+
+from diffusiongpt.errors import NeedsExtraError, SettingsError
+from diffusiongpt.flow.request import Request
+from diffusiongpt.testing.chat import LocalChat, form
+from diffusiongpt.testing.chat_model import ScriptedChatModel
+from diffusiongpt.testing.malformed import MALFORMED
+from diffusiongpt.understanding.llm.call import failure_of
+from diffusiongpt.understanding.llm.schema import find_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from diffusiongpt.understanding.thinker import Thinker, Thought
+
+
+@pytest.fixture
+def chat() -> Iterator[LocalChat]:
+    """A server that reads by rule until told otherwise."""
+    with LocalChat() as server:
+        yield server
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no time between two tries."""
+    monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "reason", "calls"),
+    [
+        ("status", {"status": 401}, "does not accept the key (401)", 1),
+        ("status", {"status": 403}, "does not accept the key (403)", 1),
+        ("status", {"status": 404}, "no such model or address (404)", 1),
+        ("status", {"status": 429}, "rate limit or quota (429), twice", 2),
+        ("status", {"status": 429, "retry_after": 600}, "rate limit or quota (429)", 1),
+        ("status", {"status": 400}, "rejected the request (400), twice", 2),
+        ("status", {"status": 500}, "server failed (500), twice", 2),
+        ("status", {"status": 503}, "server failed (503), twice", 2),
+        ("closed", {}, "closed the connection before it had answered, twice", 2),
+        ("refusal", {}, "refused to answer", 1),
+        ("html", {}, "does not speak as a chat model does, twice", 2),
+        ("no choices", {}, "does not speak as a chat model does, twice", 2),
+        ("prose", {}, "answered with prose, twice", 2),
+        ("empty", {}, "answered with nothing, twice", 2),
+        ("null", {}, "answered with nothing, twice", 2),
+        ("truncated", {}, "JSON that is not the form, twice", 2),
+        ("invented nodes", {}, "only categories that do not exist, twice", 2),
+    ],
+)
+@pytest.mark.usefixtures("no_wait")
+def test_every_failure_is_the_local_answer_with_a_reason(
+    chat: LocalChat, caplog: pytest.LogCaptureFixture, kind: str, details: dict[str, Any], reason: str, calls: int
+) -> None:
+    """Whatever goes wrong, after one second try at most: what the local thinker says, why, and never the key."""
+    chat.fail(kind, **details)
+    thought = think(client(chat), "a watercolor fox")
+    local = THINKER.think("a watercolor fox", (), nodes())
+    assert thought.thinker == "local-fallback"
+    assert (thought.understanding, thought.values, thought.said) == (local.understanding, local.values, local.said)
+    assert reason in str(thought.fallback_reason)
+    assert thought.llm_calls == len(chat.requests) == calls
+    assert chat.requests[0].key == KEY
+    assert KEY not in str(thought) + caplog.text
+    assert str(thought.fallback_reason) in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["silent", "stalled"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, streaming: bool) -> None:
+    """A provider that never answers, or stops in the middle, is given up in time, though its own patience is long."""
+    chat.fail(kind)
+    start = perf_counter()
+    llm = client(chat, streaming=streaming, timeout=60)
+    thought = think(llm, "a fox", timeout_s=0.5, method="text" if streaming else None)
+    assert 0.4 < perf_counter() - start < 10
+    assert (thought.thinker, thought.llm_calls) == ("local-fallback", 1)
+    assert "did not answer within 0.5 s" in str(thought.fallback_reason)
+
+
+def test_the_deadline_covers_the_second_try(chat: LocalChat) -> None:
+    """A second try gets only the time that is left."""
+    chat.fail("prose", times=1)
+    chat.fail("silent")
+    start = perf_counter()
+    thought = think(client(chat), timeout_s=1.0)
+    assert perf_counter() - start < 10
+    assert thought.llm_calls == 2
+    assert "answered with prose; on the second try, the LLM did not answer within 1 s" in str(thought.fallback_reason)
+
+
+def test_a_server_that_is_not_there(chat: LocalChat) -> None:
+    """A refused connection is named as one."""
+    llm = client(chat)
+    chat.stop()
+    thought = think(llm)
+    assert thought.thinker == "local-fallback"
+    assert "cannot be reached" in str(thought.fallback_reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "methods"),
+    [
+        ("status", {"status": 500}, ["json_schema", "json_schema"]),
+        ("status", {"status": 429}, ["json_schema", "json_schema"]),
+        ("closed", {}, ["json_schema", "json_schema"]),
+        ("status", {"status": 400}, ["json_schema", "text"]),
+        ("prose", {}, ["json_schema", "json_mode"]),
+        ("null", {}, ["json_schema", "json_mode"]),
+        ("invented nodes", {}, ["json_schema", "json_mode"]),
+    ],
+)
+@pytest.mark.usefixtures("no_wait")
+def test_the_second_try_is_one_that_may_help(
+    chat: LocalChat, kind: str, details: dict[str, Any], methods: list[str]
+) -> None:
+    """A failed server is asked the same again, a muddled LLM gets the schema spelt out, a strict server plain text."""
+    chat.fail(kind, times=1, **details)
+    thought = think(client(chat), "a watercolor fox")
+    assert (thought.thinker, thought.fallback_reason, thought.llm_calls) == ("llm", None, 2)
+    assert [request.method for request in chat.requests] == methods
+    assert ("JSON schema:" in chat.requests[1].system) == (methods[1] != "json_schema")
+
+
+def test_a_tool_that_is_not_called_is_a_failure(chat: LocalChat) -> None:
+    """`function_calling` returns nothing without a word; that is repaired."""
+    chat.reply(None, times=1)
+    thought = think(client(chat), method="function_calling")
+    assert (thought.thinker, thought.llm_calls) == ("llm", 2)
+    assert [request.method for request in chat.requests] == ["function_calling", "json_schema"]
+
+
+def test_a_schema_a_provider_cannot_take_costs_no_call() -> None:
+    """A provider that refuses our schema before anything is sent is asked in text instead."""
+
+    class Picky(ScriptedChatModel):
+        """Takes toy schemas only."""
+
+        def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+            """Refuse what is not a toy."""
+            if "Vote" in str(tools):
+                raise ValueError("too complex")
+            return super().bind_tools(tools, **kwargs)
+
+    llm = Picky(answer=form("a fox", styles=["anime"]))
+    assert think(llm).llm_calls == len(llm.asked) == 1
+
+
+@pytest.mark.parametrize("wrap", ["{}", "Sure! ```json\n{}\n```", "Let me {{think}}. {} Enjoy!", "<think>{{</think>{}"])
+def test_an_older_server_may_wrap_its_answer(chat: LocalChat, wrap: str) -> None:
+    """JSON inside chatter is found in the first answer, so that no second call is spent."""
+    chat.reply(wrap.format(json.dumps(form("a fox", subject="animal", styles=["anime"]))))
+    thought = think(client(chat))
+    assert (thought.thinker, thought.llm_calls, thought.values["anime"]) == ("llm", 1, 0.8)
+
+
+def test_models_that_only_write_text_are_asked_in_text() -> None:
+    """LangChain's own fake, a bare runnable, and a model without tools all answer."""
+    answer = json.dumps(form("a fox", subject="animal", styles=["anime"]))
+    no_tools = scripted(answer, takes_tools=False)
+    for llm in (FakeListChatModel(responses=[answer]), RunnableLambda(lambda _: answer), no_tools):
+        thought = think(llm)
+        assert (thought.thinker, thought.llm_calls, thought.values["anime"]) == ("llm", 1, 0.8)
+    assert "JSON schema:" in str(no_tools.asked[0][0].content)
+
+
+class Answer(BaseModel):
+    """A form of somebody else's making."""
+
+    votes: list[dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    "wrap", [dict, lambda data: Answer(votes=data["votes"]), lambda data: {"raw": "", "parsed": data}]
+)
+def test_models_may_give_objects_of_their_own(wrap: Any) -> None:
+    """A model that parses its answers itself is taken at its word, a mapping's or a pydantic object's."""
+
+    class Own(ScriptedChatModel):
+        """Parses by itself."""
+
+        def with_structured_output(self, schema: Any, **_: Any) -> Any:
+            """Give an object."""
+            assert schema["type"] == "object"
+            return RunnableLambda(lambda _: wrap(self.answer))
+
+    thought = think(Own(answer=form("a fox", styles=["anime"])))
+    assert (thought.thinker, thought.values["anime"]) == ("llm", 0.8)
+
+
+def test_a_provider_may_raise_anything() -> None:
+    """Errors of any class become a reason, named by their class and not by their text."""
+    for error in (RuntimeError(KEY), KeyboardInterrupt(KEY), ZeroDivisionError(KEY), RecursionError(KEY)):
+        thought = think(scripted(error))
+        assert thought.thinker == "local-fallback"
+        assert type(error).__name__ in str(thought.fallback_reason)
+        assert KEY not in str(thought)
+
+
+def test_reasons_are_found_behind_other_errors() -> None:
+    """A status or a timeout counts wherever in the chain of causes it is."""
+    inner = RuntimeError("x")
+    inner.code = 401  # type: ignore[attr-defined]
+    outer = ValueError("y")
+    outer.__cause__ = inner
+    assert "(401)" in failure_of(outer).reason
+    outer.__cause__ = TimeoutError()
+    assert "in time" in failure_of(outer).reason
+    inner.__cause__, outer.__cause__ = outer, inner
+    assert "(401)" in failure_of(outer).reason
+
+
+def test_long_prose_costs_no_time() -> None:
+    """Two hundred thousand characters of prose, or of braces, are read at once."""
+    for text in ("Here is your fox. " * 12_000, "{" * 200_000, '{"votes": ' * 20_000, '"' * 200_000):
+        start = perf_counter()
+        assert think(scripted(text)).thinker == "local-fallback"
+        assert perf_counter() - start < 10
+    assert find_object("no JSON here", "votes") is None
+
+
+# ---- how it is made
+
+
+@pytest.mark.parametrize("spec", ["", "gpt", "openai:", ":model", "nobody:model", "open ai:model"])
+def test_a_spec_that_names_no_model(spec: str) -> None:
+    """A spec must be `provider:model`, with a provider that LangChain knows."""
+    with pytest.raises(SettingsError) as error:
+        thinker(spec)
+    assert "provider:model" in error.value.hint
+
+
+@pytest.mark.parametrize("llm", [None, 3, object()])
+def test_what_is_no_model_is_refused(llm: Any) -> None:
+    """An object must be a LangChain model."""
+    with pytest.raises(SettingsError, match="LangChain chat model"):
+        thinker(llm)
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout_s": 0}, {"timeout_s": -1}, {"budget": 0}, {"method": "function_calling"}]
+)
+def test_arguments_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    """No time, no calls, or a method the model does not offer."""
+    with pytest.raises(SettingsError):
+        thinker(FakeListChatModel(responses=[""]), **options)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is the line that installs the provider."""
+    monkeypatch.setitem(sys.modules, "langchain_anthropic", None)
+    with pytest.raises(NeedsExtraError) as error:
+        thinker("anthropic:model")
+    assert error.value.hint == "pip install langchain-anthropic"
+
+
+def test_a_spec_makes_the_real_client(chat: LocalChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`openai:MODEL` reads its usual environment, and never retries behind our back."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
+    mind = thinker("openai:local")
+    assert KEY not in repr(mind)
+    assert mind.think("a fox", (), nodes()).thinker == "llm"
+    chat.fail("status", status=500)
+    assert mind.think("a fox", (), nodes()).llm_calls == len(chat.requests) - 1 == 2
+
+
+def test_without_a_key_there_is_still_a_route(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing key is a reason to read locally, not an error."""
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    route = router_of(thinker("openai:local"), tmp_path).route(Request(prompt="a watercolor fox"))
+    assert (route.thinker, route.llm_calls) == ("local-fallback", 0)
+    assert "key is missing" in str(route.fallback_reason)
+
+
+def test_threads_may_share_one(chat: LocalChat) -> None:
+    """Many prompts at once each get their own answer."""
+    mind = thinker(client(chat))
+    prompts = [f"draw {number} red foxes" for number in range(2, 18)]
+    with ThreadPoolExecutor(8) as pool:
+        thoughts = list(pool.map(lambda prompt: mind.think(prompt, (), nodes()), prompts))
+    assert [thought.understanding.prompt for thought in thoughts] == [prompt[5:] for prompt in prompts]
+    assert {(thought.thinker, thought.llm_calls) for thought in thoughts} == {("llm", 1)}
+
+
+def test_importing_it_imports_no_langchain() -> None:
+    """Only making a thinker loads LangChain."""
+    heavy = "[name for name in sys.modules if name.startswith(('langchain', 'openai'))]"
+    code = f"import sys, diffusiongpt.understanding.llm.thinker; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- malformed replies by the thousand
+
+
+class Remembering:
+    """A thinker that keeps its last thought."""
+
+    def __init__(self, mind: Thinker) -> None:
+        self.mind = mind
+
+    def think(self, *asked: Any) -> Thought:
+        """Think, and keep it."""
+        self.last = self.mind.think(*asked)
+        return self.last
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_replies_end_in_a_valid_route(tmp_path: Path, kind: str) -> None:
+    """Of each named kind 80 replies, to models with and without tools, all end in a valid route: 1,120 in all."""
+    rng = Random(kind)  # noqa: S311  # a mess, not a secret
+    prompts = ("a watercolor fox in the snow", "一只水彩风格的狐狸", IMPLIED, 'a sign that says "OPEN", without cars')
+    spoil = MALFORMED[kind]
+    for takes_tools in (True, False):
+        llm = ScriptedChatModel(answer=lambda _: spoil(form("a fox", styles=["anime"]), rng), takes_tools=takes_tools)
+        mind = Remembering(thinker(llm))
+        router = router_of(mind, tmp_path)
+        for index in range(40):
+            check_route(router.route(Request(prompt=prompts[index % len(prompts)])))
+            check_thought(mind.last)
+        assert len(llm.asked) >= 40
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_replies_over_http_end_in_a_valid_route(chat: LocalChat, tmp_path: Path, kind: str) -> None:
+    """The same through the real client, with each method."""
+    chat.reply(form("a watercolor fox", subject="animal", styles=["watercolor"]))
+    chat.fail(kind)
+    for method in ("json_schema", "function_calling", "json_mode"):
+        route = router_of(thinker(client(chat), method=method), tmp_path).route(Request(prompt="a watercolor fox"))
+        check_route(route)
+        assert route.expert == router_of(THINKER, tmp_path).route(Request(prompt="a watercolor fox")).expert

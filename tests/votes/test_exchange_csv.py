@@ -1,0 +1,246 @@
+"""Votes and ratings as CSV: what is read, and how every mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_votes import rating, vote
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.votes.exchange.exchange import Imported, export_text, import_file
+from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes.vote import Shown, Vote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADER = "prompt_id,prompt,category,winner,loser"
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> VoteStore:
+    """A store with one vote and one rating."""
+    store = VoteStore(tmp_path / "votes.db")
+    store.add(vote(id="kept"))
+    store.add(rating(id="rated"))
+    return store
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where to write a file of votes."""
+    return tmp_path / "cast.csv"
+
+
+def imported(store: VoteStore, file: Path, text: str) -> list[Vote]:
+    """The votes that a text adds."""
+    before = {cast.id for cast in store.all()}
+    file.write_text(text, encoding="utf-8", newline="")
+    import_file(store, file)
+    return [cast for cast in store.all() if cast.id not in before]
+
+
+def test_the_five_columns_of_the_contract_are_enough(kept: VoteStore, file: Path) -> None:
+    """`prompt_id` and `category` are not kept; the voter is nobody in particular, and the rest ordinary."""
+    [first, second] = imported(kept, file, f"{HEADER}\n1,a fox,animals,oil,pixel\n1,a fox,animals,ink,oil\n")
+    assert (first.prompt, first.experts, first.winner, first.outcome) == ("a fox", ("oil", "pixel"), "oil", "win")
+    assert (first.voter, first.source, first.weight, first.ballot) == ("unknown", "human", 1.0, None)
+    assert [shown.propensity for shown in first.shown] == [1.0, 1.0]
+    assert second.winner == "ink"
+
+
+def test_every_optional_column_is_read(kept: VoteStore, file: Path) -> None:
+    """In any order of the columns."""
+    [cast] = imported(
+        kept,
+        file,
+        "id,time,propensity,weight,source,voter,ballot,outcome,loser,winner,prompt\n"
+        '7,2026-01-31T12:00:00+02:00,0.25,0.5,judge,李,b1,tie,"a,b",oil,"a ""fox""\nin snow"\n',
+    )
+    assert cast == Vote(
+        id="7", time="2026-01-31T10:00:00+00:00", weight=0.5, source="judge", voter="李", ballot="b1", outcome="tie",
+        shown=(Shown(expert="oil", propensity=0.25), Shown(expert="a,b", propensity=0.25)), prompt='a "fox"\nin snow',
+    )  # fmt: skip
+
+
+def test_what_spreadsheets_write_is_read(kept: VoteStore, file: Path) -> None:
+    """A byte order mark, line ends of Windows, and empty lines."""
+    [cast] = imported(kept, file, f"\ufeff{HEADER}\r\n\r\n1,a fox,,oil,pixel\r\n\r\n")
+    assert cast.winner == "oil"
+
+
+def test_rows_of_one_id_are_one_ballot(kept: VoteStore, file: Path) -> None:
+    """A ballot of three has two rows if one won, and three if none did."""
+    won, tied = imported(
+        kept,
+        file,
+        f"{HEADER},outcome,id\n1,a fox,,oil,pixel,win,x\n1,a fox,,oil,ink,win,x\n"
+        "1,a fox,,oil,pixel,tie,y\n1,a fox,,ink,oil,tie,y\n1,a fox,,pixel,ink,tie,y\n",
+    )
+    assert (won.experts, won.winner) == (("oil", "pixel", "ink"), "oil")
+    assert (sorted(tied.experts), tied.outcome) == (["ink", "oil", "pixel"], "tie")
+
+
+def test_importing_twice_adds_nothing(kept: VoteStore, file: Path) -> None:
+    """Neither an export, nor a file without ids: what it says is known by its content."""
+    file.write_text(f"{HEADER}\n1,a fox,,oil,pixel\n1,a dog,,oil,pixel\n", encoding="utf-8")
+    assert import_file(kept, file) == Imported(votes=2, ratings=0, known=0, skipped=0, unknown=())
+    version = kept.version
+    assert import_file(kept, file) == Imported(votes=0, ratings=0, known=2, skipped=0, unknown=())
+    file.write_text(export_text(kept, "csv"), encoding="utf-8", newline="")
+    assert import_file(kept, file).known == 3
+    assert kept.version == version
+
+
+def test_a_retracted_vote_stays_retracted(kept: VoteStore, file: Path) -> None:
+    """A copy made before does not bring it back."""
+    file.write_text(export_text(kept, "csv"), encoding="utf-8", newline="")
+    kept.retract("kept")
+    assert import_file(kept, file).known == 1
+    assert kept.all() == []
+
+
+def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
+    """The header says which of the two a file holds; without a source, the file is one, with a scale of its own."""
+    file.write_text("prompt_id,prompt,category,expert,rating\n1,a fox,,oil,-3.5\n1,a fox,,ink,65\n", encoding="utf-8")
+    assert import_file(kept, file).ratings == 2
+    _, first, second = kept.ratings()
+    assert (first.expert, first.rating, first.source, first.voter) == ("oil", -3.5, "cast", "unknown")
+    assert second.rating == 65
+    assert import_file(kept, file).known == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("prompt_id,prompt,category,winner\n1,a,,b\n", "row 1: no column loser", "these must be there"),
+        ("prompt;winner;loser\na;b;c\n", "row 1: no column prompt, winner, loser", "separated by commas"),
+        ("prompt,winner,loser,wieght\na,b,c,1\n", "row 1: unknown column 'wieght'", "Did you mean 'weight'?"),
+        ("prompt,winner,loser,colour_of_it\na,b,c,1\n", "unknown column 'colour_of_it'", "Columns: prompt_id"),
+        ("prompt,winner,loser,winner\na,b,c,d\n", "row 1: column 'winner' is there twice", "Remove"),
+        ("prompt,winner,loser\na,b,c\na,b\n", "row 3: 2 cells where the header has 3", "double quotes"),
+        ("prompt,winner,loser\na, fox,b,c\n", "row 2: 4 cells where the header has 3", "double quotes"),
+        ("prompt,winner,loser\na,b,\n", "row 2, column loser: is empty", "Fill"),
+        ("prompt,winner,loser\na,,c\n", "row 2, column winner: is empty", "Fill"),
+        ("prompt,winner,loser\na,b,b\n", "row 2, column loser: 'b' stands against itself", "two experts"),
+        ("prompt,winner,loser,weight\na,b,c,nan\n", "row 2, column weight: 'nan' is not a number above 0", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,-1\n", "row 2, column weight: '-1' is not a number above 0", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,1e999\n", "column weight: '1e999' is not", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,much\n", "column weight: 'much' is not", "Correct"),
+        ("prompt,winner,loser,propensity\na,b,c,1.5\n", "column propensity: '1.5' is not a number above 0", "Correct"),
+        ("prompt,winner,loser,propensity\na,b,c,0\n", "column propensity: '0' is not", "Correct"),
+        ("prompt,winner,loser,outcome\na,b,c,lost\n", "row 2, column outcome: unknown outcome 'lost'", "win, tie"),
+        ("prompt,winner,loser,time\na,b,c,noon\n", "row 2: time 'noon' is not ISO 8601", "Write it like"),
+        ("prompt,winner,loser,voter\na,b,c,  \n", "row 2: voter of a vote must be text", "Pass"),
+        ("prompt,winner,loser\na,b,c\n\na,b,d\na,b,c\n", "row 5: says the same as row 2", "an id of their own"),
+        ("prompt,winner,loser,id\na,b,c,1\na,b,c,1\n", "row 3: says the same as row 2", "an id of their own"),
+        ("prompt,winner,loser,id\na,b,c,1\nb,b,d,1\n", "row 3, column prompt: not as in row 2", "Rows of one id"),
+        ("prompt,winner,loser,id\na,b,c,1\na,c,d,1\n", "row 3, column winner: not as in row 2", "Rows of one id"),
+        ("prompt,winner,loser,outcome,id\na,b,c,tie,1\na,b,d,tie,1\n", "a tie of 3 experts has 3 rows", "each pair"),
+        ("prompt,winner,loser,id\na fox,b,a,kept\n", "row 2: vote 'kept' is recorded already", "another id"),
+        ('prompt,winner,loser\na,b,c\n"a,b,c\n', "row 3: unexpected end of data", "quotes"),
+        ('prompt,winner,loser\n"a" fox,b,c\n', "row 2: ',' expected after '\"'", "quotes"),
+        (f"prompt,winner,loser\n{'x' * 200_000},b,c\n", "row 2: field larger than field limit", "quotes"),
+        ("prompt,winner,loser\na,b,c\na,b\0,c\n", "row 3: not UTF-8 text", "Save"),
+        ("prompt,expert,rating\na,b,nan\n", "row 2, column rating: 'nan' is not a number", "Correct"),
+        ("prompt,expert,rating\na,b,\n", "row 2, column rating: is empty", "Fill"),
+        ("prompt,expert,rating\na,b,1\na,b,1\n", "row 3: says the same as row 2", "an id of their own"),
+        ("prompt,expert,rating,id\na fox,a,5,rated\n", "row 2: rating 'rated' is recorded already", "another id"),
+        ("prompt,expert,rating,time\na,b,1,x\n", "row 2: time 'x'", "Write it like"),
+        ("prompt,rating\na,1\n", "row 1: no column expert", "these must be there"),
+        ("", "is empty", "Pass a file"),
+        (" \n\n", "is empty", "Pass a file"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_row_and_changes_nothing(
+    kept: VoteStore, file: Path, text: str, says: str, hint: str
+) -> None:
+    """File, row, column and remedy; rows before the mistake are not added either."""
+    file.write_text(text, encoding="utf-8", newline="")
+    before, version = (kept.all(), kept.ratings()), kept.version
+    with pytest.raises(VoteError) as caught:
+        import_file(kept, file)
+    assert str(caught.value).startswith(str(file))
+    assert says in str(caught.value)
+    assert hint in caught.value.hint
+    assert caught.value.hint
+    assert ((kept.all(), kept.ratings()), kept.version) == (before, version)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("prompt,winner,loser\na,b,c\nä,b,c\n".encode("latin-1"), "row 3: not UTF-8"),
+        ("prompt,winner,loser\na,b,c\n".encode("utf-16"), "row 1: not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not UTF-8"),
+        (bytes(1000), "not UTF-8"),
+    ],
+    ids=["latin-1", "utf-16", "png", "zeros"],
+)
+def test_what_is_no_text_is_told(kept: VoteStore, file: Path, data: bytes, says: str) -> None:
+    """Another encoding, a picture, a hole in a disk."""
+    file.write_bytes(data)
+    with pytest.raises(VoteError, match=says) as caught:
+        import_file(kept, file)
+    assert "UTF-8" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "says"), [("there/is/none.csv", "cannot read"), ("votes.xlsx", "does not say what")])
+def test_a_wrong_path_is_told(kept: VoteStore, tmp_path: Path, name: str, says: str) -> None:
+    """A file that is not there, or of a kind that is not read."""
+    with pytest.raises(VoteError, match=says) as caught:
+        import_file(kept, tmp_path / name)
+    assert caught.value.hint
+
+
+def test_experts_that_the_zoo_does_not_have_are_refused_by_name(kept: VoteStore, file: Path) -> None:
+    """Each with where it is and the nearest that there is; nothing is added."""
+    file.write_text("prompt,winner,loser\na,oil,pixel\na,oli,watercolor-xl\nb,oli,pixel\n", encoding="utf-8")
+    with pytest.raises(VoteError) as caught:
+        import_file(kept, file, experts=["oil", "pixel"])
+    assert "'oli' (row 3, did you mean 'oil'?), 'watercolor-xl' (row 3)" in str(caught.value)
+    assert "--unknown" in caught.value.hint
+    assert kept.count() == 1
+
+
+@pytest.mark.parametrize(("unknown", "added"), [("keep", 3), ("skip", 1)])
+def test_votes_for_unknown_experts_can_be_kept_or_skipped(
+    kept: VoteStore, file: Path, unknown: str, added: int
+) -> None:
+    """Both say which experts they were."""
+    file.write_text("prompt,winner,loser\na,oil,pixel\na,oli,ink\nb,oli,pixel\n", encoding="utf-8")
+    done = import_file(kept, file, experts=["oil", "pixel"], unknown=unknown)  # type: ignore[arg-type]  # of a list
+    assert (done.votes, done.skipped, done.unknown) == (added, 3 - added, ("oli", "ink"))
+    assert kept.count() == 1 + added
+
+
+def test_each_prompt_is_read_once_for_what_it_is_about(kept: VoteStore, file: Path) -> None:
+    """CSV carries no evidence, so the caller's reader is asked, once for each prompt."""
+    file.write_text("prompt,winner,loser\na,oil,pixel\nb,oil,pixel\na,ink,oil\n", encoding="utf-8")
+    asked: list[str] = []
+
+    def evidence_of(prompt: str) -> Mapping[str, float]:
+        asked.append(prompt)
+        return {"animal": 0.5 if prompt == "a" else 0.25}
+
+    import_file(kept, file, evidence_of=evidence_of)
+    assert asked == ["a", "b"]
+    assert [cast.evidence for cast in kept.all()[1:]] == [{"animal": 0.5}, {"animal": 0.25}, {"animal": 0.5}]
+
+
+def test_a_ballot_of_several_is_a_row_for_each_pair(kept: VoteStore) -> None:
+    """With one id and one ballot, so that other programs see that they belong together."""
+    for taken in kept.all():
+        kept.retract(taken.id)
+    kept.add(vote("b", "a", "b", "c", id="k"))
+    rows = [line.split(",") for line in export_text(kept, "csv").splitlines()]
+    assert [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] == [
+        {
+            "prompt_id": rows[1][0], "prompt": "a fox", "category": "", "winner": "b", "loser": loser, "outcome": "win",
+            "ballot": "k", "voter": "me", "source": "human", "weight": "1.0", "propensity": "0.5",
+            "time": kept.all()[0].time, "id": "k",
+        }
+        for loser in ("a", "c")
+    ]  # fmt: skip

@@ -1,0 +1,157 @@
+"""What a voter said can be removed for real: from the table, from the count, and from the bytes on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from fixtures_votes import child, finish, rating, vote
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.priors import TagPriors
+from diffusiongpt.votes import sqlite
+from diffusiongpt.votes.store import Tally, VoteStore
+
+if TYPE_CHECKING:
+    import postgres
+
+OpenStore = Callable[[], VoteStore]
+
+NAME = "Ada-Lovelace-1815"
+SECRET = "a-secret-wedding-dress"  # noqa: S105 - a prompt
+
+
+def fill(store: VoteStore) -> tuple[list[str], list[str]]:
+    """Votes and ratings of Ada and of others, mixed; return the ids of the others'."""
+    kept = []
+    for number in range(30):
+        ballot = f"ballot-{number}"
+        store.add(vote("b", voter=NAME, prompt=f"{SECRET} {number} " + "x" * 300, ballot=ballot))
+        kept.append(store.add(vote("a", voter="me", prompt=f"a fox {number}", ballot=ballot)).id)
+        store.add(rating(voter=NAME, prompt=f"{SECRET} {number}"))
+    rated = [store.add(rating(voter="me")).id]
+    for _ in range(5):
+        store.undo(NAME)
+    return kept, rated
+
+
+def careless(store: VoteStore) -> None:
+    """Let SQLite leave deleted bytes where they are, which some builds of it do not."""
+    sa.event.listen(store._database._engine, "connect", lambda c, _: c.execute("PRAGMA secure_delete=OFF"))
+
+
+def holds(folder: Path, *texts: str) -> list[str]:
+    """Files below a folder in which one of the texts can be found, byte for byte."""
+    return [
+        str(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and any(text.encode() in path.read_bytes() for text in texts)
+    ]
+
+
+def test_an_erased_voter_is_gone_and_the_others_stay(store: VoteStore, open_store: OpenStore) -> None:
+    """Votes, ballots, ratings and retractions of the voter go, and the version says so."""
+    kept, rated = fill(store)
+    before = store.version
+    assert store.tally(NAME) == Tally(votes=30, ratings=30)
+    assert store.erase(NAME) == Tally(votes=30, ratings=30)
+    for seen in (store, open_store()):
+        assert [v.id for v in seen.all()] == kept
+        assert [r.id for r in seen.ratings()] == rated
+        assert seen.tally(NAME) == Tally(0, 0)
+        assert seen.version != before
+    with pytest.raises(VoteError, match="no vote to undo"):
+        store.undo(NAME)
+    assert store.erase(NAME) == Tally(0, 0)
+    store.add(vote(voter=NAME))
+
+
+def test_no_byte_of_an_erased_voter_is_left_in_the_files(tmp_path: Path) -> None:
+    """Neither name nor prompt is in the store's file, nor in those beside it, also while it is open elsewhere."""
+    store = VoteStore(tmp_path / "votes.db")
+    careless(store)
+    store.add(vote())
+    other = sqlite3.connect(tmp_path / "votes.db")
+    assert other.execute("SELECT count(*) FROM votes").fetchone() == (1,)  # from here on the log stays
+    fill(store)
+    assert str(tmp_path / "votes.db-wal") in holds(tmp_path, NAME, SECRET)
+    store.erase(NAME)
+    assert (tmp_path / "votes.db-wal").exists()
+    assert holds(tmp_path, NAME, SECRET) == []
+    assert holds(tmp_path, "a fox 7") != []
+    assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    other.close()
+
+
+def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(server: postgres.PostgresServer) -> None:
+    """Nor in its indexes and statistics, once the server has removed the files it no longer uses."""
+    store = VoteStore(server.new_database())
+    fill(store)
+    server.execute("ANALYZE", str(store.place))  # statistics hold the commonest values of a column
+    server.execute("CHECKPOINT")
+    [(oid,)] = server.execute("SELECT oid FROM pg_database WHERE datname = current_database()", str(store.place))
+    tables = server.folder / "data" / "base" / str(oid)
+    assert holds(tables, NAME, SECRET) != []
+    store.erase(NAME)
+    server.execute("VACUUM FULL pg_statistic", str(store.place))
+    server.execute("CHECKPOINT")
+    assert holds(tables, NAME, SECRET) == []
+    assert holds(tables, "a fox 7") != []
+    store.close()
+
+
+def test_the_table_forgets_an_erased_voter(tmp_path: Path) -> None:
+    """The ranking is that of the votes that are left."""
+    both, mine = Preferences(tmp_path / "both.db"), Preferences(tmp_path / "mine.db")
+    priors = TagPriors({})
+    for number in range(6):
+        cast = vote("a", id=str(number))
+        for preferences in (both, mine):
+            preferences.record(cast)
+        both.record(vote("b", voter=NAME))
+    assert both.table(priors).version != mine.table(priors).version
+    both.store.erase(NAME)
+    assert both.table(priors).version == mine.table(priors).version
+    assert both.table(priors).score(["a"], {}) == mine.table(priors).score(["a"], {})
+
+
+def test_a_log_that_cannot_be_emptied_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader in the middle of reading keeps the old bytes; the error says so, and the next try removes them."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    store, reader = VoteStore(tmp_path / "votes.db"), sqlite3.connect(tmp_path / "votes.db", isolation_level=None)
+    fill(store)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM votes").fetchone()
+    with pytest.raises(VoteError, match=r"votes\.db-wal still holds") as caught:
+        store.erase(NAME)
+    assert "Erase again" in caught.value.hint
+    assert store.tally(NAME) == Tally(0, 0)
+    reader.execute("COMMIT")
+    assert store.erase(NAME) == Tally(0, 0)
+    assert holds(tmp_path, NAME, SECRET) == []
+    reader.close()
+
+
+def test_an_erasure_killed_before_the_files_are_clean_can_be_finished(tmp_path: Path) -> None:
+    """SIGKILL between deleting and writing the file anew: erasing again removes the bytes."""
+    store = VoteStore(tmp_path / "votes.db")
+    fill(store)
+    code = (
+        "import sqlalchemy as sa\n"
+        "from diffusiongpt.ranking.live import sqlite\n"
+        "store = VoteStore(sys.argv[1]); store.count()\n"
+        "careless = lambda connection, _: connection.execute('PRAGMA secure_delete=OFF')\n"
+        "sa.event.listen(store._database._engine, 'connect', careless)\n"
+        "sqlite.wipe = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.erase(sys.argv[2])"
+    )
+    finish(child(code, tmp_path / "votes.db", NAME))
+    assert store.tally(NAME) == Tally(0, 0)
+    assert holds(tmp_path, NAME, SECRET) != []
+    store.erase(NAME)
+    assert holds(tmp_path, NAME, SECRET) == []

@@ -1,0 +1,234 @@
+"""A vote store in a file: where it lies, and what can happen to files and disks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from fixtures_votes import child, finish, rating, vote
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.votes import sqlite
+from diffusiongpt.votes.store import VoteStore
+
+
+def sound(path: Path) -> bool:
+    """Whether SQLite finds nothing wrong with the file."""
+    connection = sqlite3.connect(path)
+    try:
+        return bool(connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
+    finally:
+        connection.close()
+
+
+def test_a_store_that_does_not_exist_is_empty_and_is_not_made(tmp_path: Path) -> None:
+    """Reading writes nothing."""
+    store = VoteStore(tmp_path / "votes.db")
+    assert (store.all(), store.count(), store.version) == ([], 0, "0")
+    with pytest.raises(VoteError, match="no vote to undo"):
+        store.undo()
+    with pytest.raises(VoteError, match="there is no vote"):
+        store.retract("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_own_store_lies_in_their_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a place, votes go to `DIFFUSIONGPT_HOME`, which the first vote makes."""
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "new" / "home"))
+    VoteStore().add(vote())
+    assert (tmp_path / "new" / "home" / "votes.db").exists()
+
+
+def test_a_vote_killed_before_its_commit_leaves_no_trace(tmp_path: Path) -> None:
+    """SIGKILL between insert and commit: the store is as it was before."""
+    path = tmp_path / "votes.db"
+    before = VoteStore(path).add(vote())
+    code = (
+        "import sqlalchemy as sa\n"
+        "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store = VoteStore(sys.argv[1]); store.count()\n"
+        "sa.event.listen(store._database._engine, 'commit', kill)\n"
+        "store.add(vote())"
+    )
+    process = child(code, path)
+    finish(process)
+    assert process.returncode == -signal.SIGKILL
+    assert VoteStore(path).all() == [before]
+    assert sound(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"not a database " * 500], ids=["short", "long"])
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    """Reading and voting say so with path and hint; the file keeps every byte."""
+    path = tmp_path / "votes.db"
+    path.write_bytes(content)
+    for act in (lambda: VoteStore(path).all(), lambda: VoteStore(path).add(vote())):
+        with pytest.raises(VoteError, match=r"votes\.db.*not a database") as caught:
+            act()
+        assert "Move the file away" in caught.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_store_is_reported(tmp_path: Path) -> None:
+    """A store whose pages were overwritten is an error, never an empty table."""
+    path = tmp_path / "votes.db"
+    store = VoteStore(path)
+    for _ in range(20):
+        store.add(vote())
+    damaged = bytearray(path.read_bytes())
+    damaged[100:] = b"\xff" * (len(damaged) - 100)
+    path.write_bytes(damaged)
+    with pytest.raises(VoteError, match="malformed"):
+        VoteStore(path).all()
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    """No table of ours is put beside somebody else's."""
+    path = tmp_path / "votes.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    for act in (lambda: VoteStore(path).all(), lambda: VoteStore(path).add(vote())):
+        with pytest.raises(VoteError, match="another program: bookmarks"):
+            act()
+    assert path.read_bytes() == before
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """A typo in the path is found at once and makes no folder."""
+    with pytest.raises(VoteError, match="there is no folder") as caught:
+        VoteStore(tmp_path / "typo" / "votes.db")
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder below a file can be read as empty, and voting says what to set."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "file" / "home"))
+    assert VoteStore().all() == []
+    with pytest.raises(VoteError, match="cannot make the folder") as caught:
+        VoteStore().add(vote())
+    assert "DIFFUSIONGPT_HOME" in caught.value.hint
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
+def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written() -> None:
+    """In a folder without write permission votes still count; a new one is a `VoteError` with the path."""
+    code = (
+        "VoteStore(sys.argv[2]).add(vote()); VoteStore(sys.argv[2]).all()  # loads everything while it can\n"
+        "os.chmod(sys.argv[1], 0o444); os.chmod(os.path.dirname(sys.argv[1]), 0o555)\n"
+        "os.getuid() or os.setuid(65534)  # root may write anywhere\n"
+        "from diffusiongpt.errors import VoteError\n"
+        "store = VoteStore(sys.argv[1]); print(store.count())\n"
+        "for act in (lambda: store.add(vote()), lambda: VoteStore(sys.argv[1] + '.new').add(vote())):\n"
+        "    try: act()\n"
+        "    except VoteError as error: print(error, '|', error.hint)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        Path(folder).chmod(0o755)
+        (kept := Path(folder) / "kept").mkdir()
+        path = kept / "votes.db"
+        VoteStore(path).add(vote())
+        out, err = finish(child(code, path, Path(other) / "votes.db"))
+        kept.chmod(0o755)
+    assert err == ""
+    count, known, new = out.splitlines()
+    assert count == "1"
+    assert str(path) in known
+    assert "readonly" in known
+    assert "may you write to it?" in known
+    assert f"{path}.new" in new
+
+
+def test_a_database_url_works_like_a_file(tmp_path: Path) -> None:
+    """The store speaks SQLAlchemy: any URL will do, and its password is never shown."""
+    store = VoteStore(f"sqlite:///{tmp_path / 'votes.db'}")
+    assert store.version == "0"
+    cast = store.add(vote())
+    assert store.all() == [cast]
+    assert "votes.db" in repr(store)
+    store.close()
+
+
+def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    """SQLite's own "disk is full" is a `VoteError`; what was there can be read, and later votes go in again."""
+    path = tmp_path / "votes.db"
+    store = VoteStore(path)
+    before = store.add(vote())
+    pages = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()[0]
+    engine = store._database._engine
+    limit = sa.event.listens_for(engine, "connect")
+    limit(full := lambda connection, _: connection.execute(f"PRAGMA max_page_count={pages}"))
+    with pytest.raises(VoteError, match="disk is full") as caught:
+        store.merge([vote(prompt="p" * 9999), rating()])
+    assert "Free some disk space" in caught.value.hint
+    assert (store.all(), store.ratings()) == ([before], [])
+    sa.event.remove(engine, "connect", full)
+    store.add(vote())
+    assert sound(path)
+
+
+def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
+    """A quota of the system's, met in the middle of a write: a `VoteError`, and a sound store."""
+    path = tmp_path / "votes.db"
+    before = VoteStore(path).add(vote())
+    code = (
+        "import resource\n"
+        "from diffusiongpt.errors import VoteError\n"
+        "store = VoteStore(sys.argv[1]); store.add(vote())\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))\n"
+        "try: store.merge([vote(prompt='p' * 99999)])\n"
+        "except VoteError as error: print(error, '|', error.hint)\n"
+    ).replace("vote(prompt='p' * 99999)", "Vote(prompt='p' * 99999, shown=shown, outcome='tie')")
+    out, err = finish(child(code, path))
+    assert err == ""
+    assert f"cannot write votes at {path}" in out
+    assert VoteStore(path).all()[0] == before
+    assert VoteStore(path).count() == 2
+    assert sound(path)
+
+
+def test_a_locked_store_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading goes on while another process holds the lock; writing waits, and then says who is in the way."""
+    path = tmp_path / "votes.db"
+    cast = VoteStore(path).add(vote())
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(VoteError, match="locked") as caught:
+        VoteStore(path).add(vote())
+    assert "Another process is writing" in caught.value.hint
+    assert VoteStore(path).all() == [cast]
+    other.execute("ROLLBACK")
+    other.close()
+    VoteStore(path).add(vote())
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    """A store behind a closed door is an error and not an empty store."""
+    code = (
+        "VoteStore(sys.argv[2]).add(vote()); VoteStore(sys.argv[2]).all()  # loads everything while it can\n"
+        "os.getuid() or os.setuid(65534)  # root may enter anywhere\n"
+        "from diffusiongpt.errors import VoteError\n"
+        "store = VoteStore(sys.argv[1], make_folder=True)\n"
+        "for act in (store.all, store.ratings, store.count, lambda: store.add(vote()), store.undo):\n"
+        "    try: print(act())\n"
+        "    except VoteError as error: print('told', bool(error.hint))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        closed = Path(folder) / "closed"
+        closed.mkdir()
+        VoteStore(closed / "votes.db").add(vote())
+        closed.chmod(0o000)
+        out, err = finish(child(code, closed / "votes.db", tmp_path / "other.db"))
+        closed.chmod(0o755)
+    assert (out, err) == ("told True\n" * 5, "")

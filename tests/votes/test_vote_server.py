@@ -1,0 +1,127 @@
+"""A vote store in a database server: what is said when it cannot be reached or used."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from fixtures_votes import rating, vote
+
+from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.settings import load_settings
+from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.votes import sqlite
+from diffusiongpt.votes.store import VoteStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import postgres
+
+
+def test_a_url_that_is_none_is_a_settings_error() -> None:
+    """A wrong database URL says how to write one, and shows no password."""
+    with pytest.raises(SettingsError, match="cannot use") as caught:
+        VoteStore("nosuchdatabase://me:secret@host/votes").all()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["host:54e2", "me:an@host:secret@host"])
+def test_a_port_that_is_no_number_is_a_settings_error(place: str) -> None:
+    """Also where a password with an '@' makes it look like one, no part of which is shown."""
+    with pytest.raises(SettingsError, match="port") as caught:
+        VoteStore(f"postgresql://{place}/votes").all()
+    assert "%40" in caught.value.hint
+    assert "secret" not in f"{caught.value!r} {caught.value.hint}"
+    assert caught.value.__suppress_context__
+
+
+def test_a_missing_driver_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg, a PostgreSQL URL names the extra."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(NeedsExtraError, match="driver") as caught:
+        VoteStore("postgresql+psycopg://me:secret@host/votes").all()
+    assert caught.value.hint == 'pip install "diffusiongpt[postgres]"'
+
+
+def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path) -> None:
+    """Also where the password is in the URL, which is not shown."""
+    store = VoteStore(f"postgresql+psycopg://me:secret@/votes?host={tmp_path}")
+    for act in (store.all, lambda: store.add(vote())):
+        with pytest.raises(VoteError, match="votes at postgresql") as caught:
+            act()
+        assert "Is the server running" in caught.value.hint
+        assert "secret" not in f"{caught.value} {caught.value.hint} {store!r}"
+
+
+def test_a_user_who_may_only_read_is_told(server: postgres.PostgresServer) -> None:
+    """Their votes are refused, and those of others are read."""
+    store = VoteStore(server.new_database())
+    cast = store.add(vote())
+    database = sa.make_url(str(store.place)).database
+    server.execute("CREATE ROLE reader LOGIN")
+    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", str(store.place))
+    reader = VoteStore(server.url(str(database), user="reader"))
+    assert (reader.all(), reader.count()) == ([cast], 1)
+    with pytest.raises(VoteError, match="permission denied") as caught:
+        reader.add(vote())
+    assert "may this user read and write" in caught.value.hint
+    for opened in (store, reader):
+        opened.close()
+
+
+def test_a_database_in_use_by_another_program_can_be_shared(server: postgres.PostgresServer) -> None:
+    """Its tables stay beside ours, unless one of them has a name of ours."""
+    shared, taken = server.new_database(), server.new_database()
+    server.execute("CREATE TABLE bookmarks (url TEXT)", shared)
+    server.execute("CREATE TABLE votes (url TEXT)", taken)
+    with_room, without = VoteStore(shared), VoteStore(taken)
+    with_room.add(vote())
+    assert with_room.count() == 1
+    with pytest.raises(VoteError, match="another program: votes"):
+        without.add(vote())
+    for opened in (with_room, without):
+        opened.close()
+
+
+def test_a_lock_that_is_not_let_go_is_told(server: postgres.PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing waits for another writer, and not for ever; reading does not wait."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    slow, store = VoteStore(server.new_database()), None
+    slow.add(vote())
+    store = VoteStore(str(slow.place))
+    with slow._database._writing():
+        with pytest.raises(VoteError, match="lock timeout") as caught:
+            store.add(vote())
+        assert store.count() == 1
+    assert "Another process is writing" in caught.value.hint
+    store.add(vote())
+    for opened in (slow, store):
+        opened.close()
+
+
+def test_a_store_outlives_a_lost_connection(server: postgres.PostgresServer) -> None:
+    """A server that was restarted, or a firewall that forgot us: the next call connects again."""
+    store = VoteStore(server.new_database())
+    store.add(vote())
+    server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND pid <> pg_backend_pid()",
+        str(store.place),
+    )
+    store.add(rating())
+    assert (store.count(), len(store.ratings())) == (1, 1)
+    store.close()
+
+
+def test_the_settings_may_name_the_server(server: postgres.PostgresServer, tmp_path: Path) -> None:
+    """`DIFFUSIONGPT_VOTES` takes a URL; the settings do not show the password in it."""
+    url = server.new_database()
+    settings = load_settings(home=tmp_path, hub_cache=tmp_path, votes=url, zoo="tiny", device="cpu")
+    with DiffusionGPT(settings=settings) as studio:
+        studio.preferences.record(vote("tiny-pixel", "tiny-pixel", "tiny-oil"))
+        assert studio.route("a fox").ranking_version != "r0"
+    assert not (tmp_path / "votes.db").exists()
+    assert url not in repr(settings)

@@ -1,0 +1,358 @@
+"""The weights of a module: packed into one block, brought to devices, restored, given back."""
+
+from __future__ import annotations
+
+import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from miniatures import make_miniature
+
+from diffusiongpt.backends.diffusers.lora import attach, detach, worn
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.errors import LoadError
+from diffusiongpt.weights.layout import lay_out
+from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights.transfer import HostBlock, send
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+OTHER = "cpu:1"
+"""To torch it is host memory like any other, so it serves as a second device."""
+
+COMPONENTS = {
+    "unet": ("sd15", "unet"),
+    "wide unet": ("sdxl", "unet"),
+    "transformer": ("flux2-klein", "transformer"),
+    "clip": ("sdxl", "text_encoder"),
+    "projecting clip": ("sdxl", "text_encoder_2"),
+    "t5": ("pixart", "text_encoder"),
+    "language model": ("flux2-klein", "text_encoder"),
+    "autoencoder": ("sdxl", "vae"),
+    "normalised autoencoder": ("flux2-klein", "vae"),
+}
+
+
+@pytest.fixture(scope="session")
+def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Loads a miniature from its files; take copies of what is in it."""
+    known: dict[str, Any] = {}
+
+    def load(architecture: str) -> Any:
+        if architecture not in known:
+            folder = make_miniature(architecture, tmp_path_factory.mktemp(architecture) / "model")
+            known[architecture] = _load(folder)
+        return known[architecture]
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any]) -> None:
+    """A module gives the same bits packed, on a device, after the host let go, and after leaving and coming again."""
+    architecture, component = COMPONENTS[name]
+    module = copy.deepcopy(pipes(architecture).components[component])
+    wanted = _run(module)
+    weights = Weights.pack(module)
+    _same(_run(weights.on("cpu")), wanted)
+    weights.bring(OTHER)
+    twin = weights.on(OTHER)
+    _same(_run(twin), wanted)
+    weights.leave(OTHER)
+    weights.bring(OTHER)
+    assert weights.on(OTHER) is twin
+    _same(_run(twin), wanted)
+    weights.leave("cpu")
+    _same(_run(twin), wanted)
+    assert weights.places == {OTHER}
+
+
+def test_a_module_of_many_pieces(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large modules are in several pieces on a device, and compute the same."""
+    module = copy.deepcopy(pipes("sdxl").unet)
+    wanted = _run(module)
+    monkeypatch.setattr("diffusiongpt.weights.layout.lay_out", partial(lay_out, piece=4096))
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in weights.on(OTHER).parameters()}) > 20
+    _same(_run(weights.on(OTHER)), wanted)
+    _same(_run(module), wanted)
+
+
+def test_a_twin_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
+    """Writing into a copy, its settings or its mode changes no other."""
+    import torch
+
+    module = copy.deepcopy(pipes("sd15").unet)
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    twin = weights.on(OTHER)
+    assert type(twin) is type(module)
+    assert not {id(part) for part in module.modules()} & {id(part) for part in twin.modules()}
+    assert not _addresses(module) & _addresses(twin)
+    before = _run(module)
+    for tensor in twin.parameters():
+        tensor.add_(1)
+    twin.train()
+    _same(_run(module), before)
+    assert not module.training
+    assert not torch.equal(_run(twin)[0], before[0])
+
+
+@pytest.mark.parametrize("drawing", [False, True])
+def test_what_changes_its_type_is_restored(pipes: Callable[[str], Any], *, drawing: bool) -> None:
+    """SDXL's autoencoder turns itself into float32 and back while it draws; restored, it is the block again."""
+    import torch
+
+    module = copy.deepcopy(pipes("sdxl").vae).to(torch.float16)
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    for device in ("cpu", OTHER):
+        part = weights.on(device)
+        wanted, addresses = _state(part), _addresses(part)
+        with torch.inference_mode(mode=drawing):
+            part.to(torch.float32)
+            part.to(torch.float16)
+        assert _addresses(part) != addresses
+        weights.restore(device)
+        assert _addresses(part) == addresses
+        _same(_state(part), wanted)
+
+
+def test_a_copy_that_is_float32_just_now_can_leave_and_come(pipes: Callable[[str], Any]) -> None:
+    """Leaving in the middle frees the changed tensors too, and the next copy is of the block."""
+    import torch
+
+    module = copy.deepcopy(pipes("sdxl").vae).to(torch.float16)
+    weights = Weights.pack(module)
+    weights.bring(OTHER)
+    twin = weights.on(OTHER)
+    wanted = _state(twin)
+    twin.to(torch.float32)
+    weights.leave(OTHER)
+    assert {(tensor.numel(), tensor.dtype) for tensor in twin.parameters()} == {(0, torch.float16)}
+    module.to(torch.float32)
+    weights.bring(OTHER)
+    _same(_state(twin), wanted)
+    weights.bring("cpu:2")
+    _same(_state(weights.on("cpu:2")), wanted)
+
+
+def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> None:
+    """T5 has its embedding in two places, and transformers ties heads to embeddings: one copy each."""
+    import torch
+
+    t5 = copy.deepcopy(pipes("pixart").text_encoder)
+    layer = torch.nn.ModuleDict({"first": torch.nn.Linear(64, 64), "second": torch.nn.Linear(64, 64)})
+    layer["second"].weight.data = layer["first"].weight.data  # another parameter over the same bytes
+    layer["second"].bias.data = layer["first"].weight.data[3]  # and one over a part of them
+    for module in (t5, layer):
+        bytes_ = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in module.parameters()}
+        weights = Weights.pack(module)
+        assert weights.nbytes <= sum(bytes_.values()) + 64 * len(bytes_)
+        weights.bring(OTHER)
+    assert t5.shared.weight is t5.encoder.embed_tokens.weight
+    twin = Weights.pack(t5)
+    twin.bring(OTHER)
+    assert twin.on(OTHER).shared.weight is twin.on(OTHER).encoder.embed_tokens.weight
+    for one in (layer, weights.on(OTHER)):
+        assert weights.nbytes == 64 * 64 * 4 + 64 * 4
+        one["first"].weight[3, 5] = 7.0
+        assert one["second"].weight[3, 5] == one["second"].bias[5] == 7.0
+
+
+def test_adapters_on_a_twin_come_and_go(tiny_sd: Path, loras: Path) -> None:
+    """An adapter works on the copy of a device, survives a restore, and goes without a trace; others never saw it."""
+    adapted = _load(tiny_sd)
+    plain = _draw(adapted)
+    attach(adapted, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
+    with worn(adapted, "toy", 1.0):
+        wanted = _draw(adapted)
+    assert wanted != plain
+    pipe = _load(tiny_sd)
+    packed = {name: Weights.pack(pipe.components[name]) for name in ("unet", "vae", "text_encoder")}
+    for name, weights in packed.items():
+        weights.bring(OTHER)
+        setattr(pipe, name, weights.on(OTHER))
+    attach(pipe, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
+    for weights in packed.values():
+        weights.restore(OTHER)
+    with worn(pipe, "toy", 1.0):
+        assert _draw(pipe) == wanted
+    for weights in packed.values():
+        weights.leave(OTHER)
+        weights.bring(OTHER)
+    with worn(pipe, "toy", 1.0):
+        assert _draw(pipe) == wanted
+    assert _draw(pipe) == plain
+    detach(pipe, "toy")
+    assert _draw(pipe) == plain
+    assert not any("lora" in name for name, _ in packed["unet"].on("cpu").named_parameters())
+    assert not any("lora" in name for name, _ in pipe.unet.named_parameters())
+
+
+def test_bringing_while_a_model_is_built_elsewhere(pipes: Callable[[str], Any]) -> None:
+    """While accelerate builds a model, every module of the process registers meta tensors; a swap does not notice."""
+    from accelerate import init_empty_weights
+
+    module = copy.deepcopy(pipes("sd15").unet)
+    wanted = _run(module)
+    weights = Weights.pack(module)
+    with init_empty_weights(include_buffers=False):
+        weights.bring(OTHER)
+        weights.leave(OTHER)
+        weights.bring(OTHER)
+    _same(_run(weights.on(OTHER)), wanted)
+
+
+def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first and finds the copy there."""
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
+    started: list[str] = []
+
+    def slow(host: HostBlock, pieces: Any, device: str) -> Any:
+        started.append(device)
+        time.sleep(0.05)
+        return send(host, pieces, device)
+
+    monkeypatch.setattr("diffusiongpt.weights.transfer.send", slow)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(weights.bring, [OTHER] * 4))
+    assert started == [OTHER]
+
+
+def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that fails under way has no copy afterwards, and the next try may succeed."""
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
+
+    def broken(host: HostBlock, pieces: Any, device: str) -> Any:
+        blocks, _ = send(host, pieces, device)
+
+        def fail() -> None:
+            raise RuntimeError("the device is gone")
+
+        return blocks, fail
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffusiongpt.weights.transfer.send", broken)
+        with pytest.raises(RuntimeError, match="gone"):
+            weights.bring(OTHER)
+    assert weights.places == {"cpu"}
+    weights.bring(OTHER)
+    _same(_state(weights.on(OTHER)), _state(weights.on("cpu")))
+
+
+def test_copies_are_where_they_were_brought(pipes: Callable[[str], Any]) -> None:
+    """Bringing twice copies once, leaving where nothing is does nothing, and asking there says where it is."""
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").vae))
+    assert weights.places == {"cpu"}
+    with pytest.raises(LoadError, match="not on 'cpu:1' but on: cpu"):
+        weights.on(OTHER)
+    weights.leave(OTHER)
+    weights.bring("cpu")
+    weights.bring(OTHER)
+    addresses = _addresses(weights.on(OTHER))
+    weights.bring(OTHER)
+    assert _addresses(weights.on(OTHER)) == addresses
+    weights.leave("cpu")
+    with pytest.raises(LoadError, match="not on 'cpu'"):
+        weights.bring("cpu:2")
+    weights.free()
+    weights.free()
+    assert weights.places == frozenset()
+    with pytest.raises(LoadError, match="nowhere"):
+        weights.restore(OTHER)
+
+
+def test_what_a_copy_would_get_wrong_is_refused(pipes: Callable[[str], Any]) -> None:
+    """A module without bytes, one that an adapter was put on, and one whose `forward` a hook replaced."""
+    import torch
+    from peft import LoraConfig
+
+    with pytest.raises(LoadError, match="no weights yet"):
+        Weights.pack(torch.nn.Linear(2, 2, device="meta"))
+    worn = copy.deepcopy(pipes("sd15").unet)
+    weights = Weights.pack(worn)
+    worn.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(LoadError, match="tensors were added"):
+        weights.bring(OTHER)
+    hooked = copy.deepcopy(pipes("flux2-klein").transformer)
+    hooked.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    with pytest.raises(LoadError, match="`forward`"):
+        Weights.pack(hooked).bring(OTHER)
+
+
+def _draw(pipe: Any) -> bytes:
+    import torch
+
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("fox", width=32, height=32, num_inference_steps=2, generator=torch.Generator().manual_seed(1)).images[
+        0
+    ]
+    return bytes(image.tobytes())
+
+
+def _load(folder: Path) -> Any:
+    with quiet_construction():
+        from diffusers import DiffusionPipeline
+
+        return DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+
+
+def _run(module: Any) -> list[Any]:
+    import torch
+
+    kind = type(module).__name__
+    if kind.startswith("Autoencoder"):
+        return [module(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)).sample]
+    if kind == "UNet2DConditionModel":
+        width = module.config.cross_attention_dim
+        more = {"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}
+        latents = torch.linspace(-1, 1, 4 * 16 * 16).view(1, 4, 16, 16)
+        return [module(latents, 5, torch.ones(1, 8, width), added_cond_kwargs=more).sample]
+    if kind == "Flux2Transformer2DModel":
+        return [
+            module(
+                hidden_states=torch.linspace(-1, 1, 4 * 16).view(1, 4, 16),
+                encoder_hidden_states=torch.ones(1, 3, module.config.joint_attention_dim),
+                timestep=torch.tensor([0.5]),
+                img_ids=torch.zeros(1, 4, 4),
+                txt_ids=torch.zeros(1, 3, 4),
+            ).sample
+        ]
+    return list(module(torch.tensor([[1, 2, 3, 4]]), output_hidden_states=True).hidden_states)
+
+
+def _same(some: Any, others: Any) -> None:
+    import torch
+
+    assert len(some) == len(others) > 0
+    pairs = zip(some, others, strict=True) if isinstance(some, list) else [(some[key], others[key]) for key in some]
+    for one, other in pairs:
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def _state(module: Any) -> dict[str, Any]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def _tensors(module: Any) -> dict[str, Any]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _addresses(module: Any) -> set[int]:
+    return {tensor.data_ptr() for tensor in _tensors(module).values() if tensor.numel()}

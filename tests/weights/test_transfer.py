@@ -1,0 +1,194 @@
+"""From host memory to a device: which way the bytes go, and that they all arrive."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.weights import transfer
+from diffusiongpt.weights.layout import lay_out, views
+from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights.transfer import HostBlock, copy_staged, may_pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GB = 10**9
+
+
+class Runtime:
+    """The part of the CUDA runtime that pins memory; refuses when told to."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.registered: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, nbytes: int, _flags: int) -> int:  # noqa: N802  # NVIDIA's name
+        """Remember the range, or refuse."""
+        if self.code == 0:
+            self.registered[address] = nbytes
+        return self.code
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802  # NVIDIA's name
+        """Forget the range, which must be known."""
+        del self.registered[address]
+        return 0
+
+
+class Machine:
+    """Stands for `torch.cuda` on a machine without it, and counts what is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+        import torch
+
+        self.waits = 0
+        self.runtime = runtime
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+        monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+        monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: None, synchronize=self._wait))
+        monkeypatch.setattr(transfer, "_stream", lambda _: SimpleNamespace(synchronize=self._wait))
+        monkeypatch.setattr(transfer, "_flush", lambda _: None)
+        buffers = tuple(torch.empty(1 << 10, dtype=torch.uint8) for _ in range(2))
+        monkeypatch.setattr(transfer, "_buffers", lambda: buffers)
+
+    def send(self, block: HostBlock, pieces: list[tuple[int, int]]) -> list[Any]:
+        """Send a block as to a CUDA device, and wait."""
+        blocks, wait = transfer._send_cuda(block, pieces, "cpu:1")
+        wait()
+        return blocks
+
+    def _wait(self) -> None:
+        self.waits += 1
+
+
+def test_at_most_two_fifths_of_the_memory_are_pinned() -> None:
+    """Memory that nothing can move is kept below 40 % of what the process may use; where that is unknown, to none."""
+    assert may_pin(4 * GB, pinned=0, memory=10 * GB)
+    assert may_pin(1 * GB, pinned=3 * GB, memory=10 * GB)
+    assert not may_pin(2 * GB, pinned=3 * GB, memory=10 * GB)
+    assert not may_pin(1, pinned=0, memory=None)
+
+
+def test_a_block_is_pinned_until_it_is_let_go() -> None:
+    """Pinned once, counted while it is, and always unregistered before the memory goes, by whatever way it goes."""
+    runtime = Runtime()
+    before = transfer._PINNED.nbytes
+    first, second = HostBlock(3000), HostBlock(3000)
+    assert first.pin(runtime, _never, memory=10_000)
+    assert first.pin(runtime, _never, memory=10_000)
+    assert runtime.registered == {first.bytes.data_ptr(): 3000}
+    assert not second.pin(runtime, _never, memory=10_000)
+    first.unpin()
+    assert not first.pinned
+    assert runtime.registered == {}
+    assert second.pin(runtime, _never, memory=10_000)
+    assert transfer._PINNED.nbytes == before + 3000
+    del second
+    gc.collect()
+    assert runtime.registered == {}
+    assert transfer._PINNED.nbytes == before
+
+
+def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
+    """CUDA would report the refusal again at the next call of anybody."""
+    flushed: list[bool] = []
+    before = transfer._PINNED.nbytes
+    block = HostBlock(3000)
+    assert not block.pin(Runtime(code=2), lambda: flushed.append(True), memory=10_000)
+    assert flushed == [True]
+    assert not block.pinned
+    assert not block.pin(Runtime(), _never, memory=10_000)
+    assert transfer._PINNED.nbytes == before
+    block.unpin()
+
+
+@pytest.mark.parametrize("lengths", [[10], [64], [100, 7, 200], [0, 65], []])
+def test_staging_fills_no_buffer_that_is_still_travelling(lengths: list[int]) -> None:
+    """Every byte arrives though each copy happens as late as it may, and two are under way at a time."""
+    import torch
+
+    source = torch.randint(0, 256, (sum(lengths),), dtype=torch.uint8)
+    targets = [torch.zeros(length, dtype=torch.uint8) for length in lengths]
+    under_way: list[int] = []
+    most = 0
+
+    def start(target: Any, filled: Any) -> Callable[[], None]:
+        nonlocal most
+        under_way.append(target.data_ptr())
+        most = max(most, len(under_way))
+
+        def arrive() -> None:
+            target.copy_(filled)
+            under_way.remove(target.data_ptr())
+
+        return arrive
+
+    copy_staged(source, targets, [torch.empty(32, dtype=torch.uint8) for _ in range(2)], start)
+    assert not under_way
+    assert most == min(2, sum(-(-length // 32) for length in lengths))
+    assert torch.equal(torch.cat([*targets, torch.empty(0, dtype=torch.uint8)]), source)
+
+
+@pytest.mark.parametrize("code", [0, 2], ids=["pinned", "staged"])
+def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned, a piece is one copy and all are waited for once; else they go through the two buffers."""
+    import torch
+
+    machine = Machine(monkeypatch, Runtime(code))
+    block = HostBlock(5000)
+    block.bytes.copy_(torch.randint(0, 256, (5000,), dtype=torch.uint8))
+    sent = machine.send(block, [(0, 3000), (3000, 5000)])
+    assert [len(one) for one in sent] == [3000, 2000]
+    assert torch.equal(torch.cat(sent), block.bytes)
+    parts = 3 + 2
+    assert machine.waits == (1 if code == 0 else parts + 1)
+    assert block.pinned == (code == 0)
+    block.unpin()
+
+
+def test_the_host_block_is_unregistered_before_it_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving the host unpins, while the copy on the device lives on."""
+    import torch
+
+    machine = Machine(monkeypatch, Runtime())
+    monkeypatch.setattr("diffusiongpt.weights.transfer.send", transfer._send_cuda)
+    weights = Weights.pack(torch.nn.Linear(8, 8))
+    weights.bring("cpu:1")
+    assert weights.pinned
+    assert list(machine.runtime.registered.values()) == [weights.nbytes]
+    weights.leave("cpu")
+    assert not weights.pinned
+    assert machine.runtime.registered == {}
+    assert weights.on("cpu:1").weight.shape == (8, 8)
+
+
+def test_a_block_has_pieces_of_which_none_cuts_a_tensor() -> None:
+    """Pieces stay below the limit unless one tensor is larger, and cover the block without a gap."""
+    import torch
+
+    sizes = [10, 100, 300, 1000, 20, 16, 0]
+    tensors = [torch.full((size,), float(at)) for at, size in enumerate(sizes)]
+    plan = lay_out(tensors, piece=2000)
+    assert [stop - start for start, stop in plan.pieces] == [64 + 448 + 1216, 4032, 128 + 64]
+    assert plan.nbytes == sum(-(-size * 4 // 64) * 64 for size in sizes)
+    assert [start for start, _ in plan.pieces[1:]] == [stop for _, stop in plan.pieces[:-1]]
+    blocks = [torch.zeros(stop - start, dtype=torch.uint8) for start, stop in plan.pieces]
+    placed = list(views([plan.spots[id(tensor)] for tensor in tensors], blocks))
+    for tensor, place in zip(tensors, placed, strict=True):
+        place.copy_(tensor)
+    assert all(torch.equal(tensor, place) for tensor, place in zip(tensors, placed, strict=True))
+
+
+def test_too_large_a_block_is_told_as_out_of_memory() -> None:
+    """What the system refuses is an error of ours, after which the cache can make room."""
+    with pytest.raises(OutOfMemoryError, match="not to be had"):
+        HostBlock(1 << 60)
+
+
+def _never() -> None:
+    raise AssertionError("nothing failed")

@@ -1,0 +1,175 @@
+"""Adapters in a zoo: what they take over from their base, and what the base forbids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import expert, route, router_of, think, zoo_of
+from typer.testing import CliRunner
+
+from diffusiongpt.apps.cli import app
+from diffusiongpt.drawing.resolve import prompt_for
+from diffusiongpt.errors import NoRouteError, ZooError
+from diffusiongpt.flow.request import Policy, Request
+from diffusiongpt.routing.shortlist import _sizes
+from diffusiongpt.zoo.expert import CallSettings, Expert, License
+from diffusiongpt.zoo.zoo import Zoo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from diffusiongpt.flow.route import Route
+
+BASE_SETTINGS = CallSettings(
+    width=1024,
+    height=768,
+    num_inference_steps=50,
+    guidance_scale=5.0,
+    dtype="float16",
+    variant="fp16",
+    extra={"clip_skip": 1, "eta": 0.5},
+)
+PROMPT = "a pixel art fish"
+
+
+def base(name: str = "base", **fields: Any) -> Expert:
+    """A generalist with everything known about it."""
+    known = {"architecture": "sdxl", "size_gb": 6.94, "revision": "v1", "settings": BASE_SETTINGS}
+    return expert(name, **{**known, **fields})
+
+
+def lora(name: str = "lora", on: str = "somebody/base", **fields: Any) -> Expert:
+    """A pixel-art adapter."""
+    return expert(name, "pixel_art", kind="adapter", base=on, **fields)
+
+
+def sold(zoo: Zoo, votes: Path) -> Route:
+    """The route of a prompt whose picture is to be sold."""
+    return router_of(zoo, votes).route(Request(prompt=PROMPT), Policy(commercial_use=True))
+
+
+def test_an_adapter_takes_over_what_its_base_knows() -> None:
+    """Type, variant, revision, native size, call settings and architecture; what it states itself goes before."""
+    own = CallSettings(num_inference_steps=20, adapter_scale=0.8, extra={"eta": 0.0})
+    zoo = zoo_of(lora(settings=own), base())
+    adapted = zoo["lora"]
+    wanted = {**BASE_SETTINGS.model_dump(), **own.model_dump(exclude_none=True), "extra": {"clip_skip": 1, "eta": 0.0}}
+    assert adapted.settings.model_dump() == wanted
+    assert adapted.architecture == "sdxl"
+    assert adapted.revision is None
+    assert adapted.base_expert == zoo["base"]
+    assert adapted.parts == (zoo["base"], adapted)
+    assert zoo["base"].parts == (zoo["base"],)
+
+
+def test_another_type_is_another_copy_of_the_base() -> None:
+    """An adapter that wants its base in another type or variant says so, and its base is loaded like that."""
+    one = zoo_of(lora(settings=CallSettings(dtype="bfloat16", variant="bf16")), base())["lora"].base_expert
+    assert one is not None
+    assert (one.settings.dtype, one.settings.variant, one.id) == ("bfloat16", "bf16", "base")
+
+
+def test_it_weighs_what_its_base_weighs_and_a_little_more() -> None:
+    """The size in memory is the sum; without the base's it is not known."""
+    zoo = zoo_of(base(), lora("a", size_gb=0.2), lora("b"), lora("c", on="o/unknown", size_gb=0.2))
+    assert [zoo[name].size_bytes for name in "abc"] == [7_140_000_000, 6_940_000_000, None]
+    assert _sizes(zoo) == {"base": 6.94, "a": 7.14, "b": 6.94, "c": float("inf")}
+
+
+def test_the_base_may_come_in_another_layer_and_be_a_folder(tmp_path: Path) -> None:
+    """A folder is found wherever the zoo files lie, and the nearest layer's entry counts."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "zoo.yaml").write_text("experts: [{id: base, repo: ./ck, size_gb: 2}]")
+    entry = "{id: lora, repo: ./lora, kind: adapter, base: ../one/ck}"
+    (tmp_path / "zoo.yaml").write_text(entry.join(["experts: [", "]"]).replace("../one", "./one"))
+    zoo = Zoo.load(tmp_path / "one" / "zoo.yaml", tmp_path / "zoo.yaml")
+    assert zoo["lora"].size_bytes == 2_000_000_000
+    assert zoo["lora"].base_expert is not None
+    assert zoo["lora"].base_expert.folder == tmp_path / "one" / "ck"
+
+
+def test_an_adapter_is_no_base() -> None:
+    """An adapter on an adapter is refused, with the name of a checkpoint that would do."""
+    with pytest.raises(ZooError, match="itself an adapter, lora") as caught:
+        zoo_of(base(), lora(), lora("second", on="somebody/lora"))
+    assert "somebody/base" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("kind: adapter", "needs 'base'"),
+        ("kind: adapter, base: nonsense", "base 'nonsense' is neither"),
+        ("base: o/b", "'base' is for 'kind: adapter'"),
+        ("kind: adapter, base: o/b, settings: {adapter_scale: 9}", "less than or equal to 4"),
+    ],
+)
+def test_a_wrong_entry_is_told_with_its_line(tmp_path: Path, entry: str, told: str) -> None:
+    """File and line, as for every mistake."""
+    path = tmp_path / "zoo.yaml"
+    path.write_text(f"experts:\n  - {{id: a, repo: o/a, {entry}}}\n")
+    with pytest.raises(ZooError, match=told) as caught:
+        Zoo.load(path)
+    assert f"{path}:2" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["repo", "base"])
+def test_zoo_check_finds_a_folder_that_is_missing(tmp_path: Path, place: str) -> None:
+    """Be it the adapter's or its base's."""
+    places = {"repo": "o/a", "base": "o/b", place: "./nowhere"}
+    path = tmp_path / "zoo.yaml"
+    path.write_text(f"experts:\n  - {{id: a, kind: adapter, repo: {places['repo']}, base: {places['base']}}}\n")
+    result = CliRunner().invoke(app, ["zoo", "check", str(path)])
+    assert result.exit_code == 1
+    assert "no folder for a" in result.output
+
+
+@pytest.mark.parametrize(
+    ("license_", "told"),
+    [
+        (License(id="flux-nc", commercial="no"), "commercial use of its base somebody/base is not allowed (flux-nc)"),
+        (
+            License(id="community", commercial="conditional"),
+            "of its base somebody/base is allowed only under conditions",
+        ),
+        (None, "of its base somebody/base is not known to be allowed (no licence stated)"),
+    ],
+)
+def test_a_strict_base_binds_its_adapters(tmp_path: Path, license_: License | None, told: str) -> None:
+    """For commercial use both licences have to allow it."""
+    zoo = zoo_of(lora(), base(license=license_), expert("free"))
+    made = route(PROMPT, zoo, tmp_path / "v.db")
+    assert made.expert == "lora"
+    strict = sold(zoo, tmp_path / "v.db")
+    assert strict.expert == "free"
+    assert told in strict.why_not("lora")
+
+
+def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
+    """Its own prohibition is told, not that of the base; a base nobody knows is not known to be free."""
+    zoo = zoo_of(lora(license=License(id="nc", commercial="no")), lora("other", on="o/unknown"))
+    with pytest.raises(NoRouteError) as caught:
+        sold(zoo, tmp_path / "v.db")
+    reasons = dict(caught.value.rejected)
+    assert reasons["lora"] == "commercial use is not allowed (nc)"
+    assert "its base o/unknown is not known" in reasons["other"]
+
+
+def test_trigger_words_lead_the_prompt() -> None:
+    """An adapter that was trained on a word gets it, unless it is said already."""
+    who = lora(trigger_words=("pixel art", "pxl style"))
+    assert prompt_for(think(PROMPT).understanding, who) == f"pxl style, {PROMPT}"
+
+
+def test_the_default_zoo_knows_every_base() -> None:
+    """What the adapters of the package go on is pulled as the zoo says: variant, type and size are known."""
+    zoo = Zoo.load("default")
+    adapters = [one for one in zoo.values() if one.kind == "adapter"]
+    assert adapters
+    for one in adapters:
+        known = [other for other in zoo.values() if other.repo == one.base]
+        assert one.base_expert == known[0], one.id
+        assert one.settings.num_inference_steps
+        assert one.size_bytes

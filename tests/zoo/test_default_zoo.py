@@ -1,0 +1,148 @@
+"""The zoo that ships: real experts with sources, and for a prompt that names a style the expert of that style."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import expert, router_of, think, zoo_of
+from prompts_styled import CHINESE, ENGLISH, PROMPTS
+from synthetic_zoo import synthetic_votes, synthetic_zoo
+
+from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.flow.request import Policy, Request
+from diffusiongpt.ranking.priors import PublishedPriors
+from diffusiongpt.zoo.expert import CallSettings
+from diffusiongpt.zoo.zoo import Zoo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusiongpt.flow.route import Route
+
+
+@cache
+def zoo() -> Zoo:
+    """The zoo that ships."""
+    return Zoo.load("default")
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Route]]:
+    """Style and route of every prompt."""
+    router = router_of(zoo(), tmp_path_factory.mktemp("votes") / "v.db")
+    return [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
+
+
+def test_the_zoo_is_large_and_sourced() -> None:
+    """At least forty real experts on the hub, each with sources, a licence, and one sentence about it."""
+    assert len(zoo()) >= 40
+    for one in zoo().values():
+        assert one.sources, one.id
+        assert one.license is not None, one.id
+        assert one.architecture, one.id
+        assert one.description.endswith("."), one.id
+        assert not one.is_local, one.id
+
+
+def test_an_adapter_says_which_file_and_on_what() -> None:
+    """Every adapter names its file and a base that the zoo has too."""
+    repos = {one.repo for one in zoo().values() if one.kind == "checkpoint"}
+    adapters = [one for one in zoo().values() if one.kind == "adapter"]
+    assert len(adapters) >= 5
+    for one in adapters:
+        assert one.settings.weight_name is not None
+        assert one.base in repos
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/x.safetensors", "x.bin", "a/../x.safetensors", "x.safetensors.pt"]
+)
+def test_an_adapter_file_is_a_plain_safetensors_name(name: str) -> None:
+    """A file outside the repository, or of a format that can hold code, is refused."""
+    with pytest.raises(ValueError, match="weight_name"):
+        CallSettings(weight_name=name)
+
+
+def test_a_checkpoint_has_no_adapter_settings() -> None:
+    """`weight_name` and `adapter_scale` are refused for a checkpoint, since they would change nothing."""
+    with pytest.raises(ValueError, match="adapter"):
+        expert("x", settings=CallSettings(adapter_scale=0.8))
+
+
+def test_sixty_prompts_name_a_style() -> None:
+    """Thirty prompts a language; the thinker finds the style that each names."""
+    assert len(ENGLISH) == len(CHINESE) == 30
+    for prompt, style in PROMPTS:
+        assert style in {weight.node for weight in think(prompt).understanding.styles}, prompt
+
+
+def test_the_style_decides_or_published_votes_do(routes: list[tuple[str, Route]]) -> None:
+    """The chosen expert carries the style's tag, or outranks all that do by published preference, and says so."""
+    priors = PublishedPriors.of(zoo().values())
+    for style, route in routes:
+        local = [one for one in zoo().values() if not is_hosted(one.backend)]
+        carriers = [one.id for one in local if style in one.tags.styles]
+        published = priors.parts([route.expert, *carriers], route.understanding.evidence)["published"]
+        if route.expert not in carriers:
+            assert (published[0] > published[1:]).all(), route.input
+            assert "published votes" in route.explain().splitlines()[0]
+
+
+def test_the_work_is_shared(routes: list[tuple[str, Route]]) -> None:
+    """Sixty styles are not drawn by one model: at least eight experts are chosen, none for more than 40 %."""
+    chosen = Counter(route.expert for _, route in routes)
+    assert len(chosen) >= 8
+    assert max(chosen.values()) <= 0.4 * len(routes)
+
+
+@pytest.mark.parametrize("prompt", ["an anime cat", "水墨山水", "a photo of a pier", "a red bicycle"])
+def test_commercial_use_leaves_somebody(tmp_path: Path, prompt: str) -> None:
+    """With commercial use asked for, a freely licensed expert is chosen and every other is named with its licence."""
+    route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt), Policy(commercial_use=True))
+    chosen = zoo()[route.expert].license
+    assert chosen is not None
+    assert chosen.commercial == "yes"
+    assert {one.expert for one in route.rejected} == {
+        one.id
+        for one in zoo().values()
+        if is_hosted(one.backend) or any(part.license is None or part.license.commercial != "yes" for part in one.parts)
+    }
+
+
+@pytest.mark.parametrize("votes", [0, 60])
+def test_a_large_zoo_costs_no_more(tmp_path: Path, votes: int) -> None:
+    """Of two thousand experts a few are scored, and the pick is that of scoring all."""
+    large = synthetic_zoo(2000)
+    router = router_of(large, tmp_path / "v.db")
+    for vote in synthetic_votes(large, votes):
+        router.preferences.record(vote)
+    order = {one: index for index, one in enumerate(large)}
+    same = []
+    for prompt, _ in PROMPTS:
+        route = router.route(Request(prompt=prompt))
+        assert len(route.candidates) <= 0.05 * len(large)
+        scores = router.table().score(list(large), route.understanding.evidence, route.input)
+        best = min(scores, key=lambda score: (-round(score.mean, 9), order[score.expert]))
+        same.append(best.expert == route.expert)
+    assert sum(same) >= 0.95 * len(same)
+
+
+@pytest.mark.parametrize("prompt", ["a fox in the snow", "an anime cat", "水墨山水", "logo for a bakery"])
+def test_a_small_machine_has_candidates(tmp_path: Path, prompt: str) -> None:
+    """Whatever the best expert weighs, generalists that fit into 8 GB are scored too."""
+    route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt))
+    sizes = {one.expert: zoo()[one.expert].size_gb for one in route.candidates if zoo()[one.expert].is_generalist}
+    assert sum(size is not None and size <= 8 for size in sizes.values()) >= 3
+
+
+def test_fast_sees_every_loaded_expert_of_the_branch(tmp_path: Path) -> None:
+    """With `prefer="fast"` a loaded expert that is nearly as good wins, however many are better by a hair."""
+    many = zoo_of(*(expert(f"better-{index:02d}", "anime", subjects=["animal"]) for index in range(40)),
+                  expert("warm", "anime"))  # fmt: skip
+    asked = Request(prompt="an anime cat")
+    router = router_of(many, tmp_path / "v.db", loaded=["warm"])
+    assert router.route(asked).expert == "better-00"
+    assert router.route(asked, Policy(prefer="fast")).expert == "warm"
