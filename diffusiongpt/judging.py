@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffusiongpt.flow.route import Route
-    from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.ranking.live import Preferences
+    from diffusiongpt.ranking.table import RankingTable
+    from diffusiongpt.zoo.zoo import Zoo
 
 
 GROUP = "diffusiongpt.judges"
@@ -178,8 +181,31 @@ def shipped_prompts() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
+class Bench(Protocol):
+    """What a bootstrap draws and records with; a `DiffusionGPT` is one."""
+
+    zoo: Zoo
+    preferences: Preferences
+
+    def route(self, prompt: str, *, voter: str | None) -> Route:
+        """Choose an expert for a prompt."""
+        ...
+
+    def route_and_generate(self, prompt: str, *, expert: str, voter: str | None, seed: int) -> Generation:
+        """Draw a prompt with one expert."""
+        ...
+
+    def ranking(self) -> RankingTable:
+        """The ranking table for the votes there are now."""
+        ...
+
+    def at_hand(self) -> tuple[str, ...]:
+        """Ids of the experts that can draw here without a download."""
+        ...
+
+
 def bootstrap(
-    studio: DiffusionGPT,
+    studio: Bench,
     judge: Judge | str,
     prompts: int | Sequence[str],
     expert: str | None,
@@ -204,7 +230,7 @@ def bootstrap(
     return Bootstrapped(source, new, others, len(texts), len(missing), there)
 
 
-def _judged(studio: DiffusionGPT, judge: Judge, source: str, route: Route, expert: str) -> Rating:
+def _judged(studio: Bench, judge: Judge, source: str, route: Route, expert: str) -> Rating:
     # one seed for a prompt, so that experts differ by nothing else, also those of a later run
     drawn = studio.route_and_generate(route.input, expert=expert, voter=None, seed=zlib.crc32(route.input.encode()))
     return Rating(
@@ -230,14 +256,14 @@ def _texts(prompts: int | Sequence[str]) -> tuple[str, ...]:
     return shipped[:prompts]
 
 
-def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ...]:
+def _new(studio: Bench, expert: str | None, source: str) -> tuple[str, ...]:
     """The expert that was named; else all on this disk of which nobody but this judge has said anything."""
     if expert is not None:
         return (studio.zoo[expert].id,)
     store = studio.preferences.store
     seen = {name for vote in store.all() for name in vote.experts}
     seen |= {rating.expert for rating in store.ratings() if rating.source != source}
-    new = tuple(name for name in _here(studio) if name not in seen)
+    new = tuple(name for name in studio.at_hand() if name not in seen)
     if not new:
         raise VoteError(
             "every expert that is on this machine has votes or ratings", hint="Name the one to judge with --expert."
@@ -245,10 +271,10 @@ def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ..
     return new
 
 
-def _well_known(studio: DiffusionGPT, new: Sequence[str]) -> tuple[str, ...]:
+def _well_known(studio: Bench, new: Sequence[str]) -> tuple[str, ...]:
     """Those on this disk that most is known about, in zoo order where that is equal; new ones serve each other."""
-    here = [name for name in _here(studio) if name not in new]
-    scores = studio.router.table().score(here, {})
+    here = [name for name in studio.at_hand() if name not in new]
+    scores = studio.ranking().score(here, {})
     others = tuple(score.expert for score in sorted(scores, key=lambda score: round(score.std, 9))[:OTHERS])
     if len(new) + len(others) < 2:
         raise VoteError(
@@ -256,7 +282,3 @@ def _well_known(studio: DiffusionGPT, new: Sequence[str]) -> tuple[str, ...]:
             hint="A judge compares: pull another expert first, for example by drawing with it.",
         )
     return others
-
-
-def _here(studio: DiffusionGPT) -> list[str]:
-    return [one.id for one in studio.zoo.values() if studio.machine.readiness(one) in ("loaded", "on_disk")]

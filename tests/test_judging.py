@@ -101,7 +101,7 @@ def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
     assert {(one.source, one.voter) for one in ratings} == {("judge:tiny", "judge:tiny")}
     assert [one.done for one in told] == list(range(1, 9))
     assert len({one.seed for one in ratings}) == len(PIXELS)
-    table = studio.router.table()
+    table = studio.ranking()
     scores = {
         score.expert: score for score in table.score(("tiny-pixel", *done.others, "stranger"), {"pixel_art": 1.0})
     }

@@ -24,7 +24,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 
 
-def as_recorded(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
+def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
     """The exact call that a record tells of.
 
     Args:
@@ -51,6 +51,7 @@ def as_recorded(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller:
         negative_prompt=record.params.get("negative_prompt", ""),
         seeds=seeds,
         arguments=_recorded_arguments(record, expert),
+        expected_weights=record.weights,
     )
 
 
@@ -107,7 +108,7 @@ def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
 def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
     """The call arguments of a record. Anybody may have written it, so it passes the checks of a request."""
     asked = {name: value for name, value in record.params.items() if name in _CHECKED}
-    Request(prompt=record.params["prompt"], seed=record.seed, **asked).checked()
+    Request(prompt=record.params["prompt"], seed=record.seed, **asked)
     extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
     arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
     return {**extra, **arguments}

@@ -17,7 +17,7 @@ from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.votes.store import VoteStore
 
 
 MOST = len(ascii_uppercase)
@@ -30,13 +30,13 @@ class Comparison:
 
     Attributes:
         generations: One per expert, in the order shown.
-        studio: Where the vote goes.
+        votes: Store that takes the vote.
         voter: Who was asked.
         cast: The vote, once there is one.
     """
 
     generations: tuple[Generation, ...]
-    studio: DiffusionGPT
+    votes: VoteStore
     voter: str = "me"
     cast: Vote | None = None
 
@@ -74,7 +74,7 @@ class Comparison:
             raise VoteError("this comparison has been voted on", hint="Take it back first: studio.undo_vote().")
         best, outcome = self._read(choice)
         others = [generation for generation in self.generations if generation is not best]
-        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter or self.voter)
+        self.cast = self.votes.add(as_vote((best, *others), outcome=outcome, voter=voter or self.voter))
         return self.cast
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -86,7 +86,7 @@ class Comparison:
     def _counts(self) -> bool:
         """Whether its vote has been cast and not been taken back."""
         cast = self.cast
-        return cast is not None and any(vote.id == cast.id for vote in self.studio.preferences.store.all())
+        return cast is not None and any(vote.id == cast.id for vote in self.votes.all())
 
     def _read(self, choice: int | Outcome) -> tuple[Generation, Outcome]:
         if choice in ("tie", "both_bad"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.drawing.resolve import FRESH_SEED_BITS
+from diffusiongpt.flow.request import fresh_seed
 from diffusiongpt.flow.route import NEAR_TIE, Candidate, win_probability
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def choose(
     """
     if request.explore is None:
         return Choice(best_of(candidates, prefer), request.seed, {})
-    seed = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
+    seed = fresh_seed() if request.seed is None else request.seed
     # an expert that is known not to draw here is picked only if there is no other
     here = [c for c in candidates if c.readiness not in _CANNOT_DRAW] or list(candidates)
     experts = [candidate.expert for candidate in here]

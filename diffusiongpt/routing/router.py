@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
-from diffusiongpt.drawing.resolve import prompt_for
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Readiness, Route
@@ -84,13 +83,12 @@ class Router:
         """Choose an expert.
 
         Raises:
-            RequestError: If the request cannot be drawn as asked.
             NoRouteError: If every expert is rejected; it lists the reasons.
             UnknownExpertError: If the request names an expert that the zoo does not have.
         """
         policy = policy or Policy()
         clock = _Clock()
-        thought = self.thinker.think(request.checked().prompt, history, self._nodes)
+        thought = self.thinker.think(request.prompt, history, self._nodes)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
@@ -113,7 +111,7 @@ class Router:
         clock.lap("rank")
         return Route(
             input=request.prompt,
-            prompt=prompt_for(thought.understanding, self.zoo[choice.expert]),
+            prompt=self.zoo[choice.expert].prompt_for(thought.understanding.prompt),
             expert=choice.expert,
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),

@@ -198,6 +198,12 @@ class Expert(_Entry):
             return moved
         return _over(moved, self._base_expert.at(base_revision))
 
+    def prompt_for(self, text: str) -> str:
+        """The prompt this expert gets for a text: led by its trigger words unless the text holds them already."""
+        folded = text.casefold()
+        missing = [words for words in self.trigger_words if words.casefold() not in folded]
+        return ", ".join([*missing, text])
+
     @property
     def base_expert(self) -> Expert | None:
         """The checkpoint an adapter goes on, as the zoo knows it or with no more than its place; else `None`."""

@@ -61,7 +61,7 @@ def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
     from diffusiongpt.routing.compare import choose_ballot
 
     route = studio.route(PROMPT)
-    table = studio.router.table()
+    table = studio.ranking()
     able = [candidate.expert for candidate in route.candidates]
     ballots = [choose_ballot(route, table, 2, seed=seed, able=able)[0] for seed in range(40)]
     assert any(ballot != tuple(sorted(ballot)) for ballot in ballots)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_routing import expert, route, router_of, think, zoo_of
+from fixtures_routing import expert, route, router_of, zoo_of
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.drawing.resolve import prompt_for
 from diffusiongpt.errors import NoRouteError, ZooError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.routing.shortlist import _sizes
@@ -160,7 +159,7 @@ def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
 def test_trigger_words_lead_the_prompt() -> None:
     """An adapter that was trained on a word gets it, unless it is said already."""
     who = lora(trigger_words=("pixel art", "pxl style"))
-    assert prompt_for(think(PROMPT).understanding, who) == f"pxl style, {PROMPT}"
+    assert who.prompt_for(PROMPT) == f"pxl style, {PROMPT}"
 
 
 def test_the_default_zoo_knows_every_base() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,6 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.flow.request import Options
     from diffusiongpt.flow.route import Route
     from diffusiongpt.studio import DiffusionGPT
 
@@ -54,7 +53,7 @@ def route(
     if (prompt is None) == (file is None):
         raise RequestError("pass a prompt or --file, one of the two", hint='diffusiongpt route "a red fox"')
     with open_studio(zoo, llm=llm) as studio:
-        options: Options = {
+        options: dict[str, Any] = {
             "commercial_use": commercial_use,
             "local_only": local_only,
             "max_price": max_price,
@@ -69,7 +68,7 @@ def route(
 
 
 def _route_lines(
-    studio: DiffusionGPT, lines: list[str], options: Options, *, top: int, explain: bool, as_json: bool
+    studio: DiffusionGPT, lines: list[str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
 ) -> bool:
     """Route each line, going on after one that fails; whether all succeeded."""
     from diffusiongpt.errors import DiffusionGPTError
