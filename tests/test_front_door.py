@@ -82,9 +82,8 @@ def test_dir_shows_the_product_and_nothing_else() -> None:
     import diffusiongpt.studio
 
     assert set(dir(diffusiongpt)) == {*diffusiongpt.__all__, "__version__"}
-    tree = {
-        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, DiffusionGPTError)
-    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    tree = {kind.__name__ for kind in kinds if issubclass(kind, DiffusionGPTError)}
     assert tree <= set(diffusiongpt.__all__)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, agree, is_terminal, print_json, reports_errors, say
+from diffusiongpt.apps.cli.common import agree, is_terminal, print_json, reports_errors, say
+from diffusiongpt.apps.cli.options import JsonOption
 
 app = typer.Typer(help="The sentence embedder, by which prompts are read by meaning.", no_args_is_help=True)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, print_json, say
+from diffusiongpt.apps.cli.common import print_json, say
+from diffusiongpt.apps.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.options import JsonOption, ZooOption
 
 if TYPE_CHECKING:
     from rich.tree import Tree
