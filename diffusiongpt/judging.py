@@ -76,7 +76,7 @@ def get_judge(name: str) -> Judge:
 
 
 def default_judge(zoo: Sequence[str]) -> str:
-    """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only one installed besides.
+    """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only other one installed.
 
     Args:
         zoo: Names of the zoo layers.
@@ -88,7 +88,7 @@ def default_judge(zoo: Sequence[str]) -> str:
         return TINY
     others = [name for name in known_judges() if name != TINY]
     if len(others) != 1:
-        found = ", ".join(others) or "none but that of the tiny zoo"
+        found = ", ".join(others) or "only that of the tiny zoo"
         raise JudgeError(
             f"no judge was named, and installed are: {found}",
             hint=f"Name one with --judge, or in Python pass an object with a method `score`. A package offers {GROUP}.",
@@ -132,7 +132,7 @@ PROMPTS_FILE = Path(__file__).parent / "zoo" / "prompts.txt"
 """Short prompts over subjects, styles and needs; the first of them are about different things."""
 
 OTHERS = 3
-"""Experts that a new one is drawn beside: those that most is known about."""
+"""Experts that a new one is compared with: those that most is known about."""
 
 
 class Judged(NamedTuple):
@@ -150,7 +150,7 @@ class Judged(NamedTuple):
 
 
 OnJudged = Callable[[Judged], None]
-"""Told of each rating."""
+"""Called with each rating."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Bootstrapped:
     Attributes:
         source: The judge, as the vote store names it.
         new: Experts that got a place.
-        others: Experts they were drawn beside.
+        others: Experts they were compared with.
         prompts: How many prompts.
         added: Ratings recorded.
         known: Ratings that were there before.
@@ -257,7 +257,7 @@ def _texts(prompts: int | Sequence[str]) -> tuple[str, ...]:
 
 
 def _new(studio: Bench, expert: str | None, source: str) -> tuple[str, ...]:
-    """The expert that was named; else all on this disk of which nobody but this judge has said anything."""
+    """The expert that was named; else all on this disk that have neither votes nor ratings by anyone but this judge."""
     if expert is not None:
         return (studio.zoo[expert].id,)
     store = studio.preferences.store
@@ -272,13 +272,13 @@ def _new(studio: Bench, expert: str | None, source: str) -> tuple[str, ...]:
 
 
 def _well_known(studio: Bench, new: Sequence[str]) -> tuple[str, ...]:
-    """Those on this disk that most is known about, in zoo order where that is equal; new ones serve each other."""
+    """The experts on this disk that most is known about, in zoo order where that is equal."""
     here = [name for name in studio.at_hand() if name not in new]
     scores = studio.ranking().score(here, {})
     others = tuple(score.expert for score in sorted(scores, key=lambda score: round(score.std, 9))[:OTHERS])
     if len(new) + len(others) < 2:
         raise VoteError(
-            f"there is no expert on this machine to draw beside {', '.join(new)}",
+            f"there is no expert on this machine to compare with {', '.join(new)}",
             hint="A judge compares: pull another expert first, for example by drawing with it.",
         )
     return others

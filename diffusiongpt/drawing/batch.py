@@ -97,7 +97,7 @@ class Batch:
         return _Job(request=request, route=route, ticket=ticket)
 
     def _draw_one(self, jobs: Iterable[_Job]) -> None:
-        """Draw whichever prompt is due; a prompt whose expert must be pulled first does not hold up the others."""
+        """Draw the prompt that is due; one whose expert must be pulled first does not hold up the others."""
         waiting = [job for job in jobs if job.result is None]
         first = waiting[0]
         by_ticket = {job.ticket: job for job in waiting if job.ticket and self._is_on_disk(job)}

@@ -1,4 +1,4 @@
-"""One exact call on this machine: have the files, wait for the device, lease, draw, and recover if memory runs out."""
+"""One exact call on this machine: pull the files, wait for the device, lease, draw, and recover if memory runs out."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class LocalExecutor:
     """Draws, one at a time on each device, while the cache brings what the queue needs next; thread-safe.
 
     Args:
-        cache: Where experts come from.
-        machine: Where they draw.
+        cache: Source of the experts.
+        machine: Knows the device and what fits on it.
         settings: Whether to look ahead.
         agree: Asked about a pull above `max_download_gb`.
-        on_progress: Told how far a download, a load or a drawing is.
+        on_progress: Called with the progress of a download, a load or a drawing.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class LocalExecutor:
         """A place in the queue for an expert that draws here.
 
         Args:
-            expert: Who will draw.
-            others: Who may stand in; they are pulled meanwhile if the settings say so.
-            client: Who asks; the calling thread if absent.
+            expert: The expert that will draw.
+            others: Experts that may stand in; they are pulled meanwhile if the settings say so.
+            client: The client that asks; the calling thread if absent.
 
         Raises:
             LoadError: If the queue is closed.
@@ -83,10 +83,10 @@ class LocalExecutor:
         return self.queue.enter(model, self._machine.device, client=client)
 
     def fetch(self, expert: Expert) -> None:
-        """Have the files of an expert on disk.
+        """Make sure that the files of an expert are on disk.
 
         Raises:
-            PullError: If they could not be had.
+            PullError: If they could not be pulled.
             OutOfMemoryError: If they turn out not to fit here, before they are pulled.
         """
         self.cache.fetch(
@@ -123,7 +123,7 @@ class LocalExecutor:
 
     @contextmanager
     def lease(self, expert: Expert) -> Iterator[Any]:
-        """The device, and an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
+        """Hold the device, with an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
         backend = _local(expert)
         self.fetch(expert)
         with (
@@ -152,7 +152,7 @@ class LocalExecutor:
     def _attempt(
         self, backend: Backend, call: Resolved, *, offload: bool = False
     ) -> tuple[Drawing, float] | OutOfMemoryError:
-        """The pictures, or the error, outside the `except` block whose traceback holds what the failed call held."""
+        """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
         lease = self.cache.lease(
             call.expert, backend, device=self._machine.device, on_progress=self._on_progress, offload=offload
         )
@@ -169,7 +169,7 @@ class LocalExecutor:
         return ("freed", "offloaded") if whole else ("freed",)
 
     def _free(self, step: RecoveryStep) -> None:
-        """Let all that is idle go, also what the queue needs soon: how much a drawing takes is not known."""
+        """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
         # if room on the device did not help, the host may be what is short
         self.cache.clear(self._machine.device if step == "freed" else None)
         release_cached(self._machine.device)
@@ -201,11 +201,11 @@ class LocalExecutor:
 def _local(expert: Expert) -> Backend:
     backend = get_backend(expert.backend)
     if backend.hosted:
-        raise LoadError(f"{expert.id} draws elsewhere and has nothing to hold here", hint="Draw with it instead.")
+        raise LoadError(f"{expert.id} is hosted and has nothing to hold here", hint="Draw with it instead.")
     return backend
 
 
 def _still_there(place: Path | None, expert: Expert) -> Path:
     if place is None:
-        raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
+        raise LoadError(f"the files of {expert.id} disappeared while it was loaded", hint="Draw again.")
     return place

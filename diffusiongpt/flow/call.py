@@ -28,14 +28,14 @@ class Resolved:
     """The exact call for one expert.
 
     Attributes:
-        expert: Who draws.
-        prompt: Exact prompt text.
+        expert: The expert that draws.
+        prompt: The exact prompt.
         negative_prompt: Exact negative prompt; empty for none.
-        seeds: One per picture.
+        seeds: One seed per picture.
         arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
         transparent: Whether the background must be transparent, and the expert is known to do that.
-        explicit: Names of what the caller gave; those are reported when dropped.
-        dropped: What was left out already while resolving.
+        explicit: Names of the arguments that the caller gave; those are reported when dropped.
+        dropped: Arguments that were left out already while resolving.
         expected_weights: Fingerprint that the files must have; `None` takes any.
     """
 

@@ -45,7 +45,7 @@ Number = Annotated[float, BeforeValidator(_plain), Field(strict=True)]
 
 
 class _Asked(BaseModel):
-    """Arguments of a caller; one that makes no sense is a `RequestError`, wherever the model is made."""
+    """Arguments of a caller; one that cannot be used is a `RequestError`, wherever the model is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 

@@ -1,4 +1,4 @@
-"""The decision record: who was chosen, who else was considered, and why."""
+"""The decision record: which expert was chosen, which others were considered, and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME = 0.3
 NEAR_TIE = 0.05
 """How far from even the odds of two experts may be for the choice between them to be a near-tie."""
 
-_TOLD_TIES = 2
+_NAMED_TIES = 2
 """Near-ties that the explanation names; the others are counted."""
 
 Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
@@ -28,11 +28,11 @@ class Candidate(BaseModel):
     """An expert that was scored.
 
     Attributes:
-        expert: Its id.
+        expert: Id of the expert.
         score: Posterior mean of its utility, in log-odds of being preferred.
         std: Posterior standard deviation of the same.
         parts: What the score is made of; they sum to it.
-        readiness: What it would take to draw with it here.
+        readiness: What it would take to draw with it on this machine.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,16 +67,16 @@ class Route(BaseModel):
         near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
             change the choice.
         propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
-        rejected: Experts left out, with reasons.
+        rejected: Experts left out, with the reasons.
         unmet: Needs of the prompt that no allowed expert meets.
-        thinker: Who read the prompt.
+        thinker: Kind of thinker that read the prompt.
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
-        llm_calls: Calls it took.
+        llm_calls: Calls of the LLM.
         ranking_version: Version of the ranking table.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
-        trace: What the search saw; not part of the JSON.
+        trace: Steps of the search; not part of the JSON.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -128,7 +128,7 @@ class Route(BaseModel):
         """One line on why an expert was not chosen.
 
         Raises:
-            UnknownExpertError: If the route never heard of it.
+            UnknownExpertError: If the route did not consider it.
         """
         if expert == self.expert:
             return f"{expert} was chosen."
@@ -207,8 +207,8 @@ def _runner_up(chosen: Candidate, other: Candidate) -> str:
 
 
 def _listed(experts: tuple[str, ...]) -> str:
-    more = len(experts) - _TOLD_TIES
-    return ", ".join(experts[:_TOLD_TIES]) + (f" and {more} more" if more > 0 else "")
+    more = len(experts) - _NAMED_TIES
+    return ", ".join(experts[:_NAMED_TIES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _gap(chosen: Candidate, other: Candidate) -> str:

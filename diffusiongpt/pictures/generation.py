@@ -31,8 +31,8 @@ class Generation:
     """Pictures and their story.
 
     Attributes:
-        images: One per seed.
-        records: What each saved picture carries.
+        images: One picture per seed.
+        records: The record that each saved picture carries.
         timings: Seconds for `route`, `download`, `queue` (waiting for the device; 0 of `generate_many`,
             which waits for all its prompts at once), `load` and `draw`.
         redraws: Draws it again; `None` for a picture read from a file, which the default studio draws again.
@@ -47,7 +47,7 @@ class Generation:
     redraws: Redraws | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        """Who drew, how many, and from which seed on."""
+        """The expert, the number of pictures, and the first seed."""
         return f"<Generation of {len(self.images)} by {self.drawn_by}, seed {self.seeds[0]}>"
 
     @property
@@ -67,12 +67,12 @@ class Generation:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One per picture."""
+        """One seed per picture."""
         return tuple(record.seed for record in self.records)
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """Arguments really used."""
+        """The arguments really used."""
         return self.records[0].params
 
     @property
@@ -87,7 +87,7 @@ class Generation:
 
     @property
     def recovered(self) -> tuple[Recovery, ...]:
-        """What it took when memory ran out."""
+        """Steps that were taken when memory ran out."""
         return self.records[0].recovered
 
     @property
@@ -106,7 +106,7 @@ class Generation:
             Paths of the files.
 
         Raises:
-            RequestError: If several pictures should go into one file, or the file is no PNG.
+            RequestError: If several pictures should go into one file, or the file is not a PNG.
             PictureError: If a file cannot be written.
         """
         target = Path(path).expanduser()

@@ -39,7 +39,7 @@ class Router:
 
     Args:
         zoo: The experts.
-        thinker: Who reads prompts.
+        thinker: Reads prompts.
         preferences: What people prefer.
         embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
@@ -135,7 +135,7 @@ class Router:
     def _worth_scoring(
         prompt: str, evidence: Mapping[str, float], trace: SearchTrace, table: PersonalTable
     ) -> tuple[str, ...]:
-        """Whom the search met, and whom votes on prompts like this one speak for, wherever they hang."""
+        """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
@@ -203,7 +203,7 @@ def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
 
 
 def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
-    """What the ranking table is told: every node's probability, the root's being what no branch could take."""
+    """The evidence for the ranking table: the probability of each node; the root has what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
 

@@ -174,7 +174,7 @@ def test_nobody_else_draws_beside_a_lease(studio: DiffusionGPT) -> None:
     with ThreadPoolExecutor(1) as pool:
         with studio.lease("tiny-oil"):
             other = pool.submit(studio.route_and_generate, "pixel art fish", num_inference_steps=1)
-            with pytest.raises(RequestError, match="drawing on cpu already"):
+            with pytest.raises(RequestError, match="already drawing on cpu"):
                 studio.route_and_generate("pixel art fish", num_inference_steps=1)
             assert not other.done()
         assert other.result(60).drawn_by == "tiny-pixel"

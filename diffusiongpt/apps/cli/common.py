@@ -26,7 +26,7 @@ _ARGUMENT = re.compile(r"(?<![\w-])(max_price|commercial_use|local_only)(=[\w.]*
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Tell an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
+    """Report an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,7 +43,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def fail(error: DiffusionGPTError) -> NoReturn:
-    """Tell an error on stderr and exit: 2 if the command was used wrongly, else 1."""
+    """Report an error on stderr and exit: 2 if the command was used wrongly, else 1."""
     from diffusiongpt.errors import RequestError, SettingsError, UnknownExpertError
 
     say(with_options(f"error: {error}"))

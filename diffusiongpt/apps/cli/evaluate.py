@@ -45,7 +45,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure routing on rated prompts beside simpler ways to choose; experts come from the files, not from a zoo."""
+    """Compare routing with simpler ways to choose on rated prompts; experts come from the files, not from a zoo."""
     from diffusiongpt.errors import RequestError
     from diffusiongpt.evaluation.curves import check_drawing, draw_curve
     from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes

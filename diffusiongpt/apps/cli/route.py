@@ -1,4 +1,4 @@
-"""`diffusiongpt route`: who would draw, and why; nothing is pulled or loaded."""
+"""`diffusiongpt route`: which expert would draw, and why; nothing is pulled or loaded."""
 
 from __future__ import annotations
 
