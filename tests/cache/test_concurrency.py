@@ -30,6 +30,11 @@ LATE_S = 60.0
 DEVICES = ("cpu", "cpu:1", "cpu:2")
 
 
+def small_device(device: str) -> int:
+    """Bytes of a machine whose device holds little."""
+    return 20 if device == DEVICE else 200
+
+
 def test_a_hundred_requests_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
     """Of one cold model, on a device: each file is asked for once, and each part comes once to each place."""
     cache, backend = ModelCache(online), Counting()
@@ -107,18 +112,16 @@ def test_asking_for_what_is_going_ends(settings: Settings, local: Callable[[str]
 
 
 @pytest.mark.parametrize("stage", ["load", "bring"])
-def test_a_load_that_fails_costs_nobody_a_place(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
+def test_a_load_that_fails_costs_nobody_a_place(settings: Settings, local: Callable[[str], Expert], stage: str) -> None:
     """Though the device has no room for both, who is there stays until the newcomer is on the host."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 20 if device == DEVICE else 200)
 
     def fail(name: str, device: str = DEVICE) -> None:
         if name == "b" and device == DEVICE:
             raise LoadError("no", hint="")
 
     hooks = {"before_load": fail} if stage == "load" else {"before_bring": fail}
-    backend, cache = Toy(sizes={"a": 8, "b": 8}, **hooks), ModelCache(settings, budget_bytes=100)  # type: ignore[arg-type]
+    backend = Toy(sizes={"a": 8, "b": 8}, **hooks)  # type: ignore[arg-type]
+    cache = ModelCache(settings, budget_bytes=100, memory_of=small_device)
     for name in "ab":
         try:
             with cache.lease(local(name), backend, device=DEVICE):
@@ -153,12 +156,9 @@ def test_who_follows_a_leader_that_is_interrupted_gets_its_load(
     check_at_rest(cache, backend)
 
 
-def test_a_lease_that_does_not_end_is_waited_for_and_then_told(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_load_waits_for_the_end_of_the_lease_in_its_way(settings: Settings, local: Callable[[str], Expert]) -> None:
     """Where two do not fit, the second comes as soon as the first is let go."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 20 if device == DEVICE else 200)
-    backend, cache = Toy(), ModelCache(settings, budget_bytes=15)
+    backend, cache = Toy(), ModelCache(settings, budget_bytes=15, memory_of=small_device)
     with ThreadPoolExecutor(1) as pool:
         with cache.lease(local("a"), backend, device=DEVICE):
             other = pool.submit(lambda: _leased_once(cache, backend, local("b")))
@@ -189,10 +189,9 @@ def test_two_caches_in_one_process_do_not_meet(settings: Settings, who: Expert) 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_use_of_shared_parts_on_many_devices(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, seed: int
+    settings: Settings, local: Callable[[str], Expert], seed: int
 ) -> None:
     """Leases, offloading, clearings, look-ahead and failing loads at once: what is leased is there, and all end."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 110 if device != "cpu" else 1000)
     sizes = {name: 5 + at for at, name in enumerate("abcdef")}
     unlucky = Random(seed)  # noqa: S311  # no secret, only a choice
 
@@ -203,7 +202,7 @@ def test_random_use_of_shared_parts_on_many_devices(
 
     shared = {"a": ("text",), "b": ("text", "vae"), "c": ("vae",), "d": ("text",)}
     backend = Toy(sizes=sizes, shared=shared, before_load=before, before_bring=before)
-    cache = ModelCache(settings, budget_bytes=45)
+    cache = ModelCache(settings, budget_bytes=45, memory_of=lambda device: 1000 if device == "cpu" else 110)
     experts = [local(name) for name in sizes]
 
     def work(number: int) -> int:

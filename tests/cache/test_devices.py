@@ -15,6 +15,7 @@ from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.identity import Identities
 from diffusiongpt.errors import LoadError
 from diffusiongpt.weights.module import Weights
 
@@ -236,8 +237,9 @@ def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
         cache.lease(second, BACKEND, device=DEVICE) as loaded,
         BACKEND.opened(loaded),
     ):
-        cache._memory._shelf(DEVICE).budget = 0
-        pool.submit(cache._memory.settle, DEVICE).result(LATE_S / 4)
+        with cache.memory.look(DEVICE) as (tier,):
+            tier.budget = 0
+        pool.submit(cache.memory.settle, DEVICE).result(LATE_S / 4)
         assert pixels(BACKEND.draw(loaded, ask(second))) == wanted["second"]
         assert cache.is_loaded(toy, device=DEVICE)
     cache.clear(DEVICE)
@@ -254,7 +256,7 @@ def test_the_same_component_twice_in_a_pipeline_comes_twice(settings: Settings, 
     index["text_encoder"] = index["text_encoder_2"]
     (folder / "model_index.json").write_text(json.dumps(index))
     who = expert(folder, "twice")
-    model = ModelCache(settings)._identify(who, BACKEND, DEVICE)
+    model = Identities(settings.home).of(who, BACKEND, folder, DEVICE)
     assert len(set(model.parts.values())) == len(model.parts) == 4
     with ModelCache(settings).lease(who, BACKEND, device=DEVICE) as loaded:
         assert all(DEVICE in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]

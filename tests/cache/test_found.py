@@ -132,12 +132,10 @@ def test_what_is_leaving_its_last_place_is_loaded_anew(settings: Settings, local
     assert backend.places == {"cpu": {"a"}, DEVICE: set()}
 
 
-def test_room_is_not_given_away_before_it_is_free(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_is_not_given_away_before_it_is_free(settings: Settings, local: Callable[[str], Expert]) -> None:
     """What was cleared counts until its memory is given back: both never take more than the machine has."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 100)
-    cache, leaving = ModelCache(settings, budget_bytes=90), threading.Event()
+    cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
+    leaving = threading.Event()
     go, seen = threading.Event(), []
 
     def leave(_: str, __: str) -> None:
@@ -174,8 +172,8 @@ def test_nothing_comes_ahead_beyond_the_machine() -> None:
     memory = Memory(lambda _: (100, 50), LRU(), Events())
     with pytest.raises(OutOfMemoryError):
         memory.bring("cpu", {"a": 60}, lambda _: {"a": Block(60)}, AT_ONCE)
-    with memory.look("cpu") as (shelf,):
-        assert shelf.resident == 0
+    with memory.look("cpu") as (tier,):
+        assert tier.resident == 0
 
 
 def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_host() -> None:
@@ -188,4 +186,4 @@ def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_hos
     memory.remember(SMALL, Loaded(model="small", device=DEVICE, parts={}), "s")
     with memory.pinned(DEVICE, "s"):
         assert memory.use(DEVICE, "s", SMALL) is not None
-    assert memory.here("cpu", "as") == {"s"}
+    assert memory.present("cpu", "as") == {"s"}

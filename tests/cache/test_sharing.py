@@ -12,8 +12,10 @@ from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 from miniature import expert
 
 from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.cache.single_flight import Flight, Flights
-from diffusiongpt.errors import AbandonedError, HubUnreachableError, LoadError, PullError, PullTooLargeError
+from diffusiongpt.cache.identity import Identities
+from diffusiongpt.cache.loading import Checkpoint, Loader
+from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
+from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.testing.hub import Fault, LocalHub
 
@@ -57,25 +59,23 @@ def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: Lo
 
 
 def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Settings) -> None:
-    """Whoever planned at the same time and comes a moment too late finds the files there."""
+    """A request that planned at the same time and comes a moment too late finds the files there."""
     announced: list[str] = []
     puller = Puller(online, on_pull=lambda plan: announced.append(plan.repo))
     cache, backend = ModelCache(online, puller=puller), Counting()
-    plan = puller.plan(SD, backend)
-    touch(cache, backend, SD)
-    assert cache._downloads._pull(plan, Flight()) == puller.on_disk(SD)
+    cache.fetch(SD, backend, check=lambda _: touch(cache, backend, SD))
     assert announced == ["t/sd"]
 
 
 def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Whoever finds nothing loaded and comes a moment too late takes what is there by then."""
+    """A request that finds nothing loaded and comes a moment too late takes what is there by then."""
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
-    wanted = cache._coming(who, backend, "cpu")
-    assert wanted is not None
-    cache._loader.load(wanted, Flight(), offload=False)
+    assert who.folder is not None
+    model = Identities(settings.home).of(who, backend, who.folder, "cpu")
+    Loader(cache.memory).load(Checkpoint(expert=who, backend=backend, model=model), SharedCall(), offload=False)
     assert backend.loads == ["a"]
 
 
@@ -267,15 +267,15 @@ def test_a_local_folder_that_is_missing_is_a_pull_error(settings: Settings, tmp_
 
 def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
     """Then nobody joins the ending work any more; a new request starts afresh."""
-    flights: Flights[str] = Flights("test")
+    flights: SingleFlight[str] = SingleFlight("test")
     stopped = threading.Event()
 
-    def download(flight: Flight[str]) -> str:
-        flight.report("download", 1, 2)
-        while not flight.may_stop():
+    def download(call: SharedCall[str]) -> str:
+        call.report("download", 1, 2)
+        while not call.may_stop():
             time.sleep(0.001)
         stopped.set()
-        raise AbandonedError
+        raise PullError("abandoned", hint="")
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -288,14 +288,14 @@ def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
 
 def test_work_goes_on_while_anybody_waits() -> None:
     """Ctrl-C of one leaves it to the other."""
-    flights: Flights[bool] = Flights("test")
+    flights: SingleFlight[bool] = SingleFlight("test")
     started, first_left, joined = threading.Event(), threading.Event(), threading.Event()
 
-    def work(flight: Flight[bool]) -> bool:
+    def work(call: SharedCall[bool]) -> bool:
         started.set()
-        flight.report("download", 1, 2)
+        call.report("download", 1, 2)
         assert first_left.wait(10)
-        return flight.may_stop()
+        return call.may_stop()
 
     def interrupt(*_: Any) -> None:
         assert joined.wait(10)

@@ -1,0 +1,74 @@
+"""What memory contains: parts, the models made of them, and the experts that asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from diffusiongpt.cache.identity import AdapterKey, ModelKey
+from diffusiongpt.cache.tier import Key
+
+if TYPE_CHECKING:
+    from diffusiongpt.backends.base import Loaded, Part
+
+
+class Contents:
+    """Parts that are in memory anywhere, and what they are used for; plain data, guarded by the lock of the memory.
+
+    A model is an object over parts; it is known as long as all of them are in memory.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[Key, Part] = {}
+        self._models: dict[ModelKey | AdapterKey, Loaded] = {}
+        self._made_of: dict[ModelKey | AdapterKey, frozenset[Key]] = {}
+        self._experts: dict[Key, set[str]] = {}
+
+    def part(self, key: Key) -> Part:
+        """A part that is in memory."""
+        return self._parts[key]
+
+    def parts(self, keys: Iterable[Key] | None = None) -> dict[Key, Part]:
+        """Those of these parts that are in memory; with `None`, all that are."""
+        return {key: self._parts[key] for key in (self._parts if keys is None else keys) if key in self._parts}
+
+    def add(self, parts: Mapping[Key, Part]) -> None:
+        """Add parts that are new in memory."""
+        self._parts.update(parts)
+
+    @property
+    def models(self) -> tuple[Loaded, ...]:
+        """Every model that is known."""
+        return tuple(self._models.values())
+
+    def model(self, key: ModelKey | AdapterKey) -> Loaded | None:
+        """A model that was built and has all its parts in memory."""
+        return self._models.get(key)
+
+    def remember(self, key: ModelKey | AdapterKey, loaded: Loaded, made_of: Collection[Key]) -> None:
+        """Keep a model as long as its parts are in memory."""
+        self._models[key] = loaded
+        self._made_of[key] = frozenset(made_of)
+
+    def made_of(self, key: ModelKey | AdapterKey) -> frozenset[Key]:
+        """The parts of a model; none of one that is not known."""
+        return self._made_of.get(key, frozenset())
+
+    def adapters_on(self, key: Key, residents: Iterable[Key]) -> list[Key]:
+        """Those of the residents of a tier that are adapters on a part."""
+        return [one for one in residents if isinstance(one, AdapterKey) and key in self.made_of(one)]
+
+    def forget(self, key: Key) -> None:
+        """Lose a part, and with it the models made of it."""
+        del self._parts[key]
+        for model in [model for model, made_of in self._made_of.items() if key in made_of]:
+            del self._made_of[model], self._models[model]
+
+    def requested(self, keys: Iterable[Key], expert: str) -> None:
+        """Note that an expert asks for parts, which need not be in memory yet."""
+        for key in keys:
+            self._experts.setdefault(key, set()).add(expert)
+
+    def requested_by(self, key: Key) -> tuple[str, ...]:
+        """Ids of the experts that have asked for a part."""
+        return tuple(sorted(self._experts.get(key, ())))
