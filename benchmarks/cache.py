@@ -1,4 +1,4 @@
-"""The figures that the model cache is to reach, each beside its floor and its goal, in one run.
+"""The figures that the model cache is to reach, each with its floor and its goal, in one run.
 
     python benchmarks/cache.py
     python benchmarks/cache.py --only leases switches
@@ -13,7 +13,7 @@ random    random operations: on the tiers, as cache_invariants.py does, and from
           with loads that are slow and fail; what the ledgers say is compared with where toy models are
 gpu       what gpu_swap.py measures where there is a GPU
 
-The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, twins and ledgers as
+The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, replicas and ledgers as
 on a GPU, without its link. Checkpoints are written to a temporary folder. All of it takes three minutes on two cores.
 """
 
@@ -56,8 +56,8 @@ def random_rows(steps: int, operations: int, seed: int) -> Iterable[Row]:
     yield Row(measure=measured, figure=steps, floor=STEPS_FLOOR, goal=STEPS_GOAL, more=True, note=note)
     start = perf_counter()
     done = storm(operations, seed)
-    told = ", ".join(f"{number} {what}" for what, number in done.most_common())
-    note = f"no rule broke in {perf_counter() - start:.0f} s: {told}"
+    counted = ", ".join(f"{number} {what}" for what, number in done.most_common())
+    note = f"no rule broke in {perf_counter() - start:.0f} s: {counted}"
     yield Row(measure=f"operations of {THREADS} threads on a whole cache, the same", figure=operations, note=note)
 
 

@@ -3,8 +3,8 @@
     python benchmarks/cache_invariants.py --steps 1000000
 
 takes that many steps, on a new tier every 500, and stops at the first broken invariant: bytes resident, reserved and
-in flight are what the model says; nothing in use leaves, nor what is needed no later than what comes; who leaves is
-enough, and none of them for nothing; the order is total and the same twice; GDSF's floor never falls; LRU's order is
+in flight are what the model says; nothing in use leaves, nor what is needed no later than what comes; what leaves
+is enough, and none of it needlessly; the order is total and the same twice; GDSF's floor never falls; LRU's order is
 that of a list.
 """
 

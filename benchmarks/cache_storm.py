@@ -1,4 +1,4 @@
-"""Many threads do at random what can be done to a model cache, and what it says is compared with what is so."""
+"""Many threads do at random what can be done to a model cache, and what it says is compared with the truth."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WatchedCache(ModelCache):
         toy: The truth.
         budget: Bytes that may stay idle on each device.
         ceiling: Bytes of each device.
-        policy: Who goes first.
+        policy: Decides what goes first.
     """
 
     def __init__(self, home: Path, toy: ToyBackend, *, budget: int, ceiling: int, policy: LRU | GDSF) -> None:

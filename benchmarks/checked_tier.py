@@ -85,7 +85,7 @@ class CheckedTier:
         self._check()
 
     def unpin(self, key: Key) -> None:
-        """One less holds it; who holds nothing is refused."""
+        """One less holds it; refused if none does."""
         if self.pins[key]:
             self.tier.unpin(key)
             self.pins[key] -= 1
@@ -94,7 +94,7 @@ class CheckedTier:
         self._check()
 
     def remove(self, key: Key) -> None:
-        """It goes, unless somebody holds it."""
+        """It goes, unless it is held."""
         if key in self.residents and self.pins[key]:
             _refuse(lambda: self.tier.remove(key))
         elif key in self.residents:
@@ -108,7 +108,7 @@ class CheckedTier:
         self._check_order()
 
     def make_room(self, needed: int, limit: int | None, spare: Collection[Key], due: int) -> None:
-        """Ask who has to leave, and let them."""
+        """Ask what has to leave, and remove it."""
         going = self.tier.victims(needed, limit=limit, spare=spare, due=due)
         soon = self.tier.upcoming
         may_go = {key for key in self._idle() if key not in spare and (key not in soon or soon[key] > due)}
@@ -124,22 +124,22 @@ class CheckedTier:
         _hold(limit is None or self._taken() + needed <= limit, "not enough left")
 
     def keep_to_budget(self, spare: Collection[Key]) -> None:
-        """Ask who is too much, and let them go."""
+        """Ask what is above the budget, and remove it."""
         may_go = {key for key in self._idle() if key not in spare}
         excess = self._taken() - self.tier.budget
         going = self.tier.surplus(spare=spare)
         if self._bytes(may_go) < excess:
-            _hold(set(going) == may_go, "somebody stayed over the budget")
+            _hold(set(going) == may_go, "something stayed above the budget")
         else:
             self._check_going(going, may_go, excess)
         for key in going:
             self.remove(key)
 
     def _check_going(self, going: list[Key], may_go: set[Key], excess: int) -> None:
-        _hold(set(going) <= may_go, "somebody left who may not")
-        _hold(len(set(going)) == len(going), "somebody left twice")
+        _hold(set(going) <= may_go, "something left that may not")
+        _hold(len(set(going)) == len(going), "something left twice")
         _hold(self._bytes(going) >= excess, "too few left")
-        _hold(all(self._bytes(going) - self.residents[key] < excess for key in going), "somebody left needlessly")
+        _hold(all(self._bytes(going) - self.residents[key] < excess for key in going), "something left needlessly")
 
     def _check_order(self) -> None:
         order = self.tier.order()
@@ -165,8 +165,8 @@ class CheckedTier:
         _hold(ledger.in_flight == sum(self.in_flight.values()), "bytes in flight are wrong")
         _hold(self.tier.taken == self._taken(), "the sum is wrong")
         coming = {key for key in KEYS if self.tier.is_coming(key)}
-        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "somebody else is coming")
-        _hold(self.tier.residents.keys() == self.residents.keys(), "somebody else is there")
+        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "something else is coming")
+        _hold(self.tier.residents.keys() == self.residents.keys(), "something else is there")
 
     def _idle(self) -> list[Key]:
         return [key for key in self.residents if not self.pins[key]]

@@ -1,8 +1,8 @@
 """A cache in simulated time: the decision code that ships, over channels that move nothing but a clock.
 
 There is one channel from disk to host and one from host to device, each serial. What is needed now goes before
-look-ahead, and a copy under way is not interrupted: who needs what it brings waits for the rest of it, who needs
-something else waits for its end. Copies go on while a picture is drawn. What leaves the device costs nothing: its
+look-ahead, and a copy under way is not interrupted: a request for what it brings waits for the rest of it, a request
+for something else for its end. Copies go on while a picture is drawn. What leaves the device costs nothing: its
 copy in the host tier is the one that counts, and the host tier may have let go of it, as it is ranked by itself.
 """
 
@@ -55,7 +55,7 @@ class Manager:
         policy: Makes the policy of each tier.
         protected: Requests after the one that draws whose parts go last.
         look_ahead: Whether the next models are brought while one draws.
-        window: Requests among which one whose model is on the device is drawn first; whoever is next is passed so
+        window: Requests among which one whose model is on the device is drawn first; the next request is passed so
             often in a row at most.
         oracle: Whether the whole future is known, so that what is needed last goes first (Belady 1966).
     """
@@ -159,7 +159,7 @@ class SimulatedCache:
         needed = sum(missing.values())
         victims = tier.victims(needed, limit=tier.budget, spare=wanted.parts)
         if victims is None and needed > tier.budget:
-            # Larger than the tier: it goes through it in pieces, and nothing stays beside it.
+            # Larger than the tier: it goes through it in pieces, and nothing else stays.
             victims = tier.order(spare=lambda key: key in wanted.parts)
         return None if victims is None else Move(model=wanted.model, missing=missing, victims=tuple(victims))
 
@@ -220,7 +220,7 @@ def _queue(jobs: Sequence[Job], window: int, is_ready: Callable[[Job], bool]) ->
     waiting = deque(islice(rest, VISIBLE))
     passed = 0
     while waiting:
-        # Whoever is passed was at the head, so counting there is enough.
+        # The one that is passed was at the head, so counting there is enough.
         first = next((i for i in range(min(window, len(waiting))) if is_ready(waiting[i])), 0) if passed < window else 0
         passed = passed + 1 if first else 0
         job = waiting[first]

@@ -153,7 +153,7 @@ def draw(loaded: Loaded, who: Expert) -> list[bytes]:
 
 def check_at_rest(cache: ModelCache, toy: Toy) -> None:
     """While nothing moves: the cache knows what is where, no room is promised, and models are whole."""
-    memory, known = cache.memory, cache.memory.parts()
+    memory, known = cache.memory, cache.memory.contents.parts()
     for device in memory.devices:
         assert not memory.moving(device)
         with memory.look(device) as (tier,):
@@ -165,7 +165,7 @@ def check_at_rest(cache: ModelCache, toy: Toy) -> None:
             assert ledger.resident == sum(part.nbytes for part in parts)
     assert {part.name for part in known.values()} == toy.alive  # type: ignore[attr-defined]
     there = {id(part) for part in known.values()}
-    assert all(id(part) in there for loaded in memory.models() for part in loaded.parts.values())
+    assert all(id(part) in there for loaded in memory.contents.models() for part in loaded.parts.values())
 
 
 class Usage(NamedTuple):

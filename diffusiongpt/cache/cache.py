@@ -229,7 +229,7 @@ class ModelCache:
         base_model = None if key is None else self._identities.known(key.base)
         if key is None or file is None or base_model is None:
             raise _gone(expert)
-        self.memory.requested([key], expert.id)
+        self.memory.contents.requested([key], expert.id)
         wanted = Adapter(expert=expert, backend=backend, key=key, file=file, base=base, base_model=base_model)
         with self.memory.pinned(base.device, [key]):
             work = partial(self._loader.attach, wanted)
@@ -269,7 +269,7 @@ class ModelCache:
         if folder is None:
             raise _gone(expert)
         model = self._identities.of(expert, backend, folder, device)
-        self.memory.requested(model.sizes, expert.id)
+        self.memory.contents.requested(model.sizes, expert.id)
         return model
 
     def _adapter_key(self, expert: Expert, device: str) -> AdapterKey | None:

@@ -102,7 +102,7 @@ def _of_tier(tier: Tier, memory: Memory) -> list[Resident]:
 
 def _row(tier: Tier, key: Key, at: int | None, now: float, memory: Memory) -> Resident:
     usage, leases = tier.residents[key], tier.pins[key]
-    experts = memory.requested_by(key)
+    experts = memory.contents.requested_by(key)
     return Resident(
         what=str(key),
         tier=tier.name,

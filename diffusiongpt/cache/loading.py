@@ -113,14 +113,14 @@ class Loader:
 
         def attach(_: frozenset[Key]) -> Mapping[Key, Part]:
             loaded = for_adapters(wanted.backend, wanted.expert).attach(wanted.base, wanted.expert, wanted.file)
-            self._memory.remember(wanted.key, loaded, wanted.keys)
+            self._memory.contents.remember(wanted.key, loaded, wanted.keys)
             (part,) = loaded.parts.values()
             return {wanted.key: part}
 
         # The requester holds the base as well, but it may leave, and the base must not go then.
         with _loading(), self._memory.pinned(device, wanted.keys):
             self._memory.bring(device, {wanted.key: wanted.file.stat().st_size}, attach)
-            (part,) = self._memory.parts([wanted.key]).values()
+            (part,) = self._memory.contents.parts([wanted.key]).values()
             call.report("load", part.nbytes, part.nbytes)
 
     @contextmanager
@@ -145,7 +145,7 @@ class Loader:
         made: dict[str, Loaded] = {}
 
         def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            known = self._memory.parts(model.sizes)
+            known = self._memory.contents.parts(model.sizes)
             # A copy from a device is faster than the disk, and a second object for one content would be a second copy.
             for key in missing & known.keys():
                 known[key].bring(HOST)
@@ -157,11 +157,11 @@ class Loader:
         sizes = {key: size for key, size in model.sizes.items() if key not in elsewhere}
         wanted.backend.prepare()
         self._memory.bring(HOST, sizes, build, how)
-        loaded = made.get("new") or self._memory.model(model.key)
+        loaded = made.get("new") or self._memory.contents.model(model.key)
         # All parts were there for other models, and none was missing: only the object over them is new.
         if loaded is None:
-            loaded = self._build(wanted, self._memory.parts(model.sizes))
-        self._memory.remember(model.key, loaded, model.sizes)
+            loaded = self._build(wanted, self._memory.contents.parts(model.sizes))
+        self._memory.contents.remember(model.key, loaded, model.sizes)
         return loaded
 
     def _build(self, wanted: Checkpoint, known: Mapping[Key, Part]) -> Loaded:
@@ -170,7 +170,7 @@ class Loader:
         return wanted.backend.load(wanted.expert, model.folder, device=model.key.device, have=have)
 
     def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
-        parts = self._memory.parts(model.sizes)
+        parts = self._memory.contents.parts(model.sizes)
 
         def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
             for key in missing:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.contents import Contents
 from diffusiongpt.cache.events import CacheEvent, Events, Kind
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
-from diffusiongpt.cache.moves import ON_DEMAND, Bring, Moves, MoveTimes
+from diffusiongpt.cache.moves import ON_DEMAND, Bring, Moves
 from diffusiongpt.cache.tier import EvictionPolicy, Key, Tier
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.weights.devices import HOST
@@ -24,10 +24,12 @@ Work = Callable[[frozenset[Key]], Mapping[Key, "Part"]]
 """Brings the parts that are missing, and returns those of them that are new in memory."""
 
 _TICK_S = 0.5
+_BLEND = 0.5
+"""Weight of the newest measurement of how long a part takes to come."""
 
 
 class Memory:
-    """Parts on the host and on devices, with the models that are made of them; thread-safe.
+    """Parts on the host and on devices; thread-safe.
 
     Every move is decided under one lock and carried out without it. A move claims its parts on its device when it is
     decided, and whoever needs one of them there waits for the move to end.
@@ -40,6 +42,7 @@ class Memory:
 
     Attributes:
         clock: As given.
+        contents: The parts, and the models that are made of them.
         closed: Whether nothing is to stay; what is pinned goes when it no longer is.
     """
 
@@ -53,13 +56,13 @@ class Memory:
         self.clock = clock
         self.closed = False
         self._changed = threading.Condition()
+        self.contents = Contents(self._changed)
         self._limits = limits
         self._policy = policy
         self._events = events
         self._tiers: dict[str, Tier] = {}
-        self._contents = Contents()
         self._moves = Moves()
-        self._times = MoveTimes()
+        self._seconds: dict[tuple[str, Key], float] = {}
         self._soon: dict[str, Mapping[Key, int]] = {}
 
     @property
@@ -71,16 +74,6 @@ class Memory:
         """Free everything, and keep nothing from now on."""
         self.closed = True
         self.clear()
-
-    def requested(self, keys: Iterable[Key], expert: str) -> None:
-        """Remember which expert asks for parts."""
-        with self._changed:
-            self._contents.requested(keys, expert)
-
-    def requested_by(self, key: Key) -> tuple[str, ...]:
-        """Ids of the experts that asked for a part."""
-        with self._changed:
-            return self._contents.requested_by(key)
 
     @contextmanager
     def pinned(self, device: str, keys: Collection[Key]) -> Iterator[None]:
@@ -107,7 +100,7 @@ class Memory:
         """The model if it and all its parts are there, which counts as a use; else `None`."""
         with self._changed:
             tier = self._tier(device)
-            loaded = self._contents.model(model)
+            loaded = self.contents.model(model)
             if loaded is None or not all(key in tier for key in keys):
                 return None
             now = self.clock()
@@ -126,26 +119,6 @@ class Memory:
         """Those of these parts that are on a device."""
         with self._changed:
             return {key for key in keys if key in self._tier(device)}
-
-    def parts(self, keys: Iterable[Key] | None = None) -> dict[Key, Part]:
-        """Those of these parts that are in memory anywhere; with `None`, all that are."""
-        with self._changed:
-            return self._contents.parts(keys)
-
-    def model(self, key: ModelKey | AdapterKey) -> Loaded | None:
-        """A model that was built and has all its parts in memory somewhere."""
-        with self._changed:
-            return self._contents.model(key)
-
-    def models(self) -> tuple[Loaded, ...]:
-        """Every model that was built and has all its parts in memory somewhere."""
-        with self._changed:
-            return self._contents.models
-
-    def remember(self, key: ModelKey | AdapterKey, loaded: Loaded, made_of: Collection[Key]) -> None:
-        """Keep a model as long as its parts are in memory."""
-        with self._changed:
-            self._contents.remember(key, loaded, made_of)
 
     def bring(self, device: str, sizes: Mapping[Key, int], work: Work, how: Bring = ON_DEMAND) -> None:
         """Bring parts to a device unless they are there, after any other move of one of them has ended.
@@ -191,7 +164,9 @@ class Memory:
         try:
             self._drop(device, victims)
             with self._changed:
-                self._moves.visit(device, missing)
+                visitors = {(device, key) for key in missing}
+                self._moves.claimed -= visitors
+                self._moves.visiting |= visitors
                 self._changed.notify_all()
             yield
         finally:
@@ -236,7 +211,7 @@ class Memory:
     def moving(self, device: str) -> set[Key]:
         """The parts that are on their way to a device or from it."""
         with self._changed:
-            return self._moves.claimed(device)
+            return {key for place, key in self._moves.claimed if place == device}
 
     def _tier(self, device: str) -> Tier:
         if device not in self._tiers:
@@ -273,7 +248,7 @@ class Memory:
             # In the same hold of the lock: the room that leaves is never free for others to see.
             for key, size in missing.items():
                 tier.reserve(key, size)
-                self._moves.claim(device, key)
+                self._moves.claimed.add((device, key))
             return frozenset(missing), victims
 
     def _victims(
@@ -281,7 +256,7 @@ class Memory:
     ) -> list[Key] | None:
         """What makes room, apart from `here`, which leaves too; `None` if that cannot be now. The lock is held."""
         tier = self._tier(device)
-        if self._moves.is_visiting(device, missing) or any(tier.pins[key] for key in here):
+        if any((device, key) in self._moves.visiting for key in missing) or any(tier.pins[key] for key in here):
             return None
         limit = tier.budget if how.within_budget else tier.ceiling
         needed = sum(missing.values()) - sum(tier.residents[key].nbytes for key in here)
@@ -298,10 +273,11 @@ class Memory:
         tier = self._tier(device)
         taken: list[tuple[Key, int]] = []
         for key in keys:
-            for one in (*self._contents.adapters_on(key, tier.residents), key):
+            adapters = [one for one in _adapters(tier) if key in self.contents.made_of(one)]
+            for one in (*adapters, key):
                 if one in tier:
-                    nbytes = tier.remove(one).nbytes
-                    self._moves.leave(device, one, nbytes)
+                    nbytes = self._moves.leaving[device, one] = tier.remove(one).nbytes
+                    self._moves.claimed.add((device, one))
                     taken.append((one, nbytes))
         return taken
 
@@ -316,12 +292,16 @@ class Memory:
 
     def _leave(self, device: str, key: Key, nbytes: int) -> None:
         try:
-            self._contents.part(key).leave(device)
+            self.contents.parts([key])[key].leave(device)
         finally:
             with self._changed:
-                # One that leaves in order to visit has its room reserved already.
-                self._moves.left(device, key, returns=self._tier(device).is_coming(key))
-                self._forget_if_gone(key)
+                del self._moves.leaving[device, key]
+                # One that leaves in order to visit is to come back, so it stays claimed.
+                if not self._tier(device).is_coming(key):
+                    self._moves.claimed.discard((device, key))
+                # Neither in a tier nor on its way to one: the part is lost.
+                if not any(key in tier for tier in self._tiers.values()) and key not in self._moves.keys:
+                    self.contents.forget(key)
                 self._changed.notify_all()
         self._publish("freed", key, device, nbytes)
 
@@ -330,11 +310,6 @@ class Memory:
         for other in self.devices:
             if other != device:
                 self.settle(other)
-
-    def _forget_if_gone(self, key: Key) -> None:
-        """Lose a part that is neither in a tier nor on its way to one; the lock is held."""
-        if not any(key in tier for tier in self._tiers.values()) and key not in self._moves.keys:
-            self._contents.forget(key)
 
     def _start(self, device: str, missing: Collection[Key]) -> None:
         with self._changed:
@@ -346,35 +321,39 @@ class Memory:
         # Callbacks run last in, first out: room and claims are given back after the bytes have left.
         with ExitStack() as leaving:
             leaving.callback(self._cancel, device, missing)
-            for part in self.parts(missing).values():
+            for part in self.contents.parts(missing).values():
                 leaving.callback(part.leave, device)
 
     def _cancel(self, device: str, missing: Collection[Key]) -> None:
         with self._changed:
             for key in missing:
                 self._tier(device).cancel(key)
-                self._moves.release(device, key)
+                self._moves.claimed.discard((device, key))
+                self._moves.visiting.discard((device, key))
             self._changed.notify_all()
 
     def _admit(self, device: str, missing: Collection[Key], came: Mapping[Key, Part], seconds: float) -> None:
-        costs: dict[Key, tuple[int, float]] = {}
         with self._changed:
-            self._contents.add(came)
-            parts = self._contents.parts(missing)
-            total = sum(part.nbytes for part in parts.values())
-            now = self.clock()
-            for key in missing:
-                nbytes = parts[key].nbytes
+            self.contents.add(came)
+            parts = self.contents.parts(missing)
+            sizes = {key: parts[key].nbytes for key in missing}
+            total, now = sum(sizes.values()), self.clock()
+            for key, nbytes in sizes.items():
                 # The parts came together, so each is charged by its bytes.
-                cost = self._times.measured(device, key, seconds * nbytes / max(1, total))
-                costs[key] = nbytes, cost
+                cost = self._measured(device, key, seconds * nbytes / max(1, total))
                 self._tier(device).admit(key, nbytes, reload_s=cost, now=now)
-                self._moves.release(device, key)
+                self._moves.claimed.discard((device, key))
             self._changed.notify_all()
         # Without the lock: a listener may take its time, or ask the cache.
         kind: Kind = "loaded" if device == HOST else "placed"
-        for key, (nbytes, cost) in costs.items():
-            self._publish(kind, key, device, nbytes, cost)
+        for key, nbytes in sizes.items():
+            self._publish(kind, key, device, nbytes, self._seconds[device, key])
+
+    def _measured(self, device: str, key: Key, seconds: float) -> float:
+        """Seconds that a part takes to come to a device: a running mean, so that one slow read counts for little."""
+        known = self._seconds.get((device, key), seconds)
+        cost = self._seconds[device, key] = _BLEND * seconds + (1 - _BLEND) * known
+        return cost
 
     def _held_back(self, device: str) -> set[Key]:
         """What no lease holds and yet should not go now; the lock is held.
@@ -383,7 +362,7 @@ class Memory:
         along, stays while a part of that base is in use: taking it off would wait for the drawing to end.
         """
         tier = self._tier(device)
-        bases = [self._contents.made_of(one) for one in tier.residents if isinstance(one, AdapterKey)]
+        bases = [self.contents.made_of(one) for one in _adapters(tier)]
         held = [base for base in bases if any(tier.pins[key] for key in base)]
         return self._moves.keys.union(*held)
 
@@ -404,6 +383,10 @@ class Memory:
 
 def _tier_name(device: str) -> str:
     return "host" if device == HOST else device
+
+
+def _adapters(tier: Tier) -> list[AdapterKey]:
+    return [key for key in tier.residents if isinstance(key, AdapterKey)]
 
 
 def _no_room(tier: Tier, missing: Mapping[Key, int]) -> OutOfMemoryError:

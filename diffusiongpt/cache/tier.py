@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 
 @dataclass(kw_only=True)
@@ -90,12 +90,6 @@ class Ledger:
 
 
 @dataclass
-class _Reservation:
-    nbytes: int
-    state: Literal["reserved", "in_flight"] = "reserved"
-
-
-@dataclass
 class Tier:
     """The residents of one tier, with their bytes, and the order in which they would go.
 
@@ -118,7 +112,8 @@ class Tier:
     upcoming: Mapping[Key, int] = field(default_factory=dict)
     pins: Counter[Key] = field(default_factory=Counter)
     residents: dict[Key, Usage] = field(default_factory=dict)
-    _coming: dict[Key, _Reservation] = field(default_factory=dict)
+    _reserved: dict[Key, int] = field(default_factory=dict)
+    _in_flight: dict[Key, int] = field(default_factory=dict)
     _floor: float = 0.0
 
     def __contains__(self, key: object) -> bool:
@@ -127,7 +122,7 @@ class Tier:
 
     def is_coming(self, key: Key) -> bool:
         """Whether room for a key is reserved, or its bytes are in flight."""
-        return key in self._coming
+        return key in self._reserved or key in self._in_flight
 
     @property
     def resident(self) -> int:
@@ -137,18 +132,15 @@ class Tier:
     @property
     def taken(self) -> int:
         """Bytes of what is there and of what is to come."""
-        return self.resident + sum(one.nbytes for one in self._coming.values())
+        return self.resident + sum(self._reserved.values()) + sum(self._in_flight.values())
 
     def ledger(self, allocated: int | None = None) -> Ledger:
         """The sums as they stand."""
-        coming = Counter[str]()
-        for one in self._coming.values():
-            coming[one.state] += one.nbytes
         return Ledger(
             tier=self.name,
             resident=self.resident,
-            reserved=coming["reserved"],
-            in_flight=coming["in_flight"],
+            reserved=sum(self._reserved.values()),
+            in_flight=sum(self._in_flight.values()),
             budget=self.budget,
             ceiling=self.ceiling,
             allocated=allocated,
@@ -158,19 +150,19 @@ class Tier:
         """Promise room for a key; ask `victims` before what has to leave for it."""
         if key in self.residents or self.is_coming(key):
             raise ValueError(f"{key} has room in {self.name} already")
-        self._coming[key] = _Reservation(nbytes)
+        self._reserved[key] = nbytes
 
     def start(self, key: Key) -> None:
         """Note that the bytes of a key begin to come."""
-        self._coming[key].state = "in_flight"
+        self._in_flight[key] = self._reserved.pop(key)
 
     def cancel(self, key: Key) -> None:
         """Give back the room of a key that does not come after all."""
-        del self._coming[key]
+        del (self._reserved if key in self._reserved else self._in_flight)[key]
 
     def admit(self, key: Key, nbytes: int, *, reload_s: float, now: float) -> None:
         """Make a key resident, with its true size in place of the one that was reserved."""
-        del self._coming[key]
+        del self._in_flight[key]
         self.residents[key] = Usage(nbytes=nbytes, reload_s=reload_s, uses=1, last_used=now, floor=self._floor)
 
     def use(self, key: Key, now: float) -> None:

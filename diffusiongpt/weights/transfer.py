@@ -7,15 +7,16 @@ import logging
 import mmap
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.weights.devices import HOST, device_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
 
 log = logging.getLogger("diffusiongpt.backends")
@@ -120,14 +121,8 @@ def may_pin(nbytes: int, *, pinned: int, memory: int | None) -> bool:
     return memory is not None and pinned + nbytes <= PINNED_SHARE * memory
 
 
-class Send(Protocol):
-    """Starts a copy to a device, as `send` does."""
-
-    def __call__(
-        self, host: HostBlock, pieces: Sequence[tuple[int, int]], device: str
-    ) -> tuple[list[Any], Callable[[], None]]:
-        """See `send`."""
-        ...
+Send = Callable[[HostBlock, "Sequence[tuple[int, int]]", str], tuple[list[Any], Callable[[], None]]]
+"""Starts a copy to a device, as `send` does."""
 
 
 def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
@@ -209,19 +204,15 @@ class Cuda:
 
         return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
-    def stream(self, device: str) -> Any:
-        """The side stream of a device, the same at each call."""
+    @contextmanager
+    def stream(self, device: str) -> Iterator[Any]:
+        """Allocate and copy on the side stream of a device while the block runs; yields it."""
         import torch
 
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return self._streams[device]
-
-    def using(self, stream: Any) -> AbstractContextManager[Any]:
-        """Allocate and copy on a stream while the block runs."""
-        import torch
-
-        return torch.cuda.stream(stream)
+        with torch.cuda.stream(self._streams[device]):
+            yield self._streams[device]
 
     def buffers(self) -> tuple[Any, ...]:
         """The two staging buffers in pinned memory; the caller holds the staging lock."""
@@ -263,10 +254,9 @@ def send_cuda(
     """Start to copy a block to a CUDA device, pinned in place or through the staging buffers; see `send`."""
     import torch
 
-    stream = cuda.stream(device)
     # Allocated on the side stream: so the copy need not wait for the drawing under way, and no activation is ever
     # placed among the weights.
-    with cuda.using(stream):
+    with cuda.stream(device) as stream:
         host.pin(cuda.runtime(), lambda: cuda.flush(device))
         blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
         if host.pinned:

@@ -1,4 +1,4 @@
-"""The model-loader cache under many at once: one download, one load, nothing freed in use, and nobody stuck."""
+"""The model-loader cache under many at once: one download, one load, nothing freed in use, and every request ends."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_different_models_are_downloaded_side_by_side(online: Settings) -> None:
 
 
 def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Whoever comes second waits for the shared part only, and brings its own."""
+    """The second request waits for the shared part only, and brings its own."""
     second = threading.Event()
 
     def before_load(name: str) -> None:
@@ -89,8 +89,8 @@ def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Ca
     assert len(cache.explain().on("host")) == 3
 
 
-def test_asking_for_what_is_going_ends(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The regression test of ollama#17408: a victim that is asked for while it goes is loaded again, and both end."""
+def test_a_request_for_what_is_leaving_ends(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """The case of ollama#17408: a victim that is requested while it leaves is loaded again, and both requests end."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(name: str, _: str) -> None:
@@ -112,8 +112,8 @@ def test_asking_for_what_is_going_ends(settings: Settings, local: Callable[[str]
 
 
 @pytest.mark.parametrize("stage", ["load", "bring"])
-def test_a_load_that_fails_costs_nobody_a_place(settings: Settings, local: Callable[[str], Expert], stage: str) -> None:
-    """Though the device has no room for both, who is there stays until the newcomer is on the host."""
+def test_a_load_that_fails_evicts_nothing(settings: Settings, local: Callable[[str], Expert], stage: str) -> None:
+    """Though the device has no room for both, the old model stays until the new one is on the host."""
 
     def fail(name: str, device: str = DEVICE) -> None:
         if name == "b" and device == DEVICE:
@@ -132,7 +132,7 @@ def test_a_load_that_fails_costs_nobody_a_place(settings: Settings, local: Calla
     check_at_rest(cache, backend)
 
 
-def test_who_follows_a_leader_that_is_interrupted_gets_its_load(
+def test_a_request_that_joined_an_interrupted_one_gets_its_load(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
     """Ctrl-C ends the wait of one, on a device too; the load is neither stopped nor begun again."""
@@ -157,7 +157,7 @@ def test_who_follows_a_leader_that_is_interrupted_gets_its_load(
 
 
 def test_a_load_waits_for_the_end_of_the_lease_in_its_way(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Where two do not fit, the second comes as soon as the first is let go."""
+    """Where two do not fit, the second comes as soon as the lease of the first ends."""
     backend, cache = Toy(), ModelCache(settings, budget_bytes=15, memory_of=small_device)
     with ThreadPoolExecutor(1) as pool:
         with cache.lease(local("a"), backend, device=DEVICE):
@@ -173,8 +173,8 @@ def _leased_once(cache: ModelCache, backend: Toy, who: Expert) -> set[str]:
         return set(backend.places[DEVICE])
 
 
-def test_two_caches_in_one_process_do_not_meet(settings: Settings, who: Expert) -> None:
-    """Each has copies of its own; what one frees the other still draws with."""
+def test_two_caches_in_one_process_share_nothing(settings: Settings, who: Expert) -> None:
+    """Each has copies of its own; the other still draws with what one frees."""
     one, other = ModelCache(settings), ModelCache(settings)
     with one.lease(who, Counting(), device="cpu") as loaded, other.lease(who, Counting(), device="cpu") as mine:
         wanted = draw(loaded, who)

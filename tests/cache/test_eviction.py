@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
-    """A model that had to go draws the same pixels when it comes back."""
+    """A model that was evicted draws the same pixels when it comes back."""
     cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
     with cache.lease(SD, backend, device="cpu") as loaded:
         before = draw(loaded, SD)
@@ -37,7 +37,7 @@ def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
 
 
 def test_an_evicted_model_is_really_gone(online: Settings) -> None:
-    """Its tensors are freed, not only forgotten."""
+    """Its tensors are freed, not merely forgotten."""
     cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
     with cache.lease(SD, backend, device="cpu") as loaded:
         weight = weakref.ref(loaded.model.pipe.unet.conv_in.weight)
@@ -124,7 +124,7 @@ def test_room_is_made_beforehand_where_both_cannot_fit(settings: Settings, local
 
 
 def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Where the old would have to go first, the new is looked at before: a file cut short frees nobody."""
+    """Where the old would have to go first, the new is checked before: a truncated file evicts nothing."""
     backend = Toy(sizes={"a": 60, "b": 60})
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     broken = local("b")

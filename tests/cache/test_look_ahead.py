@@ -54,8 +54,8 @@ def test_the_nearest_is_brought_first() -> None:
     assert (move.model, dict(move.missing), move.victims) == ("c", {"c": 10}, ())
 
 
-def test_the_one_that_draws_is_nobody_to_look_ahead_for() -> None:
-    """Who is at the head is brought because it is asked for."""
+def test_the_one_that_draws_is_not_prefetched() -> None:
+    """The model at the head is brought by the lease that draws with it."""
     assert next_to_host(QUEUE[:1], tier(), tier()) is None
     assert next_to_device(QUEUE[:1], tier(a=10), tier()) is None
 
@@ -103,7 +103,7 @@ def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
 
 
 def test_what_is_on_its_way_is_not_brought_twice() -> None:
-    """Neither a model, nor a part that comes for somebody else."""
+    """Neither a model, nor a part that comes for another one."""
     host, device = tier(b=10), tier(a=10)
     host.reserve("c", 10)
     device.reserve("b", 10)
@@ -126,7 +126,7 @@ def test_nothing_leaves_that_is_due_no_later() -> None:
 
 
 def test_nothing_leaves_that_is_in_use() -> None:
-    """On the device the next one comes only where it fits beside the one that draws."""
+    """On the device the next one comes only where it fits together with the one that draws."""
     device = tier(19, a=10)
     device.pin("a")
     assert next_to_device(QUEUE, tier(b=10), device) is None
@@ -134,7 +134,7 @@ def test_nothing_leaves_that_is_in_use() -> None:
 
 @pytest.mark.parametrize("move", [next_to_host, next_to_device])
 def test_a_model_larger_than_the_budget_is_left_out(move: object) -> None:
-    """It comes when it is asked for, and takes nobody's place before."""
+    """It comes when it is requested, and evicts nothing before."""
     queue = [model("a"), model("b", 40)]
     if move is next_to_host:
         assert next_to_host(queue, tier(39, idle=10), tier(a=10)) is None

@@ -1,4 +1,4 @@
-"""Look-ahead: while one draws, the next come as far as they may, and nobody leaves for it who is needed sooner."""
+"""Prefetch: while one model draws, the next ones come as far as they may, and nothing needed sooner leaves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LATE_S = 10.0
 
 
 def queue(backend: Any, experts: Sequence[Expert]) -> list[Coming]:
-    """Who draws, and who is to draw then."""
+    """The drawing under way, and those that follow."""
     return [Coming(one, backend) for one in experts]
 
 
@@ -49,8 +49,8 @@ def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable
     assert backend.loads == ["g", *"abcdef"[: HOST_DEPTH + 1]]
 
 
-def test_nobody_leaves_who_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Room for three: the one that draws and the two after it; what nobody waits for goes first."""
+def test_nothing_leaves_that_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Room for three: the one that draws and the two after it; what no request waits for goes first."""
     experts = [local(name) for name in "abcdefg"]
     backend, cache = Toy(), ModelCache(settings, budget_bytes=30)
     touch(cache, backend, experts[-1])
@@ -85,8 +85,8 @@ def test_what_was_not_begun_is_dropped_when_the_queue_changes(
     assert backend.loads == ["b", "e"]
 
 
-def test_one_that_cannot_be_had_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A damaged one and one that fails to load keep neither the others from coming nor the queue from its turns."""
+def test_one_that_cannot_be_loaded_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """A damaged one and one that fails to load keep neither the others from coming nor the queue from moving on."""
 
     class Broken(Toy):
         def components(self, expert: Expert, folder: Path, *, device: str) -> Any:
@@ -141,7 +141,7 @@ def test_the_queue_of_one_device_protects_nothing_less_for_that_of_another(
     ]
 
 
-def test_look_ahead_pulls_who_was_chosen(online: Settings, hub: LocalHub) -> None:
+def test_prefetch_pulls_the_chosen_experts(online: Settings, hub: LocalHub) -> None:
     """The next of the queue comes to the disk and on to the host; a stand-in only if it is named."""
     cache, backend = ModelCache(online), Counting()
     cache.fetch(SD, backend)
@@ -169,7 +169,7 @@ def test_stand_ins_are_pulled_only_where_the_settings_say_so(online: Settings, h
 
 
 def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: Path) -> None:
-    """Of many prompts: who is pulled first and then fails to load has had its turn; the next candidate gets another."""
+    """Of many prompts: an expert that is pulled and fails to load has had its turn; the next candidate gets another."""
     folder = tiny_zoo()["tiny-pixel"].folder
     assert folder is not None
     shutil.copytree(folder, tmp_path / "broken")

@@ -1,4 +1,4 @@
-"""The model-loader cache where two meet at a bad moment: each test holds one of them there on purpose."""
+"""The model-loader cache when two requests meet at a bad moment: each test holds one of them there on purpose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ONE, OTHER = "cpu:1", "cpu:2"
 """Devices of their own, as far as the cache knows."""
 
 SOON_S = 0.3
-"""How long one waits for the other to run into it; it has done nothing wrong who does not come."""
+"""How long one waits for the other to run into it; nothing is wrong if it does not."""
 
 LATE_S = 30.0
 
@@ -38,7 +38,7 @@ def lease(cache: ModelCache, backend: Any, who: Expert, device: str) -> None:
 
 
 def test_what_goes_while_it_is_asked_for_comes_again(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The last copy leaves a device; who needs it there waits until it is gone, and has it loaded afresh."""
+    """The last copy leaves a device; a request for it waits until it is gone, and loads it again."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(_: str, device: str) -> None:
@@ -83,8 +83,8 @@ def test_what_is_copied_from_does_not_go(settings: Settings, local: Callable[[st
 
 
 @pytest.mark.parametrize("way", ["clear", "load", "lease"])
-def test_one_that_cannot_leave_holds_up_nobody(settings: Settings, local: Callable[[str], Expert], way: str) -> None:
-    """Its failure is told; the others of its round still go, and all of them can be asked for again."""
+def test_one_that_cannot_leave_holds_up_no_others(settings: Settings, local: Callable[[str], Expert], way: str) -> None:
+    """Its failure is raised; the others of its round still go, and all of them can be requested again."""
 
     def before_leave(name: str, _: str) -> None:
         if name == "a" and broken[0]:
@@ -111,7 +111,7 @@ def test_one_that_cannot_leave_holds_up_nobody(settings: Settings, local: Callab
 def test_a_copy_that_fails_halfway_leaves_nothing(
     settings: Settings, local: Callable[[str], Expert], device: str
 ) -> None:
-    """What of it had arrived goes again, so that no bytes are there that nobody counts."""
+    """What had arrived of it is freed, so that no uncounted bytes stay there."""
 
     def before_bring(name: str, where: str) -> None:
         if where == device and broken[0] and name in backend.places.get(ONE, set()) | backend.places["cpu"]:
@@ -133,7 +133,7 @@ def test_a_copy_that_fails_halfway_leaves_nothing(
     lease(cache, backend, who, OTHER)
 
 
-def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Callable[[str], Expert]) -> None:
+def test_what_is_there_already_evicts_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:
     """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
     backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
     a, b = local("a"), local("b")
@@ -150,7 +150,7 @@ def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Call
 def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Whoever asked has left, so no lease ends that could clean up; it took longer than closing waits."""
+    """The requester has left, so no lease ends that could clean up; the load took longer than closing waits."""
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
@@ -174,7 +174,7 @@ def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
 def test_what_was_staged_after_the_cache_was_closed_goes(
     settings: Settings, local: Callable[[str], Expert], *, patient: bool
 ) -> None:
-    """Look-ahead finishes what it had begun, for nobody; closing waits for it, and not for ever."""
+    """Prefetch finishes what it had begun although it is not needed; closing waits for it, up to a limit."""
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:

@@ -1,4 +1,4 @@
-"""The model-loader cache: nothing before it is asked for, then one pull and one load for all who ask."""
+"""The model-loader cache: nothing before it is requested, then one pull and one load for all requests."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
 def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> None:
     """What counts is content and place: another id, or the commit by name, loads nothing new."""
     cache, backend = ModelCache(online), Counting()
-    touch(cache, backend, SD, expert("t/sd", "twin"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
+    touch(cache, backend, SD, expert("t/sd", "second"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
     assert backend.loads == ["sd"]
-    assert cache.explain().residents[0].experts == ("pinned", "sd", "twin")
+    assert cache.explain().residents[0].experts == ("pinned", "sd", "second")
 
 
 def test_different_models_load_side_by_side(settings: Settings, local: Callable[[str], Expert]) -> None:
@@ -146,7 +146,7 @@ def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, onlin
     assert len(gets) == 1
 
 
-def test_a_failed_load_reaches_everyone_frees_nobody_and_is_not_kept(
+def test_a_failed_load_reaches_all_waiters_evicts_nothing_and_is_not_kept(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
     """All waiters get the error; what was loaded stays; the next try loads again."""
@@ -179,7 +179,7 @@ def test_a_failed_load_reaches_everyone_frees_nobody_and_is_not_kept(
     assert backend.alive == {"b"}
 
 
-def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
+def test_a_failed_pull_evicts_nothing_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
     """With the hub back, the same cache works."""
     cache, backend = ModelCache(online, budget_bytes=1), Counting()
     touch(cache, backend, SD)
@@ -195,19 +195,19 @@ def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Setti
 def test_progress_goes_from_download_to_load(online: Settings) -> None:
     """Bytes of the download, then of the model, each up to its total, in the requester's own thread."""
     cache, backend = ModelCache(online), Counting()
-    told: list[tuple[str, int, int | None]] = []
+    reported: list[tuple[str, int, int | None]] = []
     threads: set[int] = set()
 
     def on_progress(phase: str, done: int, total: int | None) -> None:
-        told.append((phase, done, total))
+        reported.append((phase, done, total))
         threads.add(threading.get_ident())
 
     with cache.lease(SD, backend, device="cpu", on_progress=on_progress) as loaded:
         pass
-    downloads = [entry for entry in told if entry[0] == "download"]
+    downloads = [entry for entry in reported if entry[0] == "download"]
     assert downloads[-1][1] == downloads[-1][2]
-    assert told[-1] == ("load", loaded.nbytes, loaded.nbytes)
-    assert [phase for phase, _, _ in told] == sorted(phase for phase, _, _ in told)
+    assert reported[-1] == ("load", loaded.nbytes, loaded.nbytes)
+    assert [phase for phase, _, _ in reported] == sorted(phase for phase, _, _ in reported)
     assert threads == {threading.get_ident()}
 
 
@@ -265,8 +265,8 @@ def test_a_local_folder_that_is_missing_is_a_pull_error(settings: Settings, tmp_
         touch(ModelCache(settings), Toy(), expert(tmp_path / "none"))
 
 
-def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
-    """Then nobody joins the ending work any more; a new request starts afresh."""
+def test_work_ends_when_the_last_waiter_presses_ctrl_c() -> None:
+    """Then no request can join the ending work; a new one starts again."""
     flights: SingleFlight[str] = SingleFlight("test")
     stopped = threading.Event()
 
@@ -286,8 +286,8 @@ def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
     assert flights.join("key", lambda _: "afresh") == "afresh"
 
 
-def test_work_goes_on_while_anybody_waits() -> None:
-    """Ctrl-C of one leaves it to the other."""
+def test_work_goes_on_while_any_request_waits() -> None:
+    """Ctrl-C ends the wait of one and not that of the other."""
     flights: SingleFlight[bool] = SingleFlight("test")
     started, first_left, joined = threading.Event(), threading.Event(), threading.Event()
 

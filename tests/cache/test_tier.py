@@ -99,14 +99,14 @@ def stocked(policy: EvictionPolicy, *sizes: int, budget: int = 100) -> Tier:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    """By LRU, whoever was asked for last stays."""
+    """With LRU, what was used last stays."""
     tier = stocked(LRU(), 30, 30, 30)
     tier.use("a", now=9)
     assert tier.victims(40, limit=100) == ["b"]
 
 
 def test_a_small_one_stays_when_a_larger_one_goes_anyway() -> None:
-    """Nobody leaves for nothing."""
+    """Nothing leaves needlessly."""
     assert stocked(LRU(), 5, 60, 30).victims(60, limit=100) == ["b"]
     assert stocked(LRU(), 5, 60, 30, budget=50).surplus() == ["b"]
 
@@ -120,7 +120,7 @@ def test_what_is_due_later_leaves_farthest_first() -> None:
 
 
 def test_nothing_due_sooner_leaves() -> None:
-    """Rather is there no room."""
+    """In that case there is no room."""
     tier = stocked(LRU(), 30, 30, 30)
     tier.upcoming = {"a": 2, "b": 5, "c": 3}
     assert tier.victims(40, limit=100, due=3) == ["b"]
@@ -128,7 +128,7 @@ def test_nothing_due_sooner_leaves() -> None:
 
 
 def test_what_is_reserved_and_in_flight_takes_room() -> None:
-    """Two that come at a time are not given the same bytes."""
+    """Two that come at the same time are not given the same bytes."""
     tier = stocked(LRU(), 30, 30)
     tier.reserve("x", 20)
     tier.reserve("y", 10)
@@ -161,4 +161,4 @@ def test_what_was_popular_once_goes_in_the_end() -> None:
         tier.admit(now, 60, reload_s=60, now=now)
         if "a" not in tier:
             return
-    pytest.fail("it stayed for ever")
+    pytest.fail("it never left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ from diffusiongpt.weights.module import Weights
 from diffusiongpt.weights.transfer import Cuda, HostBlock, copy_staged, may_pin, pinned_bytes, send_cuda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 GB = 10**9
 
 
 class Runtime:
-    """The part of the CUDA runtime that pins memory; refuses when told to."""
+    """The part of the CUDA runtime that pins memory; refuses with another code than 0."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -51,14 +51,11 @@ class Machine(Cuda):
         """The one that was given."""
         return self.registry
 
-    def stream(self, device: str) -> Any:
-        """One that does nothing."""
+    @contextmanager
+    def stream(self, device: str) -> Iterator[Any]:
+        """One that only counts waits."""
         del device
-        return SimpleNamespace(synchronize=self._wait)
-
-    def using(self, stream: Any) -> AbstractContextManager[Any]:
-        """Nothing."""
-        return nullcontext(stream)
+        yield SimpleNamespace(synchronize=self._wait)
 
     def buffers(self) -> tuple[Any, ...]:
         """Small ones, not pinned."""
@@ -111,7 +108,7 @@ def test_a_block_is_pinned_until_it_is_let_go() -> None:
 
 
 def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
-    """CUDA would report the refusal again at the next call of anybody."""
+    """CUDA would report the refusal again at the next call, whichever it is."""
     flushed: list[bool] = []
     before = pinned_bytes()
     block = HostBlock(3000)
