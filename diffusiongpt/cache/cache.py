@@ -207,7 +207,8 @@ class ModelCache:
             ):
                 yield loaded
             return
-        self._check_open()
+        if self.memory.closed:
+            raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or close this one later.")
         model = self._identify(expert, backend, device, folder)
         where = HOST if offload else device
         wanted = Checkpoint(expert=expert, backend=backend, model=model)
@@ -247,6 +248,7 @@ class ModelCache:
         """A model with all its parts where they are leased, loaded if necessary; counts as one use of it."""
         loaded = self.memory.use(device, keys, model)
         if loaded is None:
+            # The caller's pins keep the parts from the end of the load to this use, whichever thread loads them.
             self._loads.join((model, device), load, on_progress)
             loaded = self.memory.use(device, keys, model)
         if loaded is None:
@@ -288,10 +290,6 @@ class ModelCache:
             return self._budget, ceiling
         wanted = self._settings.host_budget if device == HOST else self._settings.device_budget
         return wanted.of(memory or _UNKNOWN_MEMORY), ceiling
-
-    def _check_open(self) -> None:
-        if self.memory.closed:
-            raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or close this one later.")
 
 
 def _gone(expert: Expert) -> LoadError:

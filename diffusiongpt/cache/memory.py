@@ -89,7 +89,7 @@ class Memory:
                 for key in keys:
                     tier.unpin(key)
                 self._changed.notify_all()
-            # A use on a device is also one of the host's copy, which may be what keeps the host above its budget.
+            # A use on a device counts on the host too, where it may end the stay of a model above the budget.
             for one in {HOST, device}:
                 self.settle(one)
             # Whoever closed the memory could not free what was pinned then.

@@ -172,6 +172,7 @@ class Prefetcher:
         with self._lock:
             self._queues[device] = tuple(coming)
             self._check = check
+            # What found no room or no network for the old queue may find it for the new one.
             self._tried.clear()
         # Only models that were seen before: reading the files of others would hold up the caller, who is drawing.
         self._protect(device, self._checkpoints(device, known=True))
@@ -279,6 +280,7 @@ class _Lane:
     def wake(self) -> None:
         """Take steps until there is nothing more to do."""
         with self._lock:
+            # Also while a step runs: it may have looked at the queue before the change that this call is about.
             self._asked = True
             if self._running is not None:
                 return

@@ -134,7 +134,7 @@ class Tier:
         """Bytes of what is there and of what is to come."""
         return self.resident + sum(self._reserved.values()) + sum(self._in_flight.values())
 
-    def ledger(self, allocated: int | None = None) -> Ledger:
+    def ledger(self) -> Ledger:
         """The sums as they stand."""
         return Ledger(
             tier=self.name,
@@ -143,13 +143,13 @@ class Tier:
             in_flight=sum(self._in_flight.values()),
             budget=self.budget,
             ceiling=self.ceiling,
-            allocated=allocated,
         )
 
     def reserve(self, key: Key, nbytes: int) -> None:
         """Promise room for a key; ask `victims` before what has to leave for it."""
         if key in self.residents or self.is_coming(key):
             raise ValueError(f"{key} has room in {self.name} already")
+        # Taken from the promise on, so that two that come at the same time are not promised the same bytes.
         self._reserved[key] = nbytes
 
     def start(self, key: Key) -> None:
@@ -212,6 +212,7 @@ class Tier:
         """
         excess = 0 if limit is None else self.taken + needed - limit
         keep = frozenset(spare)
+        # Also what is needed at the same time stays: two models equally due would otherwise evict each other in turn.
         free = self.order(spare=lambda one: one in keep or self.upcoming.get(one, due + 1) <= due)
         return self._enough(free, excess)
 
@@ -234,6 +235,7 @@ class Tier:
 
     def _without_needless(self, going: list[Key], excess: int) -> list[Key]:
         """Leave out those that need not go because a larger one goes after them; the ones worth most stay first."""
+        # Small ones are often first in the order, before a large one whose bytes would have been enough alone.
         kept = []
         for key in reversed(going):
             nbytes = self.residents[key].nbytes

@@ -63,6 +63,7 @@ class HostBlock:
         if self.pinned or self._refused or not self.nbytes:
             return self.pinned
         address = self.bytes.data_ptr()
+        # Counted before it is pinned, so that two threads cannot exceed the limit together.
         if not _PINNED.take(address, self.nbytes, memory or device_memory(HOST)):
             return False
         if int(cudart.cudaHostRegister(address, self.nbytes, _PORTABLE)) != 0:
@@ -265,6 +266,7 @@ def send_cuda(
         else:
             with _STAGING:
                 copy_staged(host.bytes, blocks, cuda.buffers(), cuda.start)
+    # Not waited for here: the caller has thousands of tensors to point at the blocks meanwhile.
     return blocks, stream.synchronize
 
 
