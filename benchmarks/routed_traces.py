@@ -35,7 +35,7 @@ SHARED_GB = {"sd15": 0.41, "sdxl": 1.8}
 
 SHORTEST_S = 1.0
 USERS: dict[str, dict[str, Any]] = {"default": {}, "exploring": {"explore": "thompson"}, "with votes": {}}
-"""How people ask: plainly, to explore, and after votes of one who prefers some of the experts."""
+"""How people ask: plainly, to explore, and after votes of a person who prefers some of the experts."""
 
 
 def read_prompts(data: Path) -> list[str]:
@@ -99,7 +99,7 @@ def _pick(router: Router, text: str, user: str, seed: int) -> str:
 
 
 def _vote(router: Router, preferences: Preferences, texts: Sequence[str]) -> None:
-    """Votes between two of the best for a prompt, of somebody who likes each for some kinds of prompt, by chance."""
+    """Votes between two of the best for a prompt, of a person who likes each for some kinds of prompt, by chance."""
     rng = np.random.default_rng(0)
     liking: dict[tuple[str, str], float] = {}
     for number in rng.choice(len(texts), VOTES, replace=False):

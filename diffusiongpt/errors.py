@@ -176,4 +176,7 @@ class NeedsExtraError(DiffusionGPTError):
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this work any more."""
+    """A download was given up because no request waits for it any more.
+
+    Internal: it never reaches a caller, so it is not in the tree above and carries no hint.
+    """

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends.base import Backend
 from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
@@ -20,7 +19,7 @@ from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
 from diffusiongpt.hub.content import fingerprint
 from diffusiongpt.hub.plan import Agree
-from diffusiongpt.weights.devices import release_cached
+from diffusiongpt.weights.devices import HOST, release_cached
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,8 @@ from diffusiongpt.backends.diffusers.offload import offloaded
 from diffusiongpt.backends.diffusers.quiet import quiet_call, quiet_construction
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError, PullError
 from diffusiongpt.flow.call import Drawing, Resolved
-from diffusiongpt.weights.devices import slot
-from diffusiongpt.weights.module import HOST, Weights
+from diffusiongpt.weights.devices import HOST, slot
+from diffusiongpt.weights.module import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
