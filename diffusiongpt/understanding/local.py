@@ -69,11 +69,11 @@ class LocalThinker:
             subject_class=_CLASSES.get(max(named, key=lambda node: subjects[node]), "other") if named else "other",
             **literals.fields,
         )
-        said = {mention.node: mention.words for mention in reversed(mentions)}
+        matched = {mention.node: mention.words for mention in reversed(mentions)}
         return Thought(
             understanding=understanding,
             values={**subjects, **styles},
-            said=said,
+            matched=matched,
             thinker="local",
             embedder=asked.embedder.name if asked else self.embedder.name,
         )

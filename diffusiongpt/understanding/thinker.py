@@ -18,7 +18,7 @@ class Thought:
         understanding: The prompt in a closed vocabulary.
         values: Probability, for each node that was asked about, that the prompt belongs to it; subjects
             sum to at most one, styles too.
-        said: For each node the text names, the words that name it.
+        matched: For each node that the text names, the words that matched it.
         thinker: Who answered.
         embedder: Embedder that had a say; `None` leaves it to who asked.
         llm_calls: Calls it took.
@@ -27,7 +27,7 @@ class Thought:
 
     understanding: Understanding
     values: Mapping[str, float]
-    said: Mapping[str, str]
+    matched: Mapping[str, str]
     thinker: ThinkerName
     embedder: str | None = None
     llm_calls: int = 0

@@ -285,7 +285,7 @@ def test_a_slip_in_an_option_is_told(command: Path, option: str, value: str) -> 
 @pytest.mark.usefixtures("command")
 def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal nothing is written without a yes; `--yes` asks nobody."""
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo.is_terminal", lambda: True)
     result = run("add", "t/sd", "--zoo", "mine.yaml", says="n\n")
     assert "Write this to mine.yaml?" in result.stderr
     assert not (tmp_path / "mine.yaml").exists()

@@ -122,7 +122,7 @@ def test_comments_are_not_lost_by_replacing() -> None:
         edit.put(["a"], "x")
 
 
-@pytest.mark.parametrize("name", ["model_zoo.yaml", "diffusiongpt/testing/tiny_zoo/zoo.yaml"])
+@pytest.mark.parametrize("name", ["model_zoo.yaml", "diffusiongpt/zoo/tiny/zoo.yaml"])
 def test_real_zoo_files_stay_as_they_are(name: str) -> None:
     """Adding an entry and a commit for each expert to a zoo that ships changes no line that was there."""
     text = (ROOT / name).read_text(encoding="utf-8")

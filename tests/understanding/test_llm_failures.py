@@ -50,12 +50,6 @@ def chat() -> Iterator[LocalChat]:
         yield server
 
 
-@pytest.fixture
-def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait no time between two tries."""
-    monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
-
-
 @pytest.mark.parametrize(
     ("kind", "details", "reason", "calls"),
     [
@@ -78,7 +72,6 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         ("invented nodes", {}, "only categories that do not exist, twice", 2),
     ],
 )
-@pytest.mark.usefixtures("no_wait")
 def test_every_failure_is_the_local_answer_with_a_reason(
     chat: LocalChat, caplog: pytest.LogCaptureFixture, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
@@ -87,7 +80,11 @@ def test_every_failure_is_the_local_answer_with_a_reason(
     thought = think(client(chat), "a watercolor fox")
     local = THINKER.think("a watercolor fox", (), nodes())
     assert thought.thinker == "local-fallback"
-    assert (thought.understanding, thought.values, thought.said) == (local.understanding, local.values, local.said)
+    assert (thought.understanding, thought.values, thought.matched) == (
+        local.understanding,
+        local.values,
+        local.matched,
+    )
     assert reason in str(thought.fallback_reason)
     assert thought.llm_calls == len(chat.requests) == calls
     assert chat.requests[0].key == KEY
@@ -132,7 +129,7 @@ def test_a_server_that_is_not_there(chat: LocalChat) -> None:
     ("kind", "details", "methods"),
     [
         ("status", {"status": 500}, ["json_schema", "json_schema"]),
-        ("status", {"status": 429}, ["json_schema", "json_schema"]),
+        ("status", {"status": 429, "retry_after": 0}, ["json_schema", "json_schema"]),
         ("closed", {}, ["json_schema", "json_schema"]),
         ("status", {"status": 400}, ["json_schema", "text"]),
         ("prose", {}, ["json_schema", "json_mode"]),
@@ -140,7 +137,6 @@ def test_a_server_that_is_not_there(chat: LocalChat) -> None:
         ("invented nodes", {}, ["json_schema", "json_mode"]),
     ],
 )
-@pytest.mark.usefixtures("no_wait")
 def test_the_second_try_is_one_that_may_help(
     chat: LocalChat, kind: str, details: dict[str, Any], methods: list[str]
 ) -> None:

@@ -64,8 +64,8 @@ def test_probabilities_are_a_distribution() -> None:
     assert sum(p for node, p in evidence.items() if nodes.get(node) == "subject") == pytest.approx(1)
     assert evidence[ROOT] == pytest.approx(1 - styles)
     assert evidence["pixel_art"] == evidence["watercolor"] == pytest.approx(0.475)
-    assert thought.said["pixel_art"] == "pixel art"
-    assert thought.said["animal"] == "fox"
+    assert thought.matched["pixel_art"] == "pixel art"
+    assert thought.matched["animal"] == "fox"
     assert (thought.thinker, thought.llm_calls, thought.fallback_reason) == ("local", 0, None)
 
 

@@ -102,7 +102,7 @@ def merge(
     evidence = {**{node: p for node, p in values.items() if p > 0}, ROOT: round(max(0.0, 1 - styles), 6)}
     update = {**_facts(local, reading.fields, prompt, history), **lists, "evidence": evidence}
     return Thought(
-        understanding=understanding.model_copy(update=update), values=dict(values), said=local.said, thinker="llm"
+        understanding=understanding.model_copy(update=update), values=dict(values), matched=local.matched, thinker="llm"
     )
 
 
@@ -138,7 +138,7 @@ def _is_faithful(clean: str, thought: Thought, prompt: str, history: Sequence[st
     """
     local = thought.understanding
     kept, wanted = set(_tokens(clean)), set(_tokens(local.prompt)) - _GLUE
-    literal = [*local.text_to_render, *local.colors, *thought.said.values()]
+    literal = [*local.text_to_render, *local.colors, *thought.matched.values()]
     # "make it blue" says little by itself, so after other prompts less of its own words may be left
     enough = 0 if history else _MIN_KEPT * len(wanted)
     return (

@@ -7,7 +7,7 @@ comes back is read field by field, so that one wrong value costs that value and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Annotated, Any, cast
@@ -197,9 +197,9 @@ def _schema(subjects: tuple[str, ...], styles: tuple[str, ...]) -> str:
     vote = create_model(
         "Vote",
         __config__=ConfigDict(extra="forbid"),
-        subject=(_one_of(subjects), Field(description=f"The main subject's category, or {NONE}.")),
+        subject=(one_of((*subjects, NONE)), Field(description=f"The main subject's category, or {NONE}.")),
         styles=(
-            cast(Any, list)[_one_of(styles)],
+            cast(Any, list)[one_of((*styles, NONE))],
             Field(description=f"Styles asked for or clearly implied; [{NONE!r}] if none is."),
         ),
     )
@@ -212,9 +212,10 @@ def _schema(subjects: tuple[str, ...], styles: tuple[str, ...]) -> str:
     return json.dumps(form.model_json_schema())
 
 
-def _one_of(ids: tuple[str, ...]) -> Any:
-    # not a Literal: of a single value that makes a `const`, which not every provider knows
-    return Annotated[str, WithJsonSchema({"type": "string", "enum": [*ids, NONE]})]
+def one_of(ids: Iterable[str]) -> Any:
+    """Type of a text that the schema restricts to these ids; an answer is checked against them separately."""
+    # not a Literal: with a single value that becomes a `const`, which some providers reject
+    return Annotated[str, WithJsonSchema({"type": "string", "enum": [*ids]})]
 
 
 _MAX_EARLIER = 6
@@ -239,23 +240,27 @@ an expert who sees none votes "{NONE}". Use only the categories below."""
 def messages_for(
     prompt: str, history: Sequence[str], ballot: Ballot, *, schema: dict[str, Any] | None
 ) -> list[tuple[str, str]]:
-    """Messages of one question, as `(role, text)`.
+    """Messages of one question about a prompt, as `(role, text)`.
 
     Args:
-        prompt: What the person typed; it is sent inside a JSON string, so that no text of it can end the data.
+        prompt: What the person typed; sent inside a JSON string, so that no text in it can end the data.
         history: Earlier prompts, oldest first.
         ballot: The nodes to vote on.
-        schema: Written out for an LLM that is not held to it otherwise.
+        schema: Schema to write out, for an LLM that is not held to it otherwise.
     """
-    parts = [_RULES, _categories("Subject", ballot.subjects), _categories("Style", ballot.styles)]
-    if schema is not None:
-        parts.append(
-            "Answer with one JSON object and nothing else. It follows this JSON schema:\n"
-            + json.dumps(schema, ensure_ascii=False)
-        )
     earlier = [text[:_MAX_EARLIER_CHARS] for text in history[-_MAX_EARLIER:]]
-    data = {"earlier_requests": earlier, "request": prompt}
-    return [("system", "\n\n".join(part for part in parts if part)), ("human", json.dumps(data, ensure_ascii=False))]
+    parts = [_RULES, _categories("Subject", ballot.subjects), _categories("Style", ballot.styles)]
+    return form_messages(parts, {"earlier_requests": earlier, "request": prompt}, schema=schema)
+
+
+def form_messages(
+    parts: Sequence[str], data: Mapping[str, Any], *, schema: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    """A system message of these paragraphs, with the schema written out if there is one, and the data as JSON."""
+    if schema is not None:
+        form = json.dumps(schema, ensure_ascii=False)
+        parts = [*parts, f"Answer with one JSON object and nothing else. It follows this JSON schema:\n{form}"]
+    return [("system", "\n\n".join(filter(None, parts))), ("human", json.dumps(data, ensure_ascii=False))]
 
 
 def _categories(kind: str, nodes: Sequence[Node]) -> str:

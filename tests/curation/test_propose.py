@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.curation.edit import ZooDraft
-from diffusiongpt.curation.proposal import MAX_NODES, Proposed, read_proposal
-from diffusiongpt.curation.propose import propose_taxonomy
+from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
 from diffusiongpt.testing.chat import LocalChat
 from diffusiongpt.testing.malformed import MALFORMED
@@ -147,8 +146,8 @@ def test_the_llm_is_told_data_and_a_closed_list(mine: Path, chat: LocalChat) -> 
         ({"experts": [{"id": "sdxl", "styles": [], **NO_STYLES}]}, "never offered"),
         ({"experts": places("silkscreen") * 2}, "comes twice"),
         ({"experts": []}, "places no expert"),
-        ({"experts": places("nobody")}, "a style that is not there"),
-        ({"experts": places("animal")}, "a style that is not there"),
+        ({"experts": places("nobody")}, "a style that does not exist"),
+        ({"experts": places("animal")}, "a style that does not exist"),
         ({"experts": places(*[node.id for node in known().values() if node.kind == "style"][:7])}, "more than 6"),
         ({"experts": "all of them"}, "follow the form"),
         ({"experts": [{"id": "prints"}]}, "follow the form"),
@@ -161,8 +160,8 @@ def test_the_llm_is_told_data_and_a_closed_list(mine: Path, chat: LocalChat) -> 
         ({"styles": styles(id="a" * 41)}, "lower-case"),
         ({"styles": styles() * 2}, "an id comes twice"),
         ({"styles": styles(id="animal")}, "other kind"),
-        ({"styles": styles(subjects=["silkscreen"])}, "a subject that is not there"),
-        ({"styles": styles(subjects=["watercolor"])}, "a subject that is not there"),
+        ({"styles": styles(subjects=["silkscreen"])}, "a subject that does not exist"),
+        ({"styles": styles(subjects=["watercolor"])}, "a subject that does not exist"),
         ({"styles": styles() * (MAX_NODES + 1)}, f"more than {MAX_NODES}"),
         ({"styles": styles(aliases_en="print")}, "follow the form"),
         ({"styles": styles(label_en=3)}, "follow the form"),
@@ -192,7 +191,7 @@ def test_names_stay_unambiguous() -> None:
     assert found.nodes[0].aliases == ("Screen Print", "zine", "丝网版画")
     assert (found.nodes[1].label, found.nodes[1].aliases) == ({"en": "riso"}, ())
     assert found.notes[-1] == (
-        "left out, since another category is called so: 'photo' of silkscreen, '水墨' of riso, 'zine' of riso"
+        "dropped, since they name another category already: 'photo' of silkscreen, '水墨' of riso, 'zine' of riso"
     )
 
 
@@ -204,7 +203,7 @@ def test_what_is_there_already_is_not_made_again() -> None:
     assert isinstance(found, Proposed)
     assert found.nodes == ()
     assert found.tags["prints"].styles == ("watercolor",)
-    assert any("aquarelle is there already, as watercolor" in note for note in found.notes)
+    assert any("aquarelle exists already, as watercolor" in note for note in found.notes)
 
 
 def test_no_category_stays_empty() -> None:
@@ -214,7 +213,7 @@ def test_no_category_stays_empty() -> None:
     found = read(subjects=subjects, styles=[{**SILKSCREEN, "subjects": ["street_food"]}, *styles(id="unused")])
     assert isinstance(found, Proposed)
     assert [node.id for node in found.nodes] == ["street_food", "silkscreen"]
-    assert "left out, since no expert hangs there: weather, unused" in found.notes
+    assert "dropped, since they have no expert: weather, unused" in found.notes
 
 
 def test_texts_are_one_visible_line() -> None:
@@ -271,17 +270,10 @@ def outcome(mine: Path, chat: LocalChat) -> str:
         ("truncated", {}, "", 2),
     ],
 )
-def test_a_failing_llm_is_told(
-    mine: Path,
-    chat: LocalChat,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    details: dict[str, Any],
-    reason: str,
-    calls: int,
+def test_a_failing_llm_is_an_error(
+    mine: Path, chat: LocalChat, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
     """An LLM that fails is a typed error with the reason, after one more try where that may help."""
-    monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
     chat.fail(kind, **details)
     with pytest.raises(LLMError, match="no proposal") as caught:
         propose_taxonomy(ZooDraft(mine), client(chat), timeout_s=2 if kind == "silent" else 20)
@@ -342,7 +334,7 @@ def test_nothing_is_written_unseen(command: Path, monkeypatch: pytest.MonkeyPatc
     assert command.read_text() == MINE
     said = json.loads(run("--llm", "openai:local", "--json").stdout)
     assert (said["written"], "+  - id: silkscreen" in said["diff"]) == (False, True)
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo.is_terminal", lambda: True)
     refused = run("--llm", "openai:local", says="n\n")
     assert "+  - id: silkscreen" in refused.stdout
     assert "nothing was written" in refused.stderr
