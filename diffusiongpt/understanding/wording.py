@@ -1,4 +1,4 @@
-"""How a wish is worded: DiffusionGPT's four paradigms, and the plain prompt inside each (arXiv 2401.10061, 3.1)."""
+"""How a request is worded: DiffusionGPT's four paradigms, and the plain prompt in each (arXiv 2401.10061, 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLITE = r"(?:please|can you|could you|would you|will you|i need you to|help me
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
-    # these are nouns as well: "sketch of a cat" orders nothing
+    # these are nouns as well: "sketch of a cat" is not an instruction
     r"|(?:paint|render|design|sketch|produce|show|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|one|two|three|my|your|\d+)\b)))"
     rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<wish>.+)$",
     re.IGNORECASE | re.DOTALL,
@@ -41,7 +41,7 @@ _COUNTED_ZH = r"(?=[一两二三四五六七八九十几\d张幅只个些])"
 _INSTRUCTION_ZH = re.compile(
     rf"^(?:{_POLITE_ZH}(?:(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?|{_COUNTED_ZH})"
     rf"|(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?{_COUNTED_ZH}"
-    # words that begin with a verb order nothing: 画家, 生成式, 创作者, 制作人
+    # words that begin with a verb are not instructions: 画家, 生成式, 创作者, 制作人
     r"|画(?![家面像作廊室展册布框卷风中笔皮])|绘制|生成(?!式|器|对抗)|创作(?!者|人|的)|制作(?!人|者|组|的))"
     r"(?:(?:一?(?:张|幅|个|副))?(?:关于|有关)?(?P<subject>.+?)(?:的?(?:图片|图像|画面)|的图)[吧吗呢]?$|(?P<wish>.+?)[吧吗呢]?$)",
     re.DOTALL,
@@ -53,7 +53,7 @@ _HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<conditi
 
 
 def read_wording(prompt: str) -> tuple[Paradigm, str]:
-    """The paradigm of a prompt and what should be in the picture, in the prompt's own words."""
+    """The paradigm of a prompt, and what the picture should show, in the prompt's own words."""
     text = prompt.strip().rstrip("。.!！?？ ") or prompt.strip()
     for pattern in (_HYPOTHESIS, _HYPOTHESIS_ZH):
         if match := pattern.match(text):
@@ -68,7 +68,7 @@ def read_wording(prompt: str) -> tuple[Paradigm, str]:
 
 
 def _ordered(text: str) -> str:
-    """What a text orders to be drawn; empty if it orders nothing."""
+    """What a text instructs to draw; empty if it is not an instruction."""
     if match := _INSTRUCTION.match(text):
         return match["wish"].strip()
     if match := _INSTRUCTION_ZH.match(text):

@@ -1,7 +1,7 @@
-"""The closed vocabulary an LLM fills in, and the tolerant reading of what it fills in.
+"""The closed form that an LLM fills in, and the tolerant reading of its answer.
 
-What is asked is strict: every field required, every category an enumeration of the nodes that are there. What
-comes back is read field by field, so that one wrong value costs that value and not the whole answer.
+The form is strict: every field is required, every category an enumeration of the nodes of the taxonomy. The answer
+is read field by field, so that one wrong value costs that value and not the whole answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from diffusiongpt.flow.understanding import Paradigm, SubjectClass
 from diffusiongpt.zoo.taxonomy import Node
 
 VOICES = 5
-"""Independent experts that vote: the number of DiffusionGPT's agents (arXiv 2401.10061, section 3.2)."""
+"""Independent voices that vote: the number of DiffusionGPT's agents (arXiv 2401.10061, section 3.2)."""
 
 NONE = "none"
 """The vote for no category at all."""
@@ -37,7 +37,7 @@ _WRITTEN_IN = {
     "Zyyy": "und",
 }
 LANGUAGES = {tag: script for script, tags in _WRITTEN_IN.items() for tag in tags.split()}
-"""Languages an LLM may name, and the ISO 15924 code of the script each is written in."""
+"""Languages that an LLM may name, and the ISO 15924 code of the script of each."""
 
 _MAX_STYLES = 8
 _MAX_TEXTS = 20
@@ -45,7 +45,7 @@ _ATTEMPTS = 5
 
 
 class Reply(BaseModel):
-    """What is asked about the prompt itself; votes are added for the nodes that are there."""
+    """The questions about the prompt itself; votes on the nodes of the taxonomy are added to them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -83,7 +83,7 @@ class Ballot:
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> Ballot:
-        """Sort nodes by kind; a node that is called `none` cannot be told from no category."""
+        """Sort nodes by kind, without a node called `none`, which would look like a vote for no category."""
         known = [node for node in nodes if node.id != NONE]
         return cls(
             subjects=tuple(node for node in known if node.kind == "subject"),
@@ -96,13 +96,13 @@ class Ballot:
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of the answer."""
-        # a copy, since providers edit what they are given
+        # a copy, since providers modify their argument
         return cast("dict[str, Any]", json.loads(_schema(_ids(self.subjects), _ids(self.styles))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """One expert's vote; `None` where it said nothing usable, empty where it said that nothing fits."""
+    """One vote; `None` where it has nothing usable, empty where it says that nothing fits."""
 
     subjects: tuple[str, ...] | None
     styles: tuple[str, ...] | None
@@ -110,12 +110,12 @@ class Voice:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What was usable of an answer.
+    """The usable part of an answer.
 
     Attributes:
         fields: Valid fields of `Reply`, by name.
         voices: At most `VOICES` votes.
-        invented: Number of categories named that were never offered.
+        invented: Number of categories in the answer that were never offered.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Reading:
 
 
 def read_reply(data: Mapping[str, Any], ballot: Ballot) -> Reading:
-    """Keep what is valid of an answer; nothing in it can name a node that was not offered."""
+    """Keep the valid part of an answer; nodes that were not offered are dropped."""
     votes = data.get("votes")
     cast_votes = [vote for vote in votes[:VOICES] if isinstance(vote, Mapping)] if isinstance(votes, list) else []
     subjects, styles = frozenset(_ids(ballot.subjects)), frozenset(_ids(ballot.styles))
@@ -139,9 +139,9 @@ def read_reply(data: Mapping[str, Any], ballot: Ballot) -> Reading:
 
 
 def find_object(text: str, key: str) -> dict[str, Any] | None:
-    """The first JSON object in a text that has a key, in time linear in its length.
+    """The first JSON object with a given key in a text, found in time linear in its length.
 
-    Langchain's `JsonOutputParser` is not used: it retries at every length, 38 s for 50,000 characters of prose.
+    LangChain's `JsonOutputParser` is not used: it retries at every length, 38 s for 50,000 characters of prose.
     """
     decoder, at = json.JSONDecoder(strict=False), -1
     for _ in range(_ATTEMPTS):
@@ -150,7 +150,7 @@ def find_object(text: str, key: str) -> dict[str, Any] | None:
             return None
         try:
             found, _end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
+        except (ValueError, RecursionError):  # ValueError: not JSON, or a number with thousands of digits
             continue
         if key in found:
             return cast("dict[str, Any]", found)
@@ -158,7 +158,7 @@ def find_object(text: str, key: str) -> dict[str, Any] | None:
 
 
 def _chosen(value: object, offered: frozenset[str]) -> tuple[tuple[str, ...] | None, int]:
-    """Offered nodes among what was named, and how many others were; `None` if nothing usable was said."""
+    """The offered nodes in a value, and the number of other names; `None` instead of nodes if nothing is usable."""
     named = value if isinstance(value, list) else [value]
     texts = [_as_id(text) for text in named[:_MAX_STYLES] if isinstance(text, str)]
     known = tuple(dict.fromkeys(text for text in texts if text in offered))

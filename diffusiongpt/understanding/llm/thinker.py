@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("diffusiongpt")
 
 TIMEOUT_S = 30.0
-"""Seconds a prompt may wait for the LLM in all, a second try included."""
+"""Seconds that a prompt may wait for the LLM, including a second attempt."""
 
 
 class LLMThinker:
-    """Reads a prompt with an LLM, and never fails: without an answer it is the local thinker's.
+    """Reads a prompt with an LLM, and never fails: if the LLM does not answer, the local thinker does.
 
     The LLM fills in a closed form and votes on categories; it never sees an expert's name and never ranks.
-    What the text says literally is read by code and wins. One try more is made at most, and only where it may
-    help. Threads may share one.
+    What the text says literally is read by code and takes precedence. At most one further attempt is made, and
+    only where it may help. An instance is thread-safe.
 
-    A model given as an object keeps its own retries and timeouts: make it with `max_retries=0`, or its calls
-    are more than `llm_calls` says.
+    A model given as an object keeps its own retries and timeouts: make it with `max_retries=0`, or it makes more
+    calls than `llm_calls` counts.
 
     Args:
         llm: `"provider:model"` for LangChain's `init_chat_model`, or any chat model.
-        local: The thinker that reads literals, weighs in, and stands in.
-        timeout_s: Seconds a prompt may wait in all.
-        budget: Calls a prompt may cost, the second try aside; more than one matters only for trees that are
-            asked level by level.
-        method: How to ask; `None` for the model's own default.
+        local: The thinker that reads literals, contributes to the probabilities, and is the fallback.
+        timeout_s: Seconds that a prompt may wait for the LLM.
+        budget: Calls per prompt, not counting a second attempt; more than one matters only for taxonomies that
+            are too large for one question and are asked level by level.
+        method: How to ask for structure; `None` for the model's own default.
 
     Raises:
-        SettingsError: If an argument makes no sense.
+        SettingsError: If an argument is out of range, or the LLM does not offer the method.
         NeedsExtraError: If the provider's package is not installed.
     """
 
@@ -60,7 +60,9 @@ class LLMThinker:
         method: Method | None = None,
     ) -> None:
         if timeout_s <= 0:
-            raise SettingsError(f"timeout_s={timeout_s!r} is out of range", hint="Give seconds, for example 30.")
+            raise SettingsError(
+                f"timeout_s={timeout_s!r} is out of range", hint="Choose a positive number of seconds, such as 30."
+            )
         if budget < 1:
             raise SettingsError(f"budget={budget!r} allows no call", hint="Use llm=None for the local thinker.")
         self.name = name_of(llm)
@@ -71,7 +73,7 @@ class LLMThinker:
         self._methods = () if isinstance(self._llm, Failure) else methods_of(self._llm, method)
 
     def __repr__(self) -> str:
-        """The model and the patience with it."""
+        """The model and its timeout."""
         return f"<LLMThinker {self.name}, {self._timeout_s:g} s>"
 
     def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:
@@ -90,7 +92,7 @@ class LLMThinker:
     def _read(
         self, talk: Talk, about: Callable[..., _AboutPrompt], local: Thought, nodes: Sequence[Node]
     ) -> tuple[Reading, dict[str, float]] | Failure:
-        """The answer about the prompt with all voices, and the probability of each node; or why there is none."""
+        """The answer with the votes of all calls, and the probability of each node; or why there is none."""
         ballot = first_ballot(nodes, local.values)
         first = talk.ask(about(ballot=ballot))
         if isinstance(first, Failure):
@@ -128,12 +130,12 @@ class _AboutPrompt:
 
 def _usable(reading: Reading) -> Reading | Failure:
     if reading.invented:
-        log.info("the LLM named %d categories that do not exist; they are ignored", reading.invented)
+        log.info("ignored %d categories that do not exist but that the LLM named", reading.invented)
     if reading.voices:
         return reading
     if reading.invented:
         return Failure(reason="the LLM named only categories that do not exist", remedy="other")
-    return Failure(reason="the LLM's answer holds no usable vote", remedy="other")
+    return Failure(reason="the LLM's answer has no usable vote", remedy="other")
 
 
 def _fallback(local: Thought, failure: Failure, *, calls: int) -> Thought:
@@ -142,11 +144,11 @@ def _fallback(local: Thought, failure: Failure, *, calls: int) -> Thought:
 
 
 MAX_NODES = 200
-"""Nodes in one question. OpenAI takes 1,000 enumerated values in a schema; this one has each node once."""
+"""Nodes in one question. OpenAI accepts 1,000 enumerated values in a schema, where each node is one."""
 
 
 def first_ballot(nodes: Sequence[Node], values: Mapping[str, float]) -> Ballot:
-    """The whole tree up to `MAX_NODES`, else what hangs on the root; of that the most probable `MAX_NODES`."""
+    """All nodes if they are at most `MAX_NODES`, else the most probable ones of the top level."""
     if len(nodes) <= MAX_NODES:
         return Ballot.of(nodes)
     has_subjects = any(node.kind == "subject" for node in nodes)
@@ -155,15 +157,15 @@ def first_ballot(nodes: Sequence[Node], values: Mapping[str, float]) -> Ballot:
 
 
 def ballot_below(asked: Collection[str], values: Mapping[str, float], nodes: Sequence[Node]) -> Ballot | None:
-    """The nodes below the most probable node that was asked about and has nodes nobody asked about; or nothing."""
+    """The unasked nodes below the most probable asked node that has any; `None` if no node has."""
     for parent in sorted((node for node in nodes if node.id in asked), key=lambda node: -values.get(node.id, 0.0)):
-        below = [node for node in nodes if node.id not in asked and _hangs_below(node, parent)]
+        below = [node for node in nodes if node.id not in asked and _is_below(node, parent)]
         if below:
             return Ballot.of(_shortlist(below, values))
     return None
 
 
-def _hangs_below(node: Node, parent: Node) -> bool:
+def _is_below(node: Node, parent: Node) -> bool:
     if node.parents:
         return parent.id in node.parents
     return node.kind == "style" and parent.kind == "subject"
