@@ -72,32 +72,22 @@ _CJK_DIGITS = {digit: n for n, digit in enumerate("一二三四五六七八九�
 _COUNT_CJK = re.compile(
     rf"(?<![{CJK}\d第])?(?P<number>[{''.join(_CJK_DIGITS)}]|[1-9]\d?)\s*(?:只|个|隻|個|条|頭|头|匹|朵|棵|颗|辆|位|名|本|枚|座|架|艘|支|杯|把)"
 )
-_SCRIPTS = (
-    ("Hira", re.compile("[\u3040-\u309f]")),
-    ("Kana", re.compile("[\u30a0-\u30ff]")),
-    ("Hang", re.compile("[\uac00-\ud7af]")),
-    ("Hani", re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")),
-    ("Cyrl", re.compile("[\u0400-\u04ff]")),
-    ("Arab", re.compile("[\u0600-\u06ff]")),
-    ("Deva", re.compile("[\u0900-\u097f]")),
-    ("Thai", re.compile("[\u0e00-\u0e7f]")),
-    ("Hebr", re.compile("[\u0590-\u05ff]")),
-    ("Grek", re.compile("[\u0370-\u03ff]")),
-    ("Latn", re.compile("[A-Za-z\u00c0-\u024f]")),
-)
 _LANGUAGES = {
-    "Hira": "ja",
-    "Kana": "ja",
-    "Hang": "ko",
-    "Hani": "zh",
-    "Cyrl": "ru",
-    "Arab": "ar",
-    "Deva": "hi",
-    "Thai": "th",
-    "Hebr": "he",
-    "Grek": "el",
-    "Latn": "en",
+    "Hira": ("ja", "\u3040-\u309f"),
+    "Kana": ("ja", "\u30a0-\u30ff"),
+    "Hang": ("ko", "\uac00-\ud7af"),
+    "Hani": ("zh", "\u3400-\u4dbf\u4e00-\u9fff"),
+    "Cyrl": ("ru", "\u0400-\u04ff"),
+    "Arab": ("ar", "\u0600-\u06ff"),
+    "Deva": ("hi", "\u0900-\u097f"),
+    "Thai": ("th", "\u0e00-\u0e7f"),
+    "Hebr": ("he", "\u0590-\u05ff"),
+    "Grek": ("el", "\u0370-\u03ff"),
+    "Latn": ("en", "A-Za-z\u00c0-\u024f"),
 }
+"""By ISO 15924 script, the language that most prompts in it use, and its letters as a character class."""
+
+_SCRIPTS = {script: re.compile(f"[{letters}]") for script, (_, letters) in _LANGUAGES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +129,7 @@ def read_literals(prompt: str) -> Literals:
 
 def scripts_of(text: str) -> list[str]:
     """ISO 15924 codes of the scripts in a text."""
-    return [code for code, pattern in _SCRIPTS if pattern.search(text)]
+    return [code for code, pattern in _SCRIPTS.items() if pattern.search(text)]
 
 
 def language_of(text: str) -> str:
@@ -150,9 +140,9 @@ def language_of(text: str) -> str:
     if any(code in ("Hira", "Kana") for code in scripts_of(text)):
         return "ja"
     # a CJK character carries about as much as a Latin word of five letters
-    counts = {code: len(pattern.findall(text)) / (5 if code == "Latn" else 1) for code, pattern in _SCRIPTS}
+    counts = {code: len(pattern.findall(text)) / (5 if code == "Latn" else 1) for code, pattern in _SCRIPTS.items()}
     best = max(counts, key=lambda code: counts[code])
-    return _LANGUAGES[best] if counts[best] else "und"
+    return _LANGUAGES[best][0] if counts[best] else "und"
 
 
 def _blank(text: str, matches: list[re.Match[str]]) -> str:

@@ -31,62 +31,49 @@ class Term:
     chinese: tuple[str, ...]
 
 
-def _terms(*terms: Term) -> MappingProxyType[str, Term]:
-    return MappingProxyType({term.name: term for term in terms})
+def _terms(**words: tuple[str, str]) -> Mapping[str, Term]:
+    """Terms by name, from their English and Chinese words, which commas separate."""
+    return MappingProxyType(
+        {
+            name: Term(name=name, english=tuple(english.split(", ")), chinese=tuple(chinese.split(", ")))
+            for name, (english, chinese) in words.items()
+        }
+    )
 
 
 OBJECT_TERMS: Final = _terms(
-    Term(name="circle", english=("circle", "disc", "round circle"), chinese=("圆形", "圆圈", "圆")),
-    Term(name="square", english=("square", "square block"), chinese=("正方形", "方块", "方形")),
-    Term(name="triangle", english=("triangle", "triangular shape"), chinese=("三角形", "三角")),
-    Term(name="star", english=("star", "five-pointed star"), chinese=("星星", "五角星", "星形")),
-    Term(name="heart", english=("heart", "love heart"), chinese=("爱心", "心形", "心")),
-    Term(name="tree", english=("tree", "leafy tree"), chinese=("树", "大树", "小树", "树木")),
-    Term(name="house", english=("house", "home", "cottage"), chinese=("房子", "房屋", "小屋")),
-    Term(name="fish", english=("fish", "little fish"), chinese=("鱼", "小鱼", "鱼儿")),
+    circle=("circle, disc, round circle", "圆形, 圆圈, 圆"),
+    square=("square, square block", "正方形, 方块, 方形"),
+    triangle=("triangle, triangular shape", "三角形, 三角"),
+    star=("star, five-pointed star", "星星, 五角星, 星形"),
+    heart=("heart, love heart", "爱心, 心形, 心"),
+    tree=("tree, leafy tree", "树, 大树, 小树, 树木"),
+    house=("house, home, cottage", "房子, 房屋, 小屋"),
+    fish=("fish, little fish", "鱼, 小鱼, 鱼儿"),
 )
 COLOR_TERMS: Final = _terms(
-    Term(name="red", english=("red",), chinese=("红色", "红", "大红色")),
-    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
-    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
-    Term(name="green", english=("green",), chinese=("绿色", "绿")),
-    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
-    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
-    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
-    Term(name="brown", english=("brown",), chinese=("棕色", "褐色", "咖啡色")),
-    Term(name="black", english=("black",), chinese=("黑色", "黑")),
+    red=("red", "红色, 红, 大红色"),
+    orange=("orange", "橙色, 橘色, 橙"),
+    yellow=("yellow", "黄色, 黄"),
+    green=("green", "绿色, 绿"),
+    blue=("blue", "蓝色, 蓝"),
+    purple=("purple, violet", "紫色, 紫"),
+    pink=("pink", "粉色, 粉红色, 粉"),
+    brown=("brown", "棕色, 褐色, 咖啡色"),
+    black=("black", "黑色, 黑"),
 )
-BACKGROUND_TERMS: Final = _terms(
-    Term(name="white", english=("white",), chinese=("白色", "白")),
-    Term(name="gray", english=("gray", "grey"), chinese=("灰色", "灰")),
-    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
-    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
-    Term(name="green", english=("green",), chinese=("绿色", "绿")),
-    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
-    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
-    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
-)
+BACKGROUND_TERMS: Final[Mapping[str, Term]] = {
+    **_terms(white=("white", "白色, 白"), gray=("gray, grey", "灰色, 灰")),
+    **{name: COLOR_TERMS[name] for name in ("yellow", "orange", "green", "blue", "purple", "pink")},
+}
 STYLE_TERMS: Final = _terms(
-    Term(
-        name="vector",
-        english=("flat vector art", "vector illustration", "flat design", "clean vector graphic"),
-        chinese=("扁平矢量图", "矢量插画", "扁平插画"),
+    vector=(
+        "flat vector art, vector illustration, flat design, clean vector graphic",
+        "扁平矢量图, 矢量插画, 扁平插画",
     ),
-    Term(
-        name="pixel",
-        english=("pixel art", "pixelated picture", "retro pixel graphic"),
-        chinese=("像素画", "像素艺术", "像素图"),
-    ),
-    Term(
-        name="sketch",
-        english=("pencil sketch", "pencil drawing", "hand-drawn sketch"),
-        chinese=("铅笔素描", "素描", "手绘草图"),
-    ),
-    Term(
-        name="oil",
-        english=("oil painting", "oil on canvas", "oil paint picture"),
-        chinese=("油画", "布面油画", "油画作品"),
-    ),
+    pixel=("pixel art, pixelated picture, retro pixel graphic", "像素画, 像素艺术, 像素图"),
+    sketch=("pencil sketch, pencil drawing, hand-drawn sketch", "铅笔素描, 素描, 手绘草图"),
+    oil=("oil painting, oil on canvas, oil paint picture", "油画, 布面油画, 油画作品"),
 )
 
 OBJECTS: Final[tuple[str, ...]] = tuple(OBJECT_TERMS)
