@@ -64,7 +64,7 @@ def describe_repo(
     Raises:
         RequestError: If `repo` is not of the form `owner/name`, or a required fact is neither given nor on the hub.
         PullError: If the hub cannot be reached or does not have the repository, if its terms must be accepted
-            first, or if it holds no usable weights.
+            first, or if it has no usable weights.
         LoadError: If its pipeline is not supported.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):

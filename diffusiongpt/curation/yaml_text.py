@@ -66,12 +66,12 @@ class YamlEdit:
         if key in keys:
             self._replace(mapping, keys.index(key), _inline(value))
         elif not keys:
-            self._splice(mapping.start_mark.index, mapping.end_mark.index, _inline({key: value}))
+            self._splices.append((mapping.start_mark.index, mapping.end_mark.index, _inline({key: value})))
         else:
             end = self._end(mapping, keys.index(after) if after in keys else len(keys) - 1)
             new = f"{key}: {_inline(value)}"
             if mapping.flow_style:
-                self._splice(end, end, f", {new}")
+                self._splices.append((end, end, f", {new}"))
             else:
                 indent = " " * mapping.value[0][0].start_mark.column
                 self._insert(end, f"{indent}{new}\n", column=_ABOVE_COMMENTS)
@@ -140,17 +140,14 @@ class YamlEdit:
             data = data[part]
         return data
 
-    def _splice(self, start: int, end: int, new: str) -> None:
-        self._splices.append((start, end, new))
-
     def _replace(self, mapping: Any, index: int, new: str) -> None:
         node, end = mapping.value[index][1], self._end(mapping, index)
         if node.id != "scalar" and node.value:
             raise YamlEditError("replacing a list or mapping would lose the comments in it")
         if _is_empty(node):
-            self._splice(end, end, f" {new}")
+            self._splices.append((end, end, f" {new}"))
         else:
-            self._splice(node.start_mark.index, node.end_mark.index, new)
+            self._splices.append((node.start_mark.index, node.end_mark.index, new))
 
     def _start_list(self, key: str, values: Sequence[Any]) -> None:
         lines = "".join(_item(value, dash=2, content=4) for value in values)
@@ -160,14 +157,14 @@ class YamlEdit:
             return
         node, end = self._node([key]), self._end(self._root, keys.index(key))
         if not _is_empty(node):  # `[]` or `null`; a comment behind it stays
-            self._splice(node.start_mark.index, node.end_mark.index, "")
+            self._splices.append((node.start_mark.index, node.end_mark.index, ""))
         self._insert(end, lines, column=_ABOVE_COMMENTS)
 
     def _append(self, sequence: Any, values: Sequence[Any]) -> None:
         last = sequence.value[-1]
         end = self._end(sequence, len(sequence.value) - 1)
         if sequence.flow_style:
-            self._splice(end, end, "".join(f", {_inline(value)}" for value in values))
+            self._splices.append((end, end, "".join(f", {_inline(value)}" for value in values)))
             return
         dash, content = sequence.start_mark.column, last.start_mark.column
         is_only = len(sequence.value) == 1
@@ -181,7 +178,7 @@ class YamlEdit:
         position = found.end() if found else at
         is_cut = position == len(self._text) and not self._text.endswith("\n")
         is_first = all(start != position for start, _, _ in self._splices)
-        self._splice(position, position, "\n" + lines if is_cut and is_first else lines)
+        self._splices.append((position, position, "\n" + lines if is_cut and is_first else lines))
 
     def _end(self, collection: Any, index: int) -> int:
         """Where the text of a child ends; the marks of a block lie behind the comments that follow it."""

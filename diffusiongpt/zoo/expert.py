@@ -169,8 +169,8 @@ class Expert(_Entry):
             if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
         if self.is_local:
-            beside = (info.context or {}).get("beside", Path())
-            self._folder = (beside / expand_home(self.repo)).resolve()
+            zoo_folder = (info.context or {}).get("folder", Path())
+            self._folder = (zoo_folder / expand_home(self.repo)).resolve()
         if self.base:
             self._base_expert = self._make_base(self.base, info)
         return self

@@ -65,7 +65,7 @@ def parse_zoo_text(text: str, path: Path) -> ZooFile:
     """
     data = _parse(text, path)
     try:
-        file = ZooFile.model_validate(data, context={"beside": path.parent})
+        file = ZooFile.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
         raise _explain(error, text, path) from error
     _check_unique(file, text, path)

@@ -77,7 +77,7 @@ def planned_bytes(folder: Path) -> int:
 def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) -> None:
     """Architecture, licence, gate, languages and size come from the hub; the size is that of a pull."""
     (repo / "README.md").write_text(CARD)
-    hub.gate("t/sd", token="t")  # noqa: S106  # no secret: the hub of this test
+    hub.gate("t/sd", token="t")  # noqa: S106  # not a secret: the hub of this test
     open_one = online.model_copy(update={"hub_token": SecretStr("t")})
     config = repo / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 768}))

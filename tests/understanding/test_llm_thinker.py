@@ -231,7 +231,7 @@ def test_an_unusable_vote_weighs_nothing() -> None:
     assert weigh(before, before.values, reading, Ballot.of(nodes()), nodes()) == pytest.approx(before.values)
 
 
-# ---- what the LLM is told
+# ---- what is sent to the LLM
 
 
 def test_the_form_is_closed_and_knows_no_expert(chat: LocalChat) -> None:

@@ -237,10 +237,10 @@ def test_any_slip_of_the_keyboard_is_read_or_refused(tmp_path: Path, at: int, dr
     try:
         Zoo.load(path)
     except ZooError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = str(path)
-    assert str(path) in told
+        message = str(path)
+    assert str(path) in message
 
 
 def test_the_published_schema_is_current() -> None:
