@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.diffusers.architectures import architectures
@@ -258,18 +258,12 @@ def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presen
 
 
 def _presence(expert: Expert, settings: Settings) -> Presence:
+    unknown = Presence(expert=expert.id, repo=expert.repo, state="unreachable", revision=expert.revision)
     try:
         with hub_errors(expert.repo, settings):
             info = hub_api(settings).model_info(expert.repo, revision=expert.revision, timeout=TIMEOUT_S)
     except PullError as error:
-        state: Literal["gated", "missing", "unreachable"] = "unreachable"
-        if isinstance(error, RepoMissingError | GatedRepoError):
-            state = "missing" if isinstance(error, RepoMissingError) else "gated"
-        return Presence(expert=expert.id, repo=expert.repo, state=state, revision=expert.revision, error=error)
-    return Presence(
-        expert=expert.id,
-        repo=expert.repo,
-        state="gated" if info.gated else "ok",
-        revision=expert.revision,
-        commit=str(info.sha),
-    )
+        if isinstance(error, RepoMissingError):
+            return replace(unknown, state="missing", error=error)
+        return replace(unknown, state="gated" if isinstance(error, GatedRepoError) else "unreachable", error=error)
+    return replace(unknown, state="gated" if info.gated else "ok", commit=str(info.sha))

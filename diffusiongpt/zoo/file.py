@@ -131,7 +131,7 @@ def _explain(error: ValidationError, text: str, path: Path) -> ZooError:
         hint = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
         return ZooError(f"{where}: unknown key {key!r}{more}", hint=hint)
     message = first["msg"].removeprefix("Value error, ")
-    return ZooError(f"{where}: {key}: {message}{more}", hint=f"The value there is {_shorten(first.get('input'))}.")
+    return ZooError(f"{where}: {key}: {message}{more}", hint=f"Check the value {_shorten(first.get('input'))}.")
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int:

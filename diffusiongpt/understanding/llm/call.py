@@ -110,8 +110,10 @@ def failure_of(error: BaseException) -> Failure:
     status = next((code for link in chain if (code := _status(link)) is not None), None)
     if status is not None:
         return _failure_of_status(status, chain)
-    known = (failure for kinds, pattern, failure in _FAILURES if _matches(chain, kinds) or re.search(pattern, names))
-    return next(known, Failure(reason=f"the LLM failed with {type(error).__name__}", remedy="other"))
+    for kinds, pattern, failure in _FAILURES:
+        if any(isinstance(link, kinds) for link in chain) or re.search(pattern, names):
+            return failure
+    return Failure(reason=f"the LLM failed with {type(error).__name__}", remedy="other")
 
 
 def _offers(llm: Any, method: Method, own: Method, *, choice: bool) -> bool:
@@ -189,10 +191,6 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, Failure], ...] = (
     ),
 )
 """What exceptions mean, by class or by name, since every provider has its own classes; the first match counts."""
-
-
-def _matches(chain: Sequence[BaseException], kinds: tuple[type[BaseException], ...]) -> bool:
-    return any(isinstance(link, kinds) for link in chain)
 
 
 def _failure_of_status(status: int, chain: Sequence[BaseException]) -> Failure:

@@ -202,8 +202,4 @@ def _weights(ids: Sequence[str], values: Mapping[str, float]) -> tuple[NodeWeigh
 
 def _tokens(text: str) -> list[str]:
     """Words of a text; a CJK character is a word."""
-    return [token for word in words(normalize(text)) for token in (word if _is_cjk(word) else (word,))]
-
-
-def _is_cjk(word: str) -> bool:
-    return _CJK.match(word) is not None
+    return [token for word in words(normalize(text)) for token in (word if _CJK.match(word) else (word,))]

@@ -60,15 +60,11 @@ def _from_spec(spec: str, timeout_s: float) -> Any:
         name = package[1] if package else f"langchain-{provider.replace('_', '-')}"
         raise NeedsExtraError(f"llm={spec!r} needs the package {name}", hint=f"pip install {name}") from error
     except Exception as error:  # every provider has its own error for a missing key
-        if _is_unknown_provider(error):
+        if type(error) is ValueError and "provider" in str(error):
             raise SettingsError(
                 f"llm={spec!r}: LangChain does not know the provider {provider!r}", hint=_SPEC_HINT
             ) from error
         return Failure(reason=f"the LLM {spec} is not set up: its key is missing or wrong", remedy="nothing")
-
-
-def _is_unknown_provider(error: Exception) -> bool:
-    return type(error) is ValueError and "provider" in str(error)
 
 
 Answer_co = TypeVar("Answer_co", covariant=True)

@@ -149,7 +149,13 @@ class _AboutPrompt:
         return form_messages(parts, {"earlier_requests": earlier, "request": self.prompt}, schema=schema)
 
     def read(self, answer: Mapping[str, Any]) -> Reading | Failure:
-        return _usable(read_reply(answer, self.ballot))
+        reading = read_reply(answer, self.ballot)
+        if reading.invented:
+            log.info("ignored %d categories that do not exist but that the LLM named", reading.invented)
+        if reading.voices:
+            return reading
+        problem = "the LLM named only categories that do not exist" if reading.invented else ""
+        return Failure(reason=problem or "the LLM's answer has no usable vote", remedy="other")
 
 
 def _categories(kind: str, nodes: Sequence[Node]) -> str:
@@ -157,16 +163,6 @@ def _categories(kind: str, nodes: Sequence[Node]) -> str:
         return ""
     lines = (f"- {node.id}: {(node.description or node.name())[:_MAX_DESCRIPTION_CHARS]}" for node in nodes)
     return f"{kind} categories:\n" + "\n".join(lines)
-
-
-def _usable(reading: Reading) -> Reading | Failure:
-    if reading.invented:
-        log.info("ignored %d categories that do not exist but that the LLM named", reading.invented)
-    if reading.voices:
-        return reading
-    if reading.invented:
-        return Failure(reason="the LLM named only categories that do not exist", remedy="other")
-    return Failure(reason="the LLM's answer has no usable vote", remedy="other")
 
 
 def _fallback(local: Thought, failure: Failure, *, calls: int) -> Thought:
