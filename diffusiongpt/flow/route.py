@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import exp, pi, sqrt
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
 from diffusiongpt.flow.trace import SearchTrace
@@ -62,7 +62,7 @@ class Route(BaseModel):
         expert: The chosen expert.
         path: Nodes of the most probable path, from the root.
         understanding: What the prompt says and needs.
-        said: For each node the prompt names, its words.
+        matched: For each node that the prompt names, the words that matched it.
         candidates: Scored experts, best first.
         near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
             change the choice.
@@ -86,7 +86,8 @@ class Route(BaseModel):
     expert: str
     path: tuple[str, ...]
     understanding: Understanding
-    said: Mapping[str, str] = Field(default_factory=dict)
+    # pictures saved by earlier versions call it `said`
+    matched: Mapping[str, str] = Field(default_factory=dict, validation_alias=AliasChoices("matched", "said"))
     candidates: tuple[Candidate, ...]
     near_ties: tuple[str, ...] = ()
     propensities: Mapping[str, float] = Field(default_factory=dict)
@@ -174,7 +175,7 @@ class Route(BaseModel):
     def _believed(self, style: str) -> str:
         made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
         if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
-            asked = "you asked for" if style in self.said else "what you describe sounds like"
+            asked = "you asked for" if style in self.matched else "what you describe sounds like"
             return f"{asked} {self._quoted(style)}"
         return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
 
@@ -185,7 +186,7 @@ class Route(BaseModel):
         return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
 
     def _quoted(self, node: str) -> str:
-        words, name = self.said.get(node, ""), node.replace("_", " ")
+        words, name = self.matched.get(node, ""), node.replace("_", " ")
         return repr(name) if words in ("", name) else f"{words!r} ({name})"
 
 

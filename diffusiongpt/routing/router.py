@@ -115,7 +115,7 @@ class Router:
             expert=choice.expert,
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
-            said=thought.said,
+            matched=thought.matched,
             candidates=candidates,
             near_ties=near_ties(candidates, choice.expert),
             propensities=choice.propensities,

@@ -1,4 +1,4 @@
-"""The local thinker: reads English and Chinese prompts by lexicon and embedding, with no LLM and no network."""
+"""The local thinker: reads English and Chinese prompts by lexicon and embedding, without an LLM or a network."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 NAMED = 0.95
-"""Probability that a prompt belongs to a style it names in so many words; the rest says it was a figure of speech."""
+"""Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""
 
 LIKE = 0.7
-"""The same for a wording that only looks like a name of the style."""
+"""The same for words that are only similar to a name of the style."""
 
 SUBJECT_PRIOR = 0.1
-"""Weight that every subject has before the prompt is read; a subject that is named has 1."""
+"""Weight of every subject before the prompt is read; a subject that is named has 1."""
 
 IMPLIED = 0.35
-"""Cosine from which the nearest subject is believed of a prompt that names none: of 200 such PartiPrompts 97 have one,
-and 76 % of those are right (`benchmarks/routing.py --data`)."""
+"""Cosine similarity from which the nearest subject counts for a prompt that names none: 97 of 200 such PartiPrompts
+reach it, and 76 % of those are right (`benchmarks/routing.py --data`)."""
 
 IMPLIED_WEIGHT = 0.5
-"""Weight of such a subject, where a named one has 1: its probability becomes .6."""
+"""Weight of such a subject, whose probability becomes .6; a named one has weight 1."""
 
 ANCHORS = 10
-"""Names of a subject that stand for it, the first ones; more make it slower and no better."""
+"""Number of names that represent a subject; more are slower and not more accurate."""
 
 _CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
-    """Reads a prompt by the words it holds, and one that names no subject by what it is about.
+    """Reads a prompt by its words; if these name no subject, a sentence embedder may find one by meaning.
 
     Args:
-        embedder: For misspellings.
-        sentences: For the subject of a prompt that names none; asked only about scripts it reads.
+        embedder: Embedder that finds misspellings.
+        sentences: Embedder that finds the subject of a prompt that names none; used only for scripts it reads.
     """
 
     def __init__(self, embedder: Embedder | None = None, sentences: SentenceEmbedder | None = None) -> None:
@@ -49,7 +49,7 @@ class LocalThinker:
         self._implied = ImpliedSubjects(sentences) if sentences else None
         self._lexicons: dict[tuple[str, ...], Lexicon] = {}
 
-    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for what was said before
+    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
         literals = read_literals(prompt)
         paradigm, clean = read_wording(literals.prompt)
@@ -69,17 +69,17 @@ class LocalThinker:
             subject_class=_CLASSES.get(max(named, key=lambda node: subjects[node]), "other") if named else "other",
             **literals.fields,
         )
-        said = {mention.node: mention.words for mention in reversed(mentions)}
+        matched = {mention.node: mention.words for mention in reversed(mentions)}
         return Thought(
             understanding=understanding,
             values={**subjects, **styles},
-            said=said,
+            matched=matched,
             thinker="local",
             embedder=asked.embedder.name if asked else self.embedder.name,
         )
 
     def _mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """What the text names; misspellings are only looked for when it names no style as it stands."""
+        """What the text names; misspellings are searched for only if no style matches exactly."""
         lexicon, styles = self._lexicon(nodes), _of_kind("style", nodes)
         mentions = lexicon.mentions(text)
         if any(mention.node in styles for mention in mentions):
@@ -94,14 +94,18 @@ class LocalThinker:
 
 
 class ImpliedSubjects:
-    """The subject whose words are nearest to a prompt in meaning."""
+    """Finds the subject whose names are nearest to a prompt in meaning.
+
+    Args:
+        embedder: Embedder of prompts and names.
+    """
 
     def __init__(self, embedder: SentenceEmbedder) -> None:
         self.embedder = embedder
         self._known: dict[tuple[str, ...], tuple[list[str], Vectors]] = {}
 
     def mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """The nearest subject if it is near enough; not what the text says, only what it is likely about."""
+        """The nearest subject if it is near enough: not named in the text, but likely meant."""
         owners, vectors = self._subjects(nodes)
         cosines = vectors @ self.embedder.embed([text])[0]
         best = int(cosines.argmax()) if owners else 0
