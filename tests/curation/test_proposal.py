@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures_llm import client
+from malformed import MALFORMED, fail
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
@@ -16,7 +17,6 @@ from diffusiongpt.curation.proposal import MAX_NODES, Proposed, read_proposal
 from diffusiongpt.curation.propose import propose_taxonomy
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
 from diffusiongpt.testing.chat import LocalChat
-from diffusiongpt.testing.malformed import MALFORMED
 from diffusiongpt.understanding.llm.call import Failure
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert, Tags
@@ -282,7 +282,7 @@ def test_a_failing_llm_is_told(
 ) -> None:
     """An LLM that fails is a typed error with the reason, after one more try where that may help."""
     monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
-    chat.fail(kind, **details)
+    fail(chat, kind, **details)
     with pytest.raises(LLMError, match="no proposal") as caught:
         propose_taxonomy(ZooDraft(mine), client(chat), timeout_s=2 if kind == "silent" else 20)
     assert reason in str(caught.value)
