@@ -16,12 +16,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from diffusiongpt.errors import JudgeError, RequestError, VoteError
+from diffusiongpt.plugins import Plugins
 from diffusiongpt.ranking.model.rows import JUDGE
 from diffusiongpt.votes.vote import Rating
 
@@ -37,13 +37,8 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.zoo import Zoo
 
 
-GROUP = "diffusiongpt.judges"
-
 TINY = "tiny"
 """Name of the judge of the tiny zoo, which knows nothing of other pictures."""
-
-# A checkout that was not installed again since an entry point came still has its own judge.
-_OURS = {TINY: "diffusiongpt.zoo.tiny.judge:TinyJudge.load"}
 
 
 class Judge(Protocol):
@@ -53,45 +48,34 @@ class Judge(Protocol):
         """How good each picture is for the prompt, on one scale for all prompts; higher is better."""
 
 
-def known_judges() -> tuple[str, ...]:
-    """Names of the judges that are installed, sorted."""
-    return tuple(sorted({*_OURS, *(point.name for point in entry_points(group=GROUP))}))
+JUDGES: Plugins[Judge] = Plugins(
+    group="diffusiongpt.judges",
+    what="judge",
+    ours={TINY: "diffusiongpt.zoo.tiny.judge:TinyJudge.load"},
+    error=JudgeError,
+)
+"""The installed judges, by name."""
 
 
-def get_judge(name: str) -> Judge:
-    """A new judge of that name.
-
-    Raises:
-        JudgeError: If no installed package offers it, or its module cannot be imported.
-    """
-    point = _find(name)
-    try:
-        factory = point.load()
-    except (ImportError, AttributeError) as error:
-        raise JudgeError(
-            f"judge {name!r} cannot be imported from {point.value}: {error}",
-            hint="Install the package that offers it again, with what it depends on.",
-        ) from error
-    return cast("Judge", factory())
-
-
-def default_judge(zoo: Sequence[str]) -> str:
+def default_judge(zoo: Sequence[str], judges: Plugins[Judge] = JUDGES) -> str:
     """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only other one installed.
 
     Args:
         zoo: Names of the zoo layers.
+        judges: The installed judges.
 
     Raises:
         JudgeError: If there is none, or more than one.
     """
     if tuple(zoo) == (TINY,):
         return TINY
-    others = [name for name in known_judges() if name != TINY]
+    others = [name for name in judges.names() if name != TINY]
     if len(others) != 1:
         found = ", ".join(others) or "only that of the tiny zoo"
         raise JudgeError(
             f"no judge was named, and installed are: {found}",
-            hint=f"Name one with --judge, or in Python pass an object with a method `score`. A package offers {GROUP}.",
+            hint="Name one with --judge, or in Python pass an object with a method `score`. "
+            f"Packages offer judges under {judges.group!r}.",
         )
     return others[0]
 
@@ -114,18 +98,6 @@ def score_one(judge: Judge, prompt: str, image: Image) -> float:
             hint="A judge returns one finite number for each picture.",
         )
     return scores[0]
-
-
-def _find(name: str) -> EntryPoint:
-    found = tuple(entry_points(group=GROUP, name=name))
-    if found:
-        return found[0]
-    if name in _OURS:
-        return EntryPoint(name=name, value=_OURS[name], group=GROUP)
-    raise JudgeError(
-        f"judge {name!r} is unknown",
-        hint=f"Known judges: {', '.join(known_judges())}. Others come with packages that offer {GROUP!r}.",
-    )
 
 
 PROMPTS_FILE = Path(__file__).parent / "zoo" / "prompts.txt"
@@ -213,7 +185,7 @@ def bootstrap(
 ) -> Bootstrapped:
     """See `DiffusionGPT.bootstrap`."""
     texts = _texts(prompts)
-    scorer = get_judge(judge) if isinstance(judge, str) else judge
+    scorer = JUDGES.make(judge) if isinstance(judge, str) else judge
     source = source_of(judge)
     new = _new(studio, expert, source)
     others = _well_known(studio, new)

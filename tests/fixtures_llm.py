@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fixtures_routing import THINKER
 from langchain_openai import ChatOpenAI
+from scripted_model import ScriptedChatModel
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
-from diffusiongpt.testing.chat_model import ScriptedChatModel
 from diffusiongpt.understanding.llm.thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node

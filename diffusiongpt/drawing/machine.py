@@ -6,9 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
-from diffusiongpt.backends.registry import get_backend, is_hosted, known_backends
+from diffusiongpt.backends.registry import get_backend, is_hosted
 from diffusiongpt.cache.cache import SAFE_SHARE
-from diffusiongpt.errors import DiffusionGPTError, HubUnreachableError, LoadError, NeedsKeyError, OutOfMemoryError
+from diffusiongpt.errors import (
+    DiffusionGPTError,
+    HubUnreachableError,
+    LoadError,
+    NeedsKeyError,
+    OutOfMemoryError,
+    ZooError,
+)
 from diffusiongpt.flow.route import Readiness
 from diffusiongpt.hub.plan import readable
 from diffusiongpt.weights.devices import best_device, device_memory
@@ -68,12 +75,10 @@ class Machine:
             LoadError: If no backend here can draw with it.
             NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
         """
-        if expert.backend not in known_backends():
-            raise LoadError(
-                f"{expert.id} needs the backend {expert.backend!r}, which is not installed",
-                hint=f"Known backends: {', '.join(known_backends())}.",
-            )
-        backend = get_backend(expert.backend)
+        try:
+            backend = get_backend(expert.backend)
+        except ZooError as error:
+            raise LoadError(f"{expert.id} cannot be drawn here: {error}", hint=error.hint) from error
         if backend.hosted:
             backend.check(self._settings)
             return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures_llm import client
+from malformed import MALFORMED, fail
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
@@ -15,7 +16,6 @@ from diffusiongpt.curation.edit import ZooDraft
 from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
 from diffusiongpt.testing.chat import LocalChat
-from diffusiongpt.testing.malformed import MALFORMED
 from diffusiongpt.understanding.llm.call import Failure
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert, Tags
@@ -274,7 +274,7 @@ def test_a_failing_llm_is_an_error(
     mine: Path, chat: LocalChat, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
     """An LLM that fails is a typed error with the reason, after a second attempt where that may help."""
-    chat.fail(kind, **details)
+    fail(chat, kind, **details)
     with pytest.raises(LLMError, match="no proposal") as caught:
         propose_taxonomy(ZooDraft(mine), client(chat), timeout_s=2 if kind == "silent" else 20)
     assert reason in str(caught.value)

@@ -26,13 +26,13 @@ from fixtures_llm import (
 from fixtures_routing import THINKER
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
+from malformed import MALFORMED, fail
 from pydantic import BaseModel
+from scripted_model import ScriptedChatModel
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
 from diffusiongpt.flow.request import Request
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.testing.chat_model import ScriptedChatModel
-from diffusiongpt.testing.malformed import MALFORMED
 from diffusiongpt.understanding.llm.call import failure_of
 from diffusiongpt.understanding.llm.schema import find_object
 
@@ -76,7 +76,7 @@ def test_every_failure_is_the_local_answer_with_a_reason(
     chat: LocalChat, caplog: pytest.LogCaptureFixture, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
     """Whatever goes wrong, the result after at most two calls is the local answer and the reason, without the key."""
-    chat.fail(kind, **details)
+    fail(chat, kind, **details)
     thought = think(client(chat), "a watercolor fox")
     local = THINKER.think("a watercolor fox", (), nodes())
     assert thought.thinker == "local-fallback"
@@ -96,7 +96,7 @@ def test_every_failure_is_the_local_answer_with_a_reason(
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, streaming: bool) -> None:
     """A provider that never answers, or stops in the middle, is abandoned in time, however long its own timeout."""
-    chat.fail(kind)
+    fail(chat, kind)
     start = perf_counter()
     llm = client(chat, streaming=streaming, timeout=60)
     thought = think(llm, "a fox", timeout_s=0.5, method="text" if streaming else None)
@@ -143,7 +143,7 @@ def test_the_second_attempt_is_one_that_may_help(
     chat: LocalChat, kind: str, details: dict[str, Any], methods: list[str]
 ) -> None:
     """After a server error the same call follows, after a bad answer the schema spelt out, after a rejection text."""
-    chat.fail(kind, times=1, **details)
+    fail(chat, kind, times=1, **details)
     thought = think(client(chat), "a watercolor fox")
     assert (thought.thinker, thought.fallback_reason, thought.llm_calls) == ("llm", None, 2)
     assert [request.method for request in chat.requests] == methods
@@ -355,7 +355,7 @@ def test_malformed_replies_end_in_a_valid_route(tmp_path: Path, kind: str) -> No
 def test_malformed_replies_over_http_end_in_a_valid_route(chat: LocalChat, tmp_path: Path, kind: str) -> None:
     """The same through the real client, with each method."""
     chat.reply(form("a watercolor fox", subject="animal", styles=["watercolor"]))
-    chat.fail(kind)
+    fail(chat, kind)
     for method in ("json_schema", "function_calling", "json_mode"):
         route = router_of(thinker(client(chat), method=method), tmp_path).route(Request(prompt="a watercolor fox"))
         check_route(route)

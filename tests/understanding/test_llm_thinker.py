@@ -22,12 +22,12 @@ from fixtures_routing import THINKER, expert, zoo_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from scripted_model import ScriptedChatModel
 
 from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.testing.chat_model import ScriptedChatModel
 from diffusiongpt.understanding.llm.merge import weigh
 from diffusiongpt.understanding.llm.schema import NONE, Ballot, Reading, Voice, read_reply
 from diffusiongpt.understanding.llm.thinker import MAX_NODES

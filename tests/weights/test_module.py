@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from miniatures import make_miniature
 
-from diffusiongpt.backends.diffusers.lora import attach, detach, worn
+from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.errors import LoadError
 from diffusiongpt.weights.module import Weights
@@ -176,7 +176,7 @@ def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
     adapted = _load(tiny_sd)
     plain = _draw(adapted)
     attach(adapted, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
-    with worn(adapted, "toy", 1.0):
+    with activated(adapted, "toy", 1.0):
         wanted = _draw(adapted)
     assert wanted != plain
     pipe = _load(tiny_sd)
@@ -187,12 +187,12 @@ def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
     attach(pipe, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
     for weights in packed.values():
         weights.restore(OTHER)
-    with worn(pipe, "toy", 1.0):
+    with activated(pipe, "toy", 1.0):
         assert _draw(pipe) == wanted
     for weights in packed.values():
         weights.leave(OTHER)
         weights.bring(OTHER)
-    with worn(pipe, "toy", 1.0):
+    with activated(pipe, "toy", 1.0):
         assert _draw(pipe) == wanted
     assert _draw(pipe) == plain
     detach(pipe, "toy")
