@@ -85,7 +85,7 @@ class DiffusionGPT:
         self.machine = Machine(self.cache, self.settings, device or self.settings.device)
         self.renderer = Renderer(self.cache, self.machine, self.settings, agree=agree, on_progress=on_progress)
         self.artist = Artist(self.machine, self.renderer)
-        self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
+        self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.installed())
         self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
 
     def __repr__(self) -> str:

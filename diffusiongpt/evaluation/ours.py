@@ -15,7 +15,6 @@ from diffusiongpt.ranking.model.fitted import Learnt
 from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, scatter_of
 from diffusiongpt.ranking.model.rows import source_weight
 from diffusiongpt.ranking.model.space import Prompt
-from diffusiongpt.settings import load_settings
 from diffusiongpt.understanding.literal import read_literals
 from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.zoo.taxonomy import shipped_needs
@@ -62,13 +61,13 @@ class Remembering:
 @cache
 def sentence_memory() -> Remembering | None:
     """The sentence embedder with a memory, if its weights are on this machine."""
-    sentences = SentenceEmbedder.on_disk(load_settings())
+    sentences = SentenceEmbedder.installed()
     return Remembering(sentences) if sentences else None
 
 
 def best_embedder(prompts: Sequence[str]) -> Embedder:
     """The sentence embedder if its weights are on this machine and it reads most of the prompts, else the lexical."""
-    sentences = SentenceEmbedder.on_disk(load_settings())
+    sentences = SentenceEmbedder.installed()
     readable = sum(map(can_read, prompts)) * 2 >= len(prompts)
     return sentences if sentences and readable else LexicalEmbedder()
 

@@ -196,22 +196,24 @@ class PromptSpace:
                     row[self.nodes[node]] = p
         return few
 
-    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
+    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features | None]:
+        """Nodes and shape, words, and sentences of prompts; `None` for what is left out."""
         texts = [prompt.text for prompt in prompts]
-        views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1)]
-        if not wordless:
-            views += [self._word_vectors(texts), *([_read_by(self._embedder, texts)] if self._embedder else [])]
-        return views
+        return [
+            np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1),
+            None if wordless else self._word_vectors(texts),
+            _read_by(self._embedder, texts) if self._embedder else None,
+        ]
 
-    def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
+    def _likeness(self, views: Sequence[Features | None], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
-        here, there = views[0], self._landmark_views[0]
+        (here, words, sentences), (there, other_words, other_sentences) = views, self._landmark_views
         squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
         kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
         if not wordless:
-            words, *sentences = views[1:]
-            kernels.append(words @ self._landmark_views[1].T)
-            kernels += [np.exp((vectors @ self._landmark_views[2].T - 1) / SENTENCE_WIDTH) for vectors in sentences]
+            kernels.append(words @ other_words.T)
+        if sentences is not None:
+            kernels.append(np.exp((sentences @ other_sentences.T - 1) / SENTENCE_WIDTH))
         return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
 
     def _word_vectors(self, texts: Sequence[str]) -> Features:
@@ -225,7 +227,7 @@ class PromptSpace:
         return vectors
 
     @cached_property
-    def _landmark_views(self) -> list[Features]:
+    def _landmark_views(self) -> list[Features | None]:
         return self._views(self._landmarks, self._few(self._landmarks))
 
     @cached_property
