@@ -12,7 +12,7 @@ from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,8 +53,8 @@ class SentenceEmbedder:
     The weights are read, and their hashes checked, when the first text comes; every embedder of a process shares them.
     """
 
-    name: ClassVar[str] = "use-multilingual-v3"
-    dimensions: ClassVar[int] = 512
+    name = "use-multilingual-v3"
+    dimensions = 512
 
     @classmethod
     @cache

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from diffusiongpt.embedding.lexical import CJK, Embedder, normalize
-from diffusiongpt.embedding.sentence import can_read
+from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 SUBJECT_MARGIN = 0.35
@@ -55,11 +55,11 @@ class Meaning:
     What it needs to know is learnt when it is first asked, in about a second with the weights of the embedder.
 
     Args:
-        embedder: A multilingual sentence embedder.
+        embedder: Makes the features.
         nodes: The taxonomy's nodes.
     """
 
-    def __init__(self, embedder: Embedder, nodes: Sequence[Node]) -> None:
+    def __init__(self, embedder: SentenceEmbedder, nodes: Sequence[Node]) -> None:
         self._embedder, self._nodes = embedder, nodes
 
     def subject(self, text: str) -> str | None:
@@ -131,7 +131,7 @@ class Probe:
 
 
 @lru_cache(maxsize=8)
-def _probe(embedder: Embedder, examples: tuple[tuple[str, str], ...]) -> Probe:
+def _probe(embedder: SentenceEmbedder, examples: tuple[tuple[str, str], ...]) -> Probe:
     """The probe of these examples; made once, however many thinkers ask."""
     return Probe(embedder, examples)
 

@@ -113,8 +113,8 @@ class PromptSpace:
 
     Likeness is the mean of two or three kernels: nodes and shape, words, and sentence embeddings if there is an
     embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`, so
-    that their dot product is the kernel. What cannot read the words of a prompt, because none of those voted on
-    shares them, leaves them out: `wordless` features know nodes and shape alone.
+    that their dot product is the kernel. A prompt that shares too few words with those voted on is
+    compared without them: its `wordless` features know nodes and shape, and its meaning if there is an embedder.
 
     The landmarks are the prompts with the smallest hashes, whatever the order of the votes.
 
@@ -196,23 +196,23 @@ class PromptSpace:
                     row[self.nodes[node]] = p
         return few
 
-    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features | None]:
-        """Nodes and shape, words, and sentences of prompts; `None` for what is left out."""
-        texts = [prompt.text for prompt in prompts]
+    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
+        """Nodes and shape, words, and sentences of prompts; what is left out has no columns."""
+        texts, nothing = [prompt.text for prompt in prompts], np.zeros((len(prompts), 0), np.float32)
         return [
             np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1),
-            None if wordless else self._word_vectors(texts),
-            _read_by(self._embedder, texts) if self._embedder else None,
+            nothing if wordless else self._word_vectors(texts),
+            _read_by(self._embedder, texts) if self._embedder else nothing,
         ]
 
-    def _likeness(self, views: Sequence[Features | None], *, wordless: bool) -> Features:
+    def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
         (here, words, sentences), (there, other_words, other_sentences) = views, self._landmark_views
         squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
         kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
         if not wordless:
             kernels.append(words @ other_words.T)
-        if sentences is not None:
+        if self._embedder is not None:
             kernels.append(np.exp((sentences @ other_sentences.T - 1) / SENTENCE_WIDTH))
         return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
 
@@ -227,7 +227,7 @@ class PromptSpace:
         return vectors
 
     @cached_property
-    def _landmark_views(self) -> list[Features | None]:
+    def _landmark_views(self) -> list[Features]:
         return self._views(self._landmarks, self._few(self._landmarks))
 
     @cached_property
