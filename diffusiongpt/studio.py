@@ -91,7 +91,7 @@ class DiffusionGPT:
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         hosted = HostedExecutor(self.settings, on_progress)
         self._painter = Painter(self.zoo, self._machine, local=self._local, hosted=hosted, stand_in=self._stand_in)
-        self._reader = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
+        self._reader = LocalThinker(LexicalEmbedder(), SentenceEmbedder.installed())
         self._router = self._make_router(self.zoo, _thinker(llm or self.settings.llm, self._reader))
 
     def __repr__(self) -> str:

@@ -1,14 +1,15 @@
-"""The local thinker: reads English and Chinese prompts by lexicon and embedding, without an LLM or a network."""
+"""The local thinker: reads prompts by the words of the taxonomy, then by meaning, with no LLM and no network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder, Vectors
+from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
 from diffusiongpt.flow.understanding import NodeWeight, SubjectClass, Understanding
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, weights
 from diffusiongpt.understanding.literal import read_literals
+from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo.expert import ROOT
@@ -18,114 +19,90 @@ NAMED = 0.95
 """Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""
 
 LIKE = 0.7
-"""The same for words that are only similar to a name of the style."""
+"""The same for words that are only similar to a name of the style, or mean one."""
 
 SUBJECT_PRIOR = 0.1
 """Weight of every subject before the prompt is read; a subject that is named has 1."""
 
-IMPLIED = 0.35
-"""Cosine similarity from which the nearest subject counts for a prompt that names none: 97 of 200 such PartiPrompts
-reach it, and 76 % of those are right (`benchmarks/routing.py --data`)."""
-
 IMPLIED_WEIGHT = 0.5
-"""Weight of such a subject, whose probability becomes .6; a named one has weight 1."""
-
-ANCHORS = 10
-"""Number of names that represent a subject; more are slower and not more accurate."""
+"""Weight of a subject that is found by meaning, where a named one has 1: its probability becomes .6."""
 
 _CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
-    """Reads a prompt by its words; if these name no subject, a sentence embedder may find one by meaning.
+    """Reads a prompt by the words it holds, and what it does not name in words of the taxonomy by meaning.
 
     Args:
         embedder: Embedder that finds misspellings.
-        sentences: Embedder that finds the subject of a prompt that names none; used only for scripts it reads.
+        sentences: Embedder that finds the subject of a prompt that names none, and styles in languages that the
+            taxonomy has no words for; used only for scripts it reads.
     """
 
     def __init__(self, embedder: Embedder | None = None, sentences: SentenceEmbedder | None = None) -> None:
         self.embedder = embedder or LexicalEmbedder()
-        self._implied = ImpliedSubjects(sentences) if sentences else None
-        self._lexicons: dict[tuple[str, ...], Lexicon] = {}
+        self._sentences = sentences
+        self._known: dict[tuple[str, ...], tuple[Lexicon, Meaning | None]] = {}
 
     def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
         literals = read_literals(prompt)
         paradigm, clean = read_wording(literals.prompt)
-        mentions = self._mentions(literals.positive, nodes)
-        styles = _styles(mentions, nodes)
-        subjects = _subjects(mentions, nodes)
-        named = [node for node, p in subjects.items() if p > 2 * SUBJECT_PRIOR]
-        asked = self._implied if not named and can_read(literals.positive) else None
-        if asked:
-            subjects = _subjects([*mentions, *asked.mentions(literals.positive, nodes)], nodes)
+        lexicon, meaning = self._readers(nodes)
+        named = _mentions(lexicon, literals.positive, nodes)
+        meant, asked = _meant(meaning, literals.positive, named, nodes)
+        styles = _styles([*named, *meant], nodes)
+        subjects = _subjects([*named, *meant], nodes)
+        stated = [node for node, p in _subjects(named, nodes).items() if p > 2 * SUBJECT_PRIOR]
         understanding = Understanding(
             paradigm=paradigm,
             prompt=clean or prompt.strip(),
-            subjects=_weights({node: subjects[node] for node in named}),
+            subjects=_weights({node: subjects[node] for node in stated}),
             styles=_weights(styles),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
-            subject_class=_CLASSES.get(max(named, key=lambda node: subjects[node]), "other") if named else "other",
+            subject_class=_CLASSES.get(max(stated, key=lambda node: subjects[node]), "other") if stated else "other",
             **literals.fields,
         )
-        matched = {mention.node: mention.words for mention in reversed(mentions)}
         return Thought(
             understanding=understanding,
             values={**subjects, **styles},
-            matched=matched,
+            matched={mention.node: mention.words for mention in reversed(named)},
             thinker="local",
-            embedder=asked.embedder.name if asked else self.embedder.name,
+            embedder=self._sentences.name if self._sentences and asked else self.embedder.name,
         )
 
-    def _mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """What the text names; misspellings are searched for only if no style matches exactly."""
-        lexicon, styles = self._lexicon(nodes), _of_kind("style", nodes)
-        mentions = lexicon.mentions(text)
-        if any(mention.node in styles for mention in mentions):
-            return mentions
-        return mentions + [mention for mention in lexicon.likenesses(text) if mention.node in styles]
-
-    def _lexicon(self, nodes: Sequence[Node]) -> Lexicon:
-        key = tuple(node.id for node in nodes)
-        if key not in self._lexicons:
-            self._lexicons[key] = Lexicon(nodes, self.embedder)
-        return self._lexicons[key]
-
-
-class ImpliedSubjects:
-    """Finds the subject whose names are nearest to a prompt in meaning.
-
-    Args:
-        embedder: Embedder of prompts and names.
-    """
-
-    def __init__(self, embedder: SentenceEmbedder) -> None:
-        self.embedder = embedder
-        self._known: dict[tuple[str, ...], tuple[list[str], Vectors]] = {}
-
-    def mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """The nearest subject if it is near enough: not named in the text, but likely meant."""
-        owners, vectors = self._subjects(nodes)
-        cosines = vectors @ self.embedder.embed([text])[0]
-        best = int(cosines.argmax()) if owners else 0
-        if not owners or cosines[best] < IMPLIED:
-            return []
-        return [Mention(node=owners[best], words="", weight=IMPLIED_WEIGHT)]
-
-    def _subjects(self, nodes: Sequence[Node]) -> tuple[list[str], Vectors]:
+    def _readers(self, nodes: Sequence[Node]) -> tuple[Lexicon, Meaning | None]:
+        """What reads prompts by the words of these nodes and, if there is a sentence embedder, by their meaning."""
         key = tuple(node.id for node in nodes)
         if key not in self._known:
-            subjects = _of_kind("subject", nodes).values()
-            readable = [
-                (node.id, name)
-                for node in subjects
-                for name in (node.description, *[alias for alias in node.aliases if can_read(alias)][:ANCHORS])
-                if can_read(name)
-            ]
-            vectors = self.embedder.embed([name for _, name in readable])
-            self._known[key] = [owner for owner, _ in readable], vectors
+            meaning = Meaning(self._sentences, nodes) if self._sentences else None
+            self._known[key] = Lexicon(nodes, self.embedder), meaning
         return self._known[key]
+
+
+def _mentions(lexicon: Lexicon, text: str, nodes: Sequence[Node]) -> list[Mention]:
+    """What the text names; misspellings are only looked for when it names no style as it stands."""
+    styles = _of_kind("style", nodes)
+    mentions = lexicon.mentions(text)
+    if any(mention.node in styles for mention in mentions):
+        return mentions
+    return mentions + [mention for mention in lexicon.likenesses(text) if mention.node in styles]
+
+
+def _meant(
+    meaning: Meaning | None, text: str, named: Sequence[Mention], nodes: Sequence[Node]
+) -> tuple[list[Mention], bool]:
+    """The subject and style that a text means where it names none, and whether the sentence embedder was asked."""
+    subject = not weights(named, _of_kind("subject", nodes))
+    style = not weights(named, _of_kind("style", nodes)) and is_other_language(text)
+    if meaning is None or not (subject or style) or not can_read(text):
+        return [], False
+    meant = []
+    if subject and (node := meaning.subject(text)):
+        meant.append(Mention(node=node, words="", weight=IMPLIED_WEIGHT))
+    if style and (node := meaning.style(text)):
+        meant.append(Mention(node=node, words="", weight=LIKE))
+    return meant, True
 
 
 def _styles(mentions: Sequence[Mention], nodes: Sequence[Node]) -> dict[str, float]:
