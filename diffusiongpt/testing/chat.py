@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from diffusiongpt.testing._server import TRANSPORT, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
 from diffusiongpt.testing.malformed import MALFORMED
-from diffusiongpt.understanding.llm.schema import NONE, VOICES, find_object
+from diffusiongpt.understanding.llm.form import NONE, VOICES, find_object
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 

@@ -28,9 +28,9 @@ from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
 from diffusiongpt.testing.chat_model import ScriptedChatModel
+from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
+from diffusiongpt.understanding.llm.llm_thinker import MAX_NODES
 from diffusiongpt.understanding.llm.merge import weigh
-from diffusiongpt.understanding.llm.schema import NONE, Ballot, Reading, Voice, read_reply
-from diffusiongpt.understanding.llm.thinker import MAX_NODES
 from diffusiongpt.zoo.taxonomy import Node
 
 if TYPE_CHECKING:
