@@ -474,7 +474,7 @@ def _read(given: dict[str, Any]) -> tuple[Request, Policy]:
 def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     if llm is None:
         return local
-    from diffusiongpt.understanding.llm.thinker import LLMThinker
+    from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
     return LLMThinker(llm, local=local)
 

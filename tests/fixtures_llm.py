@@ -13,7 +13,7 @@ from scripted_model import ScriptedChatModel
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.llm.thinker import LLMThinker
+from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node
 from diffusiongpt.zoo.zoo import Zoo

@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from diffusiongpt.errors import LLMError, RequestError
 from diffusiongpt.understanding.lexicon import name_key, names_of
-from diffusiongpt.understanding.llm.call import Failure, methods_of
+from diffusiongpt.understanding.llm.form import NONE, form_messages, one_of
 from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
-from diffusiongpt.understanding.llm.schema import NONE, form_messages, one_of
+from diffusiongpt.understanding.llm.structured import Failure, methods_of
 from diffusiongpt.zoo.expert import ROOT, Expert, Tags
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 

@@ -16,7 +16,7 @@ from diffusiongpt.curation.edit import ZooDraft
 from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
 from diffusiongpt.testing.chat import LocalChat
-from diffusiongpt.understanding.llm.call import Failure
+from diffusiongpt.understanding.llm.structured import Failure
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert, Tags
 from diffusiongpt.zoo.taxonomy import Node

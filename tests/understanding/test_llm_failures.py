@@ -33,8 +33,8 @@ from scripted_model import ScriptedChatModel
 from diffusiongpt.errors import NeedsExtraError, SettingsError
 from diffusiongpt.flow.request import Request
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.call import failure_of
-from diffusiongpt.understanding.llm.schema import find_object
+from diffusiongpt.understanding.llm.form import find_object
+from diffusiongpt.understanding.llm.structured import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -315,7 +315,7 @@ def test_threads_may_share_one(chat: LocalChat) -> None:
 def test_importing_it_imports_no_langchain() -> None:
     """Only making a thinker loads LangChain."""
     heavy = "[name for name in sys.modules if name.startswith(('langchain', 'openai'))]"
-    code = f"import sys, diffusiongpt.understanding.llm.thinker; print({heavy})"
+    code = f"import sys, diffusiongpt.understanding.llm.llm_thinker; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -29,8 +29,6 @@ from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
 from diffusiongpt.understanding.llm.merge import weigh
-from diffusiongpt.understanding.llm.schema import NONE, Ballot, Reading, Voice, read_reply
-from diffusiongpt.understanding.llm.thinker import MAX_NODES
 from diffusiongpt.zoo.taxonomy import Node
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 from diffusiongpt.embedding.lexical import CJK, normalize, words
 from diffusiongpt.flow.understanding import NodeWeight
 from diffusiongpt.understanding.literal import scripts_of
-from diffusiongpt.understanding.llm.schema import LANGUAGES, VOICES, Ballot, Reading
+from diffusiongpt.understanding.llm.form import LANGUAGES, VOICES, Ballot, Reading
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind

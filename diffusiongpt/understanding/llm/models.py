@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
-from diffusiongpt.understanding.llm.call import Failure, Method, ask, runnable_for
+from diffusiongpt.understanding.llm.structured import Failure, Method, ask, runnable_for
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

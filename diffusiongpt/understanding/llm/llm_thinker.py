@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import SettingsError
-from diffusiongpt.understanding.llm.call import Failure, Method, methods_of
+from diffusiongpt.understanding.llm.form import NONE, VOICES, Ballot, Reading, form_messages, read_reply
 from diffusiongpt.understanding.llm.merge import merge, weigh
 from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
-from diffusiongpt.understanding.llm.schema import NONE, VOICES, Ballot, Reading, form_messages, read_reply
+from diffusiongpt.understanding.llm.structured import Failure, Method, methods_of
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.zoo.taxonomy import Node
@@ -154,8 +154,8 @@ class _AboutPrompt:
             log.info("ignored %d categories that do not exist but that the LLM named", reading.invented)
         if reading.voices:
             return reading
-        problem = "the LLM named only categories that do not exist" if reading.invented else ""
-        return Failure(reason=problem or "the LLM's answer has no usable vote", remedy="other")
+        invented = "the LLM named only categories that do not exist"
+        return Failure(reason=invented if reading.invented else "the LLM's answer has no usable vote", remedy="other")
 
 
 def _categories(kind: str, nodes: Sequence[Node]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel
 
 from diffusiongpt.errors import SettingsError
-from diffusiongpt.understanding.llm.schema import find_object
+from diffusiongpt.understanding.llm.form import find_object
 
 Method = Literal["json_schema", "function_calling", "json_mode", "text"]
 """Ways to get a structured answer from an LLM: LangChain's three, and JSON in plain text."""
