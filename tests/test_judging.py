@@ -159,7 +159,7 @@ def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) 
         with pytest.raises(RequestError, match="out of range"):
             studio.bootstrap("tiny", prompts=prompts)
     lonely = DiffusionGPT(zoo_of(expert("far")), settings=settings_in(tmp_path / "b"), votes=tmp_path / "b.db")
-    with lonely, pytest.raises(VoteError, match="no expert on this machine to draw beside far"):
+    with lonely, pytest.raises(VoteError, match="no expert on this machine to compare with far"):
         lonely.bootstrap("tiny", expert="far")
 
 

@@ -125,7 +125,7 @@ def test_a_subject_that_nobody_listed_is_found() -> None:
         thought = thinker.think(prompt, (), base_nodes())
         assert max(thought.values, key=lambda node: thought.values[node]) == "animal"
         assert thought.understanding.subjects == ()
-        assert thought.said == {}
+        assert thought.matched == {}
 
 
 def test_styles_are_understood_in_every_language() -> None:

@@ -107,7 +107,7 @@ def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, stre
 
 def test_the_deadline_covers_the_second_attempt(chat: LocalChat) -> None:
     """A second attempt gets only the time that is left."""
-    chat.fail("prose", times=1)
+    fail(chat, "prose", times=1)
     chat.fail("silent")
     start = perf_counter()
     thought = think(client(chat), timeout_s=1.0)

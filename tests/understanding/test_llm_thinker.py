@@ -28,6 +28,8 @@ from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
+from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
+from diffusiongpt.understanding.llm.llm_thinker import MAX_NODES
 from diffusiongpt.understanding.llm.merge import weigh
 from diffusiongpt.zoo.taxonomy import Node
 
