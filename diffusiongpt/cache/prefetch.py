@@ -273,7 +273,9 @@ class _Lane:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the step that is under way, unless this is its own thread."""
-        running = self._running
+        # Under the lock, because a thread that is not quite started cannot be joined.
+        with self._lock:
+            running = self._running
         if running is not None and running is not threading.current_thread():
             running.join(timeout_s)
 

@@ -121,7 +121,7 @@ class SingleFlight(Generic[_T]):
         """Wait for all the work that is under way, for `timeout_s` seconds at most."""
         with self._lock:
             workers = [call.worker for call in self._calls.values()]
-        wait_for((worker for worker in workers if worker is not None and worker.ident is not None), timeout_s)
+        wait_for((worker for worker in workers if worker is not None and worker.is_alive()), timeout_s)
 
     def _start(self, key: Hashable, call: SharedCall[_T], work: Callable[[SharedCall[_T]], _T]) -> None:
         def end() -> None:

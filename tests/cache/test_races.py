@@ -209,6 +209,30 @@ def test_work_that_cannot_start_keeps_no_one_waiting(monkeypatch: pytest.MonkeyP
         assert pool.submit(flights.join, "key", lambda _: "now").result(LATE_S) == "now"
 
 
+def test_closing_while_prefetch_starts_waits_for_it(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is not quite started cannot be joined: closing waits until it is."""
+    starting, start = threading.Event(), threading.Thread.start
+
+    def slow(thread: threading.Thread) -> None:
+        if thread.name == "diffusiongpt-ahead-host":
+            starting.set()
+            threading.Event().wait(0.05)
+        start(thread)
+
+    backend, cache = Toy(), ModelCache(settings)
+    queue = [Coming(local(name), backend) for name in "ab"]
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    with ThreadPoolExecutor(1) as pool:
+        announced = pool.submit(cache.look_ahead, "cpu", queue)
+        assert starting.wait(LATE_S)
+        cache.close()
+        announced.result(LATE_S)
+    _until(lambda: not threads("diffusiongpt-ahead"))
+    assert backend.alive == set()
+
+
 def threads(name: str) -> list[str]:
     """Threads of the cache that run now."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(name)]
