@@ -16,27 +16,27 @@ from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 NAMED = 0.95
-"""Probability that a prompt belongs to a style it names in so many words; the rest says it was a figure of speech."""
+"""Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""
 
 LIKE = 0.7
-"""The same for a wording that only looks like a name of the style, or means one."""
+"""The same for words that are only similar to a name of the style, in spelling or in meaning."""
 
 SUBJECT_PRIOR = 0.1
-"""Weight that every subject has before the prompt is read; a subject that is named has 1."""
+"""Weight of every subject before the prompt is read; a subject that is named has 1."""
 
 IMPLIED_WEIGHT = 0.5
-"""Weight of a subject that is found by meaning, where a named one has 1: its probability becomes .6."""
+"""Weight of a subject that is found by meaning, whose probability becomes .6; a named one has weight 1."""
 
 _CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
-    """Reads a prompt by the words it holds, and what it does not name in words of the taxonomy by meaning.
+    """Reads a prompt by its words; what these leave open, a sentence embedder may find by meaning.
 
     Args:
-        embedder: For misspellings.
-        sentences: For prompts that name no subject, and for styles in languages that the taxonomy has no words for;
-            asked only about scripts it reads.
+        embedder: Embedder that finds misspellings.
+        sentences: Embedder that finds the subject of a prompt that names none, and its style in languages that the
+            taxonomy has no words for; used only for scripts it reads.
     """
 
     def __init__(self, embedder: Embedder | None = None, sentences: SentenceEmbedder | None = None) -> None:
@@ -44,7 +44,7 @@ class LocalThinker:
         self._sentences = sentences
         self._known: dict[tuple[str, ...], tuple[Lexicon, Meaning | None]] = {}
 
-    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for what was said before
+    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
         literals = read_literals(prompt)
         paradigm, clean = read_wording(literals.prompt)
@@ -81,7 +81,7 @@ class LocalThinker:
 
 
 def _mentions(lexicon: Lexicon, text: str, nodes: Sequence[Node]) -> list[Mention]:
-    """What the text names; misspellings are only looked for when it names no style as it stands."""
+    """What the text names; misspellings are searched for only if no style matches exactly."""
     styles = _of_kind("style", nodes)
     mentions = lexicon.mentions(text)
     if any(mention.node in styles for mention in mentions):
