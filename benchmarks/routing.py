@@ -6,7 +6,8 @@ prints who is chosen from the default zoo, how often styles and subjects are fou
 words for, milliseconds of a warm decision with and without the sentence embedder, and for 100 and 10,000 synthetic
 experts how many are scored, whether the pick is that of scoring all, and what it costs. If `semantic-router`
 (aurelio-labs) is installed it is given the same nodes, their names and descriptions as utterances, and the same
-embedders. With PartiPrompts in `DIR/prompts/partiprompts.tsv`: how often the subject is found that a prompt is about.
+embedders. With PartiPrompts in `DIR/prompts/partiprompts.tsv`: how often the subject is found that a prompt is about,
+and how often a style is seen where none is named.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from diffusiongpt.flow.route import Route
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.zoo.taxonomy import Node
 from diffusiongpt.zoo.zoo import Zoo
 
@@ -192,6 +194,10 @@ def subjects(file: Path, sentences: SentenceEmbedder | None) -> None:
     believed = [(guess, subject) for guess, subject in guesses if guess]
     right = sum(guess == subject for guess, subject in believed)
     print(f"  {sentences.name} believes a subject of {len(believed)}, and is right for {right / len(believed):.0%}")
+    styleless = [prompt for prompt, _ in rows if not plain.think(prompt, (), nodes).understanding.styles]
+    meaning = Meaning(sentences, nodes)
+    wrong = sum(meaning.style(prompt) is not None for prompt in styleless)
+    print(f"  of {len(styleless)} that name no style it would see one in {wrong / len(styleless):.1%}")
 
 
 def other_languages(sentences: SentenceEmbedder | None) -> None:

@@ -19,23 +19,23 @@ NAMED = 0.95
 """Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""
 
 LIKE = 0.7
-"""The same for words that are only similar to a name of the style, or mean one."""
+"""The same for words that are only similar to a name of the style, in spelling or in meaning."""
 
 SUBJECT_PRIOR = 0.1
 """Weight of every subject before the prompt is read; a subject that is named has 1."""
 
 IMPLIED_WEIGHT = 0.5
-"""Weight of a subject that is found by meaning, where a named one has 1: its probability becomes .6."""
+"""Weight of a subject that is found by meaning, whose probability becomes .6; a named one has weight 1."""
 
 _CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
-    """Reads a prompt by the words it holds, and what it does not name in words of the taxonomy by meaning.
+    """Reads a prompt by its words; what these leave open, a sentence embedder may find by meaning.
 
     Args:
         embedder: Embedder that finds misspellings.
-        sentences: Embedder that finds the subject of a prompt that names none, and styles in languages that the
+        sentences: Embedder that finds the subject of a prompt that names none, and its style in languages that the
             taxonomy has no words for; used only for scripts it reads.
     """
 
@@ -81,7 +81,7 @@ class LocalThinker:
 
 
 def _mentions(lexicon: Lexicon, text: str, nodes: Sequence[Node]) -> list[Mention]:
-    """What the text names; misspellings are only looked for when it names no style as it stands."""
+    """What the text names; misspellings are searched for only if no style matches exactly."""
     styles = _of_kind("style", nodes)
     mentions = lexicon.mentions(text)
     if any(mention.node in styles for mention in mentions):

@@ -1,4 +1,4 @@
-"""What a prompt is about and how it should look, by meaning: for prompts that name it in no words the taxonomy has."""
+"""The subject and the style of a prompt by its meaning, where it names them in no word of the taxonomy."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 SUBJECT_MARGIN = 0.35
 """Lead over the second subject from which the first is believed. `benchmarks/routing.py --data`: of 200 PartiPrompts
-that name no subject 89 have this lead, and 79 % of those are right; of 64 prompts of ours in other languages
-(`tests/prompts_languages.py`) 29, and 97 %. It holds less well for long Chinese prompts: half of those are right."""
+that name no subject 88 have this lead, and 81 % of those are right; of the prompts in 13 other languages
+(`tests/prompts_languages.py`) half, and 29 of 30. Of long Chinese prompts that name no subject (WeGenBench) few have
+it, and only half of those are right."""
 
 STYLE_MARGIN = 0.4
-"""Lead over "no style" from which a style is believed. `benchmarks/routing.py`: of the 48 prompts of
-`tests/prompts_languages.py` that name a style 73 % have it, all rightly, and of the 22 that name none not one. Of 1,280
-English and Chinese prompts that name no style (PartiPrompts, UniGenBench) 1 % would have it, mostly for a thing that is
-a style too ("a toy car")."""
+"""Lead over "no style" from which a style is believed. `benchmarks/routing.py --data`: of the 48 prompts in 13
+languages that name a style (`tests/prompts_languages.py`) words find 8 and meaning another 29, all rightly; in the 22
+that name none it sees none. English and Chinese prompts are left to words, which find every style of our labelled
+prompts: in PartiPrompts that name no style meaning would see one in 1.8 %, mostly for things ("a toy car")."""
 
 RIDGE = 1.0
 """Strength of the penalty on weights, of .3, 1 and 3 the best on PartiPrompts; all three do well."""
@@ -30,10 +31,10 @@ CONTENTS = (
     "a fox", "an old woman", "a lighthouse by the sea", "a cup of tea",
     "a ship", "a city street at night", "a dog sleeping", "a girl with flowers",
 )  # fmt: skip
-"""What is drawn in each style when a probe learns styles, so that it learns to look past the content."""
+"""Contents that each style is combined with in the examples, so that the probe learns to ignore the content."""
 
 STYLE_NAMES = 3
-"""English names of a style that it is taught by, the first ones; six or twelve find fewer styles."""
+"""Number of English names of a style in the examples; with six or twelve fewer styles are found."""
 
 PLAIN = "plain"
 """Label of texts that name no style."""
@@ -52,7 +53,7 @@ English."""
 class Meaning:
     """Finds the subject and the style of a prompt by the meaning of its words.
 
-    What it needs to know is learnt when it is first asked, in about a second with the weights of the embedder.
+    The embedder is loaded and the probes are fitted when they are first needed, which takes about two seconds.
 
     Args:
         embedder: Makes the features.
@@ -70,8 +71,8 @@ class Meaning:
     def style(self, text: str) -> str | None:
         """The style a text asks for, if it clearly asks for one.
 
-        English and Chinese texts are not for it: the taxonomy lists what styles are called there, and what is found
-        beyond that is more often wrong than right.
+        Not for English and Chinese texts (`is_other_language`): the taxonomy lists the names of styles in both, and
+        what is found beyond them is more often wrong than right.
         """
         best, lead = self._styles.best(text, than=PLAIN)
         return best if lead >= STYLE_MARGIN and best != PLAIN else None
@@ -137,7 +138,7 @@ def _probe(embedder: SentenceEmbedder, examples: tuple[tuple[str, str], ...]) ->
 
 
 def is_other_language(text: str) -> bool:
-    """Whether a text is clearly neither English nor Chinese, which are the languages of the taxonomy's words."""
+    """Whether a text is clearly neither English nor Chinese, the languages of the taxonomy's words."""
     if _KANA_OR_HANGUL.search(text):
         return True
     if any(letter.isalpha() and not letter.isascii() and not _CHINESE.match(letter) for letter in text):

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info
 from diffusiongpt.embedding.sentence import MAX_CHARACTERS, SentenceEmbedder, can_read, check_weights
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.request import Request
+from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 
@@ -149,3 +150,13 @@ def test_subjects_are_understood_in_every_language() -> None:
             right.append(best == subject)
     assert len(right) > len(PROMPTS) / 3
     assert sum(right) >= 0.9 * len(right)
+
+
+def test_the_ranking_compares_prompts_across_languages() -> None:
+    """Without a word in common a prompt is like its translation, and less like prompts about something else."""
+    voted = [Prompt(text, {}) for text in ("a fox in the snow", "a bus at night", "a bowl of soup", "an old castle")]
+    space = PromptSpace(voted, embedder=EMBEDDER)
+    for prompt, nearest in (("雪地里的狐狸", 0), ("ein Bus bei Nacht", 1), ("スープのボウル", 2), ("старый замок", 3)):
+        assert not space.knows(prompt)
+        features = space.features([Prompt(prompt, {}), *voted], wordless=True)
+        assert int((features[1:] @ features[0]).argmax()) == nearest
