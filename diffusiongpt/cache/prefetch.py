@@ -141,7 +141,7 @@ class Prefetcher:
         memory: Memory,
         wanted_of: Callable[..., Checkpoint | None],
         stage: Callable[[Checkpoint, str, Bring], None],
-        fetch: Callable[..., None],
+        fetch: Callable[..., object],
     ) -> None:
         self._memory = memory
         self._wanted_of = wanted_of

@@ -18,14 +18,12 @@ from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Resolved
 from diffusiongpt.flow.record import Recovery, RecoveryStep
-from diffusiongpt.hub.content import fingerprint
 from diffusiongpt.hub.plan import Agree
 from diffusiongpt.weights.devices import release_cached
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from diffusiongpt.drawing.machine import Machine
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
@@ -102,14 +100,14 @@ class Renderer:
         self._coming[model] = Coming(expert, _local(expert), tuple(stand_ins.values()))
         return self.queue.enter(model, self._machine.device, client=client)
 
-    def fetch(self, expert: Expert) -> None:
-        """Have the files of an expert on disk.
+    def fetch(self, expert: Expert) -> Snapshot:
+        """The files of an expert on disk, pulled if need be.
 
         Raises:
             PullError: If they could not be had.
             OutOfMemoryError: If they turn out not to fit here, before they are pulled.
         """
-        self.cache.fetch(
+        return self.cache.fetch(
             expert,
             _local(expert),
             check=self._machine.check_fits,
@@ -136,17 +134,17 @@ class Renderer:
         if backend.hosted:
             return self._ask(backend, resolved)
         start = perf_counter()
-        self.fetch(resolved.expert)
+        snapshot = self.fetch(resolved.expert)
         fetched = perf_counter()
         with (ticket or self.enter(resolved.expert)).turn():
             waited = perf_counter()
-            weights = self._weights(resolved.expert, backend)
+            weights = _fingerprint(resolved.expert, snapshot)
             if expected_weights not in (None, weights):
                 raise LoadError(
                     f"{resolved.expert.id} is another checkpoint now than when the picture was drawn",
                     hint="Bring the old files back, or draw the prompt anew.",
                 )
-            drawing, loaded, recovered = self._draw(backend, resolved)
+            drawing, loaded, recovered = self._draw(backend, resolved, snapshot)
         seconds = {
             "download": fetched - start,
             "queue": waited - fetched,
@@ -160,35 +158,42 @@ class Renderer:
     def lease(self, expert: Expert) -> Iterator[Any]:
         """The device, and an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
         backend = _local(expert)
-        self.fetch(expert)
+        snapshot = self.fetch(expert)
         with (
             self.enter(expert).turn(),
-            self.cache.lease(expert, backend, device=self._machine.device) as loaded,
+            self.cache.lease(expert, backend, device=self._machine.device, snapshot=snapshot) as loaded,
             backend.opened(loaded, scale=expert.settings.adapter_scale or 1.0) as model,
         ):
             yield model
 
-    def _draw(self, backend: Backend, resolved: Resolved) -> tuple[Drawing, float, tuple[Recovery, ...]]:
+    def _draw(
+        self, backend: Backend, resolved: Resolved, snapshot: Snapshot
+    ) -> tuple[Drawing, float, tuple[Recovery, ...]]:
         """Draw, with less and less in the way while memory runs out; also tells when everything was loaded."""
         recovered: list[Recovery] = []
-        result = self._attempt(backend, resolved)
+        result = self._attempt(backend, resolved, snapshot)
         for step in self._ladder(resolved.expert):
             if not isinstance(result, OutOfMemoryError):
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, resolved, offload=step == "offloaded")
+            result = self._attempt(backend, resolved, snapshot, offload=step == "offloaded")
         if isinstance(result, OutOfMemoryError):
             raise result
         return *result, tuple(recovered)
 
     def _attempt(
-        self, backend: Backend, resolved: Resolved, *, offload: bool = False
+        self, backend: Backend, resolved: Resolved, snapshot: Snapshot, *, offload: bool = False
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error, outside the `except` block whose traceback holds what the failed call held."""
         lease = self.cache.lease(
-            resolved.expert, backend, device=self._machine.device, on_progress=self._on_progress, offload=offload
+            resolved.expert,
+            backend,
+            device=self._machine.device,
+            snapshot=snapshot,
+            on_progress=self._on_progress,
+            offload=offload,
         )
         try:
             with lease as loaded:
@@ -214,16 +219,6 @@ class Renderer:
         seconds = {"download": 0.0, "queue": 0.0, "load": 0.0, "draw": round(perf_counter() - start, 4)}
         return Rendered(drawing=drawing, weights=None, timings=seconds)
 
-    def _weights(self, expert: Expert, backend: Backend) -> str:
-        """Fingerprint of a checkpoint; of an adapter that of its base and its own, joined."""
-        if expert.base_expert is not None:
-            file = _still_there(self.cache.puller.adapter_on_disk(expert), expert)
-            return f"{self._weights(expert.base_expert, backend)}+{fingerprint(file.parent, [file.name])}"
-        folder = _still_there(self.cache.puller.on_disk(expert), expert)
-        names = tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
-        files = backend.files(names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant)
-        return fingerprint(folder, files)
-
     def _on_step(self, done: int, total: int) -> None:
         if self._on_progress:
             self._on_progress("draw", done, total)
@@ -245,7 +240,9 @@ def _local(expert: Expert) -> Backend:
     return backend
 
 
-def _still_there(place: Path | None, expert: Expert) -> Path:
-    if place is None:
-        raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
-    return place
+def _fingerprint(expert: Expert, snapshot: Snapshot) -> str:
+    """The fingerprint of the weights, as the record of a picture names them."""
+    try:
+        return snapshot.fingerprint()
+    except OSError as error:
+        raise LoadError(f"the files of {expert.id} were removed before it was drawn", hint="Draw again.") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from diffusiongpt.embedding.sentence import REPO, TOKENIZER, WEIGHTS, WEIGHTS_SHA256, SentenceEmbedder
 from diffusiongpt.errors import HubUnreachableError, PullError
-from diffusiongpt.hub.download import Tell
+from diffusiongpt.hub.download import OnBytes
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.zoo.expert import Expert, License
 
@@ -41,7 +41,7 @@ def pull_sentence_embedder(
     *,
     agree: Agree | None = None,
     on_pull: Callable[[PullPlan], None] | None = None,
-    tell: Tell | None = None,
+    tell: OnBytes | None = None,
 ) -> SentenceEmbedder:
     """The sentence embedder, pulled from the hub (91 MB, Apache-2.0) if its weights are not on this machine.
 

@@ -22,6 +22,7 @@ from diffusiongpt.backends.diffusers.files import choose_files
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.request import Request
+from diffusiongpt.hub.files import names_in
 from diffusiongpt.weights.devices import slot
 from diffusiongpt.zoo.expert import CallSettings
 
@@ -90,7 +91,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def qwen(qwen_folder: Path) -> Loaded:
     """That miniature, loaded."""
-    return BACKEND.load(mini(qwen_folder), qwen_folder, device="cpu", have={})
+    return BACKEND.load(mini(qwen_folder), qwen_folder, names_in(qwen_folder), device="cpu", have={})
 
 
 def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qwen_folder: Path) -> None:

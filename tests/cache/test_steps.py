@@ -153,7 +153,10 @@ class _Steps(RuleBasedStateMachine):
         return expert(folder, name)
 
     def _model(self, name: str, device: str) -> Model:
-        return self.cache._identify(self._expert(name), self.toy, device)  # type: ignore[arg-type]
+        who = self._expert(name)
+        found = self.cache.puller.find(who, self.toy)  # type: ignore[arg-type]
+        assert found is not None
+        return self.cache._identify(who, self.toy, found, device)  # type: ignore[arg-type]
 
     def _fail(self, *_: str) -> None:
         if self.failing:

@@ -9,10 +9,10 @@ from fixtures_cache import SD, UNET, Counting, touch
 from diffusiongpt.cache.cache import ModelCache
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
     from diffusiongpt.zoo.expert import Expert
@@ -22,13 +22,13 @@ def test_a_warm_lease_looks_at_the_disk_once(online: Settings, monkeypatch: pyte
     """Each look is a system call for every file of the checkpoint: most of what a lease takes."""
     cache, backend, looked = ModelCache(online), Counting(), []
     touch(cache, backend, SD)
-    look = cache.puller.on_disk
+    look = cache.puller.find
 
-    def watched(expert: Expert) -> Path | None:
+    def watched(expert: Expert, backend: Backend) -> Snapshot | None:
         looked.append(expert.id)
-        return look(expert)
+        return look(expert, backend)
 
-    monkeypatch.setattr(cache.puller, "on_disk", watched)
+    monkeypatch.setattr(cache.puller, "find", watched)
     touch(cache, backend, SD)
     assert looked == ["sd"]
     assert backend.loads == ["sd"]

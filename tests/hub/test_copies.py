@@ -79,7 +79,7 @@ def test_the_plan_counts_only_what_has_to_come(puller: Puller, online: Settings)
     said: list[PullPlan] = []
     just = Puller(online.model_copy(update={"max_download_gb": plan.bytes_missing / 1e9}), on_pull=said.append)
     told: list[tuple[int, int]] = []
-    just.ensure(TWIN, BACKEND, tell=lambda done, total: told.append((done, total)))
+    just.ensure(TWIN, BACKEND, on_bytes=lambda done, total: told.append((done, total)))
     assert [one.bytes_missing for one in said] == [plan.bytes_missing]
     assert told[-1] == (plan.bytes_missing, plan.bytes_missing)
 

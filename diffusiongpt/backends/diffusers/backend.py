@@ -18,7 +18,7 @@ from diffusiongpt.backends.diffusers.files import INDEX, choose_files, is_weight
 from diffusiongpt.backends.diffusers.lora import attach, detach, worn
 from diffusiongpt.backends.diffusers.offload import offloaded
 from diffusiongpt.backends.diffusers.quiet import quiet_call, quiet_construction
-from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError, PullError
+from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Resolved
 from diffusiongpt.weights.devices import slot
 from diffusiongpt.weights.module import HOST, Weights
@@ -99,14 +99,13 @@ class DiffusersBackend:
             import diffusers  # noqa: F401
             import transformers  # noqa: F401
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
-        chosen = _chosen(expert, folder)
         index = (folder / INDEX).read_bytes()
         dtype = _dtype_name(expert, device, json.loads(index)["_class_name"])
         found = []
-        for name, kind in read_components(index, chosen).items():
-            inside = [file for file in chosen if file.startswith(f"{name}/")]
+        for name, kind in read_components(index, files).items():
+            inside = [file for file in files if file.startswith(f"{name}/")]
             weights = tuple(file for file in inside if is_weights(file))
             config = f"{name}/config.json"
             if weights:
@@ -114,12 +113,15 @@ class DiffusersBackend:
                 found.append(Component(name=name, kind=kind, config=known, weights=weights, dtype=dtype))
         return tuple(found)
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """See `Backend.load`."""
 
         def load() -> _Model:
             known = cast("Mapping[str, Weights]", have)
-            pipe = _build(expert, folder, device, {name: part.outline(HOST) for name, part in known.items()})
+            outlines = {name: part.outline(HOST) for name, part in known.items()}
+            pipe = _build(expert, folder, files, device, outlines)
             modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
             return _Model(pipe=pipe, weights={n: known.get(n) or Weights.pack(part) for n, part in modules.items()})
 
@@ -184,8 +186,7 @@ class DiffusersBackend:
         return Drawing(images=tuple(images), params=params, dropped=call.dropped)
 
 
-def _build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -> Any:
-    chosen = _chosen(expert, folder)
+def _build(expert: Expert, folder: Path, files: Sequence[str], device: str, have: Mapping[str, Any]) -> Any:
     # the imports are in here too: they are what complains about torchvision
     with quiet_construction():
         import torch
@@ -195,7 +196,7 @@ def _build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
             dtype=getattr(torch, _dtype_name(expert, device, kind)),
-            variant=weight_variant(chosen, expert.settings.variant),
+            variant=weight_variant(files, expert.settings.variant),
             # other formats come this far only where the settings allow them too
             use_safetensors=None if expert.settings.unsafe_weights else True,
             local_files_only=True,
@@ -209,23 +210,6 @@ def _has_weights(part: Any) -> bool:
     import torch
 
     return isinstance(part, torch.nn.Module) and any(True for _ in (*part.parameters(), *part.buffers()))
-
-
-def _chosen(expert: Expert, folder: Path) -> tuple[str, ...]:
-    """The files of a folder that the expert's pipeline is built from."""
-    settings, names = expert.settings, [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
-    try:
-        return choose_files(
-            [INDEX, *names],
-            lambda name: (folder / name).read_bytes(),
-            variant=settings.variant,
-            allow_unsafe=settings.unsafe_weights,
-        )
-    except (PullError, OSError) as error:
-        raise LoadError(
-            f"{expert.id} could not be built from {folder}: {error}",
-            hint=getattr(error, "hint", "") or _hint(LoadError),
-        ) from error
 
 
 def _check_class(folder: Path) -> str:
