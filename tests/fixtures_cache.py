@@ -96,9 +96,9 @@ class Toy:
         """Nothing."""
 
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
-        """All of them."""
+        """All of them, but not what another thread is writing."""
         del read, variant
-        return tuple(names)
+        return tuple(name for name in names if not name.endswith(".tmp"))
 
     def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """One of its own, and those that it shares."""

@@ -77,12 +77,14 @@ class _Inodes:
         places: Repository -> inode -> paths in its snapshots that lead to it.
         sizes: Inode -> bytes.
         names: Inode -> number of hard links, in the cache or elsewhere.
+        inside: Inode -> number of hard links in the cache.
     """
 
     owners: dict[_Inode, set[str]] = field(default_factory=dict)
     places: dict[str, dict[_Inode, set[Path]]] = field(default_factory=dict)
     sizes: dict[_Inode, int] = field(default_factory=dict)
     names: dict[_Inode, int] = field(default_factory=dict)
+    inside: Counter[_Inode] = field(default_factory=Counter)
 
     @classmethod
     def walk(cls, hub_cache: Path) -> _Inodes:
@@ -91,15 +93,22 @@ class _Inodes:
             repo = folder.name.removeprefix("models--").replace("--", "/", 1)
             for path in (*folder.glob("blobs/*"), *folder.glob("snapshots/*/**/*")):
                 if path.is_file():
-                    found._note(repo, path)
+                    found._note(path, repo)
+        # the store in which the client keeps one copy of what it downloaded by Xet
+        for path in hub_cache.glob("blobs/*/*"):
+            if path.is_file():
+                found._note(path, None)
         return found
 
-    def _note(self, repo: str, path: Path) -> None:
+    def _note(self, path: Path, repo: str | None) -> None:
         stat = path.stat()
         inode = (stat.st_dev, stat.st_ino)
-        self.owners.setdefault(inode, set()).add(repo)
         self.sizes[inode] = stat.st_size
         self.names[inode] = stat.st_nlink
+        self.inside[inode] += not path.is_symlink()
+        if repo is None:
+            return
+        self.owners.setdefault(inode, set()).add(repo)
         if path.parent.name != "blobs":
             self.places.setdefault(repo, {}).setdefault(inode, set()).add(path)
 
@@ -179,22 +188,6 @@ def room_from(
     return chosen, freed
 
 
-def used_bytes(hub_cache: Path) -> dict[_Inode, tuple[int, int, int]]:
-    """Every file of a repository in the hub cache: bytes, hard links on the disk, hard links in the cache.
-
-    Symbolic links are left out, and so are the files that the client keeps for itself.
-    """
-    found: dict[_Inode, tuple[int, int, int]] = {}
-    # the last pattern is the store in which the client keeps one copy of what it downloaded by Xet
-    for path in (*hub_cache.glob("*/blobs/*"), *hub_cache.glob("*/snapshots/**/*"), *hub_cache.glob("blobs/*/*")):
-        if path.is_symlink() or not path.is_file():
-            continue
-        stat = path.stat()
-        inode = (stat.st_dev, stat.st_ino)
-        found[inode] = (stat.st_size, stat.st_nlink, found.get(inode, (0, 0, 0))[2] + 1)
-    return found
-
-
 def _ordered(rows: Sequence[DiskRow]) -> tuple[DiskRow, ...]:
     """The rows with their order: first what no expert needs, then what was read longest ago."""
     first = sorted(rows, key=lambda row: (bool(row.wanted_by), row.last_used or 0.0, row.record.when))
@@ -244,7 +237,7 @@ def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
         return 0
     from huggingface_hub import scan_cache_dir
 
-    files = used_bytes(hub_cache)
+    files = _Inodes.walk(hub_cache)
     before = scan_cache_dir(hub_cache)
     for place in {(record.repo, record.commit) for record in chosen}:
         ours = {name for record in chosen if (record.repo, record.commit) == place for name in record.ours}
@@ -252,8 +245,9 @@ def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
             if (repo.repo_id, repo.repo_type) == (place[0], "model"):
                 # only this repository, because a duplicate of it has the same commits
                 _clear_commit(replace(before, repos=frozenset({repo})), place[1], ours)
-    left = used_bytes(hub_cache)
-    return sum(size for inode, (size, names, inside) in files.items() if inode not in left and names == inside)
+    left = _Inodes.walk(hub_cache).sizes
+    freed = (inode for inode in files.sizes if inode not in left and files.names[inode] == files.inside[inode])
+    return sum(files.sizes[inode] for inode in freed)
 
 
 def _clear_commit(cache: HFCacheInfo, commit: str, names: set[str]) -> None:

@@ -41,7 +41,6 @@ class Puller:
         on_pull: Called with each plan just before its download begins.
         clock: A monotonic clock, in seconds, for how long a refusal of the hub is remembered.
         timeout_s: Seconds that a request for a plan waits for the next bytes of its answer.
-        copies: Finds and links files of the same content; made from the settings if absent.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Puller:
         on_pull: Callable[[PullPlan], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         timeout_s: float = TIMEOUT_S,
-        copies: Copies | None = None,
     ) -> None:
         self.settings = settings
         self._on_pull = on_pull
@@ -59,7 +57,7 @@ class Puller:
         self._records = Records(settings.home)
         self._snapshots = Snapshots(settings, self._records)
         self._refusals = Refusals(clock)
-        self._copies = copies or Copies(settings.hub_cache)
+        self._copies = Copies(settings.hub_cache)
 
     def on_disk(self, expert: Expert) -> Path | None:
         """The folder of an expert if it and its base are on disk; no network, and a `stat` for each file.
@@ -86,10 +84,11 @@ class Puller:
 
     def find_offline(self, expert: Expert, backend: Backend) -> bool:
         """Whether an expert is on disk without the network; what another program pulled is recorded now."""
-        return all(self._snapshots.folder(part) is not None or self._adopts(part, backend) for part in expert.parts)
-
-    def _adopts(self, part: Expert, backend: Backend) -> bool:
-        return not part.is_local and self._snapshots.adopt(part, backend) is not None
+        return all(
+            self._snapshots.folder(part) is not None
+            or (not part.is_local and self._snapshots.adopt(part, backend) is not None)
+            for part in expert.parts
+        )
 
     def commit(self, expert: Expert) -> str | None:
         """The commit an expert's own repository was pulled at; `None` if it was not, or is a local folder."""
@@ -114,15 +113,14 @@ class Puller:
 
     def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
         record = self._records.find(key_of(part))
-        if record is not None and self._snapshots.folder(part) is not None:
-            return self._plan_from(part, asked_by, record.commit, record.files, record.hashes, record.moved_to)
-        try:
-            return self._plan_online(part, asked_by, backend)
-        except HubUnreachableError:
-            adopted = self._snapshots.adopt(part, backend)
-            if adopted is None:
-                raise
-            return self._plan_from(part, asked_by, adopted.commit, adopted.files, adopted.hashes, None)
+        if record is None or self._snapshots.folder(part) is None:
+            try:
+                record = self._ask_hub(part, backend)
+            except HubUnreachableError:
+                record = self._snapshots.adopt(part, backend)
+                if record is None:
+                    raise
+        return self._plan_from(part, asked_by, record)
 
     def check(self, plan: PullPlan, agree: Agree | None = None) -> None:
         """Refuse a pull that is too large or does not fit on the disk.
@@ -244,7 +242,8 @@ class Puller:
         rows, unique = disk_rows(self.pulled(), folder, wanted)
         return DiskReport(folder=folder, rows=rows, unique_bytes=unique, free_bytes=_free_bytes(folder))
 
-    def _plan_online(self, expert: Expert, asked_by: str, backend: Backend) -> PullPlan:
+    def _ask_hub(self, expert: Expert, backend: Backend) -> PullRecord:
+        """What would be recorded of a pull of an expert, as the hub lists its files now."""
         if self.settings.offline:
             raise HubUnreachableError(
                 f"{expert.repo} is not on disk, and the network is switched off",
@@ -261,7 +260,7 @@ class Puller:
         listed = {item.rfilename: item.lfs.sha256 if item.lfs else item.blob_id for item in siblings}
         hashes = {name: known for name in names if (known := listed[name])}
         moved_to = info.id if info.id and info.id != expert.repo else None
-        return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in names}, hashes, moved_to)
+        return record_of(expert, commit, {name: sizes[name] for name in names}, hashes=hashes, moved_to=moved_to)
 
     def _as_it_is_now(self, plan: PullPlan) -> PullPlan:
         """The plan without what other pulls have brought since it was made."""
@@ -279,16 +278,10 @@ class Puller:
         failed = tuple(name for name in plan.shared if name not in linked)
         return replace(plan, missing=(*plan.missing, *failed), shared=linked)
 
-    def _plan_from(
-        self,
-        expert: Expert,
-        asked_by: str,
-        commit: str,
-        files: Mapping[str, int],
-        hashes: Mapping[str, str],
-        moved_to: str | None,
-    ) -> PullPlan:
-        folder = snapshot_folder(self.settings.hub_cache, expert.repo, commit)
+    def _plan_from(self, expert: Expert, asked_by: str, record: PullRecord) -> PullPlan:
+        """What a pull of a record's files would bring, given what is on this disk."""
+        files, hashes = record.files, record.hashes
+        folder = snapshot_folder(self.settings.hub_cache, expert.repo, record.commit)
         absent = _absent(folder, files)
         shared = self._copies.find(expert.repo, {name: files[name] for name in absent}, hashes, self._records.all())
         places = {name: shared.get(name, folder / name) for name in files if name in shared or name not in absent}
@@ -296,15 +289,15 @@ class Puller:
             expert=expert,
             asked_by=asked_by,
             repo=expert.repo,
-            commit=commit,
+            commit=record.commit,
             files=files,
             missing=tuple(name for name in absent if name not in shared),
             folder=folder,
             disk_free=_free_bytes(self.settings.hub_cache),
             hashes=hashes,
             shared=shared,
-            moved_to=moved_to,
-            weigh=Weigher(self.settings, expert.repo, commit, files, places),
+            moved_to=record.moved_to,
+            weigh=Weigher(self.settings, expert.repo, record.commit, files, places),
         )
 
     def _make_cache_folder(self) -> None:

@@ -161,11 +161,16 @@ class Snapshots:
         if folder is None:
             return None
         names = names_in(folder)
-        if backend is None:
-            chosen: tuple[str, ...] = (adapter_file(names, part),)
-        else:
-            chosen = files_of(part, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
-        stats = {name: (folder / name).stat() for name in chosen}
+        try:
+            if backend is None:
+                chosen: tuple[str, ...] = (adapter_file(names, part),)
+            else:
+                chosen = files_of(part, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
+            stats = {name: (folder / name).stat() for name in chosen}
+        except OSError as error:
+            raise PullError(
+                f"could not read the folder {folder} of {part.id}: {error}", hint="Check that its files are readable."
+            ) from error
         snapshot = Snapshot(
             folder=folder,
             commit=None,

@@ -141,7 +141,9 @@ def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Call
     a, b = local("a"), local("b")
     with cache.lease(a, backend, device="cpu"):
         touch(cache, backend, b)
-        cache._memory.bring("cpu", cache._identify(a, backend, "cpu").sizes, lambda _: {}, Bring(within_budget=True))
+        model = cache._identities.latest(a, "cpu")
+        assert model is not None
+        cache._memory.bring("cpu", model.sizes, lambda _: {}, Bring(within_budget=True))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(touch, cache, backend, b).result(LATE_S)
     check_at_rest(cache, backend)
