@@ -231,7 +231,7 @@ class Prefetcher:
             self._lanes["device"].poke()
         return done
 
-    def _try(self, what: tuple[str, str, str], work: Callable[[], None]) -> bool:
+    def _try(self, what: tuple[str, str, str], work: Callable[[], object]) -> bool:
         """Do it at most once for each state of the queue; whether it was this time.
 
         What fails will be told when it is needed; what came and could not stay must not come for ever.
