@@ -77,7 +77,10 @@ def quiet_client() -> Iterator[None]:
     """Silence the retry warnings of the client: if the retries fail we raise, and if they succeed nothing is wrong."""
     # a filter and not the level, because overlapping pulls would restore each other's level
     handlers = tuple(logging.getLogger("huggingface_hub").handlers)
-    errors_only = _ErrorsOnly()
+
+    def errors_only(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
     for handler in handlers:
         handler.addFilter(errors_only)
     try:
@@ -85,11 +88,6 @@ def quiet_client() -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(errors_only)
-
-
-class _ErrorsOnly(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
 
 
 def repo_info(settings: Settings, repo: str, revision: str | None, *, timeout_s: float = TIMEOUT_S) -> ModelInfo:

@@ -263,4 +263,6 @@ def _sizes_of(metadata: SafetensorsFileMetadata) -> TensorSizes:
     for tensor in metadata.tensors.values():
         start, end = tensor.data_offsets
         stored[tensor.dtype] += end - start
-    return TensorSizes(elements={str(kind): count for kind, count in metadata.parameter_count.items()}, stored=dict(stored))
+    return TensorSizes(
+        elements={str(kind): count for kind, count in metadata.parameter_count.items()}, stored=dict(stored)
+    )
