@@ -24,6 +24,7 @@ from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request, read_options
+from diffusiongpt.hub.files import names_in
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.compare import choose_ballot
 from diffusiongpt.routing.router import Router
@@ -50,7 +51,7 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
     likely = np.zeros((len(prompts), len(zoo)))
     for column, expert in enumerate(zoo.values()):
         backend = get_backend(expert.backend)
-        loaded = backend.load(expert, expert.folder or Path(), device="cpu", have={})
+        loaded = backend.load(expert, expert.folder or Path(), names_in(expert.folder or Path()), device="cpu", have={})
         for row, prompt in enumerate(prompts):
             request, _ = read_options({"prompt": prompt.text, "seed": row})
             understanding = LocalThinker().think(prompt.text, (), tuple(zoo.taxonomy.nodes.values())).understanding

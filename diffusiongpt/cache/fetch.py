@@ -1,4 +1,4 @@
-"""From an expert to its files, once however many ask, with room on the disk kept for each download under way."""
+"""From an expert to its files: pulled once for all requesters, with disk space reserved for each download."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.single_flight import OnProgress, SharedCall, SingleFlight
 from diffusiongpt.cache.tier import Ledger
-from diffusiongpt.errors import DiskFullError
-from diffusiongpt.hub.local import check_local
+from diffusiongpt.errors import DiskFullError, LoadError
 from diffusiongpt.hub.plan import readable
-from diffusiongpt.hub.records import Wish, wish_of
+from diffusiongpt.hub.records import PullKey, key_of
+from diffusiongpt.hub.snapshot import Snapshot, check_local
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 Check = Callable[["PullPlan"], None]
-"""Refuses a pull before anything is downloaded, by raising."""
+"""Called with a plan before anything is downloaded; raises to refuse it."""
 
 
 class Downloads:
-    """What comes from the hub; thread-safe.
+    """Pulls from the hub, at most one per repository at a time; thread-safe.
 
     Args:
-        puller: Plans and brings files.
-        events: Told what was pulled.
+        puller: Finds, plans and pulls files.
+        events: Receives what was pulled.
     """
 
     def __init__(self, puller: Puller, events: Events) -> None:
@@ -42,7 +42,7 @@ class Downloads:
         self._plans: SingleFlight[PullPlan] = SingleFlight("diffusiongpt-plan")
         self._pulls: SingleFlight[Path] = SingleFlight("diffusiongpt-pull")
         self._lock = threading.Lock()
-        self._left: dict[Wish, int] = {}
+        self._left: dict[PullKey, int] = {}
 
     def fetch(
         self,
@@ -52,24 +52,27 @@ class Downloads:
         check: Check | None = None,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Path | None:
-        """Have an expert's files on disk, see `ModelCache.fetch`; their folder if they were there already."""
-        folder = self.puller.on_disk(expert)
-        if folder is not None:
-            return folder
+    ) -> Snapshot:
+        """The files of an expert on disk, pulled if need be; see `ModelCache.fetch`."""
+        found = self.puller.find(expert, backend)
+        if found is not None:
+            return found
         check_local(expert)
-        wishes = tuple(wish_of(part) for part in expert.parts)
-        plan = self._plans.join(wishes, lambda _: self.puller.plan(expert, backend))
+        keys = tuple(key_of(part) for part in expert.parts)
+        plan = self._plans.join(keys, lambda _: self.puller.plan(expert, backend))
         if check is not None:
             check(plan)
-        # In the requester's own thread: it may ask a person.
+        # in the requester's own thread, because it may ask the user
         self.puller.check(plan, agree)
         for part in plan.parts:
-            self._pulls.join(wish_of(part.expert), partial(self._pull, part), on_progress)
-        return None
+            self._pulls.join(key_of(part.expert), partial(self._pull, part), on_progress)
+        found = self.puller.find(expert, backend)
+        if found is None:
+            raise LoadError(f"the files of {expert.id} were removed before they were loaded", hint="Draw again.")
+        return found
 
     def ledger(self) -> Ledger:
-        """The bytes of the disk: what we pulled, and what is coming."""
+        """The bytes of the disk: what was pulled, and what is being pulled."""
         with self._lock:
             in_flight = sum(self._left.values())
         disk = self.puller.disk()
@@ -84,41 +87,41 @@ class Downloads:
         )
 
     def _pull(self, plan: PullPlan, call: SharedCall[Path]) -> Path:
-        # another may have brought it while this one was planned; of an adapter: its base came before
+        # another request may have pulled it since it was planned; the base of an adapter was pulled just before
         folder = self.puller.on_disk(plan.expert)
         if folder is not None:
             return folder
-        wish = wish_of(plan.expert)
-        self._reserve(wish, plan)
+        key = key_of(plan.expert)
+        self._reserve(key, plan)
 
-        def tell(done: int, total: int) -> None:
+        def on_bytes(done: int, total: int) -> None:
             with self._lock:
-                # a thread that was left behind may still tell
-                if wish in self._left:
-                    self._left[wish] = max(0, total - done)
+                # a thread that was left behind may still report
+                if key in self._left:
+                    self._left[key] = max(0, total - done)
             call.report("download", done, total)
 
         start = time.monotonic()
         try:
-            folder = self.puller.pull(plan, tell, call.may_stop)
+            folder = self.puller.pull(plan, on_bytes, call.may_stop)
         finally:
             with self._lock:
-                del self._left[wish]
-        self._tell(plan, time.monotonic() - start)
+                del self._left[key]
+        self._report(plan, time.monotonic() - start)
         return folder
 
-    def _reserve(self, wish: Wish, plan: PullPlan) -> None:
-        """Keep room for a download, beside those that are under way."""
+    def _reserve(self, key: PullKey, plan: PullPlan) -> None:
+        """Reserve disk space for a download, in addition to that of the downloads in progress."""
         with self._lock:
             others, needed = sum(self._left.values()), plan.bytes_to_pull
             if needed and self.puller.disk_free() < needed + others:
                 raise DiskFullError(
-                    f"pulling {plan.repo} needs {readable(needed)} beside {readable(others)} that are coming already",
-                    hint="Try again when the other downloads are done, or free some room ('diffusiongpt cache clear').",
+                    f"pulling {plan.repo} needs {readable(needed)}, and other downloads in progress {readable(others)}",
+                    hint="Try again after the other downloads, or free some space ('diffusiongpt cache clear').",
                 )
-            self._left[wish] = needed
+            self._left[key] = needed
 
-    def _tell(self, plan: PullPlan, seconds: float) -> None:
+    def _report(self, plan: PullPlan, seconds: float) -> None:
         if plan.missing:
             nbytes = plan.bytes_to_pull
             self._events.publish(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))

@@ -167,7 +167,9 @@ class Loader:
     def _build(self, wanted: Checkpoint, known: Mapping[Key, Part]) -> Loaded:
         model = wanted.model
         have = {name: known[key] for name, key in model.parts.items() if key in known}
-        return wanted.backend.load(wanted.expert, model.folder, device=model.key.device, have=have)
+        snapshot = model.snapshot
+        files = tuple(snapshot.files)
+        return wanted.backend.load(wanted.expert, snapshot.folder, files, device=model.key.device, have=have)
 
     def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
         parts = self._memory.contents.parts(model.sizes)

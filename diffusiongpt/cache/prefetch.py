@@ -144,7 +144,7 @@ class Prefetcher:
         memory: Memory,
         wanted_of: Callable[..., Checkpoint | None],
         stage: Callable[[Checkpoint, str, Bring], None],
-        fetch: Callable[..., None],
+        fetch: Callable[..., object],
     ) -> None:
         self._memory = memory
         self._wanted_of = wanted_of
@@ -240,7 +240,7 @@ class Prefetcher:
             self._lanes["device"].wake()
         return done
 
-    def _try(self, what: tuple[str, str, str], work: Callable[[], None]) -> bool:
+    def _try(self, what: tuple[str, str, str], work: Callable[[], object]) -> bool:
         """Do some work unless it was tried since the queue changed; whether it was done now.
 
         A failure is reported when the model is needed. What came and could not stay must not come again and again.

@@ -129,7 +129,7 @@ def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Ca
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     broken = local("b")
     assert broken.folder is not None
-    backend.components(broken, broken.folder, device="cpu")
+    backend.components(broken, broken.folder, (), device="cpu")
     weights = broken.folder / "b.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     touch(cache, backend, local("a"))

@@ -148,8 +148,9 @@ class _Steps(RuleBasedStateMachine):
 
     def _checkpoint(self, name: str, device: str) -> Checkpoint:
         who = self._expert(name)
-        assert who.folder is not None
-        model = self.identities.of(who, self.toy, who.folder, device)  # type: ignore[arg-type]  # a toy
+        found = self.cache.puller.find(who, self.toy)  # type: ignore[arg-type]  # a toy
+        assert found is not None
+        model = self.identities.of(who, self.toy, found, device)  # type: ignore[arg-type]
         return Checkpoint(expert=who, backend=self.toy, model=model)  # type: ignore[arg-type]
 
     def _fail(self, *_: str) -> None:
