@@ -26,7 +26,7 @@ from time import perf_counter
 import numpy as np
 from ranking_costs import print_costs
 
-from diffusiongpt.evaluation import checks as calibration
+from diffusiongpt.evaluation.checks import calibration
 from diffusiongpt.evaluation.curves import simulate_votes
 from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes
 from diffusiongpt.evaluation.methods import BestSingle

@@ -10,7 +10,7 @@ from fixtures_routing import THINKER
 from langchain_openai import ChatOpenAI
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat_model import ScriptedChatModel
 from diffusiongpt.understanding.llm.thinker import LLMThinker
@@ -63,7 +63,7 @@ def scripted(answer: Any, **options: Any) -> ScriptedChatModel:
 
 def router_of(mind: Thinker, folder: Path) -> Router:
     """A router over the shipped zoo."""
-    votes = Preferences(folder / "votes.db")
+    votes = LiveTable(folder / "votes.db")
     return Router(zoo(), mind, votes, embedder=LexicalEmbedder.name, readiness=lambda _: "download")
 
 

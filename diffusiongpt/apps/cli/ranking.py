@@ -104,7 +104,7 @@ def _show(
         table = studio.router.table()
         if export is not None:
             write_new(export, table.as_bytes())
-        rows = table.rows(node, expert_ids=studio.zoo)
+        rows = table.standings(node, expert_ids=studio.zoo)
     if as_json:
         print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
         return
