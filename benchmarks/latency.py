@@ -23,7 +23,7 @@ import numpy as np
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.taxonomy import Node
@@ -77,7 +77,7 @@ def main() -> None:
     texts, embedder, zoo = prompts(arguments.prompts), LexicalEmbedder(), Zoo.load()
     nodes: list[Node] = list(zoo.taxonomy.nodes.values())
     with tempfile.TemporaryDirectory() as folder:
-        preferences = Preferences(Path(folder) / "votes.db")
+        preferences = LiveTable(Path(folder) / "votes.db")
         thinker = LocalThinker(embedder, SentenceEmbedder.installed())
         router = Router(zoo, thinker, preferences, embedder="lexical", readiness=lambda _: "download")
         decide = percentiles(lambda text: router.route(Request(prompt=text)), texts)

@@ -36,7 +36,7 @@ from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.flow.request import Request
 from diffusiongpt.flow.route import Route
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
@@ -54,7 +54,7 @@ UNNAMED = ("a cat on a sofa", "a red bicycle", "two children playing chess", "ä¸
 
 def router_of(zoo: Zoo, sentences: SentenceEmbedder | None = None) -> Router:
     """A router with an empty vote store of its own."""
-    votes = Preferences(Path(tempfile.mkdtemp()) / "votes.db")
+    votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
     thinker = LocalThinker(LexicalEmbedder(), sentences)
     return Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk")
 

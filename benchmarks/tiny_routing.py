@@ -25,7 +25,7 @@ from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request, read_options
 from diffusiongpt.hub.files import names_in
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.compare import choose_ballot
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
@@ -75,7 +75,7 @@ def share(picks: list[str], prompts: list[TinyPrompt], correct: np.ndarray, expe
 def make_router(zoo: Zoo, folder: str) -> Router:
     """A router with an empty vote store."""
     embedder = LexicalEmbedder()
-    preferences = Preferences(Path(folder) / "votes.db")
+    preferences = LiveTable(Path(folder) / "votes.db")
     return Router(zoo, LocalThinker(embedder), preferences, embedder="lexical", readiness=lambda _: "on_disk")
 
 

@@ -9,8 +9,8 @@
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    │   └── DataError            a file of ratings or votes that cannot be used
     ├── JudgeError               a judge that is missing, or gave no usable answer
-    ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
     ├── PullError                the files of a checkpoint could not be pulled
     │   ├── HubUnreachableError  no network, or the hub is down
@@ -105,7 +105,7 @@ class JudgeError(DiffusionGPTError):
     """A judge of pictures is not installed, or its answer is not one number for each picture."""
 
 
-class DataError(DiffusionGPTError):
+class DataError(VoteError):
     """A file of ratings or votes cannot be used; the message names file, line and column."""
 
 

@@ -23,7 +23,7 @@ from diffusiongpt.hub.plan import Agree, PullPlan
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.pictures.comparison import Comparison, as_rating, as_vote
 from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.compare import choose_ballot, worth_showing
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import Settings, load_settings
@@ -84,7 +84,7 @@ class DiffusionGPT:
     ) -> None:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
-        self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
+        self.preferences = LiveTable(votes if votes is not None else _own_votes(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)

@@ -11,7 +11,7 @@ from langchain_openai import ChatOpenAI
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
@@ -63,7 +63,7 @@ def scripted(answer: Any, **options: Any) -> ScriptedChatModel:
 
 def router_of(mind: Thinker, folder: Path) -> Router:
     """A router over the default zoo."""
-    votes = Preferences(folder / "votes.db")
+    votes = LiveTable(folder / "votes.db")
     return Router(zoo(), mind, votes, embedder=LexicalEmbedder.name, readiness=lambda _: "download")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
@@ -69,7 +69,7 @@ def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = ()) -> Router:
     def readiness(one: Expert) -> Readiness:
         return "loaded" if one.id in loaded else "on_disk"
 
-    return Router(zoo, THINKER, Preferences(votes), embedder=LexicalEmbedder.name, readiness=readiness)
+    return Router(zoo, THINKER, LiveTable(votes), embedder=LexicalEmbedder.name, readiness=readiness)
 
 
 def route(prompt: str, zoo: Zoo, votes: Path, **asked: Any) -> Route:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusiongpt.evaluation.methods import best_allowed
-from diffusiongpt.ranking.model.fitted import Learnt
-from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, scatter_of
+from diffusiongpt.ranking.model.fitted import Fitted
+from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, rating_noise
 from diffusiongpt.ranking.model.rows import source_weight
 from diffusiongpt.ranking.model.space import Prompt
 from diffusiongpt.understanding.literal import read_literals
@@ -40,7 +40,7 @@ class Ours:
     def __init__(self, training: Training, sentences: Embedder | None = None) -> None:
         self._experts = len(training.experts)
         outside = training.votes is not None and bool(training.votes.both_bad.any())
-        self._learnt = Learnt.fit(
+        self._fitted = Fitted.fit(
             [read(prompt) for prompt in training.prompts],
             self._experts + outside,
             _vote_rows(training.votes, self._experts) if training.votes else VoteRows.none(),
@@ -59,7 +59,7 @@ class Ours:
         return 1 / (1 + np.exp(scores[each, right] - scores[each, left]))
 
     def _scores(self, prompts: Sequence[str]) -> Floats:
-        return self._learnt.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
+        return self._fitted.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
 
 
 def read(text: str) -> Prompt:
@@ -99,5 +99,5 @@ def _rating_rows(ratings: Floats) -> RatingRows:
     prompt, expert = np.nonzero(np.isfinite(ratings))
     group = np.unique(prompt, return_inverse=True)[1]
     rated = ratings[prompt, expert]
-    values = in_log_odds(rated, scatter_of(rated, expert, group))
+    values = in_log_odds(rated, rating_noise(rated, expert, group))
     return RatingRows(prompt, expert, values, np.full(len(prompt), RATING_SCALE**2), group, np.zeros(len(prompt)))

@@ -163,13 +163,13 @@ class Route(BaseModel):
             return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
-        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "taste"))
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))
         believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
         if named and believed >= learnt:
             return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
-            return f"{'you' if 2 * parts.get('taste', 0.0) > learnt else 'people'} preferred it on {about}"
+            return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
         return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
 
     def _believed(self, style: str) -> str:

@@ -11,8 +11,8 @@ from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Readiness, Route
 from diffusiongpt.flow.trace import SearchTrace
 from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.personal import PersonalTable, Tastes
+from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
@@ -49,7 +49,7 @@ class Router:
         self,
         zoo: Zoo,
         thinker: Thinker,
-        preferences: Preferences,
+        preferences: LiveTable,
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
@@ -64,7 +64,7 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
-        self._tastes: Tastes | None = None
+        self._personal_tables: PersonalTables | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
@@ -73,7 +73,7 @@ class Router:
 
     def table_of(self, voter: str | None) -> PersonalTable:
         """The same as a voter would have it; everyone's for `None`."""
-        return self._tastes_of(self.table()).of(voter)
+        return self._personal_tables_of(self.table()).of(voter)
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
@@ -92,7 +92,7 @@ class Router:
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
-        table = self._tastes_of(everyones).of(request.voter)
+        table = self._personal_tables_of(everyones).of(request.voter)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
@@ -174,11 +174,11 @@ class Router:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
 
-    def _tastes_of(self, table: RankingTable) -> Tastes:
-        tastes = self._tastes
-        if tastes is None or tastes.table is not table:
-            tastes = self._tastes = Tastes(table, self.preferences.store)
-        return tastes
+    def _personal_tables_of(self, table: RankingTable) -> PersonalTables:
+        tables = self._personal_tables
+        if tables is None or tables.table is not table:
+            tables = self._personal_tables = PersonalTables(table, self.preferences.store)
+        return tables
 
     def _rank(
         self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable

@@ -1,4 +1,4 @@
-"""The tables of the vote store, and how an older store becomes one of today; only `database.py` loads this module."""
+"""The tables of the vote store, and the migration of older stores; only `database.py` loads this module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 SCHEMA_VERSION = 2
-"""1 had votes and retractions; 2 has ratings too."""
+"""Version 1 had votes and retractions; version 2 adds ratings."""
 
 FIRST_WITH_RATINGS = 2
 
@@ -15,7 +15,7 @@ metadata = sa.MetaData()
 
 
 class _Seed(sa.TypeDecorator[int]):
-    """A seed as text: it may be 2**64 - 1, which no integer column holds."""
+    """A seed as text, because it may be 2**64 - 1, which no integer column can hold."""
 
     impl = sa.Text
     cache_ok = True
@@ -28,7 +28,7 @@ class _Seed(sa.TypeDecorator[int]):
 
 
 def _entries(name: str, *own: sa.Column[object]) -> sa.Table:
-    # AUTOINCREMENT, so that a number is not used again once a voter has been erased: `version` counts on it.
+    # AUTOINCREMENT does not reuse the numbers of an erased voter, on which `version` relies.
     return sa.Table(
         name,
         metadata,
@@ -76,13 +76,13 @@ schema = sa.Table("diffusiongpt_schema", metadata, sa.Column("version", sa.Integ
 
 
 def create(connection: sa.Connection) -> None:
-    """Make a store of today's schema."""
+    """Make a store with the current schema."""
     metadata.create_all(connection)
     connection.execute(sa.insert(schema), {"version": SCHEMA_VERSION})
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
-    """Bring an older store to today's schema, step by step, within the transaction of the caller."""
+    """Bring an older store to the current schema, step by step, within the transaction of the caller."""
     for known in range(version, SCHEMA_VERSION):
         _STEPS[known](connection)
     connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
@@ -93,4 +93,4 @@ def _add_ratings(connection: sa.Connection) -> None:
 
 
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings}
-"""What turns a store of each older version into one of the next."""
+"""Migrations: from each older version to the next."""

@@ -14,21 +14,17 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-BUSY_SECONDS = 30
-"""How long to wait for another process that is writing."""
-
-
-def open_file(path: Path) -> sqlite3.Connection:
-    """Open the file of a store, to read only where nothing may be written."""
+def open_file(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """Open the file of a store, read-only if it must not be written."""
     connection = sqlite3.connect(
         path.absolute().as_uri() + _mode(path),
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=False,
     )
     try:
-        # A killed process loses nothing with WAL; FULL keeps an acknowledged vote through a power cut too.
+        # With WAL a killed process loses nothing; FULL keeps an acknowledged vote through a power cut too.
         connection.execute("PRAGMA synchronous=FULL")
         if not path.exists() or path.stat().st_size == 0:
             # Of two processes that make the file at once, one sets the mode and the other finds it locked.
@@ -41,22 +37,22 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def wipe(connection: sa.Connection, name: str) -> None:
-    """Write the file anew without what was deleted, and empty the log beside it.
+    """Rewrite the file without deleted rows, and empty its write-ahead log.
 
     Raises:
-        VoteError: If someone reads for so long that the log cannot be emptied.
+        VoteError: If another process reads for so long that the log cannot be emptied.
     """
     connection.exec_driver_sql("VACUUM")
     busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
     if busy:
         raise VoteError(
-            f"deleted, but {name}-wal still holds what was: another process is reading from it",
-            hint="Erase again when it has ended.",
+            f"the votes were deleted, but {name}-wal still contains them, because another process is reading from it",
+            hint="Erase again when the other process has ended.",
         )
 
 
 def _mode(path: Path) -> str:
-    """SQLite in WAL mode writes beside the file even to read it, which a read-only folder forbids."""
+    """In WAL mode SQLite writes next to the file even to read it, which a read-only folder does not allow."""
     if os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
         return ""
     in_use = path.with_name(path.name + "-wal").exists()

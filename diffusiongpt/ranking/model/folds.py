@@ -1,6 +1,6 @@
 """Folds for cross-validation in which near-duplicate prompts stay together.
 
-A prompt whose twin was trained on is no new prompt: without this, cross-validation flatters whatever memorises.
+A prompt whose near-duplicate was trained on is not new: otherwise cross-validation would reward memorising.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALIKE = 0.8
 
 
 def near_duplicate_groups(prompts: Sequence[str], keys: Sequence[Hashable] | None = None) -> Indexes:
-    """Group prompts that say nearly the same.
+    """Group prompts that are nearly the same.
 
     Two prompts are near-duplicates if they have the same words, or the same but for one in ten
     (Jaccard similarity of `ALIKE` or more); whatever is linked by a chain of them is one group.
@@ -87,7 +87,7 @@ def grouped_folds(groups: NDArray[np.integer], k: int, seed: int) -> list[tuple[
 
 
 class _Linked:
-    """Union-find: who is linked to whom, directly or by a chain."""
+    """Union-find: which items are linked, directly or by a chain."""
 
     def __init__(self, size: int) -> None:
         self._parents = list(range(size))
