@@ -181,7 +181,7 @@ class PromptSpace:
         return self.linear + int(self._roots[wordless].shape[1])
 
     def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:
-        linear, root = self._few(prompts), self._roots[wordless]
+        linear, root = self._linear(prompts), self._roots[wordless]
         alike = np.zeros((len(prompts), root.shape[1]), np.float32)
         # a ranking at a node asks without a text, which is like no prompt
         worded = [row for row, prompt in enumerate(prompts) if prompt.text.strip()]
@@ -190,7 +190,7 @@ class PromptSpace:
             alike[worded] = self._likeness(views, wordless=wordless) @ root
         return np.concatenate([linear, alike], axis=1)
 
-    def _few(self, prompts: Sequence[Prompt]) -> Features:
+    def _linear(self, prompts: Sequence[Prompt]) -> Features:
         linear = np.zeros((len(prompts), self.linear), np.float32)
         linear[:, 0] = 1.0
         for row, prompt in zip(linear, prompts, strict=True):
@@ -232,7 +232,7 @@ class PromptSpace:
 
     @cached_property
     def _landmark_views(self) -> list[Features]:
-        return self._views(self._landmarks, self._few(self._landmarks))
+        return self._views(self._landmarks, self._linear(self._landmarks))
 
     @cached_property
     def _roots(self) -> dict[bool, Features]:
