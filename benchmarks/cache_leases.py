@@ -21,8 +21,8 @@ from cache_rows import Row, in_fresh_process
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.backends.diffusers.files import choose_files
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.drawing.local import Renderer
+from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.drawing.in_process import Renderer
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.flow.call import Resolved
 from diffusiongpt.hub.files import names_in

@@ -41,8 +41,8 @@ from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo import Zoo
 
 SUBJECT_OF = {
     "Animals": "animal", "People": "character", "Outdoor Scenes": "scene", "Indoor Scenes": "scene",

@@ -30,8 +30,8 @@ from diffusiongpt.routing.compare import choose_ballot
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo import Zoo
 
 RIGHT = {"vector": "tiny-vector", "pixel": "tiny-pixel", "sketch": "tiny-sketch", "oil": "tiny-oil"}
 SHARE_WANTED = 0.95

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from diffusiongpt.understanding.thinker import Thinker
     from diffusiongpt.votes.store import VoteStore
     from diffusiongpt.zoo.expert import Expert
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 _HOMES = {
     "AdapterBackend": "backends.base",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from diffusiongpt.pictures.generation import Generation
     from diffusiongpt.ranking.live import LiveTable
     from diffusiongpt.ranking.table import RankingTable
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 
 TINY = "tiny"

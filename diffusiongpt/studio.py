@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
-from diffusiongpt.drawing.local import LocalExecutor
+from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.embedding.lexical import LexicalEmbedder
@@ -32,7 +32,7 @@ from diffusiongpt.understanding.thinker import Thinker
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Outcome, Rating, Vote
 from diffusiongpt.zoo.file import ZooSource
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     import torch

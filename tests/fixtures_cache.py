@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.backends.base import Part
-    from diffusiongpt.cache.cache import ModelCache
+    from diffusiongpt.cache.model_cache import ModelCache
     from diffusiongpt.zoo.expert import Expert
 
 BACKEND = get_backend("diffusers")

@@ -14,7 +14,7 @@ from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Capabilities, Expert, License, Tags
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

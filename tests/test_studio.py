@@ -26,8 +26,8 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

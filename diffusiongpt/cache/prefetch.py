@@ -10,15 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import Bring
-from diffusiongpt.cache.tier import Key, Tier
+from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.weights.devices import HOST
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
-    from diffusiongpt.cache.fetch import Check
-    from diffusiongpt.cache.loading import Checkpoint
+    from diffusiongpt.cache.loading import Check, Checkpoint
     from diffusiongpt.zoo.expert import Expert
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.ranking.model.newton import Mode, mode_by_gradient, unit_precisions
+from diffusiongpt.ranking.model.laplace import Mode, mode_by_gradient, unit_precisions
 from diffusiongpt.ranking.model.observations import Observations
 from diffusiongpt.ranking.model.rows import Prompts, is_person, rating_rows, vote_rows
 from diffusiongpt.ranking.table import RankingTable, Score

@@ -8,8 +8,7 @@ from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Readiness, Route
-from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
@@ -17,13 +16,12 @@ from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
-from diffusiongpt.routing.search import search
-from diffusiongpt.routing.shortlist import Shortlists
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.zoo.expert import ROOT, Expert
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo import Zoo
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""

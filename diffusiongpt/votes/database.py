@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes import sqlite
 from diffusiongpt.votes.changes import EMPTY, Changes
 from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Mark, journal_of
 from diffusiongpt.votes.vote import Entry, Rating, Vote

@@ -17,11 +17,11 @@ from miniature import KLEIN_EXTRA, expert, stable_diffusion
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.diffusers.lora import attach
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
 from diffusiongpt.hub.files import USUAL_NAME, names_in
-from diffusiongpt.zoo.zoo import on_their_bases
+from diffusiongpt.zoo.layers import on_their_bases
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.weights.module import Weights

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings

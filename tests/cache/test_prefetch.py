@@ -11,7 +11,7 @@ from fixtures_cache import KLEIN, SD, Counting, Toy, touch
 from fixtures_routing import expert as any_expert
 from fixtures_routing import tiny_zoo, zoo_of
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import HOST_DEPTH, Coming
 from diffusiongpt.errors import LoadError
 from diffusiongpt.pictures.generation import Generation

@@ -11,13 +11,13 @@ import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.cache.loading import Checkpoint, Loader
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
 from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable

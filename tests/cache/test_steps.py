@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.cache.loading import Checkpoint, Loader
-from diffusiongpt.cache.moves import Bring
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Wanted, needed_soon
-from diffusiongpt.cache.tier import GDSF, LRU
+from diffusiongpt.cache.tier import GDSF, LRU, Bring
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 

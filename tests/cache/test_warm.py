@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fixtures_cache import SD, UNET, Counting, touch
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.hub.pull import Puller
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from fixtures_adapters import adapter, family
 from fixtures_cache import BACKEND, SD, Counting, touch
 from fixtures_diffusers import ask, pixels
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,

@@ -15,11 +15,11 @@ from fixtures_cache import BACKEND, KLEIN, SD, UNET, Usage, draw
 from huggingface_hub import snapshot_download
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import DiskFullError
 from diffusiongpt.hub.plan import PullPlan
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -25,7 +25,7 @@ from diffusiongpt.errors import (
     RepoMissingError,
 )
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -9,11 +9,11 @@ from fixtures_adapters import adapter
 from fixtures_cache import BACKEND, SD, UNET, touch
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
 from diffusiongpt.hub.client import read_small
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # e
 from diffusiongpt.errors import AbandonedError, HubUnreachableError, PullError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path

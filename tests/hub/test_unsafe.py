@@ -13,7 +13,7 @@ from miniature import expert
 
 from diffusiongpt.backends.diffusers import build
 from diffusiongpt.backends.diffusers.files import choose_files
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 from diffusiongpt.hub.files import files_of, names_in, needs_unsafe
 from diffusiongpt.hub.pull import Puller

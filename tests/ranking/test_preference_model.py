@@ -13,7 +13,7 @@ from diffusiongpt.ranking.model.observations import RATING_SCALE, Observations, 
 from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 from diffusiongpt.ranking.priors import TagPriors
 from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.votes.vote import Rating, Shown, Vote
 from diffusiongpt.zoo.taxonomy import shipped_needs
 

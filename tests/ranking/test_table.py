@@ -17,8 +17,8 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.model.laplace import FitOptions, Scales
 from diffusiongpt.ranking.priors import GENERALIST_POINTS, STYLE_POINTS, SUBJECT_POINTS, TagPriors
-from diffusiongpt.ranking.slate import choose_shown
 from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.routing.compare import choose_shown
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Tags

@@ -11,10 +11,10 @@ from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.flow.request import Request
 from diffusiongpt.hub.files import names_in
-from diffusiongpt.testing.tiny import TINY_FOLDER
+from diffusiongpt.testing.hub import TINY_FOLDER
 from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo import Zoo
 
 ASKED = (
     ("red", "heart", "yellow"),

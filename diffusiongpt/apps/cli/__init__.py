@@ -7,7 +7,10 @@ from io import TextIOWrapper
 
 import typer
 
-from diffusiongpt.apps.cli import cache, demo, draw, evaluate, ranking, route, votes, zoo
+from diffusiongpt.apps.cli import cache, demo, evaluate, ranking, votes
+from diffusiongpt.apps.cli import prompts as draw
+from diffusiongpt.apps.cli import prompts as route
+from diffusiongpt.apps.cli import zoo_files as zoo
 from diffusiongpt.apps.cli.common import reports_errors
 
 app = typer.Typer(

@@ -1,18 +1,141 @@
-"""Cross-validation on votes and ratings: does choosing by prompt beat the best single expert?"""
+"""Cross-validation without near-duplicates across folds: does choosing by prompt beat the best single expert?"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter, defaultdict
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from diffusiongpt.ranking.model.folds import grouped_folds, near_duplicate_groups
+from diffusiongpt.embedding.lexical import CJK, normalize, words
+from diffusiongpt.errors import RequestError
 from diffusiongpt.ranking.model.laplace import DEFAULTS, LEVELS_ONLY, FitOptions, Scales, a_sample, fit_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
-    from diffusiongpt.ranking.model.observations import Floats, Indexes, Observations
+    from diffusiongpt.ranking.model.observations import Floats, Observations
+
+
+Indexes = NDArray[np.intp]
+
+ALIKE = 0.8
+"""Share of common words (Jaccard) from which two prompts count as near-duplicates: of ten words one may differ."""
+
+
+def near_duplicate_groups(prompts: Sequence[str], keys: Sequence[Hashable] | None = None) -> Indexes:
+    """Group prompts that are nearly the same.
+
+    Two prompts are near-duplicates if they have the same words, or the same but for one in ten
+    (Jaccard similarity of `ALIKE` or more); whatever is linked by a chain of them is one group.
+    Case, punctuation, order and repetition of words do not count. Scripts without spaces are read by
+    pairs of characters.
+
+    Args:
+        prompts: Prompts, in any language.
+        keys: One for each prompt; prompts with the same key are together too, such as translations.
+
+    Returns:
+        A number for each prompt, shape (prompts,); groups are numbered in the order they first appear.
+    """
+    linked = _Linked(len(prompts))
+    token_sets = [_tokens(prompt) for prompt in prompts]
+    for same in (token_sets, keys or ()):
+        first: dict[Hashable, int] = {}
+        for index, key in enumerate(same):
+            linked.join(first.setdefault(key, index), index)
+    for one, other in _alike(token_sets):
+        linked.join(one, other)
+    roots = [linked.root(index) for index in range(len(prompts))]
+    numbers = {root: number for number, root in enumerate(dict.fromkeys(roots))}
+    return np.array([numbers[root] for root in roots], dtype=np.intp)
+
+
+def grouped_folds(groups: NDArray[np.integer], k: int, seed: int) -> list[tuple[Indexes, Indexes]]:
+    """Split into folds of nearly equal size without splitting a group.
+
+    Args:
+        groups: Group of each item, shape (n,).
+        k: Number of folds.
+        seed: Decides which groups go together.
+
+    Returns:
+        For each fold, the indexes to train on and those to test on, ascending.
+
+    Raises:
+        RequestError: If there are fewer groups than folds, or fewer than two folds.
+    """
+    members, sizes = np.unique(groups, return_counts=True)
+    if not 2 <= k <= len(members):
+        raise RequestError(
+            f"cannot make {k} folds of {len(members)} groups of prompts",
+            hint="Ask for at least two folds, and for no more than there are groups.",
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(members))
+    filled = np.zeros(k, dtype=np.intp)
+    fold_of: dict[int, int] = {}
+    # large groups first, each into the emptiest fold; a stable sort keeps the shuffled order among equals
+    for index in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        fold = int(filled.argmin())
+        fold_of[int(members[index])] = fold
+        filled[fold] += sizes[index]
+    folds = np.array([fold_of[int(group)] for group in groups])
+    return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(k)]
+
+
+class _Linked:
+    """Union-find: which items are linked, directly or by a chain."""
+
+    def __init__(self, size: int) -> None:
+        self._parents = list(range(size))
+
+    def root(self, index: int) -> int:
+        while self._parents[index] != index:
+            # halving the path keeps later look-ups short
+            self._parents[index] = self._parents[self._parents[index]]
+            index = self._parents[index]
+        return index
+
+    def join(self, one: int, other: int) -> None:
+        self._parents[self.root(other)] = self.root(one)
+
+
+def _tokens(prompt: str) -> frozenset[str]:
+    text = normalize(prompt)
+    return frozenset(token for word in words(text) for token in _parts(word)) or frozenset([text])
+
+
+def _parts(word: str) -> Iterable[str]:
+    if re.match(f"[{CJK}]", word) and len(word) > 1:
+        return (word[i : i + 2] for i in range(len(word) - 1))
+    return (word,)
+
+
+def _alike(token_sets: Sequence[frozenset[str]]) -> Iterable[tuple[int, int]]:
+    """Pairs of similar sets, without looking at all pairs.
+
+    Sets that share `ALIKE` of their tokens share one of the few rarest (Bayardo, Ma and Srikant 2007,
+    "Scaling up all pairs similarity search"), so only those with a rare token in common are compared.
+    """
+    frequency = Counter(token for tokens in set(token_sets) for token in tokens)
+    having: defaultdict[str, list[int]] = defaultdict(list)
+    seen: set[frozenset[str]] = set()
+    for index, tokens in enumerate(token_sets):
+        if tokens in seen:
+            continue
+        seen.add(tokens)
+        rarest = sorted(tokens, key=lambda token: (frequency[token], token))
+        # the least bit is taken off before rounding up: in floats .8 · 10 may be more than 8
+        prefix = rarest[: len(tokens) - ceil(ALIKE * len(tokens) - 1e-9) + 1]
+        for other in dict.fromkeys(other for token in prefix for other in having[token]):
+            common = len(tokens & token_sets[other])
+            if common >= ALIKE * (len(tokens) + len(token_sets[other]) - common) - 1e-9:
+                yield other, index
+        for token in prefix:
+            having[token].append(index)
 
 
 FOLDS = 4

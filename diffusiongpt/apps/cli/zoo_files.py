@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from diffusiongpt.curation.describe import Presence
     from diffusiongpt.curation.edit import Draft
     from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.layers import Zoo
     from diffusiongpt.zoo.taxonomy import Taxonomy
-    from diffusiongpt.zoo.zoo import Zoo
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]

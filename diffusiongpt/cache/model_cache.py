@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.explain import Explanation, explain
-from diffusiongpt.cache.fetch import Check, Downloads
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
-from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
+from diffusiongpt.cache.loading import Adapter, Check, Checkpoint, Downloads, Loader
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, SingleFlight

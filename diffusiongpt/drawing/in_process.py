@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Backend
 from diffusiongpt.backends.registry import get_backend
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
