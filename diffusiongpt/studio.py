@@ -84,7 +84,7 @@ class DiffusionGPT:
     ) -> None:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
-        self.preferences = LiveTable(votes if votes is not None else _own_votes(self.settings))
+        self.preferences = LiveTable(votes if votes is not None else VoteStore.own(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)
@@ -477,10 +477,6 @@ def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
     return LLMThinker(llm, local=local)
-
-
-def _own_votes(settings: Settings) -> VoteStore:
-    return VoteStore(settings.votes_place, make_folder=settings.votes is None)
 
 
 def _announce(plan: PullPlan) -> None:

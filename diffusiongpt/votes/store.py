@@ -14,6 +14,7 @@ from diffusiongpt.votes.vote import Entry, Rating, Vote
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from diffusiongpt.settings import Settings
     from diffusiongpt.votes.database import Database
 
 
@@ -68,6 +69,15 @@ class VoteStore:
                 f"cannot keep votes in {self.place}: there is no folder {self.place.parent}",
                 hint="Make the folder, or name another file.",
             )
+
+    @classmethod
+    def own(cls, settings: Settings) -> VoteStore:
+        """The store that the settings name, or the user's own, whose folder is made by the first vote.
+
+        Raises:
+            VoteError: If the folder of the file that the settings name does not exist.
+        """
+        return cls(settings.votes_place, make_folder=settings.votes is None)
 
     def __repr__(self) -> str:
         return f"VoteStore({self._database.name if self._is_url else str(self.place)!r})"

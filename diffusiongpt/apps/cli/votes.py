@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -42,19 +43,27 @@ def vote(
     if rating is not None and len(pictures or []) > 1:
         raise RequestError("a rating is for one picture", hint="diffusiongpt vote PICTURE.png --rating 8")
     outcome: Outcome = "tie" if tie else "both_bad" if both_bad else "win"
-    with open_studio(["tiny"]) as studio:
-        cast: Vote | Rating
-        if undo:
-            cast = studio.undo_vote(voter)
-        elif rating is not None:
-            cast = studio.rate((pictures or [])[0], rating, voter=voter)
-        else:
-            best, *others = pictures or []
-            cast = studio.vote(best, *others, outcome=outcome, voter=voter)
+    cast = _cast(pictures or [], outcome=outcome, rating=rating, voter=voter)
     if as_json:
         print_json({**cast.to_record(), "undone": undo})
     else:
         typer.echo(("taken back: " if undo else "") + _sentence(cast))
+
+
+def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str) -> Vote | Rating:
+    """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo."""
+    from diffusiongpt.pictures.comparison import as_rating, as_vote
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.settings import load_settings
+    from diffusiongpt.votes.store import VoteStore
+
+    shown = [Generation.from_file(picture) for picture in pictures]
+    with closing(VoteStore.own(load_settings())) as store:
+        if not shown:
+            return store.undo(voter)
+        if rating is not None:
+            return store.add(as_rating(shown[0], rating, voter=voter))
+        return store.add(as_vote(shown, outcome=outcome, voter=voter))
 
 
 def _sentence(cast: Vote | Rating) -> str:
