@@ -79,7 +79,7 @@ _HOMES = {
     "Settings": "settings",
     "Thinker": "understanding.thinker",
     "VoteStore": "votes.store",
-    "Zoo": "zoo.zoo",
+    "Zoo": "zoo.layers",
 }
 """Room of each class of the product; it is imported when the class is first used."""
 
