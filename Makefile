@@ -24,6 +24,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-cache
+	! git grep -nPif .prose -- '*.py' '*.md' ':!CHANGELOG.md'  # habits of wording that a native speaker would not have
 
 types: $(READY)
 	$(BIN)/mypy
