@@ -16,7 +16,7 @@ from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
-from diffusiongpt.errors import DiffusionGPTError, RequestError
+from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow.request import Policy, Request, fresh_seed, read_options
 from diffusiongpt.flow.route import Route
 from diffusiongpt.hub.plan import Agree, PullPlan
@@ -103,6 +103,7 @@ class DiffusionGPT:
         """Device that it draws on."""
         return self._machine.device
 
+    @checks_names
     def route(
         self,
         prompt: str,
@@ -135,6 +136,7 @@ class DiffusionGPT:
         request, policy = _read(locals())
         return self._router.route(request, policy)
 
+    @checks_names
     def route_and_generate(
         self,
         prompt: str,
@@ -189,6 +191,7 @@ class DiffusionGPT:
         request, route = self._plan(*_read(locals()))
         return self._painter.draw(request, route)
 
+    @checks_names
     def generate_many(  # noqa: D417  # the others are described at route_and_generate
         self,
         prompts: Iterable[str],
@@ -258,6 +261,7 @@ class DiffusionGPT:
         with self._local.lease(self.zoo[expert]) as pipeline:
             yield pipeline
 
+    @checks_names
     def compare(  # noqa: D417  # the others are described at route_and_generate
         self,
         prompt: str,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-from diffusiongpt.errors import AbandonedError, PullError
+from diffusiongpt.errors import PullError
 from diffusiongpt.hub.client import (
     TransferError,
     granted_pause,
@@ -41,6 +41,10 @@ OnBytes = Callable[[int, int], None]
 
 Stop = Callable[[], bool]
 """Called often; when it returns true, the download is abandoned."""
+
+
+class AbandonedError(Exception):
+    """Nothing waits for this download any more; it ends the thread that was downloading."""
 
 
 def download(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop) -> None:

@@ -74,7 +74,9 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
     assert who.folder is not None
-    model = Identities(settings.home).of(who, backend, who.folder, "cpu")
+    found = Puller(settings).find(who, backend)
+    assert found is not None
+    model = Identities(settings.home).of(who, backend, found, "cpu")
     Loader(cache.memory).load(Checkpoint(expert=who, backend=backend, model=model), SharedCall(), offload=False)
     assert backend.loads == ["a"]
 

@@ -11,7 +11,8 @@ from fixtures_cache import BACKEND, SD, UNET
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # exported lazily
 
-from diffusiongpt.errors import AbandonedError, HubUnreachableError, PullError
+from diffusiongpt.errors import HubUnreachableError, PullError
+from diffusiongpt.hub.download import AbandonedError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing import Fault
