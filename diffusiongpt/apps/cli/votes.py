@@ -80,7 +80,12 @@ def _sentence(cast: Vote | Rating) -> str:
 
 STDOUT = Path("-")
 
-app = typer.Typer(help="Export and import votes and ratings, or erase a voter.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export and import votes and ratings, or erase a voter.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.command("export")
