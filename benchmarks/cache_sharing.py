@@ -14,7 +14,7 @@ from cache_rows import Row, in_fresh_process
 from fine_tunes import SHAPES, write_pool
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.testing.hub import LocalHub
@@ -81,7 +81,7 @@ def resident_anonymous() -> int:
 def _lease_all(
     settings: Settings, experts: Sequence[Expert], architecture: str, device: str
 ) -> tuple[dict[str, int], int]:
-    """Lease all, and tell the ledger's bytes by tier and those that the process has more than before."""
+    """Lease all; return the ledger's bytes by tier, and the bytes by which the process has grown."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Every error this package raises on purpose, in one tree.
 
     DiffusionGPTError
-    ├── SettingsError            an environment variable or option that makes no sense
+    ├── SettingsError            an environment variable or option that cannot be used
     ├── ZooError                 a zoo file, an expert entry or a taxonomy that is wrong
     │   ├── UnknownExpertError   an expert id that no loaded zoo has
     │   └── ZooFileChangedError  a zoo file that someone else changed while it was edited
@@ -9,10 +9,10 @@
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    │   └── DataError            a file of ratings or votes that cannot be used
     ├── JudgeError               a judge that is missing, or gave no usable answer
-    ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
-    ├── PullError                the files of a checkpoint could not be had
+    ├── PullError                the files of a checkpoint could not be pulled
     │   ├── HubUnreachableError  no network, or the hub is down
     │   ├── RepoMissingError     repository or revision does not exist
     │   ├── GatedRepoError       someone has to accept the terms of the model first
@@ -37,7 +37,12 @@ Each carries a `hint` that says what to do next and `retryable`, whether the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DiffusionGPTError(Exception):
@@ -58,7 +63,7 @@ class DiffusionGPTError(Exception):
 
 
 class SettingsError(DiffusionGPTError):
-    """An environment variable or option has a value that makes no sense."""
+    """An environment variable or option has a value that cannot be used."""
 
 
 class ZooError(DiffusionGPTError):
@@ -105,7 +110,7 @@ class JudgeError(DiffusionGPTError):
     """A judge of pictures is not installed, or its answer is not one number for each picture."""
 
 
-class DataError(DiffusionGPTError):
+class DataError(VoteError):
     """A file of ratings or votes cannot be used; the message names file, line and column."""
 
 
@@ -114,7 +119,7 @@ class PictureError(DiffusionGPTError):
 
 
 class PullError(DiffusionGPTError):
-    """The files of a checkpoint could not be had."""
+    """The files of a checkpoint could not be pulled."""
 
 
 class HubUnreachableError(PullError):
@@ -136,7 +141,7 @@ class UnsafeFilesError(PullError):
 
 
 class PullTooLargeError(PullError):
-    """The download is larger than `max_download_gb` and nobody was there to agree to it."""
+    """The download is larger than `max_download_gb` and was not agreed to."""
 
 
 class DiskFullError(PullError):
@@ -175,5 +180,26 @@ class NeedsExtraError(DiffusionGPTError):
     """An optional dependency is missing; the hint is the exact command that installs it."""
 
 
-class AbandonedError(Exception):
-    """Nobody waits for this work any more."""
+def unknown_argument(name: str, known: Iterable[str]) -> RequestError:
+    """The error for an argument that does not exist, with the nearest one that does."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+    return RequestError(f"unknown argument {name!r}", hint=hint)
+
+
+def checks_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Report a misspelt keyword argument of a function as a `RequestError` that names the nearest known one."""
+    code = function.__code__
+    known = [name for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if name != "self"]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise unknown_argument(name, known)
+        return function(*args, **kwargs)
+
+    return checked

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.backends.base import Part
-    from diffusiongpt.cache.cache import ModelCache
+    from diffusiongpt.cache.model_cache import ModelCache
     from diffusiongpt.zoo.expert import Expert
 
 BACKEND = get_backend("diffusers")
@@ -36,10 +36,12 @@ class Counting(DiffusersBackend):
     def __init__(self) -> None:
         self.loads: list[str] = []
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """Count and load."""
         self.loads.append(expert.id)
-        return super().load(expert, folder, device=device, have=have)
+        return super().load(expert, folder, files, device=device, have=have)
 
 
 @dataclass
@@ -94,13 +96,13 @@ class Toy:
         """Nothing."""
 
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
-        """All of them."""
+        """All of them, but not what another thread is writing."""
         del read, variant
-        return tuple(names)
+        return tuple(name for name in names if not name.endswith(".tmp"))
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """One of its own, and those that it shares."""
-        del device
+        del files, device
         assert folder.is_dir()
         names = (expert.id, *self.shared.get(expert.id, ()))
         for name in names:
@@ -110,8 +112,11 @@ class Toy:
             for name in names
         )
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """Count, do what the test wants, and return a name in place of a model."""
+        del files
         assert folder.is_dir()
         self.loads.append(expert.id)
         self.before_load(expert.id)
@@ -152,20 +157,20 @@ def draw(loaded: Loaded, who: Expert) -> list[bytes]:
 
 
 def check_at_rest(cache: ModelCache, toy: Toy) -> None:
-    """While nothing moves: the cache knows what is where, nothing is promised to anybody, and models are whole."""
-    memory = cache._memory
-    assert not memory._busy
+    """While nothing moves: the cache knows what is where, no room is promised, and models are whole."""
+    memory, known = cache.memory, cache.memory.contents.parts()
     for device in memory.devices:
-        with memory.look(device) as (shelf,):
-            parts = [memory._parts[key] for key in shelf.residents]
+        assert not memory.moving(device)
+        with memory.look(device) as (tier,):
+            parts = [known[key] for key in tier.residents]
             assert {part.name for part in parts} == toy.places.get(device, set())  # type: ignore[attr-defined]
             assert all(device in part.places for part in parts)  # type: ignore[attr-defined]
-            ledger = shelf.ledger()
+            ledger = tier.ledger()
             assert (ledger.reserved, ledger.in_flight) == (0, 0)
             assert ledger.resident == sum(part.nbytes for part in parts)
-    assert {part.name for part in memory._parts.values()} == toy.alive  # type: ignore[attr-defined]
-    known = {id(part) for part in memory._parts.values()}
-    assert all(id(part) in known for loaded in memory._models.values() for part in loaded.parts.values())
+    assert {part.name for part in known.values()} == toy.alive  # type: ignore[attr-defined]
+    there = {id(part) for part in known.values()}
+    assert all(id(part) in there for loaded in memory.contents.models() for part in loaded.parts.values())
 
 
 class Usage(NamedTuple):

@@ -26,8 +26,8 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: P
     stranger = zoo_of(local("tiny-pixel", TINY_FOLDER / "oil"))
     with (
         DiffusionGPT(stranger, settings=settings_in(tmp_path)) as other,
-        pytest.raises(LoadError, match="another check"),
+        pytest.raises(LoadError, match="not the checkpoint"),
     ):
         other.redraw(result)
     lost = Generation(images=result.images, records=(result.records[0].model_copy(update={"drawn_by": "gone"}),))
@@ -332,15 +332,15 @@ def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    diffusiongpt.default_studio.cache_clear()
+    diffusiongpt._default_studio.cache_clear()
     try:
         first = diffusiongpt.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
         second = asyncio.run(diffusiongpt.aroute_and_generate(PROMPT, seed=1, num_inference_steps=1))
         assert first.image.tobytes() == second.image.tobytes()
-        assert first.studio is second.studio is diffusiongpt.default_studio()
+        assert first.redraws is second.redraws
         assert diffusiongpt.route(PROMPT).chosen.readiness == "loaded"
         assert len(diffusiongpt.compare(PROMPT, num_inference_steps=1).images) == 2
         assert second.again().image.tobytes() == first.image.tobytes()
     finally:
-        diffusiongpt.default_studio().close()
-        diffusiongpt.default_studio.cache_clear()
+        diffusiongpt._default_studio().close()
+        diffusiongpt._default_studio.cache_clear()

@@ -1,28 +1,147 @@
-"""From files on disk to the host, and from there to the device: in the order of the tiers, sharing what is there."""
+"""From the hub to the disk, to the host, to the device: each once, however many ask, sharing what is there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import HOST, ON_DEMAND, Bring
-from diffusiongpt.cache.single_flight import loading
+from diffusiongpt.cache.single_flight import OnProgress, SharedCall, SingleFlight, wait_for
+from diffusiongpt.cache.tier import ON_DEMAND, Bring, Ledger
+from diffusiongpt.errors import DiskFullError, LoadError
+from diffusiongpt.hub.plan import readable
+from diffusiongpt.hub.records import PullKey, key_of
+from diffusiongpt.hub.snapshot import Snapshot, check_local
+from diffusiongpt.weights.devices import HOST
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded, Part
     from diffusiongpt.cache.identity import AdapterKey, Model
-    from diffusiongpt.cache.single_flight import Flight
     from diffusiongpt.cache.tier import Key
+    from diffusiongpt.hub.plan import Agree, PullPlan
+    from diffusiongpt.hub.pull import Puller
     from diffusiongpt.zoo.expert import Expert
+
+
+Check = Callable[["PullPlan"], None]
+"""Called with a plan before anything is downloaded; raises to refuse it."""
+
+
+class Downloads:
+    """Pulls from the hub, at most one per repository at a time; thread-safe.
+
+    Args:
+        puller: Finds, plans and pulls files.
+        events: Receives what was pulled.
+    """
+
+    def __init__(self, puller: Puller, events: Events) -> None:
+        self.puller = puller
+        self._events = events
+        self._plans: SingleFlight[PullPlan] = SingleFlight("diffusiongpt-plan")
+        self._pulls: SingleFlight[Path] = SingleFlight("diffusiongpt-pull")
+        self._lock = threading.Lock()
+        self._left: dict[PullKey, int] = {}
+
+    def fetch(
+        self,
+        expert: Expert,
+        backend: Backend,
+        *,
+        check: Check | None = None,
+        agree: Agree | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Snapshot:
+        """The files of an expert on disk, pulled if need be; see `ModelCache.fetch`."""
+        found = self.puller.find(expert, backend)
+        if found is not None:
+            return found
+        check_local(expert)
+        keys = tuple(key_of(part) for part in expert.parts)
+        plan = self._plans.join(keys, lambda _: self.puller.plan(expert, backend))
+        if check is not None:
+            check(plan)
+        # in the requester's own thread, because it may ask the user
+        self.puller.check(plan, agree)
+        for part in plan.parts:
+            self._pulls.join(key_of(part.expert), partial(self._pull, part), on_progress)
+        found = self.puller.find(expert, backend)
+        if found is None:
+            raise LoadError(f"the files of {expert.id} were removed before they were loaded", hint="Draw again.")
+        return found
+
+    def ledger(self) -> Ledger:
+        """The bytes of the disk: what was pulled, and what is being pulled."""
+        with self._lock:
+            in_flight = sum(self._left.values())
+        disk = self.puller.disk()
+        whole = disk.unique_bytes + disk.free_bytes
+        return Ledger(
+            tier="disk",
+            resident=disk.unique_bytes,
+            reserved=0,
+            in_flight=in_flight,
+            budget=whole,
+            ceiling=whole,
+        )
+
+    def _pull(self, plan: PullPlan, call: SharedCall[Path]) -> Path:
+        # another request may have pulled it since it was planned; the base of an adapter was pulled just before
+        folder = self.puller.on_disk(plan.expert)
+        if folder is not None:
+            return folder
+        key = key_of(plan.expert)
+        self._reserve(key, plan)
+
+        def on_bytes(done: int, total: int) -> None:
+            with self._lock:
+                # a thread that was left behind may still report
+                if key in self._left:
+                    self._left[key] = max(0, total - done)
+            call.report("download", done, total)
+
+        start = time.monotonic()
+        try:
+            folder = self.puller.pull(plan, on_bytes, call.may_stop)
+        finally:
+            with self._lock:
+                del self._left[key]
+        self._report(plan, time.monotonic() - start)
+        return folder
+
+    def _reserve(self, key: PullKey, plan: PullPlan) -> None:
+        """Reserve disk space for a download, in addition to that of the downloads in progress."""
+        with self._lock:
+            others, needed = sum(self._left.values()), plan.bytes_to_pull
+            if needed and self.puller.disk_free() < needed + others:
+                raise DiskFullError(
+                    f"pulling {plan.repo} needs {readable(needed)}, and other downloads in progress {readable(others)}",
+                    hint="Try again after the other downloads, or free some space ('diffusiongpt cache clear').",
+                )
+            self._left[key] = needed
+
+    def _report(self, plan: PullPlan, seconds: float) -> None:
+        if plan.missing:
+            nbytes = plan.bytes_to_pull
+            self._events.publish(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))
 
 
 ONE_MEMORY = frozenset({"mps"})
 """Devices whose memory is the host's own: a second copy on the host would be a waste."""
+
+_LOADING: set[threading.Thread] = set()
+
+# torch aborts a process that ends while a thread is in the middle of a load.
+atexit.register(wait_for, _LOADING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +149,8 @@ class Checkpoint:
     """A checkpoint that is to be in memory.
 
     Attributes:
-        expert: Whose.
-        backend: How it is built.
+        expert: The expert that draws with it.
+        backend: Builds it.
         model: What it consists of.
     """
 
@@ -45,12 +164,12 @@ class Adapter:
     """An adapter that is to be on its base.
 
     Attributes:
-        expert: Whose.
-        backend: How it is attached.
-        key: What it is.
+        expert: The expert that draws with it.
+        backend: Attaches it.
+        key: Its content, and the base that it is for.
         file: Its weights.
         base: The base, on its device.
-        ground: What the base consists of.
+        base_model: What the base consists of.
     """
 
     expert: Expert
@@ -58,16 +177,16 @@ class Adapter:
     key: AdapterKey
     file: Path
     base: Loaded
-    ground: Model
+    base_model: Model
 
     @property
     def keys(self) -> frozenset[Key]:
-        """All that has to be on the device to draw with it."""
-        return frozenset({self.key, *self.ground.sizes})
+        """Everything that has to be on the device to draw with it."""
+        return frozenset({self.key, *self.base_model.sizes})
 
 
 class Loader:
-    """Brings checkpoints and adapters into memory; whoever asked may leave meanwhile.
+    """Brings checkpoints and adapters into memory, whether or not the requester still waits.
 
     Args:
         memory: Where they come to.
@@ -76,89 +195,95 @@ class Loader:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def load(self, wanted: Checkpoint, flight: Flight[None], *, offload: bool) -> None:
-        """Bring a checkpoint where it draws, or with `offload` to the host alone.
+    def load(self, wanted: Checkpoint, call: SharedCall[None], *, offload: bool) -> None:
+        """Bring a checkpoint to its device, or with `offload` to the host alone.
 
         Raises:
             OutOfMemoryError: If there is no room.
             LoadError: If it cannot be built.
         """
-        flight.report("load", 0, None)
-        with loading(), self._on_its_way(wanted.model):
+        call.report("load", 0, None)
+        with _loading(), self._on_its_way(wanted.model):
             loaded = self._to_host(wanted, whole=offload)
             if not offload and wanted.model.key.device != HOST:
                 self._to_device(wanted.model)
-        flight.report("load", loaded.nbytes, loaded.nbytes)
+        call.report("load", loaded.nbytes, loaded.nbytes)
 
     def stage(self, wanted: Checkpoint, device: str, how: Bring) -> None:
         """Bring a checkpoint to the host, or from there to its device, for later; errors as for `load`."""
-        with loading(), self._on_its_way(wanted.model):
+        with _loading(), self._on_its_way(wanted.model):
             if device == HOST:
                 self._to_host(wanted, how=how)
             else:
                 self._to_device(wanted.model, how)
 
-    def attach(self, wanted: Adapter, flight: Flight[None]) -> None:
+    def attach(self, wanted: Adapter, call: SharedCall[None]) -> None:
         """Put an adapter on its base; errors as for `load`."""
-        flight.report("load", 0, None)
+        call.report("load", 0, None)
         device = wanted.base.device
 
         def attach(_: frozenset[Key]) -> Mapping[Key, Part]:
-            worn = for_adapters(wanted.backend, wanted.expert).attach(wanted.base, wanted.expert, wanted.file)
-            self._memory.remember(wanted.key, worn, wanted.keys)
-            (part,) = worn.parts.values()
+            loaded = for_adapters(wanted.backend, wanted.expert).attach(wanted.base, wanted.expert, wanted.file)
+            self._memory.contents.remember(wanted.key, loaded, wanted.keys)
+            (part,) = loaded.parts.values()
             return {wanted.key: part}
 
-        # the base must not go with whoever asked
-        with loading(), self._memory.pinned(device, wanted.keys):
+        # The requester holds the base as well, but it may leave, and the base must not go then.
+        with _loading(), self._memory.pinned(device, wanted.keys):
             self._memory.bring(device, {wanted.key: wanted.file.stat().st_size}, attach)
-            (part,) = self._memory.parts([wanted.key]).values()
-            flight.report("load", part.nbytes, part.nbytes)
+            (part,) = self._memory.contents.parts([wanted.key]).values()
+            call.report("load", part.nbytes, part.nbytes)
 
     @contextmanager
     def _on_its_way(self, model: Model) -> Iterator[None]:
         """Keep the parts of a model where they are while others of it come."""
         device = model.key.device
+        # Nothing is used yet, so another move could take the first part away before the last has come.
         with self._memory.pinned(HOST, model.sizes), self._memory.pinned(device, model.sizes):
             yield
         if device in ONE_MEMORY:
-            self._memory.clear(HOST, self._memory.here(device, model.sizes))
+            self._memory.clear(HOST, self._memory.present(device, model.sizes))
 
     def _to_host(self, wanted: Checkpoint, *, whole: bool = False, how: Bring = ON_DEMAND) -> Loaded:
-        """Build a model of the parts that are in memory and those that are not.
+        """Build a model from the parts that are in memory and those that are only on disk.
 
         Args:
-            wanted: What.
-            whole: Whether the host needs also what is on the device already.
+            wanted: The checkpoint.
+            whole: Whether the host also needs what is on the device already.
             how: What may leave for it.
         """
         model = wanted.model
         made: dict[str, Loaded] = {}
 
         def build(missing: frozenset[Key]) -> Mapping[Key, Part]:
-            known = self._memory.parts(model.sizes)
+            known = self._memory.contents.parts(model.sizes)
+            # A copy from a device is faster than the disk, and a second object for one content would be a second copy.
             for key in missing & known.keys():
                 known[key].bring(HOST)
             made["new"] = loaded = self._build(wanted, known)
             return {key: loaded.parts[name] for name, key in model.parts.items() if key in missing}
 
-        elsewhere = () if whole else self._memory.here(model.key.device, model.sizes)
+        # What is on the device needs no copy on the host: this model is built around it.
+        elsewhere = () if whole else self._memory.present(model.key.device, model.sizes)
         sizes = {key: size for key, size in model.sizes.items() if key not in elsewhere}
         wanted.backend.prepare()
         self._memory.bring(HOST, sizes, build, how)
-        loaded = made.get("new") or self._memory.model(model.key)
+        loaded = made.get("new") or self._memory.contents.model(model.key)
+        # All parts were there for other models, and none was missing: only the object over them is new.
         if loaded is None:
-            loaded = self._build(wanted, self._memory.parts(model.sizes))
-        self._memory.remember(model.key, loaded, model.sizes)
+            loaded = self._build(wanted, self._memory.contents.parts(model.sizes))
+        self._memory.contents.remember(model.key, loaded, model.sizes)
         return loaded
 
     def _build(self, wanted: Checkpoint, known: Mapping[Key, Part]) -> Loaded:
         model = wanted.model
         have = {name: known[key] for name, key in model.parts.items() if key in known}
-        return wanted.backend.load(wanted.expert, model.folder, device=model.key.device, have=have)
+        snapshot = model.snapshot
+        files = tuple(snapshot.files)
+        return wanted.backend.load(wanted.expert, snapshot.folder, files, device=model.key.device, have=have)
 
     def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
-        parts = self._memory.parts(model.sizes)
+        parts = self._memory.contents.parts(model.sizes)
 
         def place(missing: frozenset[Key]) -> Mapping[Key, Part]:
             for key in missing:
@@ -167,3 +292,13 @@ class Loader:
 
         sizes = {key: part.nbytes for key, part in parts.items()}
         self._memory.bring(model.key.device, sizes, place, how)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Mark this thread as loading, so that the end of the process waits for it."""
+    _LOADING.add(threading.current_thread())
+    try:
+        yield
+    finally:
+        _LOADING.discard(threading.current_thread())

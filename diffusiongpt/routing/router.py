@@ -6,25 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
-from diffusiongpt.drawing.resolve import prompt_for
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Readiness, Route
-from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.personal import PersonalTable, Tastes
+from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
-from diffusiongpt.routing.search import search
-from diffusiongpt.routing.shortlist import Shortlists
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.zoo.expert import ROOT, Expert
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo import Zoo
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
@@ -40,7 +37,7 @@ class Router:
 
     Args:
         zoo: The experts.
-        thinker: Who reads prompts.
+        thinker: Reads prompts.
         preferences: What people prefer.
         embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
@@ -50,7 +47,7 @@ class Router:
         self,
         zoo: Zoo,
         thinker: Thinker,
-        preferences: Preferences,
+        preferences: LiveTable,
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
@@ -65,7 +62,7 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
-        self._tastes: Tastes | None = None
+        self._personal_tables: PersonalTables | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
@@ -74,7 +71,7 @@ class Router:
 
     def table_of(self, voter: str | None) -> PersonalTable:
         """The same as a voter would have it; everyone's for `None`."""
-        return self._tastes_of(self.table()).of(voter)
+        return self._personal_tables_of(self.table()).of(voter)
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
@@ -84,17 +81,16 @@ class Router:
         """Choose an expert.
 
         Raises:
-            RequestError: If the request cannot be drawn as asked.
             NoRouteError: If every expert is rejected; it lists the reasons.
             UnknownExpertError: If the request names an expert that the zoo does not have.
         """
         policy = policy or Policy()
         clock = _Clock()
-        thought = self.thinker.think(request.checked().prompt, history, self._nodes)
+        thought = self.thinker.think(request.prompt, history, self._nodes)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
-        table = self._tastes_of(everyones).of(request.voter)
+        table = self._personal_tables_of(everyones).of(request.voter)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
@@ -113,11 +109,11 @@ class Router:
         clock.lap("rank")
         return Route(
             input=request.prompt,
-            prompt=prompt_for(thought.understanding, self.zoo[choice.expert]),
+            prompt=self.zoo[choice.expert].prompt_for(thought.understanding.prompt),
             expert=choice.expert,
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
-            said=thought.said,
+            matched=thought.matched,
             candidates=candidates,
             near_ties=near_ties(candidates, choice.expert),
             propensities=choice.propensities,
@@ -137,7 +133,7 @@ class Router:
     def _worth_scoring(
         prompt: str, evidence: Mapping[str, float], trace: SearchTrace, table: PersonalTable
     ) -> tuple[str, ...]:
-        """Whom the search met, and whom votes on prompts like this one speak for, wherever they hang."""
+        """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
@@ -176,11 +172,11 @@ class Router:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
 
-    def _tastes_of(self, table: RankingTable) -> Tastes:
-        tastes = self._tastes
-        if tastes is None or tastes.table is not table:
-            tastes = self._tastes = Tastes(table, self.preferences.store)
-        return tastes
+    def _personal_tables_of(self, table: RankingTable) -> PersonalTables:
+        tables = self._personal_tables
+        if tables is None or tables.table is not table:
+            tables = self._personal_tables = PersonalTables(table, self.preferences.store)
+        return tables
 
     def _rank(
         self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable
@@ -205,7 +201,7 @@ def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
 
 
 def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
-    """What the ranking table is told: every node's probability, the root's being what no branch could take."""
+    """The evidence for the ranking table: the probability of each node; the root has what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
 

@@ -320,7 +320,7 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     bad.write_text("experts: []")
     assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
-    assert "no folder for a" in run("zoo", "check", bad, code=1).stderr
+    assert "the folder of a does not exist" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
     assert "a: architecture 'sdlx' is not known here; did you mean 'sdxl'?" in run("zoo", "check", bad).stderr
     assert len(run_json("zoo", "check", bad)["advice"]) == 1
@@ -349,7 +349,7 @@ def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monke
     from diffusiongpt.backends.registry import get_backend
     from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.testing.tiny import hub_zoo, serve_tiny_zoo
+    from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
 
     with serve_tiny_zoo() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

@@ -17,11 +17,11 @@ from miniature import KLEIN_EXTRA, expert, stable_diffusion
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.diffusers.lora import attach
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.files import USUAL_NAME
-from diffusiongpt.zoo.zoo import on_their_bases
+from diffusiongpt.hub.files import USUAL_NAME, names_in
+from diffusiongpt.zoo.layers import on_their_bases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ def test_an_adapter_is_a_small_addition(
     rows = Counter[tuple[str, ...]]()
     for row in cache.explain().residents:
         rows[row.experts] += row.nbytes
-    base = BACKEND.load(three[0], tiny_sd, device="cpu", have={}).nbytes
+    base = BACKEND.load(three[0], tiny_sd, names_in(tiny_sd), device="cpu", have={}).nbytes
     files = [
         sum(tensor.nbytes for tensor in load_file(who.folder / USUAL_NAME).values()) for who in three[1:] if who.folder
     ]
@@ -120,7 +120,7 @@ def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, t
     assert drawn(cache, adapter("kohya", tmp_path, tiny_sd)) == half
 
 
-def test_another_architecture_wears_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
+def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
     """A transformer that generates by flow matching, with the base as it was before and after."""
     plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
     lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
@@ -138,15 +138,15 @@ def test_another_architecture_wears_adapters_too(settings: Settings, tiny_klein:
 def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
     """With the last adapter the layers are the very objects they were, and draw the same."""
     plain, ink, toy = three
-    base = BACKEND.load(plain, tiny_sd, device="cpu", have={})
+    base = BACKEND.load(plain, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     layer, picture = linear(base), pixels(BACKEND.draw(base, ask(plain)))
-    worn = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
+    attached = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
     assert linear(base) is not layer
-    second = pixels(BACKEND.draw(worn[1], ask(toy)))
-    off(worn[0])
-    assert pixels(BACKEND.draw(worn[1], ask(toy))) == second
+    second = pixels(BACKEND.draw(attached[1], ask(toy)))
+    off(attached[0])
+    assert pixels(BACKEND.draw(attached[1], ask(toy))) == second
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
-    off(worn[1])
+    off(attached[1])
     assert linear(base) is layer
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
     # one that comes off only after its base was freed
@@ -226,7 +226,7 @@ def test_an_adapter_of_another_model_is_refused(
     assert not cache.is_loaded(stranger, device="cpu")
 
 
-def test_another_architecture_is_no_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
+def test_another_architecture_is_not_a_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
     """Nothing of a Stable Diffusion adapter fits FLUX.2; diffusers would go on without it."""
     with (
         pytest.raises(LoadError, match="0 of the") as caught,
@@ -236,7 +236,7 @@ def test_another_architecture_is_no_silent_base(settings: Settings, loras: Path,
     assert "'base'" in caught.value.hint
 
 
-def test_what_does_not_fit_is_told(
+def test_what_does_not_fit_is_reported(
     settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A few weights for layers that the base lacks are left out, with a line in the log that counts them."""
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_told(
 
 
 def test_a_damaged_file_is_an_error(settings: Settings, tiny_sd: Path, tmp_path: Path) -> None:
-    """What is no safetensors file cannot be put on a base."""
+    """A file that is not safetensors cannot be attached to a base."""
     (tmp_path / "x.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0not json")
     with (
         pytest.raises(LoadError, match="SafetensorError"),
@@ -275,8 +275,8 @@ def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Pat
     weights = {"transformer.x_embedder.lora_A.weight": torch.zeros(4, 32)}
     weights["transformer.x_embedder.lora_B.weight"] = torch.zeros(32, 4)
     save_file(weights, tmp_path / "x.safetensors")
-    base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, device="cpu", have={})
-    with pytest.raises(LoadError, match="pictures to start from"):
+    base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, names_in(tiny_klein), device="cpu", have={})
+    with pytest.raises(LoadError, match="to start from a picture"):
         BACKEND.attach(base, adapter("a", tmp_path, tiny_klein), tmp_path / "x.safetensors")
 
 

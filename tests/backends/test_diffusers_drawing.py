@@ -18,6 +18,7 @@ from diffusiongpt.errors import (
     DrawError,
     OutOfMemoryError,
 )
+from diffusiongpt.hub.files import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def klein(tiny_klein: Path) -> Loaded:
     """The other architecture, loaded."""
-    return BACKEND.load(expert(tiny_klein), tiny_klein, device="cpu", have={})
+    return BACKEND.load(expert(tiny_klein), tiny_klein, names_in(tiny_klein), device="cpu", have={})
 
 
 def test_same_seed_same_picture(sd: Loaded, who: Expert) -> None:
@@ -48,7 +49,7 @@ def test_any_picture_of_several_can_be_made_alone(sd: Loaded, who: Expert) -> No
 
 def test_same_seed_same_picture_after_a_reload(sd: Loaded, who: Expert, tiny_sd: Path) -> None:
     """Nothing random happens while loading."""
-    again = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    again = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     assert pixels(BACKEND.draw(again, ask(who))) == pixels(BACKEND.draw(sd, ask(who)))
 
 
@@ -87,9 +88,9 @@ def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loade
 
 def test_steps_are_reported_to_the_end(sd: Loaded, who: Expert) -> None:
     """Progress counts all pictures and arrives at the total, each step once."""
-    told: list[tuple[int, int]] = []
-    BACKEND.draw(sd, ask(who, 1, 2), on_step=lambda done, total: told.append((done, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    reported: list[tuple[int, int]] = []
+    BACKEND.draw(sd, ask(who, 1, 2), on_step=lambda done, total: reported.append((done, total)))
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_callback_that_raises_reaches_the_caller_and_harms_nothing(sd: Loaded, who: Expert) -> None:
@@ -105,7 +106,7 @@ def test_a_callback_that_raises_reaches_the_caller_and_harms_nothing(sd: Loaded,
 
 
 def test_the_callers_own_callback_is_called(sd: Loaded, who: Expert) -> None:
-    """A `callback_on_step_end` in diffusers' shape works beside ours."""
+    """A `callback_on_step_end` in diffusers' form works together with ours."""
     seen: list[int] = []
 
     def callback(_pipe: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def test_the_callers_own_callback_is_called(sd: Loaded, who: Expert) -> None:
 
 def test_a_drawing_leaves_no_schedule_behind(who: Expert, tiny_sd: Path) -> None:
     """Each request has a scheduler of its own; that of the loaded model is never advanced."""
-    loaded = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     BACKEND.draw(loaded, ask(who, num_inference_steps=3))
     assert loaded.model.pipe.scheduler.num_inference_steps is None
 
@@ -162,7 +163,7 @@ def test_a_size_the_pipeline_refuses_is_a_draw_error(sd: Loaded, who: Expert) ->
         BACKEND.draw(sd, ask(who, width=33))
 
 
-def test_memory_running_out_while_drawing_is_told_apart(
+def test_memory_running_out_while_drawing_has_its_own_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever form it takes, it becomes our error, and the error holds no tensors by its traceback."""
@@ -186,7 +187,7 @@ def test_memory_running_out_while_drawing_is_told_apart(
         assert [tensor() for tensor in tensors] == [None]
 
 
-def test_a_picture_that_the_safety_checker_blacked_out_is_an_error(
+def test_a_picture_that_the_safety_checker_blanked_is_an_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A black picture is not handed over as a result."""
@@ -203,11 +204,11 @@ def test_a_picture_that_the_safety_checker_blacked_out_is_an_error(
 def test_a_gpu_draws_from_the_same_noise(who: Expert, tiny_sd: Path) -> None:
     """In float32 the picture is that of the CPU up to rounding, and the same each time."""
     exact = who.model_copy(update={"settings": who.settings.model_copy(update={"dtype": "float32"})})
-    loaded = BACKEND.load(exact, tiny_sd, device="cuda", have={})
+    loaded = BACKEND.load(exact, tiny_sd, names_in(tiny_sd), device="cuda", have={})
     for part in loaded.parts.values():
         part.bring("cuda")
     first, second = (BACKEND.draw(loaded, ask(exact)) for _ in range(2))
     assert pixels(first) == pixels(second)
-    on_cpu = BACKEND.draw(BACKEND.load(exact, tiny_sd, device="cpu", have={}), ask(exact))
+    on_cpu = BACKEND.draw(BACKEND.load(exact, tiny_sd, names_in(tiny_sd), device="cpu", have={}), ask(exact))
     worst = max(abs(a - b) for a, b in zip(pixels(first)[0], pixels(on_cpu)[0], strict=True))
     assert worst <= 3

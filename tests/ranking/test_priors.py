@@ -21,7 +21,7 @@ from diffusiongpt.ranking.priors import (
 from diffusiongpt.ranking.published import KIN, NOTHING, REFERENCE_ELO, ROW, log_odds, published, read_leaderboards
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.zoo.expert import Capabilities, Tags
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

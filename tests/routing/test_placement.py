@@ -14,7 +14,7 @@ from diffusiongpt.flow.placement import GIB, MachineSpec, Placement
 from diffusiongpt.routing.placement import USABLE, Measured, Planner, can_quantise, cost_of, planned_for, speed_of
 from diffusiongpt.settings import Memory, load_settings
 from diffusiongpt.zoo.expert import CallSettings
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 ZOO = Zoo.load("default")
 EVERY_WAY = ("whole", "offload", "stream", "cpu")

@@ -1,0 +1,192 @@
+"""`diffusiongpt route`, `generate` and `compare`: the commands that take a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffusiongpt.apps.cli.common import (
+    error_object,
+    is_terminal,
+    make_folder,
+    open_studio,
+    print_json,
+    read_lines,
+    say,
+    with_options,
+)
+from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, LLMOption, ZooOption, takes_request
+
+if TYPE_CHECKING:
+    from diffusiongpt.flow.route import Route
+    from diffusiongpt.pictures.comparison import Comparison
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.votes.vote import Outcome
+
+
+@takes_request()
+def route(
+    options: dict[str, Any],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option(help="Route every line of this file.", show_default=False)] = None,
+    zoo: ZooOption = None,
+    llm: LLMOption = None,
+    top: Annotated[int, typer.Option(min=1, help="Candidates to show.")] = 5,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose an expert for a prompt and say why."""
+    from diffusiongpt.errors import RequestError
+
+    if (prompt is None) == (file is None):
+        raise RequestError("pass either a prompt or --file", hint='For example: diffusiongpt route "a red fox".')
+    with open_studio(zoo, llm=llm) as studio:
+        if file is None:
+            _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)
+        elif not _route_lines(studio, read_lines(file), options, top=top, explain=explain, as_json=as_json):
+            raise typer.Exit(1)
+
+
+def _route_lines(
+    studio: DiffusionGPT, lines: list[str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
+) -> bool:
+    """Route each line, going on after one that fails; whether all succeeded."""
+    from diffusiongpt.errors import DiffusionGPTError
+
+    all_done = True
+    for line in lines:
+        try:
+            _show(studio.route(line, **options), top=top, explain=explain, as_json=as_json, indent=None)
+        except DiffusionGPTError as error:
+            all_done = False
+            if as_json:
+                print_json({"input": line, "error": error_object(error)}, indent=None)
+            else:
+                say(with_options(f"error: {error}\nhint: {error.hint}"))
+    return all_done
+
+
+def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int | None) -> None:
+    if as_json:
+        print_json(route.model_dump(mode="json"), indent=indent)
+        return
+    sentence, _, table = with_options(route.explain()).partition("\n")
+    typer.echo(f"{route.input[:100]}\n  {sentence}")
+    lines = table.strip().splitlines()
+    if not explain:
+        lines = lines[: top + 1]
+    typer.echo("\n".join(f"  {line}" for line in lines))
+    if explain and route.trace is not None:
+        typer.echo(f"\n  search: {len(route.trace.steps)} expansions; {route.trace.stopped}")
+        typer.echo("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
+    typer.echo()
+
+
+_LONGEST = 60
+"""Characters shown of the value of an argument that was not used."""
+
+_NAMED_FALLBACKS = 3
+"""Experts that could not draw and are named on a terminal; the others are counted."""
+
+PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
+OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
+
+
+@takes_request()
+def generate(
+    prompt: PromptArgument,
+    options: dict[str, Any],
+    zoo: ZooOption = None,
+    llm: LLMOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw with the expert people would like best."""
+    folder = make_folder(out)
+    with open_studio(zoo, device=device, llm=llm) as studio:
+        generation = studio.route_and_generate(prompt, **options)
+        paths = generation.save(folder)
+    if as_json:
+        print_json(generation_object(generation, paths))
+    else:
+        _report(generation, paths)
+
+
+@takes_request("num_images_per_prompt", "explore")
+def compare(
+    prompt: PromptArgument,
+    options: dict[str, Any],
+    k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
+    zoo: ZooOption = None,
+    llm: LLMOption = None,
+    out: OutOption = Path(),
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw with several experts, blind, then vote."""
+    folder = make_folder(out)
+    with open_studio(zoo, device=device, llm=llm) as studio:
+        comparison = studio.compare(prompt, k, **options)
+        paths = comparison.save(folder)
+        if as_json:
+            seed = comparison.generations[0].seeds[0]
+            print_json({"prompt": prompt, "seed": seed, "images": [str(path) for path in paths]})
+            return
+        for letter, path in zip(comparison.letters, paths, strict=True):
+            typer.echo(f"{letter}  {path}")
+        if is_terminal():
+            _ask(comparison)
+        else:
+            say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {' '.join(map(str, paths))}")
+
+
+def generation_object(generation: Generation, paths: list[Path]) -> dict[str, Any]:
+    """What `generate --json` prints: the route's fields and what was drawn."""
+    record = generation.records[0].model_dump(mode="json", include={"params", "dropped", "fallbacks"})
+    return {
+        **generation.route.model_dump(mode="json"),
+        "drawn_by": generation.drawn_by,
+        "images": [str(path) for path in paths],
+        "seeds": list(generation.seeds),
+        **record,
+        "timings": dict(generation.timings),
+    }
+
+
+def _report(generation: Generation, paths: list[Path]) -> None:
+    typer.echo(generation.route.explain().partition("\n")[0])
+    for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
+        say(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip())
+    if len(generation.fallbacks) > _NAMED_FALLBACKS:
+        say(f"nor could {len(generation.fallbacks) - _NAMED_FALLBACKS} more; --json lists them all")
+    if generation.drawn_by != generation.route.expert:
+        say(f"drawn by {generation.drawn_by} instead")
+    for dropped in generation.dropped:
+        value = shorten(str(dropped.value), _LONGEST, placeholder=" ...")
+        say(f"{dropped.name}={value} was not used: {dropped.reason}")
+    for path in paths:
+        typer.echo(path)
+
+
+def _ask(comparison: Comparison) -> None:
+    letters = "".join(comparison.letters)
+    answer = (
+        typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
+    )
+    outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
+    if answer in outcomes:
+        comparison.vote(outcomes[answer])
+    elif answer and answer in letters:
+        comparison.vote(letters.index(answer))
+    else:
+        say("not voted")
+        return
+    for letter, expert in zip(letters, comparison.experts, strict=True):
+        typer.echo(f"{letter} was {expert}")

@@ -1,0 +1,332 @@
+"""`diffusiongpt zoo`: show, check and change zoo files."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.options import JsonOption, ZooOption
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from diffusiongpt.curation.describe import Presence
+    from diffusiongpt.curation.edit import Draft
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.taxonomy import Taxonomy
+
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
+
+WIDE = 110
+"""Columns from which a terminal is wide enough for descriptions."""
+
+app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True)
+
+
+@app.command("list")
+@reports_errors
+def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
+    """List the experts."""
+    experts = list(load_zoo(zoo).values())
+    if as_json:
+        print_json([expert.model_dump(mode="json", exclude_none=True) for expert in experts])
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    is_wide = console.width >= WIDE
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("expert", no_wrap=True)
+    for heading in ("GB or $", "styles", "licence", *(["description"] if is_wide else [])):
+        table.add_column(heading, overflow="fold")
+    for expert in experts:
+        price = f"${expert.price.usd:g}" if expert.price else "?"
+        size = f"{expert.size_bytes / 1e9:g}" if expert.size_bytes else price
+        licence = expert.license.id if expert.license else "?"
+        cells = [expert.id, size, ", ".join(expert.tags.styles) or "any", licence]
+        table.add_row(*cells, *([expert.description] if is_wide else []))
+    console.print(table)
+
+
+@app.command("show")
+@reports_errors
+def show(
+    expert: Annotated[str, typer.Argument(help="Id of an expert.", show_default=False)],
+    zoo: ZooOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything that is known about one expert."""
+    facts = load_zoo(zoo)[expert].model_dump(mode="json", exclude_defaults=True)
+    if as_json:
+        print_json(facts)
+        return
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    text = StringIO()
+    YAML(typ="rt", pure=True).dump(facts, text)
+    typer.echo(text.getvalue().rstrip())
+
+
+@app.command("check")
+@reports_errors
+def check(
+    file: Annotated[
+        str | None, typer.Argument(help="A zoo file; by default the default zoo.", show_default=False)
+    ] = None,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online", help="Also ask the hub whether each repository exists and is gated, and for its commit."
+        ),
+    ] = False,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="With --online: write the commits into the file as 'revision'.")
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a zoo file: keys, values, ids, tags, the taxonomy, and whether its architectures are supported."""
+    from diffusiongpt.backends.diffusers.architectures import advice
+
+    if pin and not online:
+        from diffusiongpt.errors import RequestError
+
+        raise RequestError("--pin needs the commits from --online", hint="Add --online.")
+    zoo = load_zoo([file or "default"])
+    _check_can_be_drawn(zoo)
+    styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
+    notes = advice(zoo.values())
+    report = {
+        "zoo": zoo.sources[0],
+        "experts": len(zoo),
+        "generalists": sum(expert.is_generalist for expert in zoo.values()),
+        "styles": styles,
+        "styles_without_expert": zoo.taxonomy.empty_branches(),
+        "advice": notes,
+    }
+    if not as_json:
+        typer.echo(
+            f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
+        )
+    found = _check_online(zoo, file, pin=pin, yes=yes, as_json=as_json) if online else []
+    if as_json:
+        print_json({**report, "online": found} if online else report)
+    else:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+    if any(one["state"] in ("missing", "unreachable") for one in found):
+        raise typer.Exit(1)
+
+
+def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: bool) -> list[dict[str, Any]]:
+    """Ask the hub about every expert, print the answers, and pin the commits if requested.
+
+    Returns:
+        One record for each expert on the hub.
+    """
+    from diffusiongpt.curation.describe import find_presence
+    from diffusiongpt.curation.edit import ZooDraft
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    change = ZooDraft(file or "default") if pin else None
+    found = find_presence(tuple(zoo.values()), settings)
+    if not as_json:
+        _print_presence(found)
+    if change is not None:
+        change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
+        draft = change.finish()
+        written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+        say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
+    return [{**vars(one), "error": str(one.error) if one.error else None} for one in found]
+
+
+def _is_pinned(one: Presence) -> bool:
+    return one.revision is not None and _COMMIT.fullmatch(one.revision) is not None
+
+
+def _print_presence(found: tuple[Presence, ...]) -> None:
+    width = max((len(one.expert) for one in found), default=0)
+    for one in found:
+        what = f"{one.commit}{'' if _is_pinned(one) else '  not pinned'}" if one.commit else str(one.error)
+        typer.echo(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
+
+
+def _check_can_be_drawn(zoo: Zoo) -> None:
+    """Check what the rules for keys and values do not cover.
+
+    Raises:
+        ZooError: If there is no expert, a backend is not installed, or a local folder does not exist.
+    """
+    from diffusiongpt.backends.registry import get_backend
+    from diffusiongpt.errors import ZooError
+
+    if not zoo:
+        raise ZooError(
+            f"{zoo.sources[0]} has no expert", hint="Add one with `diffusiongpt zoo add OWNER/REPO --zoo FILE`."
+        )
+    for name in dict.fromkeys(expert.backend for expert in zoo.values()):
+        get_backend(name)
+    parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
+    missing = dict.fromkeys(name for name, folder in parts if folder is not None and not folder.is_dir())
+    if missing:
+        raise ZooError(
+            f"the folder of {', '.join(missing)} does not exist",
+            hint="Check 'repo' and 'base': a local path is relative to the zoo file.",
+        )
+
+
+@app.command("tree")
+@reports_errors
+def tree(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
+    """Show the taxonomy with its experts."""
+    taxonomy = load_zoo(zoo).taxonomy
+    if as_json:
+        nodes = [node for _, node in taxonomy.walk()]
+        print_json(
+            {node: {"children": taxonomy.children(node), "experts": taxonomy.experts_on(node)} for node in nodes}
+        )
+        return
+    from rich.console import Console
+
+    Console().print(_draw(taxonomy))
+
+
+def _draw(taxonomy: Taxonomy) -> Tree:
+    """The taxonomy as a tree; a style that several subjects share is drawn once, below the first."""
+    from rich.tree import Tree
+
+    root = Tree(_label(taxonomy, "root"))
+    branches = {"root": root}
+    drawn: set[str] = set()
+    for parent in ("root", *taxonomy.children("root")):
+        for child in taxonomy.children(parent):
+            if parent == "root" or child not in drawn:
+                branches[child] = branches[parent].add(_label(taxonomy, child))
+                drawn.add(child)
+        if parent != "root" and drawn.issuperset(shared := taxonomy.children(parent)) and not branches[parent].children:
+            branches[parent].add(f"[dim]the same {len(shared)} styles[/dim]")
+    return root
+
+
+def _label(taxonomy: Taxonomy, node: str) -> str:
+    name = "anything" if node == "root" else f"{node} · {taxonomy.nodes[node].name('zh')}"
+    experts = ", ".join(taxonomy.experts_on(node))
+    return f"[bold]{name}[/bold]  {experts}" if experts else f"[bold]{name}[/bold]"
+
+
+@app.command("add")
+@reports_errors
+def add(
+    repo: Annotated[str, typer.Argument(help="Repository on the hub: owner/name.", show_default=False)],
+    zoo: ZooOption = None,
+    style: Annotated[
+        list[str] | None, typer.Option(help="A style of its pictures; may be repeated.", show_default=False)
+    ] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="A subject it is good at; may be repeated.", show_default=False)
+    ] = None,
+    expert_id: Annotated[str | None, typer.Option("--id", help="Id of the expert.", show_default=False)] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Checkpoint of an adapter, if the hub does not name it.", show_default=False)
+    ] = None,
+    weight_name: Annotated[
+        str | None, typer.Option(help="File of an adapter, if the repository has several.", show_default=False)
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a repository to a zoo file, the last --zoo, with what the hub says about it."""
+    from diffusiongpt.curation.describe import describe_repo
+    from diffusiongpt.curation.edit import ZooDraft, editable_layers
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    change = ZooDraft(*editable_layers(settings, zoo))
+    entry = describe_repo(
+        repo,
+        settings,
+        expert_id=expert_id,
+        subjects=subject or (),
+        styles=style or (),
+        zoo=change.zoo,
+        base=base,
+        weight_name=weight_name,
+    )
+    change.add(entry)
+    draft = change.finish()
+    written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+    if as_json:
+        print_json({"file": str(draft.path), "entry": entry, "diff": draft.diff(), "written": written})
+    elif written:
+        say(f"wrote {draft.path}")
+        if str(draft.path) not in settings.zoo_layers:
+            say(f"use it with: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
+
+
+def _show_and_write(draft: Draft, settings: Settings, *, ask: bool, as_json: bool) -> bool:
+    """Show the change and write it, if asked after a yes; whether it was written."""
+    if draft.is_empty:
+        return False
+    _show(draft, err=as_json)
+    if ask and not typer.confirm(f"Write this to {draft.path}?", err=True):
+        return False
+    draft.write(settings)
+    return True
+
+
+def _show(draft: Draft, *, err: bool) -> None:
+    for line in draft.diff().splitlines():
+        typer.secho(line, fg=_COLOURS.get(line[:1]), err=err)
+
+
+@app.command("propose")
+@reports_errors
+def propose(
+    zoo: ZooOption = None,
+    llm: Annotated[
+        str | None, typer.Option(help="LLM that makes the proposal, such as openai:gpt-5-mini.", show_default=False)
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an LLM propose categories for a zoo file, the last --zoo; shows a diff, and writes it only after a yes."""
+    from diffusiongpt.curation.edit import ZooDraft, editable_layers
+    from diffusiongpt.curation.propose import propose_taxonomy
+    from diffusiongpt.errors import RequestError
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    spec = llm or settings.llm
+    if spec is None:
+        raise RequestError("a proposal needs an LLM", hint="Name one with --llm openai:MODEL or DIFFUSIONGPT_LLM.")
+    proposal = propose_taxonomy(ZooDraft(*editable_layers(settings, zoo)), spec)
+    draft = proposal.draft
+    for note in proposal.notes:
+        say(f"note: {note}")
+    agreed = yes or is_terminal()
+    written = agreed and _show_and_write(draft, settings, ask=not yes, as_json=as_json)
+    if not agreed:
+        _show(draft, err=as_json)
+    if as_json:
+        print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
+    say(_outcome(draft, agreed=agreed, written=written))
+
+
+def _outcome(draft: Draft, *, agreed: bool, written: bool) -> str:
+    if draft.is_empty:
+        return f"the LLM would leave {draft.path} as it is"
+    if written:
+        return f"wrote {draft.path}"
+    return "nothing was written" + ("" if agreed else "; use --yes to write it")

@@ -1,0 +1,228 @@
+"""The closed form that an LLM fills in, and the tolerant reading of its answer.
+
+The form is strict: every field is required, every category an enumeration of the nodes of the taxonomy. The answer
+is read field by field, so that one wrong value costs that value and not the whole answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema, create_model
+
+from diffusiongpt.flow.understanding import Paradigm, SubjectClass
+from diffusiongpt.zoo.taxonomy import Node
+
+VOICES = 5
+"""Independent voices that vote: the number of DiffusionGPT's agents (arXiv 2401.10061, section 3.2)."""
+
+NONE = "none"
+"""The vote for no category at all."""
+
+_WRITTEN_IN = {
+    "Latn": "en de fr es pt it nl pl tr vi id sv da nb fi cs hu ro ca ms sw la et lv lt sk sl hr is ga tl eu",
+    "Cyrl": "ru uk bg sr be kk mn",
+    "Arab": "ar fa ur",
+    "Deva": "hi mr ne",
+    "Hani": "zh zh-Hant yue",
+    "Jpan": "ja",
+    "Hang": "ko",
+    "Thai": "th",
+    "Hebr": "he",
+    "Grek": "el",
+    "Zyyy": "und",
+}
+LANGUAGES = {tag: script for script, tags in _WRITTEN_IN.items() for tag in tags.split()}
+"""Languages that an LLM may name, and the ISO 15924 code of the script of each."""
+
+_MAX_STYLES = 8
+_MAX_TEXTS = 20
+_ATTEMPTS = 5
+
+
+class Reply(BaseModel):
+    """The questions about the prompt itself; votes on the nodes of the taxonomy are added to them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paradigm: Paradigm = Field(
+        description="How the wish is worded: a plain description (prompt), an order (instruction), a wish "
+        "(inspiration), or an if-sentence (hypothesis)."
+    )
+    prompt: str = Field(
+        description="What should be in the picture, in the request's own words and language, without politeness, "
+        "orders and what must not be there. Keep every detail; add nothing."
+    )
+    negative: str = Field(
+        description="What the request says must not be in the picture, in its own words, separated by commas; "
+        "empty if nothing."
+    )
+    language: str = Field(description="Main language of the request.", json_schema_extra={"enum": [*LANGUAGES]})
+    subject_class: SubjectClass = Field(description="What the picture is mainly about.")
+    edit: bool = Field(description="Whether an existing picture is to be changed.")
+    text_to_render: list[str] = Field(
+        description="Texts that must be readable in the picture, exactly as the request has them; empty if none."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """The nodes of one question.
+
+    Attributes:
+        subjects: Subject nodes to vote on.
+        styles: Style nodes to vote on.
+    """
+
+    subjects: tuple[Node, ...] = ()
+    styles: tuple[Node, ...] = ()
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> Ballot:
+        """Sort nodes by kind, without a node called `none`, which would look like a vote for no category."""
+        known = [node for node in nodes if node.id != NONE]
+        return cls(
+            subjects=tuple(node for node in known if node.kind == "subject"),
+            styles=tuple(node for node in known if node.kind == "style"),
+        )
+
+    def ids(self) -> frozenset[str]:
+        """Ids of all nodes."""
+        return frozenset((*_ids(self.subjects), *_ids(self.styles)))
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        # a copy, since providers modify their argument
+        return cast("dict[str, Any]", json.loads(_schema(_ids(self.subjects), _ids(self.styles))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One vote; `None` where it has nothing usable, empty where it says that nothing fits."""
+
+    subjects: tuple[str, ...] | None
+    styles: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The usable part of an answer.
+
+    Attributes:
+        fields: Valid fields of `Reply`, by name.
+        voices: At most `VOICES` votes.
+        invented: Number of categories in the answer that were never offered.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    voices: tuple[Voice, ...] = ()
+    invented: int = 0
+
+
+def read_reply(data: Mapping[str, Any], ballot: Ballot) -> Reading:
+    """Keep the valid part of an answer; nodes that were not offered are dropped."""
+    votes = data.get("votes")
+    cast_votes = [vote for vote in votes[:VOICES] if isinstance(vote, Mapping)] if isinstance(votes, list) else []
+    subjects, styles = frozenset(_ids(ballot.subjects)), frozenset(_ids(ballot.styles))
+    voices, invented = [], 0
+    for vote in cast_votes:
+        subject, strange = _chosen(vote.get("subject"), subjects)
+        style, stranger = _chosen(vote.get("styles"), styles)
+        invented += strange + stranger
+        if subject is not None or style is not None:
+            voices.append(Voice(subjects=subject and subject[:1], styles=style))
+    return Reading(fields=_valid_fields(data), voices=tuple(voices), invented=invented)
+
+
+def find_object(text: str, key: str) -> dict[str, Any] | None:
+    """The first JSON object with a given key in a text, found in time linear in its length.
+
+    LangChain's `JsonOutputParser` is not used: it retries at every length, 38 s for 50,000 characters of prose.
+    """
+    decoder, at = json.JSONDecoder(strict=False), -1
+    for _ in range(_ATTEMPTS):
+        at = text.find("{", at + 1)
+        if at < 0:
+            return None
+        try:
+            found, _end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):  # ValueError: not JSON, or a number with thousands of digits
+            continue
+        if key in found:
+            return cast("dict[str, Any]", found)
+    return None
+
+
+def _chosen(value: object, offered: frozenset[str]) -> tuple[tuple[str, ...] | None, int]:
+    """The offered nodes in a value, and the number of other names; `None` instead of nodes if nothing is usable."""
+    named = value if isinstance(value, list) else [value]
+    texts = [_as_id(text) for text in named[:_MAX_STYLES] if isinstance(text, str)]
+    known = tuple(dict.fromkeys(text for text in texts if text in offered))
+    strange = sum(text not in offered and text != NONE for text in texts)
+    if not offered or (not known and (strange or (not texts and value != []))):
+        return None, strange
+    return known, strange
+
+
+def _as_id(text: str) -> str:
+    return "_".join(text[:100].casefold().replace("-", " ").replace("_", " ").split())
+
+
+def _valid_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, adapter in _adapters().items():
+        try:
+            found[name] = adapter.validate_python(data.get(name), strict=True)
+        except ValidationError:
+            continue
+    found["text_to_render"] = found.get("text_to_render", [])[:_MAX_TEXTS]
+    return found
+
+
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(cast(Any, info.annotation)) for name, info in Reply.model_fields.items()}
+
+
+def _ids(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(node.id for node in nodes)
+
+
+@lru_cache(maxsize=16)
+def _schema(subjects: tuple[str, ...], styles: tuple[str, ...]) -> str:
+    vote = create_model(
+        "Vote",
+        __config__=ConfigDict(extra="forbid"),
+        subject=(one_of((*subjects, NONE)), Field(description=f"The main subject's category, or {NONE}.")),
+        styles=(
+            cast(Any, list)[one_of((*styles, NONE))],
+            Field(description=f"Styles asked for or clearly implied; [{NONE!r}] if none is."),
+        ),
+    )
+    form = create_model(
+        "picture_request",
+        __base__=Reply,
+        __doc__="The form about one request for a picture.",
+        votes=(cast(Any, list)[vote], Field(description=f"Exactly {VOICES} votes, one of each expert.")),
+    )
+    return json.dumps(form.model_json_schema())
+
+
+def one_of(ids: Iterable[str]) -> Any:
+    """Type of a text that the schema restricts to these ids; an answer is checked against them separately."""
+    # not a Literal: with a single value that becomes a `const`, which some providers reject
+    return Annotated[str, WithJsonSchema({"type": "string", "enum": [*ids]})]
+
+
+def form_messages(
+    parts: Sequence[str], data: Mapping[str, Any], *, schema: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    """A system message of these paragraphs, with the schema written out if there is one, and the data as JSON."""
+    if schema is not None:
+        form = json.dumps(schema, ensure_ascii=False)
+        parts = [*parts, f"Answer with one JSON object and nothing else. It follows this JSON schema:\n{form}"]
+    return [("system", "\n\n".join(filter(None, parts))), ("human", json.dumps(data, ensure_ascii=False))]
