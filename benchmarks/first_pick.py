@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from math import log
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ from latency import percentiles
 
 from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import Policy, Request
+from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
+from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, read_published
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
@@ -182,6 +183,20 @@ class Export:
         kind, weight = max(mixture.items(), key=lambda item: item[1])
         return kind if weight >= 0.5 else ""
 
+    @cached_property
+    def careful(self) -> dict[tuple[str, str], float]:
+        """By model and kind of the main arena: the mean by all figures, less a standard deviation of the level."""
+        kinds = [kind for kind in self.fit.kinds if any(row.column == kind for row in self.fit.rows)]
+        means = self.fit.cells(self._names, np.array([self.fit.mixture({kind: 1.0}) for kind in kinds]))
+        means = means @ self.fit.weighed()
+        values = {(row.model, row.column): row.value for row in self.fit.rows if row.source == MAIN}
+        found = {}
+        for number, kind in enumerate(kinds):
+            gaps = [values[n, kind] - means[p, number] for p, n in enumerate(self._names) if (n, kind) in values]
+            for place, name in enumerate(self._names):
+                found[name, kind] = float(np.mean(gaps) + means[place, number] - self._doubts[place]) if gaps else 0.0
+        return found
+
     def _sizes(self, experts: dict[str, Any]) -> list[float]:
         """The line through level and log GB of measured experts with open weights, and how far they are from it."""
         known = [e for e in self._zoo.values() if e.repo in experts and e.size_gb and experts[e.repo]["measured"]]
@@ -246,32 +261,37 @@ def picked_elo(export: Export, zoo: Zoo, fits: Fits = lambda _: True) -> dict[st
     here = {e.id: e for e in zoo.values() if not is_hosted(e.backend) and fits(e)}
     small = Zoo(here, zoo.taxonomy.nodes | zoo.taxonomy.needs, zoo.sources)
     prompts = read_yaml(HERE / "prompts.yaml")
-    truth = {kind: elo_of(fit, here.values(), kind) for kind in prompts}
-    listed = [e for e in here if all(e in values for values in truth.values())]
-    single = max(listed, key=lambda expert: np.mean([values[expert] for values in truth.values()]))
+    truth = {kind: elo_of(export, here.values(), kind) for kind in prompts}
+    single = max(here, key=lambda expert: np.mean([listed.get(expert, 0.0) for listed, _ in truth.values()]))
     report = {}
     for kind, texts in prompts.items():
         hidden = [p for p, row in enumerate(fit.rows) if row.source == MAIN and row.column == kind]
         router = router_of(small, read_published(export.data(hidden)))
         routes = [router.route(Request(prompt=str(text))) for text in texts]
-        values = truth[kind]
+        values, guessed = truth[kind]
         floor = min(values.values())
-        elo = float(np.mean([values.get(route.expert, floor) for route in routes]))
+        elo = float(np.mean([values.get(route.expert, guessed.get(route.expert, floor)) for route in routes]))
         names = ", ".join(sorted({route.expert for route in routes}))
         report[kind] = (elo, values[single], max(values.values()), names)
     return report
 
 
-def elo_of(fit: Fit, experts: Iterable[Expert], kind: str) -> dict[str, float]:
-    """The arena's Elo of a kind, by expert; an adapter has that of its base."""
+def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The arena's Elo of a kind by expert, and a careful guess for those that it does not list.
+
+    A guess is what the whole fit says, less its doubt. An adapter has what its base has.
+    """
+    fit = export.fit
     names = {model.repo: name for name, model in fit.models.items() if model.repo}
     cells = {row.model: row.value for row in fit.rows if row.source == MAIN and row.column == kind}
-    found = {}
+    found, guessed = {}, {}
     for expert in experts:
-        name = names.get(expert.base or expert.repo)
-        if name in cells:
+        name = names.get(expert.base or expert.repo, f"family:{expert.architecture}")
+        if name in cells and expert.kind == "checkpoint":
             found[expert.id] = cells[name]
-    return found
+        elif name in fit.models:
+            guessed[expert.id] = export.careful[name, kind]
+    return found, guessed
 
 
 def chinese(zoo: Zoo) -> tuple[int, int]:
@@ -305,14 +325,15 @@ def main() -> None:
         print(f"  {name:<72} {value:5.2f}")
     own, others = style_gain(fit, arguments.data)
     print("fine-tunes of SD 1.x in HPSv2 over their base, log-odds (mean, spread)")
-    print(f"  in the styles they declare {own.mean():.2f} ± {own.std():.2f}   in others {others.mean():.2f} ± {others.std():.2f}")
+    for title, gains in (("the styles they declare", own), ("others", others)):
+        print(f"  in {title:<24} {gains.mean():.2f} ± {gains.std():.2f}")
     report = picked_elo(export, zoo)
     print("picks on prompts of each kind, without the arena's figures of the kind; Elo of the kind")
     for kind, (elo, single, best, names) in report.items():
         print(f"  {kind:<40} {elo:6.0f}  single {single:6.0f}  best {best:6.0f}  {names}")
     table = np.array([values[:3] for values in report.values()])
     elo, single, best = table.mean(axis=0)
-    print(f"  picks {elo:.0f}, always the best single expert {single:.0f}, best of each kind {best:.0f}")
+    print(f"  picks {elo:.1f}, always the best single expert {single:.1f}, best of each kind {best:.1f}")
     print(f"  gain {elo - single:+.1f}, share of the way {(elo - single) / (best - single):.2f}")
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,66 +110,84 @@ VENDOR_TABLES = {
 }  # fmt: skip
 """Tables that makers of models print: their names, and whose columns they have."""
 
-_COLUMNS = {"averaged": OVERALL, "all": OVERALL, "overall score": OVERALL, "average": OVERALL, "wa (average)": OVERALL,
-            "longtext-bench-en": OVERALL, "average overall satisfaction": OVERALL, "attribute binding": "color attribution",
-            "count": "counting", "color": "colors", "attr": "color attribution"}  # fmt: skip
+CLAIMANTS = frozenset(
+    {"hidream-o1", "hidream-i1", "ernie-image", "ovis-image", "ovis-u1", "glm-image", "longcat", "cogview4", "kolors"}
+)
+"""Families whose makers printed these tables: what they say of their own models is doubted twice as much."""
+
+_COLUMNS = {
+    **dict.fromkeys(["averaged", "all", "overall score", "average", "wa (average)", "longtext-bench-en"], OVERALL),
+    "average overall satisfaction": OVERALL, "attribute binding": "color attribution", "attr": "color attribution",
+    "count": "counting", "color": "colors",
+}  # fmt: skip
 
 
 def read_rows(data: Path) -> list[Row]:
-    """Every figure that may ship, of the tables in a folder of the project's data."""
+    """Every figure that may ship, of the tables in a folder of the project's data; means of repeated ones."""
     _, spelling = read_models()
     kinds = read_yaml(HERE / "kinds.yaml")["columns"]
-    found: dict[tuple[str, str, str], list[float]] = {}
-    noises: dict[tuple[str, str, str], float] = {}
-
-    def add(source: str, column: str, model: str, value: object, noise: float = 0.0) -> None:
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for source, column, model, value, noise in chain(_arenas(data), _tables(data), _makers(data)):
         name = spelling.get(norm(model))
         if name is not None and value not in (None, ""):
-            found.setdefault((source, column, name), []).append(float(str(value)))
-            noises[source, column, name] = noise
+            found.setdefault((source, column, name), []).append((float(str(value)), noise))
+    rows = []
+    for (source, column, model), figures in found.items():
+        mixture = kinds.get(source.removesuffix(", makers"), {}).get(column)
+        if source == MAIN:
+            mixture = {} if column == OVERALL else {column: 1.0}
+        if mixture is not None or column == OVERALL:
+            value, noise = np.mean(figures, axis=0)
+            rows.append(Row(source, column, model, float(value), tuple(sorted((mixture or {}).items())), float(noise)))
+    return _enough(rows)
 
+
+Figure = tuple[str, str, str, Any, float]
+"""Source, column, model, value, and the standard deviation of its error, or 0 where the source does not say."""
+
+
+def _arenas(data: Path) -> Iterator[Figure]:
     with (data / "artificial_analysis_t2i.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            error = float(row["ci95"].rpartition("+")[2] or 8) / 1.96
-            for column in list(row)[8:]:
-                add(MAIN, column, row["name"], row[column], 3.5 * max(error, 3))
-            add(MAIN, OVERALL, row["name"], row["elo"], max(error, 3))
+            error = max(float(row["ci95"].rpartition("+")[2] or 8) / 1.96, 3.0)
+            # a kind has a twelfth of the votes
+            yield from ((MAIN, column, row["name"], row[column], 3.5 * error) for column in list(row)[8:])
+            yield MAIN, OVERALL, row["name"], row["elo"], error
     boards = read_yaml(data / "leaderboards.yaml")
     for name, one in boards["lmarena_text_to_image"]["models"].items():
         error = (one["ci95"][1] - one["ci95"][0]) / 3.92
         for column, value in one["elo"].items():
             if column not in ("chinese", "english", "russian"):
-                add("LMArena", column, name, value, error * (1 if column == OVERALL else 2.5))
+                yield "LMArena", column, name, value, error * (1 if column == OVERALL else 2.5)
     for date in ("2024-02-20", "2024-06-03", "2024-09-17"):
         for name, value in boards["genai_arena"][date]["elo_anony"].items():
-            add("GenAI-Arena", OVERALL, name, value)
-    for table, source in (
-        ("hpsv2_v2.1_by_style", "HPSv2"), ("hpsv3_by_category", "HPSv3"), ("evalmuse_t2i_by_skill", "EvalMuse"),
-        ("geneval_by_task", "GenEval"),
-    ):  # fmt: skip
+            yield "GenAI-Arena", OVERALL, name, value, 0.0
+
+
+def _tables(data: Path) -> Iterator[Figure]:
+    files = {
+        "HPSv2": "hpsv2_v2.1_by_style", "HPSv3": "hpsv3_by_category", "EvalMuse": "evalmuse_t2i_by_skill",
+        "GenEval": "geneval_by_task",
+    }  # fmt: skip
+    for source, table in files.items():
         with (data / "tables" / f"{table}.csv").open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 name, *columns = row
-                for column in columns:
-                    add(source, _column(column, source), row[name], row[column])
+                yield from ((source, _column(column, source), row[name], row[column], 0.0) for column in columns)
     with (data / "tables" / "model_by_skill.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             benchmark = row["benchmark"].removesuffix("-verified").removesuffix("-relaxed")
+            # rewriting is a language model's work, not the image model's
             if benchmark in ("T2I-CoReBench", "WISE", "GenExam") and "rewriting" not in row["model"]:
-                add(benchmark, row["skill"], row["model"], row["score"])
+                yield benchmark, row["skill"], row["model"], row["score"], 0.0
+
+
+def _makers(data: Path) -> Iterator[Figure]:
+    boards = read_yaml(data / "leaderboards.yaml")["vendor_reported"]
     for table, source in VENDOR_TABLES.items():
-        one = boards["vendor_reported"][table]
-        for name, values in one["rows"].items():
-            for column, value in zip(one["columns"], values, strict=True):
-                add(f"{source}, makers", _column(column, source), name, value)
-    rows = []
-    for (source, column, model), values in found.items():
-        mixture = {column: 1.0} if source == MAIN else kinds.get(source.removesuffix(", makers"), {}).get(column)
-        mixture = None if column == OVERALL and source == MAIN else mixture
-        if mixture is not None or column == OVERALL:
-            weights = tuple(sorted((mixture or {}).items()))
-            rows.append(Row(source, column, model, float(np.mean(values)), weights, noises[source, column, model]))
-    return _enough(rows)
+        for name, values in boards[table]["rows"].items():
+            for column, value in zip(boards[table]["columns"], values, strict=True):
+                yield f"{source}, makers", _column(column, source), name, value, 0.0
 
 
 def _column(name: str, source: str) -> str:
@@ -192,7 +212,7 @@ class Fit:
         scales: Standard deviations.
     """
 
-    def __init__(self, rows: list[Row], models: dict[str, Model], scales: Scales = Scales()) -> None:  # noqa: B008 - frozen
+    def __init__(self, rows: list[Row], models: dict[str, Model], scales: Scales = Scales()) -> None:
         self.rows, self.models, self.scales = rows, models, scales
         self.names = sorted(models)
         self._at = {name: place for place, name in enumerate(self.names)}
@@ -215,7 +235,9 @@ class Fit:
     def _kind_covariance(self, arena: list[str]) -> Floats:
         """How offsets of kinds covary between models, by the main arena; own kinds stand alone."""
         values = {(row.model, row.column): row.value for row in self.rows if row.source == MAIN}
-        full = [m for m in self.names if (m, OVERALL) in values and sum((m, k) in values for k in arena) > 0.8 * len(arena)]
+        full = [
+            m for m in self.names if (m, OVERALL) in values and sum((m, k) in values for k in arena) > 0.8 * len(arena)
+        ]
         table = np.array([[values.get((m, k), np.nan) - values[m, OVERALL] for k in arena] for m in full])
         table = table - np.nanmean(table, axis=0)
         table = np.where(np.isnan(table), 0.0, table)
@@ -295,7 +317,7 @@ class Fit:
         tables = np.unique([row.source for row in self.rows], return_inverse=True)[1]
         centre = np.array([y[columns == column].mean() for column in range(columns.max() + 1)])[columns]
         same = who[:, None] == who[None]
-        error = np.array([self.table_error[row.source] for row in self.rows])
+        error = np.array([self._error(row) for row in self.rows])
         k = self.cross(who, what, who, what)
         k += (same & (tables[:, None] == tables[None])) * np.outer(error, error)
         k += (columns[:, None] == columns[None]) * 200.0**2
@@ -307,7 +329,12 @@ class Fit:
     def _noise(self, row: Row) -> float:
         if row.noise:
             return self.scales.noise * row.noise / self.table_scale[row.source]
-        return max(0.6 * self.table_error[row.source], 40.0) if row.column != OVERALL else 5.0
+        return max(0.6 * self._error(row), 40.0) if row.column != OVERALL else 5.0
+
+    def _error(self, row: Row) -> float:
+        """How far the table is off about the level of a model, in Elo points."""
+        own = row.source.endswith(", makers") and self.models[row.model].family in CLAIMANTS
+        return max(self.table_error[row.source], 80.0) * 2 if own else self.table_error[row.source]
 
     def cross(self, who: Any, what: Floats, whom: Any, which: Floats) -> Floats:
         """Covariance of `u` at some cells with `u` at others."""
@@ -317,7 +344,7 @@ class Fit:
 
     def without(self, groups: list[list[int]]) -> Floats:
         """What the other rows predict of the rows of each group, on the scale of Elo points."""
-        inverse, weighed, centre = self._inverse
+        inverse, weighed, _ = self._inverse
         *_, y = self._terms
         predicted = np.full(len(y), np.nan)
         for group in groups:

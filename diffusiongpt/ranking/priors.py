@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
 STYLE_POINTS = 1.0
 """Log-odds that a declared style adds to the level of the base, where nothing is measured. The seven fine-tunes of
-Stable Diffusion 1.5 that HPSv2 lists gain {gain} over their base in the styles they declare, on the scale that HPSv2
-has in the fit (`benchmarks/first_pick.py`)."""
+Stable Diffusion 1.x that HPSv2 lists gain .62 over their base in the styles they declare, with a spread of .27, and
+no less in other styles (`benchmarks/first_pick.py`)."""
 
-MEASURED_SHARE = 0.4
-"""Share of `STYLE_POINTS` for an expert with figures of its own, whose level holds the rest already: in HPSv2 the gain of
-fine-tunes in their style over that in other styles is smaller than the gain in all."""
-
-HARD_STYLE_POINTS = {"pixel_art": 1.8}
+HARD_STYLE_POINTS = {"pixel_art": 2.2}
 """Log-odds for styles that a base model cannot draw whatever the prompt says: a latent decoder leaves pixels that are
 off the grid and of a thousand colours. https://huggingface.co/nerijs/pixel-art-xl (downscale by 8 for perfect pixels),
 https://pixie.haus/blog_post/the-mathematics-of-nostalgia-why-true-grid-snapping-is-the-secret-to-ai-pixel-art."""
@@ -37,7 +33,7 @@ FURTHER_STYLE_POINTS = 0.1
 made for four, 57 of 100."""
 
 STRENGTH_POINTS = 0.2
-"""Log-odds for a style that a generalist without figures of its own calls a strength; with figures, they speak."""
+"""Log-odds for a style that a generalist calls a strength; a stated belief, as it is a claim without a figure."""
 
 SUBJECT_POINTS = 0.1
 """Log-odds for a declared subject: 52 of 100. Half for a generalist."""
@@ -56,10 +52,13 @@ FORM_POINTS = {
 name (https://huggingface.co/cagliostrolab/animagine-xl-4.0); CLIP reads 77 tokens and drops the rest of a description
 (https://huggingface.co/docs/transformers/model_doc/clip). The sizes are stated beliefs."""
 
+_SPOKEN_FOR = Tags(generalist=True)
+"""Tags of an expert that has figures of its own: these say more than a claim."""
+
 LANGUAGE = "language_"
 """Prefix of the evidence that holds the language of the prompt."""
 
-SUBJECT_SHARE, NEED_SHARE = 1.0, 0.5
+SUBJECT_SHARE, NEED_SHARE = 0.7, 1.0
 """How far the offsets of subjects and needs count, in what no style took; chosen on held-out cells of the arena."""
 
 FLOOR_ELO = 60.0
@@ -92,17 +91,16 @@ class TagPriors:
 
     Args:
         tags: Tags per expert id.
-        measured: Experts whose level is measured: their tags count `MEASURED_SHARE`.
     """
 
-    def __init__(self, tags: Mapping[str, Tags], measured: frozenset[str] = frozenset()) -> None:
-        constants = (STYLE_POINTS, MEASURED_SHARE, sorted(HARD_STYLE_POINTS.items()), FURTHER_STYLE_POINTS)
+    def __init__(self, tags: Mapping[str, Tags]) -> None:
+        constants = (STYLE_POINTS, sorted(HARD_STYLE_POINTS.items()), FURTHER_STYLE_POINTS)
         constants = (*constants, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
         known = sorted(tags.items())
-        declared = [(name, one.styles, one.subjects, one.generalist, name in measured) for name, one in known]
+        declared = [(name, one.styles, one.subjects, one.generalist) for name, one in known]
         self._fingerprint = sha256(repr((constants, declared)).encode()).hexdigest()
         self._rows = {expert: index for index, (expert, _) in enumerate(known)}
-        points = [_points_of(one, measured=name in measured) for name, one in known]
+        points = [_points_of(one) for _, one in known]
         self._nodes = sorted({node for row in points for node in row})
         # the last row is that of an unknown expert
         self._points = np.array([[row.get(node, 0.0) for node in self._nodes] for row in [*points, {}]])
@@ -142,17 +140,15 @@ class TagPriors:
         return np.ones(len(expert_ids))
 
 
-def _points_of(tags: Tags, *, measured: bool) -> dict[str, float]:
+def _points_of(tags: Tags) -> dict[str, float]:
     """Points per node, were the prompt sure to belong to it."""
-    share = (0.5 if tags.generalist else 1.0) * (0.0 if measured else 1.0)
-    points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * share)
+    points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * (0.5 if tags.generalist else 1.0))
     if tags.generalist:
-        points |= dict.fromkeys(tags.styles, 0.0 if measured else STRENGTH_POINTS)
+        points |= dict.fromkeys(tags.styles, STRENGTH_POINTS)
     else:
         further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
-        for style in tags.styles:
-            full = max(HARD_STYLE_POINTS.get(style, STYLE_POINTS) - further, 0.0)
-            points[style] = full * (MEASURED_SHARE if measured else 1.0)
+        full = {style: HARD_STYLE_POINTS.get(style, STYLE_POINTS) for style in tags.styles}
+        points |= {style: max(worth - further, 0.0) for style, worth in full.items()}
     return points | {ROOT: GENERALIST_POINTS} if tags.generalist or not tags.styles else points
 
 
@@ -167,9 +163,10 @@ class PublishedPriors:
     def __init__(self, experts: Iterable[Expert], evidence: Published) -> None:
         known = {expert.id: expert for expert in experts}
         self._standings = {name: evidence.standing(expert) for name, expert in sorted(known.items())}
-        measured = frozenset(name for name, standing in self._standings.items() if standing.measured)
-        self._tags = TagPriors({name: expert.tags for name, expert in known.items()}, measured)
-        self._columns = evidence.columns
+        # the level of a measured expert is over all prompts, and holds what its maker claims
+        spoken = {name: _SPOKEN_FOR if self._standings[name].measured else one.tags for name, one in known.items()}
+        self._tags = TagPriors(spoken)
+        self._columns, self._styles = evidence.columns, evidence.styles
         # the last row is that of an unknown expert
         table = [*self._standings.values(), evidence.unknown]
         self._rows = {name: index for index, name in enumerate(self._standings)}
@@ -180,10 +177,10 @@ class PublishedPriors:
         self._offsets = _table(table, self._nodes) / ELO_PER_LOG_ODDS
         doubts = np.array([standing.doubt for standing in table])
         self._doubts = np.minimum(np.hypot(doubts, FLOOR_ELO) / LEVEL_ELO, 1.0)
-        self._form, forms = _forms([*(known[name] for name in self._standings), None], table)
-        told = (self._tags.fingerprint, self._levels.tolist(), self._offsets.tolist(), doubts.tolist(), forms.tolist())
-        self._forms = forms
-        self._fingerprint = sha256(repr((told, SUBJECT_SHARE, NEED_SHARE, *self._standings)).encode()).hexdigest()
+        self._form, self._forms = _forms([*(known[name] for name in self._standings), None], table)
+        arrays = [values.tolist() for values in (self._levels, self._offsets, self._doubts, self._forms)]
+        content = (self._tags.fingerprint, arrays, self._nodes, self._form, SUBJECT_SHARE, NEED_SHARE, *self._standings)
+        self._fingerprint = sha256(repr(content).encode()).hexdigest()
 
     @classmethod
     def of(cls, experts: Iterable[Expert], evidence: Published | None = None) -> PublishedPriors:
@@ -209,7 +206,7 @@ class PublishedPriors:
         }
 
     def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
-        """Less for an expert with figures of its own than for one known by its family, and that less than for others."""
+        """Less for an expert with figures of its own than for one of a known family, and that less than for others."""
         return self._doubts[[self._rows.get(expert, -1) for expert in expert_ids]]
 
     def evidence(self, expert: str, other: str | None, node: str | None) -> str:
@@ -238,7 +235,7 @@ class PublishedPriors:
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Weight of each node's offset: styles first, subjects and needs share what no style took."""
         asked = np.array([evidence.get(node, 0.0) for node in self._nodes])
-        left = max(1.0 - float(asked[self._kinds == 0].sum()), 0.0)
+        left = max(1.0 - sum(evidence.get(style, 0.0) for style in self._styles), 0.0)
         needs = max(float(asked[self._kinds == 2].sum()), 1.0)
         return np.asarray(asked * np.array([1.0, SUBJECT_SHARE * left, NEED_SHARE * left / needs])[self._kinds])
 
@@ -247,12 +244,10 @@ def _table(standings: Sequence[Standing], nodes: Sequence[str]) -> NDArray[np.fl
     return np.array([[one.offsets.get(node, 0.0) for node in nodes] for one in standings])
 
 
-def _forms(
-    experts: Sequence[Expert | None], standings: Sequence[Standing]
-) -> tuple[list[str], NDArray[np.float64]]:
+def _forms(experts: Sequence[Expert | None], standings: Sequence[Standing]) -> tuple[list[str], NDArray[np.float64]]:
     """Evidence about form and language, and what each piece is worth to each expert, shape (experts, pieces)."""
     languages = sorted({language for standing in standings for language in standing.languages})
-    names = [*FORM_POINTS, *(LANGUAGE + language for language in languages)]
+    names = [*FORM_POINTS, *(f"{LANGUAGE}{language}" for language in languages)]
     rows = []
     for expert, standing in zip(experts, standings, strict=True):
         style = expert.prompt_style[0] if expert and expert.prompt_style else ""

@@ -1,8 +1,8 @@
 """What published evidence says of experts: the result of one fit, as data, and the formula for everything else.
 
-`python benchmarks/first_pick.py --data DIR --write` makes `prior.json`. There the tables of people's preferences and of
-measured skills are one hierarchical Gaussian model, with scale, offset, and noise for each source; see that file for the
-model and for what leaving one out says of it. Levels are Elo points on the scale of the Artificial Analysis arena.
+`python benchmarks/first_pick.py --data DIR --write` makes `prior.json`: one hierarchical Gaussian model of all tables,
+with scale, offset, and noise for each source (`benchmarks/prior/fit.py`). Levels are Elo points on the scale of the
+Artificial Analysis arena.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class Published:
 def _kin(base: Standing, source: str) -> Standing:
     """What an adapter has of its base: the same, with more doubt, and no figures of its own."""
     doubt = (base.doubt**2 + 60.0**2) ** 0.5
-    return Standing(
-        level=base.level, doubt=doubt, offsets=base.offsets, languages=base.languages, source=source
-    )
+    return Standing(level=base.level, doubt=doubt, offsets=base.offsets, languages=base.languages, source=source)
 
 
 @cache

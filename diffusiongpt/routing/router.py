@@ -14,14 +14,15 @@ from diffusiongpt.flow.trace import SearchTrace
 from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.ranking.personal import PersonalTable, Tastes
-from diffusiongpt.ranking.priors import PublishedPriors
+from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
-from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
+from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import search
 from diffusiongpt.routing.shortlist import Shortlists
 from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.understanding.thinker import Thinker, Thought
+from diffusiongpt.understanding.wording import prompt_form
 from diffusiongpt.zoo.expert import ROOT, Expert
 from diffusiongpt.zoo.taxonomy import Taxonomy
 from diffusiongpt.zoo.zoo import Zoo
@@ -104,6 +105,7 @@ class Router:
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
+        evidence |= form_evidence(request.prompt, thought.understanding)
         scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
@@ -208,6 +210,13 @@ def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
     """What the ranking table is told: every node's probability, the root's being what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
+
+
+def form_evidence(prompt: str, understanding: Understanding) -> dict[str, float]:
+    """What only priors read: how the prompt is written, and in which language where that is not English."""
+    language = prompt_language(understanding)
+    spoken = {} if language in ("en", "und") else {f"{LANGUAGE}{language}": 1.0}
+    return prompt_form(prompt) | spoken
 
 
 class _Clock:
