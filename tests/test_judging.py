@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
@@ -84,9 +85,9 @@ def test_the_tiny_judge_scores_what_is_there(studio: DiffusionGPT) -> None:
     """What shows the style that was asked for scores higher; all scores are shares, also where nothing is named."""
     prompt = PIXELS[0]
     pictures = [studio.route_and_generate(prompt, expert=f"tiny-{style}", seed=3).image for style in ("pixel", "oil")]
-    pixel, oil = judges.get_judge("tiny").score(prompt, pictures)
+    pixel, oil = judges.JUDGES.make("tiny").score(prompt, pictures)
     assert 0 <= oil < pixel - 0.1 <= 0.9
-    assert all(0 <= share <= 1 for share in judges.get_judge("tiny").score("a dancer", pictures))
+    assert all(0 <= share <= 1 for share in judges.JUDGES.make("tiny").score("a dancer", pictures))
 
 
 def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
@@ -101,7 +102,7 @@ def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
     assert {(one.source, one.voter) for one in ratings} == {("judge:tiny", "judge:tiny")}
     assert [one.done for one in told] == list(range(1, 9))
     assert len({one.seed for one in ratings}) == len(PIXELS)
-    table = studio.router.table()
+    table = studio.ranking()
     scores = {
         score.expert: score for score in table.score(("tiny-pixel", *done.others, "stranger"), {"pixel_art": 1.0})
     }
@@ -149,7 +150,7 @@ def test_a_judge_says_one_finite_number(studio: DiffusionGPT, scores: tuple[floa
 
 def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) -> None:
     """A judge or expert nobody has, too many prompts, nobody to draw beside: typed, before anything is drawn."""
-    with pytest.raises(JudgeError, match="'nosuch' is unknown") as caught:
+    with pytest.raises(JudgeError, match="no judge called 'nosuch'") as caught:
         studio.bootstrap("nosuch")
     assert "tiny" in caught.value.hint
     with pytest.raises(UnknownExpertError):
@@ -158,28 +159,21 @@ def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) 
         with pytest.raises(RequestError, match="out of range"):
             studio.bootstrap("tiny", prompts=prompts)
     lonely = DiffusionGPT(zoo_of(expert("far")), settings=settings_in(tmp_path / "b"), votes=tmp_path / "b.db")
-    with lonely, pytest.raises(VoteError, match="no expert on this machine to draw beside far"):
+    with lonely, pytest.raises(VoteError, match="no expert on this machine to compare with far"):
         lonely.bootstrap("tiny", expert="far")
 
 
-def test_the_judge_is_found_when_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_is_found_when_none_is_named() -> None:
     """The tiny zoo has its own; elsewhere the only one that is installed, and with none or two a name is needed."""
     assert judges.default_judge(("tiny",)) == "tiny"
-    installed = [EntryPoint(name=name, value="no.such:module", group=judges.GROUP) for name in ("one", "two")]
-    for points, expected in ((installed[:1], "one"), (installed, None), ([], None)):
-        found = {point.name: point for point in points}
-        monkeypatch.setattr(
-            judges,
-            "entry_points",
-            lambda *, group, name=None, found=found: [p for n, p in found.items() if name in (None, n)],  # noqa: ARG005 - a form of importlib's
-        )
+    points = [EntryPoint(name=name, value="no.such:module", group=judges.JUDGES.group) for name in ("one", "two")]
+    for installed, expected in ((points[:1], "one"), (points, None), ([], None)):
+        found = replace(judges.JUDGES, installed=lambda installed=installed, **_: installed)
         if expected:
-            assert judges.default_judge(("default",)) == expected
-            with pytest.raises(JudgeError, match="cannot be imported"):
-                judges.get_judge(expected)
+            assert judges.default_judge(("default",), found) == expected
         else:
             with pytest.raises(JudgeError, match="no judge was named"):
-                judges.default_judge(("default",))
+                judges.default_judge(("default",), found)
 
 
 def test_the_shipped_prompts_are_short_and_different(studio: DiffusionGPT) -> None:

@@ -1,4 +1,4 @@
-"""What the rest of the house knows about ways to make an image."""
+"""The protocols of backends, which are ways to draw, and what they hand over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 OnStep = Callable[[int, int], None]
-"""Called with steps done and steps in all."""
+"""Called with the number of steps done and of all steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Component:
     """What is known of a part of a checkpoint before it is loaded: a text encoder, a UNet, an autoencoder.
 
     Attributes:
-        name: What the pipeline calls it.
+        name: The pipeline's name for it.
         kind: Name of its class.
         config: File with its configuration; `None` if it has none.
         weights: Files with its weights.
@@ -42,12 +42,12 @@ class Component:
 class Part(Protocol):
     """The weights of a component in memory, which several models may share.
 
-    They are on the host (`"cpu"`) when they come, and may be copied to devices; each place is left by itself.
+    They are loaded into host memory (`"cpu"`), and can be copied to devices; each place is given back separately.
     """
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in each place where it is."""
+        """Bytes that it takes in each place."""
         ...
 
     def bring(self, device: str) -> None:
@@ -65,12 +65,12 @@ class Part(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A model ready to draw once its parts are on the device.
+    """A model that is ready to draw once its parts are on the device.
 
     Attributes:
-        model: The pipeline, opaque to everyone but its backend.
+        model: The pipeline, opaque to all but its backend.
         device: Where it draws.
-        parts: Its weights by component; those of an adapter are under its own name alone.
+        parts: Its weights by component; for an adapter only its own, under its own name.
     """
 
     model: Any
@@ -79,15 +79,15 @@ class Loaded:
 
     @property
     def nbytes(self) -> int:
-        """Bytes its weights take on the device."""
+        """Bytes that its weights take on the device."""
         return sum(part.nbytes for part in self.parts.values())
 
 
 class Backend(Protocol):
-    """One way to make an image here; registered under the entry-point group `diffusiongpt.backends`.
+    """A way to draw on this machine, registered under the entry-point group `diffusiongpt.backends`.
 
-    A route asks every backend of the zoo whether it is hosted, so its module imports heavy libraries where it uses
-    them and not at its top.
+    Each route asks every backend of the zoo whether it is hosted, so its module imports heavy libraries inside its
+    functions and not at its top.
     """
 
     hosted: Literal[False]
@@ -100,21 +100,21 @@ class Backend(Protocol):
         Args:
             names: All files of the repository, as `folder/name` paths.
             read: Reads one of them; a small download.
-            variant: File variant asked for, such as `fp16`.
-            allow_unsafe: Whether a component without safetensors weights may have others; passed only if true.
+            variant: Preferred file variant, such as `fp16`.
+            allow_unsafe: Whether a component without safetensors weights may use others; passed only if true.
 
         Raises:
             UnsafeFilesError: If a component has no weights that may be used.
-            PullError: If the repository is not one this backend can use.
+            PullError: If this backend cannot use the repository.
         """
         ...
 
     def prepare(self) -> None:
-        """Import what loading needs; called before each load, so that its seconds are its own."""
+        """Import what loading needs; called before each load, so that the load is timed without it."""
         ...
 
     def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
-        """The parts that a complete local folder holds weights of; those of the same content are loaded once.
+        """The components of which a complete local folder holds weights; those of equal content are loaded once.
 
         Raises:
             PullError, LoadError: If the folder is not a checkpoint that this backend can use.
@@ -125,13 +125,13 @@ class Backend(Protocol):
         """Build the model on the host from a complete local folder.
 
         Args:
-            expert: What to build.
+            expert: The expert to build.
             folder: Its files.
             device: Where it will draw; the type of the weights depends on it.
-            have: Components that are in memory already; they are used as they are, and not loaded again.
+            have: Components that are in memory already, and are used instead of being loaded again.
 
         Returns:
-            The model with all its parts, those it was given among them.
+            The model with all its parts, including those it was given.
 
         Raises:
             OutOfMemoryError: If it does not fit.
@@ -140,25 +140,25 @@ class Backend(Protocol):
         ...
 
     def opened(self, loaded: Loaded, *, scale: float = 1.0) -> AbstractContextManager[Any]:
-        """The device for one request alone, with the model ready to be called on it; all that is set is undone.
+        """Reserve the device for one request, with the model ready to be called; whatever is set on it is undone.
 
         Args:
-            loaded: The model; its parts are on its device.
-            scale: How strongly an adapter is worn.
+            loaded: The model, whose parts are on its device.
+            scale: Strength of its adapter, if it has one.
         """
         ...
 
     def draw(
         self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
     ) -> Drawing:
-        """Draw one picture for each seed; same seed, same picture.
+        """Draw one picture for each seed; the same seed gives the same picture.
 
         Args:
-            loaded: The model; its parts are on its device.
+            loaded: The model, whose parts are on its device.
             resolved: What to draw.
-            on_step: Told of each step.
-            offload: Bring each part to the device only while it works, which takes less memory and more time; the
-                parts are on the host then, and on the device none of them at the beginning and the end.
+            on_step: Called after each step.
+            offload: Bring each part to the device only while it computes, which takes less memory and more time.
+                All parts are then on the host, and none on the device at the beginning and at the end.
 
         Raises:
             OutOfMemoryError: If memory runs out.
@@ -169,18 +169,18 @@ class Backend(Protocol):
 
 @runtime_checkable
 class AdapterBackend(Backend, Protocol):
-    """A backend that can also put adapters on its models."""
+    """A backend that can also attach adapters to its models."""
 
     def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
-        """Put an adapter on a loaded model, which draws as before for whoever asks for it without.
+        """Attach an adapter to a loaded model; requests for the model itself draw as before.
 
         Args:
-            base: The model; it outlives what is returned, and its parts are on its device.
+            base: The model; it outlives the result, and its parts are on its device.
             expert: The adapter.
             file: Its weights.
 
         Returns:
-            The model with the adapter, whose one part is the adapter's own; leaving the device takes it off again.
+            The model with the adapter. Its one part is the adapter's own, and is detached by leaving the device.
 
         Raises:
             OutOfMemoryError: If it does not fit into memory.
@@ -190,10 +190,10 @@ class AdapterBackend(Backend, Protocol):
 
 
 def for_adapters(backend: Backend, expert: Expert) -> AdapterBackend:
-    """A backend that can draw with an adapter.
+    """Return the backend if it can draw with an adapter.
 
     Raises:
-        LoadError: If this one cannot.
+        LoadError: If it cannot.
     """
     if isinstance(backend, AdapterBackend):
         return backend
@@ -204,20 +204,21 @@ def for_adapters(backend: Backend, expert: Expert) -> AdapterBackend:
 
 
 class HostedBackend(Protocol):
-    """One way to have an image made on somebody else's machine, registered likewise.
+    """A way to have pictures drawn by a service, registered under the same group.
 
-    Its experts are neither pulled nor loaded and weigh nothing; `Expert.repo` ends in the name of the model there.
+    Its experts are neither pulled nor loaded and take no memory; `Expert.repo` ends in the service's name of the
+    model.
     """
 
     hosted: Literal[True]
 
     def check(self, settings: Settings) -> None:
-        """Refuse, without a request, if it is clear that nothing can be drawn.
+        """Refuse, without a request, where it is clear that nothing can be drawn.
 
         Raises:
             NeedsKeyError: If no key is set; the hint names the variable.
             NeedsExtraError: If the client library is not installed.
-            ServiceError: If the settings forbid the network.
+            ServiceError: If the settings forbid network access.
         """
         ...
 
@@ -225,9 +226,9 @@ class HostedBackend(Protocol):
         """Have one picture drawn for each seed.
 
         Raises:
-            NeedsKeyError: If the provider does not accept the key.
+            NeedsKeyError: If the service does not accept the key.
             ServiceError: If the service cannot be reached, is over its limit, or fails.
-            ContentRefusedError: If the provider does not draw what was asked for.
+            ContentRefusedError: If the service refuses to draw the prompt.
             DrawError: If the request or the answer cannot be used.
         """
         ...

@@ -1,62 +1,39 @@
-"""Ways to make an image, found by the entry-point group `diffusiongpt.backends`."""
+"""The installed backends, by name."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import cast
 
 from diffusiongpt.backends.base import Backend, HostedBackend
 from diffusiongpt.errors import ZooError
+from diffusiongpt.plugins import Plugins
 
-GROUP = "diffusiongpt.backends"
-
-# A checkout that was not installed again since an entry point came still has its own backends.
-_OURS = {
-    "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
-    "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
-}
-
-
-def known_backends() -> tuple[str, ...]:
-    """Names that an expert may put into `backend`, sorted."""
-    return tuple(sorted({*_OURS, *(point.name for point in entry_points(group=GROUP))}))
+BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
+    group="diffusiongpt.backends",
+    what="backend",
+    ours={
+        "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
+        "fake": "diffusiongpt.testing.backend:FakeBackend",
+        "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
+    },
+    error=ZooError,
+)
 
 
 @cache
 def get_backend(name: str) -> Backend | HostedBackend:
-    """The backend of that name; made once for each process.
+    """The backend that a zoo entry names; made once in a process.
 
     Raises:
-        ZooError: If no installed package offers it, or its module cannot be imported.
+        ZooError: If no installed package offers it, or its module cannot be loaded.
     """
-    point = _find(name)
-    try:
-        factory = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ZooError(
-            f"backend {name!r} cannot be imported from {point.value}: {error}",
-            hint="Install the package that offers it again, with what it depends on.",
-        ) from error
-    return cast("Backend | HostedBackend", factory())
+    return BACKENDS.make(name)
 
 
 @cache
 def is_hosted(name: str) -> bool:
-    """Whether a backend draws on somebody else's machine; one that is not installed draws nowhere."""
+    """Whether a backend draws at a service; `False` for one that is not installed."""
     try:
         return get_backend(name).hosted
     except ZooError:
         return False
-
-
-def _find(name: str) -> EntryPoint:
-    found = tuple(entry_points(group=GROUP, name=name))
-    if found:
-        return found[0]
-    if name in _OURS:
-        return EntryPoint(name=name, value=_OURS[name], group=GROUP)
-    raise ZooError(
-        f"backend {name!r} is unknown",
-        hint=f"Known backends: {', '.join(known_backends())}. Others come with packages that offer {GROUP!r}.",
-    )

@@ -1,7 +1,8 @@
-"""What users' own tests need too: servers in the shapes of a hub, an LLM and an images API; the tiny zoo."""
+"""What users' own tests need: local servers in the shapes of a hub, an LLM and an images API, and a backend fake."""
 
 from __future__ import annotations
 
+from diffusiongpt.testing.backend import FakeBackend
 from diffusiongpt.testing.chat import ChatFault, LocalChat, form
 from diffusiongpt.testing.hub import Fault, LocalHub
 from diffusiongpt.testing.images import ImagesFault, LocalImages
@@ -10,6 +11,7 @@ from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
 __all__ = [
     "TINY_FOLDER",
     "ChatFault",
+    "FakeBackend",
     "Fault",
     "ImagesFault",
     "LocalChat",

@@ -1,4 +1,4 @@
-"""How the local hub answers: the handful of routes that the hub client asks for."""
+"""How the local hub answers the few routes that the hub client uses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import re
 import struct
 import time
-from http.server import BaseHTTPRequestHandler
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from diffusiongpt.testing._server import Handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,28 +29,23 @@ _CHUNK = 64 * 1024
 _SLOW_CHUNK = 1024
 
 
-class HubHandler(BaseHTTPRequestHandler):
+class HubHandler(Handler):
     """One connection to a `LocalHub`."""
 
-    protocol_version = "HTTP/1.1"
     server_version = "LocalHub"
-    disable_nagle_algorithm = True
-    """Headers and body are two packets, and with Nagle's algorithm the second waits some 40 ms for the first."""
 
     @property
     def _hub(self) -> LocalHub:
-        return self.server.service  # type: ignore[attr-defined, no-any-return]  # the server is always a hub's own
+        hub: LocalHub = self.service
+        return hub
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # the name is the standard library's
         """Answer a GET."""
         self._answer()
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802  # as above
         """Answer a HEAD."""
         self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the standard library's
-        """Stay silent; requests are in `LocalHub.requests`."""
 
     def _answer(self) -> None:
         url = urlsplit(self.path)
@@ -72,7 +68,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def _answer_tree(self, name: str, revision: str) -> None:
         repo = self._find(name, revision)
         fault = self._take_listing_fault()
-        self._hub.pause(fault.stall_s if fault else 0)
+        self._hub.stopping.wait(fault.stall_s if fault else 0)
         if repo is not None and self._is_open(name):
             self._send_json([file.as_tree_entry() for file in repo.files().values()])
 
@@ -81,9 +77,9 @@ class HubHandler(BaseHTTPRequestHandler):
         if repo is None:
             return
         fault = self._take_listing_fault()
-        self._hub.pause(fault.stall_s if fault else 0)
+        self._hub.stopping.wait(fault.stall_s if fault else 0)
         lie = fault.lie_size if fault else 0
-        # The real hub tells what a gated repository holds to anyone; only its files are closed.
+        # The real hub shows the listing of a gated repository to all clients; only its files are closed.
         siblings = [file.as_sibling(blobs=blobs, lie=lie) for file in repo.files().values()]
         facts = {
             "id": name,
@@ -96,7 +92,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self._send_json({**facts, **repo.facts(), "sha": repo.commit(), "siblings": siblings})
 
     def _take_listing_fault(self) -> Fault | None:
-        """What goes wrong with a listing; only who asks for it by its path means it, and not every file."""
+        """The fault of a listing: one whose `match` has the path of listings in it."""
         return self._hub.take_fault(self.path, lambda fault: not fault.instead and "/api/" in fault.match)
 
     def _answer_file(self, name: str, revision: str, file_name: str, path: str, away: Fault | None) -> None:
@@ -108,10 +104,10 @@ class HubHandler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound", f"{file_name} is not in {name}", commit=repo.commit())
             return
         if away is not None:
-            self._redirect(f"{away.redirect}{self.path}", _told_of(file, repo, file.size))
+            self._redirect(f"{away.redirect}{self.path}", _file_headers(file, repo, file.size))
             return
         is_get = self.command == "GET"
-        # a HEAD has nothing that could be cut, and is not counted as the failure that a test waits for
+        # a HEAD has no body to spoil, and must not use up the fault that a test waits for
         fault = self._hub.take_fault(path, lambda fault: not fault.instead and (is_get or fault.lie_size != 0))
         self._send_file(name, repo, file, fault)
 
@@ -122,7 +118,7 @@ class HubHandler(BaseHTTPRequestHandler):
             self._redirect(self.path.replace(name, new_name, 1))
             return None
         if repo is None:
-            # The real hub does not tell a stranger whether a private repository exists.
+            # The real hub does not reveal to strangers whether a private repository exists.
             status = 404 if self.headers.get("Authorization") else 401
             self._refuse(status, "RepoNotFound", "Repository not found")
         elif revision not in ("main", repo.commit()):
@@ -146,7 +142,7 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(end - start + lie))
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{file.size + lie}")
-        for header, value in _told_of(file, repo, file.size + lie).items():
+        for header, value in _file_headers(file, repo, file.size + lie).items():
             self.send_header(header, value)
         self.end_headers()
         if self.command == "GET":
@@ -154,7 +150,7 @@ class HubHandler(BaseHTTPRequestHandler):
             if fault and fault.garble:
                 data = data[: fault.garble_from] + bytes(max(0, len(data) - fault.garble_from))
             self._send_body(name, file.name, data[start : end + min(lie, 0)], fault)
-            # whoever was told of more waits for it until the connection ends
+            # a client that expects more waits for it until the connection ends
             self.close_connection = self.close_connection or lie > 0
 
     def _send_body(self, repo: str, name: str, data: bytes, fault: Fault | None) -> None:
@@ -166,16 +162,16 @@ class HubHandler(BaseHTTPRequestHandler):
             if stall_at is not None and fault is not None and at >= stall_at:
                 stall_at = None
                 self.wfile.flush()
-                self._hub.pause(fault.stall_s)
+                self._hub.stopping.wait(fault.stall_s)
             piece = data[:cut][at : at + step]
-            # Noted first, so that whoever has read the answer finds it counted.
+            # Noted first, so that it is counted when the client has read it.
             self._hub.note_bytes(repo, name, len(piece))
             self.wfile.write(piece)
             time.sleep(len(piece) / rate if rate else 0)
         if cut is not None and cut < len(data):
             self.close_connection = True
             if fault is not None and fault.reset:
-                # no waiting for what is on its way: https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER
+                # SO_LINGER of zero drops what is on its way: https://man7.org/linux/man-pages/man7/socket.7.html
                 self.wfile.flush()
                 self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
@@ -220,7 +216,7 @@ class HubHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _told_of(file: RepoFile, repo: FolderRepo, size: int) -> dict[str, str]:
+def _file_headers(file: RepoFile, repo: FolderRepo, size: int) -> dict[str, str]:
     headers = {"ETag": f'"{file.etag}"', "X-Repo-Commit": repo.commit()}
     if file.sha256:
         headers |= {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(size)}

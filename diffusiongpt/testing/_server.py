@@ -1,10 +1,10 @@
-"""What the test servers share: HTTP on loopback, what they were asked, and the ways they can go wrong."""
+"""What the test servers share: HTTP on loopback, a record of the requests, and faults on purpose."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR, socket
@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """A threading server that goes down at once, connections kept alive included."""
+    """A threading server that stops at once, although clients keep connections alive."""
 
     daemon_threads = True
-    # A burst of clients is what tests of a cache are about; the default backlog of 5 resets some of them.
+    # Tests of a cache send bursts of requests; with the default backlog of 5 some of them are reset.
     request_queue_size = 128
     service: Any
 
@@ -36,7 +36,7 @@ class LoopbackServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def drop_connections(self) -> None:
-        """End connections kept alive, or clients would still be served after `stop`."""
+        """Close the connections that clients keep alive; they would be served even after `stop`."""
         with self._open_lock:
             sockets = list(self._open)
         for connection in sockets:
@@ -46,11 +46,11 @@ class LoopbackServer(ThreadingHTTPServer):
                 continue
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away in mid-answer are normal here; the default prints a traceback."""
+        """Print nothing: clients that leave in the middle of an answer are normal here."""
 
 
 class LoopbackService:
-    """Something that answers on a free port of 127.0.0.1 between `start` and `stop`, or in a `with` block.
+    """A service on a free port of 127.0.0.1 between `start` and `stop`, or in a `with` block.
 
     Handlers find it as `self.server.service`.
     """
@@ -63,14 +63,16 @@ class LoopbackService:
         self._server: LoopbackServer | None = None
         self._thread: threading.Thread | None = None
         self._url = ""
+        self.stopping = threading.Event()
 
     @property
     def url(self) -> str:
-        """Address to give to the client; stays the same after `stop`."""
+        """Address for the client; it stays the same after `stop`."""
         return self._url
 
     def start(self) -> Self:
         """Listen on a free port of 127.0.0.1."""
+        self.stopping.clear()
         self._server = LoopbackServer(("127.0.0.1", 0), self._handler)
         self._server.service = self
         self._url = f"http://127.0.0.1:{self._server.server_port}{self._path}"
@@ -79,7 +81,8 @@ class LoopbackService:
         return self
 
     def stop(self) -> None:
-        """Go down: refuse new connections and drop the open ones."""
+        """Stop: end every wait of a fault, refuse new connections and close the open ones."""
+        self.stopping.set()
         server, self._server = self._server, None
         if server is None or self._thread is None:
             return
@@ -97,8 +100,24 @@ class LoopbackService:
         self.stop()
 
 
-TRANSPORT = ("status", "silent", "stalled", "closed", "html")
-"""What can go wrong at every provider."""
+class Handler(BaseHTTPRequestHandler):
+    """One connection to a service, without a log."""
+
+    protocol_version = "HTTP/1.1"
+    # Head and body are two writes; Nagle's algorithm would hold the second one back for 40 ms.
+    disable_nagle_algorithm = True
+
+    @property
+    def service(self) -> Any:
+        """The service that answers."""
+        return self.server.service  # type: ignore[attr-defined]  # every server here has one
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the standard library's
+        """Stay silent; requests are in `requests` of the service."""
+
+
+FAULTS = ("status", "silent", "stalled", "closed", "html", "custom")
+"""The faults of every provider."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +126,8 @@ class ProviderRequest:
 
     Attributes:
         path: Path of the URL.
-        body: The JSON that was sent.
-        key: What the client gave as its key.
+        body: The JSON object in it.
+        key: The client's key.
     """
 
     path: str
@@ -118,28 +137,31 @@ class ProviderRequest:
 
 @dataclass(kw_only=True)
 class ProviderFault:
-    """Something that goes wrong on purpose.
+    """A fault on purpose.
 
     Attributes:
-        kind: One of `kinds`; `status` (an HTTP error), `silent` (never answers), `stalled` (stops in mid-answer),
-            `closed` (drops the connection) and `html` (a page instead of JSON) are of every provider.
-        times: How often it happens; `None` for ever.
+        kind: One of `kinds`; those of every provider are `status` (an HTTP error), `silent` (no answer), `stalled`
+            (stops in the middle of the answer), `closed` (drops the connection), `html` (a page instead of JSON) and
+            `custom` (what `answer` writes).
+        times: How often it happens; `None` for always.
         status: HTTP status, with `status`.
-        message: What the error says, with `status`; as OpenAI does, it quotes the key if nothing is given.
-        retry_after: Seconds the client is told to wait, with `status`.
+        message: The error message, with `status`; without one it quotes the key, as OpenAI does.
+        retry_after: Seconds in the `Retry-After` header, with `status`.
+        answer: Writes the whole answer to the handler of the connection, with `custom`.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = TRANSPORT
+    kinds: ClassVar[tuple[str, ...]] = FAULTS
 
     kind: str
     times: int | None = None
     status: int = 500
     message: str = ""
     retry_after: int | None = None
+    answer: Callable[[ProviderHandler], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in self.kinds:
-            raise ValueError(f"kind={self.kind!r} is unknown; known: {', '.join(self.kinds)}")
+            raise ValueError(f"kind={self.kind!r} is unknown; use one of {', '.join(self.kinds)}")
 
 
 RequestT = TypeVar("RequestT", bound=ProviderRequest)
@@ -151,7 +173,7 @@ class LocalProvider(LoopbackService, Generic[RequestT, FaultT]):
 
     Attributes:
         requests: Every request, in order of arrival.
-        faults: What goes wrong on purpose; see `fail`.
+        faults: The faults in effect; see `fail`.
     """
 
     _path = "/v1"
@@ -161,23 +183,12 @@ class LocalProvider(LoopbackService, Generic[RequestT, FaultT]):
         super().__init__()
         self.requests: list[RequestT] = []
         self.faults: list[FaultT] = []
-        self.stopping = threading.Event()
-
-    def start(self) -> Self:
-        """Listen on a free port of 127.0.0.1."""
-        self.stopping.clear()
-        return super().start()
-
-    def stop(self) -> None:
-        """Go down; answers that stall end."""
-        self.stopping.set()
-        super().stop()
 
     def fail(self, kind: str, **details: Any) -> FaultT:
-        """Let something go wrong from now on; `server.faults.remove(fault)` mends it.
+        """Fail from now on; `server.faults.remove(fault)` ends it.
 
         Args:
-            kind: What; see the fault class of this server.
+            kind: One of the kinds of this server's fault class.
             **details: Further attributes of the fault.
         """
         fault = self._fault(kind=kind, **details)
@@ -186,12 +197,12 @@ class LocalProvider(LoopbackService, Generic[RequestT, FaultT]):
         return fault
 
     def note(self, request: RequestT) -> None:
-        """Record a request; the handler calls it."""
+        """Record a request; called by the handler."""
         with self._lock:
             self.requests.append(request)
 
     def take_fault(self) -> FaultT | None:
-        """The fault that a request meets, counted down; the handler asks."""
+        """The fault for one request, counted down; called by the handler."""
         with self._lock:
             for fault in self.faults:
                 if fault.times != 0:
@@ -204,99 +215,84 @@ _DRIP_S = 0.05
 _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
 
 
-class ProviderHandler(BaseHTTPRequestHandler):
+class ProviderHandler(Handler):
     """One connection to a `LocalProvider`."""
 
-    protocol_version = "HTTP/1.1"
-    # head and body are two writes, and Nagle's algorithm would keep the second for 40 ms
-    disable_nagle_algorithm = True
-
     @property
-    def _service(self) -> Any:
-        return self.server.service  # type: ignore[attr-defined]  # the server is always a provider's own
-
-    @property
-    def _key(self) -> str:
+    def key(self) -> str:
+        """The client's key."""
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the standard library's
-        """Stay silent; requests are in `requests` of the server."""
 
     def do_GET(self) -> None:
         """List the one model."""
         if self.path.rstrip("/").endswith("/models"):
-            self._send_json(
-                {"object": "list", "data": [{"id": "local", "object": "model", "owned_by": "diffusiongpt"}]}
-            )
+            model = {"id": "local", "object": "model", "owned_by": "diffusiongpt"}
+            self.send_json({"object": "list", "data": [model]})
         else:
-            self._refuse(404)
+            self.refuse(404)
 
     def do_POST(self) -> None:
         """Answer a request."""
-        self._serve(self._read_body())
-
-    def _serve(self, body: dict[str, Any]) -> None:
-        """Answer a request with that JSON object in it."""
-        raise NotImplementedError
-
-    def _read_body(self) -> dict[str, Any]:
-        """The JSON object that was sent; empty if it was something else."""
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             body = json.loads(raw)
         except ValueError:
-            return {}
-        return body if isinstance(body, dict) else {}
+            body = {}
+        self.serve(body if isinstance(body, dict) else {})
 
-    def _go_wrong(self, fault: ProviderFault | None) -> bool:
-        """Fail in a way that needs no answer; whether it did."""
-        kind = fault.kind if fault else ""
-        if fault is not None and kind == "status":
-            self._refuse(fault.status, why=fault.message, retry_after=fault.retry_after)
-        elif kind == "silent":
-            self._service.stopping.wait()
-            self.close_connection = True
-        elif kind == "closed":
-            self.close_connection = True
-        elif kind == "html":
-            self._send(b"<html><body>Sign in to the hotel network</body></html>", "text/html")
-        else:
-            return False
+    def serve(self, body: dict[str, Any]) -> None:
+        """Answer a request with this JSON object in it; empty if something else was sent."""
+        raise NotImplementedError
+
+    def fail(self, fault: ProviderFault | None) -> bool:
+        """Write the answer of a fault that needs no right answer; return whether it was one."""
+        match fault.kind if fault else "":
+            case "status" if fault:
+                self.refuse(fault.status, why=fault.message, retry_after=fault.retry_after)
+            case "custom" if fault and fault.answer:
+                fault.answer(self)
+            case "silent":
+                self.service.stopping.wait()
+                self.close_connection = True
+            case "closed":
+                self.close_connection = True
+            case "html":
+                self.send(b"<html><body>Sign in to the hotel network</body></html>", "text/html")
+            case _:
+                return False
         return True
 
-    def _drip(self, body: bytes, status: int = 200) -> None:
-        """Send the head and then a byte now and again, so that no read of the client ever times out."""
-        self._head(status, "application/json", len(body) + 1_000_000)
+    def drip(self, body: bytes, status: int = 200) -> None:
+        """Send the head at once and then a byte now and again, so that no single read of the client times out."""
+        self.head(status, "application/json", len(body) + 1_000_000)
         for byte in body + b" " * 1_000_000:
-            if self._service.stopping.wait(_DRIP_S):
+            if self.service.stopping.wait(_DRIP_S):
                 break
             self.wfile.write(bytes([byte]))
             self.wfile.flush()
         self.close_connection = True
 
-    def _refuse(self, status: int, *, code: str | None = None, why: str = "", retry_after: int | None = None) -> None:
-        # as OpenAI does, the message quotes the key
-        said = why or f"This failure was ordered by the test. Key: {self.headers.get('Authorization', '')}"
-        error = {"message": said, "type": "error", "param": None, "code": code or _CODES.get(status)}
+    def refuse(self, status: int, *, code: str | None = None, why: str = "", retry_after: int | None = None) -> None:
+        """Answer with an error; as OpenAI does, the message quotes the key where no other is given."""
+        message = why or f"This failure was ordered by the test. Key: {self.headers.get('Authorization', '')}"
+        error = {"message": message, "type": "error", "param": None, "code": code or _CODES.get(status)}
         body = json.dumps({"error": error}).encode()
-        self._head(status, "application/json", len(body), retry_after=retry_after)
+        self.head(status, "application/json", len(body), **{"Retry-After": retry_after})
         self.wfile.write(body)
 
-    def _send_json(self, value: Any) -> None:
-        self._send(json.dumps(value).encode(), "application/json")
+    def send_json(self, value: Any) -> None:
+        """Answer with a JSON value."""
+        self.send(json.dumps(value).encode(), "application/json")
 
-    def _send(self, body: bytes, kind: str, *, encoding: str | None = None) -> None:
-        self._head(200, kind, len(body), encoding=encoding)
+    def send(self, body: bytes, kind: str, **headers: Any) -> None:
+        """Answer with a body of a content type."""
+        self.head(200, kind, len(body), **headers)
         self.wfile.write(body)
 
-    def _head(
-        self, status: int, kind: str, length: int, *, retry_after: int | None = None, encoding: str | None = None
-    ) -> None:
+    def head(self, status: int, kind: str, length: int, **headers: Any) -> None:
+        """Send the head of an answer; headers that are `None` are left out."""
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
-        if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
-        if encoding is not None:
-            self.send_header("Content-Encoding", encoding)
+        for name, value in {"Content-Type": kind, "Content-Length": length, **headers}.items():
+            if value is not None:
+                self.send_header(name, str(value))
         self.end_headers()

@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from random import Random
 from typing import Any, ClassVar, Literal
 
-from diffusiongpt.testing._server import TRANSPORT, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
-from diffusiongpt.testing.malformed import MALFORMED
-from diffusiongpt.understanding.llm.schema import NONE, VOICES, find_object
+from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
+from diffusiongpt.understanding.llm.form import NONE, VOICES, find_object
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
@@ -19,13 +17,13 @@ from diffusiongpt.zoo.taxonomy import Node, NodeKind
 def form(
     prompt: str, *, subject: str = NONE, styles: Sequence[str] = (), voices: int = VOICES, **fields: Any
 ) -> dict[str, Any]:
-    """A filled-in form, as a well-behaved LLM answers.
+    """The form that the LLM thinker asks for, filled in as a good LLM does.
 
     Args:
         prompt: The clean prompt.
-        subject: What all voices vote for.
-        styles: Styles all voices vote for.
-        voices: How many vote so; the others see nothing in particular.
+        subject: The subject that all voices vote for.
+        styles: The styles that all voices vote for.
+        voices: How many voices vote; the others abstain.
         **fields: Other fields of the form.
     """
     vote = {"subject": subject, "styles": [*styles] or [NONE]}
@@ -44,11 +42,11 @@ def form(
 
 
 def read_by_rule(request: ChatRequest) -> dict[str, Any] | str:
-    """Fill in the form with the local thinker; to anything else, say what this server is for."""
+    """Fill in the form with the local thinker; answer any other request with what this server is for."""
     schema = request.schema or find_object(request.system, "properties") or {}
     properties = schema.get("properties", {})
     if "votes" not in properties:
-        return "This is a local server for tests: it fills in the form of diffusiongpt's LLM thinker, and no other."
+        return "This is a local server for tests: it fills in only the form of diffusiongpt's LLM thinker."
     nodes = [*_offered(schema, "subject"), *_offered(schema, "style")]
     thought = _reader().think(request.prompt, (), nodes)
     understood = thought.understanding
@@ -81,13 +79,67 @@ def _base_nodes() -> dict[str, Node]:
 
 
 def as_text(answer: object) -> str | None:
-    """An answer as the content of a message; `None` stays nothing."""
+    """An answer as the content of a message; `None` is a message without content."""
     if answer is None or isinstance(answer, str):
         return answer
     return json.dumps(answer, ensure_ascii=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(ProviderRequest):
+    """One request for a completion."""
+
+    @property
+    def method(self) -> Literal["json_schema", "function_calling", "json_mode", "text"]:
+        """How the client asks for structure."""
+        kind = (self.body.get("response_format") or {}).get("type")
+        if self.body.get("tools"):
+            return "function_calling"
+        return "json_schema" if kind == "json_schema" else "json_mode" if kind == "json_object" else "text"
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON schema of the answer, if the client sends one outside the messages."""
+        if self.method == "function_calling":
+            return dict(self.body["tools"][0]["function"].get("parameters", {}))
+        if self.method == "json_schema":
+            return dict(self.body["response_format"]["json_schema"].get("schema", {}))
+        return None
+
+    @property
+    def system(self) -> str:
+        """The system messages, joined by line breaks."""
+        return "\n".join(_texts(self.body, "system"))
+
+    @property
+    def prompt(self) -> str:
+        """The text that the person typed: the `request` in our thinker's data, else the last user message."""
+        last = (_texts(self.body, "user") or [""])[-1]
+        try:
+            data = json.loads(last)
+        except ValueError:
+            return last
+        return str(data.get("request", last)) if isinstance(data, dict) else last
+
+
+@dataclass(kw_only=True)
+class ChatFault(ProviderFault):
+    """A fault on purpose.
+
+    In addition to the faults of every provider: `refusal` (the field of that name), `no choices`, and `malformed`.
+
+    Attributes:
+        spoil: With `malformed`, makes the text of the answer from the form that would have been right; `None` is a
+            message without content.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "no choices", "malformed")
+
+    spoil: Callable[[dict[str, Any]], str | None] = str
+
+
 _PIECE = 40
+"""Characters of one event of a stream."""
 
 
 class ChatHandler(ProviderHandler):
@@ -95,38 +147,29 @@ class ChatHandler(ProviderHandler):
 
     server_version = "LocalChat"
 
-    def _serve(self, body: dict[str, Any]) -> None:
-        from diffusiongpt.testing.chat import ChatRequest
-
+    def serve(self, body: dict[str, Any]) -> None:
+        """Answer a request for a completion."""
         if not isinstance(body.get("messages"), list):
-            self._refuse(400)
+            self.refuse(400)
             return
-        request = ChatRequest(path=self.path, body=body, key=self._key)
-        self._service.note(request)
+        request = ChatRequest(path=self.path, body=body, key=self.key)
+        self.service.note(request)
         if not self.path.endswith("/chat/completions"):
-            self._refuse(404)
-            return
-        fault = self._service.take_fault()
-        if not self._go_wrong(fault):
+            self.refuse(404)
+        elif not self.fail(fault := self.service.take_fault()):
             self._answer(request, fault)
 
-    def _go_wrong(self, fault: ProviderFault | None) -> bool:
-        if fault is not None and fault.kind == "no choices":
-            self._send_json({"id": "chatcmpl-local", "object": "chat.completion", "model": "local", "choices": None})
-            return True
-        return super()._go_wrong(fault)
-
     def _answer(self, request: ChatRequest, fault: ChatFault | None) -> None:
-        content = self._service.content_for(request, fault)
+        kind = fault.kind if fault else ""
+        content = self.service.content_for(request, fault)
         if request.body.get("stream"):
-            self._stream(content or "", stalled=fault is not None and fault.kind == "stalled")
+            self._stream(content or "", stalled=kind == "stalled")
             return
-        refused = fault is not None and fault.kind == "refusal"
-        body = json.dumps(_completion(request, None if refused else content, refused=refused)).encode()
-        if fault is not None and fault.kind == "stalled":
-            self._drip(body)
+        completion = _completion(request, content, refused=kind == "refusal")
+        if kind == "stalled":
+            self.drip(json.dumps(completion).encode())
         else:
-            self._send(body, "application/json")
+            self.send_json(completion | {"choices": None} if kind == "no choices" else completion)
 
     def _stream(self, content: str, *, stalled: bool) -> None:
         self.send_response(200)
@@ -137,7 +180,7 @@ class ChatHandler(ProviderHandler):
         for piece in pieces[: 1 if stalled else None]:
             self._send_event({"role": "assistant", "content": piece}, None)
         if stalled:
-            self._service.stopping.wait()
+            self.service.stopping.wait()
         else:
             self._send_event({}, "stop")
             self.wfile.write(b"data: [DONE]\n\n")
@@ -150,11 +193,11 @@ class ChatHandler(ProviderHandler):
 
 
 def _completion(request: ChatRequest, content: str | None, *, refused: bool) -> dict[str, Any]:
-    """A completion in OpenAI's shape: content, or the arguments of the tool the client asked for."""
+    """A completion in OpenAI's shape: a refusal, the content, or the arguments of the tool that the client offers."""
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     finish = "stop"
     if refused:
-        message["refusal"] = "I'm sorry, I can't help with that."
+        message |= {"content": None, "refusal": "I'm sorry, I can't help with that."}
     elif request.method == "function_calling" and content is not None:
         name = request.body["tools"][0]["function"]["name"]
         call = {"id": "call_local", "type": "function", "function": {"name": name, "arguments": content}}
@@ -170,62 +213,14 @@ def _completion(request: ChatRequest, content: str | None, *, refused: bool) -> 
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChatRequest(ProviderRequest):
-    """One request for a completion."""
-
-    @property
-    def method(self) -> Literal["json_schema", "function_calling", "json_mode", "text"]:
-        """How structure is asked for."""
-        kind = (self.body.get("response_format") or {}).get("type")
-        if self.body.get("tools"):
-            return "function_calling"
-        return "json_schema" if kind == "json_schema" else "json_mode" if kind == "json_object" else "text"
-
-    @property
-    def schema(self) -> dict[str, Any] | None:
-        """The JSON schema of the answer, if the client sent one outside of the messages."""
-        if self.method == "function_calling":
-            return dict(self.body["tools"][0]["function"].get("parameters", {}))
-        if self.method == "json_schema":
-            return dict(self.body["response_format"]["json_schema"].get("schema", {}))
-        return None
-
-    @property
-    def system(self) -> str:
-        """All that was said to the LLM before the request."""
-        return "\n".join(_texts(self.body, "system"))
-
-    @property
-    def prompt(self) -> str:
-        """What the person typed: the `request` of our thinker's data, else the last message."""
-        last = (_texts(self.body, "user") or [""])[-1]
-        try:
-            data = json.loads(last)
-        except ValueError:
-            return last
-        return str(data.get("request", last)) if isinstance(data, dict) else last
-
-
-@dataclass(kw_only=True)
-class ChatFault(ProviderFault):
-    """Something that goes wrong on purpose.
-
-    Besides what can go wrong everywhere: `refusal` (the field of that name), `no choices`, or a kind of
-    `diffusiongpt.testing.malformed.MALFORMED` for what is said.
-    """
-
-    kinds: ClassVar[tuple[str, ...]] = (*TRANSPORT, "refusal", "no choices", *MALFORMED)
-
-
 Answer = Mapping[str, Any] | str | None | Callable[[ChatRequest], Any]
 
 
 class LocalChat(LocalProvider[ChatRequest, ChatFault]):
     """Answer chat completions on loopback; the real `openai` and `langchain-openai` clients work against it.
 
-    Without a script it reads prompts by rule, as the local thinker does: a way to try the LLM path without a
-    key. It speaks `json_schema`, tools, `json_object`, plain text, and streams when asked to.
+    Without a script it answers what the local thinker reads in the prompt: a way to try the LLM path without a key.
+    It knows `json_schema`, tools, `json_object`, plain text and streaming.
 
     Example:
         with LocalChat() as chat:
@@ -238,18 +233,17 @@ class LocalChat(LocalProvider[ChatRequest, ChatFault]):
     _handler = ChatHandler
     _fault = ChatFault
 
-    def __init__(self, answer: Answer = read_by_rule, *, seed: int = 0) -> None:
+    def __init__(self, answer: Answer = read_by_rule) -> None:
         super().__init__()
         self._answer = answer
         self._replies: list[Answer] = []
-        self._random = Random(seed)  # noqa: S311  # no secret depends on how an answer is spoilt
 
     def reply(self, answer: Answer, *, times: int | None = None) -> None:
-        """Say this from now on, or so many times before anything else.
+        """Give this answer from now on, or a number of times first.
 
         Args:
             answer: A mapping or text, `None` for a message without content, or a function of the request.
-            times: How often; such answers queue up.
+            times: How often, before the standing answer; such answers queue up.
         """
         with self._lock:
             if times is None:
@@ -258,15 +252,13 @@ class LocalChat(LocalProvider[ChatRequest, ChatFault]):
                 self._replies += [answer] * times
 
     def content_for(self, request: ChatRequest, fault: ChatFault | None) -> str | None:
-        """What is said to a request; the handler asks."""
+        """The content of the answer to a request; called by the handler."""
         with self._lock:
             answer = self._replies.pop(0) if self._replies else self._answer
-        said = answer(request) if callable(answer) else answer
-        if fault is None or fault.kind not in MALFORMED:
-            return as_text(said)
-        good = dict(said) if isinstance(said, Mapping) and "votes" in said else form(request.prompt)
-        with self._lock:
-            return MALFORMED[fault.kind](good, self._random)
+        reply = answer(request) if callable(answer) else answer
+        if fault is None or fault.kind != "malformed":
+            return as_text(reply)
+        return fault.spoil(dict(reply) if isinstance(reply, Mapping) and "votes" in reply else form(request.prompt))
 
 
 def _texts(body: Mapping[str, Any], role: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,25 +20,27 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(kw_only=True)
 class Fault:
-    """Something that goes wrong on purpose.
+    """A fault on purpose.
+
+    `status` and `redirect` replace the right answer; all others spoil it. Those spoil files, and listings only if
+    `/api/` is in `match`.
 
     Attributes:
-        match: Only requests whose path contains this text. What is wrong with an answer and not instead of it
-            happens to files, and to listings only if `/api/` is in the text.
-        times: How often it happens; `None` for ever.
+        match: Only requests whose path contains this text fail.
+        times: How often it happens; `None` for always.
         status: Answer with this HTTP status.
-        retry_after: Seconds after which, with `status`, the client is told to come back.
-        redirect: Send the client to the same path of this other server; of a large file, with its size and hash in
-            the headers, as the real hub sends to its file servers.
+        retry_after: Seconds in the `Retry-After` header, with `status`.
+        redirect: Redirect to the same path of this other server; for a large file with its size and hash in the
+            headers, as the real hub redirects to its file servers.
         cut_after: Drop the connection after this many bytes of a file.
-        reset: Drop it as a broken network does, and not as a server that ends in order.
-        garble: Send zeros instead of what the file has, of the right length.
-        garble_from: First byte of what is garbled.
-        stall_s: Wait so many seconds in the middle of an answer; no longer than until the hub goes down.
+        reset: Drop it as a broken network does, without closing it in order.
+        garble: Send zeros in place of the content, of the right length.
+        garble_from: First byte that is garbled.
+        stall_s: Seconds to wait in the middle of an answer, or until the hub stops.
         stall_after: Bytes of a file that are sent before that wait.
-        bytes_per_s: Send files no faster than this.
-        lie_size: Tell so many bytes more, or less, than a large file has: of a file in the headers, of a
-            repository in its listing.
+        bytes_per_s: Highest speed at which files are sent.
+        lie_size: Bytes by which a large file is reported too large (or too small): in the headers of a file, and in
+            the listing of a repository.
     """
 
     match: str = ""
@@ -58,15 +59,15 @@ class Fault:
 
     @property
     def instead(self) -> bool:
-        """Whether another answer comes instead of the right one, and not the right one in a wrong way."""
+        """Whether it replaces the right answer instead of spoiling it."""
         return self.status is not None or self.redirect is not None
 
 
 class LocalHub(LoopbackService):
     """Serve folders as repositories on loopback; the real hub client works against it.
 
-    The commit of a repository is a hash of its content, so editing a file makes a new commit. Large files
-    come as LFS, as on the real hub; ranges, ETags and error codes are those the client looks for.
+    The commit of a repository is a hash of its content, so editing a file makes a new commit. Large files are in
+    LFS, as on the real hub; ranges, ETags and error codes are those that the client looks for.
 
     Example:
         with LocalHub({"tiny/vector": Path("zoo/vector")}) as hub:
@@ -76,11 +77,11 @@ class LocalHub(LoopbackService):
     Attributes:
         requests: `(method, path)` of every request, in order of arrival.
         downloads: Repository -> file -> bytes sent by GET.
-        faults: What goes wrong on purpose; see `Fault`.
-        tokens: Every token that a request came with.
+        faults: The faults in effect; see `Fault`.
+        tokens: Every token in a request.
 
     Raises:
-        RequestError: If a name is not `owner/name`, or a folder is not there.
+        RequestError: If a name is not `owner/name`, or a folder does not exist.
     """
 
     _handler = HubHandler
@@ -94,27 +95,21 @@ class LocalHub(LoopbackService):
         self._repos = {name: _served(name, folder) for name, folder in repos.items()}
         self._gates: dict[str, str | None] = {}
         self._renamed: dict[str, str] = {}
-        self._down = threading.Event()
-
-    def stop(self) -> None:
-        """Go down: refuse new connections, drop the open ones, and end every wait of a fault."""
-        self._down.set()
-        super().stop()
 
     def add(self, repo: str, folder: str | Path) -> None:
         """Serve one more folder, or another folder under a known name.
 
         Raises:
-            RequestError: If the name is not `owner/name`, or the folder is not there.
+            RequestError: If the name is not `owner/name`, or the folder does not exist.
         """
         self._repos[repo] = _served(repo, folder)
 
     def remove(self, repo: str) -> None:
-        """Answer from now on that there is no such repository."""
+        """Answer from now on that the repository does not exist."""
         del self._repos[repo]
 
     def rename(self, old: str, new: str) -> None:
-        """Serve a repository under a new name; who asks for the old one is sent on, as by the real hub.
+        """Serve a repository under a new name; the old one redirects to it, as on the real hub.
 
         Raises:
             RequestError: If the new name is not `owner/name`.
@@ -123,16 +118,16 @@ class LocalHub(LoopbackService):
         self._renamed[old] = new
 
     def gate(self, repo: str, *, token: str | None = None) -> None:
-        """Refuse the files of a repository to everyone, or to everyone without `token`."""
+        """Refuse the files of a repository to all clients, or to all without `token`."""
         self._gates[repo] = token
 
     def fail(self, fault: Fault) -> Fault:
-        """Let something go wrong from now on; `hub.faults.remove(fault)` mends it."""
+        """Fail from now on; `hub.faults.remove(fault)` ends it."""
         self.faults.append(fault)
         return fault
 
     def commit(self, repo: str) -> str:
-        """The commit that `main` names now."""
+        """The present commit of `main`."""
         return self._repos[repo].commit()
 
     def repo(self, name: str) -> FolderRepo | None:
@@ -140,11 +135,11 @@ class LocalHub(LoopbackService):
         return self._repos.get(name)
 
     def new_name(self, repo: str) -> str | None:
-        """What a repository is called now; `None` if it was not renamed."""
+        """The present name of a repository; `None` if it was not renamed."""
         return self._renamed.get(repo)
 
     def gated(self, repo: str) -> str | bool:
-        """What the model info says of the gate of a repository."""
+        """The field `gated` of the model info."""
         return "auto" if repo in self._gates else False
 
     def may_read(self, repo: str, authorization: str | None) -> bool:
@@ -155,7 +150,7 @@ class LocalHub(LoopbackService):
         return token is not None and authorization == f"Bearer {token}"
 
     def take_fault(self, path: str, wanted: Callable[[Fault], bool]) -> Fault | None:
-        """The fault that this request meets, counted down; the handler asks."""
+        """The fault for one request, counted down; called by the handler."""
         with self._lock:
             for fault in self.faults:
                 if fault.match in path and fault.times != 0 and wanted(fault):
@@ -163,19 +158,15 @@ class LocalHub(LoopbackService):
                     return fault
         return None
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but no longer than until the hub goes down; the handler calls it."""
-        self._down.wait(seconds)
-
     def note_request(self, method: str, path: str, authorization: str | None) -> None:
-        """Record a request; the handler calls it."""
+        """Record a request; called by the handler."""
         with self._lock:
             self.requests.append((method, path))
             if authorization:
                 self.tokens.add(authorization.removeprefix("Bearer "))
 
     def note_bytes(self, repo: str, name: str, count: int) -> None:
-        """Record bytes sent; the handler calls it."""
+        """Record bytes sent; called by the handler."""
         with self._lock:
             files = self.downloads.setdefault(repo, {})
             files[name] = files.get(name, 0) + count
@@ -184,12 +175,12 @@ class LocalHub(LoopbackService):
 def _served(name: str, folder: str | Path) -> FolderRepo:
     if not _NAME.fullmatch(name):
         raise RequestError(
-            f"{name!r} is no name of a hub repository", hint="Call it owner/name, such as 'me/my-model'."
+            f"{name!r} is not the name of a hub repository", hint="Use owner/name, such as 'me/my-model'."
         )
     path = Path(folder)
     if not path.is_dir():
         raise RequestError(
-            f"there is no folder {str(path)!r} to serve as {name}",
-            hint=f"Name a folder that is there; a relative one is looked for in {Path.cwd()}.",
+            f"the folder {str(path)!r}, to be served as {name}, does not exist",
+            hint=f"Check the path; a relative one starts at {Path.cwd()}.",
         )
     return FolderRepo(path)

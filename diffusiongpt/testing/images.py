@@ -3,113 +3,23 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
-import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from diffusiongpt.testing._server import TRANSPORT, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
+from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-MOST = 10
+MAX_PICTURES = 10
 """Pictures that one request may ask for."""
 
-_MEGABYTE = b" " * 1_000_000
-_ENDLESS = 1 << 40
-
-_SPOILT = {
-    "no pictures": [],
-    "address": [{"url": "http://127.0.0.1:9/picture.png"}],
-    "not base64": [{"b64_json": "a picture!"}],
-    "not a picture": [{"b64_json": base64.b64encode(b"<html>").decode()}],
-}
-
-
-class ImagesHandler(ProviderHandler):
-    """One connection to a `LocalImages`."""
-
-    server_version = "LocalImages"
-
-    def _serve(self, body: dict[str, Any]) -> None:
-        from diffusiongpt.testing.images import ImagesRequest
-
-        request = ImagesRequest(path=self.path, body=body, key=self._key)
-        self._service.note(request)
-        if not self.path.endswith("/images/generations"):
-            self._refuse(404)
-        elif not body.get("prompt") or not 1 <= (body.get("n") or 1) <= MOST:
-            self._refuse(400, why="prompt and n are needed")
-        elif not self._key:
-            self._refuse(401)
-        elif not self._go_wrong(fault := self._service.take_fault()):
-            self._answer(request, fault)
-
-    def _go_wrong(self, fault: ProviderFault | None) -> bool:
-        kind = fault.kind if fault else ""
-        if kind == "refusal":
-            why = "Your request was rejected by the safety system. safety_violations=[violence]."
-            self._refuse(400, code="moderation_blocked", why=why)
-        elif kind in _SPOILT:
-            self._send_json({"created": 0, "data": _SPOILT[kind]})
-        elif kind == "bomb":
-            self._send_json({"created": 0, "data": [_encoded(_bomb())]})
-        elif kind == "packed":
-            self._send(gzip.compress(b"[" * 10_000_000), "application/json", encoding="gzip")
-        elif kind == "endless":
-            self._pour()
-        elif kind == "trickling":
-            self._drip(b"{", status=400)
-        else:
-            return super()._go_wrong(fault)
-        return True
-
-    def _answer(self, request: ImagesRequest, fault: ProviderFault | None) -> None:
-        kind = fault.kind if fault else ""
-        n = 1 if kind == "fewer" else request.body.get("n") or 1
-        pictures = [_png(self._service.draw(request)) for _ in range(n)]
-        if kind == "truncated":
-            pictures = [picture[: len(picture) // 2] for picture in pictures]
-        answer = {"created": 0, "data": [_encoded(picture) for picture in pictures]}
-        if kind == "stalled":
-            self._drip(json.dumps(answer).encode())
-        else:
-            self._send_json(answer)
-
-    def _pour(self) -> None:
-        self._head(200, "application/json", _ENDLESS)
-        while not self._service.stopping.is_set():
-            self.wfile.write(_MEGABYTE)
-        self.close_connection = True
-
-
-def _encoded(picture: bytes) -> dict[str, str]:
-    return {"b64_json": base64.b64encode(picture).decode()}
-
-
-def _png(picture: Any) -> bytes:
-    buffer = BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _bomb() -> bytes:
-    """A PNG of sixty thousand by sixty thousand pixels, as far as its head says."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"\0")
-    chunks = (
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (head, data)
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-_AUTO = "1024x1024"
+DEFAULT_SIZE = "1024x1024"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +28,9 @@ class ImagesRequest(ProviderRequest):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Pixels asked for."""
-        asked = str(self.body.get("size") or _AUTO)
-        width, _, height = (_AUTO if asked == "auto" else asked).partition("x")
+        """Width and height in pixels."""
+        asked = str(self.body.get("size") or DEFAULT_SIZE)
+        width, _, height = (DEFAULT_SIZE if asked == "auto" else asked).partition("x")
         return int(width), int(height)
 
     @property
@@ -131,37 +41,60 @@ class ImagesRequest(ProviderRequest):
 
 @dataclass(kw_only=True)
 class ImagesFault(ProviderFault):
-    """Something that goes wrong on purpose.
+    """A fault on purpose.
 
-    Besides what can go wrong everywhere: `refusal` (the prompt is against the rules), `no pictures`, `fewer` (one,
-    however many were asked for), `address` (a URL instead of a picture), `not base64`, `not a picture`, `truncated`,
-    `bomb` (a few bytes that claim a huge picture), `packed` (gzip that nobody asked for), `endless` (an answer that
-    does not end) and `trickling` (an error that does not).
+    In addition to the faults of every provider: `refusal` (the prompt is against the rules) and `fewer` (one picture,
+    however many were asked for).
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (
-        *TRANSPORT,
-        "refusal",
-        "no pictures",
-        "fewer",
-        "address",
-        "not base64",
-        "not a picture",
-        "truncated",
-        "bomb",
-        "packed",
-        "endless",
-        "trickling",
-    )
+    kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "fewer")
+
+
+class ImagesHandler(ProviderHandler):
+    """One connection to a `LocalImages`."""
+
+    server_version = "LocalImages"
+
+    def serve(self, body: dict[str, Any]) -> None:
+        """Answer a request for pictures."""
+        request = ImagesRequest(path=self.path, body=body, key=self.key)
+        self.service.note(request)
+        if not self.path.endswith("/images/generations"):
+            self.refuse(404)
+        elif not body.get("prompt") or not 1 <= (body.get("n") or 1) <= MAX_PICTURES:
+            self.refuse(400, why="prompt and n are needed")
+        elif not self.key:
+            self.refuse(401)
+        elif not self.fail(fault := self.service.take_fault()):
+            self._answer(request, fault.kind if fault else "")
+
+    def _answer(self, request: ImagesRequest, kind: str) -> None:
+        if kind == "refusal":
+            why = "Your request was rejected by the safety system. safety_violations=[violence]."
+            self.refuse(400, code="moderation_blocked", why=why)
+            return
+        n = 1 if kind == "fewer" else request.body.get("n") or 1
+        data = [{"b64_json": base64.b64encode(_png(self.service.draw(request))).decode()} for _ in range(n)]
+        answer = {"created": 0, "data": data}
+        if kind == "stalled":
+            self.drip(json.dumps(answer).encode())
+        else:
+            self.send_json(answer)
+
+
+def _png(picture: Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def disc(request: ImagesRequest) -> Image:
-    """A disc on a ground, coloured by the prompt; on nothing where the background is to be transparent."""
+    """A disc in the colours of the prompt's hash, on a background that is transparent where that is asked for."""
     from PIL import Image, ImageDraw
 
     colours = zlib.crc32(str(request.body.get("prompt", "")).encode()).to_bytes(4, "big")
-    ground = (0, 0, 0, 0) if request.is_transparent else (*colours[:3], 255)
-    picture = Image.new("RGBA", request.size, ground)
+    background = (0, 0, 0, 0) if request.is_transparent else (*colours[:3], 255)
+    picture = Image.new("RGBA", request.size, background)
     width, height = request.size
     ImageDraw.Draw(picture).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), (*colours[1:], 255))
     return picture if request.is_transparent else picture.convert("RGB")
@@ -170,7 +103,7 @@ def disc(request: ImagesRequest) -> Image:
 class LocalImages(LocalProvider[ImagesRequest, ImagesFault]):
     """Answer requests for pictures on loopback; the real `openai` client works against it.
 
-    It draws a disc whose colours come from the prompt, in the size and on the background that were asked for: a way
+    It draws a disc in the colours of the prompt's hash, in the size and on the background that are asked for: a way
     to try hosted experts without a key.
 
     Example:

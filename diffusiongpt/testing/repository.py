@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LFS_SUFFIXES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".gguf", ".h5"})
-"""Files the real hub keeps in large-file storage, where the ETag is a sha256."""
+"""Suffixes of the files that the real hub keeps in large-file storage, where the ETag is a sha256."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class RepoFile:
 
     @property
     def etag(self) -> str:
-        """What the hub sends as ETag and the client uses as blob name."""
+        """The hub's ETag, which the client uses as the name of the blob."""
         return self.sha256 or self.oid
 
     def as_tree_entry(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class RepoFile:
         return entry
 
     def as_sibling(self, *, blobs: bool, lie: int = 0) -> dict[str, Any]:
-        """The file as an entry of `siblings` in the model info; a large one `lie` bytes larger than it is."""
+        """The file as an entry of `siblings` in the model info; a large one is reported `lie` bytes too large."""
         if not blobs:
             return {"rfilename": self.name}
         size = self.size + (lie if self.sha256 else 0)
@@ -56,7 +56,7 @@ class RepoFile:
 
 
 class FolderRepo:
-    """A folder served as a repository; a changed file makes a new commit, the old one is then gone."""
+    """A folder served as a repository; a changed file makes a new commit, and the old one no longer exists."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class FolderRepo:
         return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
 
     def card(self) -> dict[str, Any]:
-        """What the front of the model card `README.md` says; empty if there is none, or none that YAML can read."""
+        """The YAML front matter of the model card `README.md`; empty if there is none, or YAML cannot read it."""
         path = self.folder / "README.md"
         parts = path.read_text(encoding="utf-8").split("---\n") if path.is_file() else []
         if len(parts) < 3 or parts[0]:
@@ -86,7 +86,7 @@ class FolderRepo:
             return {}
 
     def facts(self) -> dict[str, Any]:
-        """Card and tags as `/api/models` shows them."""
+        """Card and tags in the form of `/api/models`."""
         card = self.card()
         facts: dict[str, Any] = {"tags": _tags(card)}
         if card:
@@ -109,7 +109,7 @@ class FolderRepo:
 
 
 def _tags(card: dict[str, Any]) -> list[str]:
-    """A card's own tags and those the hub makes of it: an adapter's base is tagged as such."""
+    """A card's own tags and those that the hub derives, such as the base of an adapter."""
     tags = [*card.get("tags", ())]
     relation = "adapter" if "lora" in tags else "finetune"
     bases = card.get("base_model", [])

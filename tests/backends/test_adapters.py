@@ -120,7 +120,7 @@ def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, t
     assert drawn(cache, adapter("kohya", tmp_path, tiny_sd)) == half
 
 
-def test_another_architecture_wears_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
+def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
     """A transformer that generates by flow matching, with the base as it was before and after."""
     plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
     lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
@@ -140,13 +140,13 @@ def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three:
     plain, ink, toy = three
     base = BACKEND.load(plain, tiny_sd, device="cpu", have={})
     layer, picture = linear(base), pixels(BACKEND.draw(base, ask(plain)))
-    worn = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
+    attached = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
     assert linear(base) is not layer
-    second = pixels(BACKEND.draw(worn[1], ask(toy)))
-    off(worn[0])
-    assert pixels(BACKEND.draw(worn[1], ask(toy))) == second
+    second = pixels(BACKEND.draw(attached[1], ask(toy)))
+    off(attached[0])
+    assert pixels(BACKEND.draw(attached[1], ask(toy))) == second
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
-    off(worn[1])
+    off(attached[1])
     assert linear(base) is layer
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
     # one that comes off only after its base was freed
@@ -226,7 +226,7 @@ def test_an_adapter_of_another_model_is_refused(
     assert not cache.is_loaded(stranger, device="cpu")
 
 
-def test_another_architecture_is_no_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
+def test_another_architecture_is_not_a_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
     """Nothing of a Stable Diffusion adapter fits FLUX.2; diffusers would go on without it."""
     with (
         pytest.raises(LoadError, match="0 of the") as caught,
@@ -236,7 +236,7 @@ def test_another_architecture_is_no_silent_base(settings: Settings, loras: Path,
     assert "'base'" in caught.value.hint
 
 
-def test_what_does_not_fit_is_told(
+def test_what_does_not_fit_is_reported(
     settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A few weights for layers that the base lacks are left out, with a line in the log that counts them."""
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_told(
 
 
 def test_a_damaged_file_is_an_error(settings: Settings, tiny_sd: Path, tmp_path: Path) -> None:
-    """What is no safetensors file cannot be put on a base."""
+    """A file that is not safetensors cannot be attached to a base."""
     (tmp_path / "x.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0not json")
     with (
         pytest.raises(LoadError, match="SafetensorError"),
@@ -276,7 +276,7 @@ def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Pat
     weights["transformer.x_embedder.lora_B.weight"] = torch.zeros(32, 4)
     save_file(weights, tmp_path / "x.safetensors")
     base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, device="cpu", have={})
-    with pytest.raises(LoadError, match="pictures to start from"):
+    with pytest.raises(LoadError, match="to start from a picture"):
         BACKEND.attach(base, adapter("a", tmp_path, tiny_klein), tmp_path / "x.safetensors")
 
 

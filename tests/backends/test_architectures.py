@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
 
 
 def test_families_are_names_of_the_table() -> None:
-    """A family can be used in a zoo file, and a class shared by two entries is told apart by the name."""
+    """A family can be used in a zoo file, and the name decides between two entries that share a class."""
     assert {known.family for known in TABLE.values() if known.family} <= set(TABLE)
     assert set(ARCHITECTURES) <= set(TABLE)
     sd21 = of_pipeline("StableDiffusionPipeline", "sd21")
@@ -152,18 +153,30 @@ def elsewhere(work: Callable[[], bool]) -> bool:
         return pool.submit(work).result()
 
 
-def test_counting_tokens_waits_for_the_model(sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer that two threads use at a time fails, so a call is planned by whoever holds the device."""
+class Watched:
+    """A tokenizer that notes whether the device is held while it counts."""
+
+    def __init__(self, tokenizer: Any, held: list[bool]) -> None:
+        self._tokenizer = tokenizer
+        self._held = held
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Count."""
+        self._held.append(not elsewhere(lambda: slot("cpu").acquire(blocking=False)))
+        return self._tokenizer(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def test_counting_tokens_waits_for_the_model(who: Expert, tiny_sd: Path) -> None:
+    """A tokenizer that two threads use at a time fails, so tokens are counted only while the device is held."""
     held: list[bool] = []
-    whole = plan_call
-
-    def watched(*args: Any) -> Any:
-        held.append(not elsewhere(lambda: slot("cpu").acquire(blocking=False)))
-        return whole(*args)
-
-    monkeypatch.setattr("diffusiongpt.backends.diffusers.call.plan_call", watched)
-    BACKEND.draw(sd, ask(who))
-    assert held == [True]
+    loaded = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    loaded.model.pipe.__dict__["tokenizer"] = Watched(loaded.model.pipe.tokenizer, held)
+    BACKEND.draw(loaded, ask(who))
+    assert held
+    assert all(held)
 
 
 def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
@@ -188,7 +201,7 @@ def test_a_rounded_side_is_reported_with_the_architectures_grid() -> None:
     assert [item.reason for item in resolved.dropped] == ["sides are multiples of 32: drawn at 992"]
 
 
-def test_a_negative_prompt_is_explicit_only_if_somebody_asked_for_it() -> None:
+def test_a_negative_prompt_is_explicit_only_if_the_caller_asked_for_it() -> None:
     """The maker's own is dropped in silence where it has no effect, the caller's is not."""
     who = expert("one", negative_prompt="blurry")
     understanding = think("a fox").understanding
@@ -196,25 +209,35 @@ def test_a_negative_prompt_is_explicit_only_if_somebody_asked_for_it() -> None:
         assert ("negative_prompt" in resolve(request, understanding, who).explicit) is explicit
 
 
-def test_the_table_decides_the_type_where_the_zoo_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "device", "native", "dtype"),
+    [
+        ("StableDiffusionPipeline", "cuda", True, "float16"),
+        ("FluxPipeline", "cuda", True, "bfloat16"),
+        ("SomebodysPipeline", "cuda", True, "bfloat16"),
+        ("FluxPipeline", "cpu", True, "float32"),
+        ("FluxPipeline", "cuda", False, "float32"),
+        ("SomebodysPipeline", "cuda", False, "float16"),
+    ],
+)
+def test_the_table_decides_the_type_where_the_zoo_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pipeline: str, device: str, native: bool, dtype: str
+) -> None:
     """SD 1.5 computes in float16 on a GPU that has bfloat16 too; what overflows in float16 never does."""
-    from diffusiongpt.backends.diffusers.backend import _dtype_name
-
-    native = True
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: native)
-    who = expert("one")
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    index = {"_class_name": pipeline, "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (part,) = BACKEND.components(expert("one"), tmp_path, device=device)
+    assert part.dtype == dtype
     exact = expert("two", settings=CallSettings(dtype="float32"))
-    assert _dtype_name(who, "cuda", "StableDiffusionPipeline") == "float16"
-    assert _dtype_name(who, "cuda", "FluxPipeline") == _dtype_name(who, "cuda", "SomebodysPipeline") == "bfloat16"
-    assert _dtype_name(exact, "cuda", "FluxPipeline") == _dtype_name(who, "cpu", "FluxPipeline") == "float32"
-    native = False
-    assert _dtype_name(who, "cuda", "FluxPipeline") == "float32"
-    assert _dtype_name(who, "cuda", "SomebodysPipeline") == "float16"
+    assert BACKEND.components(exact, tmp_path, device=device)[0].dtype == "float32"
 
 
 def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The index alone is read, and the error names what to install."""
-    monkeypatch.setattr("diffusiongpt.backends.diffusers.architectures.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     index = json.dumps({"_class_name": "Flux2Pipeline"}).encode()
     with pytest.raises(LoadError, match="torchvision") as caught:
         choose_files(("model_index.json",), lambda _: index, variant=None)
@@ -223,15 +246,15 @@ def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: p
     check_needs("SomebodysPipeline")
 
 
-def test_a_writer_of_a_zoo_is_told_what_looks_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Misspelt names and experts that cannot draw here; a name of one's own, a family that partly draws: nothing."""
-    monkeypatch.setattr("diffusiongpt.backends.diffusers.architectures.find_spec", lambda _: None)
+def test_the_author_of_a_zoo_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misspelt names and experts that cannot draw here are reported; new names and families that can partly are not."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     names = ("sdlx", "flux-1", "SDXL", "longcat", "sdxl", "my-own", "tiny", "flux2", "qwen-image", None)
-    told = advice([expert(f"e{at}", architecture=name) for at, name in enumerate(names)])
-    assert [line.partition(":")[0] for line in told] == ["e0", "e1", "e2", "e3"]
-    assert "did you mean 'sdxl'?" in told[0]
-    assert "did you mean 'flux1'?" in told[1]
-    assert "pip install torchvision" in told[3]
+    lines = advice([expert(f"e{at}", architecture=name) for at, name in enumerate(names)])
+    assert [line.partition(":")[0] for line in lines] == ["e0", "e1", "e2", "e3"]
+    assert "did you mean 'sdxl'?" in lines[0]
+    assert "did you mean 'flux1'?" in lines[1]
+    assert "pip install torchvision" in lines[3]
     assert advice([expert("hosted", backend="other", architecture="sdlx")]) == []
 
 

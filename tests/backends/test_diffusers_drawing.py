@@ -87,9 +87,9 @@ def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loade
 
 def test_steps_are_reported_to_the_end(sd: Loaded, who: Expert) -> None:
     """Progress counts all pictures and arrives at the total, each step once."""
-    told: list[tuple[int, int]] = []
-    BACKEND.draw(sd, ask(who, 1, 2), on_step=lambda done, total: told.append((done, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    reported: list[tuple[int, int]] = []
+    BACKEND.draw(sd, ask(who, 1, 2), on_step=lambda done, total: reported.append((done, total)))
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_callback_that_raises_reaches_the_caller_and_harms_nothing(sd: Loaded, who: Expert) -> None:
@@ -105,7 +105,7 @@ def test_a_callback_that_raises_reaches_the_caller_and_harms_nothing(sd: Loaded,
 
 
 def test_the_callers_own_callback_is_called(sd: Loaded, who: Expert) -> None:
-    """A `callback_on_step_end` in diffusers' shape works beside ours."""
+    """A `callback_on_step_end` in diffusers' form works together with ours."""
     seen: list[int] = []
 
     def callback(_pipe: Any, step: int, _timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_a_size_the_pipeline_refuses_is_a_draw_error(sd: Loaded, who: Expert) ->
         BACKEND.draw(sd, ask(who, width=33))
 
 
-def test_memory_running_out_while_drawing_is_told_apart(
+def test_memory_running_out_while_drawing_has_its_own_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever form it takes, it becomes our error, and the error holds no tensors by its traceback."""
@@ -186,7 +186,7 @@ def test_memory_running_out_while_drawing_is_told_apart(
         assert [tensor() for tensor in tensors] == [None]
 
 
-def test_a_picture_that_the_safety_checker_blacked_out_is_an_error(
+def test_a_picture_that_the_safety_checker_blanked_is_an_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A black picture is not handed over as a result."""

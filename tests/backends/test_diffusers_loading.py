@@ -16,9 +16,7 @@ from miniatures import ARCHITECTURES, make_miniature
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.base import Loaded
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.backends.diffusers.files import choose_files
-from diffusiongpt.backends.registry import get_backend, known_backends
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.errors import (
     LoadError,
@@ -26,7 +24,6 @@ from diffusiongpt.errors import (
     PullError,
     SettingsError,
     UnsafeFilesError,
-    ZooError,
 )
 from diffusiongpt.weights.devices import _cgroup_limits, best_device, device_memory
 
@@ -124,7 +121,7 @@ def rename_class(repo: Path, name: str) -> None:
 
 
 def test_pickled_weights_are_never_opened(folder: Path) -> None:
-    """A `.bin` beside a missing safetensors file is not used."""
+    """A `.bin` in place of a missing safetensors file is not used."""
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(path), path.with_suffix(".bin"))
     path.unlink()
@@ -132,7 +129,7 @@ def test_pickled_weights_are_never_opened(folder: Path) -> None:
         BACKEND.load(expert(folder), folder, device="cpu", have={})
 
 
-def test_memory_running_out_while_loading_is_told_apart(
+def test_memory_running_out_while_loading_has_its_own_error(
     who: Expert, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is an OutOfMemoryError, which can be retried."""
@@ -169,7 +166,7 @@ def test_a_failed_load_leaves_the_process_as_it_was(
 def test_loading_is_silent_but_real_warnings_come_through(
     who: Expert, tiny_sd: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No bars, no harmless chatter; what a library warns of besides is still seen."""
+    """No bars and no harmless messages; all other warnings of a library are still seen."""
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
 
@@ -283,16 +280,6 @@ def test_a_repository_without_index_is_refused() -> None:
     for raw in (b"{", b"[]"):
         with pytest.raises(PullError):
             choose_files(("model_index.json",), lambda _, raw=raw: raw, variant=None)  # type: ignore[misc]
-
-
-def test_backends_are_found_by_name() -> None:
-    """The same object each time; an unknown name lists the known ones."""
-    assert get_backend("diffusers") is get_backend("diffusers")
-    assert isinstance(get_backend("diffusers"), DiffusersBackend)
-    with pytest.raises(ZooError, match="painter") as caught:
-        get_backend("painter")
-    assert "diffusers" in caught.value.hint
-    assert "diffusers" in known_backends()
 
 
 def test_devices_are_checked() -> None:

@@ -55,7 +55,7 @@ def test_a_request_says_what_was_meant(images: LocalImages, there: Settings) -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "size", "told"),
+    ("asked", "size", "reported"),
     [
         ({}, "64x64", {}),
         ({"width": 96, "height": 64}, "96x64", {}),
@@ -66,15 +66,15 @@ def test_a_request_says_what_was_meant(images: LocalImages, there: Settings) -> 
         ({"aspect_ratio": "16:9"}, "96x64", {"aspect_ratio": "16:9"}),
     ],
 )
-def test_the_nearest_size_is_drawn_and_told(
-    images: LocalImages, there: Settings, asked: dict[str, Any], size: str, told: dict[str, str]
+def test_the_nearest_size_is_drawn_and_reported(
+    images: LocalImages, there: Settings, asked: dict[str, Any], size: str, reported: dict[str, str]
 ) -> None:
-    """Of the sizes the service has, the nearest in shape is asked for; one that differs from what was meant is told."""
+    """Of the service's sizes the nearest in shape is requested, and reported if it differs from what was asked for."""
     resolved = ask(**asked)
     drawing = draw(there, resolved)
     assert images.requests[0].body["size"] == size
     assert f"{drawing.params['width']}x{drawing.params['height']}" == size
-    assert {one.name: one.value for one in resolved.dropped} == told
+    assert {one.name: one.value for one in resolved.dropped} == reported
     assert all(size in one.reason for one in resolved.dropped)
 
 
@@ -97,8 +97,8 @@ def test_a_transparent_background_is_asked_for(images: LocalImages, there: Setti
     assert "background" not in images.requests[1].body
 
 
-def test_what_the_service_does_not_take_is_told(images: LocalImages, there: Settings) -> None:
-    """Seed, negative prompt, steps, guidance and callback are dropped with a reason, and settings nobody knows are."""
+def test_what_the_service_does_not_take_is_reported(images: LocalImages, there: Settings) -> None:
+    """Seed, negative prompt, steps, guidance and callback are dropped with a reason, as are unknown settings."""
     odd = hosted(settings=CallSettings(extra={"clip_skip": 2, "n": 5, "user": "me"}))
     resolved = ask(
         who=odd, seed=7, negative_prompt="snow", num_inference_steps=9, guidance_scale=3.0,
@@ -107,16 +107,16 @@ def test_what_the_service_does_not_take_is_told(images: LocalImages, there: Sett
     drawing = draw(there, resolved)
     assert set(images.requests[0].body) == {"model", "prompt", "n", "user"}
     assert images.requests[0].body["n"] == 1
-    told = reasons(drawing.dropped)
-    assert set(told) == {
+    reported = reasons(drawing.dropped)
+    assert set(reported) == {
         "seed", "negative_prompt", "num_inference_steps", "guidance_scale", "callback_on_step_end", "clip_skip", "n",
     }  # fmt: skip
-    assert "cannot be drawn again" in told["seed"]
+    assert "cannot be drawn again" in reported["seed"]
     assert {one.name: one.value for one in drawing.dropped}["seed"] == 7
 
 
-def test_a_seed_of_our_own_is_not_told_of(there: Settings) -> None:
-    """Who gave no seed is not told that one was dropped."""
+def test_a_seed_of_our_own_is_not_reported(there: Settings) -> None:
+    """A caller who gave no seed is not bothered with one that was dropped."""
     assert draw(there).dropped == ()
 
 
@@ -136,7 +136,7 @@ def test_many_pictures_take_few_requests(images: LocalImages, there: Settings) -
 
 
 def test_the_model_may_have_any_name(images: LocalImages, there: Settings) -> None:
-    """A server whose models have slashes in their names is told the one in the settings, and asked for base64."""
+    """For a server whose models have slashes in their names the settings name the model, and ask for base64."""
     free = CallSettings(extra={"model": "black-forest-labs/FLUX.1-schnell", "response_format": "b64_json"})
     drawing = draw(there, ask(who=hosted(settings=free)))
     assert images.requests[0].body["model"] == "black-forest-labs/FLUX.1-schnell"

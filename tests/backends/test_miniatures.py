@@ -35,12 +35,12 @@ UNNEEDED = ("v1.safetensors", "notes.md", "vae/diffusion_pytorch_model.bin", "va
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A miniature of each architecture, among files that nobody needs."""
+    """A miniature of each architecture, among files that are not needed."""
     made = {name: make_miniature(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
     for folder in made.values():
         for unneeded in UNNEEDED:
             (folder / unneeded).parent.mkdir(exist_ok=True)
-            (folder / unneeded).write_bytes(b"nobody needs this")
+            (folder / unneeded).write_bytes(b"not needed")
     return made
 
 

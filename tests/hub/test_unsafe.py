@@ -11,7 +11,7 @@ import pytest
 from fixtures_cache import BACKEND, SD, UNET, draw
 from miniature import expert
 
-import diffusiongpt.backends.diffusers.backend as backend_module
+from diffusiongpt.backends.diffusers import build
 from diffusiongpt.backends.diffusers.files import choose_files
 from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
@@ -218,14 +218,14 @@ def test_pipelines_come_from_diffusers_own_that_draw_from_text(
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
     if not told:
-        assert backend_module._check_class(folder) == name
+        assert build.pipeline_class(folder) == name
         return
     with pytest.raises((LoadError, PullError), match=told):
-        backend_module.DiffusersBackend().load(expert(folder), folder, device="cpu", have={})
+        BACKEND.load(expert(folder), folder, device="cpu", have={})
 
 
 def test_no_pipeline_is_loaded_with_code_of_a_repository() -> None:
     """Nothing in the backend asks diffusers for remote code or custom pipelines."""
-    source = inspect.getsource(backend_module)
+    source = inspect.getsource(build)
     assert "trust_remote_code" not in source
     assert "custom_pipeline" not in source

@@ -1,4 +1,4 @@
-"""The local chat server answers the real OpenAI client as a chat model does, and goes wrong when told to."""
+"""The local chat server answers the real OpenAI client as a chat model does, and fails on demand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import openai
 import pytest
 from fixtures_routing import THINKER, base_nodes
 from langchain_openai import ChatOpenAI
+from malformed import MALFORMED
+from scripted_model import ScriptedChatModel
 
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.testing.chat_model import ScriptedChatModel
-from diffusiongpt.testing.malformed import MALFORMED
-from diffusiongpt.understanding.llm.schema import NONE, Ballot, read_reply
-from diffusiongpt.understanding.llm.thinker import LLMThinker
+from diffusiongpt.understanding.llm.form import NONE, Ballot, read_reply
+from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def ask(client: openai.OpenAI, **options: Any) -> Any:
 
 
 def test_the_client_gets_a_completion_in_every_form(chat: LocalChat, client: openai.OpenAI) -> None:
-    """Plain text, `json_object`, `json_schema` and tools are told apart and answered."""
+    """Plain text, `json_object`, `json_schema` and tools are distinguished and answered."""
     schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     tools = [{"type": "function", "function": {"name": "answer", "parameters": SCHEMA}}]
     for options in ({}, {"response_format": {"type": "json_object"}}, {"response_format": schema}):

@@ -113,7 +113,7 @@ def test_errors_are_those_of_the_real_hub(hub: LocalHub, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("revision", ["v9", "refs/pr/1", "feature/fox"])
-def test_a_revision_that_is_not_there_is_told_apart(hub: LocalHub, tmp_path: Path, revision: str) -> None:
+def test_a_missing_revision_has_its_own_error(hub: LocalHub, tmp_path: Path, revision: str) -> None:
     """Whatever its name, with slashes too, the client hears that the revision is missing and not the page."""
     api = HfApi(endpoint=hub.url)
     with pytest.raises(RevisionNotFoundError):
@@ -131,19 +131,19 @@ def test_a_revision_that_is_not_there_is_told_apart(hub: LocalHub, tmp_path: Pat
 @pytest.mark.parametrize("name", ["mini", "a/b/c", "/mini", "a/", "a b/c", ""])
 def test_a_name_that_is_no_owner_and_name_is_refused(hub: LocalHub, folder: Path, name: str) -> None:
     """No client could ask for it, so the hub says at once how to call it."""
-    with pytest.raises(RequestError, match="no name of a hub repository") as caught:
+    with pytest.raises(RequestError, match="not the name of a hub repository") as caught:
         LocalHub({name: folder})
     assert "owner/name" in caught.value.hint
     with pytest.raises(RequestError):
         hub.add(name, folder)
 
 
-def test_a_folder_that_is_not_there_is_refused(hub: LocalHub, folder: Path) -> None:
-    """A missing folder, and a file, would be served as an empty repository; the hint says where it was looked for."""
+def test_a_missing_folder_is_refused(hub: LocalHub, folder: Path) -> None:
+    """A missing folder or a file would be served as an empty repository; the hint says where relative paths start."""
     for wrong in (folder / "none", folder / "model_index.json"):
-        with pytest.raises(RequestError, match="there is no folder") as caught:
+        with pytest.raises(RequestError, match="does not exist") as caught:
             LocalHub({"c/d": wrong})
-        assert "is looked for in" in caught.value.hint
+        assert "starts at" in caught.value.hint
         with pytest.raises(RequestError):
             hub.add("c/d", str(wrong))
     assert hub.repo("c/d") is None
@@ -183,7 +183,7 @@ def test_a_cut_connection_ends_early_and_a_garbled_file_lies(hub: LocalHub) -> N
     assert get(hub, path).content == WEIGHTS
 
 
-def test_a_stopped_hub_answers_nobody(hub: LocalHub) -> None:
+def test_a_stopped_hub_does_not_answer(hub: LocalHub) -> None:
     """Also connections kept alive from before are dropped; the address stays known."""
     with httpx.Client() as kept_alive:
         assert kept_alive.get(f"{hub.url}/api/models/a/b").status_code == 200
@@ -192,7 +192,7 @@ def test_a_stopped_hub_answers_nobody(hub: LocalHub) -> None:
             kept_alive.get(f"{hub.url}/api/models/a/b")
 
 
-def test_two_repositories_are_told_apart(hub: LocalHub, tmp_path: Path) -> None:
+def test_two_repositories_are_separate(hub: LocalHub, tmp_path: Path) -> None:
     """What was downloaded is counted for each repository."""
     other = tmp_path / "other"
     other.mkdir()

@@ -1,4 +1,4 @@
-"""What a pipeline needs to know of its caller and no configuration file says: `architectures.yaml`, typed."""
+"""What callers of a pipeline must know and no configuration file says: `architectures.yaml`, typed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from diffusiongpt.errors import LoadError
 from diffusiongpt.zoo.expert import Expert
 
 TYPO_CUTOFF = 0.75
-"""Likeness from which an unknown name passes for a misspelt one: `sdlx` does, `my-own` does not."""
+"""Similarity above which an unknown name counts as a misspelling: `sdlx` does, `my-own` does not."""
 
 Ability = Literal["t2i", "i2i", "inpaint"]
 
@@ -25,19 +25,19 @@ class _Entry(BaseModel):
 
 
 class Guidance(_Entry):
-    """The argument that takes the guidance, and its value where nobody says."""
+    """The argument for the guidance, and its default value."""
 
     argument: str
     default: float
 
 
 class NegativePrompt(_Entry):
-    """When a negative prompt is read.
+    """When a negative prompt is read: only while the argument `argument` is above the value `above`.
 
     Attributes:
-        argument: It is read only while this argument ...
-        above: ... is above this value.
-        blank: What stands for "none" where guidance is off without one.
+        argument: Name of that argument.
+        above: The value above which it must be.
+        blank: Text to pass where there is no negative prompt, and guidance would be off without one.
     """
 
     argument: str
@@ -49,9 +49,9 @@ class PromptLimit(_Entry):
     """How much of a prompt is read.
 
     Attributes:
-        tokenizers: Components that count, the one that reads most first; a checkpoint may lack some.
-        tokens: How many tokens are read where the call does not say.
-        template: How many of those the pipeline's own words before the prompt take.
+        tokenizers: Components that count tokens, the one that reads most first; a checkpoint may lack some.
+        tokens: Tokens that are read where the call does not set a number.
+        template: How many of those the pipeline's own text around the prompt takes.
     """
 
     tokenizers: tuple[str, ...]
@@ -63,21 +63,21 @@ class Architecture(_Entry):
     """One way to build and call a pipeline.
 
     Attributes:
-        title: Name in plain words.
+        title: The model's name in print.
         pipeline: Its class in diffusers.
         family: Another name of the table that zoo files may use for it.
         size: Native width and height in pixels.
-        side_step: Sides are multiples of this.
-        steps: Denoising steps, where nobody says.
+        side_step: Width and height are multiples of this number of pixels.
+        steps: Default number of denoising steps.
         guidance: How strongly it follows the prompt.
         negative_prompt: When it reads one; `None` for never.
-        prompt: How much of a prompt it reads; `None` for not known.
+        prompt: How much of a prompt it reads; `None` if that is not known.
         dtype: Type of the weights on a GPU.
-        arguments: What to pass on every call.
-        needs: Modules it cannot be built without.
-        abilities: Drawing from text, from a picture, inside a mask; the last two as far as diffusers' AutoPipelines go.
-        notes: What surprises.
-        sources: Where this comes from.
+        arguments: Arguments to pass on every call.
+        needs: Modules without which it cannot be built.
+        abilities: Drawing from text, from a picture, inside a mask; the last two where diffusers' AutoPipelines can.
+        notes: What may surprise a caller.
+        sources: Where these facts come from.
     """
 
     title: str
@@ -98,17 +98,17 @@ class Architecture(_Entry):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Modules it needs that are not installed here."""
+        """Modules that it needs and that are not installed."""
         return tuple(name for name in self.needs if find_spec(name) is None)
 
 
 @cache
 def architectures() -> Mapping[str, Architecture]:
-    """The table, by name, in the order of its file."""
+    """The table by name, in the order of its file."""
     from ruamel.yaml import YAML
 
     text = resources.files("diffusiongpt.backends.diffusers").joinpath("architectures.yaml").read_text(encoding="utf-8")
-    return {name: Architecture.model_validate(entry) for name, entry in YAML(typ="safe", pure=True).load(text).items()}
+    return TypeAdapter(dict[str, Architecture]).validate_python(YAML(typ="safe", pure=True).load(text))
 
 
 def of_pipeline(pipeline: str, name: str | None = None) -> Architecture | None:
@@ -116,7 +116,7 @@ def of_pipeline(pipeline: str, name: str | None = None) -> Architecture | None:
 
     Args:
         pipeline: Name of the class.
-        name: What the zoo calls it, which decides where several share a class.
+        name: The zoo entry's `architecture`, which decides between entries that share a class.
     """
     sharing = {key: entry for key, entry in architectures().items() if entry.pipeline == pipeline}
     return sharing.get(name or "") or next(iter(sharing.values()), None)
@@ -126,7 +126,7 @@ def check_needs(pipeline: str) -> None:
     """Refuse a pipeline that cannot be built here, before its weights are pulled.
 
     Raises:
-        LoadError: If a module it needs is not installed.
+        LoadError: If a module that it needs is not installed.
     """
     entry = of_pipeline(pipeline)
     if entry is not None and entry.missing:
@@ -137,20 +137,15 @@ def check_needs(pipeline: str) -> None:
 
 
 def advice(experts: Iterable[Expert]) -> list[str]:
-    """What to tell the writer of a zoo: names that look misspelt, and experts that cannot draw here.
+    """Warnings for the author of a zoo, a line each: misspelt architectures, and experts that cannot draw here.
 
-    A name that is like none of ours is somebody's own, and fine.
+    A name that is not similar to any in the table is taken for one of the author's own.
     """
-    told = []
-    for expert in experts:
-        if expert.backend == "diffusers" and expert.architecture:
-            said = _advice(expert.architecture)
-            if said:
-                told.append(f"{expert.id}: {said}")
-    return told
+    names = {expert.id: expert.architecture for expert in experts if expert.backend == "diffusers"}
+    return [f"{one}: {warning}" for one, name in names.items() if name and (warning := _warning(name))]
 
 
-def _advice(name: str) -> str | None:
+def _warning(name: str) -> str | None:
     entries = [entry for key, entry in architectures().items() if name in (key, entry.family)]
     if not entries:
         near = get_close_matches(name.casefold(), architectures(), n=1, cutoff=TYPO_CUTOFF)

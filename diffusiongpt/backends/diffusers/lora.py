@@ -1,4 +1,4 @@
-"""Adapters on a loaded pipeline: attached once, worn for one drawing, taken off without a trace."""
+"""Adapters on a loaded pipeline: attached once, active for one drawing, detached without a trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("diffusiongpt.backends")
 
 _WEIGHT = re.compile(r"lora|lokr")
 _FACTOR = re.compile(r"\.alpha$|dora_scale$")
-"""Keys of an adapter file: low-rank weights, and the factors beside them, as diffusers, kohya and peft name them."""
+"""Keys of an adapter file: low-rank weights and their factors, as diffusers, kohya and peft name them."""
 
 _ENTRY = re.compile(r"(x_embedder|img_in)\.lora_(A|down)\.weight$")
 
@@ -27,12 +27,15 @@ _ELSEWHERE = "Check 'base' in the zoo file: the adapter was made for another che
 
 
 def attach(pipe: Any, file: Path, name: str) -> int:
-    """Put the adapter in a file onto a pipeline under a name, switched off; return the bytes it takes.
+    """Attach the adapter in a file to a pipeline under a name, inactive.
 
-    The caller holds the pipeline's lock. If it fails, the pipeline is as it was.
+    The caller holds the slot of the device. If this fails, the pipeline is as it was.
+
+    Returns:
+        Bytes of its weights.
 
     Raises:
-        LoadError: If the file is no adapter, or was not made for this pipeline.
+        LoadError: If the file is not an adapter, or was not made for this pipeline.
     """
     wanted = _read_keys(pipe, file)
     try:
@@ -48,10 +51,10 @@ def attach(pipe: Any, file: Path, name: str) -> int:
 
 
 @contextmanager
-def worn(pipe: Any, name: str, scale: float) -> Iterator[None]:
-    """Draw with one adapter and no other; the caller holds the pipeline's lock."""
+def activated(pipe: Any, name: str, scale: float) -> Iterator[None]:
+    """Draw with one adapter and no other; the caller holds the slot of the device."""
     try:
-        # an adapter that is not named is inactive, also in the components that this one leaves alone
+        # adapters that are not named become inactive, also in components that this one does not change
         pipe.set_adapters([name], [scale])
         pipe.enable_lora()
         yield
@@ -60,7 +63,7 @@ def worn(pipe: Any, name: str, scale: float) -> Iterator[None]:
 
 
 def detach(pipe: Any, name: str) -> None:
-    """Take an adapter off for good, and with the last one what peft put around the layers."""
+    """Remove an adapter, and with the last one the layers that peft wrapped around those of the model."""
     with quiet_construction():
         present = {one for adapters in pipe.get_list_adapters().values() for one in adapters}
         if present - {name}:
@@ -71,7 +74,7 @@ def detach(pipe: Any, name: str) -> None:
 
 
 def _read_keys(pipe: Any, file: Path) -> int:
-    """How many low-rank weights a file holds; the rest of its keys is checked."""
+    """Count the low-rank weights in a file, and refuse one that holds anything else."""
     from safetensors import safe_open
 
     if not hasattr(pipe, "load_lora_weights"):
@@ -80,10 +83,10 @@ def _read_keys(pipe: Any, file: Path) -> int:
         keys = list(content.keys())
         strange = [key for key in keys if not (_WEIGHT.search(key) or _FACTOR.search(key))]
         if strange or not keys:
-            # such weights would be written over those of the base, which others draw with
+            # such weights would replace those of the base, with which other requests draw
             raise LoadError(
-                f"{file.name} is no LoRA adapter: " + (f"it holds {strange[0]}" if strange else "it is empty"),
-                hint="Name the right file with 'weight_name', or list a whole checkpoint without 'kind: adapter'.",
+                f"{file.name} is not a LoRA adapter: " + (f"it holds {strange[0]}" if strange else "it is empty"),
+                hint="Set 'weight_name' to the right file, or list a whole checkpoint without 'kind: adapter'.",
             )
         for key in filter(_ENTRY.search, keys):
             _check_entry(pipe, file, content.get_slice(key).get_shape()[1])
@@ -91,12 +94,12 @@ def _read_keys(pipe: Any, file: Path) -> int:
 
 
 def _check_entry(pipe: Any, file: Path, width: int) -> None:
-    """Refuse an adapter that takes a picture beside the noise: diffusers would widen the base for it, for good."""
+    """Refuse an adapter that also takes a picture: diffusers would widen the first layer of the base permanently."""
     entry = getattr(getattr(pipe, "transformer", None), "x_embedder", None)
     if width != getattr(entry, "in_features", width):
         raise LoadError(
-            f"{file.name} is made for pictures to start from: its first layer takes {width} channels",
-            hint="Use an adapter made for drawing from text alone.",
+            f"{file.name} was made to start from a picture: its first layer takes {width} channels",
+            hint="Use an adapter that draws from text alone.",
         )
 
 
@@ -108,8 +111,8 @@ def _tensors(pipe: Any, name: str) -> list[Any]:
 
 def _check_fit(pipe: Any, file: Path, *, found: int, wanted: int) -> None:
     kind = type(pipe).__name__
-    # Layers are split and shared on the way in, so the numbers need not agree; of a stranger's nearly all are missing.
+    # Layers are split and shared while they are read, so the numbers may differ; for a wrong base most are missing.
     if found * 2 < wanted or not found:
         raise LoadError(f"{found} of the {wanted} weights in {file.name} fit {kind}", hint=_ELSEWHERE)
     if found < wanted:
-        log.warning("%s: %d of %d weights fit %s; the rest is left out", file.name, found, wanted, kind)
+        log.warning("%s: %d of %d weights fit %s; the others are left out", file.name, found, wanted, kind)

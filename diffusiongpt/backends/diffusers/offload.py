@@ -1,4 +1,4 @@
-"""Drawing on a device that has no room for all of a pipeline: each part is there only while it works."""
+"""Drawing on a device without room for a whole pipeline: each part is there only while it computes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
-    """Bring each part to a device when it begins to work, in place of the one that was there.
+    """Bring each part to a device when it begins to compute, in place of the part that was there.
 
-    Diffusers' own offloading copies weights back to the host and leaves them in new memory there; ours are on the
-    host all the time.
+    Diffusers' own offloading copies weights back into new memory on the host; ours stay on the host all the time.
     """
     from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 
     class Visit(ModelHook):  # type: ignore[misc]  # accelerate has no types
-        # where the pipeline puts what it makes itself; it asks the hooks of its modules
+        # pipelines ask the hooks of their modules where to put their own tensors
         execution_device = device
 
         def __init__(self, part: Weights) -> None:
@@ -45,7 +44,7 @@ def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
 def _come(part: Weights, module: Any, device: str) -> None:
     """Bring a part, in the types that its tensors were given while they were empty.
 
-    SDXL makes its autoencoder float32 first, and lets it decode then.
+    SDXL turns its autoencoder into float32 before it decodes.
     """
     wanted = {name: tensor.dtype for name, tensor in _tensors(module)}
     part.bring(device)

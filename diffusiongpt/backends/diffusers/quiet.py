@@ -1,4 +1,4 @@
-"""Loading without the libraries' chatter, and without what they leave behind in the process."""
+"""Building and calling models without the libraries' noise, and without what they leave behind in the process."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 CONSTRUCT_LOCK = threading.RLock()
 """Held while any model is built: diffusers, transformers and accelerate patch process globals meanwhile.
 
-Two builds at a time can leave `torch.nn.Module` patched for ever (huggingface/peft#3605, diffusers#4296).
+Two builds at a time can leave `torch.nn.Module` patched permanently (huggingface/peft#3605, diffusers#4296).
 """
 
 _HARMLESS = (
     # A checkpoint written by another version of the same class; the attributes have no effect.
     "The config attributes",
-    # Any autoencoder with the same methods serves, for example AutoencoderTiny for AutoencoderKL.
+    # Any autoencoder with the same methods will do, such as AutoencoderTiny for AutoencoderKL.
     "Expected types for",
-    # The checkpoint came without one; we neither removed it nor can add it.
+    # The checkpoint has none; we neither removed it nor can add it.
     "You have disabled the safety checker",
-    # transformers works without torchvision, which is no dependency of ours.
+    # transformers works without torchvision, which is not a dependency of ours.
     "requires torchvision",
     "`torch_dtype` is deprecated",
     # Older checkpoints; the pipeline repairs its own copy of the configuration.
     "is outdated. `steps_offset`",
     "has not set the configuration `clip_sample`",
-    # Most adapters leave the text encoders alone.
+    # Most adapters do not change the text encoders.
     "No LoRA keys associated to",
-    # The end of a prompt that is not read is reported as dropped.
+    # The unread end of a prompt is reported as dropped.
     "Token indices sequence length is longer",
     "The following part of your input was truncated",
-    # We count what did not fit, and raise what failed.
+    # We count the weights that do not fit, and raise what fails.
     "led to unexpected keys found in the model",
     "was unsuccessful with the following error",
 )
@@ -49,20 +49,20 @@ class _DropHarmless(logging.Filter):
 
 @contextmanager
 def quiet_construction() -> Iterator[None]:
-    """Build models one at a time, with no progress bars and none of the messages known to be harmless.
+    """Build models one at a time, without progress bars and without the messages known to be harmless.
 
-    Everything else the libraries say still comes through: that weights were missing, for example.
+    All other messages of the libraries still appear, such as that weights are missing.
     """
     with CONSTRUCT_LOCK:
         import torch
 
-        # diffusers changes the default type while it builds and does not restore it when that fails.
+        # diffusers changes the default type while it builds, and does not restore it if that fails
         default_type = torch.get_default_dtype()
         try:
-            with _no_bars(), _no_chatter(), warnings.catch_warnings():
-                # that there are several adapters, and that the active one goes: both on purpose
+            with _no_bars(), quiet_call(), warnings.catch_warnings():
+                # several adapters on one model, and the removal of the active one, are both on purpose
                 warnings.filterwarnings("ignore", category=UserWarning, module="peft")
-                # one part of diffusers warns another that its import will move
+                # one part of diffusers warns about an import in another
                 warnings.filterwarnings(
                     "ignore", message=r"`\w+` is deprecated and will be removed", category=FutureWarning
                 )
@@ -74,7 +74,7 @@ def quiet_construction() -> Iterator[None]:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     with warnings.catch_warnings():
-        # in a notebook without ipywidgets tqdm complains on import that it cannot draw bars, which we have off
+        # in a notebook without ipywidgets tqdm warns on import that it cannot draw bars, which are off here
         warnings.filterwarnings("ignore", message="IProgress not found")
         import tqdm.auto  # noqa: F401
     from diffusers.utils import logging as diffusers_logging
@@ -93,12 +93,6 @@ def _no_bars() -> Iterator[None]:
 @contextmanager
 def quiet_call() -> Iterator[None]:
     """Call a pipeline without the messages known to be harmless."""
-    with _no_chatter():
-        yield
-
-
-@contextmanager
-def _no_chatter() -> Iterator[None]:
     drop = _DropHarmless()
     handlers = [handler for name in ("diffusers", "transformers") for handler in logging.getLogger(name).handlers]
     for handler in handlers:

@@ -1,4 +1,4 @@
-"""Has pictures drawn by services."""
+"""Pictures drawn by services over the network."""
 
 from __future__ import annotations
 

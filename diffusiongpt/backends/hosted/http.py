@@ -1,4 +1,4 @@
-"""An HTTP client that reads no answer further, or longer, than an answer can be."""
+"""An HTTP client that limits the size and the duration of every answer."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ CONNECT_S = 10.0
 
 
 class TooLargeError(httpx2.ReadError):
-    """An answer goes on beyond the limit."""
+    """An answer is longer than the limit."""
 
 
 def timeouts(seconds: float) -> openai.Timeout:
-    """So many seconds for each wait, and less for the connection."""
+    """This timeout for each wait, and at most `CONNECT_S` for the connection."""
     return openai.Timeout(seconds, connect=min(seconds, CONNECT_S))
 
 
 def bounded_client(*, limit: int, seconds: float) -> httpx2.Client:
-    """A client for `openai.OpenAI` with the limits that it does not have.
+    """A client for `openai.OpenAI` with the limits that it lacks.
 
     Args:
-        limit: Bytes of an answer, errors included.
-        seconds: Until an answer begins, and as many until it ends: a server that sends a byte now and again never
-            runs into the timeout of a single read.
+        limit: Most bytes of an answer, errors included.
+        seconds: Longest wait until an answer begins, and until it ends: a server that sends a byte now and again
+            never meets the timeout of a single read.
     """
 
     def bound(response: httpx2.Response) -> None:
-        # nobody asked for a packed answer, and a small one can unpack to anything
+        # no compression was requested, and a small compressed answer can expand without limit
         response.headers.pop("Content-Encoding", None)
         if isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _Bounded(response.stream, limit, monotonic() + seconds)
 
-    # the client's own default follows a redirect to wherever it points
+    # by default the client follows redirects to any host
     return openai.DefaultHttpxClient(
         timeout=timeouts(seconds), follow_redirects=False, event_hooks={"response": [bound]}
     )

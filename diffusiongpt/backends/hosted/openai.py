@@ -1,4 +1,4 @@
-"""Has pictures drawn by OpenAI's Images API, or by a server that speaks as it does."""
+"""Text-to-image by OpenAI's Images API, or by a server that speaks as it does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.base import OnStep
-from diffusiongpt.backends.hosted.answers import MAX_ANSWER_BYTES, read_pictures
-from diffusiongpt.backends.hosted.errors import explain_service_error
+from diffusiongpt.backends.hosted.answers import MAX_PIXELS, read_pictures
+from diffusiongpt.backends.hosted.errors import Service, explain_service_error
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
 from diffusiongpt.flow.call import Drawing, Dropped, Resolved
 
@@ -19,27 +19,57 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.expert import Expert
 
 
+SERVICE = Service(key="OPENAI_API_KEY", address="OPENAI_BASE_URL")
+
 TIMEOUT_S = 300.0
-"""Seconds until an answer begins, and as many until it ends: large pictures of high quality take minutes."""
+"""Seconds until an answer begins, and again until it ends: large pictures of high quality take minutes."""
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Bytes of an answer for each picture; a 4K PNG in base64 rarely takes half of that."""
 
 RETRIES = 1
-"""Repeats by the client after a dropped connection, a timeout, 408, 409, 429 or a failure of the server."""
+"""Retries by the client after a dropped connection, a timeout, 408, 409, 429 or a failure of the server."""
 
-MOST_AT_ONCE = 10
+MAX_PICTURES = 10
 """Pictures that one request may ask for (`n` of `images.generate`)."""
+
+_TAKEN = frozenset({
+    "background", "model", "moderation", "output_compression", "output_format", "quality", "response_format", "style",
+    "user",
+})  # fmt: skip
+"""Arguments of `images.generate` that an expert's `settings.extra` may set; the others are set here."""
+
+_NOT_TAKEN = {
+    "seed": "the service takes no seed, so this picture cannot be drawn again bit for bit",
+    "negative_prompt": "the service takes no negative prompt; say in the prompt what should be there instead",
+    "num_inference_steps": "the service chooses its own number of steps",
+    "guidance_scale": "the service takes no guidance scale",
+    "callback_on_step_end": "the service does not report steps",
+}
+"""Arguments of ours that `images.generate` does not take, with the reason for dropping them."""
 
 
 class OpenAIBackend:
-    """Text-to-image through `client.images.generate`: pictures arrive in the answer, and no address is followed.
+    """Calls `client.images.generate`; pictures come in the answer, and no address in it is followed.
 
     Args:
         timeout_s: See `TIMEOUT_S`.
+        max_answer_bytes: See `MAX_ANSWER_BYTES`.
+        max_pixels: Pixels of the largest picture that is decoded.
     """
 
     hosted: Literal[True] = True
 
-    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._timeout_s = timeout_s
+        self._max_answer_bytes = max_answer_bytes
+        self._max_pixels = max_pixels
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`."""
@@ -48,28 +78,34 @@ class OpenAIBackend:
             raise NeedsExtraError("the package openai is not installed", hint="pip install 'diffusiongpt[openai]'")
         if settings.offline:
             raise ServiceError(
-                "the settings forbid the network",
+                "the settings forbid network access",
                 hint="Unset DIFFUSIONGPT_OFFLINE and HF_HUB_OFFLINE, or choose an expert that runs here.",
             )
 
     def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`.
 
-        A server that gives fewer pictures than asked for is asked again for the rest.
+        A server that returns fewer pictures than requested is asked again for the rest.
         """
         self.check(settings)
-        arguments = arguments_for(resolved)
+        arguments = _arguments(resolved)
         images: list[Image] = []
         wanted = len(resolved.seeds)
-        with self._client(settings, min(wanted, MOST_AT_ONCE)) as client:
+        with self._client(settings, min(wanted, MAX_PICTURES)) as client:
             while len(images) < wanted:
-                n = min(wanted - len(images), MOST_AT_ONCE)
+                n = min(wanted - len(images), MAX_PICTURES)
                 body = self._ask(client, {**arguments, "n": n}, resolved.expert)
-                images += read_pictures(body, resolved.expert)[:n]
+                images += read_pictures(body, resolved.expert, SERVICE, max_pixels=self._max_pixels)[:n]
                 if on_step is not None:
                     on_step(len(images), wanted)
+        asked = {name: value for name, value in arguments.items() if name not in ("prompt", "size", "response_format")}
+        size = {"width": images[0].width, "height": images[0].height}
         return Drawing(
-            images=tuple(images), params=_params(arguments, images[0]), dropped=dropped_from(resolved), repeatable=False
+            images=tuple(images),
+            # what was not passed on is recorded as absent, whatever the request said of it
+            params={**asked, **dict.fromkeys(_NOT_TAKEN), **size},
+            dropped=_dropped(resolved),
+            repeatable=False,
         )
 
     def _client(self, settings: Settings, pictures: int) -> OpenAI:
@@ -83,12 +119,12 @@ class OpenAIBackend:
             timeout=timeouts(self._timeout_s),
             max_retries=RETRIES,
             default_headers={"Accept-Encoding": "identity"},
-            http_client=bounded_client(limit=pictures * MAX_ANSWER_BYTES, seconds=self._timeout_s),
+            http_client=bounded_client(limit=pictures * self._max_answer_bytes, seconds=self._timeout_s),
         )
 
     def _ask(self, client: OpenAI, arguments: dict[str, Any], expert: Expert) -> bytes:
-        """One request; the answer as it came."""
-        import httpx2  # openai lets its errors through while an answer is read
+        """The answer to one request, as it comes."""
+        import httpx2  # openai does not wrap the errors of reading an answer
         from openai import OpenAIError
 
         try:
@@ -96,8 +132,8 @@ class OpenAIBackend:
                 body: bytes = response.read()
                 return body
         except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            problem = explain_service_error(error, expert, key=client.api_key, timeout_s=self._timeout_s)
-        # outside of the except block: what the client raises holds the request, and that the key
+            problem = explain_service_error(error, expert, SERVICE, key=client.api_key, timeout_s=self._timeout_s)
+        # outside the except block: the client's exception holds the request, and that holds the key
         raise problem
 
 
@@ -105,60 +141,38 @@ def _key(settings: Settings) -> str:
     secret = settings.openai_api_key
     key = secret.get_secret_value().strip() if secret else ""
     if not key:
-        raise NeedsKeyError("no key for OpenAI is set", hint="Set OPENAI_API_KEY; a server of your own takes any word.")
+        raise NeedsKeyError(
+            f"{SERVICE.key} is not set", hint=f"Set {SERVICE.key}; a server of your own takes any word."
+        )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise NeedsKeyError(
-            "the key holds characters that no key has", hint="Set OPENAI_API_KEY again, without quotes or line breaks."
+            f"{SERVICE.key} holds characters that are not part of any key",
+            hint=f"Set {SERVICE.key} again, without quotes or line breaks.",
         )
     return key
 
 
-def _params(arguments: dict[str, Any], image: Image) -> dict[str, Any]:
-    """What the record tells: the arguments of the request, the size that came, and nothing that was not passed on."""
-    asked = {name: value for name, value in arguments.items() if name not in ("prompt", "size", "response_format")}
-    return {**asked, **dict.fromkeys(REASONS), "width": image.width, "height": image.height}
-
-
-_TAKEN = frozenset({
-    "background", "model", "moderation", "output_compression", "output_format", "quality", "response_format", "style",
-    "user",
-})  # fmt: skip
-"""Arguments of `images.generate` that an expert's `settings.extra` may set; the others are ours."""
-
-REASONS = {
-    "seed": "the service takes no seed, so this picture cannot be drawn again bit for bit",
-    "negative_prompt": "the service takes no negative prompt; say in the prompt what should be there instead",
-    "num_inference_steps": "the service chooses its own number of steps",
-    "guidance_scale": "the service takes no guidance scale",
-    "callback_on_step_end": "the service tells of no steps",
-}
-"""Arguments of ours that the service does not take."""
-
-
-def arguments_for(resolved: Resolved) -> dict[str, Any]:
-    """What to pass to `images.generate`, without the number of pictures."""
+def _arguments(resolved: Resolved) -> dict[str, Any]:
+    """The arguments of `images.generate`, except for the number of pictures."""
     extra = {name: value for name, value in resolved.expert.settings.extra.items() if name in _TAKEN}
     arguments = {"model": resolved.expert.repo.rpartition("/")[2], "prompt": resolved.prompt, **extra}
     if "width" in resolved.arguments and "height" in resolved.arguments:
         arguments["size"] = f"{resolved.arguments['width']}x{resolved.arguments['height']}"
     if resolved.transparent:
-        # of the formats it offers, JPEG has no transparency
+        # JPEG, which an expert may prefer, has no transparency
         arguments |= {"background": "transparent", "output_format": "png"}
     return arguments
 
 
-def dropped_from(resolved: Resolved) -> tuple[Dropped, ...]:
+def _dropped(resolved: Resolved) -> tuple[Dropped, ...]:
     """What was asked for and is not passed on."""
     asked = {name: value for name, value in resolved.arguments.items() if name in resolved.explicit}
     if "seed" in resolved.explicit:
         asked["seed"] = resolved.seeds[0]
     if resolved.negative_prompt:
         asked["negative_prompt"] = resolved.negative_prompt
-    dropped = [
-        Dropped(name=name, value=asked[name], reason=reason) for name, reason in REASONS.items() if name in asked
-    ]
-    unknown = {name: value for name, value in resolved.expert.settings.extra.items() if name not in _TAKEN}
-    return (
-        *dropped,
-        *(Dropped(name=name, value=unknown[name], reason="the service has no such setting") for name in unknown),
-    )
+    extra = resolved.expert.settings.extra.items()
+    unknown = [Dropped(name=name, value=value, reason="the service has no such setting") for name, value in extra
+               if name not in _TAKEN]  # fmt: skip
+    known = [Dropped(name=name, value=asked[name], reason=why) for name, why in _NOT_TAKEN.items() if name in asked]
+    return (*known, *unknown)

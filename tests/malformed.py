@@ -1,11 +1,15 @@
-"""Ways an LLM's answer goes wrong, by name; each makes a different mess for every random number."""
+"""Malformed answers of an LLM by kind; each kind makes a different text for every random number."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusiongpt.testing.chat import ChatFault, LocalChat
 
 _CHATTER = (
     "Certainly! ",
@@ -51,7 +55,7 @@ def _empty(_good: dict[str, Any], rng: Random) -> str:
     return rng.choice(("", " ", "\n\n", "\t", "\u3000"))
 
 
-def _null(_good: dict[str, Any], _rng: Random) -> None:
+def _null(_good: dict[str, Any], rng: Random) -> None:  # noqa: ARG001  # the signature of all kinds
     return None
 
 
@@ -142,4 +146,11 @@ MALFORMED: dict[str, Callable[[dict[str, Any], Random], str | None]] = {
     "unfaithful": _unfaithful,
     "garbled": _garbled,
 }
-"""Name -> function of a good answer and a random number that spoils it; `None` is a message without content."""
+"""Kind -> function that spoils a good answer with random numbers; `None` is a message without content."""
+
+
+def fail(chat: LocalChat, kind: str, **details: Any) -> ChatFault:
+    """Let a chat server fail from now on, in a way that it knows or in one of `MALFORMED`."""
+    if kind in MALFORMED:
+        details["spoil"] = partial(MALFORMED[kind], rng=Random(0))  # noqa: S311  # a mess, not a secret
+    return chat.fail("malformed" if kind in MALFORMED else kind, **details)

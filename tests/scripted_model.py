@@ -17,7 +17,7 @@ from diffusiongpt.testing.chat import as_text
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Answers what it is told to; LangChain's own fakes cannot be held to a schema.
+    """Gives the answers of a script; LangChain's own fakes cannot be bound to a schema.
 
     Example:
         llm = ScriptedChatModel(answer=form("a fox", subject="animal"))
@@ -25,8 +25,8 @@ class ScriptedChatModel(BaseChatModel):
 
     Attributes:
         answer: A mapping, text, `None` for no content, an exception to raise, or a function of the messages
-            that gives one of these.
-        takes_tools: Whether it can be held to a schema; otherwise it only writes text.
+            that returns one of these.
+        takes_tools: Whether it can be bound to a schema; otherwise it only writes text.
         asked: The messages of every call.
     """
 
@@ -39,7 +39,7 @@ class ScriptedChatModel(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
-        """Be held to the first of these tools."""
+        """Bind the first of these tools."""
         if not self.takes_tools:
             raise NotImplementedError
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)

@@ -1,0 +1,93 @@
+"""One picture: a call of a pipeline with a scheduler of its own, and the progress that it reports."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends.base import OnStep
+from diffusiongpt.backends.diffusers.call import Call
+from diffusiongpt.backends.diffusers.failures import guarded
+from diffusiongpt.backends.diffusers.quiet import quiet_call
+from diffusiongpt.errors import DrawError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffusiongpt.zoo.expert import Expert
+
+
+class Steps:
+    """Counts the steps of one picture as part of a request for several.
+
+    Attributes:
+        raised: What a callback raised; it reaches the caller unchanged.
+    """
+
+    def __init__(self, on_step: OnStep | None, call: Call, *, index: int, pictures: int) -> None:
+        self.raised: BaseException | None = None
+        self._on_step = on_step
+        self._callback = call.on_step_end
+        self._index = index
+        self._reported = 0
+        self._pictures = pictures
+        asked = call.arguments.get("num_inference_steps", call.defaults.get("num_inference_steps"))
+        self._steps = asked if isinstance(asked, int) else 1
+
+    def __call__(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Report one step, in the form of diffusers' `callback_on_step_end`."""
+        # Schedulers of higher order take more steps than were asked for.
+        self._steps = max(getattr(pipe, "num_timesteps", 0) or 0, self._steps)
+        try:
+            self._report(step + 1)
+            changed = self._callback(pipe, step, timestep, kwargs) if self._callback else None
+        except BaseException as error:
+            self.raised = error
+            raise
+        return kwargs if changed is None else changed
+
+    def finish(self) -> None:
+        """Report the picture as done, also for pipelines that report no steps."""
+        self._report(self._steps)
+
+    def _report(self, done: int) -> None:
+        if self._on_step is not None and done > self._reported:
+            self._reported = done
+            self._on_step(self._index * self._steps + min(done, self._steps), self._pictures * self._steps)
+
+
+def fresh(pipe: Any) -> Any:
+    """A shallow copy with a scheduler of its own: requests share weights, but not the position in the schedule."""
+    view = copy.copy(pipe)
+    scheduler = getattr(pipe, "scheduler", None)
+    if scheduler is not None:
+        view.__dict__["scheduler"] = type(scheduler).from_config(scheduler.config)
+    return view
+
+
+def draw_one(pipe: Any, call: Call, seed: int, steps: Steps, expert: Expert) -> Image:
+    """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
+
+    Raises:
+        OutOfMemoryError: If memory runs out.
+        DrawError: If the pipeline fails, or its safety checker blanks the picture.
+    """
+
+    def draw() -> Any:
+        import torch
+
+        arguments = dict(call.arguments)
+        if call.takes_callback:
+            arguments["callback_on_step_end"] = steps
+        with quiet_call(), torch.inference_mode():
+            return fresh(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
+
+    output = guarded(draw, expert, DrawError, "failed while drawing", steps=steps)
+    steps.finish()
+    if any(getattr(output, "nsfw_content_detected", None) or ()):
+        raise DrawError(
+            f"the safety checker of {expert.id} blanked the picture",
+            hint="Reword the prompt, or choose another expert or seed.",
+        )
+    image: Image = output.images[0]
+    return image
