@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import Any
 
@@ -246,16 +246,19 @@ def router_of(zoo: Zoo, evidence: Published | None = None) -> Router:
     return router
 
 
-def picked_elo(export: Export, zoo: Zoo, fits: Fits = lambda _: True) -> dict[str, tuple[float, float, float, str]]:
+def picked_elo(
+    export: Export, zoo: Zoo, fits: Fits = lambda _: True, *, blind: bool = True
+) -> dict[str, tuple[float, float, float, str]]:
     """By kind: mean Elo of the picks, of the best single expert over all kinds, of the best of the kind, and the picks.
 
-    The prior of a kind knows none of the arena's figures of that kind. An expert that the arena does not list is
+    The prior of a kind knows none of the arena's figures of that kind, if it is to be blind. An expert that the arena does not list is
     scored by what the whole fit says of it in this kind; a pick is never scored as nothing.
 
     Args:
         export: The prior.
         zoo: Experts.
         fits: Whether an expert may draw on the machine in question.
+        blind: Whether picks are made without the figures that they are scored by.
     """
     fit = export.fit
     here = {e.id: e for e in zoo.values() if not is_hosted(e.backend) and fits(e)}
@@ -265,7 +268,7 @@ def picked_elo(export: Export, zoo: Zoo, fits: Fits = lambda _: True) -> dict[st
     single = max(here, key=lambda expert: np.mean([listed.get(expert, 0.0) for listed, _ in truth.values()]))
     report = {}
     for kind, texts in prompts.items():
-        hidden = [p for p, row in enumerate(fit.rows) if row.source == MAIN and row.column == kind]
+        hidden = [p for p, row in enumerate(fit.rows) if blind and row.source == MAIN and row.column == kind]
         router = router_of(small, read_published(export.data(hidden)))
         routes = [router.route(Request(prompt=str(text))) for text in texts]
         values, guessed = truth[kind]
@@ -294,6 +297,16 @@ def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[s
     return found, guessed
 
 
+def print_picks(report: dict[str, tuple[float, float, float, str]], *, each: bool) -> None:
+    """Print a report of `picked_elo`."""
+    if each:
+        for kind, (elo, single, best, names) in report.items():
+            print(f"  {kind:<36} {elo:6.0f}  single {single:6.0f}  best {best:6.0f}  {names}")
+    elo, single, best = np.array([values[:3] for values in report.values()]).mean(axis=0)
+    print(f"  picks {elo:.1f}, always the best single expert {single:.1f}, best of each kind {best:.1f}")
+    print(f"  gain {elo - single:+.1f}, share of the way {(elo - single) / (best - single):.2f}")
+
+
 def chinese(zoo: Zoo) -> tuple[int, int]:
     """Chinese prompts that reach an expert which does not read Chinese, and all Chinese prompts."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -310,9 +323,12 @@ def chinese(zoo: Zoo) -> tuple[int, int]:
 def main() -> None:
     """Print the report, or write the prior."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder with the tables")
     parser.add_argument("--write", action="store_true", help="write the prior of the package and stop")
     arguments = parser.parse_args()
+    if arguments.data is None:
+        print("(no --data: the fit and its checks are left out)")
+        return
     models, _ = read_models()
     zoo = Zoo.load("default")
     fit = Fit(read_rows(arguments.data), with_families(models), Scales())
@@ -327,14 +343,13 @@ def main() -> None:
     print("fine-tunes of SD 1.x in HPSv2 over their base, log-odds (mean, spread)")
     for title, gains in (("the styles they declare", own), ("others", others)):
         print(f"  in {title:<24} {gains.mean():.2f} ± {gains.std():.2f}")
-    report = picked_elo(export, zoo)
     print("picks on prompts of each kind, without the arena's figures of the kind; Elo of the kind")
-    for kind, (elo, single, best, names) in report.items():
-        print(f"  {kind:<40} {elo:6.0f}  single {single:6.0f}  best {best:6.0f}  {names}")
-    table = np.array([values[:3] for values in report.values()])
-    elo, single, best = table.mean(axis=0)
-    print(f"  picks {elo:.1f}, always the best single expert {single:.1f}, best of each kind {best:.1f}")
-    print(f"  gain {elo - single:+.1f}, share of the way {(elo - single) / (best - single):.2f}")
+    print_picks(picked_elo(export, zoo), each=True)
+    print("the same with all figures, as the package has them")
+    print_picks(picked_elo(export, zoo, blind=False), each=False)
+    for gigabytes in (24, 8):
+        print(f"without the figures of the kind, of the experts whose weights are at most {gigabytes} GB")
+        print_picks(picked_elo(export, zoo, lambda e, most=gigabytes: (e.size_bytes or inf) <= most * 1e9), each=False)
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)

@@ -214,23 +214,22 @@ class PublishedPriors:
 
         Args:
             expert: Its id.
-            other: The expert it is compared with, if there is one.
+            other: The expert it is compared with, if there is one; left out where its figure is no lower.
             node: The style or subject that was asked for, if any.
 
         Returns:
             Such as "Artificial Analysis, cartoon: 1,153 against 1,086 for z-image", or where the prior is from.
         """
-        one, two = self._standings[expert], self._standings.get(other or "")
+        one, two = self._standings.get(expert), self._standings.get(other or "")
         column = self._columns.get(node or "", OVERALL)
-        for source, figures in one.figures.items():
-            for name in (column, OVERALL):
-                if name not in figures:
-                    continue
-                theirs = two.figures.get(source, {}).get(name) if two else None
-                against = f" against {theirs:,.0f} for {other}" if theirs is not None else ""
+        for source, figures in one.figures.items() if one else ():
+            name = column if column in figures else OVERALL
+            if name in figures:
+                theirs = two.figures.get(source, {}).get(name, np.inf) if two else np.inf
+                against = f" against {theirs:,.0f} for {other}" if theirs < figures[name] else ""
                 about = "" if name == OVERALL else f", {name.replace('_', ' ').replace('-', ' ')}"
                 return f"{source}{about}: {figures[name]:,.0f}{against}"
-        return one.source
+        return one.source if one else ""
 
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Weight of each node's offset: styles first, subjects and needs share what no style took."""

@@ -127,6 +127,7 @@ class Router:
             fallback_reason=thought.fallback_reason,
             embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
+            evidence=self._evidence(choice.expert, candidates, thought.understanding),
             ranking_version=table.version,
             seed=choice.seed,
             timings_ms=clock.laps(),
@@ -139,6 +140,12 @@ class Router:
     ) -> tuple[str, ...]:
         """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
+
+    def _evidence(self, expert: str, candidates: Sequence[Candidate], understanding: Understanding) -> str:
+        """Published evidence for the chosen expert, beside that for the best other one."""
+        other = next((candidate.expert for candidate in candidates if candidate.expert != expert), None)
+        asked = [*understanding.styles, *understanding.subjects]
+        return self._priors.evidence(expert, other, asked[0].node if asked else None)
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count

@@ -16,6 +16,7 @@ from diffusiongpt.ranking.priors import (
     HARD_STYLE_POINTS,
     STRENGTH_POINTS,
     STYLE_POINTS,
+    SUBJECT_SHARE,
     PublishedPriors,
     TagPriors,
 )
@@ -80,7 +81,7 @@ def test_an_offset_counts_as_far_as_the_prompt_is_about_it() -> None:
     """Styles take their share first; subjects and needs share what no style took."""
     per_elo = 1 / ELO_PER_LOG_ODDS
     assert level("a", watercolor=0.5) - level("a") == pytest.approx(20 * per_elo)
-    assert level("a", animal=1.0) - level("a") == pytest.approx(20 * per_elo)
+    assert level("a", animal=1.0) - level("a") == pytest.approx(SUBJECT_SHARE * 20 * per_elo)
     assert level("a", watercolor=1.0, animal=1.0) == pytest.approx(level("a", watercolor=1.0))
     assert level("a") < level("a", counting=1.0) < level("a") + 60 * per_elo + 1e-9
     assert level("a", anime=1.0, animal=1.0) == pytest.approx(level("a"))
