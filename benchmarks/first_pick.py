@@ -18,8 +18,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from math import inf, log
+from functools import cached_property, partial
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -251,8 +251,8 @@ def picked_elo(
 ) -> dict[str, tuple[float, float, float, str]]:
     """By kind: mean Elo of the picks, of the best single expert over all kinds, of the best of the kind, and the picks.
 
-    The prior of a kind knows none of the arena's figures of that kind, if it is to be blind. An expert that the arena does not list is
-    scored by what the whole fit says of it in this kind; a pick is never scored as nothing.
+    The prior of a kind knows none of the arena's figures of that kind, if it is to be blind. A pick that the arena
+    does not list is scored by the guess of `elo_of`.
 
     Args:
         export: The prior.
@@ -297,6 +297,11 @@ def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[s
     return found, guessed
 
 
+def weighs_at_most(gigabytes: float, expert: Expert) -> bool:
+    """Whether all weights of an expert are known to fit into so many GB at once."""
+    return expert.size_bytes is not None and expert.size_bytes <= gigabytes * 1e9
+
+
 def print_picks(report: dict[str, tuple[float, float, float, str]], *, each: bool) -> None:
     """Print a report of `picked_elo`."""
     if each:
@@ -304,7 +309,8 @@ def print_picks(report: dict[str, tuple[float, float, float, str]], *, each: boo
             print(f"  {kind:<36} {elo:6.0f}  single {single:6.0f}  best {best:6.0f}  {names}")
     elo, single, best = np.array([values[:3] for values in report.values()]).mean(axis=0)
     print(f"  picks {elo:.1f}, always the best single expert {single:.1f}, best of each kind {best:.1f}")
-    print(f"  gain {elo - single:+.1f}, share of the way {(elo - single) / (best - single):.2f}")
+    share = f"{(elo - single) / (best - single):.2f}" if best > single else "-"
+    print(f"  gain {elo - single:+.1f}, share of the way {share}")
 
 
 def chinese(zoo: Zoo) -> tuple[int, int]:
@@ -347,9 +353,11 @@ def main() -> None:
     print_picks(picked_elo(export, zoo), each=True)
     print("the same with all figures, as the package has them")
     print_picks(picked_elo(export, zoo, blind=False), each=False)
-    for gigabytes in (24, 8):
-        print(f"without the figures of the kind, of the experts whose weights are at most {gigabytes} GB")
-        print_picks(picked_elo(export, zoo, lambda e, most=gigabytes: (e.size_bytes or inf) <= most * 1e9), each=False)
+    for gigabytes in (48, 24):
+        print(f"of experts whose weights are at most {gigabytes} GB, without the figures of the kind and with them")
+        for blind in (True, False):
+            fits = partial(weighs_at_most, gigabytes)
+            print_picks(picked_elo(export, zoo, fits, blind=blind), each=False)
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)

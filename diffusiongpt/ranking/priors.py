@@ -19,14 +19,31 @@ if TYPE_CHECKING:
 
 
 STYLE_POINTS = 1.0
-"""Log-odds that a declared style adds to the level of the base, where nothing is measured. The seven fine-tunes of
-Stable Diffusion 1.x that HPSv2 lists gain .62 over their base in the styles they declare, with a spread of .27, and
-no less in other styles (`benchmarks/first_pick.py`)."""
+"""Log-odds that a declared style adds to the level of the base, where nothing is measured."""
+
+MEASURED_STYLE_POINTS = 0.62
+"""The same where fine-tunes are measured beside their base: what the seven fine-tunes of Stable Diffusion 1.x in HPSv2
+gain in the styles they declare, with a spread of .27 (`benchmarks/first_pick.py`). They gain no less in other styles,
+so that little of it is due to the style."""
+
+MEASURED_STYLES = (
+    "photo",
+    "digital_art",
+    "fantasy_art",
+    "illustration",
+    "oil_painting",
+    "watercolor",
+    "anime",
+    "cartoon",
+)
+"""Styles that the columns of HPSv2 are about: Photo, Concept-art, Painting, Animation."""
 
 HARD_STYLE_POINTS = {"pixel_art": 2.2}
 """Log-odds for styles that a base model cannot draw whatever the prompt says: a latent decoder leaves pixels that are
 off the grid and of a thousand colours. https://huggingface.co/nerijs/pixel-art-xl (downscale by 8 for perfect pixels),
 https://pixie.haus/blog_post/the-mathematics-of-nostalgia-why-true-grid-snapping-is-the-secret-to-ai-pixel-art."""
+
+_POINTS_BY_STYLE = dict.fromkeys(MEASURED_STYLES, MEASURED_STYLE_POINTS) | HARD_STYLE_POINTS
 
 FURTHER_STYLE_POINTS = 0.1
 """Log-odds taken off for each further style an expert declares: of equals, who was made for one style beats who was
@@ -94,7 +111,7 @@ class TagPriors:
     """
 
     def __init__(self, tags: Mapping[str, Tags]) -> None:
-        constants = (STYLE_POINTS, sorted(HARD_STYLE_POINTS.items()), FURTHER_STYLE_POINTS)
+        constants = (STYLE_POINTS, sorted(_POINTS_BY_STYLE.items()), FURTHER_STYLE_POINTS)
         constants = (*constants, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
         known = sorted(tags.items())
         declared = [(name, one.styles, one.subjects, one.generalist) for name, one in known]
@@ -147,7 +164,7 @@ def _points_of(tags: Tags) -> dict[str, float]:
         points |= dict.fromkeys(tags.styles, STRENGTH_POINTS)
     else:
         further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
-        full = {style: HARD_STYLE_POINTS.get(style, STYLE_POINTS) for style in tags.styles}
+        full = {style: _POINTS_BY_STYLE.get(style, STYLE_POINTS) for style in tags.styles}
         points |= {style: max(worth - further, 0.0) for style, worth in full.items()}
     return points | {ROOT: GENERALIST_POINTS} if tags.generalist or not tags.styles else points
 

@@ -14,6 +14,7 @@ from diffusiongpt.ranking.priors import (
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
     HARD_STYLE_POINTS,
+    MEASURED_STYLE_POINTS,
     STRENGTH_POINTS,
     STYLE_POINTS,
     SUBJECT_SHARE,
@@ -102,12 +103,12 @@ def test_a_claim_is_not_counted_beside_figures() -> None:
     """Tags of an expert with figures of its own add nothing, those of others are worth `STYLE_POINTS`."""
     tagged = [one.model_copy(update={"tags": Tags(styles=("watercolor",))}) for one in (LISTED, KINDRED)]
     priors = PublishedPriors.of(tagged, SMALL)
-    assert priors.parts(["a", "d"], {"watercolor": 1.0})["tags"].tolist() == [0, STYLE_POINTS]
+    assert priors.parts(["a", "d"], {"watercolor": 1.0})["tags"].tolist() == [0, MEASURED_STYLE_POINTS]
 
 
 def test_a_tag_is_worth_about_one_log_odds() -> None:
     """What fine-tunes are measured to gain bounds what a tag may claim, save where bases cannot draw a style."""
-    assert 0.5 <= STYLE_POINTS <= 1
+    assert 0.5 <= MEASURED_STYLE_POINTS <= STYLE_POINTS <= 1
     assert all(STYLE_POINTS < worth < 2.5 for worth in HARD_STYLE_POINTS.values())
 
 
@@ -115,12 +116,12 @@ def test_one_style_beats_four_and_a_calling_beats_a_strength() -> None:
     """Each further style costs a little, and a style that a generalist declares counts less."""
     tags = TagPriors(
         {
-            "one": Tags(styles=("anime",)),
+            "one": Tags(styles=("comic",)),
             "four": Tags(styles=("anime", "comic", "photo", "sketch")),
-            "strong": Tags(styles=("anime",), generalist=True),
+            "strong": Tags(styles=("comic",), generalist=True),
         }
     )
-    one, four, strong = tags.points(["one", "four", "strong"], {"anime": 1.0})
+    one, four, strong = tags.points(["one", "four", "strong"], {"comic": 1.0})
     assert (one, strong) == (STYLE_POINTS, STRENGTH_POINTS)
     assert one - four == pytest.approx(3 * FURTHER_STYLE_POINTS)
     assert tags.points(["one", "strong"], {"root": 1.0}).tolist() == [0, GENERALIST_POINTS]
