@@ -252,7 +252,8 @@ def picked_elo(
     """By kind: mean Elo of the picks, of the best single expert over all kinds, of the best of the kind, and the picks.
 
     The prior of a kind knows none of the arena's figures of that kind, if it is to be blind. A pick that the arena
-    does not list is scored by the guess of `elo_of`.
+    does not list is scored by the guess of `elo_of`. How kinds go together
+    is learnt from all kinds, though, this one included.
 
     Args:
         export: The prior.
@@ -362,8 +363,10 @@ def main() -> None:
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)
     texts = [str(text) for some in read_yaml(HERE / "prompts.yaml").values() for text in some]
+    for text in texts:
+        router.route(Request(prompt=text))
     median, late = percentiles(lambda text: router.route(Request(prompt=text)), texts)
-    print(f"decision, {len(zoo)} experts: median {median:.1f} ms, p95 {late:.1f} ms")
+    print(f"warm decision, {len(zoo)} experts: median {median:.1f} ms, p95 {late:.1f} ms")
 
 
 if __name__ == "__main__":

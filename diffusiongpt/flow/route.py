@@ -184,14 +184,14 @@ class Route(BaseModel):
             return f"{self._preferred(f'for {self._quoted(style)}')}, though {boldest} declares that style"
         if claims[self.expert] > _SAME and claims[self.expert] > min(claims.values()) + _SAME:
             return f"{asked} {self._quoted(style)}"
-        return f"{asked} {self._quoted(style)}, and {self._preferred('for it')}"
+        return f"{asked} {self._quoted(style)}, and {self._preferred('for that')}"
 
-    def _preferred(self, purpose: str) -> str:
-        shown = f" ({self.evidence})" if self.evidence else ""
-        return f"people prefer it {purpose}{shown}"
+    def _preferred(self, purpose: str = "") -> str:
+        shown = f"({self.evidence})" if self.evidence else ""
+        return " ".join(part for part in ("people prefer it", purpose, shown) if part)
 
     def _unnamed(self, *, listed: bool) -> str:
-        best = self._preferred("overall") if listed else "it fits the rest best"
+        best = self._preferred() if listed else "it fits the rest best"
         if self.understanding.styles:
             return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
         return "you named no style and it can do any" + (f", and {best}" if listed else "")

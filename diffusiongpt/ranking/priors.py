@@ -56,7 +56,8 @@ SUBJECT_POINTS = 0.1
 """Log-odds for a declared subject: 52 of 100. Half for a generalist."""
 
 GENERALIST_POINTS = 1.0
-"""Log-odds for a generalist when the prompt names no style: what a specialist gains in its style it loses elsewhere."""
+"""Log-odds for a generalist when the prompt names no style, and against a specialist when it names another style: what
+a specialist gains in its style it loses elsewhere."""
 
 DANBOORU, LONG = "danbooru_tags", "long_description"
 """Evidence about the form of a prompt; see `understanding.wording.prompt_form`."""
@@ -111,13 +112,13 @@ class TagPriors:
     """
 
     def __init__(self, tags: Mapping[str, Tags]) -> None:
-        constants = (STYLE_POINTS, sorted(_POINTS_BY_STYLE.items()), FURTHER_STYLE_POINTS)
-        constants = (*constants, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
+        constants = (STYLE_POINTS, FURTHER_STYLE_POINTS, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
         known = sorted(tags.items())
         declared = [(name, one.styles, one.subjects, one.generalist) for name, one in known]
-        self._fingerprint = sha256(repr((constants, declared)).encode()).hexdigest()
+        self._fingerprint = sha256(repr((constants, sorted(_POINTS_BY_STYLE.items()), declared)).encode()).hexdigest()
         self._rows = {expert: index for index, (expert, _) in enumerate(known)}
-        points = [_points_of(one) for _, one in known]
+        styles = {style for _, one in known for style in one.styles}
+        points = [_points_of(one, styles) for _, one in known]
         self._nodes = sorted({node for row in points for node in row})
         # the last row is that of an unknown expert
         self._points = np.array([[row.get(node, 0.0) for node in self._nodes] for row in [*points, {}]])
@@ -135,7 +136,8 @@ class TagPriors:
     def points(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Points per style times the probability of the declared styles, plus the same for subjects.
 
-        Generalists, and experts without a style, get `GENERALIST_POINTS · p(root)` as well; unknown experts 0.
+        Generalists, and experts without a style, get `GENERALIST_POINTS · p(root)` as well; the others lose as much for
+        every other style that some expert declares. Unknown experts get 0.
 
         Args:
             expert_ids: Experts, in the order of the answer.
@@ -157,14 +159,15 @@ class TagPriors:
         return np.ones(len(expert_ids))
 
 
-def _points_of(tags: Tags) -> dict[str, float]:
-    """Points per node, were the prompt sure to belong to it."""
+def _points_of(tags: Tags, styles: set[str]) -> dict[str, float]:
+    """Points per node, were the prompt sure to belong to it; `styles` are those that any expert declares."""
     points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * (0.5 if tags.generalist else 1.0))
     if tags.generalist:
         points |= dict.fromkeys(tags.styles, STRENGTH_POINTS)
     else:
         further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
         full = {style: _POINTS_BY_STYLE.get(style, STYLE_POINTS) for style in tags.styles}
+        points |= dict.fromkeys(styles, -GENERALIST_POINTS if tags.styles else 0.0)
         points |= {style: max(worth - further, 0.0) for style, worth in full.items()}
     return points | {ROOT: GENERALIST_POINTS} if tags.generalist or not tags.styles else points
 
@@ -224,29 +227,38 @@ class PublishedPriors:
 
     def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
         """Less for an expert with figures of its own than for one of a known family, and that less than for others."""
-        return self._doubts[[self._rows.get(expert, -1) for expert in expert_ids]]
+        rows = [self._rows.get(expert, -1) for expert in expert_ids]
+        return np.asarray(self._doubts[rows], dtype=np.float64)
 
-    def evidence(self, expert: str, other: str | None, node: str | None) -> str:
+    def evidence(self, expert: str, others: Sequence[str], node: str | None) -> str:
         """What speaks for an expert, for a sentence in parentheses.
 
         Args:
             expert: Its id.
-            other: The expert it is compared with, if there is one; left out where its figure is no lower.
+            others: Experts it is compared with: the first of them that the same table has with a lower figure.
             node: The style or subject that was asked for, if any.
 
         Returns:
             Such as "Artificial Analysis, cartoon: 1,153 against 1,086 for z-image", or where the prior is from.
         """
-        one, two = self._standings.get(expert), self._standings.get(other or "")
+        one = self._standings.get(expert)
+        if one is None:
+            return ""
         column = self._columns.get(node or "", OVERALL)
-        for source, figures in one.figures.items() if one else ():
+        for source, figures in one.figures.items():
             name = column if column in figures else OVERALL
             if name in figures:
-                theirs = two.figures.get(source, {}).get(name, np.inf) if two else np.inf
-                against = f" against {theirs:,.0f} for {other}" if theirs < figures[name] else ""
+                theirs = ((self._figure(other, source, name), other) for other in others)
+                lower = next((pair for pair in theirs if pair[0] < figures[name]), None)
+                against = f" against {lower[0]:,.0f} for {lower[1]}" if lower else ""
                 about = "" if name == OVERALL else f", {name.replace('_', ' ').replace('-', ' ')}"
                 return f"{source}{about}: {figures[name]:,.0f}{against}"
-        return one.source if one else ""
+        return one.source
+
+    def _figure(self, expert: str, source: str, column: str) -> float:
+        """A figure of a table, infinite if it does not have the expert."""
+        standing = self._standings.get(expert)
+        return standing.figures.get(source, {}).get(column, np.inf) if standing else np.inf
 
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Weight of each node's offset: styles first, subjects and needs share what no style took."""

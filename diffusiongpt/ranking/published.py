@@ -89,7 +89,7 @@ class Published:
             return self.experts[expert.repo]
         if expert.base and expert.base in self.experts:
             return _kin(self.experts[expert.base], f"its base, {expert.base}")
-        if expert.architecture in self.families:
+        if expert.architecture is not None and expert.architecture in self.families:
             return self.families[expert.architecture]
         if expert.size_gb is None or expert.kind == "adapter":
             return self.unknown

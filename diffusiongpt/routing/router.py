@@ -142,10 +142,10 @@ class Router:
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
     def _evidence(self, expert: str, candidates: Sequence[Candidate], understanding: Understanding) -> str:
-        """Published evidence for the chosen expert, beside that for the best other one."""
-        other = next((candidate.expert for candidate in candidates if candidate.expert != expert), None)
+        """Published evidence for the chosen expert, beside that for the best other one that is behind it."""
+        others = [candidate.expert for candidate in candidates if candidate.expert != expert]
         asked = [*understanding.styles, *understanding.subjects]
-        return self._priors.evidence(expert, other, asked[0].node if asked else None)
+        return self._priors.evidence(expert, others, asked[0].node if asked else None)
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count

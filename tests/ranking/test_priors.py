@@ -145,11 +145,11 @@ def test_the_fingerprint_follows_the_figures() -> None:
     assert PublishedPriors.of([KINDRED], SMALL).fingerprint != PublishedPriors.of([tagged], SMALL).fingerprint
 
 
-def test_evidence_is_told_in_figures_both_have() -> None:
-    """The figure of the nearest column, beside that of the other; without figures, where the prior is from."""
-    assert PRIORS.evidence("a", "b", "watercolor") == "Arena, art: 1,240 against 990 for b"
-    assert PRIORS.evidence("a", "d", "anime") == "Arena: 1,200"
-    assert PRIORS.evidence("d", None, None) == "models of the family new"
+def test_evidence_is_stated_in_figures_that_both_have() -> None:
+    """The figure of the nearest column, beside the next lower one; without figures, where the prior is from."""
+    assert PRIORS.evidence("a", ["d", "b"], "watercolor") == "Arena, art: 1,240 against 990 for b"
+    assert PRIORS.evidence("a", ["d"], "anime") == "Arena: 1,200"
+    assert PRIORS.evidence("d", [], None) == "models of the family new"
 
 
 def test_a_generalist_with_strengths_is_found_everywhere() -> None:

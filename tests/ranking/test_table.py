@@ -114,6 +114,7 @@ def test_priors_are_points_for_declared_tags() -> None:
     on = {"oil_paint": 0.5, "animal": 0.8, "root": 0.25}
     oil, everything, unknown = TAGS.points(["oil", "all", "unknown"], on)
     assert oil == pytest.approx(STYLE_POINTS * 0.5 + SUBJECT_POINTS * 0.8)
+    assert TAGS.points(["sketch"], on).tolist() == [-GENERALIST_POINTS * 0.5]
     assert everything == pytest.approx(GENERALIST_POINTS * 0.25)
     assert unknown == 0
 
