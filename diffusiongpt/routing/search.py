@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 
+from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.flow.route import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.zoo.expert import ROOT
@@ -162,6 +163,7 @@ class Shortlists:
         self.table = table
         self._taxonomy = zoo.taxonomy
         self._sizes = _sizes(zoo)
+        self._hosted = {one.id for one in zoo.values() if is_hosted(one.backend)}
         self._known: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
 
     def best(self, path: tuple[str, ...], also: frozenset[str] = frozenset()) -> tuple[str, ...]:
@@ -187,7 +189,10 @@ class Shortlists:
         return sorted(experts, key=lambda expert: -means[expert])
 
     def _in_turn(self, ranked: list[str]) -> tuple[str, ...]:
-        rooms = [[expert for expert in ranked if self._sizes[expert] <= room] for room in ROOMS_GB]
+        # services take turns of their own, so that leaving them out changes nothing else
+        local = [expert for expert in ranked if expert not in self._hosted]
+        rooms = [[expert for expert in local if self._sizes[expert] <= room] for room in ROOMS_GB]
+        rooms.append([expert for expert in ranked if expert in self._hosted])
         turns = (expert for turn in zip_longest(*rooms) for expert in turn if expert is not None)
         return tuple(dict.fromkeys(turns))
 

@@ -114,6 +114,7 @@ def test_priors_are_points_for_declared_tags() -> None:
     on = {"oil_paint": 0.5, "animal": 0.8, "root": 0.25}
     oil, everything, unknown = TAGS.points(["oil", "all", "unknown"], on)
     assert oil == pytest.approx(STYLE_POINTS * 0.5 + SUBJECT_POINTS * 0.8)
+    assert TAGS.points(["sketch"], on).tolist() == [-GENERALIST_POINTS * 0.5]
     assert everything == pytest.approx(GENERALIST_POINTS * 0.25)
     assert unknown == 0
 
@@ -137,21 +138,24 @@ def test_an_expert_without_votes_has_its_prior() -> None:
 
 
 def test_few_votes_stay_near_the_prior_and_many_overcome_it() -> None:
-    """One vote against a declared style moves it and does not turn it; twelve do."""
+    """One vote against a declared style moves it, twelve move it further and turn it."""
     prior = means(RankingTable.fit([], TAGS))
     one = means(RankingTable.fit([vote(0, "oil", "pixel")], TAGS))
     many = means(RankingTable.fit([vote(i, "oil", "pixel") for i in range(12)], TAGS))
-    assert prior["pixel"] - prior["oil"] > one["pixel"] - one["oil"] > 0
-    assert many["oil"] > many["pixel"]
+    gaps = [table["pixel"] - table["oil"] for table in (prior, one, many)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 1 > gaps[1] > -1 > gaps[2]
 
 
 def test_votes_of_one_style_say_little_about_another() -> None:
     """What is learnt at a node stays mostly there."""
     table = RankingTable.fit([vote(i, "oil", "pixel") for i in range(12)], TAGS)
-    here = means(table)["oil"] - means(table)["pixel"]
-    there = means(table, {"pencil_sketch": 0.9, "root": 0.1})
-    assert here > 0
-    assert there["sketch"] > max(there["oil"], there["pixel"])
+    elsewhere = {"pencil_sketch": 0.9, "root": 0.1}
+    prior = RankingTable.fit([], TAGS)
+    gaps = [means(one, on)["oil"] - means(one, on)["pixel"] for one in (prior, table) for on in (PIXEL, elsewhere)]
+    here, there = gaps[2] - gaps[0], gaps[3] - gaps[1]
+    assert gaps[2] > 0
+    assert here > 1.3 * there > 0
 
 
 def test_a_tie_between_equals_changes_no_mean() -> None:
