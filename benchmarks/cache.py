@@ -1,4 +1,4 @@
-"""The figures that the model cache is to reach, each beside its floor and its goal, in one run.
+"""The figures that the model cache is to reach, each with its floor and its goal, in one run.
 
     python benchmarks/cache.py
     python benchmarks/cache.py --only leases switches
@@ -9,11 +9,11 @@ trace     stall against LRU in simulated time, as cache_trace.py has it, here wi
 sharing   bytes resident by bytes that differ, for twelve fine-tunes shaped like SD 1.5, SDXL and FLUX.1
 leases    100 requests for one cold model; the overhead of a warm lease
 switches  the process's resident memory over 200 switches, each with a picture
-random    random operations: on the shelves, as cache_invariants.py does, and from several threads on a whole cache,
+random    random operations: on the tiers, as cache_invariants.py does, and from several threads on a whole cache,
           with loads that are slow and fail; what the ledgers say is compared with where toy models are
 gpu       what gpu_swap.py measures where there is a GPU
 
-The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, twins and ledgers as
+The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, replicas and ledgers as
 on a GPU, without its link. Checkpoints are written to a temporary folder. All of it takes three minutes on two cores.
 """
 
@@ -29,7 +29,7 @@ import cache_switches
 from cache_rows import Row, print_head
 from cache_storm import THREADS, storm
 from cache_trace import FLOOR, GOAL, MANAGERS, REFERENCE, SHIPPED, measure, zipf_settings
-from checked_shelf import random_steps
+from checked_tier import random_steps
 
 PARTS = ("trace", "sharing", "leases", "switches", "random", "gpu")
 STEPS_FLOOR = 100_000
@@ -52,12 +52,12 @@ def random_rows(steps: int, operations: int, seed: int) -> Iterable[Row]:
     start = perf_counter()
     random_steps(steps, seed)
     note = f"no rule broke in {perf_counter() - start:.0f} s"
-    measured = "random steps on shelves without a broken rule"
+    measured = "random steps on tiers without a broken rule"
     yield Row(measure=measured, figure=steps, floor=STEPS_FLOOR, goal=STEPS_GOAL, more=True, note=note)
     start = perf_counter()
     done = storm(operations, seed)
-    told = ", ".join(f"{number} {what}" for what, number in done.most_common())
-    note = f"no rule broke in {perf_counter() - start:.0f} s: {told}"
+    counted = ", ".join(f"{number} {what}" for what, number in done.most_common())
+    note = f"no rule broke in {perf_counter() - start:.0f} s: {counted}"
     yield Row(measure=f"operations of {THREADS} threads on a whole cache, the same", figure=operations, note=note)
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4000, help="of the trace, for each seed and setting")
     parser.add_argument("--models", type=int, default=12, help="fine-tunes in a pool")
     parser.add_argument("--switches", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=STEPS_GOAL, help="on shelves")
+    parser.add_argument("--steps", type=int, default=STEPS_GOAL, help="on tiers")
     parser.add_argument("--operations", type=int, default=20_000, help="on a whole cache")
     parser.add_argument("--seed", type=int, default=0, help="of the random operations")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)

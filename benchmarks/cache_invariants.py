@@ -1,10 +1,10 @@
-"""Random operations on the cache's shelves, each checked against a plain model.
+"""Random operations on the cache's tiers, each checked against a plain model.
 
     python benchmarks/cache_invariants.py --steps 1000000
 
-takes that many steps, on a new shelf every 500, and stops at the first broken invariant: bytes resident, reserved and
-in flight are what the model says; nothing in use leaves, nor what is needed no later than what comes; who leaves is
-enough, and none of them for nothing; the order is total and the same twice; GDSF's floor never falls; LRU's order is
+takes that many steps, on a new tier every 500, and stops at the first broken invariant: bytes resident, reserved and
+in flight are what the model says; nothing in use leaves, nor what is needed no later than what comes; what leaves
+is enough, and none of it needlessly; the order is total and the same twice; GDSF's floor never falls; LRU's order is
 that of a list.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from time import perf_counter
 
-from checked_shelf import random_steps
+from checked_tier import random_steps
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Figures beside what they are to reach."""
+"""Figures, with what they are to reach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
         measure: What it is.
         figure: Its value; `None` where it could not be measured.
         unit: Of the value.
-        floor: What it must reach; `None` if it is told for its own sake.
+        floor: What it must reach; `None` if it is reported for its own sake.
         goal: What it is wanted to reach.
         more: Whether more is better, and not less.
         digits: Digits after the point with which the floor and the goal are written, and the figure is held to them.
@@ -50,10 +50,12 @@ class Row:
         return _VERDICTS[0] if figure <= goal else _VERDICTS[1] if figure <= self.floor * sign else _VERDICTS[2]
 
     def __str__(self) -> str:
-        def told(number: float | None) -> str:
+        def shown(number: float | None) -> str:
             return "-" if number is None else f"{number:,.4f}".rstrip("0").rstrip(".") + (self.unit and f" {self.unit}")
 
-        line = f"{self.measure:<58} {told(self.figure):>14} {told(self.floor):>9} {told(self.goal):>9}  {self.verdict}"
+        line = (
+            f"{self.measure:<58} {shown(self.figure):>14} {shown(self.floor):>9} {shown(self.goal):>9}  {self.verdict}"
+        )
         return f"{line}; {self.note}" if self.note else line
 
 

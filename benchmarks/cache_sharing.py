@@ -81,7 +81,7 @@ def resident_anonymous() -> int:
 def _lease_all(
     settings: Settings, experts: Sequence[Expert], architecture: str, device: str
 ) -> tuple[dict[str, int], int]:
-    """Lease all, and tell the ledger's bytes by tier and those that the process has more than before."""
+    """Lease all; return the ledger's bytes by tier, and the bytes by which the process has grown."""
     import torch
 
     torch.set_num_threads(1)

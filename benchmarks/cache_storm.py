@@ -1,4 +1,4 @@
-"""Many threads do at random what can be done to a model cache, and what it says is compared with what is so."""
+"""Many threads do at random what can be done to a model cache, and what it says is compared with the truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from toy_backend import HOST, ToyBackend, ToyModel
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.tier import GDSF, LRU, Key
 from diffusiongpt.errors import DiffusionGPTError, OutOfMemoryError
@@ -46,7 +46,7 @@ class WatchedCache(ModelCache):
         toy: The truth.
         budget: Bytes that may stay idle on each device.
         ceiling: Bytes of each device.
-        policy: Who goes first.
+        policy: Decides what goes first.
     """
 
     def __init__(self, home: Path, toy: ToyBackend, *, budget: int, ceiling: int, policy: LRU | GDSF) -> None:
@@ -54,48 +54,46 @@ class WatchedCache(ModelCache):
         self._idle = budget
         self._toy = toy
         self._names: dict[Key, str] = {}
-        super().__init__(load_settings(home=home, hub_cache=home), budget_bytes=budget, policy=policy)
-
-    def _limits(self, device: str) -> tuple[int, int | None]:
-        del device
-        return self._idle, self._ceiling
+        settings, memory = load_settings(home=home, hub_cache=home), round(ceiling / SAFE_SHARE)
+        super().__init__(settings, budget_bytes=budget, policy=policy, memory_of=lambda _: memory)
 
     def look(self) -> None:
         """Compare at any moment: what is listed is there, what is there is listed or under way, and all of it fits."""
-        memory, toy = self._memory, self._toy
-        with memory.look(*DEVICES) as shelves, toy.lock:
-            for device, shelf in zip(DEVICES, shelves, strict=True):
-                ledger = shelf.ledger()
+        memory, toy = self.memory, self._toy
+        with memory.look(*DEVICES) as tiers, toy.lock:
+            for device, tier in zip(DEVICES, tiers, strict=True):
+                ledger = tier.ledger()
                 taken = ledger.resident + ledger.reserved + ledger.in_flight
                 toy.check(taken <= self._ceiling, f"{taken} bytes are promised on {device}")
                 there = toy.on(device)
                 held = sum(toy.sizes[name] for name in there)
                 toy.check(held <= self._ceiling, f"{held} bytes are on {device}")
                 toy.check(len(set(there)) == len(there), f"a second copy on {device}: {there}")
-                listed = {self._name(key) for key in shelf.residents}
-                moving = {self._name(key) for where, key in memory._busy if where == device}  # noqa: SLF001
+                listed = {self._name(key) for key in tier.residents}
+                moving = {self._name(key) for key in memory.moving(device)}
                 toy.check(listed <= set(there), f"not on {device}: {listed - set(there)}")
                 toy.check(set(there) <= listed | moving, f"unlisted on {device}: {set(there) - listed - moving}")
 
     def look_at_rest(self) -> None:
         """Compare when nothing goes on: ledger and truth are equal, nothing is held or under way."""
         self.look()
-        memory, toy = self._memory, self._toy
-        with memory.look(*DEVICES) as shelves:
-            toy.check(not memory._busy, f"busy at rest: {memory._busy}")  # noqa: SLF001
-            for device, shelf in zip(DEVICES, shelves, strict=True):
-                ledger = shelf.ledger()
-                toy.check(not shelf.pins, f"held at rest on {device}: {shelf.pins}")
+        memory, toy = self.memory, self._toy
+        with memory.look(*DEVICES) as tiers:
+            for device, tier in zip(DEVICES, tiers, strict=True):
+                toy.check(not memory.moving(device), f"moving at rest on {device}: {memory.moving(device)}")
+                ledger = tier.ledger()
+                toy.check(not tier.pins, f"held at rest on {device}: {tier.pins}")
                 toy.check(not ledger.reserved + ledger.in_flight, f"coming at rest to {device}: {ledger}")
                 held = sum(toy.sizes[name] for name in toy.on(device))
                 toy.check(held == ledger.resident, f"{held} bytes on {device}, {ledger.resident} in the ledger")
-                newest = max((usage.last_used for usage in shelf.residents.values()), default=0.0)
-                old = any(usage.last_used != newest for usage in shelf.residents.values())
+                newest = max((usage.last_used for usage in tier.residents.values()), default=0.0)
+                old = any(usage.last_used != newest for usage in tier.residents.values())
                 toy.check(held <= self._idle or not old, f"{held} idle bytes on {device}, {self._idle} may stay")
 
     def is_busy(self) -> bool:
         """Whether anything is coming or going."""
-        return bool(self._memory._busy) or any("diffusiongpt-" in one.name for one in threading.enumerate())  # noqa: SLF001
+        moving = any(self.memory.moving(device) for device in DEVICES)
+        return moving or any("diffusiongpt-" in one.name for one in threading.enumerate())
 
     def _name(self, key: Key) -> str:
         """What the toy calls it: the one component whose file has that content."""

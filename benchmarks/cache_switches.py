@@ -1,4 +1,4 @@
-"""What the process holds while it switches between models that do not fit beside each other."""
+"""What the process holds while it switches between models that do not fit together."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python benchmarks/cache_trace.py
     python benchmarks/cache_trace.py --data DIR
 
-runs the shelves, the policies and the look-ahead that ship over 8 x 4000 requests in each of four settings: 40 models
+runs the tiers, the policies and the look-ahead that ship over 8 x 4000 requests in each of four settings: 40 models
 (24 the size of SD 1.5, 12 of SDXL, three of 16 GB, one of 33 GB), device and host of 22/64 and 40/96 GB, popularity by
 Zipf's law with exponents .8 and 1.1; 25 GB/s from host to device, 3 GB/s from disk and .5 s more for each load. The
 queue is known 8 requests ahead, of which 3 are brought to the host and 1 to the device. It prints the mean stall as a

@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py
 
-prints milliseconds of a warm local decision (lexical embedder, prompts up to 64 words, English and Chinese) beside
-embedding the same prompts only, and `diffusiongpt --help` beside a bare interpreter; all in one run.
+prints milliseconds of a warm local decision as a studio makes it (prompts up to 64 words, English and Chinese) beside
+embedding the same prompts by words only, and `diffusiongpt --help` beside a bare interpreter; all in one run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
@@ -77,7 +78,8 @@ def main() -> None:
     nodes: list[Node] = list(zoo.taxonomy.nodes.values())
     with tempfile.TemporaryDirectory() as folder:
         preferences = Preferences(Path(folder) / "votes.db")
-        router = Router(zoo, LocalThinker(embedder), preferences, embedder="lexical", readiness=lambda _: "download")
+        thinker = LocalThinker(embedder, SentenceEmbedder.installed())
+        router = Router(zoo, thinker, preferences, embedder="lexical", readiness=lambda _: "download")
         decide = percentiles(lambda text: router.route(Request(prompt=text)), texts)
         preferences.store.close()
     embed = percentiles(lambda text: embedder.embed([text]), texts)

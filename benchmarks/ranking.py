@@ -26,11 +26,11 @@ from time import perf_counter
 import numpy as np
 from ranking_costs import print_costs
 
-from diffusiongpt.evaluation import checks as calibration
-from diffusiongpt.evaluation.curves import simulate_votes
-from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes
+from diffusiongpt.evaluation.checks import calibration
+from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes, simulate_votes
+from diffusiongpt.evaluation.embedders import RememberingEmbedder, best_embedder
 from diffusiongpt.evaluation.methods import BestSingle
-from diffusiongpt.evaluation.ours import Ours, Remembering, best_embedder
+from diffusiongpt.evaluation.ours import Ours
 from diffusiongpt.evaluation.reading import read_ratings
 from diffusiongpt.evaluation.report import ask, methods_for
 from diffusiongpt.evaluation.scoring import score, share_of
@@ -59,10 +59,10 @@ class Bench:
 
     training: Training
     folds: Sequence[tuple[Indexes, Indexes]]
-    embedder: Remembering
+    embedder: RememberingEmbedder
 
     @classmethod
-    def of(cls, path: Path, folds: int, embedder: Remembering) -> Bench:
+    def of(cls, path: Path, folds: int, embedder: RememberingEmbedder) -> Bench:
         """Of a file of ratings."""
         training = read_ratings(path)
         return cls(training, grouped_folds(near_duplicate_groups(training.prompts), folds, seed=0), embedder)
@@ -144,7 +144,7 @@ def chinese(bench: Bench, data: Path) -> None:
     print_row("Chinese, learnt from both", pooled(mixed, ratings))
 
 
-def never_worse(data: Path, folds: int, embedder: Remembering) -> None:
+def never_worse(data: Path, folds: int, embedder: RememberingEmbedder) -> None:
     """Sets on which one expert dominates: gain over the best single one, which must not be below zero."""
     say(f"\n{'gain over best single':<24}{'prompts':>8}{'experts':>8}{'best single':>13}{'ours':>9}"
         f"{'gain':>10}{'± 2 se':>9}   asked: not below zero by more than 2 se")  # fmt: skip
@@ -211,7 +211,7 @@ def main() -> None:
     start, only = perf_counter(), set(arguments.only.split(","))
     if arguments.data and (arguments.data / "evalmi_train.csv").is_file():
         ratings = arguments.data / "evalmi_train.csv"
-        embedder = Remembering(best_embedder(read_ratings(ratings).prompts))
+        embedder = RememberingEmbedder(best_embedder(read_ratings(ratings).prompts))
         bench = Bench.of(ratings, arguments.folds, embedder)
         say(f"shares, {embedder.name} for knn and paper_top5\n{'':<30}{''.join(f'{name:>16}' for name in SHOWN)}"
             f"{'':>8}   floor / goal")  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from simulated_cache import Job
@@ -13,7 +14,7 @@ from simulated_cache import Job
 from diffusiongpt.cache.prefetch import Wanted
 from diffusiongpt.cache.tier import Key
 from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import Options, read_options
+from diffusiongpt.flow.request import read_options
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
@@ -33,8 +34,8 @@ SHARED_GB = {"sd15": 0.41, "sdxl": 1.8}
 """GB of text encoders and VAE that the zoo's fine-tunes of a family have in common."""
 
 SHORTEST_S = 1.0
-USERS: dict[str, Options] = {"default": {}, "exploring": {"explore": "thompson"}, "with votes": {}}
-"""How people ask: plainly, to explore, and after votes of one who prefers some of the experts."""
+USERS: dict[str, dict[str, Any]] = {"default": {}, "exploring": {"explore": "thompson"}, "with votes": {}}
+"""How people ask: plainly, to explore, and after votes of a person who prefers some of the experts."""
 
 
 def read_prompts(data: Path) -> list[str]:
@@ -93,16 +94,16 @@ def shuffled(jobs: Sequence[Job], seed: int) -> list[Job]:
 
 
 def _pick(router: Router, text: str, user: str, seed: int) -> str:
-    options: Options = {**USERS[user], "seed": seed}
-    return router.route(*read_options(text, options)).expert
+    options = {**USERS[user], "seed": seed, "prompt": text}
+    return router.route(*read_options(options)).expert
 
 
 def _vote(router: Router, preferences: Preferences, texts: Sequence[str]) -> None:
-    """Votes between two of the best for a prompt, of somebody who likes each for some kinds of prompt, by chance."""
+    """Votes between two of the best for a prompt, of a person who likes each for some kinds of prompt, by chance."""
     rng = np.random.default_rng(0)
     liking: dict[tuple[str, str], float] = {}
     for number in rng.choice(len(texts), VOTES, replace=False):
-        route = router.route(*read_options(texts[number], {}))
+        route = router.route(*read_options({"prompt": texts[number]}))
         able = [candidate.expert for candidate in route.candidates[:CANDIDATES]]
         pair = [able[i] for i in rng.choice(len(able), 2, replace=False)]
         for expert in pair:

@@ -2,10 +2,12 @@
 
     python benchmarks/routing.py [--data DIR]
 
-prints who is chosen from the default zoo, milliseconds of a warm decision with either embedder, and for 100 and 10,000
-synthetic experts how many are scored, whether the pick is that of scoring all, and what it costs. If `semantic-router`
+prints who is chosen from the default zoo, how often styles and subjects are found in languages that the taxonomy has no
+words for, milliseconds of a warm decision with and without the sentence embedder, and for 100 and 10,000 synthetic
+experts how many are scored, whether the pick is that of scoring all, and what it costs. If `semantic-router`
 (aurelio-labs) is installed it is given the same nodes, their names and descriptions as utterances, and the same
-embedders. With PartiPrompts in `DIR/prompts/partiprompts.tsv`: how often the subject is found that a prompt is about.
+embedders. With PartiPrompts in `DIR/prompts/partiprompts.tsv`: how often the subject is found that a prompt is about,
+and how often a style is seen where none is named.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from latency import percentiles, prompts
+from prompts_languages import PROMPTS as IN_OTHER_LANGUAGES
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
@@ -35,8 +38,8 @@ from diffusiongpt.flow.request import Request
 from diffusiongpt.flow.route import Route
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
-from diffusiongpt.settings import load_settings
 from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.zoo.taxonomy import Node
 from diffusiongpt.zoo.zoo import Zoo
 
@@ -140,13 +143,12 @@ def latency(sentences: SentenceEmbedder | None) -> None:
     zoo = Zoo(dict(islice(whole.items(), 40)), whole.taxonomy.nodes, ("forty",))
     texts = prompts(300)
     print(f"warm decision, {len(zoo)} experts, prompts of 4 to 64 words, ms median / p95")
-    for title, embedder in (("lexical", None), ("with MiniLM", sentences)):
+    for title, embedder in (("lexical", None), ("with the sentence embedder", sentences)):
         if title == "lexical" or embedder is not None:
             router = router_of(zoo, embedder)
             median, late = percentiles(lambda text, router=router: router.route(Request(prompt=text)), texts)
-            print(f"  {title:<24} {median:6.2f} / {late:6.2f}")
+            print(f"  {title:<28} {median:6.2f} / {late:6.2f}")
     if sentences is None:
-        print("  with MiniLM              not measured: install diffusiongpt[embeddings]")
         return
     # a prompt that names no subject always goes through the model; such words are two or three tokens each
     garbled = (
@@ -154,7 +156,7 @@ def latency(sentences: SentenceEmbedder | None) -> None:
     )
     unknown = list(garbled)
     median, late = percentiles(lambda text: router.route(Request(prompt=text)), unknown)
-    print(f"  {'MiniLM on every one':<24} {median:6.2f} / {late:6.2f}")
+    print(f"  {'embedded, every one':<28} {median:6.2f} / {late:6.2f}")
 
 
 def scale(votes: int) -> None:
@@ -191,7 +193,33 @@ def subjects(file: Path, sentences: SentenceEmbedder | None) -> None:
     guesses = [(_most_likely(thinker, prompt, nodes), subject) for prompt, subject in unnamed]
     believed = [(guess, subject) for guess, subject in guesses if guess]
     right = sum(guess == subject for guess, subject in believed)
-    print(f"  MiniLM believes a subject of {len(believed)}, and is right for {right / len(believed):.0%}")
+    print(f"  {sentences.name} believes a subject of {len(believed)}, and is right for {right / len(believed):.0%}")
+    styleless = [prompt for prompt, _ in rows if not plain.think(prompt, (), nodes).understanding.styles]
+    meaning = Meaning(sentences, nodes)
+    wrong = sum(meaning.style(prompt) is not None for prompt in styleless)
+    print(f"  of {len(styleless)} that name no style it would see one in {wrong / len(styleless):.1%}")
+
+
+def other_languages(sentences: SentenceEmbedder | None) -> None:
+    """Styles and subjects of prompts in languages that the taxonomy has no words for, by words and by meaning."""
+    nodes = tuple(Zoo.load("tiny").taxonomy.nodes.values())
+    styled = sum(style is not None for *_, style in IN_OTHER_LANGUAGES)
+    print(f"other languages: {len(IN_OTHER_LANGUAGES)} prompts, {styled} of them name a style")
+    for title, embedder in (("words alone", None), ("with the sentence embedder", sentences)):
+        thinker = LocalThinker(None, embedder)
+        thoughts = [thinker.think(prompt, (), nodes) for prompt, *_ in IN_OTHER_LANGUAGES]
+        styles = [thought.understanding.styles for thought in thoughts]
+        found = [(one[0].node, style) for one, (*_, style) in zip(styles, IN_OTHER_LANGUAGES, strict=True) if one]
+        subjects = [
+            (guess, subject)
+            for prompt, subject, _ in IN_OTHER_LANGUAGES
+            if (guess := _most_likely(thinker, prompt, nodes))
+        ]
+        print(f"  {title:<28} styles: {_rightly(found)}; subjects: {_rightly(subjects)}")
+
+
+def _rightly(pairs: Sequence[tuple[str, str | None]]) -> str:
+    return f"{len(pairs)} found, {sum(one == other for one, other in pairs)} of them rightly"
 
 
 def _most_likely(thinker: LocalThinker, prompt: str, nodes: Sequence[Node]) -> str | None:
@@ -206,9 +234,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with prompts/partiprompts.tsv")
     arguments = parser.parse_args()
-    sentences = SentenceEmbedder.on_disk(load_settings())
+    sentences = SentenceEmbedder.installed()
     styled()
     named_styles(sentences)
+    other_languages(sentences)
     latency(sentences)
     for votes in (0, 300):
         scale(votes)

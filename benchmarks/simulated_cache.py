@@ -1,8 +1,8 @@
 """A cache in simulated time: the decision code that ships, over channels that move nothing but a clock.
 
 There is one channel from disk to host and one from host to device, each serial. What is needed now goes before
-look-ahead, and a copy under way is not interrupted: who needs what it brings waits for the rest of it, who needs
-something else waits for its end. Copies go on while a picture is drawn. What leaves the device costs nothing: its
+look-ahead, and a copy under way is not interrupted: a request for what it brings waits for the rest of it, a request
+for something else for its end. Copies go on while a picture is drawn. What leaves the device costs nothing: its
 copy in the host tier is the one that counts, and the host tier may have let go of it, as it is ranked by itself.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from diffusiongpt.cache.prefetch import Move, Wanted, needed_soon, next_to_device, next_to_host
-from diffusiongpt.cache.tier import EvictionPolicy, Key, Shelf
+from diffusiongpt.cache.tier import EvictionPolicy, Key, Tier
 
 VISIBLE = 9
 """The request that draws and the eight after it."""
@@ -55,7 +55,7 @@ class Manager:
         policy: Makes the policy of each tier.
         protected: Requests after the one that draws whose parts go last.
         look_ahead: Whether the next models are brought while one draws.
-        window: Requests among which one whose model is on the device is drawn first; whoever is next is passed so
+        window: Requests among which one whose model is on the device is drawn first; the next request is passed so
             often in a row at most.
         oracle: Whether the whole future is known, so that what is needed last goes first (Belady 1966).
     """
@@ -105,8 +105,8 @@ class SimulatedCache:
     """
 
     def __init__(self, machine: Machine, manager: Manager) -> None:
-        self.device = Shelf(tier="device", budget=machine.device, ceiling=machine.device, policy=manager.policy())
-        self.host = Shelf(tier="host", budget=machine.host, ceiling=machine.host, policy=manager.policy())
+        self.device = Tier(name="device", budget=machine.device, ceiling=machine.device, policy=manager.policy())
+        self.host = Tier(name="host", budget=machine.host, ceiling=machine.host, policy=manager.policy())
         self.outcome = Outcome()
         self._machine = machine
         self._manager = manager
@@ -155,12 +155,12 @@ class SimulatedCache:
         elif not unread and self._sending is None:
             self._send(self._demand(wanted, missing, self.device))
 
-    def _demand(self, wanted: Wanted, missing: Mapping[Key, int], shelf: Shelf) -> Move | None:
+    def _demand(self, wanted: Wanted, missing: Mapping[Key, int], tier: Tier) -> Move | None:
         needed = sum(missing.values())
-        victims = shelf.victims(needed, limit=shelf.budget, spare=wanted.parts)
-        if victims is None and needed > shelf.budget:
-            # Larger than the tier: it goes through it in pieces, and nothing stays beside it.
-            victims = shelf.order(spare=lambda key: key in wanted.parts)
+        victims = tier.victims(needed, limit=tier.budget, spare=wanted.parts)
+        if victims is None and needed > tier.budget:
+            # Larger than the tier: it goes through it in pieces, and nothing else stays.
+            victims = tier.order(spare=lambda key: key in wanted.parts)
         return None if victims is None else Move(model=wanted.model, missing=missing, victims=tuple(victims))
 
     def _look_ahead(self, queue: Sequence[Wanted]) -> None:
@@ -187,12 +187,12 @@ class SimulatedCache:
         for key in move.missing:
             self.host.pin(key)
 
-    def _begin(self, move: Move, shelf: Shelf, seconds: float) -> _Copy:
+    def _begin(self, move: Move, tier: Tier, seconds: float) -> _Copy:
         for key in move.victims:
-            shelf.remove(key)
+            tier.remove(key)
         for key, size in move.missing.items():
-            shelf.reserve(key, size)
-            shelf.start(key)
+            tier.reserve(key, size)
+            tier.start(key)
         return _Copy(parts=move.missing, seconds=seconds, ends=self._now + seconds)
 
     def _advance(self, until: float | None = None) -> None:
@@ -208,10 +208,10 @@ class SimulatedCache:
                 self.host.unpin(key)
             self._sending = None
 
-    def _land(self, copy: _Copy, shelf: Shelf) -> None:
+    def _land(self, copy: _Copy, tier: Tier) -> None:
         total = sum(copy.parts.values())
         for key, size in copy.parts.items():
-            shelf.admit(key, size, reload_s=copy.seconds * size / total, now=self._now)
+            tier.admit(key, size, reload_s=copy.seconds * size / total, now=self._now)
 
 
 def _queue(jobs: Sequence[Job], window: int, is_ready: Callable[[Job], bool]) -> Iterator[list[Job]]:
@@ -220,7 +220,7 @@ def _queue(jobs: Sequence[Job], window: int, is_ready: Callable[[Job], bool]) ->
     waiting = deque(islice(rest, VISIBLE))
     passed = 0
     while waiting:
-        # Whoever is passed was at the head, so counting there is enough.
+        # The one that is passed was at the head, so counting there is enough.
         first = next((i for i in range(min(window, len(waiting))) if is_ready(waiting[i])), 0) if passed < window else 0
         passed = passed + 1 if first else 0
         job = waiting[first]

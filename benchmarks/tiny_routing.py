@@ -52,7 +52,7 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
         backend = get_backend(expert.backend)
         loaded = backend.load(expert, expert.folder or Path(), device="cpu", have={})
         for row, prompt in enumerate(prompts):
-            request, _ = read_options(prompt.text, {"seed": row})
+            request, _ = read_options({"prompt": prompt.text, "seed": row})
             understanding = LocalThinker().think(prompt.text, (), tuple(zoo.taxonomy.nodes.values())).understanding
             image = backend.draw(loaded, resolve(request, understanding, expert)).images[0]
             reading = judge.read(image)

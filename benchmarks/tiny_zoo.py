@@ -25,20 +25,19 @@ sys.path.insert(0, str(ROOT))
 from diffusiongpt.zoo.tiny.judge import (  # noqa: E402
     BACKGROUNDS,
     COLORS,
-    HELD_OUT_PAIRS,
     OBJECTS,
-    SETTINGS,
     STYLES,
     TinyJudge,
 )
 from examples.tiny_zoo.captions import caption, foreign_words, style_words  # noqa: E402
-from examples.tiny_zoo.data import originals, scene_of  # noqa: E402
+from examples.tiny_zoo.cards import SETTINGS  # noqa: E402
+from examples.tiny_zoo.data import HELD_OUT_PAIRS, originals, scene_of  # noqa: E402
 from examples.tiny_zoo.drawing import Scene  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ZOO = ROOT / "diffusiongpt" / "testing" / "tiny_zoo"
+ZOO = ROOT / "diffusiongpt" / "zoo" / "tiny"
 GENERALIST = "generalist"
 BATCH = 24
 

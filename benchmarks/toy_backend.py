@@ -162,7 +162,7 @@ class ToyBackend:
         raise NotImplementedError
 
     def write(self, folder: Path) -> list[Expert]:
-        """The experts, with files whose headers tell the sizes."""
+        """The experts, with files whose headers state the sizes."""
         return [self._write(name, folder / name) for name in self.made_of]
 
     def _write(self, expert: str, folder: Path) -> Expert:

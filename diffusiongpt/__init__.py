@@ -12,83 +12,247 @@ pair.vote(0)
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
+from functools import cache as _cache
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from typing import Unpack
+from diffusiongpt.errors import (
+    ContentRefusedError,
+    DataError,
+    DiffusionGPTError,
+    DiskFullError,
+    DrawError,
+    GatedRepoError,
+    HubUnreachableError,
+    JudgeError,
+    LLMError,
+    LoadError,
+    NeedsExtraError,
+    NeedsKeyError,
+    NoRouteError,
+    OutOfMemoryError,
+    PictureError,
+    PullError,
+    PullTooLargeError,
+    RepoMissingError,
+    RequestError,
+    ServiceError,
+    SettingsError,
+    UnknownExpertError,
+    UnsafeFilesError,
+    VoteError,
+    ZooError,
+    ZooFileChangedError,
+)
 
-    from diffusiongpt.errors import DiffusionGPTError
-    from diffusiongpt.flow.request import Options
+if TYPE_CHECKING:
+    import torch
+
+    from diffusiongpt.backends.base import AdapterBackend, Backend, HostedBackend
+    from diffusiongpt.cache.tier import EvictionPolicy
+    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.flow.request import Explore, OnStepEnd, Policy, Prefer
     from diffusiongpt.flow.route import Route
+    from diffusiongpt.judging import Judge
     from diffusiongpt.pictures.comparison import Comparison
     from diffusiongpt.pictures.generation import Generation
     from diffusiongpt.settings import Settings
     from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.understanding.thinker import Thinker
+    from diffusiongpt.votes.store import VoteStore
+    from diffusiongpt.zoo.expert import Expert
     from diffusiongpt.zoo.zoo import Zoo
 
+_HOMES = {
+    "AdapterBackend": "backends.base",
+    "Backend": "backends.base",
+    "Comparison": "pictures.comparison",
+    "DiffusionGPT": "studio",
+    "Embedder": "embedding.lexical",
+    "EvictionPolicy": "cache.tier",
+    "Expert": "zoo.expert",
+    "Generation": "pictures.generation",
+    "HostedBackend": "backends.base",
+    "Judge": "judging",
+    "Policy": "flow.request",
+    "Route": "flow.route",
+    "Settings": "settings",
+    "Thinker": "understanding.thinker",
+    "VoteStore": "votes.store",
+    "Zoo": "zoo.zoo",
+}
+"""Room of each class of the product; it is imported when the class is first used."""
+
 __all__ = [
+    "AdapterBackend",
+    "Backend",
     "Comparison",
+    "ContentRefusedError",
+    "DataError",
     "DiffusionGPT",
     "DiffusionGPTError",
+    "DiskFullError",
+    "DrawError",
+    "Embedder",
+    "EvictionPolicy",
+    "Expert",
+    "GatedRepoError",
     "Generation",
+    "HostedBackend",
+    "HubUnreachableError",
+    "Judge",
+    "JudgeError",
+    "LLMError",
+    "LoadError",
+    "NeedsExtraError",
+    "NeedsKeyError",
+    "NoRouteError",
+    "OutOfMemoryError",
+    "PictureError",
+    "Policy",
+    "PullError",
+    "PullTooLargeError",
+    "RepoMissingError",
+    "RequestError",
     "Route",
+    "ServiceError",
     "Settings",
+    "SettingsError",
+    "Thinker",
+    "UnknownExpertError",
+    "UnsafeFilesError",
+    "VoteError",
+    "VoteStore",
     "Zoo",
+    "ZooError",
+    "ZooFileChangedError",
     "aroute_and_generate",
     "compare",
-    "default_studio",
     "route",
     "route_and_generate",
 ]
 
 
-_HOMES = {
-    "Comparison": "pictures.comparison",
-    "DiffusionGPT": "studio",
-    "DiffusionGPTError": "errors",
-    "Generation": "pictures.generation",
-    "Route": "flow.route",
-    "Settings": "settings",
-    "Zoo": "zoo.zoo",
-}
-
-
 def __getattr__(name: str) -> Any:
     """Import a public class when it is first used, so that `import diffusiongpt` costs next to nothing."""
     if name == "__version__":
-        return import_module("diffusiongpt.version").VERSION
+        return _import_module("diffusiongpt.version").VERSION
     if name not in _HOMES:
         raise AttributeError(f"module 'diffusiongpt' has no attribute {name!r}")
-    return getattr(import_module(f"diffusiongpt.{_HOMES[name]}"), name)
+    found = getattr(_import_module(f"diffusiongpt.{_HOMES[name]}"), name)
+    if name == "Generation":
+        found.default_redraws = _default_studio
+    return found
 
 
-@cache
-def default_studio() -> DiffusionGPT:
+def __dir__() -> list[str]:
+    """The product and nothing else."""
+    return [*__all__, "__version__"]
+
+
+@_cache
+def _default_studio() -> DiffusionGPT:
     """The studio that `route`, `route_and_generate` and `compare` share; made at the first call."""
     from diffusiongpt.studio import DiffusionGPT
 
     return DiffusionGPT()
 
 
-def route(prompt: str, **options: Unpack[Options]) -> Route:
-    """Choose an expert for a prompt; see `DiffusionGPT.route`."""
-    return default_studio().route(prompt, **options)
+def route(
+    prompt: str,
+    *,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    callback_on_step_end: OnStepEnd | None = None,
+    expert: str | None = None,
+    explore: Explore | None = None,
+    voter: str | None = "me",
+    prefer: Prefer = "quality",
+    commercial_use: bool = False,
+    local_only: bool = False,
+    max_price: float = 0.0,
+) -> Route:
+    """Choose an expert for a prompt with the default studio; see `DiffusionGPT.route`."""
+    return _default_studio().route(**locals())
 
 
-def route_and_generate(prompt: str, **options: Unpack[Options]) -> Generation:
-    """Choose an expert for a prompt and draw; see `DiffusionGPT.route_and_generate`."""
-    return default_studio().route_and_generate(prompt, **options)
+def route_and_generate(
+    prompt: str,
+    *,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    callback_on_step_end: OnStepEnd | None = None,
+    expert: str | None = None,
+    explore: Explore | None = None,
+    voter: str | None = "me",
+    prefer: Prefer = "quality",
+    commercial_use: bool = False,
+    local_only: bool = False,
+    max_price: float = 0.0,
+) -> Generation:
+    """Choose an expert for a prompt and draw with the default studio; see `DiffusionGPT.route_and_generate`."""
+    return _default_studio().route_and_generate(**locals())
 
 
-async def aroute_and_generate(prompt: str, **options: Unpack[Options]) -> Generation:
+async def aroute_and_generate(
+    prompt: str,
+    *,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    callback_on_step_end: OnStepEnd | None = None,
+    expert: str | None = None,
+    explore: Explore | None = None,
+    voter: str | None = "me",
+    prefer: Prefer = "quality",
+    commercial_use: bool = False,
+    local_only: bool = False,
+    max_price: float = 0.0,
+) -> Generation:
     """`route_and_generate` in a thread of its own, for asyncio programs."""
+    options = dict(locals())
     import asyncio
 
-    return await asyncio.to_thread(route_and_generate, prompt, **options)
+    return await asyncio.to_thread(lambda: _default_studio().route_and_generate(**options))
 
 
-def compare(prompt: str, k: int = 2, **options: Unpack[Options]) -> Comparison:
+def compare(
+    prompt: str,
+    k: int = 2,
+    *,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_images_per_prompt: int = 1,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    callback_on_step_end: OnStepEnd | None = None,
+    expert: str | None = None,
+    explore: Explore | None = None,
+    voter: str | None = "me",
+    prefer: Prefer = "quality",
+    commercial_use: bool = False,
+    local_only: bool = False,
+    max_price: float = 0.0,
+) -> Comparison:
     """Draw a prompt with the experts whose comparison teaches most; see `DiffusionGPT.compare`."""
-    return default_studio().compare(prompt, k, **options)
+    return _default_studio().compare(**locals())

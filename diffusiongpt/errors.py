@@ -1,7 +1,7 @@
 """Every error this package raises on purpose, in one tree.
 
     DiffusionGPTError
-    ├── SettingsError            an environment variable or option that makes no sense
+    ├── SettingsError            an environment variable or option that cannot be used
     ├── ZooError                 a zoo file, an expert entry or a taxonomy that is wrong
     │   ├── UnknownExpertError   an expert id that no loaded zoo has
     │   └── ZooFileChangedError  a zoo file that someone else changed while it was edited
@@ -12,7 +12,7 @@
     ├── JudgeError               a judge that is missing, or gave no usable answer
     ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
-    ├── PullError                the files of a checkpoint could not be had
+    ├── PullError                the files of a checkpoint could not be pulled
     │   ├── HubUnreachableError  no network, or the hub is down
     │   ├── RepoMissingError     repository or revision does not exist
     │   ├── GatedRepoError       someone has to accept the terms of the model first
@@ -58,7 +58,7 @@ class DiffusionGPTError(Exception):
 
 
 class SettingsError(DiffusionGPTError):
-    """An environment variable or option has a value that makes no sense."""
+    """An environment variable or option has a value that cannot be used."""
 
 
 class ZooError(DiffusionGPTError):
@@ -114,7 +114,7 @@ class PictureError(DiffusionGPTError):
 
 
 class PullError(DiffusionGPTError):
-    """The files of a checkpoint could not be had."""
+    """The files of a checkpoint could not be pulled."""
 
 
 class HubUnreachableError(PullError):
@@ -136,7 +136,7 @@ class UnsafeFilesError(PullError):
 
 
 class PullTooLargeError(PullError):
-    """The download is larger than `max_download_gb` and nobody was there to agree to it."""
+    """The download is larger than `max_download_gb` and was not agreed to."""
 
 
 class DiskFullError(PullError):
@@ -176,4 +176,7 @@ class NeedsExtraError(DiffusionGPTError):
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this work any more."""
+    """A download was given up because no request waits for it any more.
+
+    Internal: it never reaches a caller, so it is not in the tree above and carries no hint.
+    """

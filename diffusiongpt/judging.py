@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffusiongpt.flow.route import Route
-    from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.ranking.live import Preferences
+    from diffusiongpt.ranking.table import RankingTable
+    from diffusiongpt.zoo.zoo import Zoo
 
 
 TINY = "tiny"
@@ -55,7 +58,7 @@ JUDGES: Plugins[Judge] = Plugins(
 
 
 def default_judge(zoo: Sequence[str], judges: Plugins[Judge] = JUDGES) -> str:
-    """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only one installed besides.
+    """The judge when none is named: that of the tiny zoo for the tiny zoo, else the only other one installed.
 
     Args:
         zoo: Names of the zoo layers.
@@ -68,7 +71,7 @@ def default_judge(zoo: Sequence[str], judges: Plugins[Judge] = JUDGES) -> str:
         return TINY
     others = [name for name in judges.names() if name != TINY]
     if len(others) != 1:
-        found = ", ".join(others) or "none but that of the tiny zoo"
+        found = ", ".join(others) or "only that of the tiny zoo"
         raise JudgeError(
             f"no judge was named, and installed are: {found}",
             hint="Name one with --judge, or in Python pass an object with a method `score`. "
@@ -101,7 +104,7 @@ PROMPTS_FILE = Path(__file__).parent / "zoo" / "prompts.txt"
 """Short prompts over subjects, styles and needs; the first of them are about different things."""
 
 OTHERS = 3
-"""Experts that a new one is drawn beside: those that most is known about."""
+"""Experts that a new one is compared with: those that most is known about."""
 
 
 class Judged(NamedTuple):
@@ -119,7 +122,7 @@ class Judged(NamedTuple):
 
 
 OnJudged = Callable[[Judged], None]
-"""Told of each rating."""
+"""Called with each rating."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Bootstrapped:
     Attributes:
         source: The judge, as the vote store names it.
         new: Experts that got a place.
-        others: Experts they were drawn beside.
+        others: Experts they were compared with.
         prompts: How many prompts.
         added: Ratings recorded.
         known: Ratings that were there before.
@@ -150,8 +153,31 @@ def shipped_prompts() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
+class Bench(Protocol):
+    """What a bootstrap draws and records with; a `DiffusionGPT` is one."""
+
+    zoo: Zoo
+    preferences: Preferences
+
+    def route(self, prompt: str, *, voter: str | None) -> Route:
+        """Choose an expert for a prompt."""
+        ...
+
+    def route_and_generate(self, prompt: str, *, expert: str, voter: str | None, seed: int) -> Generation:
+        """Draw a prompt with one expert."""
+        ...
+
+    def ranking(self) -> RankingTable:
+        """The ranking table for the votes there are now."""
+        ...
+
+    def at_hand(self) -> tuple[str, ...]:
+        """Ids of the experts that can draw here without a download."""
+        ...
+
+
 def bootstrap(
-    studio: DiffusionGPT,
+    studio: Bench,
     judge: Judge | str,
     prompts: int | Sequence[str],
     expert: str | None,
@@ -176,7 +202,7 @@ def bootstrap(
     return Bootstrapped(source, new, others, len(texts), len(missing), there)
 
 
-def _judged(studio: DiffusionGPT, judge: Judge, source: str, route: Route, expert: str) -> Rating:
+def _judged(studio: Bench, judge: Judge, source: str, route: Route, expert: str) -> Rating:
     # one seed for a prompt, so that experts differ by nothing else, also those of a later run
     drawn = studio.route_and_generate(route.input, expert=expert, voter=None, seed=zlib.crc32(route.input.encode()))
     return Rating(
@@ -202,14 +228,14 @@ def _texts(prompts: int | Sequence[str]) -> tuple[str, ...]:
     return shipped[:prompts]
 
 
-def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ...]:
-    """The expert that was named; else all on this disk of which nobody but this judge has said anything."""
+def _new(studio: Bench, expert: str | None, source: str) -> tuple[str, ...]:
+    """The expert that was named; else all on this disk that have neither votes nor ratings by anyone but this judge."""
     if expert is not None:
         return (studio.zoo[expert].id,)
     store = studio.preferences.store
     seen = {name for vote in store.all() for name in vote.experts}
     seen |= {rating.expert for rating in store.ratings() if rating.source != source}
-    new = tuple(name for name in _here(studio) if name not in seen)
+    new = tuple(name for name in studio.at_hand() if name not in seen)
     if not new:
         raise VoteError(
             "every expert that is on this machine has votes or ratings", hint="Name the one to judge with --expert."
@@ -217,18 +243,14 @@ def _new(studio: DiffusionGPT, expert: str | None, source: str) -> tuple[str, ..
     return new
 
 
-def _well_known(studio: DiffusionGPT, new: Sequence[str]) -> tuple[str, ...]:
-    """Those on this disk that most is known about, in zoo order where that is equal; new ones serve each other."""
-    here = [name for name in _here(studio) if name not in new]
-    scores = studio.router.table().score(here, {})
+def _well_known(studio: Bench, new: Sequence[str]) -> tuple[str, ...]:
+    """The experts on this disk that most is known about, in zoo order where that is equal."""
+    here = [name for name in studio.at_hand() if name not in new]
+    scores = studio.ranking().score(here, {})
     others = tuple(score.expert for score in sorted(scores, key=lambda score: round(score.std, 9))[:OTHERS])
     if len(new) + len(others) < 2:
         raise VoteError(
-            f"there is no expert on this machine to draw beside {', '.join(new)}",
+            f"there is no expert on this machine to compare with {', '.join(new)}",
             hint="A judge compares: pull another expert first, for example by drawing with it.",
         )
     return others
-
-
-def _here(studio: DiffusionGPT) -> list[str]:
-    return [one.id for one in studio.zoo.values() if studio.machine.readiness(one) in ("loaded", "on_disk")]

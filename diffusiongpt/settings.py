@@ -58,9 +58,9 @@ class Budget:
             if share is None:
                 return cls(nbytes=int(_BYTES.validate_python(text)))
         except ValidationError:
-            raise ValueError(f"{text!r} is no budget; write bytes such as 12GB, or a share such as 50%") from None
+            raise ValueError(f"{text!r} is not a budget; write bytes such as 12GB, or a share such as 50%") from None
         if not 0 < share <= 1:
-            raise ValueError(f"{text!r} is no share; it is above 0% and 100% at most")
+            raise ValueError(f"{text!r} is not a share; write one above 0% and up to 100%")
         return cls(share=share)
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
             what this process may use, such as `50%`.
         device_budget: The same for the memory of a GPU.
         prefetch: While one picture is drawn, `"stage"` brings the next experts of the queue into memory,
-            `"download"` also pulls who could stand in for them, `"off"` neither.
+            `"download"` also pulls the experts that could stand in for them, `"off"` does neither.
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
     """
 
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
 
     @property
     def zoo_layers(self) -> tuple[str, ...]:
-        """`zoo`, taken apart; where nobody set it, with the user's own zoo file over it."""
+        """The layers of `zoo`; where it is not set, with the user's own zoo file on top."""
         own = (str(self.own_zoo),) if "zoo" not in self.model_fields_set and self.own_zoo.is_file() else ()
         return (*(layer.strip() for layer in self.zoo.split(",") if layer.strip()), *own)
 
@@ -184,7 +184,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        # where a variable has two names it is told by one of them
+        # a variable that has two names is reported by one of them
         variable = name if name.isupper() else f"DIFFUSIONGPT_{name.upper()}"
         raise SettingsError(
             f"setting {name!r} ({variable}): {first['msg'].removeprefix('Value error, ')}",

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self
 
 from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.drawing.local import OnProgress, Renderer
+from diffusiongpt.drawing.batch import Batch
+from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
+from diffusiongpt.drawing.local import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
-from diffusiongpt.drawing.painter import Artist, draw_with_candidates
-from diffusiongpt.drawing.resolve import FRESH_SEED_BITS
+from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
-from diffusiongpt.errors import (
-    DiffusionGPTError,
-    RequestError,
-)
-from diffusiongpt.flow.request import Options, Request, read_options
+from diffusiongpt.errors import DiffusionGPTError, RequestError
+from diffusiongpt.flow.request import Policy, Request, fresh_seed, read_options
 from diffusiongpt.flow.route import Route
 from diffusiongpt.hub.plan import Agree, PullPlan
 from diffusiongpt.hub.pull import Puller
@@ -35,14 +31,16 @@ from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.thinker import Thinker
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Outcome, Rating, Vote
-from diffusiongpt.zoo.file import SHIPPED, ZooSource
+from diffusiongpt.zoo.file import ZooSource
 from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
+    import torch
     from langchain_core.language_models import BaseChatModel
 
-    from diffusiongpt.drawing.queue import Ticket
+    from diffusiongpt.flow.request import Explore, OnStepEnd, Prefer
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
+    from diffusiongpt.ranking.table import RankingTable
     from diffusiongpt.votes.exchange.exchange import FileFormat, Imported, Unknown
     from diffusiongpt.zoo.expert import Expert
 
@@ -50,19 +48,26 @@ log = logging.getLogger("diffusiongpt")
 
 
 class DiffusionGPT:
-    """Routes, draws, compares and learns. One studio may be shared by threads.
+    """Routes, draws, compares and learns. Threads may share one studio.
 
     Args:
-        zoo: A `Zoo`, a file, `"default"`, `"tiny"`, or several of them, later over earlier; `None` for what
-            the settings name.
+        zoo: A `Zoo`, a file, `"default"`, `"tiny"`, or several of them, later over earlier; `None` for the layers
+            that the settings name.
         llm: LLM that reads prompts: `"provider:model"` as LangChain's `init_chat_model` takes it, or any
-            `BaseChatModel`; `None` for what the settings name, and without that the local thinker reads.
-        device: `"cuda"`, `"mps"`, `"cpu"`; `None` takes the best one present.
-        votes: Where votes are kept: a file or a database URL; `None` for the user's own.
-        settings: Everything else; read from the environment if absent.
+            `BaseChatModel`; `None` for the one in the settings. Without any, the local thinker reads.
+        device: `"cuda"`, `"mps"` or `"cpu"`; `None` takes the best one present.
+        votes: Where votes are kept: a file or a database URL; `None` for the user's own store.
+        settings: All other settings; read from the environment if absent.
         agree: Asked about a pull above `max_download_gb`; without it such a pull is refused.
-        on_pull: Told size, licence and disk left before each pull; without it the log is, and through it stderr.
-        on_progress: Told how far a download, a load or a drawing is.
+        on_pull: Called with size, licence and free disk space before each pull; by default these are logged as a
+            warning, which Python prints on stderr.
+        on_progress: Called with the progress of a download, a load or a drawing.
+
+    Attributes:
+        settings: The settings in use.
+        zoo: The experts.
+        preferences: Votes, and the ranking table learnt from them.
+        cache: Checkpoints on disk, in host memory and on devices.
     """
 
     def __init__(
@@ -82,75 +87,161 @@ class DiffusionGPT:
         self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
-        self.machine = Machine(self.cache, self.settings, device or self.settings.device)
-        self.renderer = Renderer(self.cache, self.machine, self.settings, agree=agree, on_progress=on_progress)
-        self.artist = Artist(self.machine, self.renderer)
-        self._local = LocalThinker(LexicalEmbedder(), SentenceEmbedder.on_disk(self.settings))
-        self.router = self._router(self.zoo, _thinker(llm or self.settings.llm, self._local))
+        self._machine = Machine(self.cache, self.settings, device or self.settings.device)
+        self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
+        hosted = HostedExecutor(self.settings, on_progress)
+        self._painter = Painter(self.zoo, self._machine, local=self._local, hosted=hosted, stand_in=self._stand_in)
+        self._reader = LocalThinker(LexicalEmbedder(), SentenceEmbedder.installed())
+        self._router = self._make_router(self.zoo, _thinker(llm or self.settings.llm, self._reader))
 
     def __repr__(self) -> str:
         """What it draws with, and where."""
-        return f"<DiffusionGPT {self.zoo!r} on {self.machine.device}>"
+        return f"<DiffusionGPT {self.zoo!r} on {self.device}>"
 
-    def route(self, prompt: str, **options: Unpack[Options]) -> Route:
+    @property
+    def device(self) -> str:
+        """Device that it draws on."""
+        return self._machine.device
+
+    def route(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
+        expert: str | None = None,
+        explore: Explore | None = None,
+        voter: str | None = "me",
+        prefer: Prefer = "quality",
+        commercial_use: bool = False,
+        local_only: bool = False,
+        max_price: float = 0.0,
+    ) -> Route:
         """Choose an expert for a prompt; loads nothing and touches no network.
 
+        The arguments are those of `route_and_generate`.
+
         Raises:
-            RequestError: If the prompt or an argument makes no sense.
+            RequestError: If the prompt or an argument cannot be used.
             NoRouteError: If every expert is rejected.
         """
-        request, policy = read_options(prompt, options)
-        return self.router.route(request, policy)
+        request, policy = _read(locals())
+        return self._router.route(request, policy)
 
-    def route_and_generate(self, prompt: str, **options: Unpack[Options]) -> Generation:
+    def route_and_generate(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
+        expert: str | None = None,
+        explore: Explore | None = None,
+        voter: str | None = "me",
+        prefer: Prefer = "quality",
+        commercial_use: bool = False,
+        local_only: bool = False,
+        max_price: float = 0.0,
+    ) -> Generation:
         """Choose an expert, pull and load it if need be, and draw.
 
         If it cannot draw, the next candidate does, and the result says so; an expert asked for by name has
-        no stand-in.
+        no stand-in. Arguments that are `None` are left to the prompt and the expert.
 
         Args:
             prompt: What to draw, in any language.
-            **options: See `Options`.
+            negative_prompt: What must not be in the picture.
+            width: Width in pixels.
+            height: Height in pixels.
+            num_inference_steps: Denoising steps.
+            guidance_scale: Guidance scale, as the chosen expert's pipeline understands it.
+            num_images_per_prompt: Pictures to draw; picture `i` is that of `seed + i` alone.
+            seed: Seed of the first picture; without one, a fresh seed is drawn and recorded.
+            generator: A `torch.Generator` in place of `seed`; the seed it was made with is used and recorded.
+            callback_on_step_end: Called by the pipeline after each step, in diffusers' shape.
+            expert: Id of the expert that draws; no other one stands in for it.
+            explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
+                on average.
+            voter: Voter whose preferences count; `None` for everyone's.
+            prefer: `"quality"` ignores what is loaded; `"fast"` lets a loaded expert that is nearly as good win.
+            commercial_use: Use only experts whose licence allows commercial use.
+            local_only: Use only experts that run on this machine.
+            max_price: Highest price of a picture in US dollars; a hosted expert of unknown price needs `math.inf`.
 
         Raises:
-            RequestError: If the prompt or an argument makes no sense.
-            NoRouteError: If no candidate can draw here; it lists why.
+            RequestError: If the prompt or an argument cannot be used.
+            NoRouteError: If no candidate can draw here; it lists the reasons.
             PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
         """
-        request, policy = read_options(prompt, options)
-        route = self.router.route(request, policy)
-        return self.draw_routed(replace(request, seed=route.seed), route)
+        request, route = self._plan(*_read(locals()))
+        return self._painter.draw(request, route)
 
-    def generate_many(
-        self, prompts: Iterable[str], *, return_exceptions: bool = False, **options: Unpack[Options]
+    def generate_many(  # noqa: D417  # the others are described at route_and_generate
+        self,
+        prompts: Iterable[str],
+        *,
+        return_exceptions: bool = False,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
+        expert: str | None = None,
+        explore: Explore | None = None,
+        voter: str | None = "me",
+        prefer: Prefer = "quality",
+        commercial_use: bool = False,
+        local_only: bool = False,
+        max_price: float = 0.0,
     ) -> Iterator[Generation | DiffusionGPTError]:
         """Draw many prompts; while one is drawn, the experts of the next come into memory.
 
         A few prompts are read ahead and may be drawn in another order, so that fewer experts have to change places;
-        the results come in the order of the prompts.
+        the results come in the order of the prompts. The other arguments are those of `route_and_generate` and hold
+        for every prompt.
 
         Args:
             prompts: What to draw; read as needed.
-            return_exceptions: Whether a prompt that fails gives its error in place of a result, and the rest go on;
-                else it is raised at its place.
-            **options: See `Options`; they hold for every prompt.
+            return_exceptions: Whether a prompt that fails yields its error in place of a result, and the rest go on;
+                otherwise it is raised at its place.
 
         Raises:
-            RequestError: If a prompt or an argument makes no sense.
+            RequestError: If a prompt or an argument cannot be used.
             NoRouteError: If no candidate can draw a prompt here.
         """
-        from diffusiongpt.drawing.batch import draw_many
-
+        options = {name: value for name, value in locals().items() if name not in ("prompts", "return_exceptions")}
         if isinstance(prompts, str):
-            raise RequestError("prompts are many, and this is one", hint="Pass a list, or call route_and_generate.")
-        read_options("any prompt", options)
-        return draw_many(self, prompts, options, return_exceptions=return_exceptions)
+            raise RequestError("prompts is a single string", hint="Pass a list, or call route_and_generate.")
+        _read({**options, "prompt": "any prompt"})
+
+        def plan(prompt: str) -> tuple[Request, Route]:
+            return self._plan(*_read({**options, "prompt": prompt}))
+
+        batch = Batch(self.zoo, self._machine, self._local, self._painter, plan)
+        return batch.draw(prompts, return_exceptions=return_exceptions)
 
     @contextmanager
     def lease(self, expert: str) -> Iterator[Any]:
         """Hold an expert on the device, pulled and loaded if need be, to call its pipeline yourself.
 
-        The pipeline shares weights with all others and has a scheduler of its own; nobody else draws on the device
+        The pipeline shares weights with all others and has a scheduler of its own; nothing else draws on the device
         in the block, and what is set on the pipeline's modules is undone at its end.
 
         Example:
@@ -158,48 +249,74 @@ class DiffusionGPT:
                 image = pipeline("a red heart", num_inference_steps=8).images[0]
 
         Args:
-            expert: Its id.
+            expert: Id of the expert.
 
         Raises:
             UnknownExpertError: If the zoo has no such expert.
-            PullError, LoadError: If it cannot be had.
+            PullError, LoadError: If it could not be pulled or loaded.
         """
-        with self.renderer.lease(self.zoo[expert]) as pipeline:
+        with self._local.lease(self.zoo[expert]) as pipeline:
             yield pipeline
 
-    def compare(self, prompt: str, k: int = 2, **options: Unpack[Options]) -> Comparison:
+    def compare(  # noqa: D417  # the others are described at route_and_generate
+        self,
+        prompt: str,
+        k: int = 2,
+        *,
+        negative_prompt: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
+        expert: str | None = None,
+        explore: Explore | None = None,
+        voter: str | None = "me",
+        prefer: Prefer = "quality",
+        commercial_use: bool = False,
+        local_only: bool = False,
+        max_price: float = 0.0,
+    ) -> Comparison:
         """Draw a prompt with the `k` experts whose comparison teaches most, one seed for all, in blind order.
 
+        The other arguments are those of `route_and_generate`. With a `seed`, the same experts are chosen again;
+        `voter` is the person who will be asked; `explore` changes nothing, because comparing explores.
+
         Args:
-            prompt: What to draw.
-            k: How many experts, at least two.
-            **options: See `Options`; with a `seed`, the same experts are chosen again. `voter` is who will be
-                asked; `explore` changes nothing, for comparing explores.
+            prompt: What to draw, in any language.
+            k: How many experts to compare, at least two.
 
         Raises:
-            RequestError: If the prompt or an argument makes no sense.
+            RequestError: If the prompt or an argument cannot be used.
             VoteError: If fewer than `k` experts may draw the prompt.
             PullError, LoadError, DrawError: If a chosen expert cannot draw after all.
         """
-        request, policy = read_options(prompt, options)
+        request, policy = _read({name: value for name, value in locals().items() if name != "k"})
         if request.num_images_per_prompt > 1:
             raise RequestError("a comparison shows one picture of each expert", hint="Leave num_images_per_prompt out.")
-        seed = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
-        # who is compared is chosen to teach, which is exploring already
-        route = self.router.route(replace(request, explore=None), policy)
-        table = self.router.table_of(request.voter)
-        eligible = self.router.may_draw(request, route.understanding, policy)
-        worth = worth_showing(route, table, eligible, seed=seed)
-        able = [expert for expert in worth if self.machine.can_draw(self.zoo[expert])]
+        # the experts to compare are chosen to teach, which is exploring already
+        request = request.model_copy(update={"explore": None})
+        route = self._router.route(request, policy)
+        seed = fresh_seed() if request.seed is None else request.seed
+        seeded = request.model_copy(update={"seed": seed})
+        table = self._router.table_of(request.voter)
+        eligible = self._router.may_draw(request, route.understanding, policy)
+        shown = worth_showing(route, table, eligible, seed=seed)
+        able = [expert for expert in shown if self._machine.can_draw(self.zoo[expert])]
         experts, shown_in = choose_ballot(route, table, k, seed=seed, able=able)
-        # not in the order shown: what is told of pulls meanwhile must not give it away
-        seeded, layers = replace(request, seed=seed), self.zoo.sources
+        # not in the order shown: what is reported of pulls meanwhile must not give it away
         drawn = {
-            expert: self.artist.draw(seeded, route, self.zoo[expert], zoo=layers, shown_in=shown_in)
+            expert: self._painter.draw_with(self.zoo[expert], seeded, route, zoo=self.zoo.sources, shown_in=shown_in)
             for expert in sorted(experts)
         }
-        shown = tuple(replace(drawn[expert], studio=self) for expert in experts)
-        return Comparison(generations=shown, studio=self, voter=request.voter or "me")
+        return Comparison(
+            generations=tuple(drawn[expert] for expert in experts),
+            votes=self.preferences.store,
+            voter=request.voter or "me",
+        )
 
     def vote(
         self,
@@ -208,19 +325,19 @@ class DiffusionGPT:
         outcome: Outcome = "win",
         voter: str = "me",
     ) -> Vote:
-        """Record which of several pictures of one prompt is best; the next route already knows.
+        """Record which of several pictures of one prompt is best; the next route already uses it.
 
         Args:
             best: The winner, as a result or as a file this package saved; with a tie, any of them.
             *others: The pictures it was compared with.
             outcome: `"win"`, `"tie"` or `"both_bad"`.
-            voter: Who chose.
+            voter: The person who chose.
 
         Raises:
             PictureError: If a file does not say how it was drawn.
             VoteError: If the pictures cannot be compared.
         """
-        pictures = [g if isinstance(g, Generation) else Generation.from_file(g) for g in (best, *others)]
+        pictures = [one if isinstance(one, Generation) else Generation.from_file(one) for one in (best, *others)]
         return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter))
 
     def rate(self, picture: Generation | str | Path, rating: float, *, voter: str = "me") -> Rating:
@@ -228,44 +345,15 @@ class DiffusionGPT:
 
         Args:
             picture: A result, or a file this package saved.
-            rating: Higher is better, on a scale that you keep to.
-            voter: Who rates.
+            rating: Higher is better, on a scale that the voter keeps to.
+            voter: The person who rates.
 
         Raises:
             PictureError: If the file does not say how it was drawn.
-            VoteError: If the rating is no finite number.
+            VoteError: If the rating is not a finite number.
         """
         rated = picture if isinstance(picture, Generation) else Generation.from_file(picture)
         return self.preferences.record(as_rating(rated, rating, voter=voter))
-
-    def bootstrap(
-        self,
-        judge: Judge | str,
-        *,
-        prompts: int | Sequence[str] = 20,
-        expert: str | None = None,
-        on_judged: OnJudged | None = None,
-    ) -> Bootstrapped:
-        """Give an expert a place in the ranking before the first vote: draw, let a judge rate, record the ratings.
-
-        It is drawn beside the experts on this machine that most is known about. A rating by a judge counts for less
-        than one by a person. Each is recorded at once; a run that was interrupted goes on where it stopped, because
-        what the same judge has rated is not drawn again.
-
-        Args:
-            judge: A `Judge`, or the name of one that is installed.
-            prompts: How many of the prompts of the package, or prompts of your own.
-            expert: The new expert, pulled if need be; `None` for all on this machine that nobody has judged.
-            on_judged: Told of each rating.
-
-        Raises:
-            JudgeError: If the judge is missing or its answer is unusable.
-            VoteError: If there is no expert to judge, or none to draw beside it.
-            PullError, LoadError, DrawError: If an expert cannot draw.
-        """
-        from diffusiongpt.judging import bootstrap
-
-        return bootstrap(self, judge, prompts, expert, on_judged)
 
     def undo_vote(self, voter: str = "me") -> Vote | Rating:
         """Take back the last vote or rating of a voter.
@@ -278,18 +366,18 @@ class DiffusionGPT:
     def import_votes(
         self, path: str | Path, *, file_format: FileFormat | None = None, unknown: Unknown = "refuse"
     ) -> Imported:
-        """Add the votes and ratings of a file, all or none; those the store has already stay as they are.
+        """Add the votes and ratings of a file, all or none; those that the store has already stay as they are.
 
         Where the file does not say what a prompt is about, the local thinker reads the prompt.
 
         Args:
             path: A `.csv`, `.jsonl` or `prompt2scores.json` file.
-            file_format: What it is; `None` asks its name.
-            unknown: What becomes of votes for experts that the zoo does not have: `"refuse"` the file,
+            file_format: Format of the file; `None` goes by its name.
+            unknown: What to do with votes for experts that the zoo does not have: `"refuse"` the file,
                 `"keep"` or `"skip"` them.
 
         Raises:
-            VoteError: If the file has a mistake, told with its row, or the store cannot be written.
+            VoteError: If the file has a mistake, reported with its row, or the store cannot be written.
         """
         from diffusiongpt.votes.exchange.exchange import import_file
 
@@ -300,18 +388,58 @@ class DiffusionGPT:
             file_format=file_format,
             experts=self.zoo,
             unknown=unknown,
-            evidence_of=lambda prompt: self._local.think(prompt, (), nodes).understanding.evidence,
+            evidence_of=lambda prompt: self._reader.think(prompt, (), nodes).understanding.evidence,
         )
+
+    def ranking(self) -> RankingTable:
+        """The ranking table for the votes there are now.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        return self._router.table()
+
+    def at_hand(self) -> tuple[str, ...]:
+        """Ids of the experts that can draw here without a download, in zoo order."""
+        return tuple(one.id for one in self.zoo.values() if self._machine.readiness(one) in ("loaded", "on_disk"))
+
+    def bootstrap(
+        self,
+        judge: Judge | str,
+        *,
+        prompts: int | Sequence[str] = 20,
+        expert: str | None = None,
+        on_judged: OnJudged | None = None,
+    ) -> Bootstrapped:
+        """Give an expert a place in the ranking before the first vote: draw, let a judge rate, record the ratings.
+
+        The expert draws the same prompts as the experts on this machine that most is known about. A rating by a
+        judge counts for less than one by a person. Each is recorded at once; a run that was interrupted goes on
+        where it stopped, because what the same judge has rated is not drawn again.
+
+        Args:
+            judge: A `Judge`, or the name of one that is installed.
+            prompts: How many of the prompts of the package, or prompts of your own.
+            expert: Id of the new expert, pulled if need be; `None` for all experts on this machine that have neither
+                votes nor ratings.
+            on_judged: Called with each rating.
+
+        Raises:
+            JudgeError: If the judge is missing or its answer is unusable.
+            VoteError: If there is no expert to judge, or none to compare it with.
+            PullError, LoadError, DrawError: If an expert cannot draw.
+        """
+        from diffusiongpt.judging import bootstrap
+
+        return bootstrap(self, judge, prompts, expert, on_judged)
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again; see `Generation.again`."""
-        record = generation.records[0]
-        zoo = self.zoo if record.drawn_by in self.zoo else Zoo.load(*_shipped(record.zoo))
-        return replace(self.artist.redraw(generation, zoo), studio=self)
+        return self._painter.redraw(generation)
 
     def close(self) -> None:
-        """Let nobody draw any more, free the loaded experts and close the vote store."""
-        self.renderer.queue.close()
+        """Refuse new drawings, free the loaded experts and close the vote store."""
+        self._local.queue.close()
         self.cache.close()
         self.preferences.store.close()
 
@@ -323,34 +451,30 @@ class DiffusionGPT:
         """Close."""
         self.close()
 
-    def draw_routed(self, request: Request, route: Route, ticket: Ticket | None = None) -> Generation:
-        """Draw with the first candidate of a route that can; who could not is told.
+    def _plan(self, request: Request, policy: Policy) -> tuple[Request, Route]:
+        """Route a request; the request returned has the seed that the route was made with."""
+        route = self._router.route(request, policy)
+        return request.model_copy(update={"seed": route.seed}), route
 
-        Args:
-            request: What was asked.
-            route: The decision.
-            ticket: Its place in the queue, if it has one.
-
-        Raises:
-            NoRouteError: If no candidate can draw here; it lists why.
-            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
-        """
-        return replace(draw_with_candidates(self, request, route, ticket), studio=self)
-
-    def stand_in(self, request: Request, zoo: ZooSource) -> tuple[Zoo, Expert]:
-        """Another zoo, and who of it would draw a request, read locally."""
+    def _stand_in(self, request: Request, zoo: str) -> tuple[Zoo, Expert]:
+        """Another zoo, and the expert in it that draws a request as the local thinker reads it."""
         other = Zoo.load(zoo)
-        return other, other[self._router(other, self._local).route(request).expert]
+        return other, other[self._make_router(other, self._reader).route(request).expert]
 
-    def _router(self, zoo: Zoo, thinker: Thinker) -> Router:
-        embedder = self._local.embedder.name
-        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self.machine.readiness)
+    def _make_router(self, zoo: Zoo, thinker: Thinker) -> Router:
+        embedder = self._reader.embedder.name
+        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self._machine.readiness)
+
+
+def _read(given: dict[str, Any]) -> tuple[Request, Policy]:
+    """The arguments of a method as it was called: its `locals()` at the first line."""
+    return read_options({name: value for name, value in given.items() if name != "self"})
 
 
 def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     if llm is None:
         return local
-    from diffusiongpt.understanding.llm.thinker import LLMThinker
+    from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
     return LLMThinker(llm, local=local)
 
@@ -368,8 +492,3 @@ def as_zoo(zoo: Zoo | ZooSource | Sequence[ZooSource]) -> Zoo:
     if isinstance(zoo, Zoo):
         return zoo
     return Zoo.load(zoo) if isinstance(zoo, str | Path) else Zoo.load(*zoo)
-
-
-def _shipped(sources: Sequence[str]) -> list[str]:
-    """The layers of a picture's zoo that come with the package; a stranger's file path means nothing here."""
-    return [source for source in sources if source in SHIPPED]

@@ -1,4 +1,4 @@
-"""The version, read from the installed package: there is no second place to change."""
+"""The version, read from the installed package, so that it stands in one place."""
 
 from importlib.metadata import PackageNotFoundError, version
 

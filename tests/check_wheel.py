@@ -15,11 +15,11 @@ from pathlib import Path
 
 NEEDED = (
     "diffusiongpt/model_zoo.yaml",
-    "diffusiongpt/taxonomy.yaml",
-    "diffusiongpt/backends/architectures.yaml",
+    "diffusiongpt/zoo/taxonomy.yaml",
+    "diffusiongpt/backends/diffusers/architectures.yaml",
     "diffusiongpt/py.typed",
-    "diffusiongpt/testing/tiny_zoo/zoo.yaml",
-    "diffusiongpt/testing/tiny_zoo/judge.safetensors",
+    "diffusiongpt/zoo/tiny/zoo.yaml",
+    "diffusiongpt/zoo/tiny/judge.safetensors",
 )
 MAX_WEIGHTS = 16_000_000
 """Bytes of weights that a wheel may carry."""

@@ -152,20 +152,20 @@ def draw(loaded: Loaded, who: Expert) -> list[bytes]:
 
 
 def check_at_rest(cache: ModelCache, toy: Toy) -> None:
-    """While nothing moves: the cache knows what is where, nothing is promised to anybody, and models are whole."""
-    memory = cache._memory
-    assert not memory._busy
+    """While nothing moves: the cache knows what is where, no room is promised, and models are whole."""
+    memory, known = cache.memory, cache.memory.contents.parts()
     for device in memory.devices:
-        with memory.look(device) as (shelf,):
-            parts = [memory._parts[key] for key in shelf.residents]
+        assert not memory.moving(device)
+        with memory.look(device) as (tier,):
+            parts = [known[key] for key in tier.residents]
             assert {part.name for part in parts} == toy.places.get(device, set())  # type: ignore[attr-defined]
             assert all(device in part.places for part in parts)  # type: ignore[attr-defined]
-            ledger = shelf.ledger()
+            ledger = tier.ledger()
             assert (ledger.reserved, ledger.in_flight) == (0, 0)
             assert ledger.resident == sum(part.nbytes for part in parts)
-    assert {part.name for part in memory._parts.values()} == toy.alive  # type: ignore[attr-defined]
-    known = {id(part) for part in memory._parts.values()}
-    assert all(id(part) in known for loaded in memory._models.values() for part in loaded.parts.values())
+    assert {part.name for part in known.values()} == toy.alive  # type: ignore[attr-defined]
+    there = {id(part) for part in known.values()}
+    assert all(id(part) in there for loaded in memory.contents.models() for part in loaded.parts.values())
 
 
 class Usage(NamedTuple):

@@ -1,4 +1,4 @@
-"""A chat server, models and thinkers that the tests of the LLM thinker share."""
+"""Models, thinkers and checks that the tests of the LLM thinker share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripted_model import ScriptedChatModel
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.llm.thinker import LLMThinker
+from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node
 from diffusiongpt.zoo.zoo import Zoo
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from diffusiongpt.testing.chat import LocalChat
     from diffusiongpt.understanding.thinker import Thinker, Thought
 
-KEY = "sk-proj-a-secret-that-nobody-may-see"
+KEY = "sk-proj-a-secret-that-must-not-leak"
 IMPLIED = "a fox as that old man in Hangzhou would have done it"
 
 
 @cache
 def zoo() -> Zoo:
-    """The zoo that ships."""
+    """The default zoo."""
     return Zoo.load("default")
 
 
 @cache
 def nodes() -> tuple[Node, ...]:
-    """Its taxonomy."""
+    """The nodes of its taxonomy."""
     return tuple(zoo().taxonomy.nodes.values())
 
 
 def client(chat: LocalChat, **options: Any) -> ChatOpenAI:
-    """The real client."""
+    """The real client of a local server."""
     return ChatOpenAI(model="local", base_url=chat.url, api_key=KEY, max_retries=0, **options)
 
 
@@ -52,23 +52,23 @@ def thinker(llm: Any, **options: Any) -> LLMThinker:
 
 
 def think(llm: Any, prompt: str = "a fox", history: tuple[str, ...] = (), **options: Any) -> Thought:
-    """One thought about the shipped taxonomy."""
+    """A thought about the default taxonomy."""
     return thinker(llm, **options).think(prompt, history, nodes())
 
 
 def scripted(answer: Any, **options: Any) -> ScriptedChatModel:
-    """A model in the process."""
+    """A model in this process with a scripted answer."""
     return ScriptedChatModel(answer=answer, **options)
 
 
 def router_of(mind: Thinker, folder: Path) -> Router:
-    """A router over the shipped zoo."""
+    """A router over the default zoo."""
     votes = Preferences(folder / "votes.db")
     return Router(zoo(), mind, votes, embedder=LexicalEmbedder.name, readiness=lambda _: "download")
 
 
 def check_thought(thought: Thought) -> None:
-    """Everything is in the closed vocabulary and sums up."""
+    """Check that a thought uses the closed vocabulary, and that its probabilities sum to at most one."""
     known = {node.id: node.kind for node in nodes()}
     assert set(thought.values) <= set(known)
     assert all(0 <= p <= 1 for p in thought.values.values())
@@ -82,7 +82,7 @@ def check_thought(thought: Thought) -> None:
 
 
 def check_route(route: Route) -> None:
-    """The route is one a person could follow."""
+    """Check that a route is complete and refers to existing experts and nodes."""
     assert route.expert in zoo()
     assert route.path[0] == ROOT
     assert set(route.path[1:]) <= {node.id for node in nodes()}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 import diffusiongpt
+from diffusiongpt import DiffusionGPTError, errors
+from diffusiongpt.flow.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEAVY = (
     "torch",
@@ -62,10 +69,57 @@ def test_the_function_route_is_never_hidden_by_its_module() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    """Each name in `__all__` can be had, and one that is not there is an `AttributeError`."""
+    """Each name in `__all__` can be used and says what it is; a name that is not there is an `AttributeError`."""
     for name in diffusiongpt.__all__:
         assert getattr(diffusiongpt, name).__doc__, name
-    assert len(diffusiongpt.__all__) <= 15
     assert diffusiongpt.__version__
     with pytest.raises(AttributeError, match="nosuch"):
         diffusiongpt.nosuch  # noqa: B018
+
+
+def test_dir_shows_the_product_and_nothing_else() -> None:
+    """Functions, classes, protocols and errors; no room, no helper, whatever was imported before."""
+    import diffusiongpt.studio
+
+    assert set(dir(diffusiongpt)) == {*diffusiongpt.__all__, "__version__"}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    tree = {kind.__name__ for kind in kinds if issubclass(kind, DiffusionGPTError)}
+    assert tree <= set(diffusiongpt.__all__)
+
+
+@pytest.mark.parametrize(
+    ("function", "own"),
+    [
+        (diffusiongpt.route, ()),
+        (diffusiongpt.route_and_generate, ()),
+        (diffusiongpt.aroute_and_generate, ()),
+        (diffusiongpt.compare, ("k",)),
+        (diffusiongpt.DiffusionGPT.route, ()),
+        (diffusiongpt.DiffusionGPT.route_and_generate, ()),
+        (diffusiongpt.DiffusionGPT.compare, ("k",)),
+        (diffusiongpt.DiffusionGPT.generate_many, ("prompts", "return_exceptions")),
+    ],
+)
+def test_signatures_are_spelt_out(function: Callable[..., object], own: tuple[str, ...]) -> None:
+    """`help()` and editors show every field of `Request` and `Policy` with the default of the model."""
+    shown = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in ("self", *own)
+    }
+    fields = {**Request.model_fields, **diffusiongpt.Policy.model_fields}
+    if "prompts" in own:
+        del fields["prompt"]
+    assert set(shown) == {*fields, "generator"}
+    for name, field in fields.items():
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        assert shown[name].default == default, name
+        assert name == "prompt" or shown[name].kind is inspect.Parameter.KEYWORD_ONLY, name
+
+
+def test_every_argument_is_described() -> None:
+    """Each field says in a sentence what it is, for schemas; so does the docstring of the method it is read at."""
+    described = inspect.getdoc(diffusiongpt.DiffusionGPT.route_and_generate) or ""
+    for name, field in {**Request.model_fields, **diffusiongpt.Policy.model_fields}.items():
+        assert field.description, name
+        assert f"    {name}: " in described, name

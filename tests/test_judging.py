@@ -102,7 +102,7 @@ def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
     assert {(one.source, one.voter) for one in ratings} == {("judge:tiny", "judge:tiny")}
     assert [one.done for one in told] == list(range(1, 9))
     assert len({one.seed for one in ratings}) == len(PIXELS)
-    table = studio.router.table()
+    table = studio.ranking()
     scores = {
         score.expert: score for score in table.score(("tiny-pixel", *done.others, "stranger"), {"pixel_art": 1.0})
     }
@@ -159,7 +159,7 @@ def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) 
         with pytest.raises(RequestError, match="out of range"):
             studio.bootstrap("tiny", prompts=prompts)
     lonely = DiffusionGPT(zoo_of(expert("far")), settings=settings_in(tmp_path / "b"), votes=tmp_path / "b.db")
-    with lonely, pytest.raises(VoteError, match="no expert on this machine to draw beside far"):
+    with lonely, pytest.raises(VoteError, match="no expert on this machine to compare with far"):
         lonely.bootstrap("tiny", expert="far")
 
 

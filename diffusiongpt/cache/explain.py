@@ -1,8 +1,7 @@
-"""What is where, and why."""
+"""What the cache holds, tier by tier, and why."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from diffusiongpt.weights.devices import allocated_memory
 if TYPE_CHECKING:
     from diffusiongpt.cache.fetch import Downloads
     from diffusiongpt.cache.memory import Memory
-    from diffusiongpt.cache.tier import Key, Ledger, Shelf
+    from diffusiongpt.cache.tier import Key, Ledger, Tier
     from diffusiongpt.hub.disk import DiskRow
 
 
@@ -24,13 +23,13 @@ class Resident:
     Attributes:
         what: Component, adapter or repository, in words.
         tier: `"host"`, a device, or `"disk"`.
-        experts: Ids of the experts it was brought for; of a repository on disk, its name.
+        experts: Ids of the experts it was brought for; for a repository on disk, its name.
         nbytes: Bytes it takes there.
         leases: How many requests hold it there now.
         uses: How often it was asked for since it came.
         idle_s: Seconds since it was last asked for; `None` on disk.
         load_s: Seconds it takes to bring it there from the tier below; `None` on disk.
-        goes: Its place in the order in which things would go, 0 the next; `None` for what does not.
+        goes: Its place in the order of eviction, 0 being the next; `None` while it is in use.
         why: Why it is there, in words.
     """
 
@@ -52,7 +51,7 @@ class Explanation:
 
     Attributes:
         ledgers: The bytes of each tier.
-        residents: What is there: by tier, in the order it would go, what is held at the end.
+        residents: What is there: by tier, in the order of eviction, what is in use at the end.
     """
 
     ledgers: tuple[Ledger, ...]
@@ -80,13 +79,13 @@ class Explanation:
 
 
 def explain(memory: Memory, downloads: Downloads) -> Explanation:
-    """Take stock."""
+    """Take stock of memory and disk."""
     rows: list[Resident] = []
     ledgers: list[Ledger] = []
     for device in memory.devices:
-        with memory.look(device) as (shelf,):
-            ledgers.append(shelf.ledger())
-            rows += _of_shelf(shelf, memory)
+        with memory.look(device) as (tier,):
+            ledgers.append(tier.ledger())
+            rows += _of_tier(tier, memory)
         ledgers[-1] = replace(ledgers[-1], allocated=allocated_memory(device))
     return Explanation(
         ledgers=(*ledgers, downloads.ledger()),
@@ -94,19 +93,19 @@ def explain(memory: Memory, downloads: Downloads) -> Explanation:
     )
 
 
-def _of_shelf(shelf: Shelf, memory: Memory) -> list[Resident]:
-    now = time.monotonic()
-    order = shelf.order()
-    held = [key for key in shelf.residents if shelf.pins[key]]
-    return [_row(shelf, key, at if at < len(order) else None, now, memory) for at, key in enumerate([*order, *held])]
+def _of_tier(tier: Tier, memory: Memory) -> list[Resident]:
+    now = memory.clock()
+    order = tier.order()
+    held = [key for key in tier.residents if tier.pins[key]]
+    return [_row(tier, key, at if at < len(order) else None, now, memory) for at, key in enumerate([*order, *held])]
 
 
-def _row(shelf: Shelf, key: Key, at: int | None, now: float, memory: Memory) -> Resident:
-    usage, leases = shelf.residents[key], shelf.pins[key]
-    experts = memory.asked_by(key)
+def _row(tier: Tier, key: Key, at: int | None, now: float, memory: Memory) -> Resident:
+    usage, leases = tier.residents[key], tier.pins[key]
+    experts = memory.contents.requested_by(key)
     return Resident(
         what=str(key),
-        tier=shelf.tier,
+        tier=tier.name,
         experts=experts,
         nbytes=usage.nbytes,
         leases=leases,
@@ -114,15 +113,15 @@ def _row(shelf: Shelf, key: Key, at: int | None, now: float, memory: Memory) -> 
         idle_s=now - usage.last_used,
         load_s=usage.reload_s,
         goes=at,
-        why=_why(shelf, key, at, usage.reload_s, shared=isinstance(key, ComponentKey) and len(experts) > 1),
+        why=_why(tier, key, at, usage.reload_s, shared=isinstance(key, ComponentKey) and len(experts) > 1),
     )
 
 
-def _why(shelf: Shelf, key: Key, at: int | None, load_s: float, *, shared: bool) -> str:
+def _why(tier: Tier, key: Key, at: int | None, load_s: float, *, shared: bool) -> str:
     cost = f"{load_s:.2f} s to bring again" + (", shared" if shared else "")
     if at is None:
-        return f"in use by {shelf.pins[key]}; {cost}"
-    soon = shelf.upcoming.get(key)
+        return f"in use by {tier.pins[key]}; {cost}"
+    soon = tier.upcoming.get(key)
     wanted = "" if soon is None else "needed now; " if soon == 0 else f"needed soon, {soon} in the queue; "
     place = "goes first when room is needed" if at == 0 else f"goes after {at} other{'s' if at > 1 else ''}"
     return f"{wanted}{place}; {cost}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.events import CacheEvent, Events
-from diffusiongpt.cache.single_flight import Flight, Flights, OnProgress
+from diffusiongpt.cache.single_flight import OnProgress, SharedCall, SingleFlight
 from diffusiongpt.cache.tier import Ledger
 from diffusiongpt.errors import DiskFullError
 from diffusiongpt.hub.local import check_local
@@ -39,8 +39,8 @@ class Downloads:
     def __init__(self, puller: Puller, events: Events) -> None:
         self.puller = puller
         self._events = events
-        self._plans: Flights[PullPlan] = Flights("diffusiongpt-plan")
-        self._pulls: Flights[Path] = Flights("diffusiongpt-pull")
+        self._plans: SingleFlight[PullPlan] = SingleFlight("diffusiongpt-plan")
+        self._pulls: SingleFlight[Path] = SingleFlight("diffusiongpt-pull")
         self._lock = threading.Lock()
         self._left: dict[Wish, int] = {}
 
@@ -83,7 +83,7 @@ class Downloads:
             ceiling=whole,
         )
 
-    def _pull(self, plan: PullPlan, flight: Flight[Path]) -> Path:
+    def _pull(self, plan: PullPlan, call: SharedCall[Path]) -> Path:
         # another may have brought it while this one was planned; of an adapter: its base came before
         folder = self.puller.on_disk(plan.expert)
         if folder is not None:
@@ -96,11 +96,11 @@ class Downloads:
                 # a thread that was left behind may still tell
                 if wish in self._left:
                     self._left[wish] = max(0, total - done)
-            flight.report("download", done, total)
+            call.report("download", done, total)
 
         start = time.monotonic()
         try:
-            folder = self.puller.pull(plan, tell, flight.may_stop)
+            folder = self.puller.pull(plan, tell, call.may_stop)
         finally:
             with self._lock:
                 del self._left[wish]
@@ -121,4 +121,4 @@ class Downloads:
     def _tell(self, plan: PullPlan, seconds: float) -> None:
         if plan.missing:
             nbytes = plan.bytes_to_pull
-            self._events.tell(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))
+            self._events.publish(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))

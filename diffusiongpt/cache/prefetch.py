@@ -1,4 +1,4 @@
-"""What the queue needs next comes ahead of its turn."""
+"""Prefetch: what the queue needs next comes to disk, host and device ahead of its turn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import HOST, Bring
-from diffusiongpt.cache.single_flight import CLOSE_S
-from diffusiongpt.cache.tier import Key, Shelf
+from diffusiongpt.cache.moves import Bring
+from diffusiongpt.cache.tier import Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
+from diffusiongpt.weights.devices import HOST
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.expert import Expert
 
 
+log = logging.getLogger("diffusiongpt.cache")
+
 HOST_DEPTH = 3
 """Models after the one that draws which are brought from disk to the host."""
 
@@ -29,7 +31,7 @@ DEVICE_DEPTH = 1
 """Models after the one that draws which are brought from the host to the device."""
 
 PROTECTED = 8
-"""Models after the one that draws whose parts go last."""
+"""Models after the one that draws whose parts are evicted last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Wanted:
     """A model that the queue will need.
 
     Attributes:
-        model: Which.
+        model: Identifies it.
         parts: Its components, with their bytes.
     """
 
@@ -47,12 +49,12 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """One model to bring to a tier, and who leaves for it.
+    """One model to bring to a tier, and what leaves for it.
 
     Attributes:
-        model: Which.
+        model: Identifies it.
         missing: Its components that are not there, with their bytes.
-        victims: Who leaves before.
+        victims: The components that leave first.
     """
 
     model: Hashable
@@ -65,18 +67,20 @@ def needed_soon(queue: Sequence[Wanted]) -> dict[Key, int]:
     soon: dict[Key, int] = {}
     for rank, wanted in enumerate(queue[: PROTECTED + 1]):
         for key in wanted.parts:
+            # A shared component is needed as soon as the first model that has it.
             soon.setdefault(key, rank)
     return soon
 
 
-def next_to_host(queue: Sequence[Wanted], host: Shelf, device: Shelf) -> Move | None:
+def next_to_host(queue: Sequence[Wanted], host: Tier, device: Tier) -> Move | None:
     """The nearest of the next models that is neither in memory nor on its way, unless what is due sooner would leave.
 
     Args:
         queue: The model that draws or is about to, then those after it.
-        host: Where to; ranked by itself, so that it may let go of what is on the device, or keep it.
-        device: What is there need not come.
+        host: The tier it would come to.
+        device: The tier of the device; what is there need not come.
     """
+    # The first model is passed over in both functions: the lease that draws with it brings it.
     for rank, wanted in enumerate(queue[: HOST_DEPTH + 1]):
         missing = {key: size for key, size in _absent(wanted, host).items() if key not in device}
         if rank and missing:
@@ -84,41 +88,40 @@ def next_to_host(queue: Sequence[Wanted], host: Shelf, device: Shelf) -> Move | 
     return None
 
 
-def next_to_device(queue: Sequence[Wanted], host: Shelf, device: Shelf) -> Move | None:
+def next_to_device(queue: Sequence[Wanted], host: Tier, device: Tier) -> Move | None:
     """The nearest of the next models that is not on the device, if it is in memory and fits beside the one that draws.
 
     Args:
         queue: The model that draws, then those after it.
-        host: Where from.
-        device: Where to.
+        host: The tier it would come from.
+        device: The tier it would come to.
     """
     for rank, wanted in enumerate(queue[: DEVICE_DEPTH + 1]):
         missing = _absent(wanted, device)
         if rank and missing:
+            # Nor one further back while this one is not on the host yet: it would take the room of the nearer one.
             return _move(wanted, missing, device, rank) if all(key in host for key in missing) else None
     return None
 
 
-def _absent(wanted: Wanted, shelf: Shelf) -> dict[Key, int]:
-    return {key: size for key, size in wanted.parts.items() if key not in shelf and not shelf.is_coming(key)}
+def _absent(wanted: Wanted, tier: Tier) -> dict[Key, int]:
+    return {key: size for key, size in wanted.parts.items() if key not in tier and not tier.is_coming(key)}
 
 
-def _move(wanted: Wanted, missing: Mapping[Key, int], shelf: Shelf, due: int) -> Move | None:
-    victims = shelf.victims(sum(missing.values()), limit=shelf.budget, spare=wanted.parts, due=due)
+def _move(wanted: Wanted, missing: Mapping[Key, int], tier: Tier, due: int) -> Move | None:
+    # Within the budget and against nothing due sooner: otherwise prefetch would evict what it has just brought.
+    victims = tier.victims(sum(missing.values()), limit=tier.budget, spare=wanted.parts, due=due)
     return None if victims is None else Move(model=wanted.model, missing=missing, victims=tuple(victims))
-
-
-log = logging.getLogger("diffusiongpt.cache")
 
 
 @dataclass(frozen=True)
 class Coming:
-    """A drawing that the queue holds.
+    """A drawing that waits in the queue.
 
     Attributes:
-        expert: Who will draw.
-        backend: How.
-        others: Who else may be pulled meanwhile, though not chosen.
+        expert: The expert that will draw.
+        backend: Its backend.
+        others: Experts that were not chosen and may be pulled meanwhile, with their backends.
     """
 
     expert: Expert
@@ -127,11 +130,11 @@ class Coming:
 
 
 class Prefetcher:
-    """Follows the queue of each device; what is under way when the queue changes is finished, nothing else is begun.
+    """Follows the queue of each device; when it changes, only what is under way is finished for the old one.
 
     Args:
         memory: Where parts come to.
-        wanted_of: What a drawing needs on a device; `None` while it is not on disk.
+        wanted_of: Finds what a drawing needs on a device; `None` while it is not on disk.
         stage: Brings a model to the host or to its device.
         fetch: Brings files to the disk.
     """
@@ -159,50 +162,55 @@ class Prefetcher:
         }
 
     def expect(self, device: str, coming: Sequence[Coming], check: Check | None = None) -> None:
-        """Take a device's queue as it is now, the one that draws first; what it needs is protected at once.
+        """Take note of a device's queue as it is now, the drawing under way first; what it needs is protected at once.
 
-        This takes note and no more: what a model consists of is found out in threads of our own.
+        Args:
+            device: The device.
+            coming: Its queue.
+            check: Refuses a pull by raising.
         """
         with self._lock:
             self._queues[device] = tuple(coming)
             self._check = check
+            # What found no room or no network for the old queue may find it for the new one.
             self._tried.clear()
-        self._protect(device, self._known(device, known=True))
+        # Only models that were seen before: reading the files of others would hold up the caller, who is drawing.
+        self._protect(device, self._checkpoints(device, known=True))
         if len(coming) > 1 or any(one.others for one in coming):
             for lane in self._lanes.values():
-                lane.poke()
+                lane.wake()
 
-    def close(self) -> None:
-        """Begin nothing more, and wait a while for what is being loaded, which must not be cut off by an exit."""
+    def close(self, timeout_s: float) -> None:
+        """Begin nothing more, and wait up to `timeout_s` seconds for each load, which an exit must not cut off."""
         with self._lock:
             self._closed = True
             self._queues.clear()
         for name in ("host", "device"):
-            self._lanes[name].join(CLOSE_S)
+            self._lanes[name].join(timeout_s)
 
     def _protect(self, device: str, checkpoints: Sequence[Checkpoint]) -> None:
         self._memory.expect(device, needed_soon([_as_wanted(one) for one in checkpoints]))
 
-    def _known(self, device: str, *, known: bool = False) -> list[Checkpoint]:
-        """What is wanted of the queue's drawings, as far as it is on disk, or `known` besides."""
+    def _checkpoints(self, device: str, *, known: bool = False) -> list[Checkpoint]:
+        """The checkpoints of a queue that are on disk; with `known`, only those whose parts were read before."""
         found = []
         for coming in self._queues.get(device, ()):
             try:
                 wanted = self._wanted_of(coming.expert, coming.backend, device, known=known)
             except DiffusionGPTError as error:
-                log.info("%s is not looked ahead for: %s", coming.expert.id, error)
+                log.info("%s is not prefetched: %s", coming.expert.id, error)
                 continue
             if wanted is not None:
                 found.append(wanted)
         return found
 
     def _to_disk(self) -> bool:
-        """Pull the next that the queue names, unless it is there; whether there may be more to do."""
+        """Pull the next that a queue names and that was not tried; whether there may be more to do."""
         for device, queue in list(self._queues.items()):
             wanted = [(coming.expert, coming.backend) for coming in queue[1:]]
             for expert, backend in (*wanted, *(pair for coming in queue for pair in coming.others)):
                 if self._try((device, "disk", expert.id), partial(self._fetch, expert, backend, check=self._check)):
-                    self._lanes["host"].poke()
+                    self._lanes["host"].wake()
                     return True
         return False
 
@@ -212,29 +220,30 @@ class Prefetcher:
     def _to_device(self) -> bool:
         return any(self._move(device, device, next_to_device) for device in list(self._queues) if device != HOST)
 
-    def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Shelf, Shelf], Move | None]) -> bool:
-        known = self._known(device)
+    def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Tier, Tier], Move | None]) -> bool:
+        known = self._checkpoints(device)
         self._protect(device, known)
-        # of who was tried already nothing more is brought, but the others keep their places in the queue
+        # One that was tried already stays in the queue without parts, so that the others keep their places.
         queue = [
             replace(_as_wanted(one), parts={}) if (device, to, one.expert.id) in self._tried else _as_wanted(one)
             for one in known
         ]
-        with self._memory.look(HOST, device) as (host, shelf):
-            move = choose(queue, host, shelf)
+        with self._memory.look(HOST, device) as (host, tier):
+            move = choose(queue, host, tier)
         if move is None:
             return False
         due, chosen = next((at, one) for at, one in enumerate(known) if one.model.key == move.model)
+        # The choice may be out of date by now: these bounds hold again when the room is claimed.
         how = Bring(within_budget=True, due=due, patience_s=0.0)
         done = self._try((device, to, chosen.expert.id), partial(self._stage, chosen, to, how))
         if done and to == HOST:
-            self._lanes["device"].poke()
+            self._lanes["device"].wake()
         return done
 
     def _try(self, what: tuple[str, str, str], work: Callable[[], None]) -> bool:
-        """Do it at most once for each state of the queue; whether it was this time.
+        """Do some work unless it was tried since the queue changed; whether it was done now.
 
-        What fails will be told when it is needed; what came and could not stay must not come for ever.
+        A failure is reported when the model is needed. What came and could not stay must not come again and again.
         """
         with self._lock:
             if self._closed or what in self._tried:
@@ -244,7 +253,7 @@ class Prefetcher:
             work()
         except DiffusionGPTError as error:
             _, to, expert = what
-            log.info("%s is not brought ahead to %s: %s", expert, to, error)
+            log.info("%s could not be prefetched to %s: %s", expert, to, error)
         return True
 
 
@@ -253,7 +262,7 @@ def _as_wanted(checkpoint: Checkpoint) -> Wanted:
 
 
 class _Lane:
-    """One thing at a time, in a thread that is there only while there is something to do."""
+    """One step at a time, in a thread that exists only while there is something to do."""
 
     def __init__(self, name: str, step: Callable[[], bool]) -> None:
         self._name = name
@@ -263,14 +272,17 @@ class _Lane:
         self._running: threading.Thread | None = None
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of what is under way, unless it waits for us."""
-        running = self._running
+        """Wait for the step that is under way, unless this is its own thread."""
+        # Under the lock, because a thread that is not quite started cannot be joined.
+        with self._lock:
+            running = self._running
         if running is not None and running is not threading.current_thread():
             running.join(timeout_s)
 
-    def poke(self) -> None:
-        """There may be something to do."""
+    def wake(self) -> None:
+        """Take steps until there is nothing more to do."""
         with self._lock:
+            # Also while a step runs: it may have looked at the queue before the change that this call is about.
             self._asked = True
             if self._running is not None:
                 return
@@ -287,5 +299,5 @@ class _Lane:
             try:
                 while self._step():
                     pass
-            except Exception:  # the thread must not die with its flag set
-                log.exception("looking ahead failed")
+            except Exception:  # a thread that died would still count as running
+                log.exception("prefetch failed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 
 @dataclass(kw_only=True)
@@ -16,9 +16,8 @@ class Usage:
         nbytes: Bytes it takes there.
         reload_s: Seconds it took to bring it there from the tier below.
         uses: How often it was asked for since it came.
-        last_used: When it was last asked for, on the cache's clock.
-        floor: What the last resident that went had been worth, when this one was last used; so that what was
-            worth much long ago goes in the end.
+        last_used: When it was last asked for, on the cache's clock, in seconds.
+        floor: The highest worth of any resident that had gone when this one was last used.
     """
 
     nbytes: int
@@ -29,37 +28,41 @@ class Usage:
 
 
 class EvictionPolicy(Protocol):
-    """Says what a resident is worth; the one worth least goes first."""
+    """Ranks the residents of a tier; the one worth least goes first."""
 
     def worth(self, usage: Usage) -> float:
-        """Any number; it is compared within one tier only."""
+        """The worth of a resident: any number, compared within one tier only."""
         ...
 
 
 class GDSF:
-    """Greedy-dual-size-frequency: what a resident's bytes are good for, aged by what went before.
+    """Greedy-dual-size-frequency: the seconds that a resident's bytes save, aged by what has gone before.
 
-    `worth = floor + uses ** 0.5 * reload_s ** 1.5 / nbytes` (Cherkasova 1998, HP Labs HPL-98-69R1, with measured
-    seconds as the cost and with exponents). The root lets go of what was popular once. Seconds weigh more than
-    themselves because look-ahead hides a short load behind a drawing and not a long one, for which all wait that
-    come after. `benchmarks/cache_trace.py` prints what the exponents bring.
+    `worth = floor + uses ** 0.5 * reload_s ** 1.5 / nbytes`. This is `L + F * C / S` of Cherkasova, "Improving WWW
+    Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy", HP Labs HPL-98-69R1, 1998, with measured
+    seconds as the cost `C`, and with exponents. `benchmarks/cache_trace.py` prints what the exponents gain.
     """
 
     def worth(self, usage: Usage) -> float:
         """See `EvictionPolicy.worth`."""
-        return float(usage.floor + usage.uses**0.5 * usage.reload_s**1.5 / max(1, usage.nbytes))
+        # The root: what was popular once should not stay for it long.
+        uses = usage.uses**0.5
+        # More than linear: look-ahead hides a short load behind a drawing, but for a long one all later requests wait.
+        cost = usage.reload_s**1.5
+        # The floor ages without a clock: it rises with each eviction, so newcomers overtake what is used no more.
+        return float(usage.floor + uses * cost / max(1, usage.nbytes))
 
 
 class LRU:
-    """Least recently used, for comparison."""
+    """Least recently used first, for comparison."""
 
     def worth(self, usage: Usage) -> float:
-        """See `EvictionPolicy.worth`; a time."""
+        """See `EvictionPolicy.worth`; the time of the last use."""
         return usage.last_used
 
 
 Key = Hashable
-"""What is on a shelf: the content of a component, or an adapter on its base."""
+"""What a tier holds: a component by its content, or an adapter on its base."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,8 @@ class Ledger:
         in_flight: Bytes of what is coming now.
         budget: Bytes that what is not in use may keep.
         ceiling: Bytes that all of it may take; `None` if unknown.
-        allocated: Bytes the tier's own allocator says are taken, ours and others' of this process; `None` if unknown.
+        allocated: Bytes that this process has taken there by the count of the tier's own allocator, including those
+            that are not the cache's; `None` if unknown.
     """
 
     tier: str
@@ -86,42 +90,39 @@ class Ledger:
 
 
 @dataclass
-class _Reservation:
-    nbytes: int
-    state: Literal["reserved", "in_flight"] = "reserved"
+class Tier:
+    """The residents of one tier, with their bytes, and the order in which they would go.
 
-
-@dataclass
-class Shelf:
-    """Who is in one tier, with how many bytes, and who would go.
-
-    Everything that comes is first reserved, then in flight, then resident; what is pinned never goes.
+    Whatever comes is first reserved, then in flight, then resident; what is pinned never goes.
 
     Attributes:
-        tier: Its name.
+        name: `"host"`, or a device such as `"cuda:0"`.
         budget: Bytes that what is not pinned may keep.
-        ceiling: Bytes that nothing may exceed; `None` if unknown.
-        policy: Who goes first.
+        ceiling: Bytes that all of it may take; `None` if unknown.
+        policy: Decides which resident goes first.
         upcoming: Key -> how soon the queue needs it, 0 being now; these go last, farthest first.
+        pins: Key -> how many leases hold it, resident or not.
+        residents: Key -> what is known of it.
     """
 
-    tier: str
+    name: str
     budget: int
     ceiling: int | None
     policy: EvictionPolicy
     upcoming: Mapping[Key, int] = field(default_factory=dict)
     pins: Counter[Key] = field(default_factory=Counter)
     residents: dict[Key, Usage] = field(default_factory=dict)
-    _coming: dict[Key, _Reservation] = field(default_factory=dict)
+    _reserved: dict[Key, int] = field(default_factory=dict)
+    _in_flight: dict[Key, int] = field(default_factory=dict)
     _floor: float = 0.0
 
     def __contains__(self, key: object) -> bool:
-        """Whether it is resident."""
+        """Whether a key is resident."""
         return key in self.residents
 
     def is_coming(self, key: Key) -> bool:
-        """Whether room for it is reserved, or its bytes are in flight."""
-        return key in self._coming
+        """Whether room for a key is reserved, or its bytes are in flight."""
+        return key in self._reserved or key in self._in_flight
 
     @property
     def resident(self) -> int:
@@ -130,101 +131,100 @@ class Shelf:
 
     @property
     def taken(self) -> int:
-        """Bytes of what is there and what is to come."""
-        return self.resident + sum(one.nbytes for one in self._coming.values())
+        """Bytes of what is there and of what is to come."""
+        return self.resident + sum(self._reserved.values()) + sum(self._in_flight.values())
 
-    def ledger(self, allocated: int | None = None) -> Ledger:
+    def ledger(self) -> Ledger:
         """The sums as they stand."""
-        coming = Counter[str]()
-        for one in self._coming.values():
-            coming[one.state] += one.nbytes
         return Ledger(
-            tier=self.tier,
+            tier=self.name,
             resident=self.resident,
-            reserved=coming["reserved"],
-            in_flight=coming["in_flight"],
+            reserved=sum(self._reserved.values()),
+            in_flight=sum(self._in_flight.values()),
             budget=self.budget,
             ceiling=self.ceiling,
-            allocated=allocated,
         )
 
     def reserve(self, key: Key, nbytes: int) -> None:
-        """Promise room; who has to leave for it is `victims`' to say, before."""
+        """Promise room for a key; ask `victims` before what has to leave for it."""
         if key in self.residents or self.is_coming(key):
-            raise ValueError(f"{key} has room in {self.tier} already")
-        self._coming[key] = _Reservation(nbytes)
+            raise ValueError(f"{key} has room in {self.name} already")
+        # Taken from the promise on, so that two that come at the same time are not promised the same bytes.
+        self._reserved[key] = nbytes
 
     def start(self, key: Key) -> None:
-        """Its bytes begin to come."""
-        self._coming[key].state = "in_flight"
+        """Note that the bytes of a key begin to come."""
+        self._in_flight[key] = self._reserved.pop(key)
 
     def cancel(self, key: Key) -> None:
-        """It does not come after all."""
-        del self._coming[key]
+        """Give back the room of a key that does not come after all."""
+        del (self._reserved if key in self._reserved else self._in_flight)[key]
 
     def admit(self, key: Key, nbytes: int, *, reload_s: float, now: float) -> None:
-        """It is there, with its true size."""
-        del self._coming[key]
+        """Make a key resident, with its true size in place of the one that was reserved."""
+        del self._in_flight[key]
         self.residents[key] = Usage(nbytes=nbytes, reload_s=reload_s, uses=1, last_used=now, floor=self._floor)
 
     def use(self, key: Key, now: float) -> None:
-        """It was asked for."""
+        """Count a use of a resident."""
         usage = self.residents[key]
         usage.uses += 1
         usage.last_used = now
         usage.floor = self._floor
 
     def remove(self, key: Key) -> Usage:
-        """It goes; what is pinned cannot."""
+        """Remove a resident; one that is pinned is refused."""
         if self.pins[key]:
-            raise ValueError(f"{key} is in use in {self.tier}")
+            raise ValueError(f"{key} is in use in {self.name}")
         usage = self.residents.pop(key)
+        # One that the queue protected may be worth less than one that went before: the floor must not fall.
         self._floor = max(self._floor, self.policy.worth(usage))
         return usage
 
     def pin(self, key: Key) -> None:
-        """It stays, once it is there, until it is unpinned as often."""
+        """Keep a key, once it is resident, until it is unpinned as often as it was pinned."""
         self.pins[key] += 1
 
     def unpin(self, key: Key) -> None:
-        """One pin less."""
+        """Take back one pin."""
         if not self.pins[key]:
-            raise ValueError(f"{key} is not in use in {self.tier}")
+            raise ValueError(f"{key} is not in use in {self.name}")
         self.pins[key] -= 1
         if not self.pins[key]:
             del self.pins[key]
 
     def order(self, *, spare: Callable[[Key], bool] = lambda _: False) -> list[Key]:
-        """Who would go, first to last: the least worth, then what the queue needs, farthest first."""
+        """What would go, first to last: what the queue does not need by worth, then the rest, farthest first."""
         free = [key for key in self.residents if not self.pins[key] and not spare(key)]
         return sorted(free, key=self._rank)
 
     def victims(self, needed: int, *, limit: int | None, spare: Collection[Key] = (), due: int = 0) -> list[Key] | None:
-        """Who has to leave so that `needed` more bytes fit under `limit`.
+        """What has to leave so that `needed` more bytes fit under `limit`.
 
         Args:
             needed: Bytes to come.
             limit: Bytes that may be taken then; `None` for any number.
-            spare: Who must not leave for this.
-            due: How soon the queue needs what comes; what it needs no later than that does not leave.
+            spare: What must not leave for this.
+            due: How soon the queue needs what comes; what it needs at the same time or sooner does not leave.
 
         Returns:
-            Nobody if there is room; `None` if there is none, whoever leaves.
+            An empty list if there is room, `None` if there would be none whatever left.
         """
         excess = 0 if limit is None else self.taken + needed - limit
         keep = frozenset(spare)
+        # Also what is needed at the same time stays: two models equally due would otherwise evict each other in turn.
         free = self.order(spare=lambda one: one in keep or self.upcoming.get(one, due + 1) <= due)
         return self._enough(free, excess)
 
     def surplus(self, *, spare: Collection[Key] = ()) -> list[Key]:
-        """Who leaves so that what is there keeps to the budget; all who may, if that does not do."""
+        """What leaves so that the tier keeps to its budget; all that may leave, if even that is too little."""
         keep = frozenset(spare)
         free = self.order(spare=lambda one: one in keep)
         going = self._enough(free, self.taken - self.budget)
         return free if going is None else going
 
     def _enough(self, order: Sequence[Key], excess: int) -> list[Key] | None:
-        """The first of an order who together have the bytes in excess; `None` if all together have less."""
+        """The first of an order that together have the bytes in excess; `None` if all together have less."""
         going: list[Key] = []
         for key in order:
             if excess <= 0:
@@ -234,7 +234,8 @@ class Shelf:
         return self._without_needless(going, excess) if excess <= 0 else None
 
     def _without_needless(self, going: list[Key], excess: int) -> list[Key]:
-        """Let those stay that turn out not to be needed after a larger one goes too; the most worth first."""
+        """Leave out those that need not go because a larger one goes after them; the ones worth most stay first."""
+        # Small ones are often first in the order, before a large one whose bytes would have been enough alone.
         kept = []
         for key in reversed(going):
             nbytes = self.residents[key].nbytes
@@ -246,4 +247,5 @@ class Shelf:
 
     def _rank(self, key: Key) -> tuple[bool, int, float]:
         soon = self.upcoming.get(key)
+        # Belady's rule where the future is known: what is needed last goes first. Worth decides only what it is not.
         return soon is not None, -(soon or 0), self.policy.worth(self.residents[key])

@@ -1,4 +1,4 @@
-"""What the hub says about repositories: described as zoo entries, or checked to be there."""
+"""What the hub says about repositories: a new zoo entry, or whether the repository of an expert is available."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.diffusers.architectures import architectures
@@ -22,17 +22,17 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, small_reader
 from diffusiongpt.hub.files import USUAL_NAME
+from diffusiongpt.zoo.expert import Expert
 from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
 
 
 _SD15_TEXT_WIDTH = 768
-"""Width of the text encoder of Stable Diffusion 1.x; that of 2.x, with the same pipeline class, is 1024."""
+"""Width of the text encoder of Stable Diffusion 1.x; 2.x has the same pipeline class and a width of 1024."""
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{4})?(-[A-Z]{2})?")
 _ADAPTER_TAG = "base_model:adapter:"
@@ -49,26 +49,26 @@ def describe_repo(
     base: str | None = None,
     weight_name: str | None = None,
 ) -> dict[str, Any]:
-    """The entry of a zoo file for a repository, with what its hub says and nothing else.
+    """The zoo file entry for a repository: what the hub says about it, and nothing else.
 
     Args:
         repo: `owner/name`.
-        settings: Endpoint and token.
-        expert_id: Id of the expert; made from the repository's name if absent.
-        subjects: What it is good at drawing; nobody but people can say.
-        styles: How its pictures look.
-        zoo: Where the base of an adapter may be known.
-        base: Base of an adapter, where the hub does not say it.
-        weight_name: File of an adapter, where the repository has several.
+        settings: Settings with the hub's endpoint and token.
+        expert_id: Id of the expert; derived from the repository's name by default.
+        subjects: Subjects it is good at drawing, which the hub does not know.
+        styles: Styles of its pictures, which the hub does not know either.
+        zoo: A zoo that may have the base of an adapter, and so know its architecture.
+        base: Base of an adapter, needed only if the hub does not name it.
+        weight_name: File of an adapter, needed only if the repository has several.
 
     Raises:
-        RequestError: If the repository's name is none, or the hub leaves open what has to be known.
-        PullError: If the hub cannot be reached or knows no such repository, if its terms have to be accepted
-            first, or if it holds nothing that can be drawn with.
-        LoadError: If it cannot be drawn with here.
+        RequestError: If `repo` is not of the form `owner/name`, or a required fact is neither given nor on the hub.
+        PullError: If the hub cannot be reached or does not have the repository, if its terms must be accepted
+            first, or if it has no usable weights.
+        LoadError: If its pipeline is not supported.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
-        raise RequestError(f"{repo!r} is no repository", hint="Write it as owner/name, as its page on the hub does.")
+        raise RequestError(f"{repo!r} is not a repository", hint="Write it as owner/name, as on its hub page.")
     check_online(settings)
     with hub_errors(repo, settings):
         info = hub_api(settings).model_info(repo, files_metadata=True, timeout=TIMEOUT_S)
@@ -76,47 +76,30 @@ def describe_repo(
     if INDEX not in sizes and _is_adapter(info):
         particular = _adapter_facts(info, sizes, base=base, weight_name=weight_name, zoo=zoo)
     elif base or weight_name:
-        raise RequestError(f"{repo} is no adapter", hint="Leave out the base and the file of an adapter.")
+        raise RequestError(f"{repo} is not an adapter", hint="Leave out --base and --weight-name.")
     else:
         particular = _checkpoint_facts(repo, small_reader(settings, repo, str(info.sha), sizes), sizes)
     facts = {"id": expert_id or _id_from(repo), "repo": repo, **particular, **_card_facts(info)}
     facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
     facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.sha}"]
-    return {key: facts[key] for key in _ORDER if facts.get(key) not in (None, [], {})}
-
-
-_ORDER = (
-    "id",
-    "repo",
-    "architecture",
-    "kind",
-    "base",
-    "tags",
-    "license",
-    "gated",
-    "size_gb",
-    "settings",
-    "languages",
-    "trigger_words",
-    "sources",
-)
+    return {key: facts[key] for key in Expert.model_fields if facts.get(key) not in (None, [], {})}
 
 
 def check_online(settings: Settings) -> None:
-    """Refuse to go on where the settings forbid the network.
+    """Refuse to go on if the settings forbid the network.
 
     Raises:
         HubUnreachableError: If they do.
     """
     if settings.offline:
         raise HubUnreachableError(
-            "the hub cannot be asked: the network is switched off",
+            "could not ask the hub: the network is switched off",
             hint="Unset HF_HUB_OFFLINE and DIFFUSIONGPT_OFFLINE, or write the entry by hand.",
         )
 
 
 def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Architecture and size; of plain and half-precision files those of which a pull would bring less."""
+    """Architecture and size, of the plain or the half-precision files, whichever are smaller to download."""
     found: dict[str | None, int] = {}
     problems: list[PullError] = []
     for variant in (None, "fp16") if any(".fp16." in name for name in sizes) else (None,):
@@ -137,7 +120,7 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
 
 
 def _architecture(read: Callable[[str], bytes], sizes: Mapping[str, int]) -> str | None:
-    """The family whose pipeline the index names; of Stable Diffusion 1 and 2, that share one, by what tells them."""
+    """The family whose pipeline the index names; Stable Diffusion 1 and 2 share one and differ in the text width."""
     name = json.loads(read(INDEX))["_class_name"]
     families = {entry.family or key for key, entry in architectures().items() if entry.pipeline == name}
     if len(families) < 2:
@@ -174,8 +157,8 @@ def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str
     files = [name for name in sizes if name.endswith(".safetensors") and "/" not in name]
     if not files:
         raise UnsafeFilesError(
-            f"{repo} has no safetensors file at its top",
-            hint="Other formats can run code when opened; choose an adapter with safetensors.",
+            f"{repo} has no safetensors file in its top folder",
+            hint="Other formats can run code when opened; choose an adapter that has safetensors.",
         )
     for name in (wanted, *([] if wanted else [USUAL_NAME, *(files if len(files) == 1 else [])])):
         if name in files:
@@ -189,7 +172,7 @@ def _base(info: ModelInfo) -> str:
     bases = tagged or {*_texts(getattr(info.card_data, "base_model", None))}
     if len(bases) != 1:
         raise RequestError(
-            f"{info.id} names {len(bases) or 'no'} checkpoints that it goes on, and an adapter needs one",
+            f"{info.id} names {len(bases) or 'no'} base checkpoints, and an adapter needs exactly one",
             hint="Name the repository of the checkpoint with --base owner/name.",
         )
     return bases.pop()
@@ -200,13 +183,13 @@ def _card_facts(info: ModelInfo) -> dict[str, Any]:
     return {
         "license": _license(getattr(card, "license", None), getattr(card, "license_name", None)),
         "gated": None if info.gated is None else bool(info.gated),
-        "languages": [said for said in _texts(getattr(card, "language", None)) if _LANGUAGE.fullmatch(said)],
+        "languages": [tag for tag in _texts(getattr(card, "language", None)) if _LANGUAGE.fullmatch(tag)],
     }
 
 
-def _license(said: object, name: object) -> dict[str, str] | None:
-    """The licence, and what it says of commercial use if all experts of the shipped zoo that have it agree."""
-    found = next(iter(_texts(name if said == "other" else said)), "unknown")
+def _license(value: object, name: object) -> dict[str, str] | None:
+    """The licence, and whether it allows commercial use if all experts of the shipped zoo that have it agree."""
+    found = next(iter(_texts(name if value == "other" else value)), "unknown")
     if found in ("other", "unknown"):
         return None
     shipped = Zoo.load("default").values()
@@ -214,40 +197,40 @@ def _license(said: object, name: object) -> dict[str, str] | None:
     return {"id": found} | ({"commercial": verdicts.pop()} if len(verdicts) == 1 else {})
 
 
-def _texts(said: object) -> list[str]:
-    """What a field of a model card says, be it one text or several; what could not be shown on a line is left out."""
-    texts = said if isinstance(said, list) else [said]
+def _texts(value: object) -> list[str]:
+    """The texts in a field of a model card, which may hold one or several; unprintable ones are left out."""
+    texts = value if isinstance(value, list) else [value]
     return [text.strip() for text in texts if isinstance(text, str) and text.strip() and text.isprintable()]
 
 
 def _id_from(repo: str) -> str:
     name = re.sub(r"[^a-z0-9._-]+|(?<=[._-])[._-]+", "", repo.rpartition("/")[2].casefold())[:80].strip("._-")
     if not name:
-        raise RequestError(f"the name of {repo} makes no id", hint="Give it one with --id.")
+        raise RequestError(f"could not derive an id from {repo}", hint="Choose one with --id.")
     return name
 
 
 def _gigabytes(size: int) -> float | None:
-    """To four digits, as many as a person would write; nothing for nothing."""
+    """Size in GB, to four digits; `None` for zero."""
     return float(f"{size / 1e9:.4g}") or None
 
 
 _AT_ONCE = 8
-"""Requests in flight; the hub allows a visitor some hundreds a minute."""
+"""Concurrent requests; the hub allows a few hundred a minute without a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """What the hub says of one expert's repository.
+    """What the hub says about one expert's repository.
 
     Attributes:
-        expert: Id.
-        repo: Repository.
-        state: `ok`; `gated` if terms have to be accepted, which the token in use may have; `missing`; or
-            `unreachable` if nobody knows.
-        revision: What the zoo file asks for.
-        commit: What that is at the moment; `None` if unknown.
-        error: What went wrong, with its hint; `None` if nothing did.
+        expert: Id of the expert.
+        repo: Its repository.
+        state: `ok`; `gated` if its terms must be accepted, even if the token in use has done so; `missing`; or
+            `unreachable` if the hub gave no answer.
+        revision: Revision in the zoo file; `None` if it names none.
+        commit: Commit that this revision is at now; `None` if unknown.
+        error: The error, with its hint; `None` if there was none.
     """
 
     expert: str
@@ -259,7 +242,7 @@ class Presence:
 
 
 def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presence, ...]:
-    """Ask the hub about each expert; local folders and hosted experts are passed over.
+    """Ask the hub about each expert, except for local folders and hosted experts.
 
     Raises:
         PullError: If the settings forbid the network, or the hub answers about none of them.
@@ -275,18 +258,12 @@ def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presen
 
 
 def _presence(expert: Expert, settings: Settings) -> Presence:
+    unknown = Presence(expert=expert.id, repo=expert.repo, state="unreachable", revision=expert.revision)
     try:
         with hub_errors(expert.repo, settings):
             info = hub_api(settings).model_info(expert.repo, revision=expert.revision, timeout=TIMEOUT_S)
     except PullError as error:
-        state: Literal["gated", "missing", "unreachable"] = "unreachable"
-        if isinstance(error, RepoMissingError | GatedRepoError):
-            state = "missing" if isinstance(error, RepoMissingError) else "gated"
-        return Presence(expert=expert.id, repo=expert.repo, state=state, revision=expert.revision, error=error)
-    return Presence(
-        expert=expert.id,
-        repo=expert.repo,
-        state="gated" if info.gated else "ok",
-        revision=expert.revision,
-        commit=str(info.sha),
-    )
+        if isinstance(error, RepoMissingError):
+            return replace(unknown, state="missing", error=error)
+        return replace(unknown, state="gated" if isinstance(error, GatedRepoError) else "unreachable", error=error)
+    return replace(unknown, state="gated" if info.gated else "ok", commit=str(info.sha))

@@ -1,6 +1,6 @@
-"""Zoo files changed by program: comments, order and quoting stay, and no wrong file is ever written.
+"""Changes to zoo files that keep comments, order and quoting, and never write an invalid file.
 
-Every change is a `Draft` first: it can be looked at as a diff, and was checked before anyone saw it.
+Every change is a `Draft` first, which has been checked and can be shown as a diff.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 _NEW_FILE = """\
-# Experts of one's own; docs/zoo.md says what each key means. What is not known is left out.
+# Your own experts; docs/zoo.md explains each key. Leave out what you do not know.
 schema_version: 1
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A change of a zoo file that nobody has agreed to yet.
+    """A change to a zoo file that has not been written yet.
 
     Attributes:
         path: The file.
-        before: Its bytes; `None` if it is not there yet.
-        after: Its text to be.
+        before: Its present bytes; `None` if it does not exist yet.
+        after: Its new text.
     """
 
     path: Path
@@ -49,64 +49,65 @@ class Draft:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the draft changes nothing."""
         return self.before == self.after.encode()
 
     def diff(self) -> str:
-        """The change as a unified diff, without a newline at the end."""
+        """The change as a unified diff, without a final newline."""
         old = "" if self.before is None else self.before.decode()
         names = ("/dev/null" if self.before is None else str(self.path), str(self.path))
         return "\n".join(unified_diff(old.splitlines(), self.after.splitlines(), *names, lineterm=""))
 
     def write(self, settings: Settings) -> None:
-        """Replace the file in one step.
+        """Replace the file atomically.
 
         Args:
-            settings: Whose folder holds the lock that keeps other writers of ours out.
+            settings: Settings with the home folder, which holds the lock against other writers.
 
         Raises:
-            ZooFileChangedError: If someone changed the file after the draft was made.
-            ZooError: If it cannot be written; it is then as it was.
+            ZooFileChangedError: If the file was changed after the draft was made.
+            ZooError: If it cannot be written; it then stays as it was.
         """
         from filelock import FileLock
 
-        with _told(self.path):
+        with _writing(self.path):
             settings.home.mkdir(parents=True, exist_ok=True)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(settings.home / "zoo.lock"):
                 if _bytes_of(self.path) != self.before:
                     raise ZooFileChangedError(
-                        f"{self.path} was changed by someone else meanwhile, so nothing was written",
-                        hint="Run the same again: it starts from the file as it is now.",
+                        f"{self.path} was changed in the meantime, so nothing was written",
+                        hint="Run the command again: it starts from the file as it is now.",
                     )
                 replace_file(self.path, self.after.encode())
 
 
 class ZooDraft:
-    """The last of some zoo layers, opened to be changed.
+    """The last of several zoo layers, opened for changes.
 
     Args:
-        *sources: Layers as `Zoo.load` takes them, the file to be changed last; it need not be there yet.
+        *sources: Layers as `Zoo.load` takes them, the file to change last; it need not exist yet.
 
     Attributes:
-        path: The file to be changed.
-        zoo: All layers as they are.
+        path: The file to change.
+        file: Its present content.
+        zoo: All layers as they are now.
 
     Raises:
-        RequestError: If the last layer comes with the package.
-        ZooError: If a layer is wrong, or the file must not be written.
+        RequestError: If the last layer ships with the package.
+        ZooError: If a layer is invalid, or the file is not writable.
     """
 
     def __init__(self, *sources: ZooSource) -> None:
         *below, last = sources
         if last in SHIPPED:
             raise RequestError(
-                f"the zoo {last!r} comes with the package and is not edited",
-                hint="Name a file of your own with --zoo; it is made if it is not there.",
+                f"the zoo {last!r} comes with the package and cannot be edited",
+                hint="Name a file of your own with --zoo; it is created if it does not exist.",
             )
         self.path = expand_home(last)
         self._below = {str(source): read_zoo_file(source) for source in below}
-        with _told(self.path):
+        with _writing(self.path):
             self._before = _bytes_of(self.path)
             _check_writable(self.path)
         self._text = _NEW_FILE if self._before is None else _decode(self._before, self.path)
@@ -118,31 +119,28 @@ class ZooDraft:
         """Append an expert.
 
         Args:
-            entry: Its keys and values as the file will show them.
+            entry: Keys and values of the expert, in the order in which they are written.
 
         Raises:
-            ZooError: If the expert is there already.
+            ZooError: If one of the layers has the id or the repository already.
         """
+        where = " + ".join(self.zoo.sources)
+        weights = (entry.get("repo"), entry.get("settings", {}).get("weight_name"))
         for known in self.zoo.values():
-            same = (known.repo, known.settings.weight_name) == (
-                entry.get("repo"),
-                entry.get("settings", {}).get("weight_name"),
-            )
-            if same or known.id == entry["id"]:
-                what = f"the repository {known.repo}" if same else f"an expert called {known.id}"
+            if (known.repo, known.settings.weight_name) == weights:
                 raise ZooError(
-                    f"{' + '.join(self.zoo.sources)} has {what} already" + (f", as {known.id}" if same else ""),
-                    hint=f"`diffusiongpt zoo show {known.id}` shows it."
-                    if same
-                    else "Give the new one another name with --id.",
+                    f"{where} has the repository {known.repo} already, as {known.id}",
+                    hint=f"Look at it with `diffusiongpt zoo show {known.id}`.",
                 )
+            if known.id == entry["id"]:
+                raise ZooError(f"{where} has an expert called {known.id} already", hint="Choose another id with --id.")
         self._edit.extend(["experts"], [entry])
 
     def pin(self, commits: Mapping[str, str]) -> None:
         """Write the commit of some experts as their `revision`.
 
         Args:
-            commits: Commit by expert id; ids of other layers are passed over.
+            commits: Commit by expert id; ids that the file does not have are ignored.
         """
         for index, expert in enumerate(self.file.experts):
             if expert.id in commits and commits[expert.id] != expert.revision:
@@ -154,11 +152,11 @@ class ZooDraft:
             self._edit.extend(["taxonomy"], [node.model_dump(mode="json", exclude_defaults=True) for node in nodes])
 
     def add_tags(self, expert: Expert, tags: Tags) -> None:
-        """Hang an expert of the file on more nodes; what it declares already stays.
+        """Tag an expert of the file with more nodes; its present tags stay.
 
         Args:
             expert: The expert as the file has it.
-            tags: What it gets besides; `generalist` counts only for an expert that had no tags at all.
+            tags: Further tags; `generalist` counts only for an expert that had no tags at all.
         """
         place = ("experts", [one.id for one in self.file.experts].index(expert.id), "tags")
         if expert.tags == Tags():
@@ -175,14 +173,14 @@ class ZooDraft:
         """The change, checked as `zoo check` checks a file.
 
         Raises:
-            ZooError: If the file would be wrong, or is written in a way that cannot be changed in place.
+            ZooError: If the file would become invalid, or its formatting does not allow changes in place.
         """
         try:
             after = self._edit.text()
         except YamlEditError as error:
             raise ZooError(
-                f"{self.path} cannot be changed by program: {error}",
-                hint="Change it by hand, or write its lists as plain blocks, without anchors.",
+                f"{self.path} cannot be edited in place: {error}",
+                hint="Edit it by hand, or write its lists as plain blocks without anchors.",
             ) from error
         self._layered(parse_zoo_text(after, self.path))
         return Draft(path=self.path, before=self._before, after=after)
@@ -192,12 +190,12 @@ class ZooDraft:
 
 
 def editable_layers(settings: Settings, named: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Layers of which the last is a file to be edited.
+    """Zoo layers whose last one can be edited.
 
     Args:
-        settings: What the environment says.
-        named: Layers that were named; `None` for those of the settings, with the user's own file over them if
-            they name no file.
+        settings: Settings with the default layers and the path of the user's own zoo.
+        named: Layers named by the user; `None` for those of the settings, with the user's own file on top if
+            their last one ships with the package.
     """
     if named:
         return tuple(named)
@@ -206,13 +204,13 @@ def editable_layers(settings: Settings, named: Sequence[str] | None = None) -> t
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
         raise ZooError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}",
-            hint="Name a file in a folder you may write to; the old file is as it was.",
+            hint="Name a file in a folder that you may write to; the old file was not changed.",
         ) from error
 
 
@@ -222,11 +220,11 @@ def _bytes_of(path: Path) -> bytes | None:
 
 def _check_writable(path: Path) -> None:
     if path.exists() and not (path.stat().st_mode & 0o222 and os.access(path, os.W_OK)):
-        raise ZooError(f"{path} is read-only", hint=f"Allow writing (chmod u+w {path}), or name another file.")
+        raise ZooError(f"{path} is read-only", hint=f"Make it writable (chmod u+w {path}), or name another file.")
 
 
 def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ZooError(f"zoo file {path} cannot be read: {error}", hint="A zoo file is UTF-8 YAML.") from error
+        raise ZooError(f"zoo file {path} could not be read: {error}", hint="Save it as UTF-8 YAML.") from error

@@ -1,4 +1,4 @@
-"""Whose turn is next: fair between clients, reordered a little where that saves a swap of models."""
+"""Which place has the next turn: fair between clients, reordered a little where that saves a swap of models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Place:
     """A place in a queue; two places are equal only if they are the same.
 
     Attributes:
-        model: What will draw.
-        client: Who asks.
-        work: How much it asks for, at least 1, in units of the smallest request.
-        tag: Its start tag; the order gives it.
-        number: How many came before it; the order gives it.
+        model: The model that will draw.
+        client: The client that asks.
+        work: Amount of work, at least 1, in units of the smallest request.
+        tag: Start tag, in the same units of work; set by the order.
+        number: Number of places that entered before it; set by the order.
     """
 
     model: Hashable
@@ -53,7 +53,7 @@ class FairOrder(Generic[_P]):
 
     places are taken before it while it may be taken, where `C` other clients enter something meanwhile: those `p`,
     for each unit of `d` one later place of each other client, and the passes. Without work of its
-    own in front (`d = 0`), no number of later arrivals makes it wait longer. A place that is given up only shortens
+    own in front (`d = 0`), no number of later arrivals makes it wait longer. A place that is removed only shortens
     this: the later places of its client move up by one, each to the tag of the one before it.
 
     Args:
@@ -75,7 +75,7 @@ class FairOrder(Generic[_P]):
         return tuple(self._waiting)
 
     def add(self, place: _P) -> None:
-        """Let a place enter; this gives it its tag."""
+        """Add a place to the queue; this sets its tag."""
         before = next((other for other in reversed(self._waiting) if other.client == place.client), None)
         end = 0 if before is None else before.tag + before.work
         place.tag = max(self.virtual_time, self._ends.get(place.client, 0), end)
@@ -83,9 +83,10 @@ class FairOrder(Generic[_P]):
         insort(self._waiting, place, key=_fair)
 
     def discard(self, place: _P) -> None:
-        """Give a place up, if it still waits; the later ones of its client move up."""
+        """Remove a place, if it still waits; the later ones of its client move up."""
         if place not in self._waiting:
             return
+        # Each later place of the client starts where the one before it would have: the client loses nothing by it.
         tag = place.tag
         for later in self._waiting[self._waiting.index(place) + 1 :]:
             if later.client == place.client:
@@ -99,20 +100,22 @@ class FairOrder(Generic[_P]):
         if not first:
             return None
         place = self._choose(first, self._passed, self._last, is_ready)
-        # Not the tag of the place taken: whoever comes now would stand behind all that it passed.
+        # Not the tag of the place taken: a client that arrives now would stand behind all the places it passed.
         self.virtual_time = max(self.virtual_time, first[0].tag)
         self._ends[place.client] = max(self._ends.get(place.client, 0), place.tag + place.work)
+        # An end before the virtual time no longer delays its client, so forgetting it keeps the table small.
         self._ends = {client: end for client, end in self._ends.items() if end > self.virtual_time}
         self._last = place.model
         self._remove(place)
         return place
 
     def rest(self) -> None:
-        """Nothing is being drawn and nobody waits: what clients had until now no longer counts."""
+        """Forget what clients had: nothing is being drawn and nothing waits, so all start even."""
         self._ends.clear()
 
     def foresee(self, is_ready: IsReady, limit: int) -> Iterator[_P]:
         """The next places, `limit` at most, as they would be taken if nothing changed."""
+        # the same choice on copies, so that what is announced is what will happen
         waiting, passed, last = self._waiting[: limit + self._window], self._passed.copy(), self._last
         for _ in range(min(limit, len(waiting))):
             place = self._choose(waiting[: self._window], passed, last, is_ready)
@@ -121,9 +124,10 @@ class FairOrder(Generic[_P]):
             yield place
 
     def _choose(self, first: Sequence[_P], passed: Counter[_P], last: Hashable, is_ready: IsReady) -> _P:
-        """The next of the first places; counts whom it passes."""
-        worn = next((at for at, place in enumerate(first) if passed[place] >= self._window), len(first))
-        able = first[: worn + 1]
+        """The next of the first places; counts the places that it passes."""
+        # The first place that may not be passed again limits the choice: none behind it can go first.
+        limit = next((at for at, place in enumerate(first) if passed[place] >= self._window), len(first))
+        able = first[: limit + 1]
         same = (place for place in able if place.model == last)
         ready = (place for place in able if is_ready(place.model))
         chosen = next(same, None) or next(ready, able[0])

@@ -1,26 +1,25 @@
-"""One exact call on this machine: have the files, wait for the device, lease, draw, and recover if memory runs out."""
+"""One exact call on this machine: pull the files, wait for the device, lease, draw, and recover if memory runs out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.backends.base import Backend, HostedBackend
+from diffusiongpt.backends.base import Backend
 from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.cache.moves import HOST
 from diffusiongpt.cache.prefetch import Coming
+from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow.call import Drawing, Resolved
-from diffusiongpt.flow.record import Recovery, RecoveryStep
+from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
 from diffusiongpt.hub.content import fingerprint
 from diffusiongpt.hub.plan import Agree
-from diffusiongpt.weights.devices import release_cached
+from diffusiongpt.weights.devices import HOST, release_cached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,36 +31,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("diffusiongpt")
 
-OnProgress = Callable[[str, int, int | None], None]
-"""Called with the phase (`"download"`, `"load"` or `"draw"`), how much is done, and of how much."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """What came of a call.
-
-    Attributes:
-        drawing: The pictures.
-        weights: Fingerprint of the files that were used; `None` for a hosted expert.
-        timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`.
-        recovered: What it took when memory ran out.
-    """
-
-    drawing: Drawing
-    weights: str | None
-    timings: Mapping[str, float]
-    recovered: tuple[Recovery, ...] = ()
-
-
-class Renderer:
+class LocalExecutor:
     """Draws, one at a time on each device, while the cache brings what the queue needs next; thread-safe.
 
     Args:
-        cache: Where experts come from.
-        machine: Where they draw.
-        settings: What hosted experts need to know, and whether to look ahead.
+        cache: Source of the experts.
+        machine: Knows the device and what fits on it.
+        settings: Whether to look ahead.
         agree: Asked about a pull above `max_download_gb`.
-        on_progress: Told how far a download, a load or a drawing is.
+        on_progress: Called with the progress of a download, a load or a drawing.
     """
 
     def __init__(
@@ -85,9 +64,9 @@ class Renderer:
         """A place in the queue for an expert that draws here.
 
         Args:
-            expert: Who will draw.
-            others: Who may stand in; they are pulled meanwhile if the settings say so.
-            client: Who asks; the calling thread if absent.
+            expert: The expert that will draw.
+            others: Experts that may stand in; they are pulled meanwhile if the settings say so.
+            client: The client that asks; the calling thread if absent.
 
         Raises:
             LoadError: If the queue is closed.
@@ -103,10 +82,10 @@ class Renderer:
         return self.queue.enter(model, self._machine.device, client=client)
 
     def fetch(self, expert: Expert) -> None:
-        """Have the files of an expert on disk.
+        """Make sure that the files of an expert are on disk.
 
         Raises:
-            PullError: If they could not be had.
+            PullError: If they could not be pulled.
             OutOfMemoryError: If they turn out not to fit here, before they are pulled.
         """
         self.cache.fetch(
@@ -117,36 +96,21 @@ class Renderer:
             on_progress=self._on_progress,
         )
 
-    def render(
-        self, resolved: Resolved, *, expected_weights: str | None = None, ticket: Ticket | None = None
-    ) -> Rendered:
-        """Draw.
-
-        Args:
-            resolved: The exact call.
-            ticket: Its place in the queue, if it has one.
-            expected_weights: Fingerprint that the files must have; `None` takes any.
-
-        Raises:
-            PullError: If its files could not be had.
-            LoadError: If it could not be loaded, or is another checkpoint than expected.
-            DrawError: If it failed while drawing.
-        """
-        backend = get_backend(resolved.expert.backend)
-        if backend.hosted:
-            return self._ask(backend, resolved)
+    def run(self, call: Resolved, *, ticket: Ticket | None = None) -> Drawing:
+        """Draw on this machine; see `Executor.run`."""
+        backend = _local(call.expert)
         start = perf_counter()
-        self.fetch(resolved.expert)
+        self.fetch(call.expert)
         fetched = perf_counter()
-        with (ticket or self.enter(resolved.expert)).turn():
+        with (ticket or self.enter(call.expert)).turn():
             waited = perf_counter()
-            weights = self._weights(resolved.expert, backend)
-            if expected_weights not in (None, weights):
+            weights = self._weights(call.expert, backend)
+            if call.expected_weights not in (None, weights):
                 raise LoadError(
-                    f"{resolved.expert.id} is another checkpoint now than when the picture was drawn",
-                    hint="Bring the old files back, or draw the prompt anew.",
+                    f"{call.expert.id} is not the checkpoint that the picture was drawn with",
+                    hint="Bring the old files back, or draw the prompt again with the checkpoint that is there now.",
                 )
-            drawing, loaded, recovered = self._draw(backend, resolved)
+            drawing, loaded = self._draw(backend, call)
         seconds = {
             "download": fetched - start,
             "queue": waited - fetched,
@@ -154,11 +118,11 @@ class Renderer:
             "draw": perf_counter() - loaded,
         }
         timings = {name: round(value, 4) for name, value in seconds.items()}
-        return Rendered(drawing=drawing, weights=weights, timings=timings, recovered=recovered)
+        return replace(drawing, weights=weights, timings=timings)
 
     @contextmanager
     def lease(self, expert: Expert) -> Iterator[Any]:
-        """The device, and an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
+        """Hold the device, with an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
         backend = _local(expert)
         self.fetch(expert)
         with (
@@ -168,32 +132,33 @@ class Renderer:
         ):
             yield model
 
-    def _draw(self, backend: Backend, resolved: Resolved) -> tuple[Drawing, float, tuple[Recovery, ...]]:
-        """Draw, with less and less in the way while memory runs out; also tells when everything was loaded."""
+    def _draw(self, backend: Backend, call: Resolved) -> tuple[Drawing, float]:
+        """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
         recovered: list[Recovery] = []
-        result = self._attempt(backend, resolved)
-        for step in self._ladder(resolved.expert):
+        result = self._attempt(backend, call)
+        for step in self._ladder(call.expert):
             if not isinstance(result, OutOfMemoryError):
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, resolved, offload=step == "offloaded")
+            result = self._attempt(backend, call, offload=step == "offloaded")
         if isinstance(result, OutOfMemoryError):
             raise result
-        return *result, tuple(recovered)
+        drawing, loaded = result
+        return replace(drawing, recovered=tuple(recovered)), loaded
 
     def _attempt(
-        self, backend: Backend, resolved: Resolved, *, offload: bool = False
+        self, backend: Backend, call: Resolved, *, offload: bool = False
     ) -> tuple[Drawing, float] | OutOfMemoryError:
-        """The pictures, or the error, outside the `except` block whose traceback holds what the failed call held."""
+        """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
         lease = self.cache.lease(
-            resolved.expert, backend, device=self._machine.device, on_progress=self._on_progress, offload=offload
+            call.expert, backend, device=self._machine.device, on_progress=self._on_progress, offload=offload
         )
         try:
             with lease as loaded:
                 ready = perf_counter()
-                return backend.draw(loaded, resolved, on_step=self._on_step, offload=offload), ready
+                return backend.draw(loaded, call, on_step=self._on_step, offload=offload), ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
 
@@ -203,16 +168,10 @@ class Renderer:
         return ("freed", "offloaded") if whole else ("freed",)
 
     def _free(self, step: RecoveryStep) -> None:
-        """Let all that is idle go, also what the queue needs soon: how much a drawing takes is not known."""
+        """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
         # if room on the device did not help, the host may be what is short
         self.cache.clear(self._machine.device if step == "freed" else None)
         release_cached(self._machine.device)
-
-    def _ask(self, backend: HostedBackend, resolved: Resolved) -> Rendered:
-        start = perf_counter()
-        drawing = backend.draw(resolved, self._settings, on_step=self._on_step)
-        seconds = {"download": 0.0, "queue": 0.0, "load": 0.0, "draw": round(perf_counter() - start, 4)}
-        return Rendered(drawing=drawing, weights=None, timings=seconds)
 
     def _weights(self, expert: Expert, backend: Backend) -> str:
         """Fingerprint of a checkpoint; of an adapter that of its base and its own, joined."""
@@ -241,11 +200,11 @@ class Renderer:
 def _local(expert: Expert) -> Backend:
     backend = get_backend(expert.backend)
     if backend.hosted:
-        raise LoadError(f"{expert.id} draws elsewhere and has nothing to hold here", hint="Draw with it instead.")
+        raise LoadError(f"{expert.id} is hosted and has nothing to hold here", hint="Draw with it instead.")
     return backend
 
 
 def _still_there(place: Path | None, expert: Expert) -> Path:
     if place is None:
-        raise LoadError(f"the files of {expert.id} went away while it was loaded", hint="Draw again.")
+        raise LoadError(f"the files of {expert.id} disappeared while it was loaded", hint="Draw again.")
     return place

@@ -1,4 +1,4 @@
-"""This machine as a place to draw: which device, and who can draw on it."""
+"""This machine as a place to draw: its device, and the experts that can draw on it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CPU_GROWTH = 2.0
 
 
 class Machine:
-    """What can be drawn with here.
+    """Which experts can draw here.
 
     Args:
-        cache: What is on disk and in memory.
-        settings: What hosted experts need to know.
+        cache: Checkpoints on disk and in memory.
+        settings: Keys and addresses of hosted experts.
         device: Device to draw on; `None` for the best one present.
     """
 
@@ -47,7 +47,7 @@ class Machine:
 
     @cached_property
     def device(self) -> str:
-        """Device that is drawn on."""
+        """Device that draws."""
         return best_device(self._device)
 
     @cached_property
@@ -57,7 +57,7 @@ class Machine:
         return None if memory is None else round(memory * SAFE_SHARE)
 
     def readiness(self, expert: Expert) -> Readiness:
-        """What it would take to draw with an expert here; no network. A hosted one is as good as loaded."""
+        """What it would take to draw with an expert here; no network. A hosted expert counts as loaded."""
         if is_hosted(expert.backend):
             return self._hosted_readiness(expert)
         if self._is_too_big(expert):
@@ -72,7 +72,7 @@ class Machine:
         Raises:
             OutOfMemoryError: If its weights are larger than the device.
             HubUnreachableError: If it would have to be pulled and the hub was found to be down.
-            LoadError: If nothing here can draw with it.
+            LoadError: If no backend here can draw with it.
             NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
         """
         try:
@@ -92,7 +92,7 @@ class Machine:
             )
 
     def check_fits(self, plan: PullPlan) -> None:
-        """Refuse a pull whose weights, exact by the headers of their files, would not fit here.
+        """Refuse a pull if its weights, measured exactly by the headers of their files, would not fit here.
 
         Raises:
             OutOfMemoryError: If they are larger than the device.
@@ -104,7 +104,7 @@ class Machine:
             raise self._too_big(plan.asked_by, needed)
 
     def can_draw(self, expert: Expert) -> bool:
-        """Whether nothing known beforehand keeps an expert from drawing here."""
+        """Whether an expert can draw here, as far as that is known beforehand."""
         try:
             self.check_can_draw(expert)
         except DiffusionGPTError:

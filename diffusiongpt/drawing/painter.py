@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.drawing.local import Rendered, Renderer
-from diffusiongpt.drawing.redraw import as_recorded
+from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.drawing.redraw import recorded_call
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import (
     DiffusionGPTError,
@@ -25,41 +25,93 @@ from diffusiongpt.errors import (
     PullTooLargeError,
     ServiceError,
 )
-from diffusiongpt.flow.call import Drawing, Dropped, Resolved
 from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.version import GENERATOR
+from diffusiongpt.zoo.file import SHIPPED
+from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
+    from diffusiongpt.drawing.executor import Executor
+    from diffusiongpt.drawing.local import LocalExecutor
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
+    from diffusiongpt.flow.call import Drawing, Dropped, Resolved
     from diffusiongpt.flow.request import Request
     from diffusiongpt.flow.route import Route
-    from diffusiongpt.studio import DiffusionGPT
     from diffusiongpt.zoo.expert import Expert
-    from diffusiongpt.zoo.zoo import Zoo
 
+log = logging.getLogger("diffusiongpt")
+
+MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError, NeedsKeyError, ServiceError, NeedsExtraError)
+"""Failures that say nothing against the zoo."""
+
+LAST_RESORT = "tiny"
+"""Zoo that draws when nothing else can: its weights come with the package."""
+
+StandIn = Callable[["Request", str], tuple[Zoo, "Expert"]]
+"""Finds which expert of another zoo, by its name, draws a request."""
 
 _NOT_RECORDED = frozenset({"callback_on_step_end"})
 
 
-class Artist:
-    """Turns a route into pictures.
+class Painter:
+    """Turns routes into pictures.
 
     Args:
-        machine: Says who can draw.
-        renderer: Draws.
+        zoo: The experts.
+        machine: Knows which of them can draw here.
+        local: Carries out calls on this machine.
+        hosted: Carries out calls at services.
+        stand_in: Finds the expert of the tiny zoo that draws when no candidate can.
     """
 
-    def __init__(self, machine: Machine, renderer: Renderer) -> None:
+    def __init__(
+        self, zoo: Zoo, machine: Machine, *, local: LocalExecutor, hosted: Executor, stand_in: StandIn
+    ) -> None:
+        self._zoo = zoo
         self._machine = machine
-        self._renderer = renderer
+        self._local = local
+        self._hosted = hosted
+        self._stand_in = stand_in
 
-    def draw(
+    def draw(self, request: Request, route: Route, ticket: Ticket | None = None) -> Generation:
+        """Draw with the first candidate of a route that can; those that could not are listed in the record.
+
+        Args:
+            request: What was asked for.
+            route: The decision.
+            ticket: Its place in the queue, if it has one.
+
+        Raises:
+            NoRouteError: If no candidate can draw here; it lists the reasons.
+            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
+        """
+        self._local.queue.check_open()
+        failures: list[DiffusionGPTError] = []
+        for expert in map(self._zoo.__getitem__, route.order):
+            hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
+            fallbacks = _fallbacks(route.order, failures)
+            try:
+                self._machine.check_can_draw(expert, hub_is_down=hub_is_down)
+                return self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
+            except (PullError, LoadError, DrawError, NeedsExtraError) as error:
+                # an expert asked for by name has no stand-in, and nobody agreed to a pull that large
+                if request.expert or isinstance(error, PullTooLargeError):
+                    raise
+                failures.append(error)
+                log.info("%s cannot draw: %s", expert.id, error)
+                if ticket is not None:
+                    # the next candidate may have to be pulled first
+                    self._local.queue.give_back(ticket)
+                    ticket = None
+        return self._last_resort(request, route, failures, ticket)
+
+    def draw_with(
         self,
+        expert: Expert,
         request: Request,
         route: Route,
-        expert: Expert,
         *,
         zoo: tuple[str, ...],
         fallbacks: tuple[Fallback, ...] = (),
@@ -69,45 +121,68 @@ class Artist:
         """Draw a routed request with one expert.
 
         Args:
-            request: What was asked.
+            expert: The expert that draws.
+            request: What was asked for.
             route: The decision.
-            expert: Who draws.
             zoo: Names of the layers that the expert is from.
-            fallbacks: Who should have drawn and could not.
-            shown_in: The comparison it is for.
+            fallbacks: Experts that should have drawn and could not.
+            shown_in: The comparison that the pictures are for.
             ticket: Its place in the queue, if it has one.
 
         Raises:
-            PullError: If its files could not be had.
+            PullError: If its files could not be pulled.
             LoadError: If it could not be loaded.
             DrawError: If it failed while drawing.
         """
         self._machine.check_can_draw(expert)
-        resolved = resolve(request, route.understanding, expert)
-        rendered = self._renderer.render(resolved, ticket=ticket)
-        record = self._record(resolved, rendered, route, zoo=zoo, fallbacks=fallbacks, shown_in=shown_in)
-        records = tuple(record.model_copy(update={"seed": seed}) for seed in resolved.seeds)
-        seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **rendered.timings}
-        return Generation(images=rendered.drawing.images, records=records, timings=seconds)
+        call = resolve(request, route.understanding, expert)
+        drawing = self._run(call, ticket=ticket)
+        record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks, shown_in=shown_in)
+        records = tuple(record.model_copy(update={"seed": seed}) for seed in call.seeds)
+        seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
+        return Generation(images=drawing.images, records=records, timings=seconds, redraws=self)
 
-    def redraw(self, generation: Generation, zoo: Zoo) -> Generation:
-        """Draw a result again from its records.
+    def redraw(self, generation: Generation) -> Generation:
+        """Draw a result again from its records; the implementation of `Redraws`.
 
         Raises:
-            DrawError: If the expert takes no seed, so that nobody can.
-            UnknownExpertError: If the zoo does not have the expert.
-            LoadError: If the expert is another one by now.
-            RequestError: If the record asks for what no request of ours could.
+            DrawError: If the expert takes no seed, so that the picture cannot be drawn again.
+            UnknownExpertError: If neither this zoo nor a shipped one has the expert.
+            LoadError: If the expert has other weights now.
+            RequestError: If the record asks for something that no request could.
         """
         record = generation.records[0]
-        resolved = as_recorded(record, generation.seeds, zoo, self._renderer.cache.puller)
-        rendered = self._renderer.render(resolved, expected_weights=record.weights)
-        return replace(generation, images=rendered.drawing.images, timings=rendered.timings)
+        zoo = self._zoo if record.drawn_by in self._zoo else Zoo.load(*_shipped(record.zoo))
+        call = recorded_call(record, generation.seeds, zoo, self._local.cache.puller)
+        drawing = self._run(call)
+        return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
+
+    def _run(self, call: Resolved, ticket: Ticket | None = None) -> Drawing:
+        executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
+        return executor.run(call, ticket=ticket)
+
+    def _last_resort(
+        self, request: Request, route: Route, failures: Sequence[DiffusionGPTError], ticket: Ticket | None
+    ) -> Generation:
+        """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
+
+        Only where the machine is to blame; what is wrong with the zoo is reported instead.
+        """
+        fallbacks = _fallbacks(route.order, failures)
+        if LAST_RESORT in self._zoo.sources or not any(isinstance(error, MACHINE) for error in failures):
+            raise NoRouteError(
+                f"none of {len(fallbacks)} candidates could draw",
+                rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
+                hint=fallbacks[0].hint,
+            )
+        zoo, expert = self._stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
+        log.warning("no expert of %r can draw here; %s of the demonstration zoo draws instead", self._zoo, expert.id)
+        return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks, ticket=ticket)
 
     def _record(
         self,
-        resolved: Resolved,
-        rendered: Rendered,
+        call: Resolved,
+        drawing: Drawing,
         route: Route,
         *,
         zoo: tuple[str, ...],
@@ -115,7 +190,7 @@ class Artist:
         shown_in: ShownIn | None,
     ) -> PictureRecord:
         """The record of the first picture."""
-        expert, drawing, puller = resolved.expert, rendered.drawing, self._renderer.cache.puller
+        expert, puller = call.expert, self._local.cache.puller
         base = expert.base_expert
         return PictureRecord(
             generator=GENERATOR,
@@ -125,89 +200,39 @@ class Artist:
             revision=puller.commit(expert),
             base=base.repo if base else None,
             base_revision=puller.commit(base) if base else None,
-            weights=rendered.weights,
+            weights=drawing.weights,
             repeatable=drawing.repeatable,
-            seed=resolved.seeds[0],
-            params=_params(resolved, drawing),
-            dropped=tuple(_recordable(dropped) for dropped in (*resolved.dropped, *drawing.dropped)),
+            seed=call.seeds[0],
+            params=_params(call, drawing),
+            dropped=tuple(_recordable(dropped) for dropped in (*call.dropped, *drawing.dropped)),
             fallbacks=fallbacks,
-            recovered=rendered.recovered,
+            recovered=drawing.recovered,
             route=route,
             shown_in=shown_in,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
 
+def _fallbacks(order: Sequence[str], failures: Sequence[DiffusionGPTError]) -> tuple[Fallback, ...]:
+    """The experts that could not draw, as a result lists them."""
+    tried = zip(order, failures, strict=False)
+    return tuple(Fallback(expert=expert, error=str(error), hint=error.hint) for expert, error in tried)
+
+
 def _recordable(dropped: Dropped) -> Dropped:
-    """A callback or a tensor cannot be written into a picture; its name can."""
+    """A callback or a tensor cannot be written into a picture; its `repr` can."""
     is_plain = dropped.value is None or isinstance(dropped.value, str | int | float | bool)
     return dropped if is_plain else replace(dropped, value=repr(dropped.value))
 
 
-def _params(resolved: Resolved, drawing: Drawing) -> dict[str, Any]:
+def _params(call: Resolved, drawing: Drawing) -> dict[str, Any]:
     return {
         name: value
-        for name, value in {"prompt": resolved.prompt, **drawing.params}.items()
+        for name, value in {"prompt": call.prompt, **drawing.params}.items()
         if name not in _NOT_RECORDED and value not in (None, "")
     }
 
 
-log = logging.getLogger("diffusiongpt")
-
-MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError, NeedsKeyError, ServiceError, NeedsExtraError)
-"""Failures that say nothing against the zoo."""
-
-LAST_RESORT = "tiny"
-"""Zoo that draws when nothing else can: its weights come in the package."""
-
-
-def draw_with_candidates(studio: DiffusionGPT, request: Request, route: Route, ticket: Ticket | None) -> Generation:
-    """See `DiffusionGPT.draw_routed`."""
-    studio.renderer.queue.check_open()
-    failures: list[DiffusionGPTError] = []
-    for expert in route.order:
-        who, fallbacks = studio.zoo[expert], _fallbacks(route.order, failures)
-        hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
-        try:
-            studio.machine.check_can_draw(who, hub_is_down=hub_is_down)
-            return studio.artist.draw(request, route, who, zoo=studio.zoo.sources, fallbacks=fallbacks, ticket=ticket)
-        except (PullError, LoadError, DrawError, NeedsExtraError) as error:
-            # who asks for one expert wants no other, and nobody agreed to a pull that large
-            if request.expert or isinstance(error, PullTooLargeError):
-                raise
-            failures.append(error)
-            log.info("%s cannot draw: %s", expert, error)
-            if ticket is not None:
-                # the next one may have to be pulled first
-                studio.renderer.queue.give_back(ticket)
-                ticket = None
-    return _last_resort(studio, request, route, failures, ticket)
-
-
-def _last_resort(
-    studio: DiffusionGPT,
-    request: Request,
-    route: Route,
-    failures: Sequence[DiffusionGPTError],
-    ticket: Ticket | None,
-) -> Generation:
-    """Draw with the tiny zoo that comes in the package: offline, there is still a picture.
-
-    Only where the machine is to blame; what is wrong with the zoo should be told and not painted over.
-    """
-    fallbacks = _fallbacks(route.order, failures)
-    if LAST_RESORT in studio.zoo.sources or not any(isinstance(error, MACHINE) for error in failures):
-        raise NoRouteError(
-            f"none of {len(fallbacks)} candidates could draw",
-            rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
-            hint=fallbacks[0].hint,
-        )
-    zoo, expert = studio.stand_in(replace(request, explore=None), LAST_RESORT)
-    log.warning("no expert of %r can draw here; %s of the demonstration zoo does", studio.zoo, expert.id)
-    return studio.artist.draw(request, route, expert, zoo=zoo.sources, fallbacks=fallbacks, ticket=ticket)
-
-
-def _fallbacks(order: Sequence[str], failures: Sequence[DiffusionGPTError]) -> tuple[Fallback, ...]:
-    """How a result tells that experts could not draw."""
-    tried = zip(order, failures, strict=False)
-    return tuple(Fallback(expert=expert, error=str(error), hint=error.hint) for expert, error in tried)
+def _shipped(sources: Sequence[str]) -> list[str]:
+    """The layers of a picture's zoo that come with the package; a stranger's file path means nothing here."""
+    return [source for source in sources if source in SHIPPED]

@@ -1,7 +1,7 @@
-"""The queue of each device: who draws next.
+"""The queue of each device: which request draws next.
 
 It runs nothing. Each requester waits in its own thread for its turn and works there, so that callbacks, Ctrl-C and
-exceptions stay with the requester, and whoever no longer wants a picture just leaves.
+exceptions stay with the requester, and a requester that no longer wants a picture just leaves.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Ticket(Place):
     """A request in the queue, good for one turn; `Queue.enter` makes it.
 
     Attributes:
-        device: Where it will be drawn.
-        waiter: Who waits for it now; the queue keeps it.
-        gone: Whether its turn has come or it was cancelled; the queue keeps it.
+        device: Device that it will be drawn on.
+        waiter: The thread that waits for it now; set by the queue.
+        gone: Whether its turn has come or it was cancelled; set by the queue.
     """
 
     def __init__(self, queue: Queue, model: Hashable, device: str, client: Hashable, work: int) -> None:
@@ -72,33 +72,40 @@ class Ticket(Place):
             self.cancel()
 
     def cancel(self) -> None:
-        """Leave the queue; whoever waits for this ticket is told. Does nothing once its turn has come."""
+        """Leave the queue and wake the thread that waits for this ticket; does nothing once its turn has come."""
         self._queue.cancel((self,))
 
 
 @dataclass(eq=False)
 class _Slot:
-    """The one place at a device where something is drawn, and who waits for it."""
+    """The compute slot of a device, and the queue for it.
+
+    Attributes:
+        order: The queue.
+        holder: The thread whose turn it is.
+        announced: The upcoming models that `on_change` was last called with.
+        announcing: Whether a thread is calling `on_change` now.
+    """
 
     order: FairOrder[Ticket]
     holder: _Waiter | None = None
-    told: tuple[Hashable, ...] = ()
-    telling: bool = False
+    announced: tuple[Hashable, ...] = ()
+    announcing: bool = False
 
 
 class Queue:
     """Gives each device to one thread at a time, fairly between clients; thread-safe.
 
     The order, and how long a ticket may have to wait, are those of `FairOrder`. A ticket has its place from `enter`
-    on, but its turn comes only while a thread waits for it: a device never waits for one who is busy elsewhere.
+    on, but its turn comes only while a thread waits for it: a device never waits for a thread that is busy elsewhere.
 
     Args:
         is_ready: Whether a model could draw on a device at once. It is asked with the queue's lock held: it must be
             quick, and neither call the queue nor take a lock that others hold while they call the queue.
-        on_change: Told a device and its `upcoming` models when these have changed, by a thread that changed them and
-            outside the lock; never twice at a time for one device, and at last the latest. That thread waits for it,
-            so it should only take note. Its failures go to the log.
-        window: How far the order may be changed to save swaps; see `FairOrder`.
+        on_change: Called with a device and its `upcoming` models when these have changed, outside the lock and by a
+            thread that changed them; never twice at a time for one device, and the last call has the latest state.
+            That thread waits for it, so it should only take note. Its failures go to the log.
+        window: Places among which the order may be changed to save swaps; see `FairOrder`.
     """
 
     def __init__(
@@ -116,13 +123,13 @@ class Queue:
         self._closed = False
 
     def enter(self, model: Hashable, device: str, *, client: Hashable | None = None, work: int = 1) -> Ticket:
-        """Take a place in the queue of a device; this waits for nothing.
+        """Take a place in the queue of a device; returns at once.
 
         Args:
-            model: What will draw.
-            device: Where.
-            client: Who asks; clients share a device fairly. The calling thread if absent.
-            work: How much it is, at least 1; twice as much counts like two requests.
+            model: The model that will draw.
+            device: The device that it will draw on.
+            client: The client that asks, between which a device is shared fairly; the calling thread if absent.
+            work: Amount of work, at least 1; twice as much counts like two requests.
 
         Raises:
             LoadError: If the queue is closed.
@@ -132,8 +139,8 @@ class Queue:
             self._check_open()
             self._slot(device).order.add(ticket)
         try:
-            self._tell({device})
-        except BaseException:  # Ctrl-C in the callback: nobody will ever hold this ticket
+            self._announce({device})
+        except BaseException:  # Ctrl-C in the callback: no thread will ever hold this ticket
             ticket.cancel()
             raise
         return ticket
@@ -146,7 +153,7 @@ class Queue:
 
         Raises:
             RequestError: If none of them waits any more, or if this thread holds a turn already: it would wait for
-                itself, and two threads that each hold what the other waits for would do so forever.
+                itself, and two threads that each hold what the other waits for would wait forever.
             LoadError: If the queue is closed.
         """
         waiter = _Waiter(threading.Condition(self._lock))
@@ -156,13 +163,13 @@ class Queue:
             self._release(waiter)
 
     def cancel(self, tickets: Collection[Ticket]) -> None:
-        """Let tickets leave; whoever waits for them is told. Those whose turn has come stay as they are."""
+        """Remove tickets and wake the threads that wait for them; those whose turn has come stay as they are."""
         with self._lock:
             self._drop(tickets)
-        self._tell({ticket.device for ticket in tickets})
+        self._announce({ticket.device for ticket in tickets})
 
     def check_open(self) -> None:
-        """Refuse if nobody may enter any more.
+        """Refuse if the queue is closed.
 
         Raises:
             LoadError: If the queue is closed.
@@ -189,13 +196,13 @@ class Queue:
             return self._upcoming(device)
 
     def close(self) -> None:
-        """End all waits and let nobody enter any more; turns that are held end by themselves."""
+        """End all waits and refuse new tickets; turns that are held end by themselves."""
         with self._lock:
             self._closed = True
             devices = set(self._slots)
             for slot in self._slots.values():
                 self._drop(slot.order.waiting)
-        self._tell(devices)
+        self._announce(devices)
 
     def _wait(self, waiter: _Waiter, tickets: Collection[Ticket]) -> Ticket:
         with self._lock:
@@ -213,7 +220,7 @@ class Queue:
             finally:
                 for ticket in mine:
                     ticket.waiter = None
-        self._tell({waiter.due.device})
+        self._announce({waiter.due.device})
         return waiter.due
 
     def _release(self, waiter: _Waiter) -> None:
@@ -227,10 +234,10 @@ class Queue:
             if not slot.order.waiting:
                 slot.order.rest()
             self._serve({waiter.due.device})
-        self._tell({waiter.due.device})
+        self._announce({waiter.due.device})
 
     def _serve(self, devices: Iterable[str]) -> None:
-        """Give free slots to the next who are waited for; needs the lock."""
+        """Give free slots to the next tickets that a thread waits for; needs the lock."""
         for device in devices:
             slot = self._slots[device]
             if slot.holder is None and not self._closed:
@@ -241,7 +248,7 @@ class Queue:
                     ticket.waiter.changed.notify()
 
     def _drop(self, tickets: Iterable[Ticket]) -> None:
-        """Take tickets out of the order and wake who waits for them; needs the lock."""
+        """Take tickets out of the order and wake the threads that wait for them; needs the lock."""
         for ticket in tickets:
             if not ticket.gone:
                 ticket.gone = True
@@ -249,23 +256,23 @@ class Queue:
                 if ticket.waiter is not None:
                     ticket.waiter.changed.notify()
 
-    def _tell(self, devices: Iterable[str]) -> None:
-        """Call `on_change` until it knows the latest, unless another thread is at it, which then does so."""
+    def _announce(self, devices: Iterable[str]) -> None:
+        """Call `on_change` until it has the latest state, unless another thread is doing so."""
         for device in devices:
-            while (news := self._news(device)) is not None:
+            while (upcoming := self._unannounced(device)) is not None:
                 try:
-                    self._on_change(device, news)
+                    self._on_change(device, upcoming)
                 except Exception:
-                    log.exception("what was to be told about the queue of %s failed", device)
+                    log.exception("on_change failed for the queue of %s", device)
                 finally:
-                    self._slots[device].telling = False
+                    self._slots[device].announcing = False
 
-    def _news(self, device: str) -> tuple[Hashable, ...] | None:
+    def _unannounced(self, device: str) -> tuple[Hashable, ...] | None:
         with self._lock:
             slot, upcoming = self._slot(device), self._upcoming(device)
-            if slot.telling or slot.told == upcoming:
+            if slot.announcing or slot.announced == upcoming:
                 return None
-            slot.told, slot.telling = upcoming, True
+            slot.announced, slot.announcing = upcoming, True
             return upcoming
 
     def _upcoming(self, device: str) -> tuple[Hashable, ...]:
@@ -286,7 +293,7 @@ class Queue:
             try:
                 return self._is_ready(model, device)
             except Exception:
-                log.exception("whether %s is ready on %s could not be found out", model, device)
+                log.exception("could not find out whether %s is ready on %s", model, device)
                 return False
 
         return ready
@@ -302,7 +309,7 @@ class Queue:
         for device, slot in self._slots.items():
             if slot.holder is not None and slot.holder.thread == thread:
                 raise RequestError(
-                    f"this thread is drawing on {device} already",
+                    f"this thread is already drawing on {device}",
                     hint="Ask for the next picture when this one is done, not in one of its callbacks.",
                 )
 
@@ -314,5 +321,6 @@ def _is_waited_for(ticket: Ticket) -> bool:
 def _check_waiting(tickets: Collection[Ticket]) -> None:
     if all(ticket.gone for ticket in tickets):
         raise RequestError(
-            "the request left the queue before its turn", hint="It was cancelled, or had its turn: ask again."
+            "the request left the queue before its turn",
+            hint="It was cancelled or has had its turn; send the request again.",
         )

@@ -1,4 +1,4 @@
-"""Drawing a result again from its record, which anybody may have written."""
+"""Drawing a result again from its record, which a stranger may have written."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 
 
-def as_recorded(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
-    """The exact call that a record tells of.
+def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
+    """The exact call that a record describes.
 
     Args:
-        record: Of a picture.
-        seeds: One per picture.
-        zoo: Has the expert.
-        puller: Knows which commit is drawn with now.
+        record: The record of a picture.
+        seeds: One seed per picture.
+        zoo: The zoo that has the expert.
+        puller: Knows the commit that is used now.
 
     Raises:
-        DrawError: If the expert takes no seed, so that nobody can draw it again.
+        DrawError: If the expert takes no seed, so that the picture cannot be drawn again.
         UnknownExpertError: If the zoo does not have the expert.
-        LoadError: If the expert is another one by now.
-        RequestError: If the record asks for what no request of ours could.
+        LoadError: If the expert is another repository now.
+        RequestError: If the record asks for something that no request could.
     """
     if not record.repeatable:
         raise DrawError(
             f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
-            hint=f"Keep the file; for another picture, draw the prompt anew with expert={record.drawn_by!r}.",
+            hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
         )
     expert = _as_strong(_same_expert(record, zoo, puller), record)
     return Resolved(
@@ -51,6 +51,7 @@ def as_recorded(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller:
         negative_prompt=record.params.get("negative_prompt", ""),
         seeds=seeds,
         arguments=_recorded_arguments(record, expert),
+        expected_weights=record.weights,
     )
 
 
@@ -66,10 +67,10 @@ def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
 def _commit_to_draw(
     part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller
 ) -> str | None:
-    """The commit of a record where it is another one than is drawn with now; `None` if nothing changes.
+    """The commit of a record where it differs from the one in use; `None` if it does not.
 
     Raises:
-        LoadError: If the record speaks of another repository, or of something that may change.
+        LoadError: If the record names another repository, or a revision that may change.
     """
     if part.is_local or commit in (None, puller.commit(part)):
         return None
@@ -82,14 +83,14 @@ def _commit_to_draw(
 
 
 def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
-    """An adapter with the strength of a record, which is checked like a zoo file's: anybody may have written it."""
+    """An adapter with the strength of a record, checked like that of a zoo file: a stranger may have written it."""
     if expert.kind != "adapter" or "adapter_scale" not in record.params:
         return expert
     try:
         scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
     except ValidationError:
         raise RequestError(
-            f"adapter_scale={record.params['adapter_scale']!r} makes no sense", hint="It is above 0, and 4 at most."
+            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is above 0 and at most 4."
         ) from None
     settings = expert.settings.model_copy(update={"adapter_scale": scale})
     return expert.model_copy(update={"settings": settings})
@@ -105,9 +106,9 @@ def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
 
 
 def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
-    """The call arguments of a record. Anybody may have written it, so it passes the checks of a request."""
+    """The call arguments of a record, which a stranger may have written: it passes the checks of a request."""
     asked = {name: value for name, value in record.params.items() if name in _CHECKED}
-    Request(prompt=record.params["prompt"], seed=record.seed, **asked).checked()
+    Request(prompt=record.params["prompt"], seed=record.seed, **asked)
     extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
     arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
     return {**extra, **arguments}

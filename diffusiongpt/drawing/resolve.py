@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from math import isclose, log, sqrt
 from typing import Any
 
 from diffusiongpt.backends.diffusers.architectures import architectures
 from diffusiongpt.flow.call import Dropped, Resolved
-from diffusiongpt.flow.request import Request
+from diffusiongpt.flow.request import Request, fresh_seed
 from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.zoo.expert import Expert
 
@@ -17,9 +16,6 @@ SIDE_STEP = 16
 
 MAX_AREA_FACTOR = 2.25
 """A size read from the prompt is obeyed up to this multiple of the native area; beyond it objects repeat."""
-
-FRESH_SEED_BITS = 32
-"""Seeds drawn afresh fit the widest range that other tools read from a picture."""
 
 
 def resolve(request: Request, understanding: Understanding, expert: Expert) -> Resolved:
@@ -47,7 +43,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
     }
     return Resolved(
         expert=expert,
-        prompt=prompt_for(understanding, expert),
+        prompt=expert.prompt_for(understanding.prompt),
         negative_prompt=_negative_for(request, understanding, expert),
         seeds=_seeds(request),
         arguments={name: value for name, value in arguments.items() if value is not None},
@@ -57,20 +53,13 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
     )
 
 
-def prompt_for(understanding: Understanding, expert: Expert) -> str:
-    """The clean prompt, led by the expert's trigger words unless it holds them already."""
-    said = understanding.prompt.casefold()
-    missing = [words for words in expert.trigger_words if words.casefold() not in said]
-    return ", ".join([*missing, understanding.prompt])
-
-
 def _negative_for(request: Request, understanding: Understanding, expert: Expert) -> str:
     parts = (request.negative_prompt, understanding.negative, expert.negative_prompt)
     return ", ".join(dict.fromkeys(part.strip() for part in parts if part and part.strip()))
 
 
 def _seeds(request: Request) -> tuple[int, ...]:
-    first = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
+    first = fresh_seed() if request.seed is None else request.seed
     return tuple(first + index for index in range(request.num_images_per_prompt))
 
 

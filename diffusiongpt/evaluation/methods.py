@@ -1,4 +1,4 @@
-"""Ways to pick an expert from the text of a prompt that ours is compared with."""
+"""Ways to pick an expert for a prompt that ours is compared with."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 
 
 STEPS, TOLERANCE = 50, 1e-9
-"""Newton steps at most, and the change in log-odds below which they end."""
+"""The most Newton steps, and the change in log-odds below which they end."""
 
 
 def levels(training: Training, prompts: Indexes | None = None, around: Floats | None = None) -> Floats:
-    """One number per expert, higher for better: mean ratings, or Bradley-Terry strengths if there are votes alone.
+    """One number per expert, higher for better: mean ratings, or Bradley-Terry strengths if there are only votes.
 
     Args:
         training: What to learn from.
-        prompts: Indexes of the prompts to look at; all if absent.
-        around: What an expert without data there has, and what strengths shrink toward; 0 if absent.
+        prompts: Indexes of the prompts that count; all if absent.
+        around: Level of an expert without data on these prompts, and what strengths shrink toward, shape (experts,);
+            0 if absent.
 
     Returns:
-        Shape (experts,), in points of the rating above the prompt's mean, or in log-odds.
+        Shape (experts,): rating points above the mean of the prompt, or log-odds.
 
     Raises:
         DataError: If the training holds neither ratings nor votes.
@@ -44,7 +45,9 @@ def levels(training: Training, prompts: Indexes | None = None, around: Floats | 
 
 
 def rating_levels(ratings: Floats, around: Floats | None = None) -> Floats:
-    """Mean of each expert's ratings, less each prompt's mean: on a partial grid, hard prompts harm nobody.
+    """Mean of each expert's ratings above the mean of the prompt.
+
+    On a partial grid an expert that was rated on hard prompts only is therefore not thought worse.
 
     Args:
         ratings: Shape (prompts, experts), NaN where absent.
@@ -53,9 +56,9 @@ def rating_levels(ratings: Floats, around: Floats | None = None) -> Floats:
     rated = np.isfinite(ratings)
     count = np.maximum(rated.sum(axis=1, keepdims=True), 1)
     above = np.where(rated, ratings - np.nansum(ratings, axis=1, keepdims=True) / count, 0.0)
-    told = rated.sum(axis=0)
+    times = rated.sum(axis=0)
     fallback = np.zeros(ratings.shape[1]) if around is None else around
-    return np.where(told > 0, above.sum(axis=0) / np.maximum(told, 1), fallback)
+    return np.where(times > 0, above.sum(axis=0) / np.maximum(times, 1), fallback)
 
 
 def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> Floats:
@@ -66,7 +69,7 @@ def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> F
 
     Args:
         votes: Comparisons.
-        experts: How many there are.
+        experts: Number of experts.
         around: Strengths before any vote, shape (experts,); 0 if absent.
 
     Returns:
@@ -96,31 +99,31 @@ def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> F
 
 
 class Picker(Protocol):
-    """What a method has learnt. It sees the text of a prompt and who may be picked, and nothing else."""
+    """What a method has learnt. It sees the text of a prompt and which experts may be picked, and nothing else."""
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
         """Choose an expert for each prompt.
 
         Args:
             prompts: Texts.
-            allowed: Who may be picked, shape (prompts, experts); somebody for every prompt.
+            allowed: Which experts may be picked, shape (prompts, experts); at least one for every prompt.
 
         Returns:
-            Index of the expert chosen, shape (prompts,).
+            Index of the expert picked for each prompt, shape (prompts,).
         """
         ...
 
 
 class Method(Protocol):
-    """A way to choose: learns from training, and hands back what picks."""
+    """A way to choose: learns from training data and returns a picker."""
 
     def __call__(self, training: Training) -> Picker:
-        """Learn."""
+        """Learn from training data."""
         ...
 
 
 class Forecaster(Protocol):
-    """A picker that also says how sure it is."""
+    """A picker that also gives win probabilities."""
 
     def win_probability(self, prompts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
         """Probability that the left expert of each prompt is preferred to the right one, shape (prompts,)."""
@@ -128,7 +131,7 @@ class Forecaster(Protocol):
 
 
 def best_allowed(scores: Floats, allowed: Mask) -> Indexes:
-    """Who has the highest score among the allowed; of equals the first."""
+    """Index of the highest score among the allowed experts; among equals the first."""
     best: Indexes = np.where(allowed, scores, -np.inf).argmax(axis=1)
     return best
 
@@ -136,18 +139,18 @@ def best_allowed(scores: Floats, allowed: Mask) -> Indexes:
 class BestSingle:
     """Always the expert that is best in training: by mean rating, or by Bradley-Terry strength with votes alone.
 
-    It forecasts too: with votes alone it is the global Bradley-Terry model.
+    With votes alone its forecasts are those of the global Bradley-Terry model.
     """
 
     def __init__(self, training: Training) -> None:
         self.levels = levels(training)
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
-        """The best of the allowed; see `Picker.pick`."""
+        """The best of the allowed experts; see `Picker.pick`."""
         return best_allowed(np.broadcast_to(self.levels, (len(prompts), len(self.levels))), allowed)
 
     def win_probability(self, prompts: Sequence[str], left: Indexes, right: Indexes) -> Floats:  # noqa: ARG002 - the same for every prompt
-        """By strengths alone; see `Forecaster.win_probability`."""
+        """From strengths alone; see `Forecaster.win_probability`."""
         return 1 / (1 + np.exp(self.levels[right] - self.levels[left]))
 
 
@@ -159,7 +162,7 @@ class CategoryTable:
 
     Args:
         training: What to learn from.
-        asked: Category of each prompt that will be asked about, in that order. No other method is given them.
+        asked: Category of each prompt that will be asked about, in that order; no other method sees them.
     """
 
     def __init__(self, training: Training, asked: Sequence[str | None]) -> None:
@@ -173,23 +176,23 @@ class CategoryTable:
         return levels(training, prompts, around=self._fallback)
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
-        """The best of each category; prompts must be the first of those it was made for, in their order."""
+        """The best of each category; prompts must be those it was made for, from the first on and in their order."""
         return best_allowed(self._scores[: len(prompts)], allowed)
 
 
 K = 100
-"""Neighbours of `Knn`; about where plain nearest neighbours match learnt routers (arXiv 2505.12601)."""
+"""Neighbours of `Knn`; with about so many, plain nearest neighbours match learnt routers (arXiv 2505.12601)."""
 
 TOP = 5
-"""Prompts and experts per prompt that DiffusionGPT looks at (arXiv 2401.10061, section 3.3)."""
+"""Number of prompts, and of experts per prompt, that DiffusionGPT considers (arXiv 2401.10061, section 3.3)."""
 
 
 class Neighbours:
-    """Training prompts that something is known of, found by likeness.
+    """Training prompts with ratings or votes, found by their likeness to a prompt.
 
     Args:
         training: What to learn from.
-        embedder: Says what is alike.
+        embedder: Embedder that prompts are compared by.
     """
 
     def __init__(self, training: Training, embedder: Embedder) -> None:
@@ -203,19 +206,19 @@ class Neighbours:
     def of(self, prompts: Sequence[str], k: int) -> list[Indexes]:
         """Indexes of the `k` nearest training prompts of each prompt, nearest first; fewer if there are fewer."""
         likeness = self._embedder.embed(prompts) @ self._vectors.T
-        # a stable sort: of equally near prompts those that come first in training, on every machine
+        # a stable sort takes the same of equally near prompts on every machine: those that come first in training
         return [self._known[np.argsort(-row, kind="stable")[:k]] for row in likeness]
 
 
 class Knn:
-    """The best expert of the nearest training prompts, all counting alike.
+    """The best expert of the nearest training prompts, all with the same weight.
 
-    With votes alone their Bradley-Terry strengths, shrunken toward the global ones.
+    With votes alone it uses their Bradley-Terry strengths, shrunken toward the global ones.
 
     Args:
         training: What to learn from.
-        embedder: Says which prompts are near.
-        k: How many of them.
+        embedder: Embedder that prompts are compared by.
+        k: Number of neighbours.
     """
 
     def __init__(self, training: Training, embedder: Embedder, k: int = K) -> None:
@@ -224,22 +227,22 @@ class Knn:
         self._neighbours = Neighbours(training, embedder)
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
-        """The best of the allowed among the neighbours; see `Picker.pick`."""
+        """The best of the allowed experts on the neighbours; see `Picker.pick`."""
         near = self._neighbours.of(prompts, self._k)
         scores = [levels(self._training, one, around=self._levels) for one in near]
         return best_allowed(np.array(scores), allowed)
 
 
 class PaperTop5:
-    """DiffusionGPT's own rule: of the five nearest prompts' five best experts, the one most often and highest there.
+    """DiffusionGPT's own rule: the expert most often, and highest, among the five best of the five nearest prompts.
 
-    Those files name no tree, so every expert is a candidate. With votes alone the best experts of a prompt are those
-    with the most wins less losses there. Whoever is among nobody's five best comes after, by global level, which
-    also decides between equals.
+    The files name no tree, so that every expert is a candidate. With votes alone the best experts of a prompt are those
+    with the most wins minus losses on it. Experts that are not among any five best come after them, by global level,
+    which also decides between equals.
 
     Args:
         training: What to learn from.
-        embedder: Says which prompts are near.
+        embedder: Embedder that prompts are compared by.
     """
 
     def __init__(self, training: Training, embedder: Embedder) -> None:
@@ -248,22 +251,22 @@ class PaperTop5:
         self._rank = np.empty(len(best_first), dtype=np.intp)
         self._rank[best_first] = np.arange(len(best_first))[::-1]
         liked = _net_wins(training) if training.ratings is None else training.ratings
-        # a level is worth less than any difference that a prompt makes
+        # a global level counts for less than any difference on the prompt itself
         order = np.array([np.lexsort((-self._rank, -np.nan_to_num(row, nan=-np.inf))) for row in liked])
         self._points = np.zeros(liked.shape, dtype=np.intp)
         for place, expert in enumerate(order.T[:TOP]):
             rows = np.flatnonzero(np.isfinite(liked[np.arange(len(liked)), expert]))
-            # one for being there, and a fraction for the place
+            # one for being among the best, and a fraction for the place
             self._points[rows, expert[rows]] = TOP * TOP + 1 + TOP - place
 
     def pick(self, prompts: Sequence[str], allowed: Mask) -> Indexes:
-        """The allowed expert most often among the best; see `Picker.pick`."""
+        """The allowed expert that is most often among the best; see `Picker.pick`."""
         points = np.array([self._points[near].sum(axis=0) for near in self._neighbours.of(prompts, TOP)])
         return best_allowed((points * len(self._rank) + self._rank).astype(np.float64), allowed)
 
 
 def _net_wins(training: Training) -> Floats:
-    """Wins less losses of each expert at each prompt, shape (prompts, experts)."""
+    """Wins minus losses of each expert on each prompt, shape (prompts, experts)."""
     net = np.zeros((len(training.prompts), len(training.experts)))
     if training.votes:
         votes = training.votes.comparisons

@@ -1,4 +1,4 @@
-"""How good picks are: the only part that reads test ratings."""
+"""How good picks are: the only part that reads the test ratings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESAMPLES = 2000
 """Bootstrap samples; the ends of an interval vary by about a hundredth of its width between seeds."""
 
 CHUNK = 100
-"""Samples drawn at once; bounds the memory with many prompts."""
+"""Samples drawn at once; bounds the memory that many prompts take."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a method did.
+    """Figures of one method.
 
     Attributes:
         mean: Mean test rating of its picks.
@@ -32,10 +32,10 @@ class Result:
         gain_low: Lower end of the gain's 95 % interval, by paired bootstrap over prompts.
         gain_high: Its upper end.
         top1: Share of prompts for which no rated expert is better than the pick.
-        entropy: Of the picks, from 0 (always the same expert) to 1 (all equally often); `None` for `random`.
+        entropy: Normalised entropy of the picks, from 0 (always the same expert) to 1 (all equally often); `None` for
+            `random`.
         top_expert_share: Share of prompts that get the expert picked most often; `None` for `random`.
-        stability: Share of reworded prompts that get the same expert; `None` for what reads no prompt's text.
-        ms_per_pick: Milliseconds from one text to its expert; 0 for `random` and `oracle`, which read none.
+        ms_per_pick: Milliseconds from one text to its expert; 0 for `random` and `oracle`, which do not read texts.
     """
 
     mean: float
@@ -46,11 +46,10 @@ class Result:
     top1: float
     entropy: float | None
     top_expert_share: float | None
-    stability: float | None = None
     ms_per_pick: float = 0.0
 
     def to_record(self) -> dict[str, Any]:
-        """As plain values."""
+        """The figures as plain values."""
         return asdict(self)
 
 
@@ -58,9 +57,9 @@ def score(picks: Mapping[str, Indexes], ratings: Floats, *, seed: int) -> dict[s
     """Score picks by the ratings of the experts picked, beside `random` and `oracle`.
 
     Args:
-        picks: By method, shape (prompts,); `best_single` is what gains are measured against.
+        picks: Index of the expert for each prompt, by method; gains are measured against `best_single`.
         ratings: Shape (prompts, experts), NaN where not rated.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     best = np.nanmax(ratings, axis=1)
     is_best = ratings == best[:, None]
@@ -80,9 +79,9 @@ def score(picks: Mapping[str, Indexes], ratings: Floats, *, seed: int) -> dict[s
 
 
 def share_of(values: Floats, ratings: Floats) -> float | None:
-    """How far a mean is on the way from a random expert to the oracle; `None` if there is no way to go."""
+    """How far a mean is on the way from a random expert (0) to the oracle (1); `None` if they are equal."""
     low, high = float(np.nanmean(ratings, axis=1).mean()), float(np.nanmax(ratings, axis=1).mean())
-    # what is left of equal numbers after rounding is no way either
+    # equal numbers may differ by rounding
     return None if high - low <= 1e-12 * max(abs(high), abs(low)) else (float(values.mean()) - low) / (high - low)
 
 
@@ -97,7 +96,7 @@ def _spread(picks: Indexes | None, experts: int) -> tuple[float | None, float | 
 
 
 def _intervals(gains: Mapping[str, Floats], seed: int) -> dict[str, tuple[float, float, float]]:
-    """Mean of each gain and its 95 % interval; every gain is resampled with the same prompts."""
+    """Mean and 95 % interval of each gain; all gains are resampled with the same prompts."""
     rows = np.array(list(gains.values()))
     rng, means = np.random.default_rng(seed), []
     for _ in range(0, RESAMPLES, CHUNK):

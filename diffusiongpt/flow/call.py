@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,14 +28,15 @@ class Resolved:
     """The exact call for one expert.
 
     Attributes:
-        expert: Who draws.
-        prompt: Exact prompt text.
+        expert: The expert that draws.
+        prompt: The exact prompt.
         negative_prompt: Exact negative prompt; empty for none.
-        seeds: One per picture.
+        seeds: One seed per picture.
         arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
         transparent: Whether the background must be transparent, and the expert is known to do that.
-        explicit: Names of what the caller gave; those are reported when dropped.
-        dropped: What was left out already while resolving.
+        explicit: Names of the arguments that the caller gave; those are reported when dropped.
+        dropped: Arguments that were left out already while resolving.
+        expected_weights: Fingerprint that the files must have; `None` takes any.
     """
 
     expert: Expert
@@ -44,20 +47,45 @@ class Resolved:
     transparent: bool = False
     explicit: frozenset[str] = frozenset()
     dropped: tuple[Dropped, ...] = ()
+    expected_weights: str | None = None
+
+
+RecoveryStep = Literal["freed", "offloaded"]
+"""What is done when memory runs out: free what is not in use, or bring each part to the device only while it works."""
+
+
+class Recovery(BaseModel):
+    """One step that was taken so that a picture could be drawn after all.
+
+    Attributes:
+        step: What was done.
+        error: The error that made it necessary.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: RecoveryStep
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What a backend drew.
+    """What came of a call.
 
     Attributes:
-        images: One per seed.
+        images: One picture per seed.
         params: The arguments really used, under diffusers' names, plus `sampler`, and `adapter_scale` of an adapter.
         dropped: Arguments this pipeline does not take.
         repeatable: Whether the same call gives the same picture again.
+        weights: Fingerprint of the files that were used; `None` for a hosted expert.
+        timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`; filled in by the executor.
+        recovered: Steps that were taken when memory ran out.
     """
 
     images: tuple[Image, ...]
     params: Mapping[str, Any]
     dropped: tuple[Dropped, ...] = ()
     repeatable: bool = True
+    weights: str | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    recovered: tuple[Recovery, ...] = ()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from diffusiongpt.flow.call import Dropped
+from diffusiongpt.flow.call import Dropped, Recovery
 from diffusiongpt.flow.route import Route
 
 
@@ -19,24 +19,6 @@ class Fallback(BaseModel):
     expert: str
     error: str
     hint: str = ""
-
-
-RecoveryStep = Literal["freed", "offloaded"]
-"""What is done when memory runs out: free what is not in use, or bring each part to the device only while it works."""
-
-
-class Recovery(BaseModel):
-    """What was done so that a picture could be drawn after all.
-
-    Attributes:
-        step: What.
-        error: What had failed before.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    step: RecoveryStep
-    error: str
 
 
 class ShownIn(BaseModel):

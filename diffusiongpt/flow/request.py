@@ -1,127 +1,168 @@
-"""What was asked for, and what is allowed."""
+"""What was asked for, and what is allowed: one model each, from which every signature, option and schema follows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from math import inf
 from numbers import Integral, Real
-from typing import Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from diffusiongpt.errors import RequestError
 
-MAX_PROMPT_CHARS = 32_000
+MAX_PROMPT_CHARS: Final = 32_000
 """Longest prompt taken, in characters: the limit of OpenAI's Images API."""
 
-MAX_IMAGES = 64
-MAX_SIDE = 8192
-MAX_SEED = 2**63 - 1
+MAX_IMAGES: Final = 64
+MAX_SIDE: Final = 8192
+MAX_SEED: Final = 2**63 - 1
 """Largest seed `torch.Generator.manual_seed` takes on every device."""
 
-_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd\ud800-\udfff]")
+FRESH_SEED_BITS: Final = 32
+"""Fresh seeds fit the widest range that other tools read from a picture."""
 
 Prefer = Literal["quality", "fast"]
 Explore = Literal["thompson"]
+OnStepEnd = Callable[..., dict[str, Any] | None]
+"""A callback in the shape of diffusers' `callback_on_step_end`."""
+
+_BINARY = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffd\ud800-\udfff]")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+def _plain(value: Any) -> Any:
+    """A number of NumPy or another library as Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+Whole = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
+Number = Annotated[float, BeforeValidator(_plain), Field(strict=True)]
+
+
+class _Asked(BaseModel):
+    """Arguments of a caller; one that cannot be used is a `RequestError`, wherever the model is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise _explain(type(self), error) from None
+
+
+class Request(_Asked):
     """One request in diffusers' own argument names; `None` leaves the choice to the expert.
 
-    Attributes:
-        prompt: What the person typed.
-        negative_prompt: What must not be in the picture.
-        width: Pixels.
-        height: Pixels.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Guidance as the expert's own pipeline understands it.
-        num_images_per_prompt: Pictures to draw; picture `i` uses `seed + i`.
-        seed: Seed of the first picture; `None` draws one afresh and records it.
-        expert: Draw with this expert and no other.
-        explore: `"thompson"` picks the best of one sample of what is believed, by the seed; `None` the best on average.
-        voter: Whose taste counts; `None` for everyone's.
-        callback_on_step_end: Called by the pipeline after each step, in diffusers' shape.
+    Raises:
+        RequestError: If an argument cannot be used; it names the argument, its value, and what would be accepted.
     """
 
-    prompt: str
-    negative_prompt: str | None = None
-    width: int | None = None
-    height: int | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    num_images_per_prompt: int = 1
-    seed: int | None = None
-    expert: str | None = None
-    explore: Explore | None = None
-    voter: str | None = "me"
-    callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None
+    prompt: str = Field(description="What to draw, in any language.")
+    negative_prompt: str | None = Field(default=None, description="What must not be in the picture.")
+    width: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Width in pixels.")
+    height: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Height in pixels.")
+    num_inference_steps: Whole | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
+    guidance_scale: Number | None = Field(
+        default=None, ge=0, le=100, description="Guidance scale, as the chosen expert's pipeline understands it."
+    )
+    num_images_per_prompt: Whole = Field(
+        default=1, ge=1, le=MAX_IMAGES, description="Pictures to draw; picture `i` is that of `seed + i` alone."
+    )
+    seed: Whole | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed of the first picture; without one, a fresh seed is drawn and recorded.",
+    )
+    expert: str | None = Field(default=None, description="Id of the expert that draws; no other one stands in for it.")
+    explore: Explore | None = Field(
+        default=None,
+        description="`thompson` picks the best expert of one posterior sample; the default picks the best on average.",
+    )
+    voter: str | None = Field(default="me", description="Voter whose preferences count; `None` for everyone's.")
+    callback_on_step_end: SkipJsonSchema[OnStepEnd | None] = Field(
+        default=None, exclude=True, description="Called by the pipeline after each step, in diffusers' shape."
+    )
 
-    def checked(self) -> Request:
-        """Return the request if it can be drawn.
+    @field_validator("prompt", "negative_prompt", mode="before")
+    @classmethod
+    def _could_be_meant(cls, text: object, info: Any) -> object:
+        if info.field_name == "negative_prompt" and text in (None, ""):
+            return text
+        return check_prompt(text, name=info.field_name, may_be_empty=info.field_name == "negative_prompt")
 
-        Raises:
-            RequestError: With the argument, its value and what would be accepted.
-        """
-        check_prompt(self.prompt)
-        check_prompt(self.negative_prompt or "", name="negative_prompt", may_be_empty=True)
-        _check_range("width", self.width, 8, MAX_SIDE)
-        _check_range("height", self.height, 8, MAX_SIDE)
-        _check_range("num_inference_steps", self.num_inference_steps, 1, 1000)
-        _check_range("guidance_scale", self.guidance_scale, 0, 100, whole=False)
-        _check_range("num_images_per_prompt", self.num_images_per_prompt, 1, MAX_IMAGES)
-        _check_range("seed", self.seed, 0, MAX_SEED - self.num_images_per_prompt + 1)
-        if self.explore not in (None, *get_args(Explore)):
-            raise RequestError(f"explore={self.explore!r} is unknown", hint="Use 'thompson', or None to not explore.")
-        _check_voter(self.voter)
+    @field_validator("voter", mode="before")
+    @classmethod
+    def _is_a_name(cls, voter: object) -> object:
+        if voter is not None and (not isinstance(voter, str) or not voter.strip()):
+            raise RequestError(
+                f"voter={voter!r} is not a name", hint="Pass a name, or None for everyone's preferences."
+            )
+        return voter
+
+    @model_validator(mode="after")
+    def _last_seed_fits(self) -> Self:
+        last = MAX_SEED - self.num_images_per_prompt + 1
+        if self.seed is not None and self.seed > last:
+            raise RequestError(f"seed={self.seed} is out of range", hint=f"Use a whole number from 0 to {last}.")
         return self
 
 
-class Options(TypedDict, total=False):
-    """Keyword arguments of `route`, `route_and_generate` and `compare`; see `Request` and `Policy`.
-
-    `generator` takes a `torch.Generator` as diffusers does; the seed it was made with is used and recorded.
-    `callback_on_step_end` is passed to the pipeline.
-    """
-
-    negative_prompt: str | None
-    width: int | None
-    height: int | None
-    num_inference_steps: int | None
-    guidance_scale: float | None
-    num_images_per_prompt: int
-    seed: int | None
-    generator: Any
-    callback_on_step_end: Callable[..., dict[str, Any] | None] | None
-    expert: str | None
-    explore: Explore | None
-    voter: str | None
-    prefer: Prefer
-    commercial_use: bool
-    local_only: bool
-    max_price: float
-
-
-def read_options(prompt: str, options: Options) -> tuple[Request, Policy]:
-    """Sort keyword arguments into what is asked and what is allowed, and check them.
+class Policy(_Asked):
+    """What the caller allows.
 
     Raises:
-        RequestError: For an unknown name, with the nearest known one, or a value out of range.
+        RequestError: If an argument cannot be used; it names the argument, its value, and what would be accepted.
     """
-    given: dict[str, Any] = {name: _plain(value) for name, value in options.items()}
-    unknown = [name for name in given if name not in Options.__annotations__]
-    if unknown:
-        near = get_close_matches(unknown[0], Options.__annotations__, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(Options.__annotations__)}."
-        raise RequestError(f"unknown argument {unknown[0]!r}", hint=hint)
-    generator = given.pop("generator", None)
-    if generator is not None:
+
+    prefer: Prefer = Field(
+        default="quality",
+        description="`quality` ignores what is loaded; `fast` lets a loaded expert that is nearly as good win.",
+    )
+    commercial_use: bool = Field(default=False, description="Use only experts whose licence allows commercial use.")
+    local_only: bool = Field(default=False, description="Use only experts that run on this machine.")
+    max_price: Number = Field(
+        default=0.0,
+        ge=0,
+        description="Highest price of a picture in US dollars; a hosted expert of unknown price needs `inf`.",
+    )
+
+    @field_validator("max_price", mode="before")
+    @classmethod
+    def _is_a_limit(cls, price: object) -> object:
+        if price is None:
+            raise RequestError(
+                "max_price=None could mean any price or none", hint="Use 0, a price in US dollars, or inf."
+            )
+        return price
+
+
+def read_options(options: Mapping[str, Any]) -> tuple[Request, Policy]:
+    """Sort the keyword arguments of a call into what is asked for and what is allowed.
+
+    Args:
+        options: Fields of `Request` and `Policy`, and `generator`: a `torch.Generator`, as diffusers takes it, whose
+            initial seed is used and recorded.
+
+    Raises:
+        RequestError: For an unknown argument, with the nearest known one, or for a value out of range.
+    """
+    given = dict(options)
+    if (generator := given.pop("generator", None)) is not None:
         given["seed"] = _seed_of(generator)
-    policy = {
-        name: given.pop(name) for name in ("prefer", "commercial_use", "local_only", "max_price") if name in given
-    }
-    return Request(prompt=prompt, **given).checked(), Policy(**policy)
+    policy = {name: given.pop(name) for name in Policy.model_fields if name in given}
+    return Request(**given), Policy(**policy)
+
+
+def fresh_seed() -> int:
+    """A random seed of `FRESH_SEED_BITS` bits."""
+    return secrets.randbits(FRESH_SEED_BITS)
 
 
 def check_prompt(text: object, *, name: str = "prompt", may_be_empty: bool = False) -> str:
@@ -144,24 +185,31 @@ def check_prompt(text: object, *, name: str = "prompt", may_be_empty: bool = Fal
     return text
 
 
-def _check_voter(voter: object) -> None:
-    if voter is not None and (not isinstance(voter, str) or not voter.strip()):
-        raise RequestError(f"voter={voter!r} is no name", hint="Pass a name, or None for everyone's taste.")
-
-
-def _check_range(name: str, value: float | None, low: float, high: float, *, whole: bool = True) -> None:
-    if value is None:
-        return
-    if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise RequestError(f"{name}={value!r} is out of range", hint=f"Use {kind} from {low} to {high}.")
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy or another library as Python's own; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
+def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
+    """The first mistake in the words of the call, with what would be accepted instead."""
+    first = error.errors()[0]
+    name, value = str(first["loc"][0]), first.get("input")
+    if first["type"] == "missing":
+        return RequestError(f"{name} is missing", hint=f"Pass {name}=....")
+    if first["type"] == "extra_forbidden":
+        known = (*Request.model_fields, *Policy.model_fields, "generator")
+        near = get_close_matches(name, known, n=1)
+        return RequestError(
+            f"unknown argument {name!r}", hint=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        )
+    if first["type"] == "literal_error":
+        return RequestError(f"{name}={value!r} is unknown", hint=f"Use {first['ctx']['expected']}.")
+    limits = {
+        key: getattr(one, key)
+        for one in model.model_fields[name].metadata
+        for key in ("ge", "le")
+        if getattr(one, key, None) is not None
+    }
+    if not limits:
+        return RequestError(f"{name}={value!r} cannot be used: {first['msg']}", hint=f"Correct {name}.")
+    kind = "a whole number" if "int" in str(model.model_fields[name].annotation) else "a number"
+    span = f"from {limits['ge']} to {limits['le']}" if "le" in limits else f"of at least {limits['ge']}"
+    return RequestError(f"{name}={value!r} is out of range", hint=f"Use {kind} {span}.")
 
 
 def _seed_of(generator: object) -> int:
@@ -171,31 +219,3 @@ def _seed_of(generator: object) -> int:
         raise RequestError(
             f"generator must be a torch.Generator, not {type(generator).__name__}", hint="Pass one, or seed=7."
         ) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What the caller allows.
-
-    Attributes:
-        prefer: `"quality"` ignores what happens to be loaded; `"fast"` lets a loaded expert that is
-            nearly as good win.
-        commercial_use: Reject experts whose licence does not allow commercial use.
-        local_only: Reject experts that run on somebody else's machine.
-        max_price: Most a picture may cost, in US dollars, as the zoo knows prices; a hosted expert of unknown
-            price is allowed only if this is `math.inf`.
-    """
-
-    prefer: Prefer = "quality"
-    commercial_use: bool = False
-    local_only: bool = False
-    max_price: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.prefer not in ("quality", "fast"):
-            raise RequestError(f"prefer={self.prefer!r} is unknown", hint="Use 'quality' or 'fast'.")
-        if self.max_price is None:
-            raise RequestError(
-                "max_price=None could mean any price or none", hint="Use 0, a price in US dollars, or inf."
-            )
-        _check_range("max_price", self.max_price, 0, inf, whole=False)

@@ -1,4 +1,4 @@
-"""The decision record: who was chosen, who else was considered, and why."""
+"""The decision record: which expert was chosen, which others were considered, and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import exp, pi, sqrt
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
 from diffusiongpt.flow.trace import SearchTrace
@@ -18,7 +18,7 @@ _SAME = 0.3
 NEAR_TIE = 0.05
 """How far from even the odds of two experts may be for the choice between them to be a near-tie."""
 
-_TOLD_TIES = 2
+_NAMED_TIES = 2
 """Near-ties that the explanation names; the others are counted."""
 
 Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
@@ -28,11 +28,11 @@ class Candidate(BaseModel):
     """An expert that was scored.
 
     Attributes:
-        expert: Its id.
+        expert: Id of the expert.
         score: Posterior mean of its utility, in log-odds of being preferred.
         std: Posterior standard deviation of the same.
         parts: What the score is made of; they sum to it.
-        readiness: What it would take to draw with it here.
+        readiness: What it would take to draw with it on this machine.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,21 +62,21 @@ class Route(BaseModel):
         expert: The chosen expert.
         path: Nodes of the most probable path, from the root.
         understanding: What the prompt says and needs.
-        said: For each node the prompt names, its words.
+        matched: For each node that the prompt names, the words that matched it.
         candidates: Scored experts, best first.
         near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
             change the choice.
         propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
-        rejected: Experts left out, with reasons.
+        rejected: Experts left out, with the reasons.
         unmet: Needs of the prompt that no allowed expert meets.
-        thinker: Who read the prompt.
+        thinker: Kind of thinker that read the prompt.
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
-        llm_calls: Calls it took.
+        llm_calls: Calls of the LLM.
         ranking_version: Version of the ranking table.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
-        trace: What the search saw; not part of the JSON.
+        trace: Steps of the search; not part of the JSON.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,7 +86,8 @@ class Route(BaseModel):
     expert: str
     path: tuple[str, ...]
     understanding: Understanding
-    said: Mapping[str, str] = Field(default_factory=dict)
+    # pictures saved by earlier versions call it `said`
+    matched: Mapping[str, str] = Field(default_factory=dict, validation_alias=AliasChoices("matched", "said"))
     candidates: tuple[Candidate, ...]
     near_ties: tuple[str, ...] = ()
     propensities: Mapping[str, float] = Field(default_factory=dict)
@@ -128,7 +129,7 @@ class Route(BaseModel):
         """One line on why an expert was not chosen.
 
         Raises:
-            UnknownExpertError: If the route never heard of it.
+            UnknownExpertError: If the route did not consider it.
         """
         if expert == self.expert:
             return f"{expert} was chosen."
@@ -174,7 +175,7 @@ class Route(BaseModel):
     def _believed(self, style: str) -> str:
         made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
         if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
-            asked = "you asked for" if style in self.said else "what you describe sounds like"
+            asked = "you asked for" if style in self.matched else "what you describe sounds like"
             return f"{asked} {self._quoted(style)}"
         return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
 
@@ -185,7 +186,7 @@ class Route(BaseModel):
         return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
 
     def _quoted(self, node: str) -> str:
-        words, name = self.said.get(node, ""), node.replace("_", " ")
+        words, name = self.matched.get(node, ""), node.replace("_", " ")
         return repr(name) if words in ("", name) else f"{words!r} ({name})"
 
 
@@ -207,8 +208,8 @@ def _runner_up(chosen: Candidate, other: Candidate) -> str:
 
 
 def _listed(experts: tuple[str, ...]) -> str:
-    more = len(experts) - _TOLD_TIES
-    return ", ".join(experts[:_TOLD_TIES]) + (f" and {more} more" if more > 0 else "")
+    more = len(experts) - _NAMED_TIES
+    return ", ".join(experts[:_NAMED_TIES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _gap(chosen: Candidate, other: Candidate) -> str:

@@ -17,7 +17,7 @@ from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.studio import DiffusionGPT
+    from diffusiongpt.votes.store import VoteStore
 
 
 MOST = len(ascii_uppercase)
@@ -26,17 +26,17 @@ MOST = len(ascii_uppercase)
 
 @dataclass
 class Comparison:
-    """Pictures of one prompt by different experts with one seed; who drew which shows after the vote.
+    """Pictures of one prompt by different experts with one seed; the experts are named after the vote.
 
     Attributes:
         generations: One per expert, in the order shown.
-        studio: Where the vote goes.
-        voter: Who was asked.
+        votes: Store that takes the vote.
+        voter: The person who was asked.
         cast: The vote, once there is one.
     """
 
     generations: tuple[Generation, ...]
-    studio: DiffusionGPT
+    votes: VoteStore
     voter: str = "me"
     cast: Vote | None = None
 
@@ -57,28 +57,30 @@ class Comparison:
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Who drew them, in the order shown; looking before the vote spoils it."""
+        """Ids of the experts, in the order shown; looking before the vote spoils it."""
         return tuple(generation.drawn_by for generation in self.generations)
 
     def vote(self, choice: int | Outcome, *, voter: str | None = None) -> Vote:
-        """Record the choice; the next route already knows.
+        """Record the choice; the next route already uses it.
 
         Args:
             choice: Index of the best picture, `"tie"` or `"both_bad"`.
-            voter: Who chose, if not the one who was asked.
+            voter: The person who chose, if not the one who was asked.
 
         Raises:
             VoteError: If the choice is none of these, or this comparison has been voted on.
         """
         if self._counts():
-            raise VoteError("this comparison has been voted on", hint="Take it back first: studio.undo_vote().")
+            raise VoteError(
+                "this comparison has been voted on", hint="Take the vote back first with studio.undo_vote()."
+            )
         best, outcome = self._read(choice)
         others = [generation for generation in self.generations if generation is not best]
-        self.cast = self.studio.vote(best, *others, outcome=outcome, voter=voter or self.voter)
+        self.cast = self.votes.add(as_vote((best, *others), outcome=outcome, voter=voter or self.voter))
         return self.cast
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Save the pictures under names that do not tell who drew them; return the paths, in the order shown."""
+        """Save the pictures under names that do not give the experts away; return the paths, in the order shown."""
         target = Path(folder).expanduser()
         shown = zip(self.letters, self.generations, strict=True)
         return [save_free(one.image, target, letter, one.records[0]) for letter, one in shown]
@@ -86,20 +88,20 @@ class Comparison:
     def _counts(self) -> bool:
         """Whether its vote has been cast and not been taken back."""
         cast = self.cast
-        return cast is not None and any(vote.id == cast.id for vote in self.studio.preferences.store.all())
+        return cast is not None and any(vote.id == cast.id for vote in self.votes.all())
 
     def _read(self, choice: int | Outcome) -> tuple[Generation, Outcome]:
         if choice in ("tie", "both_bad"):
             return self.generations[0], choice
         if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(self.generations):
             raise VoteError(
-                f"choice {choice!r} is no picture of this comparison",
+                f"choice {choice!r} is not a picture of this comparison",
                 hint=f"Use 0 to {len(self.generations) - 1}, 'tie' or 'both_bad'.",
             )
         return self.generations[choice], "win"
 
     def __repr__(self) -> str:
-        """The prompt and how many pictures; not who drew them."""
+        """The prompt and the number of pictures, but not the experts."""
         return f"<Comparison of {len(self.generations)} pictures: {self.prompt!r}>"
 
     def _repr_html_(self) -> str:
@@ -135,7 +137,7 @@ def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
     """The rating of one picture; of a result with several, of the first.
 
     Raises:
-        VoteError: If the rating is no finite number.
+        VoteError: If the rating is not a finite number.
     """
     return Rating(
         prompt=picture.route.input,

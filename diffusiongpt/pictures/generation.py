@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from diffusiongpt.errors import RequestError
-from diffusiongpt.flow.call import Dropped
-from diffusiongpt.flow.record import Fallback, PictureRecord, Recovery, ShownIn
+from diffusiongpt.errors import PictureError, RequestError
+from diffusiongpt.flow.call import Dropped, Recovery
+from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
 from diffusiongpt.flow.route import Route
-from diffusiongpt.pictures.notebook import generation_html
+from diffusiongpt.pictures.notebook import result_html
 from diffusiongpt.pictures.png import read_png, save_free, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.studio import DiffusionGPT
+
+class Redraws(Protocol):
+    """Draws results again; a studio does."""
+
+    def redraw(self, generation: Generation) -> Generation:
+        """Draw a result again; see `Generation.again`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -25,20 +31,23 @@ class Generation:
     """Pictures and their story.
 
     Attributes:
-        images: One per seed.
-        records: What each saved picture carries.
+        images: One picture per seed.
+        records: The record that each saved picture carries.
         timings: Seconds for `route`, `download`, `queue` (waiting for the device; 0 of `generate_many`,
             which waits for all its prompts at once), `load` and `draw`.
-        studio: Who drew it and can do so again; `None` for a picture read from a file.
+        redraws: Draws it again; `None` for a picture read from a file, which the default studio draws again.
     """
+
+    default_redraws: ClassVar[Callable[[], Redraws] | None] = None
+    """Draws again what was read from a file; the front door sets it to the default studio."""
 
     images: tuple[Image, ...]
     records: tuple[PictureRecord, ...]
     timings: Mapping[str, float] = field(default_factory=dict)
-    studio: DiffusionGPT | None = field(default=None, repr=False, compare=False)
+    redraws: Redraws | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        """Who drew, how many, and from which seed on."""
+        """The expert, the number of pictures, and the first seed."""
         return f"<Generation of {len(self.images)} by {self.drawn_by}, seed {self.seeds[0]}>"
 
     @property
@@ -58,12 +67,12 @@ class Generation:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One per picture."""
+        """One seed per picture."""
         return tuple(record.seed for record in self.records)
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """Arguments really used."""
+        """The arguments really used."""
         return self.records[0].params
 
     @property
@@ -78,7 +87,7 @@ class Generation:
 
     @property
     def recovered(self) -> tuple[Recovery, ...]:
-        """What it took when memory ran out."""
+        """Steps that were taken when memory ran out."""
         return self.records[0].recovered
 
     @property
@@ -97,7 +106,7 @@ class Generation:
             Paths of the files.
 
         Raises:
-            RequestError: If several pictures should go into one file, or the file is no PNG.
+            RequestError: If several pictures should go into one file, or the file is not a PNG.
             PictureError: If a file cannot be written.
         """
         target = Path(path).expanduser()
@@ -118,13 +127,17 @@ class Generation:
         """Draw the same pictures again: same expert at the same commit, same arguments, same seeds, same pixels.
 
         Raises:
-            DrawError: If the expert is hosted and takes no seed: then nobody can.
+            DrawError: If the expert is hosted and takes no seed, so that it cannot repeat a picture.
             UnknownExpertError: If no zoo at hand has the expert any more.
             LoadError: If its weights are no longer the same.
+        PictureError: If the picture was read from a file without the front door, and there is no studio to ask.
         """
-        from diffusiongpt import default_studio
-
-        return (self.studio or default_studio()).redraw(self)
+        redraws = self.redraws or (default() if (default := type(self).default_redraws) else None)
+        if redraws is None:
+            raise PictureError(
+                "no studio is at hand to draw this picture again", hint="Pass it to the `redraw` of a DiffusionGPT."
+            )
+        return redraws.redraw(self)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Generation:
@@ -137,4 +150,6 @@ class Generation:
         return cls(images=(image,), records=(record,))
 
     def _repr_html_(self) -> str:
-        return generation_html(self)
+        captions = (f"seed {seed}" for seed in self.seeds)
+        sentence = self.route.explain().partition("\n")[0]
+        return result_html(list(zip(self.images, captions, strict=True)), sentence, self.fallbacks)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.flow.record import Fallback
 
 
 THUMBNAIL = 384
@@ -40,14 +40,11 @@ def gallery_html(pictures: Sequence[tuple[Image, str]]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{figures}</div>'
 
 
-def generation_html(generation: Generation) -> str:
-    """The pictures, and the sentence that explains the route."""
-    sentence = generation.route.explain().partition("\n")[0]
-    pictures = [(image, f"seed {seed}") for image, seed in zip(generation.images, generation.seeds, strict=True)]
-    told = generation.fallbacks[:1]
-    notes = "".join(f"<p>{escape(f.expert)} could not draw: {escape(f.error)}</p>" for f in told)
-    if len(generation.fallbacks) > 1:
-        notes += f"<p>nor could {len(generation.fallbacks) - 1} more; see .fallbacks</p>"
+def result_html(pictures: Sequence[tuple[Image, str]], sentence: str, fallbacks: Sequence[Fallback]) -> str:
+    """Pictures with captions, the sentence that explains the route, and the experts that could not draw."""
+    notes = "".join(f"<p>{escape(one.expert)} could not draw: {escape(one.error)}</p>" for one in fallbacks[:1])
+    if len(fallbacks) > 1:
+        notes += f"<p>nor could {len(fallbacks) - 1} more; see .fallbacks</p>"
     return f"{gallery_html(pictures)}<p>{escape(sentence)}</p>{notes}"
 
 

@@ -25,7 +25,7 @@ PARAMETERS = "parameters"
 """PNG text chunk that AUTOMATIC1111, Civitai and most viewers read."""
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Largest record taken; a larger one is no picture of ours."""
+"""Largest record that is read; this package writes none that is larger."""
 
 
 def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
@@ -40,7 +40,7 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
 
 @contextmanager
 def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterator[Path]:
-    """The whole picture under a name nobody else has; what is not moved from there is removed."""
+    """The whole picture under a unique name; if it is not moved from there, it is removed."""
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, a1111_parameters(record))
     info.add_itxt(CHUNK, shareable(record).model_dump_json(), lang="", tkey="")
@@ -87,7 +87,7 @@ def read_png(path: Path) -> tuple[Image.Image, PictureRecord]:
     """Read a picture and its record.
 
     Raises:
-        PictureError: If the file is missing, no picture, or carries no record of ours.
+        PictureError: If the file is missing, is not a picture, or carries no record of this package.
     """
     try:
         with Image.open(path) as image:

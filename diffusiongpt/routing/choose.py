@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.drawing.resolve import FRESH_SEED_BITS
+from diffusiongpt.flow.request import fresh_seed
 from diffusiongpt.flow.route import NEAR_TIE, Candidate, win_probability
 
 if TYPE_CHECKING:
@@ -26,19 +25,19 @@ FAST_MARGIN = 0.5
 100 comparisons at most, as sigmoid(.5) = .622."""
 
 REPLICAS = 512
-"""Samples that tell how likely each expert was to be picked: the share that pick it. The first of them decides, so
-that the one picked has at least 1/512."""
+"""Posterior samples from which the probability of being picked is estimated. The first of them decides, so that the
+expert that is picked has at least 1/512."""
 
 _CANNOT_DRAW = ("too_big", "needs_key")
 
 
 class Choice(NamedTuple):
-    """Who was chosen.
+    """The expert that was chosen.
 
     Attributes:
-        expert: Its id.
-        seed: That of the request, or one drawn afresh to explore with.
-        propensities: If explored, how likely each candidate was to be picked, if at all; else empty.
+        expert: Id of the expert.
+        seed: Seed of the request, or a fresh one to explore with.
+        propensities: If explored, the probability of each candidate that could be picked; else empty.
     """
 
     expert: str
@@ -55,12 +54,12 @@ def choose(
         candidates: Scored experts, best first.
         request: Whether to explore, and by which seed.
         prefer: Whether a loaded expert that is nearly as good is taken.
-        table: What scored them.
-        on: Evidence they were scored on.
+        table: The table that scored them.
+        on: The evidence they were scored on.
     """
     if request.explore is None:
         return Choice(best_of(candidates, prefer), request.seed, {})
-    seed = secrets.randbits(FRESH_SEED_BITS) if request.seed is None else request.seed
+    seed = fresh_seed() if request.seed is None else request.seed
     # an expert that is known not to draw here is picked only if there is no other
     here = [c for c in candidates if c.readiness not in _CANNOT_DRAW] or list(candidates)
     experts = [candidate.expert for candidate in here]

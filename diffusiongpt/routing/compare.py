@@ -1,4 +1,4 @@
-"""Who is shown together: the experts whose comparison teaches most."""
+"""Which experts are shown together: those whose comparison teaches most."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ MOST_WEIGHED = 200
 def worth_showing(route: Route, table: PersonalTable, eligible: Sequence[str], *, seed: int) -> list[str]:
     """The experts among whom a comparison chooses: all that may draw, of a large zoo those with a chance to be best.
 
-    Of more than `MOST_WEIGHED` experts it keeps the candidates of the route and fills up with the best of one sample
-    of what is believed of each, so that the cost of a comparison does not grow with the zoo and nobody is left out
-    for good.
+    Of more than `MOST_WEIGHED` experts it keeps the candidates of the route and fills up with the best of one
+    posterior sample, so that the cost of a comparison does not grow with the zoo and no expert is left out for good.
 
     Args:
-        route: What the prompt is about.
-        table: What is known of the experts.
+        route: The decision for the prompt.
+        table: The ranking table of the voter.
         eligible: Experts that may draw it.
-        seed: Same seed, same choice.
+        seed: The same seed gives the same choice.
     """
     if len(eligible) <= MOST_WEIGHED:
         return list(eligible)
@@ -43,13 +42,13 @@ def worth_showing(route: Route, table: PersonalTable, eligible: Sequence[str], *
 def choose_ballot(
     route: Route, table: PersonalTable, k: int, *, seed: int, able: Sequence[str]
 ) -> tuple[tuple[str, ...], ShownIn]:
-    """Who is compared, in blind order, and how likely each of the able was to be.
+    """The experts to compare, in blind order, and the probability with which each was shown.
 
     Args:
-        route: What the prompt is about.
-        table: What is known of the experts.
-        k: How many are shown.
-        seed: Same seed, same choice.
+        route: The decision for the prompt.
+        table: The ranking table of the voter.
+        k: How many experts are shown.
+        seed: The same seed gives the same choice.
         able: Experts that can draw here.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Who may draw a prompt: what it needs, and what the caller allows."""
+"""Which experts may draw a prompt: those that can do what it needs and that the caller allows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Eligibility:
-    """Experts that may draw, those that may not, and needs that nobody allowed meets."""
+    """Experts that may draw, those that may not, and needs that no allowed expert meets."""
 
     eligible: tuple[str, ...]
     rejected: tuple[Rejection, ...]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
-from diffusiongpt.drawing.resolve import prompt_for
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Readiness, Route
@@ -40,7 +39,7 @@ class Router:
 
     Args:
         zoo: The experts.
-        thinker: Who reads prompts.
+        thinker: Reads prompts.
         preferences: What people prefer.
         embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
@@ -84,13 +83,12 @@ class Router:
         """Choose an expert.
 
         Raises:
-            RequestError: If the request cannot be drawn as asked.
             NoRouteError: If every expert is rejected; it lists the reasons.
             UnknownExpertError: If the request names an expert that the zoo does not have.
         """
         policy = policy or Policy()
         clock = _Clock()
-        thought = self.thinker.think(request.checked().prompt, history, self._nodes)
+        thought = self.thinker.think(request.prompt, history, self._nodes)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
@@ -113,11 +111,11 @@ class Router:
         clock.lap("rank")
         return Route(
             input=request.prompt,
-            prompt=prompt_for(thought.understanding, self.zoo[choice.expert]),
+            prompt=self.zoo[choice.expert].prompt_for(thought.understanding.prompt),
             expert=choice.expert,
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
-            said=thought.said,
+            matched=thought.matched,
             candidates=candidates,
             near_ties=near_ties(candidates, choice.expert),
             propensities=choice.propensities,
@@ -137,7 +135,7 @@ class Router:
     def _worth_scoring(
         prompt: str, evidence: Mapping[str, float], trace: SearchTrace, table: PersonalTable
     ) -> tuple[str, ...]:
-        """Whom the search met, and whom votes on prompts like this one speak for, wherever they hang."""
+        """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
@@ -205,7 +203,7 @@ def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
 
 
 def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
-    """What the ranking table is told: every node's probability, the root's being what no branch could take."""
+    """The evidence for the ranking table: the probability of each node; the root has what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
 

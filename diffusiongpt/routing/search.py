@@ -59,7 +59,7 @@ class _Search:
         return self._trace(stopped or "every branch was visited")
 
     def _enough(self) -> str:
-        # the budget never ends a search that would come back without anybody to draw
+        # the budget never ends a search that has not met an expert yet
         if self.experts and len(self.steps) >= MAX_EXPANSIONS:
             return f"{MAX_EXPANSIONS} expansions"
         if self.leaves >= BEAM_WIDTH and len(self.experts) >= ENOUGH_EXPERTS:
@@ -114,7 +114,8 @@ def search(
         values: Probability per node from the thinker; subjects sum to at most one, styles too.
         eligible: Experts that the policy allows.
         leaders: Experts that votes put on a node.
-        best: Experts of a path in the order of their worth, of whom a few are taken; without it all of a node are.
+        best: Experts of a path in the order in which they are worth scoring, of which a few are taken; without it, all
+            experts of a node are.
 
     Returns:
         A trace with at least the path of the root.

@@ -10,7 +10,7 @@ from diffusiongpt.zoo.zoo import Zoo
 
 ROOMS_GB = (float("inf"), 24.0, 8.0)
 """Memory that people have, in GB: the best experts for each come in turn, so that a machine that cannot hold the best
-ones still has candidates. An expert whose size is not known is counted on in the largest only."""
+ones still has candidates. An expert of unknown size counts for the largest only."""
 
 _KEPT = 1024
 """Orders that are kept: a path has one, and one more for each set of styles that a prompt names together."""
@@ -34,7 +34,7 @@ class Shortlists:
 
         Args:
             path: Nodes from the root; experts are judged by a prompt that is surely there.
-            also: Styles that the prompt names; on one of them, who declares the others too comes first.
+            also: Styles that the prompt names; on one of them, experts that declare the others too come first.
         """
         key = frozenset(path[1:]) | (also if path[-1] in also else frozenset()) or frozenset({ROOT})
         known = self._known.get((path[-1], key))

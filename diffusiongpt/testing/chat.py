@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
-from diffusiongpt.understanding.llm.schema import NONE, VOICES, find_object
+from diffusiongpt.understanding.llm.form import NONE, VOICES, find_object
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 

@@ -1,4 +1,4 @@
-"""Which taxonomy nodes a text names, by the words people use for them."""
+"""The taxonomy nodes that a text names, by the words people use for them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from diffusiongpt.embedding.lexical import CJK, Embedder, normalize
 from diffusiongpt.zoo.taxonomy import Node
 
 MIN_LIKENESS = 0.5
-"""Cosine from which words count as a misspelt alias: `wathercolor` has .67 to `watercolor`, `pixle art` .58 to
-`pixel art`."""
+"""Cosine similarity from which words count as a misspelt alias: `wathercolor` has .67 to `watercolor`, `pixle art`
+.58 to `pixel art`."""
 
 _LETTER = rf"(?:(?![{CJK}])[^\W_])"
 _TOKEN = re.compile(rf"[{CJK}]|{_LETTER}+(?:['’]{_LETTER}+)*")
@@ -23,12 +23,12 @@ _MAX_TOKENS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A node named by a text.
+    """A node that a text names.
 
     Attributes:
-        node: The node.
-        words: What the text says.
-        weight: 1 for an alias as it stands, the cosine for a likeness.
+        node: Id of the node.
+        words: The words of the text that match one of its aliases.
+        weight: 1 for an exact match, the cosine similarity for a similar spelling.
     """
 
     node: str
@@ -37,11 +37,11 @@ class Mention:
 
 
 class Lexicon:
-    """Aliases of nodes, looked up by tokens; the longest alias wins and uses up its words.
+    """Aliases of nodes, looked up by tokens; the longest match wins, and its words match nothing else.
 
     Args:
-        nodes: The nodes.
-        embedder: For `likenesses`; without one there are none.
+        nodes: The nodes to look for.
+        embedder: Embedder for `likenesses`, which returns nothing without one.
     """
 
     def __init__(self, nodes: Iterable[Node], embedder: Embedder | None = None) -> None:
@@ -56,27 +56,20 @@ class Lexicon:
         self._fuzzy_vectors = embedder.embed([" ".join(key) for key in self._fuzzy]) if embedder else None
 
     def mentions(self, text: str) -> list[Mention]:
-        """Nodes the text names, in order of appearance."""
+        """Nodes that the text names, in order of appearance."""
         tokens = _TOKEN.findall(normalize(text))[:_MAX_TOKENS]
         found: list[Mention] = []
-        left: list[str] = []
         position = 0
         while position < len(tokens):
             length, nodes = self._match(tokens, position)
-            if length:
-                said = (
-                    "".join(tokens[position : position + length])
-                    if _IS_CJK.match(tokens[position])
-                    else " ".join(tokens[position : position + length])
-                )
-                found += [Mention(node=node, words=said, weight=1.0) for node in nodes]
-            else:
-                left.append(tokens[position])
-            position += max(length, 1)
+            matched = tokens[position : position + max(length, 1)]
+            words = ("" if _IS_CJK.match(matched[0]) else " ").join(matched)
+            found += [Mention(node=node, words=words, weight=1.0) for node in nodes]
+            position += len(matched)
         return found
 
     def likenesses(self, text: str) -> list[Mention]:
-        """Nodes whose alias looks like words of the text: misspellings and close variants."""
+        """Nodes with an alias that is spelt like words of the text: misspellings and close variants."""
         windows = list(dict.fromkeys(_windows(_TOKEN.findall(normalize(text))[:200])))
         if self._embedder is None or self._fuzzy_vectors is None or not windows or not self._fuzzy:
             return []
@@ -99,17 +92,17 @@ class Lexicon:
 
 
 def names_of(node: Node) -> tuple[str, ...]:
-    """Everything a node is called: its aliases, its labels, and its id in plain words where it has no label."""
+    """All names of a node: its aliases, its labels, and its id in plain words where it has no label."""
     return (*node.aliases, *node.label.values(), node.name())
 
 
 def name_key(name: str) -> tuple[str, ...]:
-    """A name as texts are searched for it: two names with one key cannot be told apart."""
+    """The tokens by which texts are searched for a name; names with the same key are indistinguishable."""
     return tuple(_TOKEN.findall(normalize(name)))
 
 
 def weights(mentions: Iterable[Mention], nodes: Mapping[str, Node]) -> dict[str, float]:
-    """Strongest mention of each node among `nodes`."""
+    """Weight of the strongest mention of each node, for the nodes given."""
     strongest: dict[str, float] = {}
     for mention in mentions:
         if mention.node in nodes:
@@ -118,9 +111,9 @@ def weights(mentions: Iterable[Mention], nodes: Mapping[str, Node]) -> dict[str,
 
 
 def _is_misspelling(words: str, alias: Sequence[str]) -> bool:
-    """A misspelling keeps the first letter and about the length; a part of a longer name does not."""
-    said, meant = words.replace(" ", ""), "".join(alias)
-    return said[0] == meant[0] and min(len(said), len(meant)) >= 0.85 * max(len(said), len(meant))
+    """Whether words keep the first letter and about the length of an alias, unlike a part of a longer name."""
+    typed, meant = words.replace(" ", ""), "".join(alias)
+    return typed[0] == meant[0] and min(len(typed), len(meant)) >= 0.85 * max(len(typed), len(meant))
 
 
 def _singular(word: str) -> str:

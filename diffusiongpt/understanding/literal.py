@@ -1,6 +1,6 @@
-"""What a prompt says literally: quoted texts, numbers, sizes, colour codes, and what must not be there.
+"""What a prompt says literally: quoted texts, numbers, sizes, colour codes, and what the picture must not show.
 
-Read by code, never by an LLM, and always wins over one.
+It is read by code, never by an LLM, and takes precedence over one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _QUOTES = re.compile(
 _HEX = re.compile(r"(?<![\w&])#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])")
 _SIZE = re.compile(r"(?<!\d)(\d{2,5})\s*(?:[x×*✕]|by)\s*(\d{2,5})(?:\s*(?:px|pixels?|像素))?(?!\d)", re.IGNORECASE)
 _ASPECT = re.compile(
-    r"(?:(?P<said>--ar\s*|(?:aspect )?ratio\s*(?:of\s*)?|比例\s*(?:为|是)?\s*)|(?<![\d:]))"
+    r"(?:(?P<keyword>--ar\s*|(?:aspect )?ratio\s*(?:of\s*)?|比例\s*(?:为|是)?\s*)|(?<![\d:]))"
     r"(?P<width>[1-9]\d?)\s*[:：]\s*(?P<height>[1-9]\d?)(?![\d:])",
     re.IGNORECASE,
 )
 _COMMON_ASPECTS = frozenset(
     "1:1 1:2 2:1 2:3 3:2 3:4 4:3 4:5 5:4 9:16 16:9 10:16 16:10 9:20 20:9 9:21 21:9".split(),  # noqa: SIM905 - a list to read
 )
-"""Two numbers with a colon are a time or a verse unless they are one of these, or called a ratio."""
+"""Two numbers with a colon are a time or a verse, unless they are one of these or follow a word for a ratio."""
 
 _NAMED_ASPECTS = (
     (re.compile(r"\b(?:square format|square image|square picture)\b|方图|方形构图|正方形画幅", re.IGNORECASE), "1:1"),
@@ -67,58 +67,35 @@ _COUNT_LATIN = re.compile(
     r"(?:(?!and\b|or\b|of\b)[a-z0-9-]+\s+){0,3}?(?P<noun>[a-z]{3,}s|people|men|women|children|sheep|fish|deer|mice|geese)\b",
     re.IGNORECASE,
 )
-_NOT_COUNTED = {
-    "bits",
-    "colors",
-    "colours",
-    "years",
-    "pixels",
-    "steps",
-    "percent",
-    "ds",
-    "degrees",
-    "minutes",
-    "hours",
-    "days",
-}
+_NOT_COUNTED = frozenset("bits colors colours years pixels steps percent ds degrees minutes hours days".split())  # noqa: SIM905 - a list to read
 _CJK_DIGITS = {digit: n for n, digit in enumerate("一二三四五六七八九十", 1)} | {"两": 2, "俩": 2}
 _COUNT_CJK = re.compile(
     rf"(?<![{CJK}\d第])?(?P<number>[{''.join(_CJK_DIGITS)}]|[1-9]\d?)\s*(?:只|个|隻|個|条|頭|头|匹|朵|棵|颗|辆|位|名|本|枚|座|架|艘|支|杯|把)"
 )
-_SCRIPTS = (
-    ("Hira", re.compile("[\u3040-\u309f]")),
-    ("Kana", re.compile("[\u30a0-\u30ff]")),
-    ("Hang", re.compile("[\uac00-\ud7af]")),
-    ("Hani", re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")),
-    ("Cyrl", re.compile("[\u0400-\u04ff]")),
-    ("Arab", re.compile("[\u0600-\u06ff]")),
-    ("Deva", re.compile("[\u0900-\u097f]")),
-    ("Thai", re.compile("[\u0e00-\u0e7f]")),
-    ("Hebr", re.compile("[\u0590-\u05ff]")),
-    ("Grek", re.compile("[\u0370-\u03ff]")),
-    ("Latn", re.compile("[A-Za-z\u00c0-\u024f]")),
-)
 _LANGUAGES = {
-    "Hira": "ja",
-    "Kana": "ja",
-    "Hang": "ko",
-    "Hani": "zh",
-    "Cyrl": "ru",
-    "Arab": "ar",
-    "Deva": "hi",
-    "Thai": "th",
-    "Hebr": "he",
-    "Grek": "el",
-    "Latn": "en",
+    "Hira": ("ja", "\u3040-\u309f"),
+    "Kana": ("ja", "\u30a0-\u30ff"),
+    "Hang": ("ko", "\uac00-\ud7af"),
+    "Hani": ("zh", "\u3400-\u4dbf\u4e00-\u9fff"),
+    "Cyrl": ("ru", "\u0400-\u04ff"),
+    "Arab": ("ar", "\u0600-\u06ff"),
+    "Deva": ("hi", "\u0900-\u097f"),
+    "Thai": ("th", "\u0e00-\u0e7f"),
+    "Hebr": ("he", "\u0590-\u05ff"),
+    "Grek": ("el", "\u0370-\u03ff"),
+    "Latn": ("en", "A-Za-z\u00c0-\u024f"),
 }
+"""By ISO 15924 script, the language that most prompts in it use, and its letters as a character class."""
+
+_SCRIPTS = {script: re.compile(f"[{letters}]") for script, (_, letters) in _LANGUAGES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Literals:
-    """The literal facts of a prompt, and the text that is left to interpret.
+    """The literal facts of a prompt, and the text that remains to be interpreted.
 
     Attributes:
-        fields: Values for `Understanding`, by field name.
+        fields: Values for fields of `Understanding`, by name.
         positive: The prompt without quoted texts and negated phrases, for the lexicon.
         prompt: The prompt without command-line flags such as `--no` and `--ar`, for the image model.
     """
@@ -130,7 +107,7 @@ class Literals:
 
 def read_literals(prompt: str) -> Literals:
     """Read what the prompt says literally."""
-    # a run of thousands of spaces would take the patterns below minutes
+    # a run of thousands of spaces would keep the patterns below busy for minutes
     unquoted = _SPACES.sub(" ", _QUOTES.sub(" ", prompt))
     negatives = [match for match in _NEGATED.finditer(unquoted) if not _TRANSPARENT.search(match.group())]
     positive = _TRANSPARENT.sub(" ", _blank(unquoted, negatives))
@@ -141,7 +118,7 @@ def read_literals(prompt: str) -> Literals:
         "text_scripts": tuple(dict.fromkeys(script for text in texts for script in scripts_of(text))),
         "object_count": _count(positive),
         "transparent_background": bool(_TRANSPARENT.search(unquoted)),
-        # of a negated phrase no colour is wanted; quotes may name some
+        # colours in negated phrases are not wanted; those in quotes are
         "colors": tuple(dict.fromkeys(_long_hex(code) for code in _HEX.findall(" ".join((positive, *texts))))),
         "edit": bool(_EDIT.search(unquoted)),
         "negative": ", ".join(dict.fromkeys(_negated_text(match) for match in negatives)),
@@ -152,20 +129,20 @@ def read_literals(prompt: str) -> Literals:
 
 def scripts_of(text: str) -> list[str]:
     """ISO 15924 codes of the scripts in a text."""
-    return [code for code, pattern in _SCRIPTS if pattern.search(text)]
+    return [code for code, pattern in _SCRIPTS.items() if pattern.search(text)]
 
 
 def language_of(text: str) -> str:
-    """BCP 47 tag guessed from the script most letters have; `und` for a text without letters.
+    """BCP 47 tag guessed from the most frequent script; `und` for a text without letters.
 
-    A script shared by many languages gets the one prompts are mostly written in: Latin `en`, Cyrillic `ru`.
+    A script of many languages counts as the one that most prompts use: Latin as `en`, Cyrillic as `ru`.
     """
     if any(code in ("Hira", "Kana") for code in scripts_of(text)):
         return "ja"
-    # a CJK character says about as much as a Latin word
-    counts = {code: len(pattern.findall(text)) / (5 if code == "Latn" else 1) for code, pattern in _SCRIPTS}
+    # a CJK character carries about as much as a Latin word of five letters
+    counts = {code: len(pattern.findall(text)) / (5 if code == "Latn" else 1) for code, pattern in _SCRIPTS.items()}
     best = max(counts, key=lambda code: counts[code])
-    return _LANGUAGES[best] if counts[best] else "und"
+    return _LANGUAGES[best][0] if counts[best] else "und"
 
 
 def _blank(text: str, matches: list[re.Match[str]]) -> str:
@@ -193,7 +170,7 @@ def _size(text: str) -> dict[str, Any]:
             return {"width": width, "height": height}
     for match in _ASPECT.finditer(text):
         ratio = f"{match['width']}:{match['height']}"
-        if ratio in _COMMON_ASPECTS or match["said"]:
+        if ratio in _COMMON_ASPECTS or match["keyword"]:
             return {"aspect_ratio": ratio}
     return {"aspect_ratio": next((ratio for pattern, ratio in _NAMED_ASPECTS if pattern.search(text)), None)}
 

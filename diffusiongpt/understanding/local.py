@@ -1,127 +1,108 @@
-"""The local thinker: reads English and Chinese prompts by lexicon and embedding, with no LLM and no network."""
+"""The local thinker: reads prompts by the words of the taxonomy, then by meaning, with no LLM and no network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder, Vectors
+from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
 from diffusiongpt.flow.understanding import NodeWeight, SubjectClass, Understanding
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, weights
 from diffusiongpt.understanding.literal import read_literals
+from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 NAMED = 0.95
-"""Probability that a prompt belongs to a style it names in so many words; the rest says it was a figure of speech."""
+"""Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""
 
 LIKE = 0.7
-"""The same for a wording that only looks like a name of the style."""
+"""The same for words that are only similar to a name of the style, in spelling or in meaning."""
 
 SUBJECT_PRIOR = 0.1
-"""Weight that every subject has before the prompt is read; a subject that is named has 1."""
-
-IMPLIED = 0.35
-"""Cosine from which the nearest subject is believed of a prompt that names none: of 200 such PartiPrompts 97 have one,
-and 76 % of those are right (`benchmarks/routing.py --data`)."""
+"""Weight of every subject before the prompt is read; a subject that is named has 1."""
 
 IMPLIED_WEIGHT = 0.5
-"""Weight of such a subject, where a named one has 1: its probability becomes .6."""
-
-ANCHORS = 10
-"""Names of a subject that stand for it, the first ones; more make it slower and no better."""
+"""Weight of a subject that is found by meaning, whose probability becomes .6; a named one has weight 1."""
 
 _CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
-    """Reads a prompt by the words it holds, and one that names no subject by what it is about.
+    """Reads a prompt by its words; what these leave open, a sentence embedder may find by meaning.
 
     Args:
-        embedder: For misspellings.
-        sentences: For the subject of a prompt that names none; asked only about scripts it reads.
+        embedder: Embedder that finds misspellings.
+        sentences: Embedder that finds the subject of a prompt that names none, and its style in languages that the
+            taxonomy has no words for; used only for scripts it reads.
     """
 
     def __init__(self, embedder: Embedder | None = None, sentences: SentenceEmbedder | None = None) -> None:
         self.embedder = embedder or LexicalEmbedder()
-        self._implied = ImpliedSubjects(sentences) if sentences else None
-        self._lexicons: dict[tuple[str, ...], Lexicon] = {}
+        self._sentences = sentences
+        self._known: dict[tuple[str, ...], tuple[Lexicon, Meaning | None]] = {}
 
-    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for what was said before
+    def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
         literals = read_literals(prompt)
         paradigm, clean = read_wording(literals.prompt)
-        mentions = self._mentions(literals.positive, nodes)
-        styles = _styles(mentions, nodes)
-        subjects = _subjects(mentions, nodes)
-        named = [node for node, p in subjects.items() if p > 2 * SUBJECT_PRIOR]
-        asked = self._implied if not named and can_read(literals.positive) else None
-        if asked:
-            subjects = _subjects([*mentions, *asked.mentions(literals.positive, nodes)], nodes)
+        lexicon, meaning = self._readers(nodes)
+        named = _mentions(lexicon, literals.positive, nodes)
+        meant, asked = _meant(meaning, literals.positive, named, nodes)
+        styles = _styles([*named, *meant], nodes)
+        subjects = _subjects([*named, *meant], nodes)
+        stated = [node for node, p in _subjects(named, nodes).items() if p > 2 * SUBJECT_PRIOR]
         understanding = Understanding(
             paradigm=paradigm,
             prompt=clean or prompt.strip(),
-            subjects=_weights({node: subjects[node] for node in named}),
+            subjects=_weights({node: subjects[node] for node in stated}),
             styles=_weights(styles),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
-            subject_class=_CLASSES.get(max(named, key=lambda node: subjects[node]), "other") if named else "other",
+            subject_class=_CLASSES.get(max(stated, key=lambda node: subjects[node]), "other") if stated else "other",
             **literals.fields,
         )
-        said = {mention.node: mention.words for mention in reversed(mentions)}
         return Thought(
             understanding=understanding,
             values={**subjects, **styles},
-            said=said,
+            matched={mention.node: mention.words for mention in reversed(named)},
             thinker="local",
-            embedder=asked.embedder.name if asked else self.embedder.name,
+            embedder=self._sentences.name if self._sentences and asked else self.embedder.name,
         )
 
-    def _mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """What the text names; misspellings are only looked for when it names no style as it stands."""
-        lexicon, styles = self._lexicon(nodes), _of_kind("style", nodes)
-        mentions = lexicon.mentions(text)
-        if any(mention.node in styles for mention in mentions):
-            return mentions
-        return mentions + [mention for mention in lexicon.likenesses(text) if mention.node in styles]
-
-    def _lexicon(self, nodes: Sequence[Node]) -> Lexicon:
-        key = tuple(node.id for node in nodes)
-        if key not in self._lexicons:
-            self._lexicons[key] = Lexicon(nodes, self.embedder)
-        return self._lexicons[key]
-
-
-class ImpliedSubjects:
-    """The subject whose words are nearest to a prompt in meaning."""
-
-    def __init__(self, embedder: SentenceEmbedder) -> None:
-        self.embedder = embedder
-        self._known: dict[tuple[str, ...], tuple[list[str], Vectors]] = {}
-
-    def mentions(self, text: str, nodes: Sequence[Node]) -> list[Mention]:
-        """The nearest subject if it is near enough; not what the text says, only what it is likely about."""
-        owners, vectors = self._subjects(nodes)
-        cosines = vectors @ self.embedder.embed([text])[0]
-        best = int(cosines.argmax()) if owners else 0
-        if not owners or cosines[best] < IMPLIED:
-            return []
-        return [Mention(node=owners[best], words="", weight=IMPLIED_WEIGHT)]
-
-    def _subjects(self, nodes: Sequence[Node]) -> tuple[list[str], Vectors]:
+    def _readers(self, nodes: Sequence[Node]) -> tuple[Lexicon, Meaning | None]:
+        """What reads prompts by the words of these nodes and, if there is a sentence embedder, by their meaning."""
         key = tuple(node.id for node in nodes)
         if key not in self._known:
-            subjects = _of_kind("subject", nodes).values()
-            readable = [
-                (node.id, name)
-                for node in subjects
-                for name in (node.description, *[alias for alias in node.aliases if can_read(alias)][:ANCHORS])
-                if can_read(name)
-            ]
-            vectors = self.embedder.embed([name for _, name in readable])
-            self._known[key] = [owner for owner, _ in readable], vectors
+            meaning = Meaning(self._sentences, nodes) if self._sentences else None
+            self._known[key] = Lexicon(nodes, self.embedder), meaning
         return self._known[key]
+
+
+def _mentions(lexicon: Lexicon, text: str, nodes: Sequence[Node]) -> list[Mention]:
+    """What the text names; misspellings are searched for only if no style matches exactly."""
+    styles = _of_kind("style", nodes)
+    mentions = lexicon.mentions(text)
+    if any(mention.node in styles for mention in mentions):
+        return mentions
+    return mentions + [mention for mention in lexicon.likenesses(text) if mention.node in styles]
+
+
+def _meant(
+    meaning: Meaning | None, text: str, named: Sequence[Mention], nodes: Sequence[Node]
+) -> tuple[list[Mention], bool]:
+    """The subject and style that a text means where it names none, and whether the sentence embedder was asked."""
+    subject = not weights(named, _of_kind("subject", nodes))
+    style = not weights(named, _of_kind("style", nodes)) and is_other_language(text)
+    if meaning is None or not (subject or style) or not can_read(text):
+        return [], False
+    meant = []
+    if subject and (node := meaning.subject(text)):
+        meant.append(Mention(node=node, words="", weight=IMPLIED_WEIGHT))
+    if style and (node := meaning.style(text)):
+        meant.append(Mention(node=node, words="", weight=LIKE))
+    return meant, True
 
 
 def _styles(mentions: Sequence[Mention], nodes: Sequence[Node]) -> dict[str, float]:

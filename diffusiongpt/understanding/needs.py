@@ -1,4 +1,4 @@
-"""What a prompt needs of a model, by the words that show it: text, counting, faces, light, ..."""
+"""Skills that a prompt needs of a model, by the words that show it: text, counting, faces, light, ..."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 TEXT, COUNTING = "text", "counting"
-"""Needs that code reads better than a lexicon: quoted words, and a number of things."""
+"""Needs that quoted words and a number of objects show, more reliably than the lexicon."""
 
 
 class NeedReader:
-    """Reads needs in English and Chinese, the same on every machine, with or without an LLM.
+    """Reads needs in English and Chinese, with the same result on every machine, with or without an LLM.
 
     Args:
-        needs: The needs of a taxonomy.
+        needs: Nodes of kind `need` of a taxonomy.
     """
 
     def __init__(self, needs: Iterable[Node]) -> None:
@@ -29,12 +29,15 @@ class NeedReader:
         self._lexicon = Lexicon(known)
 
     def read(self, text: str, *, quotes: bool = False, count: int | None = None) -> dict[str, float]:
-        """How much a prompt shows each need: half for one word, three quarters for two, and so on up to one.
+        """How strongly a prompt shows each need, from 0 to 1: 1/2 for one word, 3/4 for two, and so on.
 
         Args:
             text: The prompt as it was typed.
-            quotes: Whether it quotes words to be drawn.
-            count: How many things it asks for, if it says so.
+            quotes: Whether the prompt quotes words to draw.
+            count: Number of objects that the prompt asks for; `None` if it names none.
+
+        Returns:
+            Strength by need; needs without a sign are absent.
         """
         counts = Counter(mention.node for mention in self._lexicon.mentions(text))
         shown = {node: 1 - 0.5**count for node, count in counts.items()}

@@ -1,4 +1,4 @@
-"""What the rest of the house knows about those who read prompts."""
+"""What a thinker, which reads prompts, takes and returns."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from diffusiongpt.zoo.taxonomy import Node
 
 @dataclass(frozen=True, kw_only=True)
 class Thought:
-    """What a thinker made of a prompt.
+    """A thinker's reading of a prompt.
 
     Attributes:
         understanding: The prompt in a closed vocabulary.
         values: Probability, for each node that was asked about, that the prompt belongs to it; subjects
-            sum to at most one, styles too.
-        said: For each node the text names, the words that name it.
-        thinker: Who answered.
-        embedder: Embedder that had a say; `None` leaves it to who asked.
-        llm_calls: Calls it took.
+            sum to at most one, and so do styles.
+        matched: For each node that the text names, the words that matched it.
+        thinker: `llm`, `local`, or `local-fallback` if the LLM did not answer.
+        embedder: Name of the embedder that was used; `None` if there was none.
+        llm_calls: Number of calls of the LLM.
         fallback_reason: Why the LLM did not answer, with `local-fallback`.
     """
 
     understanding: Understanding
     values: Mapping[str, float]
-    said: Mapping[str, str]
+    matched: Mapping[str, str]
     thinker: ThinkerName
     embedder: str | None = None
     llm_calls: int = 0
@@ -41,7 +41,7 @@ class Thinker(Protocol):
         """Read a prompt.
 
         Args:
-            prompt: What the person typed; checked already.
+            prompt: What the person typed, already checked.
             history: Earlier prompts of the conversation, oldest first.
             nodes: The taxonomy nodes to judge.
         """

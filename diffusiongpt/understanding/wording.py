@@ -1,4 +1,4 @@
-"""How a wish is worded: DiffusionGPT's four paradigms, and the plain prompt inside each (arXiv 2401.10061, 3.1)."""
+"""How a request is worded: DiffusionGPT's four paradigms, and the plain prompt in each (arXiv 2401.10061, 3.1)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _POLITE = r"(?:please|can you|could you|would you|will you|i need you to|help me
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
-    # these are nouns as well: "sketch of a cat" orders nothing
+    # these are nouns as well: "sketch of a cat" is not an instruction
     r"|(?:paint|render|design|sketch|produce|show|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|one|two|three|my|your|\d+)\b)))"
-    rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<wish>.+)$",
+    rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<content>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _INSPIRATION = re.compile(
     r"^(?:i(?:'d| would)?\s+(?:really\s+)?(?:want|like|love|wish|need)"
     r"(?:\s+(?:to\s+(?:see|have|look at|draw|paint|create|make|generate)|for))?"
     r"|i(?:'m| am) (?:thinking of|dreaming of)"
-    rf"|it would be (?:nice|great) to see)\s+(?:{_MEDIUM}\s+(?:of|with|showing)\s+)?(?P<wish>.+)$",
+    rf"|it would be (?:nice|great) to see)\s+(?:{_MEDIUM}\s+(?:of|with|showing)\s+)?(?P<content>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _HYPOTHESIS = re.compile(
-    r"^(?:if|suppose|imagine if|what if|let's say)\s+(?P<condition>[^,.;]+)[,;.]?\s*(?P<wish>.*)$",
+    r"^(?:if|suppose|imagine if|what if|let's say)\s+(?P<condition>[^,.;]+)[,;.]?\s*(?P<content>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _GIVEN = re.compile(
@@ -41,42 +41,42 @@ _COUNTED_ZH = r"(?=[一两二三四五六七八九十几\d张幅只个些])"
 _INSTRUCTION_ZH = re.compile(
     rf"^(?:{_POLITE_ZH}(?:(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?|{_COUNTED_ZH})"
     rf"|(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?{_COUNTED_ZH}"
-    # words that begin with a verb order nothing: 画家, 生成式, 创作者, 制作人
+    # words that begin with a verb are not instructions: 画家, 生成式, 创作者, 制作人
     r"|画(?![家面像作廊室展册布框卷风中笔皮])|绘制|生成(?!式|器|对抗)|创作(?!者|人|的)|制作(?!人|者|组|的))"
-    r"(?:(?:一?(?:张|幅|个|副))?(?:关于|有关)?(?P<subject>.+?)(?:的?(?:图片|图像|画面)|的图)[吧吗呢]?$|(?P<wish>.+?)[吧吗呢]?$)",
+    r"(?:(?:一?(?:张|幅|个|副))?(?:关于|有关)?(?P<subject>.+?)(?:的?(?:图片|图像|画面)|的图)[吧吗呢]?$|(?P<content>.+?)[吧吗呢]?$)",
     re.DOTALL,
 )
 _INSPIRATION_ZH = re.compile(
-    r"^我(?:很|真)?(?:想要|想看到?|希望看到|希望有|想(?![念象起法到])|希望|喜欢|梦见)(?P<wish>.+)$", re.DOTALL
+    r"^我(?:很|真)?(?:想要|想看到?|希望看到|希望有|想(?![念象起法到])|希望|喜欢|梦见)(?P<content>.+)$", re.DOTALL
 )
-_HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<condition>[^，,。]+)[，,。]?(?P<wish>.*)$", re.DOTALL)
+_HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<condition>[^，,。]+)[，,。]?(?P<content>.*)$", re.DOTALL)
 
 
 def read_wording(prompt: str) -> tuple[Paradigm, str]:
-    """The paradigm of a prompt and what should be in the picture, in the prompt's own words."""
+    """The paradigm of a prompt, and what the picture should show, in the prompt's own words."""
     text = prompt.strip().rstrip("。.!！?？ ") or prompt.strip()
     for pattern in (_HYPOTHESIS, _HYPOTHESIS_ZH):
         if match := pattern.match(text):
-            return "hypothesis", _join(_GIVEN.sub("", match["condition"]), match["wish"])
+            return "hypothesis", _join(_GIVEN.sub("", match["condition"]), match["content"])
     for pattern in (_INSPIRATION, _INSPIRATION_ZH):
         if match := pattern.match(text):
-            wish = match["wish"].strip()
-            return "inspiration", _ordered(wish) or wish
-    if wish := _ordered(text):
-        return "instruction", wish
+            content = match["content"].strip()
+            return "inspiration", _ordered(content) or content
+    if content := _ordered(text):
+        return "instruction", content
     return "prompt", prompt.strip()
 
 
 def _ordered(text: str) -> str:
-    """What a text orders to be drawn; empty if it orders nothing."""
+    """What a text instructs to draw; empty if it is not an instruction."""
     if match := _INSTRUCTION.match(text):
-        return match["wish"].strip()
+        return match["content"].strip()
     if match := _INSTRUCTION_ZH.match(text):
-        return (match["subject"] or match["wish"]).strip("，, ")
+        return (match["subject"] or match["content"]).strip("，, ")
     return ""
 
 
-def _join(condition: str, wish: str) -> str:
-    parts = [part.strip() for part in (condition, wish) if part.strip()]
+def _join(condition: str, content: str) -> str:
+    parts = [part.strip() for part in (condition, content) if part.strip()]
     separator = "，" if any("\u4e00" <= character <= "\u9fff" for character in condition) else ", "
     return separator.join(parts)

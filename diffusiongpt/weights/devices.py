@@ -11,6 +11,9 @@ import psutil  # type: ignore[import-untyped]  # its types are a package of thei
 
 from diffusiongpt.errors import SettingsError
 
+HOST = "cpu"
+"""The device whose memory is the host's: all weights come here first."""
+
 _DEVICE = re.compile(r"^(cpu|mps|cuda(:\d+)?)$")
 _NO_LIMIT = 1 << 60
 """Control groups without a limit report numbers near 2**63."""
@@ -37,15 +40,15 @@ def best_device(requested: str | None = None) -> str:
         return present[0]
     if requested not in present:
         raise SettingsError(
-            f"device {requested!r} is not there; this machine has {', '.join(present)}",
+            f"this machine has no device {requested!r}, only {', '.join(present)}",
             hint="Leave the device out to take the best one, or install a torch build for it.",
         )
     return requested
 
 
 def device_memory(device: str) -> int | None:
-    """Bytes this process may use on a device, all told and not what is free now; `None` if unknown."""
-    if device == "cpu":
+    """Bytes that this process may use on a device in total, not what is free now; `None` if unknown."""
+    if device == HOST:
         return _host_memory()
     import torch
 
@@ -55,11 +58,11 @@ def device_memory(device: str) -> int | None:
 
 
 def allocated_memory(device: str) -> int | None:
-    """Bytes this process has taken on a device, as its allocator counts them; of the host, its resident set.
+    """Bytes that this process has taken on a device by its allocator's count; on the host, its resident set.
 
-    `None` where nobody counts them.
+    `None` where they are not counted.
     """
-    if device == "cpu":
+    if device == HOST:
         return int(psutil.Process().memory_info().rss)
     import torch
 
@@ -69,8 +72,8 @@ def allocated_memory(device: str) -> int | None:
 
 
 def release_cached(device: str) -> None:
-    """Give memory that torch keeps for later back to the device."""
-    if device == "cpu":
+    """Give memory that torch keeps for later use back to the device."""
+    if device == HOST:
         return
     import torch
 
@@ -81,7 +84,7 @@ def release_cached(device: str) -> None:
 
 
 def _may_have_accelerator() -> bool:
-    # Importing torch takes a second or more; a Linux machine without a driver can be told without it.
+    # Importing torch takes a second or more, and is not needed to see that a Linux machine has no driver.
     if sys.platform != "linux" or "torch" in sys.modules:
         return True
     return any(Path("/dev", node).exists() for node in _GPU_NODES)
@@ -103,7 +106,7 @@ def _host_memory() -> int:
 
 
 def _cgroup_limits(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Limits of the control groups this process is in; any group on the way to the root may be the tightest."""
+    """Limits of the control groups of this process; any group on the way to the root may have the tightest."""
     files = [root / "memory" / "memory.limit_in_bytes"]
     for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -129,7 +132,7 @@ _SLOTS: dict[str, threading.RLock] = {}
 def slot(device: str) -> threading.RLock:
     """The lock of a device, the same for the whole process.
 
-    Pipelines keep state of the call on themselves, tokenizers serve one thread at a time, adapters are switched on
-    modules that others share, and some autoencoders change type while they run.
+    Pipelines keep the state of a call on themselves, tokenizers serve one thread at a time, adapters are switched on
+    and off on modules that other models share, and some autoencoders change their type while they run.
     """
     return _SLOTS.setdefault(device, threading.RLock())

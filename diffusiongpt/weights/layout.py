@@ -1,4 +1,4 @@
-"""Where each tensor of a module lies in one block of memory."""
+"""The layout of a module's tensors in one block of memory."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ if TYPE_CHECKING:
 
 
 ALIGNMENT = 64
-"""Bytes; a cache line, and more than any vector instruction asks for."""
+"""Bytes; a cache line, and at least what any vector instruction requires."""
 
 PIECE = 256 << 20
-"""Most bytes of one piece of a block, unless a single tensor is larger.
+"""Largest size of one piece of a block in bytes, unless a single tensor is larger.
 
-A device allocates piece by piece: one tensor that stays behind keeps a piece from being used again and not the
-whole component, and each piece is long enough for a copy to run at the full speed of the link.
+A device allocates piece by piece. So a tensor that something still holds keeps one piece from being used again, not
+the whole component; and each piece is long enough for a copy to run at the full speed of the link.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spot:
-    """Where a tensor lies.
+    """The place of a tensor in a block.
 
     Attributes:
-        piece: Number of the piece.
-        offset: From the start of the piece, in elements of `dtype`.
-        shape: Its shape.
-        stride: Its strides, in elements.
-        dtype: Its `torch.dtype`.
+        piece: Index of the piece.
+        offset: Distance from the start of the piece, in elements of `dtype`.
+        shape: Shape of the tensor.
+        stride: Strides, in elements.
+        dtype: The `torch.dtype`.
     """
 
     piece: int
@@ -44,8 +44,8 @@ class Layout:
     """The plan of a block.
 
     Attributes:
-        spots: Of each tensor, by its `id`.
-        groups: The tensors, those that share memory together, in the order in which they lie.
+        spots: `id` of each tensor -> its place.
+        groups: The tensors in the order of the block, those that share memory together.
         pieces: First and last byte (exclusive) of each piece of the block.
     """
 
@@ -60,7 +60,7 @@ class Layout:
 
 
 def is_packable(tensor: Any) -> bool:
-    """Whether a tensor is nothing but bytes, a type, a shape and strides: no subclass, not quantised, not sparse."""
+    """Whether bytes, type, shape and strides are all there is to a tensor: no subclass, not quantised, not sparse."""
     import torch
 
     return (
@@ -73,20 +73,26 @@ def is_packable(tensor: Any) -> bool:
 def lay_out(tensors: Iterable[Any], piece: int = PIECE) -> Layout:
     """Plan a block for tensors, in their order; those that share memory (tied weights, views) share it there too.
 
-    A tensor whose elements fill its memory keeps its strides, such as those of `channels_last`; another one is
-    contiguous in the block.
+    A tensor whose elements fill its memory keeps its strides, such as those of `channels_last`; any other becomes
+    contiguous.
+
+    Args:
+        tensors: The tensors.
+        piece: Largest size of a piece in bytes, unless a single tensor is larger.
     """
     groups = _groups({id(tensor): tensor for tensor in tensors}.values())
     spots: dict[int, Spot] = {}
     pieces: list[tuple[int, int]] = []
     start = end = 0
     for group in groups:
+        # Rounded up, so that every group and with it every piece begins aligned.
         size = -(-_extent(group) // ALIGNMENT) * ALIGNMENT
         if end + size - start > piece and end > start:
             pieces.append((start, end))
             start = end
         low = min(tensor.data_ptr() for tensor in group)
         for tensor in group:
+            # Members keep their distances from each other, which `_groups` made sure are whole elements.
             distance = tensor.data_ptr() - low + end - start
             spots[id(tensor)] = Spot(
                 piece=len(pieces),
@@ -96,6 +102,7 @@ def lay_out(tensors: Iterable[Any], piece: int = PIECE) -> Layout:
                 dtype=tensor.dtype,
             )
         end += size
+    # A module whose tensors are all empty has one empty piece for them to point into.
     if end > start or groups:
         pieces.append((start, end))
     return Layout(spots=spots, groups=tuple(groups), pieces=tuple(pieces))
@@ -105,22 +112,25 @@ def views(spots: Iterable[Spot], pieces: Sequence[Any]) -> Iterator[Any]:
     """Tensors over the bytes of the pieces, one for each spot; no bytes are copied."""
     import torch
 
-    # A plain strided view of a typed piece is one call of torch for each of thousands of tensors instead of three.
+    # A strided view of a typed piece is one torch call per tensor instead of three, and there are thousands of tensors.
     typed: dict[tuple[int, Any], Any] = {}
     for spot in spots:
         key = spot.piece, spot.dtype
         if key not in typed:
             whole = pieces[spot.piece]
+            # Cut to whole elements: torch refuses to view bytes as a type otherwise.
             typed[key] = whole[: len(whole) // spot.dtype.itemsize * spot.dtype.itemsize].view(spot.dtype)
         base = typed[key]
         yield torch.as_strided(base, spot.shape, spot.stride, base.storage_offset() + spot.offset)
 
 
 def _groups(tensors: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Tensors whose memory overlaps, together; each group where its first one was."""
+    """Group tensors whose memory overlaps; each group takes the place of its first tensor in the order."""
     order = {id(tensor): at for at, tensor in enumerate(tensors)}
+    # One with gaps becomes contiguous, and an empty one has no memory: neither can share.
     filled = [tensor for tensor in tensors if tensor.nbytes and _is_dense(tensor)]
     joined = [[tensor] for tensor in tensors if not (tensor.nbytes and _is_dense(tensor))]
+    # In the order of addresses, a tensor overlaps its group exactly if it begins before the group's end so far.
     last: tuple[Any, int, int] = (None, 0, 0)
     for tensor in sorted(filled, key=lambda one: (str(one.device), one.data_ptr())):
         low, high = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes

@@ -7,85 +7,91 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import LoadError
-from diffusiongpt.weights.layout import Spot, is_packable, lay_out, views
-from diffusiongpt.weights.replica import Copy, registered
-from diffusiongpt.weights.transfer import HostBlock, send, trim
+from diffusiongpt.weights.devices import HOST
+from diffusiongpt.weights.layout import PIECE, Spot, is_packable, lay_out, views
+from diffusiongpt.weights.replica import Replica, registered
+from diffusiongpt.weights.transfer import HostBlock, Send, send, trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
-HOST = "cpu"
-"""Where weights come first, and where their canonical copy is."""
-
 _TRIM_EVERY = 64 << 20
-"""Bytes packed between two calls that give freed memory back to the system."""
+"""Bytes that are packed between two calls of `trim`."""
 
 
 class Weights:
     """The tensors of one torch module, in host memory and on devices.
 
     The host block is the canonical copy: nothing may write into it, so that leaving a device copies nothing back.
-    On a device the module has a twin: the same classes and structure, sharing nothing that can change, whose tensors
-    point into memory of that device. It is made once and kept, so that a later swap constructs nothing.
+    On a device the module has a replica: the same classes and structure, sharing nothing that can change, whose
+    tensors point into memory of that device. It is made once and kept, so that a later swap constructs nothing.
 
-    Calls wait for each other. That nobody computes with a copy while it leaves or is restored, the caller sees to.
+    Calls wait for each other. The caller makes sure that nothing computes with a copy that leaves or is restored.
 
     Attributes:
-        nbytes: Bytes a copy takes, on the host and on any device.
-        loose: How many tensors are not in the block, because they are more than bytes (quantised ones and other
-            subclasses). They stay as they are, and `.to` makes their copies.
+        nbytes: Bytes that a copy takes, on the host and on any device.
+        loose: How many tensors are not in the block because they are more than bytes (quantised ones and other
+            subclasses). They stay as they are, and `.to` copies them.
     """
 
-    def __init__(self, host: HostBlock, pieces: Sequence[tuple[int, int]], canonical: Copy) -> None:
+    def __init__(self, host: HostBlock, pieces: Sequence[tuple[int, int]], canonical: Replica, send: Send) -> None:
         self._host: HostBlock | None = host
+        self._send = send
         self._pieces = tuple(pieces)
-        self._copies = {HOST: canonical}
+        self._replicas = {HOST: canonical}
         self._lock = threading.RLock()
         loose = {id(entry.tensor): entry.tensor.numel() * entry.tensor.element_size() for entry in canonical.loose}
         self.loose = len(loose)
         self.nbytes = host.nbytes + sum(loose.values())
 
     @classmethod
-    def pack(cls, module: Any) -> Weights:
+    def pack(cls, module: Any, *, piece: int = PIECE, send: Send = send) -> Weights:
         """Move the tensors of a module into one block, in place and one after another; gradients are off afterwards.
 
-        The peak is one copy and the largest tensor. Tied weights lie there once and stay tied. Weights that are
-        mapped from a file leave its pages to the system, which can take those away at any time.
+        The peak is one copy and the largest tensor. Tied weights are stored once and stay tied. Weights that were
+        mapped from a file leave its pages to the system, which can drop them at any time.
+
+        Args:
+            module: A torch module on the host.
+            piece: Largest size of a piece in bytes, unless a single tensor is larger.
+            send: Starts a copy of the block to a device.
 
         Raises:
             OutOfMemoryError: If the host has no room for the block.
-            LoadError: If the module has no bytes to pack, because it is on the meta device.
+            LoadError: If the module is on the meta device, and so has no bytes to pack.
         """
         entries = registered(module)
         if any(entry.tensor.is_meta for entry in entries):
-            raise LoadError(f"{type(module).__name__} has no weights yet", hint="Load them before packing.")
+            raise LoadError(
+                f"{type(module).__name__} has no weights yet", hint="Load the weights before packing the module."
+            )
         with _plain():
             for entry in entries:
                 entry.tensor.requires_grad_(False)  # noqa: FBT003  # torch's own name
-            plan = lay_out(entry.tensor for entry in entries if is_packable(entry.tensor))
+            plan = lay_out((entry.tensor for entry in entries if is_packable(entry.tensor)), piece)
             host = HostBlock(plan.nbytes)
             for entry in entries:
                 entry.spot = plan.spots.get(id(entry.tensor))
-            canonical = Copy(module, HOST, entries)
+            canonical = Replica(module, HOST, entries)
             blocks = [host.bytes[start:stop] for start, stop in plan.pieces]
             _fill(plan.groups, plan.spots, blocks)
             canonical.point(blocks)
             trim()
-        return cls(host, plan.pieces, canonical)
+        return cls(host, plan.pieces, canonical, send)
 
     @property
     def places(self) -> frozenset[str]:
-        """Where there is a copy now."""
-        return frozenset(device for device, one in tuple(self._copies.items()) if one.blocks is not None)
+        """The devices that have a copy now, the host included."""
+        return frozenset(device for device, one in tuple(self._replicas.items()) if one.blocks is not None)
 
     @property
     def pinned(self) -> bool:
-        """Whether the host block is pinned, so that a GPU reads it without help of the CPU."""
+        """Whether the host block is pinned, so that a GPU reads it without the help of the CPU."""
         return self._host is not None and self._host.pinned
 
     def on(self, device: str) -> Any:
-        """The module whose tensors are on a device: its twin there, or for `"cpu"` the module that was packed.
+        """The module whose tensors are on a device: its replica there, or for `"cpu"` the module that was packed.
 
         Raises:
             LoadError: If there is no copy on the device.
@@ -93,26 +99,26 @@ class Weights:
         return self._here(device).module
 
     def outline(self, device: str) -> Any:
-        """The module of a device as `on` gives it, also where its weights are not there: they are empty then.
+        """The module of a device as `on` returns it, but with empty tensors where the weights are not there.
 
         Raises:
-            LoadError: If tensors were added to the host's module before it had a twin there.
+            LoadError: If tensors were added to the host's module before it had a replica there.
         """
         with self._lock, _plain():
-            if device not in self._copies:
-                self._copies[device] = self._copies[HOST].twin(device)
-            return self._copies[device].module
+            if device not in self._replicas:
+                self._replicas[device] = self._replicas[HOST].replicate(device)
+            return self._replicas[device].module
 
     def bring(self, device: str) -> None:
         """Copy to a device, unless a copy is there; all bytes have arrived when it returns.
 
-        To the host they come back from a device, where it lacks them.
+        If the host has no copy, it gets one from a device.
 
-        The first time for a device, nobody may have put an adapter or a hook that replaces `forward` on the host's
-        module.
+        Before the first time for a device, the host's module must not have got an adapter, or a hook that replaces
+        `forward`.
 
         Raises:
-            LoadError: If there is no copy on the host, or the module was changed so.
+            LoadError: If there is no copy to take the bytes from, or the module was changed in such a way.
         """
         with self._lock, _plain():
             if device in self.places:
@@ -123,17 +129,17 @@ class Weights:
                 self._copy_to(device)
 
     def leave(self, device: str) -> None:
-        """Free the copy on a device, if there is one; of `"cpu"` the block, while copies on devices live on."""
+        """Free the copy on a device, if there is one; for `"cpu"` the block, while copies on devices remain."""
         with self._lock, _plain():
             if device not in self.places:
                 return
-            self._copies[device].drop()
+            self._replicas[device].drop()
             if device == HOST and self._host is not None:
                 self._host.unpin()
                 self._host = None
 
     def restore(self, device: str) -> None:
-        """Let tensors that somebody replaced be those of the block again; cheap when nothing changed.
+        """Put the tensors of the block back where they were replaced; cheap when nothing has changed.
 
         Some autoencoders turn themselves into float32 and back while they run. Tensors that were added, such as
         those of an adapter, stay.
@@ -145,7 +151,7 @@ class Weights:
             self._here(device).restore()
 
     def free(self) -> None:
-        """Free all copies, also where somebody still holds a module, whose tensors are empty then."""
+        """Free all copies; the tensors of a module that is still held elsewhere are empty afterwards."""
         with self._lock:
             for device in self.places:
                 self.leave(device)
@@ -153,23 +159,23 @@ class Weights:
     def _copy_to(self, device: str) -> None:
         canonical = self._here(HOST)
         assert self._host is not None  # noqa: S101  # the canonical copy is here
-        blocks, wait = send(self._host, self._pieces, device)
+        blocks, wait = self._send(self._host, self._pieces, device)
         try:
             try:
-                # thousands of small steps, while the bytes travel
+                # Thousands of small steps, done while the bytes travel.
                 self.outline(device)
-                self._copies[device].point(blocks)
-                self._copies[device].adopt(canonical)
+                self._replicas[device].point(blocks)
+                self._replicas[device].adopt(canonical)
             finally:
-                # whatever went wrong: nothing may be freed that a copy under way still reads or writes
+                # Even after a failure: nothing may be freed that a copy under way still reads or writes.
                 wait()
         except BaseException:
-            if device in self._copies:
-                self._copies[device].drop()
+            if device in self._replicas:
+                self._replicas[device].drop()
             raise
 
     def _come_back(self) -> None:
-        """Fill a new block on the host from a device; nothing may have written into that copy."""
+        """Fill a new block on the host from a device, into whose copy nothing may have written."""
         source = self._here(next(iter(self.places), HOST))
         assert source.blocks is not None  # noqa: S101  # it is here
         host = HostBlock(self._pieces[-1][1] if self._pieces else 0)
@@ -177,11 +183,11 @@ class Weights:
         for block, there in zip(blocks, source.blocks, strict=True):
             block.copy_(there)
         self._host = host
-        self._copies[HOST].point(blocks)
-        self._copies[HOST].adopt(source)
+        self._replicas[HOST].point(blocks)
+        self._replicas[HOST].adopt(source)
 
-    def _here(self, device: str) -> Copy:
-        one = self._copies.get(device)
+    def _here(self, device: str) -> Replica:
+        one = self._replicas.get(device)
         if one is None or one.blocks is None:
             places = ", ".join(sorted(self.places)) or "nowhere"
             raise LoadError(f"the weights are not on {device!r} but on: {places}", hint="Bring them there first.")
@@ -189,7 +195,7 @@ class Weights:
 
 
 def _fill(groups: Iterable[Sequence[Any]], spots: dict[int, Spot], blocks: Sequence[Any]) -> None:
-    """Copy tensor by tensor, and let each use its place at once, so that the memory it had is free for others."""
+    """Copy tensor by tensor and point each at its place at once, so that the memory it had is free for others."""
     since = 0
     for group in groups:
         places = list(views([spots[id(tensor)] for tensor in group], blocks))

@@ -1,4 +1,4 @@
-"""A module on one device: where its tensors are registered, and what they point into."""
+"""A replica of a module on one device: where its tensors are registered, and what they point into."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Entry:
-    """One tensor where a module has it registered; without a spot it is loose."""
+    """One tensor where a module has registered it; without a spot it is loose."""
 
     owner: Any
     table: str
@@ -26,12 +26,12 @@ class Entry:
     address: int = 0
 
     def put(self, tensor: Any) -> None:
-        """Register a tensor."""
+        """Register a tensor in place of the present one."""
         # Not by `setattr`: accelerate patches `register_parameter` for the whole process while a model is built.
         getattr(self.owner, self.table)[self.name] = tensor
 
     def aim(self, tensor: Any) -> None:
-        """Register our tensor, over the memory of another one."""
+        """Point our tensor into the memory of another one, and register it."""
         self.tensor.data = tensor
         self.address = tensor.data_ptr()
         self.put(self.tensor)
@@ -45,15 +45,15 @@ class Entry:
         return self.spot is not None and (current.data_ptr() != self.address or current.dtype != self.spot.dtype)
 
 
-class Copy:
-    """The module on one device.
+class Replica:
+    """The module as it is on one device.
 
     Attributes:
-        module: The module.
+        module: The torch module.
         device: The torch device.
-        blocks: The pieces of memory that its tensors point into; `None` while there is no copy here.
-        packed: What lies in the pieces.
-        loose: What does not.
+        blocks: The pieces of memory that its tensors point into; `None` while its weights are not here.
+        packed: The tensors in the pieces.
+        loose: The other tensors.
     """
 
     def __init__(self, module: Any, device: str, entries: Iterable[Entry]) -> None:
@@ -66,16 +66,16 @@ class Copy:
             (self.packed if entry.spot else self.loose).append(entry)
 
     def point(self, blocks: Sequence[Any]) -> None:
-        """Let all tensors point into pieces of memory."""
+        """Point all packed tensors into pieces of memory."""
         self.blocks = list(blocks)
         self._aim(self.packed)
 
-    def adopt(self, canonical: Copy) -> None:
-        """Take copies of the loose tensors; a tied one is copied once."""
+    def adopt(self, source: Replica) -> None:
+        """Copy the loose tensors of another replica; a tied one is copied once."""
         import torch
 
         made: dict[int, Any] = {}
-        for entry, original in zip(self.loose, canonical.loose, strict=True):
+        for entry, original in zip(self.loose, source.loose, strict=True):
             tensor = original.tensor
             if id(tensor) not in made:
                 copied = tensor.to(device=self.device, copy=True)
@@ -94,12 +94,12 @@ class Copy:
             self._aim(changed)
 
     def drop(self) -> None:
-        """Let go of the memory; the tensors are empty then."""
+        """Free the memory; the tensors are empty afterwards."""
         import torch
 
         if self.blocks is not None:
             release(self.blocks, self.device)
-        # of the type of the spot: the tensor itself may be one that was changed and not restored
+        # In the type of the spot: the tensor itself may have been changed and not restored.
         dtypes = {entry.spot.dtype for entry in self.packed if entry.spot}
         empty = {dtype: torch.empty(0, dtype=dtype, device=self.device) for dtype in dtypes}
         for entry in self.packed:
@@ -110,14 +110,14 @@ class Copy:
             entry.put(None)
         self.blocks = None
 
-    def twin(self, device: str) -> Copy:
-        """The same structure with tensors of its own that are empty yet."""
+    def replicate(self, device: str) -> Replica:
+        """A replica for another device: the same structure, with tensors of its own that are still empty."""
         import torch
 
         self.restore()
         entries = [*self.packed, *self.loose]
         self._check_unchanged({id(entry.tensor) for entry in entries})
-        # What the memo knows is not copied: that is how the copy gets our tensors, and no bytes of the original.
+        # `deepcopy` takes what the memo has instead of copying it: so no bytes of the original are copied.
         memo: dict[int, Any] = {id(entry.tensor): None for entry in self.loose}
         for entry in self.packed:
             if id(entry.tensor) not in memo:
@@ -125,7 +125,7 @@ class Copy:
                 is_weight = isinstance(entry.tensor, torch.nn.Parameter)
                 memo[id(entry.tensor)] = torch.nn.Parameter(empty, requires_grad=False) if is_weight else empty
         module = copy.deepcopy(self.module, memo)
-        return Copy(
+        return Replica(
             module,
             device,
             [
@@ -139,24 +139,24 @@ class Copy:
         if {id(entry.tensor) for entry in registered(self.module)} != known:
             raise LoadError(
                 f"tensors were added to {kind} after it was packed",
-                hint="Bring it to the device before an adapter is put on it.",
+                hint="Bring it to the device before putting an adapter on it.",
             )
-        # Hooks for offloading and casting put a function there that holds on to this very module.
+        # Hooks for offloading and casting put a function there that is bound to this very module.
         if any("forward" in vars(owner) for owner in self.module.modules()):
             raise LoadError(
-                f"a hook has replaced a `forward` in {kind}, which no copy of it would call right",
-                hint="Bring it to the device before such hooks are put on it.",
+                f"a hook has replaced a `forward` in {kind}, and a replica would still call the original module",
+                hint="Bring it to the device before adding such hooks.",
             )
 
     def _aim(self, entries: Sequence[Entry]) -> None:
-        assert self.blocks is not None  # noqa: S101  # only a copy that is here is restored
+        assert self.blocks is not None  # noqa: S101  # only what is here is restored
         spots = [entry.spot for entry in entries if entry.spot]
         for entry, view in zip(entries, views(spots, self.blocks), strict=True):
             entry.aim(view)
 
 
 def registered(module: Any) -> list[Entry]:
-    """Every parameter and buffer of a module; a tensor that is registered twice is there twice."""
+    """Every parameter and buffer of a module; a tensor that is registered twice is listed twice."""
     return [
         Entry(owner, table, name, tensor)
         for owner in module.modules()

@@ -7,20 +7,22 @@ import logging
 import mmap
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights.devices import device_memory
+from diffusiongpt.weights.devices import HOST, device_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
 
 log = logging.getLogger("diffusiongpt.backends")
 
 PINNED_SHARE = 0.4
-"""Most of the memory of this process that is pinned; the system can move none of it (ComfyUI's default as well)."""
+"""Largest share of this process's memory that is pinned, which the system cannot move (ComfyUI's default as well)."""
 
 STAGE = 64 << 20
 """Bytes of a staging buffer; a power of two, to which torch rounds pinned memory up (pytorch/pytorch#150517)."""
@@ -30,11 +32,11 @@ _PORTABLE = 1
 
 
 class HostBlock:
-    """Page-aligned memory of its own, given back to the system as soon as nothing points into it.
+    """Page-aligned memory that is given back to the system as soon as nothing points into it.
 
     Attributes:
         bytes: A `uint8` tensor over all of it.
-        pinned: Whether the system was told to leave it in place.
+        pinned: Whether it is registered with CUDA, so that the system leaves it in place.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -44,16 +46,16 @@ class HostBlock:
         self.pinned = False
         self._refused = False
         self._unpin: Callable[[], object] = _nothing
-        # torch keeps the map until the last tensor over it is gone
+        # torch keeps the map until the last tensor over it is gone.
         self.bytes = torch.frombuffer(_map(max(nbytes, 1)), dtype=torch.uint8)[:nbytes]
 
     def pin(self, cudart: Any, flush: Callable[[], None], memory: int | None = None) -> bool:
-        """Pin the memory where it is, unless too much would be pinned or the system has refused before.
+        """Pin the memory where it is, unless too much would be pinned or CUDA has refused before.
 
         Args:
             cudart: The CUDA runtime: `torch.cuda.cudart()`.
-            flush: Called when it refuses, to clear the error that it would report again later.
-            memory: Bytes this process may use; what the machine and its control groups allow if left out.
+            flush: Called when it refuses, to clear the error that it would otherwise report again later.
+            memory: Bytes that this process may use; what the machine and its control groups allow if left out.
 
         Returns:
             Whether it is pinned now.
@@ -61,7 +63,8 @@ class HostBlock:
         if self.pinned or self._refused or not self.nbytes:
             return self.pinned
         address = self.bytes.data_ptr()
-        if not _PINNED.take(address, self.nbytes, memory or device_memory("cpu")):
+        # Counted before it is pinned, so that two threads cannot exceed the limit together.
+        if not _PINNED.take(address, self.nbytes, memory or device_memory(HOST)):
             return False
         if int(cudart.cudaHostRegister(address, self.nbytes, _PORTABLE)) != 0:
             _PINNED.drop(address)
@@ -69,22 +72,22 @@ class HostBlock:
             flush()
             log.info("%d bytes could not be pinned; copies go through a buffer", self.nbytes)
             return False
-        # The map must not go while it is registered, also where nobody calls `unpin`.
+        # The map must not be freed while it is registered, even if `unpin` is never called.
         self._unpin = weakref.finalize(self, _unregister, cudart, address)
-        self._unpin.atexit = False  # the driver is gone by then
+        self._unpin.atexit = False  # the driver has shut down by then
         self.pinned = True
         return True
 
     def unpin(self) -> None:
-        """Let the system move the memory again; before it is freed."""
+        """Let the system move the memory again; called before it is freed."""
         self._unpin()
         self.pinned = False
 
 
 class _Pinned:
-    """How much this process has pinned, by address.
+    """What this process has pinned: address -> bytes.
 
-    `drop` runs in finalizers too, in the middle of anything, so it takes no lock and changes one thing.
+    `drop` also runs in finalizers, which may interrupt any code, so it takes no lock and changes one thing.
     """
 
     def __init__(self) -> None:
@@ -109,9 +112,18 @@ class _Pinned:
 _PINNED = _Pinned()
 
 
+def pinned_bytes() -> int:
+    """Bytes that this process has pinned."""
+    return _PINNED.nbytes
+
+
 def may_pin(nbytes: int, *, pinned: int, memory: int | None) -> bool:
-    """Whether so many bytes more may be pinned, with `pinned` bytes already so, by a process that may use `memory`."""
+    """Whether `nbytes` more may be pinned beyond `pinned` bytes, in a process that may use `memory` bytes."""
     return memory is not None and pinned + nbytes <= PINNED_SHARE * memory
+
+
+Send = Callable[[HostBlock, "Sequence[tuple[int, int]]", str], tuple[list[Any], Callable[[], None]]]
+"""Starts a copy to a device, as `send` does."""
 
 
 def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
@@ -123,10 +135,10 @@ def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tup
         device: A torch device.
 
     Returns:
-        The pieces there, and what to call to wait until all bytes have arrived.
+        The pieces on the device, and a function that waits until all bytes have arrived.
     """
     if device.startswith("cuda"):
-        return _send_cuda(host, pieces, device)
+        return send_cuda(host, pieces, device, _CUDA)
     import torch
 
     blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
@@ -136,7 +148,7 @@ def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tup
 
 
 def release(blocks: Sequence[Any], device: str) -> None:
-    """Tell the allocator that what was started on the device may still read the blocks that are about to go."""
+    """Keep blocks that are about to be freed from being reused before what was started on the device has read them."""
     if device.startswith("cuda"):
         import torch
 
@@ -158,6 +170,7 @@ def copy_staged(
         buffers: `uint8` tensors in pinned memory, all of one length.
         start: Starts the copy of the second argument into the first, and returns what waits for its end.
     """
+    # One wait per buffer: a buffer may be filled again once its own bytes have travelled, while the other travels.
     waits: list[Callable[[], None]] = [_nothing] * len(buffers)
     turn = at = 0
     for target in targets:
@@ -173,66 +186,88 @@ def copy_staged(
 
 
 def trim() -> None:
-    """Give back what freed tensors leave in the C library's heap, which keeps it else (glibc; elsewhere nothing)."""
+    """Give freed memory that the C library keeps in its heap back to the system (glibc; elsewhere nothing)."""
     library = _c_library()
     if library is not None:
         library.malloc_trim(0)
 
 
-def _send_cuda(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tuple[list[Any], Callable[[], None]]:
+class Cuda:
+    """What `send_cuda` needs of torch and CUDA; a stand-in runs the same code on a machine without a GPU."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Any] = {}
+        self._buffers: tuple[Any, ...] = ()
+
+    def runtime(self) -> Any:
+        """The CUDA runtime, with `cudaHostRegister` and `cudaHostUnregister`."""
+        import torch
+
+        return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def stream(self, device: str) -> Iterator[Any]:
+        """Allocate and copy on the side stream of a device while the block runs; yields it."""
+        import torch
+
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._streams[device]):
+            yield self._streams[device]
+
+    def buffers(self) -> tuple[Any, ...]:
+        """The two staging buffers in pinned memory; the caller holds the staging lock."""
+        import torch
+
+        if not self._buffers:
+            self._buffers = tuple(torch.empty(STAGE, dtype=torch.uint8, device=HOST, pin_memory=True) for _ in range(2))
+        return self._buffers
+
+    def start(self, target: Any, filled: Any) -> Callable[[], None]:
+        """Start a copy on the present stream; return what waits for its end."""
+        import torch
+
+        target.copy_(filled, non_blocking=True)
+        sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        sent.record()
+        wait: Callable[[], None] = sent.synchronize
+        return wait
+
+    def flush(self, device: str) -> None:
+        """Make a call that fails: CUDA reports a refused registration again at the next call, whichever it is."""
+        import torch
+
+        try:
+            torch.zeros(1, device=device).add_(1)
+        except RuntimeError as error:
+            log.debug("the error that was left over: %s", error)
+
+
+_CUDA = Cuda()
+
+_STAGING = threading.Lock()
+"""Held while the staging buffers are in use. There is one pair: a link is no faster for two copies at a time."""
+
+
+def send_cuda(
+    host: HostBlock, pieces: Sequence[tuple[int, int]], device: str, cuda: Cuda
+) -> tuple[list[Any], Callable[[], None]]:
+    """Start to copy a block to a CUDA device, pinned in place or through the staging buffers; see `send`."""
     import torch
 
-    stream = _stream(device)
-    # Allocated for the side stream: so the copy need not wait for what is being drawn, and no activation ever
-    # settles among the weights.
-    with torch.cuda.stream(stream):
-        host.pin(torch.cuda.cudart(), lambda: _flush(device))  # type: ignore[no-untyped-call]
+    # Allocated on the side stream: so the copy need not wait for the drawing under way, and no activation is ever
+    # placed among the weights.
+    with cuda.stream(device) as stream:
+        host.pin(cuda.runtime(), lambda: cuda.flush(device))
         blocks = [torch.empty(stop - start, dtype=torch.uint8, device=device) for start, stop in pieces]
         if host.pinned:
             for block, (start, stop) in zip(blocks, pieces, strict=True):
                 block.copy_(host.bytes[start:stop], non_blocking=True)
         else:
             with _STAGING:
-                copy_staged(host.bytes, blocks, _buffers(), _start_cuda)
+                copy_staged(host.bytes, blocks, cuda.buffers(), cuda.start)
+    # Not waited for here: the caller has thousands of tensors to point at the blocks meanwhile.
     return blocks, stream.synchronize
-
-
-def _start_cuda(target: Any, filled: Any) -> Callable[[], None]:
-    import torch
-
-    target.copy_(filled, non_blocking=True)
-    sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    sent.record()
-    wait: Callable[[], None] = sent.synchronize
-    return wait
-
-
-_STAGING = threading.Lock()
-"""Held while the staging buffers are in use: there is one pair, for a link is no faster for two copies at a time."""
-
-
-@cache
-def _buffers() -> tuple[Any, Any]:
-    import torch
-
-    return tuple(torch.empty(STAGE, dtype=torch.uint8, device="cpu", pin_memory=True) for _ in range(2))  # type: ignore[return-value]
-
-
-@cache
-def _stream(device: str) -> Any:
-    import torch
-
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-
-def _flush(device: str) -> None:
-    """CUDA reports a refused registration again at the next call, whoever makes it; so we make one."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).add_(1)
-    except RuntimeError as error:
-        log.debug("the error that was left over: %s", error)
 
 
 def _unregister(cudart: Any, address: int) -> None:
@@ -244,13 +279,13 @@ def _map(nbytes: int) -> mmap.mmap:
     try:
         if not hasattr(mmap, "MAP_ANONYMOUS"):
             return mmap.mmap(-1, nbytes)
-        # Private: shared memory counts as a file in many a container, and is small there. No huge pages are asked
-        # for: on some virtual machines their first use takes many times as long as that of small ones.
+        # Private, because many containers count shared memory as files and allow little of it. No huge pages, because
+        # on some virtual machines their first use takes many times as long as that of small ones.
         return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         reason = str(error)
     raise OutOfMemoryError(
-        f"{nbytes} bytes of host memory are not to be had: {reason}",
+        f"{nbytes} bytes of host memory could not be allocated: {reason}",
         hint="Choose a smaller expert, or close other programs.",
     )
 

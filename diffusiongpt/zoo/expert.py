@@ -1,4 +1,4 @@
-"""One entry of the zoo: a checkpoint or adapter, what it is good at, and how to call it."""
+"""An expert, one entry of the zoo: a checkpoint or adapter, what it is good at, and how to call it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraint
 from diffusiongpt.files import expand_home
 
 ROOT: Final = "root"
-"""The node of "nothing in particular": generalists hang here, and in the evidence it holds the probability that
-the prompt names no style."""
+"""The node for "nothing in particular": generalists are here, and in the evidence it has the probability that the
+prompt names no style."""
 
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
 ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
@@ -25,12 +25,12 @@ class _Entry(BaseModel):
 
 
 class Tags(_Entry):
-    """Taxonomy nodes the expert hangs on; an expert without any is a generalist and hangs on the root.
+    """Taxonomy nodes that the expert is on; an expert without any is a generalist and on the root.
 
     Attributes:
-        subjects: What it is good at drawing.
-        styles: How its pictures look.
-        generalist: It draws anything, and the tags are only its strengths: it hangs on the root as well.
+        subjects: Subjects it is good at drawing.
+        styles: Styles of its pictures.
+        generalist: Whether it draws anything, and the tags are only its strengths: it is on the root as well.
     """
 
     subjects: tuple[NodeId, ...] = ()
@@ -44,7 +44,7 @@ class License(_Entry):
     Attributes:
         id: SPDX id where there is one, else the name on the model card.
         commercial: Whether it allows commercial use.
-        note: The condition, in a few words.
+        note: The condition for commercial use, in a few words.
     """
 
     id: str
@@ -53,11 +53,11 @@ class License(_Entry):
 
 
 class Price(_Entry):
-    """What a hosted expert costs; providers change it, and this is what its sources said.
+    """What a hosted expert costs, according to its sources; providers may change it.
 
     Attributes:
-        usd: US dollars a picture, about.
-        note: For which size and quality.
+        usd: Approximate price of a picture in US dollars.
+        note: Size and quality that the price is for.
     """
 
     usd: float = Field(ge=0, allow_inf_nan=False)
@@ -65,7 +65,7 @@ class Price(_Entry):
 
 
 class Capabilities(_Entry):
-    """What the expert can do besides drawing; `None` means not known."""
+    """Special skills of the expert; `None` means unknown."""
 
     text_rendering_en: TextSkill | None = None
     text_rendering_zh: TextSkill | None = None
@@ -77,21 +77,21 @@ class Capabilities(_Entry):
 
 
 class CallSettings(_Entry):
-    """How the maker wants the pipeline called, in diffusers' own argument names.
+    """Call arguments that the maker recommends, under diffusers' own names.
 
     Attributes:
         width: Native width in pixels.
         height: Native height in pixels.
-        sizes: Sizes that a hosted expert draws, `WxH`; without any it is asked for every size.
+        sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
         num_inference_steps: Denoising steps.
-        guidance_scale: Guidance as this pipeline understands the word.
+        guidance_scale: Guidance scale, in the meaning of this pipeline.
         dtype: Weight type on a GPU; a CPU always computes in float32.
         variant: File variant on the hub, such as `fp16`.
-        weight_name: File of an adapter inside its repository; absent means the only one, or the usual one.
-        adapter_scale: How strongly an adapter pulls; 1 if absent.
-        unsafe_weights: Take weights that are not safetensors where there are no others, if the user's settings
-            allow that too: such files can run code when opened.
-        extra: Further call arguments, passed as they are.
+        weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
+        adapter_scale: Strength of an adapter, 1 by default.
+        unsafe_weights: Whether to accept weights that are not safetensors if there are no others; the user's
+            settings must allow it too, since such files can run code when opened.
+        extra: Further call arguments, passed on unchanged.
     """
 
     width: int | None = Field(default=None, ge=8)
@@ -108,30 +108,30 @@ class CallSettings(_Entry):
 
 
 class Expert(_Entry):
-    """One image model and all that is known about it; what is not known is left out, never guessed.
+    """One image model and everything known about it; unknown facts are left out, never guessed.
 
     Attributes:
-        id: Name in routes, votes and file names; lower case.
-        backend: Entry point that draws with it.
-        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` beside the zoo file. Of a
-            hosted expert `provider/model`.
-        revision: Commit, tag or branch; absent means "the commit of the first pull".
+        id: Lower-case name in routes, votes and file names.
+        backend: Name of the entry point that draws with it.
+        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` relative to the zoo file; for
+            a hosted expert `provider/model`.
+        revision: Commit, tag or branch; by default the commit of the first pull.
         architecture: Family, such as `sd15` or `sdxl`.
-        kind: A whole checkpoint, or an adapter on top of `base`.
-        base: Repository or folder of the checkpoint an adapter goes on.
-        tags: Where it hangs in the taxonomy.
-        capabilities: What else it can do.
-        languages: Prompt languages it understands, BCP 47.
+        kind: Whether it is a whole checkpoint, or an adapter for `base`.
+        base: Repository or folder of the checkpoint that an adapter is for.
+        tags: Its nodes in the taxonomy.
+        capabilities: Its special skills.
+        languages: Prompt languages that it understands, BCP 47.
         license: Licence of its weights.
-        price: What a picture costs, of a hosted expert.
-        gated: Whether the hub asks to accept terms first.
+        price: Price of a picture, for a hosted expert.
+        gated: Whether the hub requires accepting terms first.
         size_gb: Bytes to hold in memory at the recommended type, in GB (1e9); of an adapter, what it adds to its base.
-        settings: How to call it.
-        prompt_style: Wordings it likes, best first.
-        trigger_words: Words it needs in the prompt.
-        negative_prompt: What its maker puts into the negative prompt.
-        description: One sentence.
-        sources: Where these facts come from.
+        settings: Recommended call arguments.
+        prompt_style: Prompt wordings that suit it, best first.
+        trigger_words: Words that it needs in the prompt.
+        negative_prompt: Negative prompt that its maker recommends.
+        description: One sentence about it.
+        sources: Addresses of pages that state these facts.
     """
 
     id: ExpertId
@@ -160,7 +160,7 @@ class Expert(_Entry):
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
         if self.kind == "adapter" and not self.base:
-            raise ValueError("an adapter needs 'base', the repository of the checkpoint it goes on")
+            raise ValueError("an adapter needs 'base', the repository of its checkpoint")
         if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
             raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
         if self.kind == "checkpoint" and self.base:
@@ -169,8 +169,8 @@ class Expert(_Entry):
             if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
         if self.is_local:
-            beside = (info.context or {}).get("beside", Path())
-            self._folder = (beside / expand_home(self.repo)).resolve()
+            zoo_folder = (info.context or {}).get("folder", Path())
+            self._folder = (zoo_folder / expand_home(self.repo)).resolve()
         if self.base:
             self._base_expert = self._make_base(self.base, info)
         return self
@@ -182,7 +182,7 @@ class Expert(_Entry):
         return Expert.model_validate({**facts, "settings": load}, context=info.context)
 
     def on(self, base: Expert) -> Expert:
-        """This adapter on a checkpoint that is known, whose facts it takes over where it states none itself."""
+        """This adapter on a known checkpoint, whose facts fill in those that the adapter does not state itself."""
         own = {name: value for name, value in self.settings if value is not None}
         extra = {**base.settings.extra, **self.settings.extra}
         settings = base.settings.model_copy(update={**own, "extra": extra})
@@ -192,20 +192,26 @@ class Expert(_Entry):
         return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
 
     def at(self, revision: str | None, base_revision: str | None = None) -> Expert:
-        """The same at other commits; `None` leaves one as it is."""
+        """The same expert at other commits; `None` keeps the revision."""
         moved = self if revision is None else self.model_copy(update={"revision": revision})
         if self._base_expert is None or base_revision is None:
             return moved
         return _over(moved, self._base_expert.at(base_revision))
 
+    def prompt_for(self, text: str) -> str:
+        """The prompt this expert gets for a text: led by its trigger words unless the text holds them already."""
+        folded = text.casefold()
+        missing = [words for words in self.trigger_words if words.casefold() not in folded]
+        return ", ".join([*missing, text])
+
     @property
     def base_expert(self) -> Expert | None:
-        """The checkpoint an adapter goes on, as the zoo knows it or with no more than its place; else `None`."""
+        """The checkpoint of an adapter, as the zoo has it, else with its place alone; `None` for a checkpoint."""
         return self._base_expert
 
     @property
     def parts(self) -> tuple[Expert, ...]:
-        """All whose files it takes to draw, in the order of loading: the base of an adapter, then itself."""
+        """The experts whose files it takes to draw, in the order of loading: the base of an adapter, then itself."""
         return (self,) if self._base_expert is None else (self._base_expert, self)
 
     @property
@@ -220,7 +226,7 @@ class Expert(_Entry):
 
     @property
     def is_generalist(self) -> bool:
-        """Whether it hangs on the root: it says so, or declares no style and no subject."""
+        """Whether it is on the root, since it says so or has no tags."""
         return self.tags.generalist or not (self.tags.styles or self.tags.subjects)
 
     @property
@@ -235,10 +241,10 @@ class Expert(_Entry):
 
 def _over(adapter: Expert, base: Expert) -> Expert:
     over = adapter.model_copy()
-    over._base_expert = base  # noqa: SLF001 - what `Expert` itself made a moment ago
+    over._base_expert = base  # noqa: SLF001 - a copy that no one else has yet
     return over
 
 
 def _is_folder(place: str) -> bool:
-    # A drive or a network share counts everywhere, so that a zoo file means the same on every system.
+    # A drive or a network share counts on every system, so that a zoo file means the same everywhere.
     return place.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(place).drive)

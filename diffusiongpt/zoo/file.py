@@ -1,4 +1,4 @@
-"""A zoo file, read and checked; every mistake is reported with file, line, key and the nearest known key."""
+"""Reading and checking zoo files; every mistake is reported with file, line, key and the nearest known key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ZooFile(BaseModel):
 
 
 def shipped_zoo(name: str) -> Path | None:
-    """Path of a zoo that ships with the package: `"default"` or `"tiny"`; `None` for any other name."""
+    """Path of the shipped zoo `"default"` or `"tiny"`; `None` for any other name."""
     package = Path(str(resources.files("diffusiongpt")))
     if name == "tiny":
         return package / "zoo" / "tiny" / "zoo.yaml"
@@ -47,7 +47,7 @@ def read_zoo_file(source: ZooSource) -> ZooFile:
     """Read one zoo file.
 
     Raises:
-        ZooError: If it is missing, no YAML, has duplicate ids, unknown keys or values that make no sense.
+        ZooError: If it is missing, is not YAML, or has duplicate ids, unknown keys or invalid values.
     """
     path = (shipped_zoo(source) if isinstance(source, str) else None) or expand_home(source)
     return parse_zoo_text(_read_text(path), path)
@@ -57,19 +57,17 @@ def parse_zoo_text(text: str, path: Path) -> ZooFile:
     """Check the text of a zoo file.
 
     Args:
-        text: What is, or would be, in the file.
-        path: The file, for messages and for folders beside it.
+        text: The present or future content of the file.
+        path: Path of the file, for messages and for folders relative to it.
 
     Raises:
-        ZooError: If it is no YAML, has duplicate ids, unknown keys or values that make no sense.
+        ZooError: If it is not YAML, or has duplicate ids, unknown keys or invalid values.
     """
     data = _parse(text, path)
     try:
-        file = ZooFile.model_validate(data, context={"beside": path.parent})
+        file = ZooFile.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
-        from diffusiongpt.zoo.file import explain
-
-        raise explain(error, text, path) from error
+        raise _explain(error, text, path) from error
     _check_unique(file, text, path)
     return file
 
@@ -79,10 +77,10 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ZooError(
-            f"zoo file {path} does not exist", hint="Use a path, 'default' or 'tiny'; --zoo may be repeated."
+            f"zoo file {path} does not exist", hint="Use a path, 'default' or 'tiny'; repeat --zoo to combine several."
         ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"zoo file {path} cannot be read: {error}", hint="A zoo file is UTF-8 YAML.") from error
+        raise ZooError(f"zoo file {path} could not be read: {error}", hint="Save it as UTF-8 YAML.") from error
 
 
 def _parse(text: str, path: Path) -> Any:
@@ -99,33 +97,28 @@ def _parse(text: str, path: Path) -> Any:
             f"{where}: not valid YAML: {problem}", hint="Check quotes, indentation and duplicate keys."
         ) from error
     except (ValueError, RecursionError) as error:
-        # the parser lets through what a value of its own raises, such as a date in a thirteenth month
+        # not every error of the parser is a YAMLError: a date in a thirteenth month raises a ValueError
         raise ZooError(
             f"{path}: not valid YAML: {error}", hint="Put quotes around values that look like dates."
         ) from error
     if not isinstance(data, dict):
-        raise ZooError(f"{path}: a zoo file is a mapping", hint="Start with 'schema_version: 1' and 'experts:'.")
+        raise ZooError(f"{path}: a zoo file must be a mapping", hint="Start with 'schema_version: 1' and 'experts:'.")
     return data
 
 
 def _check_unique(file: ZooFile, text: str, path: Path) -> None:
-    from diffusiongpt.zoo.file import line_of
-
     for kind, ids in (("experts", [e.id for e in file.experts]), ("taxonomy", [n.id for n in file.taxonomy])):
         for index, entry_id in enumerate(ids):
             if entry_id in ids[:index]:
                 line = line_of(text, (kind, index, "id"))
                 raise ZooError(
                     f"{path}:{line}: {kind} has the id {entry_id!r} twice",
-                    hint="Ids are unique in a file; to replace an entry of another file, put yours into a layer above.",
+                    hint="Ids are unique in a file; to replace an entry of another file, put yours into a later layer.",
                 )
 
 
-Location = tuple[str | int, ...]
-
-
-def explain(error: ValidationError, text: str, path: Path) -> ZooError:
-    """The first problem of a zoo file as a `ZooError`; further ones are counted."""
+def _explain(error: ValidationError, text: str, path: Path) -> ZooError:
+    """The first problem of a zoo file as a `ZooError`, with the number of further ones."""
     problems = error.errors()
     first = problems[0]
     location = tuple(first["loc"])
@@ -138,11 +131,11 @@ def explain(error: ValidationError, text: str, path: Path) -> ZooError:
         hint = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
         return ZooError(f"{where}: unknown key {key!r}{more}", hint=hint)
     message = first["msg"].removeprefix("Value error, ")
-    return ZooError(f"{where}: {key}: {message}{more}", hint=f"The value there is {_shorten(first.get('input'))}.")
+    return ZooError(f"{where}: {key}: {message}{more}", hint=f"Check the value {_shorten(first.get('input'))}.")
 
 
-def line_of(text: str, location: Location) -> int:
-    """Line, from 1, of a key in YAML text; the line of the nearest enclosing entry if the key is not there."""
+def line_of(text: str, location: tuple[str | int, ...]) -> int:
+    """Line, from 1, of a key in YAML text, or of the nearest enclosing entry if the key is missing."""
     from ruamel.yaml import YAML
 
     node: Any = YAML(typ="rt", pure=True).load(text)
@@ -156,9 +149,7 @@ def line_of(text: str, location: Location) -> int:
     return line + 1
 
 
-def _known_keys(location: Location) -> list[str]:
-    from diffusiongpt.zoo.file import ZooFile
-
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = ZooFile
     for part in location:
         if isinstance(part, str) and part in model.model_fields:

@@ -1,8 +1,9 @@
-"""The tree of categories the search walks: root → subject → style, with experts hanging on its nodes."""
+"""The tree of categories that the search walks: root → subject → style, with experts on its nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -21,12 +22,12 @@ class Node(BaseModel):
 
     Attributes:
         id: Name in tags, routes and votes.
-        kind: `subject` (what is in the picture), `style` (how it looks), or `need` (a skill that drawing it takes).
-        parents: Nodes above it. A subject without parents hangs on the root, a style without parents
-            below every subject.
-        label: What people see, by language.
-        description: One sentence that an LLM and the embedder read.
-        aliases: Words and phrases that name it, in any language.
+        kind: `subject` (what is in the picture), `style` (how it looks), or `need` (a skill it takes to draw it).
+        parents: Ids of the nodes above it. A subject without parents is below the root, a style without
+            parents below every subject.
+        label: Displayed name, by language.
+        description: One sentence, which an LLM and the embedder read.
+        aliases: Words and phrases for it, in any language.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,39 +40,42 @@ class Node(BaseModel):
     aliases: tuple[str, ...] = ()
 
     def name(self, language: str = "en") -> str:
-        """Label in a language, else the id in plain words."""
+        """Label in a language, or the id in plain words if there is none."""
         return self.label.get(language) or self.id.replace("_", " ")
 
 
 class Taxonomy:
     """A checked directed acyclic graph of nodes, and the experts on them.
 
-    All nodes are known to the thinker; `occupied` are those below which an expert hangs, and only those
-    are searched.
+    The thinker judges all nodes; the search visits only those that are occupied.
 
     Attributes:
         nodes: Subjects and styles by id.
-        needs: Needs by id; they are no part of the tree.
+        needs: Needs by id; they are not part of the tree.
+        graph: Ids of the root, the subjects and the styles, with edges from parents to children.
+        occupied: Ids of the nodes with an expert on or below them.
     """
 
     def __init__(self, nodes: Iterable[Node], experts: Iterable[Expert]) -> None:
         """Build and check the tree.
 
         Raises:
-            ZooError: For a cycle, an unknown or unreachable node, or an expert on a node that is not there.
+            ZooError: If there is a cycle, an unknown or unreachable node, or an expert with an unknown tag.
         """
         known = {node.id: node for node in nodes}
         self.nodes = {node_id: node for node_id, node in known.items() if node.kind != "need"}
         self.needs = {node_id: node for node_id, node in known.items() if node.kind == "need"}
         if ROOT in known:
-            raise ZooError(f"taxonomy: a node must not be called {ROOT!r}", hint="The root is always there.")
+            raise ZooError(
+                f"taxonomy: a node must not be called {ROOT!r}", hint="Choose another id; the root always exists."
+            )
         self.graph = _graph(self.nodes)
         _check_tree(self.graph)
         self._experts = _hang(experts, self.nodes)
         self.occupied = self._occupied()
 
     def __repr__(self) -> str:
-        """Nodes, experts and the nodes that have any."""
+        """Number of nodes, occupied nodes and experts."""
         experts = {expert for ids in self._experts.values() for expert in ids}
         return f"<Taxonomy {len(self.nodes)} nodes, {len(self.occupied)} occupied, {len(experts)} experts>"
 
@@ -80,19 +84,19 @@ class Taxonomy:
         return [node for node in self.nodes.values() if node.kind == kind]
 
     def children(self, node_id: str) -> list[str]:
-        """Occupied nodes right below a node."""
+        """Occupied nodes directly below a node."""
         return [child for child in self.graph.successors(node_id) if child in self.occupied]
 
     def experts_on(self, node_id: str) -> tuple[str, ...]:
-        """Ids of the experts that hang on exactly this node."""
+        """Ids of the experts on exactly this node."""
         return self._experts.get(node_id, ())
 
     def empty_branches(self) -> list[str]:
-        """Nodes below which no expert hangs; the search never enters them, so none of its branches is empty."""
+        """Nodes without an expert on or below them; the search never visits them."""
         return [node_id for node_id in self.nodes if node_id not in self.occupied]
 
     def walk(self) -> Iterator[tuple[int, str]]:
-        """Depth and id of every occupied node, depth first; a shared node comes once for each parent."""
+        """Depth and id of every occupied node, depth first; a shared node appears once for each parent."""
         stack = [(0, ROOT)]
         while stack:
             depth, node_id = stack.pop()
@@ -100,10 +104,7 @@ class Taxonomy:
             stack.extend((depth + 1, child) for child in reversed(self.children(node_id)))
 
     def _occupied(self) -> frozenset[str]:
-        """Nodes with an expert on them or below; an expert of a style occupies its subjects only if it has none.
-
-        A style node is shared by subjects, so a subject counts as occupied when any of its styles is.
-        """
+        # a style is shared by its subjects, so one expert of a style occupies all of them
         full = {ROOT, *(node_id for node_id, ids in self._experts.items() if ids)}
         for node_id in list(full):
             full |= nx.ancestors(self.graph, node_id)
@@ -131,12 +132,13 @@ def _check_tree(graph: nx.DiGraph) -> None:
         cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
         raise ZooError(
             f"taxonomy: the nodes {cycle} form a cycle",
-            hint="Remove one of their 'parents', so that all hang below the root.",
+            hint="Remove one of their 'parents', so that all are below the root.",
         )
     lost = set(graph) - nx.descendants(graph, ROOT) - {ROOT}
     if lost:
         raise ZooError(
-            f"taxonomy: {', '.join(sorted(lost))} cannot be reached from the root", hint="Give each a parent that can."
+            f"taxonomy: {', '.join(sorted(lost))} cannot be reached from the root",
+            hint="Give each a parent that can be reached.",
         )
 
 
@@ -146,7 +148,7 @@ def _hang(experts: Iterable[Expert], nodes: Mapping[str, Node]) -> dict[str, tup
         for kind, tags in (("subject", expert.tags.subjects), ("style", expert.tags.styles)):
             for tag in tags:
                 if tag not in nodes or nodes[tag].kind != kind:
-                    raise unknown_tag(expert.id, kind, tag, nodes)
+                    raise _unknown_tag(expert.id, kind, tag, nodes)
         for node_id in _places(expert):
             hanging.setdefault(node_id, []).append(expert.id)
     return {node_id: tuple(ids) for node_id, ids in hanging.items()}
@@ -159,26 +161,25 @@ def _places(expert: Expert) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags.styles or tags.subjects)) or (ROOT,)
 
 
-def unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> ZooError:
-    """The error for a tag that is no node of its kind, with the nearest ones."""
-    from difflib import get_close_matches
-
+def _unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> ZooError:
+    """The error for a tag that is not a node of its kind, with the nearest one."""
     known = [node.id for node in nodes.values() if node.kind == kind]
     near = get_close_matches(tag, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known {kind}s: {', '.join(known)}."
-    return ZooError(f"expert {expert_id!r}: {tag!r} is no {kind} of the taxonomy", hint=hint)
+    return ZooError(f"expert {expert_id!r}: {tag!r} is not a {kind} of the taxonomy", hint=hint)
 
 
 def shipped_needs() -> tuple[Node, ...]:
-    """The needs that every zoo starts from."""
-    return tuple(node for node in _base_nodes() if node.kind == "need")
+    """The needs that every zoo has."""
+    return tuple(node for node in shipped_nodes() if node.kind == "need")
 
 
 _NODE_FILES = ("taxonomy.yaml", "needs.yaml")
 
 
 @cache
-def _base_nodes() -> tuple[Node, ...]:
+def shipped_nodes() -> tuple[Node, ...]:
+    """The subjects, styles and needs that every zoo has."""
     from ruamel.yaml import YAML
 
     texts = [resources.files("diffusiongpt.zoo").joinpath(name).read_text(encoding="utf-8") for name in _NODE_FILES]

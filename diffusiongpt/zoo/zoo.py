@@ -1,4 +1,4 @@
-"""A zoo: the experts of several files laid over each other, adapters on their bases, and the taxonomy."""
+"""A zoo: the experts of several layered files, adapters with their bases, and the taxonomy."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from diffusiongpt.errors import UnknownExpertError, ZooError
 from diffusiongpt.zoo.expert import Expert
 from diffusiongpt.zoo.file import ZooFile, ZooSource, read_zoo_file
-from diffusiongpt.zoo.taxonomy import Node, Taxonomy, _base_nodes
+from diffusiongpt.zoo.taxonomy import Node, Taxonomy, shipped_nodes
 
 
 class Zoo(Mapping[str, Expert]):
-    """Experts by id, in file order, and the taxonomy they hang on.
+    """Experts by id, in file order, and their taxonomy.
 
     Attributes:
-        sources: What it was read from, first layer first.
-        taxonomy: The checked tree.
+        sources: Names of the layers, first layer first.
+        taxonomy: The checked taxonomy.
     """
 
     def __init__(self, experts: Mapping[str, Expert], nodes: Mapping[str, Node], sources: tuple[str, ...]) -> None:
@@ -33,22 +33,22 @@ class Zoo(Mapping[str, Expert]):
                 for its tiny demonstration zoo. Nothing means `"default"`.
 
         Raises:
-            ZooError: If a file is missing or wrong; the message names file, line and key.
+            ZooError: If a file is missing or invalid; the message names file, line and key.
         """
         return cls.layered({str(source): read_zoo_file(source) for source in sources or ("default",)})
 
     @classmethod
     def layered(cls, files: Mapping[str, ZooFile]) -> Zoo:
-        """Lay files over each other, later over earlier.
+        """Combine files as layers, later over earlier.
 
         Args:
-            files: What was read, by the name people know it by.
+            files: Checked files by name or path, first layer first.
 
         Raises:
-            ZooError: If they make no tree, or an expert hangs on a node that is not there.
+            ZooError: If the taxonomy is not a tree, or a tag is not in it.
         """
         experts: dict[str, Expert] = {}
-        nodes = {node.id: node for node in _base_nodes()}
+        nodes = {node.id: node for node in shipped_nodes()}
         for file in files.values():
             experts |= {expert.id: expert for expert in file.experts}
             nodes |= {node.id: node for node in file.taxonomy}
@@ -61,13 +61,13 @@ class Zoo(Mapping[str, Expert]):
         """The expert of that id.
 
         Raises:
-            UnknownExpertError: If there is none; a `KeyError` would not say which ids are near.
+            UnknownExpertError: If there is none; the hint names the nearest ids, unlike that of a `KeyError`.
         """
         try:
             return self._experts[expert_id]
         except KeyError:
             near = get_close_matches(expert_id, self._experts, n=3, cutoff=0.4)
-            hint = f"Did you mean {' or '.join(near)}?" if near else "`diffusiongpt zoo list` shows all ids."
+            hint = f"Did you mean {' or '.join(near)}?" if near else "List all ids with `diffusiongpt zoo list`."
             raise UnknownExpertError(f"the zoo has no expert {expert_id!r}", hint=hint) from None
 
     def __contains__(self, expert_id: object) -> bool:
@@ -88,10 +88,10 @@ class Zoo(Mapping[str, Expert]):
 
 
 def on_their_bases(experts: Mapping[str, Expert]) -> dict[str, Expert]:
-    """The experts of a zoo, each adapter put on the first checkpoint with the repository or folder of its base.
+    """The experts of a zoo, each adapter with the facts of the first checkpoint in its base's repository or folder.
 
-    An adapter whose base is no expert of the zoo stays as it is: its base is pulled all the same, and nothing more is
-    known about it.
+    An adapter whose base is not in the zoo stays as it is: its base is pulled all the same, but no more is known
+    about it.
 
     Raises:
         ZooError: If a base is itself an adapter.
@@ -116,7 +116,7 @@ def _on_its_base(
         other = adapters[place]
         raise ZooError(
             f"{expert.id}: base {expert.base!r} is itself an adapter, {other.id}",
-            hint=f"An adapter goes on a whole checkpoint, such as the base of {other.id}: {other.base}.",
+            hint=f"Use a whole checkpoint as the base, such as that of {other.id}: {other.base}.",
         )
     return expert
 

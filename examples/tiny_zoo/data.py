@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, HELD_OUT_PAIRS, OBJECTS, STYLES
+from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, OBJECTS, STYLES
 from examples.tiny_zoo.drawing import Scene, draw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 500
+
+# Training sees each object and each colour, but never these pairs together.
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("circle", "purple"),
+        ("square", "pink"),
+        ("triangle", "green"),
+        ("star", "blue"),
+        ("heart", "orange"),
+        ("tree", "red"),
+        ("house", "yellow"),
+        ("fish", "black"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from diffusiongpt.zoo.tiny.judge import BACKGROUND_RGB, COLOR_RGB
 from examples.tiny_zoo.shapes import Part, Points, Tone, parts_of
 
 Array = npt.NDArray[np.float64]
@@ -18,6 +17,29 @@ Random = np.random.Generator
 # Everything is drawn this much larger and then shrunk: that is the anti-aliasing.
 _OVERSAMPLING = 4
 _PIXEL_GRID = 16
+
+COLOR_RGB: dict[str, tuple[int, int, int]] = {
+    "red": (222, 44, 48),
+    "orange": (246, 130, 28),
+    "yellow": (252, 208, 24),
+    "green": (34, 152, 76),
+    "blue": (36, 96, 214),
+    "purple": (128, 54, 176),
+    "pink": (240, 84, 160),
+    "brown": (126, 76, 40),
+    "black": (34, 34, 42),
+}
+# Paler than the objects, so that every object is visible on every background, even a blue fish on blue.
+BACKGROUND_RGB: dict[str, tuple[int, int, int]] = {
+    "white": (250, 250, 250),
+    "gray": (186, 189, 196),
+    "yellow": (255, 240, 150),
+    "orange": (255, 206, 150),
+    "green": (182, 230, 176),
+    "blue": (172, 216, 250),
+    "purple": (212, 188, 244),
+    "pink": (255, 206, 224),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class Stage(StrEnum):
 def main(
     stages: Annotated[list[Stage] | None, typer.Argument(help="Which steps; all of them if none is named.")] = None,
     work: Annotated[Path, typer.Option(help="Where data and checkpoints are kept.")] = Path("runs/tiny_zoo"),
-    out: Annotated[Path, typer.Option(help="Where the pipelines go.")] = Path("diffusiongpt/testing/tiny_zoo"),
+    out: Annotated[Path, typer.Option(help="Where the pipelines go.")] = Path("diffusiongpt/zoo/tiny"),
     minutes: Annotated[float, typer.Option(help="Training time of all steps together.")] = 75.0,
     processes: Annotated[int, typer.Option(help="Processors to use.")] = 2,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 1,

@@ -320,7 +320,7 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     bad.write_text("experts: []")
     assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
-    assert "no folder for a" in run("zoo", "check", bad, code=1).stderr
+    assert "the folder of a does not exist" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
     assert "a: architecture 'sdlx' is not known here; did you mean 'sdxl'?" in run("zoo", "check", bad).stderr
     assert len(run_json("zoo", "check", bad)["advice"]) == 1

@@ -1,4 +1,4 @@
-"""`diffusiongpt evaluate`: what it prints, and what it says of files that cannot be used."""
+"""`diffusiongpt evaluate`: what it prints, and how it reports files that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from fixtures_evaluation import PLACES, RATED, VOTED, rated_rows, vote_rows, wri
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.evaluation import report as reporting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +22,7 @@ METHODS = ["ours", "best_single", "random", "oracle", "category_table", "knn", "
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with ratings and votes in it, and an embedder that every machine has."""
-    monkeypatch.setattr(reporting, "best_embedder", lambda _: LexicalEmbedder())
+    """A folder with ratings and votes in it."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "train.csv", RATED, rated_rows(PLACES[:8]))
     write(tmp_path / "test.csv", RATED, rated_rows(PLACES[8:], first=100))
@@ -88,28 +85,15 @@ def test_several_training_files_are_one_training(tmp_path: Path) -> None:
 
 def test_the_table_says_it_in_words() -> None:
     """Every method has a row, and what the columns mean stands below."""
-    result = run("--votes", "votes.csv", "--test", "test.csv", "--draws", "1")
+    result = run("--votes", "votes.csv", "--test", "test.csv")
     for name in METHODS:
         assert name in result.stdout
-    for words in ("8 prompts, 3 experts", "gain over best single", "share by number of votes", "calibration error"):
+    for words in ("8 prompts, 3 experts", "gain over best single", "how it picks", "calibration error"):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-def test_the_curve_is_drawn(tmp_path: Path) -> None:
-    """`--curve` writes a picture and says so on stderr; its points are in the JSON."""
-    result = run("--votes", "votes.csv", "--test", "test.csv", "--curve", "curve.png", "--draws", "2", "--json")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "drew curve.png" in result.stderr
-    points = json.loads(result.stdout)["curve"]
-    assert {(point["method"], point["votes"], point["draws"]) for point in points} == {
-        (method, votes, draws)
-        for method in ("ours", "best_single", "knn")
-        for votes, draws in ((30, 2), (100, 2), (120, 1))
-    }
-
-
-def test_a_wrong_file_is_told_in_two_lines(tmp_path: Path) -> None:
+def test_a_wrong_file_is_reported_in_two_lines(tmp_path: Path) -> None:
     """File, line and what to do, exit code 1; with `--json` the same as an object."""
     write(tmp_path / "bad.csv", RATED, [("1", "a fox", "", "furry", "nan")])
     result = run("--train", "bad.csv", "--test", "test.csv", code=1)
@@ -119,15 +103,14 @@ def test_a_wrong_file_is_told_in_two_lines(tmp_path: Path) -> None:
 
 
 def test_wrong_use_exits_with_two() -> None:
-    """Nothing to learn from, no such file, no draws, and a missing option are wrong use."""
+    """Nothing to learn from, no such file, and a missing option are wrong use."""
     assert "nothing to learn from" in run("--test", "test.csv", code=2).stderr
     assert "cannot read none.csv" in run("--train", "none.csv", "--test", "test.csv", code=2).stderr
     run("--train", "train.csv", code=2)
-    run("--train", "train.csv", "--test", "test.csv", "--draws", "0", code=2)
 
 
-def test_a_strange_expert_in_the_test_is_told(tmp_path: Path) -> None:
-    """An expert without training would make the oracle better than anybody can be."""
+def test_an_unknown_expert_in_the_test_is_reported(tmp_path: Path) -> None:
+    """An expert without training would make the oracle better than any method can be."""
     write(tmp_path / "more.csv", RATED, [("1", "a fox", "", "furry", "3"), ("1", "a fox", "", "Metal", "4")])
     result = run("--train", "train.csv", "--test", "more.csv", code=1)
     assert "line 3: expert 'Metal' is not known from training\nhint: Did you mean 'metal'?" in result.stderr

@@ -1,4 +1,4 @@
-"""The model-loader cache under many at once: one download, one load, nothing freed in use, and nobody stuck."""
+"""The model-loader cache under many at once: one download, one load, nothing freed in use, and every request ends."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 DEVICE = "cpu:1"
 LATE_S = 60.0
 DEVICES = ("cpu", "cpu:1", "cpu:2")
+
+
+def small_device(device: str) -> int:
+    """Bytes of a machine whose device holds little."""
+    return 20 if device == DEVICE else 200
 
 
 def test_a_hundred_requests_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
@@ -66,7 +71,7 @@ def test_different_models_are_downloaded_side_by_side(online: Settings) -> None:
 
 
 def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Whoever comes second waits for the shared part only, and brings its own."""
+    """The second request waits for the shared part only, and brings its own."""
     second = threading.Event()
 
     def before_load(name: str) -> None:
@@ -84,8 +89,8 @@ def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Ca
     assert len(cache.explain().on("host")) == 3
 
 
-def test_asking_for_what_is_going_ends(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The regression test of ollama#17408: a victim that is asked for while it goes is loaded again, and both end."""
+def test_a_request_for_what_is_leaving_ends(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """The case of ollama#17408: a victim that is requested while it leaves is loaded again, and both requests end."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(name: str, _: str) -> None:
@@ -107,18 +112,16 @@ def test_asking_for_what_is_going_ends(settings: Settings, local: Callable[[str]
 
 
 @pytest.mark.parametrize("stage", ["load", "bring"])
-def test_a_load_that_fails_costs_nobody_a_place(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
-    """Though the device has no room for both, who is there stays until the newcomer is on the host."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 20 if device == DEVICE else 200)
+def test_a_load_that_fails_evicts_nothing(settings: Settings, local: Callable[[str], Expert], stage: str) -> None:
+    """Though the device has no room for both, the old model stays until the new one is on the host."""
 
     def fail(name: str, device: str = DEVICE) -> None:
         if name == "b" and device == DEVICE:
             raise LoadError("no", hint="")
 
     hooks = {"before_load": fail} if stage == "load" else {"before_bring": fail}
-    backend, cache = Toy(sizes={"a": 8, "b": 8}, **hooks), ModelCache(settings, budget_bytes=100)  # type: ignore[arg-type]
+    backend = Toy(sizes={"a": 8, "b": 8}, **hooks)  # type: ignore[arg-type]
+    cache = ModelCache(settings, budget_bytes=100, memory_of=small_device)
     for name in "ab":
         try:
             with cache.lease(local(name), backend, device=DEVICE):
@@ -129,7 +132,7 @@ def test_a_load_that_fails_costs_nobody_a_place(
     check_at_rest(cache, backend)
 
 
-def test_who_follows_a_leader_that_is_interrupted_gets_its_load(
+def test_a_request_that_joined_an_interrupted_one_gets_its_load(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
     """Ctrl-C ends the wait of one, on a device too; the load is neither stopped nor begun again."""
@@ -153,12 +156,9 @@ def test_who_follows_a_leader_that_is_interrupted_gets_its_load(
     check_at_rest(cache, backend)
 
 
-def test_a_lease_that_does_not_end_is_waited_for_and_then_told(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where two do not fit, the second comes as soon as the first is let go."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 20 if device == DEVICE else 200)
-    backend, cache = Toy(), ModelCache(settings, budget_bytes=15)
+def test_a_load_waits_for_the_end_of_the_lease_in_its_way(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Where two do not fit, the second comes as soon as the lease of the first ends."""
+    backend, cache = Toy(), ModelCache(settings, budget_bytes=15, memory_of=small_device)
     with ThreadPoolExecutor(1) as pool:
         with cache.lease(local("a"), backend, device=DEVICE):
             other = pool.submit(lambda: _leased_once(cache, backend, local("b")))
@@ -173,8 +173,8 @@ def _leased_once(cache: ModelCache, backend: Toy, who: Expert) -> set[str]:
         return set(backend.places[DEVICE])
 
 
-def test_two_caches_in_one_process_do_not_meet(settings: Settings, who: Expert) -> None:
-    """Each has copies of its own; what one frees the other still draws with."""
+def test_two_caches_in_one_process_share_nothing(settings: Settings, who: Expert) -> None:
+    """Each has copies of its own; the other still draws with what one frees."""
     one, other = ModelCache(settings), ModelCache(settings)
     with one.lease(who, Counting(), device="cpu") as loaded, other.lease(who, Counting(), device="cpu") as mine:
         wanted = draw(loaded, who)
@@ -189,10 +189,9 @@ def test_two_caches_in_one_process_do_not_meet(settings: Settings, who: Expert) 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_use_of_shared_parts_on_many_devices(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, seed: int
+    settings: Settings, local: Callable[[str], Expert], seed: int
 ) -> None:
     """Leases, offloading, clearings, look-ahead and failing loads at once: what is leased is there, and all end."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda device: 110 if device != "cpu" else 1000)
     sizes = {name: 5 + at for at, name in enumerate("abcdef")}
     unlucky = Random(seed)  # noqa: S311  # no secret, only a choice
 
@@ -203,7 +202,7 @@ def test_random_use_of_shared_parts_on_many_devices(
 
     shared = {"a": ("text",), "b": ("text", "vae"), "c": ("vae",), "d": ("text",)}
     backend = Toy(sizes=sizes, shared=shared, before_load=before, before_bring=before)
-    cache = ModelCache(settings, budget_bytes=45)
+    cache = ModelCache(settings, budget_bytes=45, memory_of=lambda device: 1000 if device == "cpu" else 110)
     experts = [local(name) for name in sizes]
 
     def work(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Real pipelines on a device beside the host: the same pixels wherever their weights were in between."""
+"""Real pipelines on a device and the host: the same pixels wherever their weights were in between."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.identity import Identities
 from diffusiongpt.errors import LoadError
 from diffusiongpt.weights.module import Weights
 
@@ -121,7 +122,7 @@ def test_the_autoencoder_is_half_again_after_it_was_whole(settings: Settings, ti
 
 
 def test_adapters_and_the_plain_base_in_turns_on_a_device(settings: Settings, tiny_sd: Path, loras: Path) -> None:
-    """Each draws what it draws alone, bit for bit, and the copy on the host never wears one."""
+    """Each draws what it draws alone, bit for bit, and the copy on the host never has one."""
     plain = full(tiny_sd, "plain")
     ink, toy = (who.on(plain) for who in family(tiny_sd, loras / "ink", loras / "toy")[1:])
     wanted = {who.id: drawn(ModelCache(settings), who) for who in (plain, ink, toy)}
@@ -178,7 +179,7 @@ def test_part_by_part_the_same_pixels(
     cache.clear(DEVICE)
 
 
-def test_what_visits_is_nobody_elses_meanwhile(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
+def test_what_visits_is_not_available_to_others_meanwhile(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
     """Another model with the same text encoder waits for the visits to end, and finds its parts in place."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     wanted = {who.id: drawn(ModelCache(settings), who) for who in (first, second)}
@@ -193,7 +194,7 @@ def test_what_visits_is_nobody_elses_meanwhile(settings: Settings, tiny_sd: Path
     assert drawn(cache, first) == wanted["first"]
 
 
-def test_visits_wait_for_who_is_there(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
+def test_visits_wait_for_the_leases_there(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
     """What another lease holds on the device stays whole until that ends."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     cache = ModelCache(settings)
@@ -207,7 +208,7 @@ def test_visits_wait_for_who_is_there(settings: Settings, tiny_sd: Path, sibling
 
 
 def test_on_the_host_nothing_is_offloaded(settings: Settings, who: Expert) -> None:
-    """There is nowhere else to be: what left would be lost."""
+    """There is no other place for the weights: what left would be lost."""
     cache = ModelCache(settings)
     wanted = drawn(cache, who, "cpu")
     assert drawn(cache, who, "cpu", offload=True) == wanted
@@ -221,7 +222,7 @@ def test_an_adapter_is_not_offloaded(settings: Settings, tiny_sd: Path, loras: P
         drawn(ModelCache(settings), ink, offload=True)
 
 
-def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
+def test_an_adapter_is_taken_off_when_no_lease_uses_its_base(
     settings: Settings, tiny_sd: Path, sibling: Path, loras: Path
 ) -> None:
     """Its text encoder serves another model just now: making room waits for nothing, and changes no drawing."""
@@ -236,8 +237,9 @@ def test_an_adapter_is_taken_off_when_nobody_draws_with_its_base(
         cache.lease(second, BACKEND, device=DEVICE) as loaded,
         BACKEND.opened(loaded),
     ):
-        cache._memory._shelf(DEVICE).budget = 0
-        pool.submit(cache._memory.settle, DEVICE).result(LATE_S / 4)
+        with cache.memory.look(DEVICE) as (tier,):
+            tier.budget = 0
+        pool.submit(cache.memory.settle, DEVICE).result(LATE_S / 4)
         assert pixels(BACKEND.draw(loaded, ask(second))) == wanted["second"]
         assert cache.is_loaded(toy, device=DEVICE)
     cache.clear(DEVICE)
@@ -254,7 +256,7 @@ def test_the_same_component_twice_in_a_pipeline_comes_twice(settings: Settings, 
     index["text_encoder"] = index["text_encoder_2"]
     (folder / "model_index.json").write_text(json.dumps(index))
     who = expert(folder, "twice")
-    model = ModelCache(settings)._identify(who, BACKEND, DEVICE)
+    model = Identities(settings.home).of(who, BACKEND, folder, DEVICE)
     assert len(set(model.parts.values())) == len(model.parts) == 4
     with ModelCache(settings).lease(who, BACKEND, device=DEVICE) as loaded:
         assert all(DEVICE in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
-    """A model that had to go draws the same pixels when it comes back."""
+    """A model that was evicted draws the same pixels when it comes back."""
     cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
     with cache.lease(SD, backend, device="cpu") as loaded:
         before = draw(loaded, SD)
@@ -37,7 +37,7 @@ def test_same_picture_after_eviction_and_reload(online: Settings) -> None:
 
 
 def test_an_evicted_model_is_really_gone(online: Settings) -> None:
-    """Its tensors are freed, not only forgotten."""
+    """Its tensors are freed, not merely forgotten."""
     cache, backend = ModelCache(online, budget_bytes=400_000), Counting()
     with cache.lease(SD, backend, device="cpu") as loaded:
         weight = weakref.ref(loaded.model.pipe.unet.conv_in.weight)
@@ -113,26 +113,20 @@ def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local:
     assert {name for row in rows for name in row.experts} == backend.alive
 
 
-def test_room_is_made_beforehand_where_both_cannot_fit(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_is_made_beforehand_where_both_cannot_fit(settings: Settings, local: Callable[[str], Expert]) -> None:
     """A host kills a process that takes too much, so the old goes first when old and new exceed the machine."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 100)
     seen: list[set[str]] = []
     backend = Toy(sizes={"a": 60, "b": 60}, before_load=lambda _: seen.append(set(backend.alive)))
-    cache = ModelCache(settings, budget_bytes=90)
+    cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     sized = local("b").model_copy(update={"size_gb": 60e-9})
     touch(cache, backend, local("a"), sized)
     assert seen == [set(), set()]
 
 
-def test_nothing_goes_for_files_that_are_not_whole(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the old would have to go first, the new is looked at before: a file cut short frees nobody."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 100)
+def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Where the old would have to go first, the new is checked before: a truncated file evicts nothing."""
     backend = Toy(sizes={"a": 60, "b": 60})
-    cache = ModelCache(settings, budget_bytes=90)
+    cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     broken = local("b")
     assert broken.folder is not None
     backend.components(broken, broken.folder, device="cpu")
@@ -144,13 +138,10 @@ def test_nothing_goes_for_files_that_are_not_whole(
     assert backend.alive == {"a"}
 
 
-def test_each_device_has_its_own_budget(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_device_has_its_own_budget(settings: Settings, local: Callable[[str], Expert]) -> None:
     """The same model on two devices is two models with one copy on the host, and neither pushes the other out."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 1000)
     backend = Toy(sizes={"a": 60})
-    cache = ModelCache(settings, budget_bytes=100)
+    cache = ModelCache(settings, budget_bytes=100, memory_of=lambda _: 1000)
     for device in ("cuda:0", "cuda:1"):
         with cache.lease(local("a"), backend, device=device):
             pass
@@ -158,12 +149,11 @@ def test_each_device_has_its_own_budget(
     assert backend.loads == ["a", "a"]
 
 
-def test_the_budget_comes_from_settings_or_half_the_machine(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_budget_comes_from_settings_or_half_the_machine(settings: Settings) -> None:
     """An argument wins over the settings, and those are a share or bytes, for the host and for devices."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 1000)
-    assert (ModelCache(settings).budget("cpu"), ModelCache(settings).budget("cuda:0")) == (500, 800)
-    other = load_settings(home=settings.home, host_budget="2GB", device_budget="25%")
-    assert (ModelCache(other).budget("cpu"), ModelCache(other).budget("cuda:0")) == (2_000_000_000, 250)
-    assert ModelCache(other, budget_bytes=7).budget("cpu") == 7
+    cache = ModelCache(settings, memory_of=lambda _: 1000)
+    assert (cache.budget("cpu"), cache.budget("cuda:0")) == (500, 800)
+    chosen = load_settings(home=settings.home, host_budget="2GB", device_budget="25%")
+    other = ModelCache(chosen, memory_of=lambda _: 1000)
+    assert (other.budget("cpu"), other.budget("cuda:0")) == (2_000_000_000, 250)
+    assert ModelCache(chosen, budget_bytes=7).budget("cpu") == 7

@@ -1,4 +1,4 @@
-"""What random operations on the model cache have found: each was a broken rule once."""
+"""What random operations on the model cache have found: each of these rules was broken once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_load_that_fails_takes_back_what_came_to_the_host_for_it(
 def test_what_is_copied_to_the_host_stays_on_its_device_meanwhile(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Else the only copy could go while it is read."""
+    """Otherwise the only copy could leave while it is read."""
     cache, backend = ModelCache(settings), Toy()
     on_device(cache, backend, local("a"))
     freed: list[int] = []
@@ -107,7 +107,7 @@ def test_what_is_copied_to_the_host_stays_on_its_device_meanwhile(
     assert backend.places == {"cpu": {"a"}, DEVICE: {"a"}}
 
 
-def test_what_is_leaving_its_last_place_is_loaded_anew(settings: Settings, local: Callable[[str], Expert]) -> None:
+def test_what_is_leaving_its_last_place_is_loaded_again(settings: Settings, local: Callable[[str], Expert]) -> None:
     """It cannot be copied from there any more; a load waits until it is gone."""
     cache, backend = ModelCache(settings), Toy()
     on_device(cache, backend, local("a"))
@@ -132,12 +132,10 @@ def test_what_is_leaving_its_last_place_is_loaded_anew(settings: Settings, local
     assert backend.places == {"cpu": {"a"}, DEVICE: set()}
 
 
-def test_room_is_not_given_away_before_it_is_free(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_room_is_not_given_away_before_it_is_free(settings: Settings, local: Callable[[str], Expert]) -> None:
     """What was cleared counts until its memory is given back: both never take more than the machine has."""
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 100)
-    cache, leaving = ModelCache(settings, budget_bytes=90), threading.Event()
+    cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
+    leaving = threading.Event()
     go, seen = threading.Event(), []
 
     def leave(_: str, __: str) -> None:
@@ -159,8 +157,8 @@ def test_room_is_not_given_away_before_it_is_free(
     assert seen == [set()]
 
 
-def test_who_lacks_nothing_sends_nobody_away() -> None:
-    """Also when more is there than may stay: what left for nobody would never be seen again."""
+def test_a_request_that_lacks_nothing_evicts_nothing() -> None:
+    """Also when more is there than may stay: what was taken out for nothing would stay claimed."""
     memory = Memory(lambda _: (60, 1000), LRU(), Events())
     with memory.pinned("cpu", "a"):
         for key in "ab":
@@ -174,8 +172,8 @@ def test_nothing_comes_ahead_beyond_the_machine() -> None:
     memory = Memory(lambda _: (100, 50), LRU(), Events())
     with pytest.raises(OutOfMemoryError):
         memory.bring("cpu", {"a": 60}, lambda _: {"a": Block(60)}, AT_ONCE)
-    with memory.look("cpu") as (shelf,):
-        assert shelf.resident == 0
+    with memory.look("cpu") as (tier,):
+        assert tier.resident == 0
 
 
 def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_host() -> None:
@@ -185,7 +183,7 @@ def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_hos
         with memory.pinned(device, "as"):
             memory.bring(device, {"a": 20, "s": 12}, lambda missing: {one: Block(20) for one in missing})
     assert memory.holds("cpu", "as")
-    memory.remember(SMALL, Loaded(model="small", device=DEVICE, parts={}), "s")
+    memory.contents.remember(SMALL, Loaded(model="small", device=DEVICE, parts={}), "s")
     with memory.pinned(DEVICE, "s"):
         assert memory.use(DEVICE, "s", SMALL) is not None
-    assert memory.here("cpu", "as") == {"s"}
+    assert memory.present("cpu", "as") == {"s"}

@@ -20,7 +20,7 @@ from diffusiongpt.cache.prefetch import (
     next_to_device,
     next_to_host,
 )
-from diffusiongpt.cache.tier import GDSF, LRU, Shelf, Usage
+from diffusiongpt.cache.tier import GDSF, LRU, Tier, Usage
 
 
 def model(name: str, nbytes: int = 10, **shared: int) -> Wanted:
@@ -28,9 +28,9 @@ def model(name: str, nbytes: int = 10, **shared: int) -> Wanted:
     return Wanted(model=name, parts={name: nbytes, **shared})
 
 
-def shelf(budget: int = 100, *, soon: Mapping[object, int] | None = None, **there: int) -> Shelf:
-    """A shelf with these parts, the first one used longest ago."""
-    made = Shelf(tier="host", budget=budget, ceiling=None, policy=LRU(), upcoming=soon or {})
+def tier(budget: int = 100, *, soon: Mapping[object, int] | None = None, **there: int) -> Tier:
+    """A tier with these parts, the first one used longest ago."""
+    made = Tier(name="host", budget=budget, ceiling=None, policy=LRU(), upcoming=soon or {})
     for now, (key, nbytes) in enumerate(there.items()):
         made.reserve(key, nbytes)
         made.start(key)
@@ -49,62 +49,62 @@ QUEUE = [model(name) for name in "abcdefghijkl"]
 
 def test_the_nearest_is_brought_first() -> None:
     """Of the next models, the one needed first among those that are missing."""
-    move = next_to_host(QUEUE, shelf(b=10), shelf(a=10))
+    move = next_to_host(QUEUE, tier(b=10), tier(a=10))
     assert move is not None
     assert (move.model, dict(move.missing), move.victims) == ("c", {"c": 10}, ())
 
 
-def test_the_one_that_draws_is_nobody_to_look_ahead_for() -> None:
-    """Who is at the head is brought because it is asked for."""
-    assert next_to_host(QUEUE[:1], shelf(), shelf()) is None
-    assert next_to_device(QUEUE[:1], shelf(a=10), shelf()) is None
+def test_the_one_that_draws_is_not_prefetched() -> None:
+    """The model at the head is brought by the lease that draws with it."""
+    assert next_to_host(QUEUE[:1], tier(), tier()) is None
+    assert next_to_device(QUEUE[:1], tier(a=10), tier()) is None
 
 
 def test_the_host_gets_as_many_as_its_depth() -> None:
     """Not the one after."""
     there = dict.fromkeys("abcdefgh"[:HOST_DEPTH], 10)
-    move = next_to_host(QUEUE, shelf(**there), shelf())
+    move = next_to_host(QUEUE, tier(**there), tier())
     assert move is not None
     assert move.model == QUEUE[HOST_DEPTH].model
-    assert next_to_host(QUEUE, shelf(**there, **move.missing), shelf()) is None
+    assert next_to_host(QUEUE, tier(**there, **move.missing), tier()) is None
 
 
 def test_the_device_gets_as_many_as_its_depth() -> None:
     """Not the one after."""
     there = dict.fromkeys("abcdefgh"[:DEVICE_DEPTH], 10)
-    move = next_to_device(QUEUE, shelf(b=10, c=10), shelf(**there))
+    move = next_to_device(QUEUE, tier(b=10, c=10), tier(**there))
     assert move is not None
     assert move.model == QUEUE[DEVICE_DEPTH].model
-    assert next_to_device(QUEUE, shelf(b=10, c=10), shelf(**there, **move.missing)) is None
+    assert next_to_device(QUEUE, tier(b=10, c=10), tier(**there, **move.missing)) is None
 
 
 def test_the_device_waits_for_the_host() -> None:
     """What is not in memory cannot be copied from there."""
-    assert next_to_device(QUEUE, shelf(c=10), shelf(a=10)) is None
-    assert next_to_device([model("a"), model("b", text=5)], shelf(b=10), shelf(a=10)) is None
+    assert next_to_device(QUEUE, tier(c=10), tier(a=10)) is None
+    assert next_to_device([model("a"), model("b", text=5)], tier(b=10), tier(a=10)) is None
 
 
 def test_a_model_on_the_device_needs_nothing() -> None:
     """Even if the host tier has let go of it."""
-    device = shelf(a=10, b=10)
-    assert next_to_host(QUEUE[:2], shelf(), device) is None
-    assert next_to_device(QUEUE[:2], shelf(), device) is None
+    device = tier(a=10, b=10)
+    assert next_to_host(QUEUE[:2], tier(), device) is None
+    assert next_to_device(QUEUE[:2], tier(), device) is None
 
 
 def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
     """What two models have in common comes once, and stays when room is made for the second."""
     queue = [model("a", text=5), model("b", text=5)]
-    host = next_to_host(queue, shelf(20, text=5, old=10), shelf(a=10, text=5))
+    host = next_to_host(queue, tier(20, text=5, old=10), tier(a=10, text=5))
     assert host is not None
     assert (dict(host.missing), host.victims) == ({"b": 10}, ("old",))
-    device = next_to_device(queue, shelf(b=10), shelf(20, text=5, old=10))
+    device = next_to_device(queue, tier(b=10), tier(20, text=5, old=10))
     assert device is not None
     assert (dict(device.missing), device.victims) == ({"b": 10}, ("old",))
 
 
 def test_what_is_on_its_way_is_not_brought_twice() -> None:
-    """Neither a model, nor a part that comes for somebody else."""
-    host, device = shelf(b=10), shelf(a=10)
+    """Neither a model, nor a part that comes for another one."""
+    host, device = tier(b=10), tier(a=10)
     host.reserve("c", 10)
     device.reserve("b", 10)
     move = next_to_host(QUEUE, host, device)
@@ -116,30 +116,30 @@ def test_what_is_on_its_way_is_not_brought_twice() -> None:
 def test_nothing_leaves_that_is_due_no_later() -> None:
     """Look-ahead lets go of what is not needed, then of what is needed last, and otherwise waits."""
     soon = needed_soon(QUEUE)
-    later = next_to_host(QUEUE, shelf(30, soon=soon, b=10, h=10, f=10), shelf(a=10))
+    later = next_to_host(QUEUE, tier(30, soon=soon, b=10, h=10, f=10), tier(a=10))
     assert later is not None
     assert (later.model, later.victims) == ("c", ("h",))
-    idle = next_to_host(QUEUE, shelf(30, soon=soon, b=10, h=10, idle=10), shelf(a=10))
+    idle = next_to_host(QUEUE, tier(30, soon=soon, b=10, h=10, idle=10), tier(a=10))
     assert idle is not None
     assert idle.victims == ("idle",)
-    assert next_to_host(QUEUE, shelf(20, soon=soon, b=10, c=10), shelf(a=10)) is None
+    assert next_to_host(QUEUE, tier(20, soon=soon, b=10, c=10), tier(a=10)) is None
 
 
 def test_nothing_leaves_that_is_in_use() -> None:
-    """On the device the next one comes only where it fits beside the one that draws."""
-    device = shelf(19, a=10)
+    """On the device the next one comes only where it fits together with the one that draws."""
+    device = tier(19, a=10)
     device.pin("a")
-    assert next_to_device(QUEUE, shelf(b=10), device) is None
+    assert next_to_device(QUEUE, tier(b=10), device) is None
 
 
 @pytest.mark.parametrize("move", [next_to_host, next_to_device])
 def test_a_model_larger_than_the_budget_is_left_out(move: object) -> None:
-    """It comes when it is asked for, and takes nobody's place before."""
+    """It comes when it is requested, and evicts nothing before."""
     queue = [model("a"), model("b", 40)]
     if move is next_to_host:
-        assert next_to_host(queue, shelf(39, idle=10), shelf(a=10)) is None
+        assert next_to_host(queue, tier(39, idle=10), tier(a=10)) is None
     else:
-        assert next_to_device(queue, shelf(b=40), shelf(39, idle=10)) is None
+        assert next_to_device(queue, tier(b=40), tier(39, idle=10)) is None
 
 
 def test_a_part_is_needed_as_soon_as_its_first_model() -> None:

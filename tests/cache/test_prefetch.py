@@ -1,4 +1,4 @@
-"""Look-ahead: while one draws, the next come as far as they may, and nobody leaves for it who is needed sooner."""
+"""Prefetch: while one model draws, the next ones come as far as they may, and nothing needed sooner leaves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LATE_S = 10.0
 
 
 def queue(backend: Any, experts: Sequence[Expert]) -> list[Coming]:
-    """Who draws, and who is to draw then."""
+    """The drawing under way, and those that follow."""
     return [Coming(one, backend) for one in experts]
 
 
@@ -41,7 +41,7 @@ def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable
     touch(cache, backend, experts[-1])
     with cache.lease(experts[0], backend, device=DEVICE):
         cache.look_ahead(DEVICE, queue(backend, experts[:-1]))
-        at_rest(cache)
+        at_rest()
         assert backend.places[DEVICE] == {"a", "b"}
         assert backend.places["cpu"] == {"g", *"abcdef"[: HOST_DEPTH + 1]}
     with cache.lease(experts[1], backend, device=DEVICE):
@@ -49,17 +49,17 @@ def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable
     assert backend.loads == ["g", *"abcdef"[: HOST_DEPTH + 1]]
 
 
-def test_nobody_leaves_who_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Room for three: the one that draws and the two after it; what nobody waits for goes first."""
+def test_nothing_leaves_that_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Room for three: the one that draws and the two after it; what no request waits for goes first."""
     experts = [local(name) for name in "abcdefg"]
     backend, cache = Toy(), ModelCache(settings, budget_bytes=30)
     touch(cache, backend, experts[-1])
     with cache.lease(experts[0], backend, device="cpu"):
         cache.look_ahead("cpu", queue(backend, experts[:-1]))
-        at_rest(cache)
+        at_rest()
         assert backend.alive == {"a", "b", "c"}
         cache.look_ahead("cpu", queue(backend, [experts[0], experts[4], *experts[1:4]]))
-        at_rest(cache)
+        at_rest()
         assert backend.alive == {"a", "e", "b"}
 
 
@@ -81,12 +81,12 @@ def test_what_was_not_begun_is_dropped_when_the_queue_changes(
     assert loading.wait(LATE_S)
     cache.look_ahead("cpu", queue(backend, [a, e]))
     changed.set()
-    at_rest(cache)
+    at_rest()
     assert backend.loads == ["b", "e"]
 
 
-def test_one_that_cannot_be_had_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A damaged one and one that fails to load keep neither the others from coming nor the queue from its turns."""
+def test_one_that_cannot_be_loaded_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """A damaged one and one that fails to load keep neither the others from coming nor the queue from moving on."""
 
     class Broken(Toy):
         def components(self, expert: Expert, folder: Path, *, device: str) -> Any:
@@ -100,7 +100,7 @@ def test_one_that_cannot_be_had_is_passed_over(settings: Settings, local: Callab
 
     backend, cache = Broken(before_load=before_load), ModelCache(settings)
     cache.look_ahead("cpu", queue(backend, [local(name) for name in ("a", "damaged", "failing", "c", "d")]))
-    at_rest(cache)
+    at_rest()
     assert backend.loads == ["failing", "c", "d"]
     assert backend.alive == {"c", "d"}
 
@@ -121,7 +121,7 @@ def test_what_is_larger_than_it_said_comes_once(settings: Settings, local: Calla
     touch(cache, backend, c)
     with cache.lease(a, backend, device="cpu"):
         cache.look_ahead("cpu", queue(backend, [a, b]))
-        at_rest(cache)
+        at_rest()
     assert backend.loads == ["c", "a", "b"]
 
 
@@ -134,26 +134,26 @@ def test_the_queue_of_one_device_protects_nothing_less_for_that_of_another(
     touch(cache, backend, a, b, c)
     cache.look_ahead(DEVICE, queue(backend, [a]))
     cache.look_ahead("cpu:2", queue(backend, [b, a]))
-    at_rest(cache)
+    at_rest()
     assert [row.why.split(";")[0] for row in cache.explain().on("host") if row.experts != ("c",)] == [
         "needed now",
         "needed now",
     ]
 
 
-def test_look_ahead_pulls_who_was_chosen(online: Settings, hub: LocalHub) -> None:
+def test_prefetch_pulls_the_chosen_experts(online: Settings, hub: LocalHub) -> None:
     """The next of the queue comes to the disk and on to the host; a stand-in only if it is named."""
     cache, backend = ModelCache(online), Counting()
     cache.fetch(SD, backend)
     cache.look_ahead("cpu", [Coming(SD, backend)])
-    at_rest(cache)
+    at_rest()
     assert set(hub.downloads) == {"t/sd"}
     cache.look_ahead("cpu", [Coming(SD, backend, others=((KLEIN, backend),))])
-    at_rest(cache)
+    at_rest()
     assert set(hub.downloads) == {"t/sd", "t/klein"}
     assert backend.loads == []
     cache.look_ahead("cpu", [Coming(SD, backend), Coming(KLEIN, backend)])
-    at_rest(cache)
+    at_rest()
     assert backend.loads == ["klein"]
 
 
@@ -164,12 +164,12 @@ def test_stand_ins_are_pulled_only_where_the_settings_say_so(online: Settings, h
     chosen = online.model_copy(update={"device": "cpu", "prefetch": prefetch})
     with DiffusionGPT(zoo, settings=chosen, on_pull=lambda _: None) as studio:
         list(studio.generate_many(["a fox", "a fox"], seed=1, num_inference_steps=1))
-        at_rest(studio.cache)
+        at_rest()
     assert len(hub.downloads) == (2 if prefetch == "download" else 1)
 
 
 def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: Path) -> None:
-    """Of many prompts: who is pulled first and then fails to load has had its turn; the next candidate gets another."""
+    """Of many prompts: an expert that is pulled and fails to load has had its turn; the next candidate gets another."""
     folder = tiny_zoo()["tiny-pixel"].folder
     assert folder is not None
     shutil.copytree(folder, tmp_path / "broken")
@@ -183,12 +183,10 @@ def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: 
     assert [fallback.expert for fallback in drawn.fallbacks] == ["broken"]
 
 
-def at_rest(cache: ModelCache) -> None:
-    """Wait until look-ahead has nothing more to do."""
-    lanes = cache._ahead._lanes.values()
+def at_rest() -> None:
+    """Wait until no prefetch has anything more to do."""
     for _ in range(round(LATE_S / 0.01)):
-        # twice, because one lane wakes the next
-        if not any(lane._running for lane in (*lanes, *lanes)):
+        if not any(thread.name.startswith("diffusiongpt-ahead") for thread in threading.enumerate()):
             return
         threading.Event().wait(0.01)
-    pytest.fail("look-ahead does not come to rest")
+    pytest.fail("prefetch does not come to rest")

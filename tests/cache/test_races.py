@@ -1,4 +1,4 @@
-"""The model-loader cache where two meet at a bad moment: each test holds one of them there on purpose."""
+"""The model-loader cache when two requests meet at a bad moment: each test holds one of them there on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fixtures_cache import Toy, check_at_rest, touch
 from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.moves import Bring
 from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.single_flight import Flights
+from diffusiongpt.cache.single_flight import SingleFlight
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ONE, OTHER = "cpu:1", "cpu:2"
 """Devices of their own, as far as the cache knows."""
 
 SOON_S = 0.3
-"""How long one waits for the other to run into it; it has done nothing wrong who does not come."""
+"""How long one waits for the other to run into it; nothing is wrong if it does not."""
 
 LATE_S = 30.0
 
@@ -38,7 +38,7 @@ def lease(cache: ModelCache, backend: Any, who: Expert, device: str) -> None:
 
 
 def test_what_goes_while_it_is_asked_for_comes_again(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The last copy leaves a device; who needs it there waits until it is gone, and has it loaded afresh."""
+    """The last copy leaves a device; a request for it waits until it is gone, and loads it again."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(_: str, device: str) -> None:
@@ -83,18 +83,16 @@ def test_what_is_copied_from_does_not_go(settings: Settings, local: Callable[[st
 
 
 @pytest.mark.parametrize("way", ["clear", "load", "lease"])
-def test_one_that_cannot_leave_holds_up_nobody(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    """Its failure is told; the others of its round still go, and all of them can be asked for again."""
+def test_one_that_cannot_leave_holds_up_no_others(settings: Settings, local: Callable[[str], Expert], way: str) -> None:
+    """Its failure is raised; the others of its round still go, and all of them can be requested again."""
 
     def before_leave(name: str, _: str) -> None:
         if name == "a" and broken[0]:
             raise LoadError("stuck", hint="")
 
-    monkeypatch.setattr("diffusiongpt.weights.devices.device_memory", lambda _: 50 if way == "load" else 500)
     broken = [True]
-    backend, cache = Toy(sizes={"c": 40}, before_leave=before_leave), ModelCache(settings, budget_bytes=40)
+    backend = Toy(sizes={"c": 40}, before_leave=before_leave)
+    cache = ModelCache(settings, budget_bytes=40, memory_of=lambda _: 50 if way == "load" else 500)
     touch(cache, backend, local("a"), local("b"))
     act = cache.clear if way == "clear" else partial(touch, cache, backend, local("c"))
     with pytest.raises(LoadError, match="stuck"):
@@ -113,7 +111,7 @@ def test_one_that_cannot_leave_holds_up_nobody(
 def test_a_copy_that_fails_halfway_leaves_nothing(
     settings: Settings, local: Callable[[str], Expert], device: str
 ) -> None:
-    """What of it had arrived goes again, so that no bytes are there that nobody counts."""
+    """What had arrived of it is freed, so that no uncounted bytes stay there."""
 
     def before_bring(name: str, where: str) -> None:
         if where == device and broken[0] and name in backend.places.get(ONE, set()) | backend.places["cpu"]:
@@ -135,23 +133,24 @@ def test_a_copy_that_fails_halfway_leaves_nothing(
     lease(cache, backend, who, OTHER)
 
 
-def test_what_is_there_already_pushes_out_nobody(settings: Settings, local: Callable[[str], Expert]) -> None:
+def test_what_is_there_already_evicts_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:
     """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
     backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
     a, b = local("a"), local("b")
     with cache.lease(a, backend, device="cpu"):
         touch(cache, backend, b)
-        cache._memory.bring("cpu", cache._identify(a, backend, "cpu").sizes, lambda _: {}, Bring(within_budget=True))
+        with cache.memory.look("cpu") as (tier,):
+            sizes = {key: usage.nbytes for key, usage in tier.residents.items() if tier.pins[key]}
+        cache.memory.bring("cpu", sizes, lambda _: {}, Bring(within_budget=True))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(touch, cache, backend, b).result(LATE_S)
     check_at_rest(cache, backend)
 
 
 def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Whoever asked has left, so no lease ends that could clean up; it took longer than closing waits."""
-    monkeypatch.setattr("diffusiongpt.cache.single_flight.CLOSE_S", 0.05)
+    """The requester has left, so no lease ends that could clean up; the load took longer than closing waits."""
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
@@ -162,7 +161,7 @@ def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
         assert loading.wait(LATE_S)
         raise KeyboardInterrupt
 
-    backend, cache, who = Toy(before_load=before_load), ModelCache(settings), local("a")
+    backend, cache, who = Toy(before_load=before_load), ModelCache(settings, close_s=0.05), local("a")
     with pytest.raises(KeyboardInterrupt), cache.lease(who, backend, device="cpu", on_progress=leave):
         pass
     cache.close()
@@ -173,18 +172,16 @@ def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_what_was_staged_after_the_cache_was_closed_goes(
-    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch, patient: bool
+    settings: Settings, local: Callable[[str], Expert], *, patient: bool
 ) -> None:
-    """Look-ahead finishes what it had begun, for nobody; closing waits for it, and not for ever."""
-    for place in ("prefetch", "cache"):
-        monkeypatch.setattr(f"diffusiongpt.cache.{place}.CLOSE_S", LATE_S if patient else 0.05)
+    """Prefetch finishes what it had begun although it is not needed; closing waits for it, up to a limit."""
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
         loading.set()
         assert closed.wait(LATE_S)
 
-    backend, cache = Toy(before_load=before_load), ModelCache(settings)
+    backend, cache = Toy(before_load=before_load), ModelCache(settings, close_s=LATE_S if patient else 0.05)
     cache.look_ahead("cpu", [Coming(local(name), backend) for name in "abc"])
     assert loading.wait(LATE_S)
     if patient:
@@ -197,9 +194,9 @@ def test_what_was_staged_after_the_cache_was_closed_goes(
     assert backend.alive == set()
 
 
-def test_a_flight_that_cannot_start_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread is to be had: an error, and the next who asks tries anew."""
-    flights: Flights[str] = Flights("test")
+def test_work_that_cannot_start_keeps_no_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread can be started: an error, and the next request tries again."""
+    flights: SingleFlight[str] = SingleFlight("test")
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -210,6 +207,30 @@ def test_a_flight_that_cannot_start_keeps_nobody_waiting(monkeypatch: pytest.Mon
             flights.join("key", lambda _: "never")
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(flights.join, "key", lambda _: "now").result(LATE_S) == "now"
+
+
+def test_closing_while_prefetch_starts_waits_for_it(
+    settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that is not quite started cannot be joined: closing waits until it is."""
+    starting, start = threading.Event(), threading.Thread.start
+
+    def slow(thread: threading.Thread) -> None:
+        if thread.name == "diffusiongpt-ahead-host":
+            starting.set()
+            threading.Event().wait(0.05)
+        start(thread)
+
+    backend, cache = Toy(), ModelCache(settings)
+    queue = [Coming(local(name), backend) for name in "ab"]
+    monkeypatch.setattr(threading.Thread, "start", slow)
+    with ThreadPoolExecutor(1) as pool:
+        announced = pool.submit(cache.look_ahead, "cpu", queue)
+        assert starting.wait(LATE_S)
+        cache.close()
+        announced.result(LATE_S)
+    _until(lambda: not threads("diffusiongpt-ahead"))
+    assert backend.alive == set()
 
 
 def threads(name: str) -> list[str]:

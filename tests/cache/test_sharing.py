@@ -1,4 +1,4 @@
-"""The model-loader cache: nothing before it is asked for, then one pull and one load for all who ask."""
+"""The model-loader cache: nothing before it is requested, then one pull and one load for all requests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 from miniature import expert
 
 from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.cache.single_flight import Flight, Flights
-from diffusiongpt.errors import AbandonedError, HubUnreachableError, LoadError, PullError, PullTooLargeError
+from diffusiongpt.cache.identity import Identities
+from diffusiongpt.cache.loading import Checkpoint, Loader
+from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
+from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.testing.hub import Fault, LocalHub
 
@@ -57,34 +59,32 @@ def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: Lo
 
 
 def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Settings) -> None:
-    """Whoever planned at the same time and comes a moment too late finds the files there."""
+    """A request that planned at the same time and comes a moment too late finds the files there."""
     announced: list[str] = []
     puller = Puller(online, on_pull=lambda plan: announced.append(plan.repo))
     cache, backend = ModelCache(online, puller=puller), Counting()
-    plan = puller.plan(SD, backend)
-    touch(cache, backend, SD)
-    assert cache._downloads._pull(plan, Flight()) == puller.on_disk(SD)
+    cache.fetch(SD, backend, check=lambda _: touch(cache, backend, SD))
     assert announced == ["t/sd"]
 
 
 def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Whoever finds nothing loaded and comes a moment too late takes what is there by then."""
+    """A request that finds nothing loaded and comes a moment too late takes what is there by then."""
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
-    wanted = cache._coming(who, backend, "cpu")
-    assert wanted is not None
-    cache._loader.load(wanted, Flight(), offload=False)
+    assert who.folder is not None
+    model = Identities(settings.home).of(who, backend, who.folder, "cpu")
+    Loader(cache.memory).load(Checkpoint(expert=who, backend=backend, model=model), SharedCall(), offload=False)
     assert backend.loads == ["a"]
 
 
 def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> None:
     """What counts is content and place: another id, or the commit by name, loads nothing new."""
     cache, backend = ModelCache(online), Counting()
-    touch(cache, backend, SD, expert("t/sd", "twin"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
+    touch(cache, backend, SD, expert("t/sd", "second"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
     assert backend.loads == ["sd"]
-    assert cache.explain().residents[0].experts == ("pinned", "sd", "twin")
+    assert cache.explain().residents[0].experts == ("pinned", "sd", "second")
 
 
 def test_different_models_load_side_by_side(settings: Settings, local: Callable[[str], Expert]) -> None:
@@ -146,7 +146,7 @@ def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, onlin
     assert len(gets) == 1
 
 
-def test_a_failed_load_reaches_everyone_frees_nobody_and_is_not_kept(
+def test_a_failed_load_reaches_all_waiters_evicts_nothing_and_is_not_kept(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
     """All waiters get the error; what was loaded stays; the next try loads again."""
@@ -179,7 +179,7 @@ def test_a_failed_load_reaches_everyone_frees_nobody_and_is_not_kept(
     assert backend.alive == {"b"}
 
 
-def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
+def test_a_failed_pull_evicts_nothing_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
     """With the hub back, the same cache works."""
     cache, backend = ModelCache(online, budget_bytes=1), Counting()
     touch(cache, backend, SD)
@@ -195,19 +195,19 @@ def test_a_failed_pull_frees_nobody_and_is_not_kept(hub: LocalHub, online: Setti
 def test_progress_goes_from_download_to_load(online: Settings) -> None:
     """Bytes of the download, then of the model, each up to its total, in the requester's own thread."""
     cache, backend = ModelCache(online), Counting()
-    told: list[tuple[str, int, int | None]] = []
+    reported: list[tuple[str, int, int | None]] = []
     threads: set[int] = set()
 
     def on_progress(phase: str, done: int, total: int | None) -> None:
-        told.append((phase, done, total))
+        reported.append((phase, done, total))
         threads.add(threading.get_ident())
 
     with cache.lease(SD, backend, device="cpu", on_progress=on_progress) as loaded:
         pass
-    downloads = [entry for entry in told if entry[0] == "download"]
+    downloads = [entry for entry in reported if entry[0] == "download"]
     assert downloads[-1][1] == downloads[-1][2]
-    assert told[-1] == ("load", loaded.nbytes, loaded.nbytes)
-    assert [phase for phase, _, _ in told] == sorted(phase for phase, _, _ in told)
+    assert reported[-1] == ("load", loaded.nbytes, loaded.nbytes)
+    assert [phase for phase, _, _ in reported] == sorted(phase for phase, _, _ in reported)
     assert threads == {threading.get_ident()}
 
 
@@ -265,17 +265,17 @@ def test_a_local_folder_that_is_missing_is_a_pull_error(settings: Settings, tmp_
         touch(ModelCache(settings), Toy(), expert(tmp_path / "none"))
 
 
-def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
-    """Then nobody joins the ending work any more; a new request starts afresh."""
-    flights: Flights[str] = Flights("test")
+def test_work_ends_when_the_last_waiter_presses_ctrl_c() -> None:
+    """Then no request can join the ending work; a new one starts again."""
+    flights: SingleFlight[str] = SingleFlight("test")
     stopped = threading.Event()
 
-    def download(flight: Flight[str]) -> str:
-        flight.report("download", 1, 2)
-        while not flight.may_stop():
+    def download(call: SharedCall[str]) -> str:
+        call.report("download", 1, 2)
+        while not call.may_stop():
             time.sleep(0.001)
         stopped.set()
-        raise AbandonedError
+        raise PullError("abandoned", hint="")
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -286,16 +286,16 @@ def test_work_ends_when_the_last_who_waits_presses_ctrl_c() -> None:
     assert flights.join("key", lambda _: "afresh") == "afresh"
 
 
-def test_work_goes_on_while_anybody_waits() -> None:
-    """Ctrl-C of one leaves it to the other."""
-    flights: Flights[bool] = Flights("test")
+def test_work_goes_on_while_any_request_waits() -> None:
+    """Ctrl-C ends the wait of one and not that of the other."""
+    flights: SingleFlight[bool] = SingleFlight("test")
     started, first_left, joined = threading.Event(), threading.Event(), threading.Event()
 
-    def work(flight: Flight[bool]) -> bool:
+    def work(call: SharedCall[bool]) -> bool:
         started.set()
-        flight.report("download", 1, 2)
+        call.report("download", 1, 2)
         assert first_left.wait(10)
-        return flight.may_stop()
+        return call.may_stop()
 
     def interrupt(*_: Any) -> None:
         assert joined.wait(10)

@@ -7,9 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from fixtures_cache import Toy, check_at_rest
 from hypothesis import settings as budget_of_time
@@ -18,6 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from miniature import expert
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.identity import Identities
+from diffusiongpt.cache.loading import Checkpoint, Loader
 from diffusiongpt.cache.moves import Bring
 from diffusiongpt.cache.prefetch import Wanted, needed_soon
 from diffusiongpt.cache.tier import GDSF, LRU
@@ -25,7 +25,6 @@ from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.identity import Model
     from diffusiongpt.zoo.expert import Expert
 
 HOST = "cpu"
@@ -47,12 +46,6 @@ class _Steps(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.around = ExitStack()
-        self.around.enter_context(patch("diffusiongpt.weights.devices.device_memory", MEMORY.__getitem__))
-        # measured seconds would make the order of eviction, and so the steps, another at each run
-        clock = SimpleNamespace(monotonic=partial(next, count()))
-        for place in ("memory", "moves"):
-            self.around.enter_context(patch(f"diffusiongpt.cache.{place}.time", clock))
         self.toy = Toy(sizes=SIZES, shared=SHARED, before_load=self._fail, before_bring=self._fail)
         self.leases: list[tuple[ExitStack, Any, str, str, bool]] = []
         self.failing = 0
@@ -60,7 +53,10 @@ class _Steps(RuleBasedStateMachine):
     @initialize(bytes_=st.integers(0, 60), policy=st.sampled_from([LRU, GDSF]))
     def begin(self, bytes_: int, policy: type[LRU | GDSF]) -> None:
         home = load_settings(home=FOLDER / "home", hub_cache=FOLDER / "hub")
-        self.cache = ModelCache(home, budget_bytes=bytes_, policy=policy())
+        # measured seconds would make the order of eviction, and so the steps, different at each run
+        clock = partial(next, count())
+        self.cache = ModelCache(home, budget_bytes=bytes_, policy=policy(), memory_of=MEMORY.__getitem__, clock=clock)
+        self.loader, self.identities = Loader(self.cache.memory), Identities(home.home)
 
     @rule(name=NAME, device=DEVICE)
     def lease(self, name: str, device: str) -> None:
@@ -83,20 +79,19 @@ class _Steps(RuleBasedStateMachine):
     @rule(queue=st.lists(NAME, max_size=4), device=DEVICE)
     def expect(self, queue: list[str], device: str) -> None:
         """What the queue needs, without the threads that would bring it."""
-        models = [self._model(name, device) for name in queue]
+        models = [self._checkpoint(name, device).model for name in queue]
         wanted = [Wanted(model=model.key, parts=dict(model.sizes)) for model in models]
-        self.cache._memory.expect(device, needed_soon(wanted))
+        self.cache.memory.expect(device, needed_soon(wanted))
 
     @rule(name=NAME, device=DEVICE, to_device=st.booleans())
     def stage(self, name: str, device: str, to_device: bool) -> None:
         """What look-ahead does in its threads."""
         if any(offload and where == device for _, _, _, where, offload in self.leases):
             return
-        wanted = self.cache._coming(self._expert(name), self.toy, device)  # type: ignore[arg-type]  # a toy
-        assert wanted is not None
-        where = device if to_device and self.cache._memory.holds(HOST, wanted.model.sizes) else HOST
+        wanted = self._checkpoint(name, device)
+        where = device if to_device and self.cache.memory.holds(HOST, wanted.model.sizes) else HOST
         with suppress(LoadError):
-            self.cache._loader.stage(wanted, where, Bring(within_budget=True, due=1, patience_s=0.0))
+            self.loader.stage(wanted, where, Bring(within_budget=True, due=1, patience_s=0.0))
 
     @rule(after=st.integers(1, 3))
     def fail_soon(self, after: int) -> None:
@@ -111,9 +106,9 @@ class _Steps(RuleBasedStateMachine):
             check_at_rest(self.cache, self.toy)
         for _, loaded, _, where, offload in self.leases:
             assert all((HOST if offload else where) in part.places for part in loaded.parts.values())
-        for device in self.cache._memory.devices:
-            with self.cache._memory.look(device) as (shelf,):
-                assert shelf.taken <= MEMORY[device]
+        for device in self.cache.memory.devices:
+            with self.cache.memory.look(device) as (tier,):
+                assert tier.taken <= MEMORY[device]
 
     def teardown(self) -> None:
         for stack, *_ in self.leases:
@@ -121,7 +116,6 @@ class _Steps(RuleBasedStateMachine):
         if hasattr(self, "cache"):
             self.cache.close()
             assert self.toy.alive == set()
-        self.around.close()
 
     def _lease(self, name: str, device: str, *, offload: bool) -> None:
         if not self._fits(name, device, offload=offload):
@@ -152,8 +146,11 @@ class _Steps(RuleBasedStateMachine):
         (folder / "model_index.json").touch()
         return expert(folder, name)
 
-    def _model(self, name: str, device: str) -> Model:
-        return self.cache._identify(self._expert(name), self.toy, device)  # type: ignore[arg-type]
+    def _checkpoint(self, name: str, device: str) -> Checkpoint:
+        who = self._expert(name)
+        assert who.folder is not None
+        model = self.identities.of(who, self.toy, who.folder, device)  # type: ignore[arg-type]  # a toy
+        return Checkpoint(expert=who, backend=self.toy, model=model)  # type: ignore[arg-type]
 
     def _fail(self, *_: str) -> None:
         if self.failing:

@@ -1,4 +1,4 @@
-"""A tier's shelf: its ledger adds up, and who leaves is who should, whatever happens in which order."""
+"""A tier: its ledger adds up, and what leaves is what should, whatever happens in which order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from benchmarks.checked_shelf import KEYS, LARGEST, POLICIES, CheckedShelf, random_steps
+from benchmarks.checked_tier import KEYS, LARGEST, POLICIES, CheckedTier, random_steps
 from diffusiongpt.cache.prefetch import PROTECTED
-from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Shelf
+from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Tier
 
 KEY = st.sampled_from(KEYS)
 NBYTES = st.integers(0, LARGEST)
@@ -19,11 +19,11 @@ SOME = st.lists(KEY, max_size=4)
 
 
 class _Steps(RuleBasedStateMachine):
-    """Any steps on a shelf, each checked by `CheckedShelf`."""
+    """Any steps on a tier, each checked by `CheckedTier`."""
 
     @initialize(policy=st.sampled_from(POLICIES), budget=st.integers(0, 4 * LARGEST))
     def begin(self, policy: type[EvictionPolicy], budget: int) -> None:
-        self.checked = CheckedShelf(policy(), budget)
+        self.checked = CheckedTier(policy(), budget)
 
     @rule(key=KEY, nbytes=NBYTES)
     def reserve(self, key: str, nbytes: int) -> None:
@@ -84,81 +84,81 @@ class TestSteps(_Steps.TestCase):  # type: ignore[misc]  # hypothesis makes the 
 
 
 def test_long_random_runs_break_nothing() -> None:
-    """Nor do many more steps on one shelf; `benchmarks/cache_invariants.py` takes a million."""
+    """Nor do many more steps on one tier; `benchmarks/cache_invariants.py` takes a million."""
     random_steps(10_000, seed=7)
 
 
-def stocked(policy: EvictionPolicy, *sizes: int, budget: int = 100) -> Shelf:
-    """A shelf with "a", "b", ... of these bytes, brought in this order at a second a byte."""
-    shelf = Shelf(tier="host", budget=budget, ceiling=None, policy=policy)
+def stocked(policy: EvictionPolicy, *sizes: int, budget: int = 100) -> Tier:
+    """A tier with "a", "b", ... of these bytes, brought in this order at a second a byte."""
+    tier = Tier(name="host", budget=budget, ceiling=None, policy=policy)
     for now, (key, nbytes) in enumerate(zip(KEYS, sizes, strict=False)):
-        shelf.reserve(key, nbytes)
-        shelf.start(key)
-        shelf.admit(key, nbytes, reload_s=nbytes, now=now)
-    return shelf
+        tier.reserve(key, nbytes)
+        tier.start(key)
+        tier.admit(key, nbytes, reload_s=nbytes, now=now)
+    return tier
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    """By LRU, whoever was asked for last stays."""
-    shelf = stocked(LRU(), 30, 30, 30)
-    shelf.use("a", now=9)
-    assert shelf.victims(40, limit=100) == ["b"]
+    """With LRU, what was used last stays."""
+    tier = stocked(LRU(), 30, 30, 30)
+    tier.use("a", now=9)
+    assert tier.victims(40, limit=100) == ["b"]
 
 
 def test_a_small_one_stays_when_a_larger_one_goes_anyway() -> None:
-    """Nobody leaves for nothing."""
+    """Nothing leaves needlessly."""
     assert stocked(LRU(), 5, 60, 30).victims(60, limit=100) == ["b"]
     assert stocked(LRU(), 5, 60, 30, budget=50).surplus() == ["b"]
 
 
 def test_what_is_due_later_leaves_farthest_first() -> None:
     """What the queue needs goes after what it does not, and then what it needs last."""
-    shelf = stocked(LRU(), 30, 30, 30)
-    shelf.upcoming = {"a": 2, "b": 5}
-    assert shelf.order() == ["c", "b", "a"]
-    assert shelf.victims(60, limit=100, due=1) == ["c", "b"]
+    tier = stocked(LRU(), 30, 30, 30)
+    tier.upcoming = {"a": 2, "b": 5}
+    assert tier.order() == ["c", "b", "a"]
+    assert tier.victims(60, limit=100, due=1) == ["c", "b"]
 
 
 def test_nothing_due_sooner_leaves() -> None:
-    """Rather is there no room."""
-    shelf = stocked(LRU(), 30, 30, 30)
-    shelf.upcoming = {"a": 2, "b": 5, "c": 3}
-    assert shelf.victims(40, limit=100, due=3) == ["b"]
-    assert shelf.victims(60, limit=100, due=3) is None
+    """In that case there is no room."""
+    tier = stocked(LRU(), 30, 30, 30)
+    tier.upcoming = {"a": 2, "b": 5, "c": 3}
+    assert tier.victims(40, limit=100, due=3) == ["b"]
+    assert tier.victims(60, limit=100, due=3) is None
 
 
 def test_what_is_reserved_and_in_flight_takes_room() -> None:
-    """Two that come at a time are not given the same bytes."""
-    shelf = stocked(LRU(), 30, 30)
-    shelf.reserve("x", 20)
-    shelf.reserve("y", 10)
-    shelf.start("y")
-    ledger = shelf.ledger(allocated=95)
-    assert (ledger.resident, ledger.reserved, ledger.in_flight, ledger.allocated) == (60, 20, 10, 95)
-    assert shelf.victims(10, limit=100) == []
-    assert shelf.victims(11, limit=100) == ["a"]
+    """Two that come at the same time are not given the same bytes."""
+    tier = stocked(LRU(), 30, 30)
+    tier.reserve("x", 20)
+    tier.reserve("y", 10)
+    tier.start("y")
+    ledger = tier.ledger()
+    assert (ledger.resident, ledger.reserved, ledger.in_flight) == (60, 20, 10)
+    assert tier.victims(10, limit=100) == []
+    assert tier.victims(11, limit=100) == ["a"]
 
 
 def test_the_true_size_counts_once_it_is_there() -> None:
     """What was reserved is given back in full."""
-    shelf = stocked(LRU())
-    shelf.reserve("x", 50)
-    shelf.start("x")
-    shelf.admit("x", 40, reload_s=1.0, now=0.0)
-    assert (shelf.taken, shelf.resident) == (40, 40)
+    tier = stocked(LRU())
+    tier.reserve("x", 50)
+    tier.start("x")
+    tier.admit("x", 40, reload_s=1.0, now=0.0)
+    assert (tier.taken, tier.resident) == (40, 40)
 
 
 def test_what_was_popular_once_goes_in_the_end() -> None:
     """Each that goes raises what newcomers are worth, until they are worth more than old uses."""
-    shelf = stocked(GDSF(), 50)
+    tier = stocked(GDSF(), 50)
     for now in range(1, 20):
-        shelf.use("a", now=now)
+        tier.use("a", now=now)
     for now in range(20, 60):
-        for key in shelf.victims(60, limit=100) or []:
-            shelf.remove(key)
-        shelf.reserve(now, 60)
-        shelf.start(now)
-        shelf.admit(now, 60, reload_s=60, now=now)
-        if "a" not in shelf:
+        for key in tier.victims(60, limit=100) or []:
+            tier.remove(key)
+        tier.reserve(now, 60)
+        tier.start(now)
+        tier.admit(now, 60, reload_s=60, now=now)
+        if "a" not in tier:
             return
-    pytest.fail("it stayed for ever")
+    pytest.fail("it never left")

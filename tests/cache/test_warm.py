@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 from fixtures_cache import SD, UNET, Counting, touch
 
 from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.hub.pull import Puller
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
     from diffusiongpt.zoo.expert import Expert
 
 
-def test_a_warm_lease_looks_at_the_disk_once(online: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_lease_looks_at_the_disk_once(online: Settings) -> None:
     """Each look is a system call for every file of the checkpoint: most of what a lease takes."""
-    cache, backend, looked = ModelCache(online), Counting(), []
+    looked: list[str] = []
+
+    class Watched(Puller):
+        def on_disk(self, expert: Expert) -> Path | None:
+            looked.append(expert.id)
+            return super().on_disk(expert)
+
+    cache, backend = ModelCache(online, puller=Watched(online)), Counting()
     touch(cache, backend, SD)
-    look = cache.puller.on_disk
-
-    def watched(expert: Expert) -> Path | None:
-        looked.append(expert.id)
-        return look(expert)
-
-    monkeypatch.setattr(cache.puller, "on_disk", watched)
+    looked.clear()
     touch(cache, backend, SD)
     assert looked == ["sd"]
     assert backend.loads == ["sd"]

@@ -1,4 +1,4 @@
-"""What the hub says becomes an entry; what it does not say is left out, and what cannot be used is told."""
+"""The hub's facts become an entry; unknown facts are left out, and unusable repositories are errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def planned_bytes(folder: Path) -> int:
 def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) -> None:
     """Architecture, licence, gate, languages and size come from the hub; the size is that of a pull."""
     (repo / "README.md").write_text(CARD)
-    hub.gate("t/sd", token="t")  # noqa: S106  # no secret: the hub of this test
+    hub.gate("t/sd", token="t")  # noqa: S106  # not a secret: the hub of this test
     open_one = online.model_copy(update={"hub_token": SecretStr("t")})
     config = repo / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 768}))
@@ -98,15 +98,15 @@ def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) 
 
 
 def test_what_the_hub_does_not_say_is_left_out(repo: Path, online: Settings) -> None:
-    """Without a card there is no licence and no language, and a width of nobody's makes no architecture."""
+    """Without a card there is neither licence nor language, and an unknown width gives no architecture."""
     (repo / "README.md").unlink(missing_ok=True)
     assert set(describe_repo("t/sd", online)) <= {"id", "repo", "gated", "size_gb", "sources"}
     entry = describe_repo("t/klein", online, expert_id="mine")
     assert (entry["id"], entry["architecture"]) == ("mine", "flux2")
 
 
-def test_half_precision_is_taken_where_it_is_there(repo: Path, online: Settings) -> None:
-    """Of plain and fp16 files the entry names those of which less is pulled; fp16 alone is no error."""
+def test_half_precision_is_preferred(repo: Path, online: Settings) -> None:
+    """The entry names the plain or fp16 files, whichever are smaller; fp16 files alone are fine."""
     plain = describe_repo("t/sd", online)
     for path in list(repo.glob("*/*.safetensors")):
         if ".ema." not in path.name:
@@ -122,7 +122,7 @@ def test_half_precision_is_taken_where_it_is_there(repo: Path, online: Settings)
 
 @pytest.mark.usefixtures("lora")
 def test_an_adapter_is_described(hub: LocalHub, online: Settings) -> None:
-    """An adapter has its base, its file and its trigger words; of what is known of the base, the architecture."""
+    """An adapter has its base, its file and its trigger words, and the architecture if the base is known."""
     zoo = Zoo.layered({})
     entry = describe_repo("t/Paper_LoRA", online, zoo=zoo)
     assert entry == {
@@ -143,7 +143,7 @@ def test_an_adapter_is_described(hub: LocalHub, online: Settings) -> None:
 
 
 def test_of_several_adapter_files_one_is_named(lora: Path, online: Settings) -> None:
-    """Several files are told and one can be named; the name that diffusers gives adapters wins by itself."""
+    """The error lists several files and one can be named; the usual name of diffusers is chosen by itself."""
     (lora / "b.safetensors").write_bytes(b"x")
     with pytest.raises(RequestError, match="2 files that could be the adapter") as caught:
         describe_repo("t/Paper_LoRA", online)
@@ -157,19 +157,19 @@ def test_of_several_adapter_files_one_is_named(lora: Path, online: Settings) -> 
     assert describe_repo("t/Paper_LoRA", online)["settings"]["weight_name"] == "pytorch_lora_weights.safetensors"
 
 
-def test_a_base_that_nobody_names_has_to_be_given(lora: Path, online: Settings) -> None:
+def test_a_base_that_the_hub_does_not_name_must_be_given(lora: Path, online: Settings) -> None:
     """An adapter without one base is an error that names the option; with it there is an entry."""
-    for said in ("", "base_model: [a/b, c/d]\n"):
-        (lora / "README.md").write_text(LORA_CARD.replace("base_model: t/sd\n", said))
+    for printed in ("", "base_model: [a/b, c/d]\n"):
+        (lora / "README.md").write_text(LORA_CARD.replace("base_model: t/sd\n", printed))
         with pytest.raises(RequestError) as caught:
             describe_repo("t/Paper_LoRA", online)
         assert "--base" in caught.value.hint
     assert describe_repo("t/Paper_LoRA", online, base="t/sd")["base"] == "t/sd"
-    with pytest.raises(RequestError, match="is no adapter"):
+    with pytest.raises(RequestError, match="is not an adapter"):
         describe_repo("t/sd", online, base="t/klein")
 
 
-def test_what_a_terminal_could_obey_is_left_out(lora: Path, online: Settings) -> None:
+def test_escape_codes_are_left_out(lora: Path, online: Settings) -> None:
     """Escape codes in a card never reach an entry."""
     (lora / "README.md").write_text(
         LORA_CARD.replace("papercut style", '"\\e[31mred"').replace("made-up-license", '"\\u202e"')
@@ -190,10 +190,10 @@ def test_what_a_terminal_could_obey_is_left_out(lora: Path, online: Settings) ->
         ("", RequestError, "owner/name"),
     ],
 )
-def test_what_cannot_be_added_is_told(
+def test_what_cannot_be_added_is_an_error(
     hub: LocalHub, repo: Path, tmp_path: Path, online: Settings, name: str, error: type[Exception], hint: str
 ) -> None:
-    """A repository that is unknown, gated, empty, or unsafe, and a name that is none, is a typed error with a hint."""
+    """An unknown, gated, empty or unsafe repository, and an invalid name, is a typed error with a hint."""
     for folder in ("empty", "pickle"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.bin").write_bytes(b"x")
@@ -206,8 +206,8 @@ def test_what_cannot_be_added_is_told(
     assert hint in getattr(caught.value, "hint", "")
 
 
-def test_without_a_network_it_is_told(online: Settings) -> None:
-    """Offline, and with a hub that is not there, the error says what to do."""
+def test_without_a_network_it_is_an_error(online: Settings) -> None:
+    """Offline, and with a hub that does not exist, the error says what to do."""
     for change in ({"offline": True}, {"hub_endpoint": "http://127.0.0.1:9"}):
         with pytest.raises(HubUnreachableError) as caught:
             describe_repo("t/sd", online.model_copy(update=change))
@@ -216,8 +216,8 @@ def test_without_a_network_it_is_told(online: Settings) -> None:
             find_presence([Expert(id="a", repo="t/sd")], online.model_copy(update=change))
 
 
-def test_presence_tells_each_repository(hub: LocalHub, online: Settings) -> None:
-    """Each is there, gated, missing or unreachable; one that fails hides no other; folders and services have none."""
+def test_presence_covers_each_repository(hub: LocalHub, online: Settings) -> None:
+    """Each is ok, gated, missing or unreachable; one failure hides no other; folders and services are left out."""
     hub.gate("t/klein")
     hub.fail(Fault(match="/t/busy", status=503))
     revisions = {"a": ("t/sd", None), "b": ("t/klein", "main"), "c": ("t/none", None), "d": ("t/sd", "0" * 40)}
@@ -236,7 +236,7 @@ def test_presence_tells_each_repository(hub: LocalHub, online: Settings) -> None
 
 @pytest.fixture
 def command(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment of a command; the folder it runs in."""
+    """The environment and the folder of a command."""
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIFFUSIONGPT_HUB_ENDPOINT", hub.url)
     monkeypatch.delenv("DIFFUSIONGPT_ZOO", raising=False)
@@ -251,8 +251,8 @@ def run(*arguments: str, code: int = 0, says: str | None = None) -> Result:
     return result
 
 
-def test_add_writes_ones_own_zoo(command: Path) -> None:
-    """`zoo add` shows the entry, writes it where routes find it, and refuses to do so twice."""
+def test_add_writes_the_users_zoo(command: Path) -> None:
+    """`zoo add` shows the entry, writes it where routes find it, and refuses to repeat it."""
     result = run("add", "t/sd", "--style", "anime", "--style", "comic", "--subject", "animal", "--id", "mine")
     assert "+    tags: {subjects: [animal], styles: [anime, comic]}" in result.stdout
     assert "wrote" in result.stderr
@@ -262,11 +262,11 @@ def test_add_writes_ones_own_zoo(command: Path) -> None:
     assert (command / "home" / "zoo.yaml").read_bytes() == before
 
 
-def test_add_tells_machines(command: Path) -> None:
-    """With `--json` stdout holds one object, and the file that `--zoo` names says the same."""
-    said: dict[str, Any] = json.loads(run("add", "t/klein", "--zoo", "mine.yaml", "--json").stdout)
-    assert said["written"] is True
-    assert said["entry"]["repo"] == "t/klein"
+def test_add_prints_json(command: Path) -> None:
+    """With `--json` stdout has one object, and the file that `--zoo` names has the same entry."""
+    printed: dict[str, Any] = json.loads(run("add", "t/klein", "--zoo", "mine.yaml", "--json").stdout)
+    assert printed["written"] is True
+    assert printed["entry"]["repo"] == "t/klein"
     assert Zoo.load(command / "mine.yaml")["klein"].architecture == "flux2"
     failed = json.loads(run("add", "t/none", "--zoo", "mine.yaml", "--json", code=1).stdout)
     assert failed["error"]["type"] == "RepoMissingError"
@@ -276,16 +276,16 @@ def test_add_tells_machines(command: Path) -> None:
     ("option", "value"),
     [("--style", "Pixel Art"), ("--style", "animee"), ("--subject", ""), ("--id", "My Own"), ("--id", "x" * 90)],
 )
-def test_a_slip_in_an_option_is_told(command: Path, option: str, value: str) -> None:
-    """A tag or an id that is none is a typed error with a hint, and no file is made."""
+def test_a_mistake_in_an_option_is_an_error(command: Path, option: str, value: str) -> None:
+    """An invalid tag or id is a typed error with a hint, and no file is made."""
     assert "hint: " in run("add", "t/sd", option, value, "--zoo", "mine.yaml", code=1).stderr
     assert not (command / "mine.yaml").exists()
 
 
 @pytest.mark.usefixtures("command")
 def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal nothing is written without a yes; `--yes` asks nobody."""
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    """On a terminal nothing is written without a yes; `--yes` does not ask."""
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo.is_terminal", lambda: True)
     result = run("add", "t/sd", "--zoo", "mine.yaml", says="n\n")
     assert "Write this to mine.yaml?" in result.stderr
     assert not (tmp_path / "mine.yaml").exists()
@@ -294,8 +294,8 @@ def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert set(Zoo.load(tmp_path / "mine.yaml")) == {"sd", "klein"}
 
 
-def test_check_online_tells_and_pins(hub: LocalHub, command: Path) -> None:
-    """`zoo check --online` tells each repository and fails if one is missing; `--pin` writes commits in place."""
+def test_check_online_reports_and_pins(hub: LocalHub, command: Path) -> None:
+    """`zoo check --online` lists each repository and fails if one is missing; `--pin` writes commits in place."""
     mine = command / "mine.yaml"
     mine.write_text(
         "# mine\nexperts:\n  - id: a\n    repo: t/sd  # mine\n    revision: main\n  - {id: b, repo: t/klein}\n"
@@ -311,6 +311,6 @@ def test_check_online_tells_and_pins(hub: LocalHub, command: Path) -> None:
     assert mine.read_text() == pinned
     assert "stays as it is" in run("check", "mine.yaml", "--online", "--pin").stderr
     hub.remove("t/klein")
-    said = json.loads(run("check", "mine.yaml", "--online", "--json", code=1).stdout)["online"]
-    assert [(one["expert"], one["state"]) for one in said] == [("a", "ok"), ("b", "missing")]
+    printed = json.loads(run("check", "mine.yaml", "--online", "--json", code=1).stdout)["online"]
+    assert [(one["expert"], one["state"]) for one in printed] == [("a", "ok"), ("b", "missing")]
     assert "comes with the package" in run("check", "--online", "--pin", code=2).stderr

@@ -1,4 +1,4 @@
-"""Zoo files changed by program: seen before, never half written, never wrong, never over someone else's words."""
+"""Changes to zoo files: shown first, never half written, never invalid, never over the changes of others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ experts:
 
   - id: plain
     repo: somebody/plain
-    description: "Nobody tagged it"
+    description: "No tags yet"
 """
 ENTRY = {"id": "new", "repo": "somebody/new", "tags": {"styles": ["anime"]}}
 
@@ -45,14 +45,14 @@ def mine(tmp_path: Path) -> Path:
 
 
 def added(path: Path, entry: dict[str, object] | None = None) -> ZooDraft:
-    """The file with one entry more, not finished."""
+    """The file with a further entry, not finished."""
     change = ZooDraft(path)
     change.add(entry or ENTRY)
     return change
 
 
 def test_a_draft_shows_and_then_writes(mine: Path, settings: Settings) -> None:
-    """Making a draft writes nothing; its diff has only new lines; writing makes the file say so."""
+    """Making a draft writes nothing; its diff has only new lines; writing adds them to the file."""
     draft = added(mine).finish()
     assert mine.read_text() == MINE
     changed = [line for line in draft.diff().splitlines()[2:] if line[0] in "+-"]
@@ -63,8 +63,8 @@ def test_a_draft_shows_and_then_writes(mine: Path, settings: Settings) -> None:
     assert [path.name for path in mine.parent.iterdir() if path.is_file()] == ["mine.yaml"]
 
 
-def test_a_file_that_is_not_there_is_made(tmp_path: Path, settings: Settings) -> None:
-    """A new file, in folders that are not there either, is a whole zoo file."""
+def test_a_missing_file_is_created(tmp_path: Path, settings: Settings) -> None:
+    """A new file, in new folders, is a complete zoo file."""
     path = tmp_path / "deep" / "er" / "zoo.yaml"
     draft = added(path).finish()
     assert draft.diff().startswith("--- /dev/null")
@@ -77,13 +77,13 @@ def test_a_file_that_is_not_there_is_made(tmp_path: Path, settings: Settings) ->
     [
         ({"id": "other", "repo": "somebody/fox"}, "the repository somebody/fox already, as fox", "zoo show fox"),
         ({"id": "fox", "repo": "somebody/else"}, "an expert called fox already", "--id"),
-        ({"id": "new", "repo": "a/b", "tags": {"styles": ["animee"]}}, "is no style", "'anime'"),
+        ({"id": "new", "repo": "a/b", "tags": {"styles": ["animee"]}}, "is not a style", "'anime'"),
         ({"id": "New One", "repo": "a/b"}, "id", "New One"),
         ({"id": "new", "repo": "a/b", "licence": "mit"}, "unknown key", "'license'"),
     ],
 )
-def test_what_would_be_wrong_is_refused(mine: Path, entry: dict[str, object], message: str, hint: str) -> None:
-    """An entry that is there already, or that the check would refuse, is a typed error and the file stays."""
+def test_an_invalid_change_is_refused(mine: Path, entry: dict[str, object], message: str, hint: str) -> None:
+    """An entry that exists already, or that the check would refuse, is a typed error and the file stays."""
     with pytest.raises(ZooError) as caught:
         added(mine, entry).finish()
     assert message in str(caught.value)
@@ -92,8 +92,8 @@ def test_what_would_be_wrong_is_refused(mine: Path, entry: dict[str, object], me
 
 
 @pytest.mark.parametrize("text", ["- a\n", "", "experts: [", "experts: [{id: a}]\n", "\xff"])
-def test_what_is_no_zoo_is_not_touched(tmp_path: Path, text: str) -> None:
-    """A file that is no zoo file is an error before anything is asked, and keeps its bytes."""
+def test_what_is_not_a_zoo_is_not_touched(tmp_path: Path, text: str) -> None:
+    """A file that is not a zoo file is an error at once, and keeps its bytes."""
     path = tmp_path / "x.yaml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ZooError) as caught:
@@ -102,8 +102,8 @@ def test_what_is_no_zoo_is_not_touched(tmp_path: Path, text: str) -> None:
     assert path.read_bytes() == text.encode("latin-1")
 
 
-def test_files_written_with_anchors_say_so(tmp_path: Path) -> None:
-    """A list that cannot be changed in place is an error with a way out."""
+def test_files_with_anchors_are_refused(tmp_path: Path) -> None:
+    """A list that cannot be changed in place is an error whose hint says what to do."""
     path = tmp_path / "x.yaml"
     path.write_text(
         "experts:\n  - id: a\n    repo: a/a\n    tags: &t {styles: [anime]}\n  - id: b\n    repo: b/b\n    tags: *t\n",
@@ -118,27 +118,27 @@ def test_files_written_with_anchors_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["default", "tiny"])
 def test_what_ships_is_not_edited(name: str) -> None:
-    """The zoos of the package are read-only; the hint names the way."""
+    """The zoos of the package are read-only; the hint names the option."""
     with pytest.raises(RequestError, match="comes with the package") as caught:
         ZooDraft(name)
     assert "--zoo" in caught.value.hint
 
 
-def test_a_read_only_file_is_told_before_anyone_is_asked(mine: Path) -> None:
-    """A file without write permission stays, though its folder would let it be replaced."""
+def test_a_read_only_file_is_refused_at_once(mine: Path) -> None:
+    """A file without write permission stays, although its folder would allow replacing it."""
     mine.chmod(0o444)
     with pytest.raises(ZooError, match="read-only"):
         ZooDraft(mine)
 
 
-def test_a_folder_is_no_zoo_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_zoo_file(tmp_path: Path) -> None:
     """A folder where the file should be is a `ZooError`."""
     with pytest.raises(ZooError, match="cannot be written"):
         ZooDraft(tmp_path)
 
 
-def test_someone_elses_words_are_never_overwritten(mine: Path, settings: Settings) -> None:
-    """A file that changed after the draft was made stays as it is now; so does one that came or went."""
+def test_changes_of_others_are_never_overwritten(mine: Path, settings: Settings) -> None:
+    """A file that was changed or removed after the draft was made stays as it is now."""
     draft = added(mine).finish()
     mine.write_text(MINE + "# a late thought\n", encoding="utf-8")
     with pytest.raises(ZooFileChangedError) as caught:
@@ -151,8 +151,8 @@ def test_someone_elses_words_are_never_overwritten(mine: Path, settings: Setting
     assert not mine.exists()
 
 
-def test_of_many_writers_none_is_lost(mine: Path, settings: Settings) -> None:
-    """Threads that add at the same time, each trying again when told to, all end up in the file."""
+def test_no_entry_of_concurrent_writers_is_lost(mine: Path, settings: Settings) -> None:
+    """Entries of threads that write at the same time, and retry on a conflict, are all in the file."""
     problems: list[BaseException] = []
 
     def add(number: int) -> None:
@@ -180,7 +180,7 @@ def test_of_many_writers_none_is_lost(mine: Path, settings: Settings) -> None:
 def test_a_failure_while_writing_leaves_the_old_bytes(
     mine: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """A full disk in the middle of writing is a `ZooError`; the file is whole and nothing lies beside it."""
+    """A full disk in the middle of writing is a `ZooError`; the file is intact and no other file is left."""
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -194,7 +194,7 @@ def test_a_failure_while_writing_leaves_the_old_bytes(
 
 
 def test_permissions_and_links_stay(mine: Path, tmp_path: Path) -> None:
-    """A replaced file keeps its mode, and what a link leads to is replaced, not the link."""
+    """A replaced file keeps its mode; of a link the target is replaced, not the link."""
     mine.chmod(0o640)
     link = tmp_path / "link.yaml"
     link.symlink_to(mine)
@@ -209,9 +209,9 @@ def test_permissions_and_links_stay(mine: Path, tmp_path: Path) -> None:
 
 
 def test_commits_are_pinned_in_place(mine: Path) -> None:
-    """A commit stands behind the repository; who has it already, and who is not named, stays as it is."""
+    """A commit is written after the repository; experts that have it already, and others, stay as they are."""
     change = ZooDraft(mine)
-    change.pin({"fox": "ab" * 20, "nobody": "1" * 40})
+    change.pin({"fox": "ab" * 20, "other": "1" * 40})
     after = change.finish().after
     assert after == MINE.replace("'somebody/fox'\n", f"'somebody/fox'\n    revision: {'ab' * 20}\n")
     mine.write_text(after, encoding="utf-8")
@@ -221,7 +221,7 @@ def test_commits_are_pinned_in_place(mine: Path) -> None:
 
 
 def test_tags_are_only_added(mine: Path) -> None:
-    """Tags that people wrote stay; an expert without any gets them all, and says whether it stays a generalist."""
+    """Existing tags stay; an expert without any gets all of them, and whether it is a generalist."""
     change = ZooDraft(mine)
     fox, plain = change.file.experts
     change.add_tags(fox, Tags(styles=("photo", "watercolor"), subjects=("animal",), generalist=True))
@@ -237,7 +237,7 @@ def test_tags_are_only_added(mine: Path) -> None:
 
 
 def test_layers_below_count(mine: Path, tmp_path: Path) -> None:
-    """A file is checked with the layers below it: their categories are known, their experts are there already."""
+    """A file is checked with the layers below it, whose categories and experts count as existing."""
     above = tmp_path / "above.yaml"
     mine.write_text(MINE + "taxonomy:\n  - {id: silkscreen, kind: style}\n", encoding="utf-8")
     change = ZooDraft(mine, above)
@@ -247,8 +247,8 @@ def test_layers_below_count(mine: Path, tmp_path: Path) -> None:
     assert change.finish().path == above
 
 
-def test_the_own_zoo_is_used_once_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `--zoo` the user's own file is edited, and lies over the default zoo unless layers are named."""
+def test_the_users_zoo_is_used_once_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `--zoo` the user's own file is edited; it is a layer over the default zoo unless layers are named."""
     monkeypatch.delenv("DIFFUSIONGPT_ZOO", raising=False)
     settings = load_settings(home=tmp_path)
     assert settings.zoo_layers == ("default",)

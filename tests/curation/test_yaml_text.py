@@ -1,4 +1,4 @@
-"""Edits of YAML text: what was asked for, and every other byte as it was."""
+"""Edits of YAML text make the requested change and keep every other byte."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPES = {
     "an empty key": "experts:\ntaxonomy:\n",
     "an empty list": "experts: []  # none yet\nother: 1\n",
     "null": "experts: null # x\nother: 1\n",
-    "lists at the margin": "experts:\n- id: a\n  repo: x # why\n  # belongs to a\n# belongs to nobody\n",
+    "lists at the margin": "experts:\n- id: a\n  repo: x # why\n  # belongs to a\n# belongs to neither\n",
     "a blank line between": "experts:\n  - id: a\n\n  - id: b\n    d: |\n      text\n\n# tail\nother: 1",
     "wide dashes": "# head\nexperts:\n    -   id: a\n        tags: {styles: [q,]}\n        repo: 'x'",
     "one line": "experts: [{id: a}]  # all",
@@ -39,19 +39,19 @@ SHAPES = {
 
 
 def parse(text: str) -> Any:
-    """What a text says."""
+    """The data in a text."""
     return YAML(typ="safe", pure=True).load(text)
 
 
 def is_kept(before: str, after: str) -> bool:
-    """Whether all lines are there still, in their order."""
+    """Whether all lines are kept, in their order."""
     lines = iter(after.splitlines())
     return all(any(line == there for there in lines) for line in before.splitlines())
 
 
 @pytest.mark.parametrize("text", SHAPES.values(), ids=SHAPES)
-def test_an_entry_is_appended_however_the_file_is_written(text: str) -> None:
-    """Whatever shape a list has, it gets the entry; comments stay, and other lines do to the byte."""
+def test_an_entry_is_appended_whatever_the_formatting(text: str) -> None:
+    """A list in any formatting gets the entry; comments and all other lines stay to the byte."""
     edit = YamlEdit(text)
     edit.extend(["experts"], [ENTRY])
     after = edit.text()
@@ -78,14 +78,14 @@ def test_an_entry_is_appended_however_the_file_is_written(text: str) -> None:
     ],
 )
 def test_a_key_is_set_in_place_or_behind_its_neighbour(text: str, after: str) -> None:
-    """A key gets its value where it stands; a new one stands behind the key that is named."""
+    """An existing key gets its value in place; a new one follows the key that is named."""
     edit = YamlEdit(text)
     edit.put(["experts", 0, "revision"], "abc", after="repo")
     assert edit.text() == after
 
 
 def test_lists_inside_entries_grow_in_their_own_style() -> None:
-    """A list in brackets grows inside them, one in lines by lines, and several changes go together."""
+    """A list in brackets grows inside them, a block list by lines, and several changes can be combined."""
     text = "experts:\n  - tags: {styles: [q]} # one\n  - tags:\n      styles:\n        - q  # two\n  - tags:\n"
     edit = YamlEdit(text)
     for index in (0, 1):
@@ -109,22 +109,22 @@ def test_lists_inside_entries_grow_in_their_own_style() -> None:
     ],
 )
 def test_what_cannot_be_changed_in_place_is_refused(text: str, path: list[str | int]) -> None:
-    """A list that an anchor shares, and a place that is not there, are errors and no wrong text."""
+    """A list shared through an anchor, and a place that does not exist, are errors."""
     edit = YamlEdit(text)
     with pytest.raises(YamlEditError):
         (edit.extend(path, ["x"]), edit.text())
 
 
 def test_comments_are_not_lost_by_replacing() -> None:
-    """A value over several lines may hold comments, so it is not replaced."""
+    """A list or mapping is not replaced, since it may contain comments."""
     edit = YamlEdit("a:\n  b: 1  # one\n")
     with pytest.raises(YamlEditError, match="comments"):
         edit.put(["a"], "x")
 
 
-@pytest.mark.parametrize("name", ["model_zoo.yaml", "diffusiongpt/testing/tiny_zoo/zoo.yaml"])
+@pytest.mark.parametrize("name", ["model_zoo.yaml", "diffusiongpt/zoo/tiny/zoo.yaml"])
 def test_real_zoo_files_stay_as_they_are(name: str) -> None:
-    """Adding an entry and a commit for each expert to a zoo that ships changes no line that was there."""
+    """Adding an entry, and a commit for each expert, to a shipped zoo changes no existing line."""
     text = (ROOT / name).read_text(encoding="utf-8")
     edit = YamlEdit(text)
     experts = parse(text)["experts"]
@@ -150,7 +150,7 @@ entries = st.dictionaries(keys, values, min_size=1, max_size=4)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(SHAPES)), entries)
 def test_any_value_comes_back_as_it_went_in(shape: str, entry: dict[str, Any]) -> None:
-    """Whatever an entry holds, the text says exactly that afterwards."""
+    """Any values of an entry are read back unchanged."""
     edit = YamlEdit(SHAPES[shape])
     edit.extend(["experts"], [entry])
     assert parse(edit.text())["experts"][-1] == entry

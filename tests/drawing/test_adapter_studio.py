@@ -100,7 +100,7 @@ def test_a_changed_adapter_or_base_is_noticed(tmp_path: Path, tiny_sd: Path, lor
         save_file({name: value + 0.5 for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
         with (
             DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio,
-            pytest.raises(LoadError, match="another checkpoint"),
+            pytest.raises(LoadError, match="not the checkpoint"),
         ):
             studio.redraw(result)
 
@@ -164,7 +164,7 @@ def test_a_stranger_of_an_adapter_is_a_fallback(tmp_path: Path, tiny_klein: Path
 def test_what_does_not_fit_with_its_base_is_too_big(tmp_path: Path) -> None:
     """The bytes of base and adapter together decide."""
     with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
-        machine = studio.machine
+        machine = studio._machine
         assert machine.room is not None
         limit = machine.room / CPU_GROWTH / 1e9
         for share, wanted in ((0.97, "download"), (0.99, "too_big")):

@@ -60,13 +60,13 @@ def test_results_come_in_the_order_of_the_prompts(studio: DiffusionGPT) -> None:
 def test_prompts_of_one_expert_are_drawn_together(studio: DiffusionGPT) -> None:
     """Eight prompts in turn for four experts are drawn with fewer changes of expert than they came in."""
     drawn: list[str] = []
-    whole = studio.artist.draw
+    whole = studio._painter.draw_with
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        drawn.append(args[2].id)
+        drawn.append(args[0].id)
         return whole(*args, **kwargs)
 
-    studio.artist.draw = watched  # type: ignore[method-assign]
+    studio._painter.draw_with = watched  # type: ignore[method-assign]
     list(studio.generate_many(prompts(8), num_inference_steps=1))
     assert len(drawn) == 8
     assert sum(one != two for one, two in pairwise(drawn)) < 7
@@ -87,7 +87,7 @@ def test_prompts_are_read_as_needed(studio: DiffusionGPT) -> None:
     assert len(pixels(first)) == 3
     assert read < 30
     results.close()  # type: ignore[attr-defined]  # it is a generator
-    assert studio.renderer.queue.upcoming("cpu") == ()
+    assert studio._local.queue.upcoming("cpu") == ()
 
 
 def test_a_prompt_that_fails_is_told_at_its_place(studio: DiffusionGPT) -> None:
@@ -174,7 +174,7 @@ def test_nobody_else_draws_beside_a_lease(studio: DiffusionGPT) -> None:
     with ThreadPoolExecutor(1) as pool:
         with studio.lease("tiny-oil"):
             other = pool.submit(studio.route_and_generate, "pixel art fish", num_inference_steps=1)
-            with pytest.raises(RequestError, match="drawing on cpu already"):
+            with pytest.raises(RequestError, match="already drawing on cpu"):
                 studio.route_and_generate("pixel art fish", num_inference_steps=1)
             assert not other.done()
         assert other.result(60).drawn_by == "tiny-pixel"
@@ -210,8 +210,8 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(times: int) -> Tight:
         backend = Tight(times)
-        for place in ("rendering", "machine"):
-            monkeypatch.setattr(f"diffusiongpt.{place}.get_backend", lambda _: backend)
+        for place in ("local", "machine"):
+            monkeypatch.setattr(f"diffusiongpt.drawing.{place}.get_backend", lambda _: backend)
         return backend
 
     return make
@@ -245,7 +245,7 @@ def test_on_a_device_the_last_try_is_part_by_part(studio: DiffusionGPT, tight: A
     """Freed, then offloaded; the picture is the same, and afterwards nothing of it is left on the device."""
     plain = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
     backend = tight(2)
-    studio.machine.__dict__["device"] = "cpu:1"
+    studio._machine.__dict__["device"] = "cpu:1"
     result = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
     assert backend.calls == [False, False, True]
     assert [step.step for step in result.recovered] == ["freed", "offloaded"]
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_not_pulled(tmp_path: Path, monkeypatch: pytest.Mon
         serve_tiny_zoo() as hub,
         DiffusionGPT(hub_zoo(), settings=settings_in(tmp_path, hub_endpoint=hub.url)) as studio,
     ):
-        monkeypatch.setitem(studio.machine.__dict__, "room", 100_000)
+        monkeypatch.setitem(studio._machine.__dict__, "room", 100_000)
         with pytest.raises(OutOfMemoryError, match="tiny-pixel needs"):
             studio.route_and_generate("pixel art fish", expert="tiny-pixel")
     assert not any("diffusion_pytorch_model" in files for files in hub.downloads.values())

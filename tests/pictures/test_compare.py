@@ -61,7 +61,7 @@ def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
     from diffusiongpt.routing.compare import choose_ballot
 
     route = studio.route(PROMPT)
-    table = studio.router.table()
+    table = studio.ranking()
     able = [candidate.expert for candidate in route.candidates]
     ballots = [choose_ballot(route, table, 2, seed=seed, able=able)[0] for seed in range(40)]
     assert any(ballot != tuple(sorted(ballot)) for ballot in ballots)
@@ -99,7 +99,7 @@ def test_a_vote_taken_back_is_forgotten(studio: DiffusionGPT, pair: Comparison) 
 @pytest.mark.parametrize("choice", [2, -1, True, "A", None, 0.0])
 def test_a_choice_that_was_not_shown_is_refused(pair: Comparison, choice: object) -> None:
     """Only the index of a picture, `tie` or `both_bad` is a choice."""
-    with pytest.raises(VoteError, match="no picture of this comparison") as caught:
+    with pytest.raises(VoteError, match="not a picture of this comparison") as caught:
         pair.vote(choice)  # type: ignore[arg-type]
     assert "both_bad" in caught.value.hint
 

@@ -83,7 +83,7 @@ def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
     shutil.copytree(TINY_FOLDER / "oil" / "unet", folder / "unet", dirs_exist_ok=True)
     with (
         DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio,
-        pytest.raises(LoadError, match="another checkpoint"),
+        pytest.raises(LoadError, match="not the checkpoint"),
     ):
         studio.redraw(result)
 
@@ -158,12 +158,12 @@ def test_who_cannot_draw_is_not_compared(tmp_path: Path) -> None:
 def test_a_cpu_needs_twice_the_listed_bytes(tmp_path: Path) -> None:
     """Sizes are listed at 16 bits, and a CPU computes in 32."""
     with tiny_studio(tmp_path) as studio:
-        room = studio.machine.room
+        room = studio._machine.room
         assert room is not None
         fits, grows = (expert("e", size_gb=room / 1e9 * share) for share in (0.99 / CPU_GROWTH, 1.01 / CPU_GROWTH))
         assert CPU_GROWTH == 2
-        assert studio.machine.readiness(fits) == "download"
-        assert studio.machine.readiness(grows) == "too_big"
+        assert studio._machine.readiness(fits) == "download"
+        assert studio._machine.readiness(grows) == "too_big"
 
 
 def test_a_checkpoint_on_disk_draws_though_the_hub_is_down(tmp_path: Path) -> None:

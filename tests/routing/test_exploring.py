@@ -132,7 +132,7 @@ def test_loaded_experts_are_explored_more_if_that_is_preferred(tmp_path: Path) -
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any]) -> None:
     """Another way to explore, or a voter without a name, is a mistake of the caller."""
     with pytest.raises(RequestError):
-        Request(prompt=PROMPT, **asked).checked()
+        Request(prompt=PROMPT, **asked)
 
 
 def test_a_vote_knows_how_likely_each_picture_was(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_the_only_eligible_expert_is_found_in_a_large_zoo(tmp_path: Path) -> Non
 def test_a_prompt_nobody_could_mean_is_refused(prompt: object, message: str) -> None:
     """An empty, huge or binary prompt is a `RequestError` with a hint."""
     with pytest.raises(RequestError, match=message) as caught:
-        Request(prompt=prompt).checked()  # type: ignore[arg-type]
+        Request(prompt=prompt)
     assert caught.value.hint
 
 
@@ -250,24 +250,24 @@ def test_any_text_at_all_is_routed_or_refused(tmp_path: Path, prompt: str) -> No
 def test_an_argument_out_of_range_is_refused(name: str, value: object) -> None:
     """An argument that cannot be drawn with is a `RequestError` that names it."""
     with pytest.raises(RequestError, match=name) as caught:
-        read_options("a fox", {name: value})  # type: ignore[misc]
+        read_options({"prompt": "a fox", name: value})
     assert caught.value.hint
 
 
 def test_the_last_seed_of_a_batch_must_exist() -> None:
     """Picture `i` uses `seed + i`, so the last one must be a seed too."""
-    read_options("a fox", {"seed": MAX_SEED})
+    read_options({"prompt": "a fox", "seed": MAX_SEED})
     with pytest.raises(RequestError, match="seed"):
-        read_options("a fox", {"seed": MAX_SEED, "num_images_per_prompt": 2})
+        read_options({"prompt": "a fox", "seed": MAX_SEED, "num_images_per_prompt": 2})
 
 
 def test_an_unknown_argument_names_the_nearest() -> None:
     """A mistyped argument is a `RequestError`, not ignored."""
     with pytest.raises(RequestError) as caught:
-        read_options("a fox", {"guidence_scale": 7})  # type: ignore[typeddict-unknown-key]
+        read_options({"prompt": "a fox", "guidence_scale": 7})
     assert caught.value.hint == "Did you mean 'guidance_scale'?"
     with pytest.raises(RequestError, match="zzzz"):
-        read_options("a fox", {"zzzz": 7})  # type: ignore[typeddict-unknown-key]
+        read_options({"prompt": "a fox", "zzzz": 7})
 
 
 def test_numbers_of_numpy_and_generators_of_torch_are_taken() -> None:
@@ -275,8 +275,8 @@ def test_numbers_of_numpy_and_generators_of_torch_are_taken() -> None:
     import numpy as np
     import torch
 
-    request, _ = read_options("a fox", {"seed": np.int64(4), "guidance_scale": np.float32(2.5)})
+    request, _ = read_options({"prompt": "a fox", "seed": np.int64(4), "guidance_scale": np.float32(2.5)})
     assert (request.seed, request.guidance_scale) == (4, 2.5)
     assert (type(request.seed), type(request.guidance_scale)) == (int, float)
-    request, _ = read_options("a fox", {"generator": torch.Generator().manual_seed(11)})
+    request, _ = read_options({"prompt": "a fox", "generator": torch.Generator().manual_seed(11)})
     assert request.seed == 11

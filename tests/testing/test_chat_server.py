@@ -15,8 +15,8 @@ from malformed import MALFORMED
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.schema import NONE, Ballot, read_reply
-from diffusiongpt.understanding.llm.thinker import LLMThinker
+from diffusiongpt.understanding.llm.form import NONE, Ballot, read_reply
+from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

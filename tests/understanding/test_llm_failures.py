@@ -1,4 +1,4 @@
-"""How the LLM thinker fails: one second try at most, then the local answer with a reason, and never a word too much."""
+"""How the LLM thinker fails: at most a second attempt, then the local answer with a reason that leaks nothing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from scripted_model import ScriptedChatModel
 from diffusiongpt.errors import NeedsExtraError, SettingsError
 from diffusiongpt.flow.request import Request
 from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.call import failure_of
-from diffusiongpt.understanding.llm.schema import find_object
+from diffusiongpt.understanding.llm.form import find_object
+from diffusiongpt.understanding.llm.structured import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,15 +45,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def chat() -> Iterator[LocalChat]:
-    """A server that reads by rule until told otherwise."""
+    """A server that answers by rule unless a test asks for something else."""
     with LocalChat() as server:
         yield server
-
-
-@pytest.fixture
-def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait no time between two tries."""
-    monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -67,27 +61,30 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         ("status", {"status": 400}, "rejected the request (400), twice", 2),
         ("status", {"status": 500}, "server failed (500), twice", 2),
         ("status", {"status": 503}, "server failed (503), twice", 2),
-        ("closed", {}, "closed the connection before it had answered, twice", 2),
+        ("closed", {}, "closed the connection before it answered, twice", 2),
         ("refusal", {}, "refused to answer", 1),
-        ("html", {}, "does not speak as a chat model does, twice", 2),
-        ("no choices", {}, "does not speak as a chat model does, twice", 2),
+        ("html", {}, "is not that of a chat model, twice", 2),
+        ("no choices", {}, "is not that of a chat model, twice", 2),
         ("prose", {}, "answered with prose, twice", 2),
-        ("empty", {}, "answered with nothing, twice", 2),
-        ("null", {}, "answered with nothing, twice", 2),
+        ("empty", {}, "answer was empty, twice", 2),
+        ("null", {}, "answer was empty, twice", 2),
         ("truncated", {}, "JSON that is not the form, twice", 2),
         ("invented nodes", {}, "only categories that do not exist, twice", 2),
     ],
 )
-@pytest.mark.usefixtures("no_wait")
 def test_every_failure_is_the_local_answer_with_a_reason(
     chat: LocalChat, caplog: pytest.LogCaptureFixture, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
-    """Whatever goes wrong, after one second try at most: what the local thinker says, why, and never the key."""
+    """Whatever goes wrong, the result after at most two calls is the local answer and the reason, without the key."""
     fail(chat, kind, **details)
     thought = think(client(chat), "a watercolor fox")
     local = THINKER.think("a watercolor fox", (), nodes())
     assert thought.thinker == "local-fallback"
-    assert (thought.understanding, thought.values, thought.said) == (local.understanding, local.values, local.said)
+    assert (thought.understanding, thought.values, thought.matched) == (
+        local.understanding,
+        local.values,
+        local.matched,
+    )
     assert reason in str(thought.fallback_reason)
     assert thought.llm_calls == len(chat.requests) == calls
     assert chat.requests[0].key == KEY
@@ -98,7 +95,7 @@ def test_every_failure_is_the_local_answer_with_a_reason(
 @pytest.mark.parametrize("kind", ["silent", "stalled"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, streaming: bool) -> None:
-    """A provider that never answers, or stops in the middle, is given up in time, though its own patience is long."""
+    """A provider that never answers, or stops in the middle, is abandoned in time, however long its own timeout."""
     fail(chat, kind)
     start = perf_counter()
     llm = client(chat, streaming=streaming, timeout=60)
@@ -108,31 +105,33 @@ def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, stre
     assert "did not answer within 0.5 s" in str(thought.fallback_reason)
 
 
-def test_the_deadline_covers_the_second_try(chat: LocalChat) -> None:
-    """A second try gets only the time that is left."""
+def test_the_deadline_covers_the_second_attempt(chat: LocalChat) -> None:
+    """A second attempt gets only the time that is left."""
     fail(chat, "prose", times=1)
     chat.fail("silent")
     start = perf_counter()
     thought = think(client(chat), timeout_s=1.0)
     assert perf_counter() - start < 10
     assert thought.llm_calls == 2
-    assert "answered with prose; on the second try, the LLM did not answer within 1 s" in str(thought.fallback_reason)
+    assert "answered with prose; on the second attempt, the LLM did not answer within 1 s" in str(
+        thought.fallback_reason
+    )
 
 
-def test_a_server_that_is_not_there(chat: LocalChat) -> None:
-    """A refused connection is named as one."""
+def test_a_server_that_does_not_exist(chat: LocalChat) -> None:
+    """A refused connection is reported as one."""
     llm = client(chat)
     chat.stop()
     thought = think(llm)
     assert thought.thinker == "local-fallback"
-    assert "cannot be reached" in str(thought.fallback_reason)
+    assert "could not reach the LLM" in str(thought.fallback_reason)
 
 
 @pytest.mark.parametrize(
     ("kind", "details", "methods"),
     [
         ("status", {"status": 500}, ["json_schema", "json_schema"]),
-        ("status", {"status": 429}, ["json_schema", "json_schema"]),
+        ("status", {"status": 429, "retry_after": 0}, ["json_schema", "json_schema"]),
         ("closed", {}, ["json_schema", "json_schema"]),
         ("status", {"status": 400}, ["json_schema", "text"]),
         ("prose", {}, ["json_schema", "json_mode"]),
@@ -140,11 +139,10 @@ def test_a_server_that_is_not_there(chat: LocalChat) -> None:
         ("invented nodes", {}, ["json_schema", "json_mode"]),
     ],
 )
-@pytest.mark.usefixtures("no_wait")
-def test_the_second_try_is_one_that_may_help(
+def test_the_second_attempt_is_one_that_may_help(
     chat: LocalChat, kind: str, details: dict[str, Any], methods: list[str]
 ) -> None:
-    """A failed server is asked the same again, a muddled LLM gets the schema spelt out, a strict server plain text."""
+    """After a server error the same call follows, after a bad answer the schema spelt out, after a rejection text."""
     fail(chat, kind, times=1, **details)
     thought = think(client(chat), "a watercolor fox")
     assert (thought.thinker, thought.fallback_reason, thought.llm_calls) == ("llm", None, 2)
@@ -153,15 +151,15 @@ def test_the_second_try_is_one_that_may_help(
 
 
 def test_a_tool_that_is_not_called_is_a_failure(chat: LocalChat) -> None:
-    """`function_calling` returns nothing without a word; that is repaired."""
+    """`function_calling` may return nothing without an error, and a second attempt follows."""
     chat.reply(None, times=1)
     thought = think(client(chat), method="function_calling")
     assert (thought.thinker, thought.llm_calls) == ("llm", 2)
     assert [request.method for request in chat.requests] == ["function_calling", "json_schema"]
 
 
-def test_a_schema_a_provider_cannot_take_costs_no_call() -> None:
-    """A provider that refuses our schema before anything is sent is asked in text instead."""
+def test_a_schema_that_a_provider_rejects_costs_no_call() -> None:
+    """A client that refuses our schema before anything is sent is asked in text instead."""
 
     class Picky(ScriptedChatModel):
         """Takes toy schemas only."""
@@ -195,7 +193,7 @@ def test_models_that_only_write_text_are_asked_in_text() -> None:
 
 
 class Answer(BaseModel):
-    """A form of somebody else's making."""
+    """A form that a model defines itself."""
 
     votes: list[dict[str, Any]]
 
@@ -204,7 +202,7 @@ class Answer(BaseModel):
     "wrap", [dict, lambda data: Answer(votes=data["votes"]), lambda data: {"raw": "", "parsed": data}]
 )
 def test_models_may_give_objects_of_their_own(wrap: Any) -> None:
-    """A model that parses its answers itself is taken at its word, a mapping's or a pydantic object's."""
+    """The answer of a model that parses by itself is used as it is, be it a mapping or a pydantic object."""
 
     class Own(ScriptedChatModel):
         """Parses by itself."""
@@ -219,7 +217,7 @@ def test_models_may_give_objects_of_their_own(wrap: Any) -> None:
 
 
 def test_a_provider_may_raise_anything() -> None:
-    """Errors of any class become a reason, named by their class and not by their text."""
+    """Errors of any class become a reason that names the class and does not quote the text."""
     for error in (RuntimeError(KEY), KeyboardInterrupt(KEY), ZeroDivisionError(KEY), RecursionError(KEY)):
         thought = think(scripted(error))
         assert thought.thinker == "local-fallback"
@@ -228,7 +226,7 @@ def test_a_provider_may_raise_anything() -> None:
 
 
 def test_reasons_are_found_behind_other_errors() -> None:
-    """A status or a timeout counts wherever in the chain of causes it is."""
+    """A status or a timeout is found anywhere in the chain of causes."""
     inner = RuntimeError("x")
     inner.code = 401  # type: ignore[attr-defined]
     outer = ValueError("y")
@@ -252,16 +250,16 @@ def test_long_prose_costs_no_time() -> None:
 # ---- how it is made
 
 
-@pytest.mark.parametrize("spec", ["", "gpt", "openai:", ":model", "nobody:model", "open ai:model"])
-def test_a_spec_that_names_no_model(spec: str) -> None:
-    """A spec must be `provider:model`, with a provider that LangChain knows."""
+@pytest.mark.parametrize("spec", ["", "gpt", "openai:", ":model", "unknown:model", "open ai:model"])
+def test_a_specification_without_a_model(spec: str) -> None:
+    """A specification must be `provider:model`, with a provider that LangChain knows."""
     with pytest.raises(SettingsError) as error:
         thinker(spec)
     assert "provider:model" in error.value.hint
 
 
 @pytest.mark.parametrize("llm", [None, 3, object()])
-def test_what_is_no_model_is_refused(llm: Any) -> None:
+def test_what_is_not_a_model_is_refused(llm: Any) -> None:
     """An object must be a LangChain model."""
     with pytest.raises(SettingsError, match="LangChain chat model"):
         thinker(llm)
@@ -270,7 +268,7 @@ def test_what_is_no_model_is_refused(llm: Any) -> None:
 @pytest.mark.parametrize(
     "options", [{"timeout_s": 0}, {"timeout_s": -1}, {"budget": 0}, {"method": "function_calling"}]
 )
-def test_arguments_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_arguments_out_of_range_are_refused(options: dict[str, Any]) -> None:
     """No time, no calls, or a method the model does not offer."""
     with pytest.raises(SettingsError):
         thinker(FakeListChatModel(responses=[""]), **options)
@@ -285,7 +283,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_spec_makes_the_real_client(chat: LocalChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`openai:MODEL` reads its usual environment, and never retries behind our back."""
+    """`openai:MODEL` reads its usual environment, and makes no retries of its own."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
     mind = thinker("openai:local")
@@ -305,7 +303,7 @@ def test_without_a_key_there_is_still_a_route(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_threads_may_share_one(chat: LocalChat) -> None:
-    """Many prompts at once each get their own answer."""
+    """Concurrent prompts each get their own answer."""
     mind = thinker(client(chat))
     prompts = [f"draw {number} red foxes" for number in range(2, 18)]
     with ThreadPoolExecutor(8) as pool:
@@ -317,7 +315,7 @@ def test_threads_may_share_one(chat: LocalChat) -> None:
 def test_importing_it_imports_no_langchain() -> None:
     """Only making a thinker loads LangChain."""
     heavy = "[name for name in sys.modules if name.startswith(('langchain', 'openai'))]"
-    code = f"import sys, diffusiongpt.understanding.llm.thinker; print({heavy})"
+    code = f"import sys, diffusiongpt.understanding.llm.llm_thinker; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -326,20 +324,20 @@ def test_importing_it_imports_no_langchain() -> None:
 
 
 class Remembering:
-    """A thinker that keeps its last thought."""
+    """A thinker that remembers its last thought."""
 
     def __init__(self, mind: Thinker) -> None:
         self.mind = mind
 
     def think(self, *asked: Any) -> Thought:
-        """Think, and keep it."""
+        """Think, and remember the thought."""
         self.last = self.mind.think(*asked)
         return self.last
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_replies_end_in_a_valid_route(tmp_path: Path, kind: str) -> None:
-    """Of each named kind 80 replies, to models with and without tools, all end in a valid route: 1,120 in all."""
+    """80 replies of each kind, to models with and without tools, all end in a valid route: 1,120 in total."""
     rng = Random(kind)  # noqa: S311  # a mess, not a secret
     prompts = ("a watercolor fox in the snow", "一只水彩风格的狐狸", IMPLIED, 'a sign that says "OPEN", without cars')
     spoil = MALFORMED[kind]

@@ -1,4 +1,4 @@
-"""The LLM thinker: a closed form over the real client, weighed against what the text says, in trees of every size."""
+"""The LLM thinker: a closed form through the real client, weighed against the text, for taxonomies of any size."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import Preferences
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
+from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
+from diffusiongpt.understanding.llm.llm_thinker import MAX_NODES
 from diffusiongpt.understanding.llm.merge import weigh
-from diffusiongpt.understanding.llm.schema import NONE, Ballot, Reading, Voice, read_reply
-from diffusiongpt.understanding.llm.thinker import MAX_NODES
 from diffusiongpt.zoo.taxonomy import Node
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ INJECTIONS = (
 
 @pytest.fixture
 def chat() -> Iterator[LocalChat]:
-    """A server that reads by rule until told otherwise."""
+    """A server that answers by rule unless a test asks for something else."""
     with LocalChat() as server:
         yield server
 
 
 @pytest.mark.parametrize("method", [None, "json_schema", "function_calling", "json_mode", "text"])
 def test_an_llm_sees_what_no_word_list_knows(chat: LocalChat, method: Any) -> None:
-    """With every method, one call of the real client brings a style that the text only implies."""
+    """With every method, one call of the real client finds a style that the text only implies."""
     chat.reply(form(IMPLIED, subject="animal", styles=["ink_wash"]))
     thought = think(client(chat), IMPLIED, method=method)
     assert (thought.thinker, thought.llm_calls, len(chat.requests)) == ("llm", 1, 1)
@@ -80,7 +80,7 @@ def test_the_route_follows_the_llm(chat: LocalChat, tmp_path: Path) -> None:
 
 
 def test_fewer_voices_weigh_less() -> None:
-    """Agreement is evidence: five voices for a style say more than three, two are too few to call it implied."""
+    """Five voices for a style weigh more than three, and two are too few to count it as implied."""
     values, listed = {}, {}
     for voices in (5, 3, 2):
         thought = think(scripted(form(IMPLIED, styles=["ink_wash"], voices=voices)), IMPLIED)
@@ -91,7 +91,7 @@ def test_fewer_voices_weigh_less() -> None:
 
 
 def test_unanimous_voices_are_one_sample() -> None:
-    """However much an LLM agrees with itself, it weighs less than the style's own name does, and never all."""
+    """Even unanimous voices weigh less than the name of the style in the text, and never reach 1."""
     named = think(scripted(form("x", styles=["watercolor"])), "a watercolor fox").values
     implied = think(scripted(form("x", styles=["watercolor"])), "a fox").values
     contradicted = think(scripted(form("x", styles=["photo"])), "a watercolor fox").values
@@ -101,7 +101,7 @@ def test_unanimous_voices_are_one_sample() -> None:
 
 
 def test_no_subject_leaves_the_subjects_alone() -> None:
-    """Every picture has a subject: a vote for none says nothing about which; a vote for no style does."""
+    """A vote for no subject changes nothing, since every picture has one; a vote for no style counts."""
     thought = think(scripted(form("fox", subject=NONE)), "a watercolor fox")
     local = THINKER.think("a watercolor fox", (), nodes())
     assert thought.values["animal"] == pytest.approx(local.values["animal"])
@@ -109,7 +109,7 @@ def test_no_subject_leaves_the_subjects_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said", "clean"),
+    ("prompt", "answer", "clean"),
     [
         ("Hello, I would love a red fox in deep snow", "a red fox in deep snow", "a red fox in deep snow"),
         ("draw a red fox", "a red fox, masterpiece, 8k", "a red fox"),
@@ -123,13 +123,13 @@ def test_no_subject_leaves_the_subjects_alone() -> None:
         ("你好呀，我很想看一只红色的狐狸", "一只红色的狐狸", "一只红色的狐狸"),
     ],
 )
-def test_the_llm_may_leave_out_but_not_add(prompt: str, said: str, clean: str) -> None:
-    """A clean prompt is taken if its words are the person's and nothing named is lost; else the local one is."""
-    assert think(scripted(form(said)), prompt).understanding.prompt == clean
+def test_the_llm_may_leave_out_but_not_add(prompt: str, answer: str, clean: str) -> None:
+    """A clean prompt is accepted if it adds no words and keeps what is named; otherwise the local one is used."""
+    assert think(scripted(form(answer)), prompt).understanding.prompt == clean
 
 
-def test_what_was_said_before_may_be_meant() -> None:
-    """Words of earlier prompts count as the person's own, and are sent as data."""
+def test_earlier_prompts_may_be_quoted() -> None:
+    """Words of earlier prompts count as the person's own words, and are sent as data."""
     llm = scripted(form("a blue fox in the snow", subject="animal"))
     assert (
         think(llm, "and now please make it blue", ("a fox in the snow",)).understanding.prompt
@@ -167,7 +167,7 @@ def test_what_was_said_before_may_be_meant() -> None:
     ],
 )
 def test_what_the_text_says_literally_wins(prompt: str, fields: dict[str, Any], name: str, value: object) -> None:
-    """Code reads what is literal; an LLM fills in the rest, as far as the text bears it out."""
+    """Code reads what is literal; an LLM adds the rest, as far as the text supports it."""
     answer = {**form("x", subject="animal"), **fields}
     thought = think(scripted(answer), prompt)
     assert thought.thinker == "llm"
@@ -175,7 +175,7 @@ def test_what_the_text_says_literally_wins(prompt: str, fields: dict[str, Any], 
 
 
 def test_invented_categories_are_ignored_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    """Of votes that name what does not exist only the rest counts, and how many there were is logged."""
+    """Votes for categories that do not exist are ignored, and their number is logged."""
     votes = [{"subject": "animal", "styles": ["watercolor", "sdxl", "root"]}] * 5
     with caplog.at_level(logging.INFO, logger="diffusiongpt"):
         thought = think(scripted({**form("a fox"), "votes": votes}), "a fox")
@@ -186,13 +186,13 @@ def test_invented_categories_are_ignored_and_counted(caplog: pytest.LogCaptureFi
 
 
 def test_only_five_votes_count() -> None:
-    """A ballot box that is stuffed counts the first five votes."""
+    """Of more than five votes the first five count."""
     stuffed = [{"subject": NONE, "styles": [NONE]}] * 5 + [{"subject": "animal", "styles": ["anime"]}] * 500
     assert "anime" not in think(scripted({**form("a fox"), "votes": stuffed})).values
 
 
 def test_case_and_spaces_make_no_other_category() -> None:
-    """`Pixel Art` is `pixel_art`; a list is taken for a subject, a text for styles."""
+    """`Pixel Art` is `pixel_art`; a list is accepted for a subject, a text for styles."""
     votes = [{"subject": ["Animal"], "styles": "Pixel-Art"}] * 5
     assert think(scripted({**form("a fox"), "votes": votes})).values["pixel_art"] == 0.8
 
@@ -211,7 +211,7 @@ VOICE = st.builds(
     offered=st.sets(st.integers(0, 6)),
 )
 def test_values_stay_a_distribution(voices: list[Voice], local: list[float], offered: set[int]) -> None:
-    """Whatever is voted, on whatever part of the tree: subjects sum to at most one, styles too."""
+    """For any votes on any part of the tree, subjects sum to at most one, and so do styles."""
     tree = [Node(id=f"s{n}", kind="subject") for n in range(3)] + [Node(id=f"t{n}", kind="style") for n in range(4)]
     sums = {"subject": max(1.0, sum(local[:3])), "style": max(1.0, sum(local[3:]))}
     before = {node.id: p / sums[node.kind] for node, p in zip(tree, local, strict=True)}
@@ -224,18 +224,18 @@ def test_values_stay_a_distribution(voices: list[Voice], local: list[float], off
     assert all(p >= 0 for p in values.values())
 
 
-def test_a_voice_that_says_nothing_weighs_nothing() -> None:
-    """Without a usable vote the values are those of before."""
+def test_an_unusable_vote_weighs_nothing() -> None:
+    """Without a usable vote the values do not change."""
     before = THINKER.think("a watercolor fox", (), nodes())
     reading = Reading(voices=(Voice(subjects=None, styles=None),))
     assert weigh(before, before.values, reading, Ballot.of(nodes()), nodes()) == pytest.approx(before.values)
 
 
-# ---- what the LLM is told
+# ---- what is sent to the LLM
 
 
 def test_the_form_is_closed_and_knows_no_expert(chat: LocalChat) -> None:
-    """The schema on the wire enumerates exactly the nodes, and nothing that is sent names an expert."""
+    """The schema that is sent enumerates exactly the nodes, and no message names an expert."""
     think(client(chat))
     (request,) = chat.requests
     vote = request.body["response_format"]["json_schema"]["schema"]["$defs"]["Vote"]["properties"]
@@ -250,7 +250,7 @@ def test_the_form_is_closed_and_knows_no_expert(chat: LocalChat) -> None:
 
 @pytest.mark.parametrize("template", INJECTIONS)
 def test_a_prompt_that_gives_orders_is_data(chat: LocalChat, tmp_path: Path, template: str) -> None:
-    """Orders inside a prompt stay inside one JSON string, and change neither the rules nor the route."""
+    """Orders in a prompt stay inside one JSON string, and change neither the rules nor the route."""
     router = router_of(thinker(client(chat)), tmp_path)
     plain = router.route(Request(prompt="a watercolor fox"))
     prompt = template.replace("EXPERT", victim(plain))
@@ -267,7 +267,7 @@ def test_a_prompt_that_gives_orders_is_data(chat: LocalChat, tmp_path: Path, tem
 def test_an_llm_that_obeys_the_prompt_changes_nothing(
     chat: LocalChat, tmp_path: Path, template: str, obeys: str
 ) -> None:
-    """Even an LLM that does as the prompt says neither chooses an expert nor gets a word out."""
+    """Even an LLM that obeys the prompt can neither choose an expert nor add words."""
     local = router_of(THINKER, tmp_path)
     wanted = victim(local.route(Request(prompt="a watercolor fox")))
 
@@ -305,13 +305,13 @@ def big_tree(subjects: int, styles: int) -> tuple[Node, ...]:
 
 
 def asked_nodes(llm: ScriptedChatModel, call: int) -> list[str]:
-    """Nodes whose description a call brought."""
+    """Nodes whose descriptions a call had."""
     lines = str(llm.asked[call][0].content).splitlines()
     return [line[2:].partition(":")[0] for line in lines if line.startswith("- ")]
 
 
 def test_a_large_tree_is_asked_by_its_first_level() -> None:
-    """Above 200 nodes one call brings the first level only; the local thinker still sees the rest."""
+    """Above 200 nodes one call asks about the first level only; the local thinker still sees the rest."""
     llm = scripted(form("x", subject="subject3"))
     tree = big_tree(5, MAX_NODES)
     thought = thinker(llm).think("a style7 fox", (), tree)
@@ -324,7 +324,7 @@ def test_a_large_tree_is_asked_by_its_first_level() -> None:
 
 
 def test_a_larger_budget_asks_the_next_level() -> None:
-    """With more calls the children of the most probable node are asked, and what the LLM says there counts."""
+    """With more calls the LLM votes on the children of the most probable node as well."""
 
     def answer(messages: Any) -> dict[str, Any]:
         deeper = "- style8:" in str(messages[0].content)
@@ -338,7 +338,7 @@ def test_a_larger_budget_asks_the_next_level() -> None:
 
 
 def test_the_budget_ends_where_the_tree_does() -> None:
-    """Nothing is asked twice: a budget beyond the tree is not spent; styles without parents hang below any subject."""
+    """No node is asked about twice, so a budget beyond the tree is not used; styles without parents are below any."""
     llm = scripted(form("x", subject="subject0"))
     tree = (Node(id="subject0", kind="subject"), *(Node(id=f"style{n}", kind="style") for n in range(MAX_NODES)))
     assert thinker(llm, budget=9).think("a fox", (), tree).llm_calls == 2
@@ -346,7 +346,7 @@ def test_the_budget_ends_where_the_tree_does() -> None:
 
 
 def test_a_failed_further_question_costs_no_answer() -> None:
-    """What the first level brought stays, and the second try is spent only once."""
+    """The answer for the first level stays, and only one second attempt is made."""
 
     def answer(messages: Any) -> Any:
         return None if "- style8:" in str(messages[0].content) else form("x", subject="subject3")
@@ -357,7 +357,7 @@ def test_a_failed_further_question_costs_no_answer() -> None:
 
 
 def test_no_question_is_ever_larger_than_200_nodes() -> None:
-    """Ten thousand nodes on one level: the likeliest 200 are asked, the one that is named among them."""
+    """Of ten thousand nodes on one level the 200 most probable are asked about, including the one that is named."""
     llm = scripted(form("x", styles=["style9000"]))
     tree = tuple(Node(id=f"style{n}", kind="style") for n in range(10_000))
     thought = thinker(llm).think("a style9000 fox", (), tree)

@@ -56,7 +56,7 @@ def test_the_words_of_the_tiny_zoo_are_all_known() -> None:
 
 
 def test_probabilities_are_a_distribution() -> None:
-    """Subjects sum to one, styles to at most one, the root holds the rest; what is named is said."""
+    """Subjects sum to one, styles to at most one, the root has the rest; named nodes list the matching words."""
     thought = think("a pixel art fox and a watercolor castle")
     nodes = {node.id: node.kind for node in base_nodes()}
     evidence = thought.understanding.evidence
@@ -64,8 +64,8 @@ def test_probabilities_are_a_distribution() -> None:
     assert sum(p for node, p in evidence.items() if nodes.get(node) == "subject") == pytest.approx(1)
     assert evidence[ROOT] == pytest.approx(1 - styles)
     assert evidence["pixel_art"] == evidence["watercolor"] == pytest.approx(0.475)
-    assert thought.said["pixel_art"] == "pixel art"
-    assert thought.said["animal"] == "fox"
+    assert thought.matched["pixel_art"] == "pixel art"
+    assert thought.matched["animal"] == "fox"
     assert (thought.thinker, thought.llm_calls, thought.fallback_reason) == ("local", 0, None)
 
 
@@ -79,7 +79,7 @@ def test_nothing_named_is_nothing_claimed() -> None:
 
 
 def test_a_misspelling_counts_for_less() -> None:
-    """A word that only looks like a style is believed less than the style's own name."""
+    """A misspelt style has a lower probability than the style's own name."""
     (sure,) = think("a watercolor lake").understanding.styles
     (likely,) = think("a wathercolor lake").understanding.styles
     assert (sure.p, likely.p) == (0.95, 0.7)
@@ -145,13 +145,13 @@ def test_plurals_and_capitals_are_the_same_word(word: str, node: str) -> None:
         ("a cartoon 狐狸狐狸狐狸", "language", "zh"),
     ],
 )
-def test_what_is_said_literally_is_read_literally(prompt: str, field: str, value: object) -> None:
+def test_literals_are_read_by_code(prompt: str, field: str, value: object) -> None:
     """Quoted words, numbers, sizes, colours and negations are read by code, in both languages."""
     assert getattr(think(prompt).understanding, field) == value
 
 
 def test_flags_are_not_drawn() -> None:
-    """Command-line flags of other tools leave the prompt that the model gets."""
+    """Command-line flags of other tools are removed from the prompt that the model gets."""
     assert read_literals("a fox --ar 16:9 --no snow").prompt == "a fox"
     assert think("a fox --no snow").understanding.prompt == "a fox"
 
@@ -187,15 +187,15 @@ def test_flags_are_not_drawn() -> None:
         ("如果有一只会飞的猫", "hypothesis", "一只会飞的猫"),
     ],
 )
-def test_the_wish_is_taken_out_of_its_wording(prompt: str, paradigm: str, clean: str) -> None:
-    """Four paradigms are told apart, and what remains is what should be in the picture, style words included."""
+def test_the_prompt_is_freed_of_its_wording(prompt: str, paradigm: str, clean: str) -> None:
+    """The four paradigms are distinguished, and what remains is what the picture should show, with style words."""
     assert read_wording(prompt) == (paradigm, clean)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(min_size=1, max_size=300))
 def test_any_text_at_all_is_understood(text: str) -> None:
-    """No text makes the thinker fail, and what it says is a distribution within the closed vocabulary."""
+    """No text makes the thinker fail, and the result is a distribution over the closed vocabulary."""
     thought = THINKER.think(text, (), base_nodes())
     known = {node.id for node in base_nodes()}
     assert set(thought.values) <= known
@@ -218,7 +218,7 @@ def test_any_text_at_all_is_understood(text: str) -> None:
     ids=["spaces", "quotes", "counts", "negations", "chinese", "misspellings", "open quotes"],
 )
 def test_the_longest_prompts_are_read_at_once(prompt: str) -> None:
-    """No prompt of the greatest length takes the patterns more than a moment."""
+    """Prompts of the greatest length take the patterns only a moment."""
     start = perf_counter()
     think(prompt)
     assert perf_counter() - start < 5

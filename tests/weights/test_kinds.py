@@ -60,18 +60,18 @@ def test_tensors_that_are_more_than_bytes_are_moved_by_torch() -> None:
     assert weights.loose == 2
     assert weights.nbytes == 64 + 64 + 8 * 4 + 4 * 4 * 4
     weights.bring(OTHER)
-    twin = weights.on(OTHER)
-    assert isinstance(twin.scale, Marked)
-    assert twin.same is twin.scale is not module.scale
-    assert torch.equal(twin.few.to_dense(), torch.eye(4))
-    assert twin.scale.data_ptr() != module.scale.data_ptr()
-    twin.same = torch.nn.Parameter(torch.zeros(8))
+    replica = weights.on(OTHER)
+    assert isinstance(replica.scale, Marked)
+    assert replica.same is replica.scale is not module.scale
+    assert torch.equal(replica.few.to_dense(), torch.eye(4))
+    assert replica.scale.data_ptr() != module.scale.data_ptr()
+    replica.same = torch.nn.Parameter(torch.zeros(8))
     weights.restore(OTHER)
-    assert twin.same is twin.scale
+    assert replica.same is replica.scale
     weights.leave(OTHER)
-    assert twin.scale is twin.few is None
+    assert replica.scale is replica.few is None
     weights.bring(OTHER)
-    assert twin.scale.tolist() == [1.0] * 8
+    assert replica.scale.tolist() == [1.0] * 8
     weights.leave("cpu")
     assert module.scale is None
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights.transfer import HostBlock, send
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory from Linux")
 
@@ -100,10 +101,16 @@ def test_nothing_keeps_freed_weights() -> None:
     """The objects go when their holders do: no registry of ours and no cycle keeps a copy."""
     import torch
 
+    blocks: list[weakref.ref[Any]] = []
+
+    def watched_send(host: HostBlock, pieces: Any, device: str) -> Any:
+        sent, wait = send(host, pieces, device)
+        blocks.extend(weakref.ref(one) for one in (host, *sent))
+        return sent, wait
+
     module = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    weights = Weights.pack(module)
+    weights = Weights.pack(module, send=watched_send)
     weights.bring("cpu:1")
-    blocks = [weakref.ref(weights._host), *(weakref.ref(one) for one in weights._copies["cpu:1"].blocks or ())]
     watched = [weakref.ref(module), weakref.ref(weights.on("cpu:1"))]
     weights.free()
     assert [block() for block in blocks] == [None, None]

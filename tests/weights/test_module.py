@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +13,6 @@ from miniatures import make_miniature
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.errors import LoadError
-from diffusiongpt.weights.layout import lay_out
 from diffusiongpt.weights.module import Weights
 from diffusiongpt.weights.transfer import HostBlock, send
 
@@ -69,47 +67,46 @@ def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any
     weights = Weights.pack(module)
     _same(_run(weights.on("cpu")), wanted)
     weights.bring(OTHER)
-    twin = weights.on(OTHER)
-    _same(_run(twin), wanted)
+    replica = weights.on(OTHER)
+    _same(_run(replica), wanted)
     weights.leave(OTHER)
     weights.bring(OTHER)
-    assert weights.on(OTHER) is twin
-    _same(_run(twin), wanted)
+    assert weights.on(OTHER) is replica
+    _same(_run(replica), wanted)
     weights.leave("cpu")
-    _same(_run(twin), wanted)
+    _same(_run(replica), wanted)
     assert weights.places == {OTHER}
 
 
-def test_a_module_of_many_pieces(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_of_many_pieces(pipes: Callable[[str], Any]) -> None:
     """Large modules are in several pieces on a device, and compute the same."""
     module = copy.deepcopy(pipes("sdxl").unet)
     wanted = _run(module)
-    monkeypatch.setattr("diffusiongpt.weights.layout.lay_out", partial(lay_out, piece=4096))
-    weights = Weights.pack(module)
+    weights = Weights.pack(module, piece=4096)
     weights.bring(OTHER)
     assert len({tensor.untyped_storage().data_ptr() for tensor in weights.on(OTHER).parameters()}) > 20
     _same(_run(weights.on(OTHER)), wanted)
     _same(_run(module), wanted)
 
 
-def test_a_twin_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
+def test_a_replica_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
     """Writing into a copy, its settings or its mode changes no other."""
     import torch
 
     module = copy.deepcopy(pipes("sd15").unet)
     weights = Weights.pack(module)
     weights.bring(OTHER)
-    twin = weights.on(OTHER)
-    assert type(twin) is type(module)
-    assert not {id(part) for part in module.modules()} & {id(part) for part in twin.modules()}
-    assert not _addresses(module) & _addresses(twin)
+    replica = weights.on(OTHER)
+    assert type(replica) is type(module)
+    assert not {id(part) for part in module.modules()} & {id(part) for part in replica.modules()}
+    assert not _addresses(module) & _addresses(replica)
     before = _run(module)
-    for tensor in twin.parameters():
+    for tensor in replica.parameters():
         tensor.add_(1)
-    twin.train()
+    replica.train()
     _same(_run(module), before)
     assert not module.training
-    assert not torch.equal(_run(twin)[0], before[0])
+    assert not torch.equal(_run(replica)[0], before[0])
 
 
 @pytest.mark.parametrize("drawing", [False, True])
@@ -139,14 +136,14 @@ def test_a_copy_that_is_float32_just_now_can_leave_and_come(pipes: Callable[[str
     module = copy.deepcopy(pipes("sdxl").vae).to(torch.float16)
     weights = Weights.pack(module)
     weights.bring(OTHER)
-    twin = weights.on(OTHER)
-    wanted = _state(twin)
-    twin.to(torch.float32)
+    replica = weights.on(OTHER)
+    wanted = _state(replica)
+    replica.to(torch.float32)
     weights.leave(OTHER)
-    assert {(tensor.numel(), tensor.dtype) for tensor in twin.parameters()} == {(0, torch.float16)}
+    assert {(tensor.numel(), tensor.dtype) for tensor in replica.parameters()} == {(0, torch.float16)}
     module.to(torch.float32)
     weights.bring(OTHER)
-    _same(_state(twin), wanted)
+    _same(_state(replica), wanted)
     weights.bring("cpu:2")
     _same(_state(weights.on("cpu:2")), wanted)
 
@@ -165,16 +162,16 @@ def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> N
         assert weights.nbytes <= sum(bytes_.values()) + 64 * len(bytes_)
         weights.bring(OTHER)
     assert t5.shared.weight is t5.encoder.embed_tokens.weight
-    twin = Weights.pack(t5)
-    twin.bring(OTHER)
-    assert twin.on(OTHER).shared.weight is twin.on(OTHER).encoder.embed_tokens.weight
+    replica = Weights.pack(t5)
+    replica.bring(OTHER)
+    assert replica.on(OTHER).shared.weight is replica.on(OTHER).encoder.embed_tokens.weight
     for one in (layer, weights.on(OTHER)):
         assert weights.nbytes == 64 * 64 * 4 + 64 * 4
         one["first"].weight[3, 5] = 7.0
         assert one["second"].weight[3, 5] == one["second"].bias[5] == 7.0
 
 
-def test_adapters_on_a_twin_come_and_go(tiny_sd: Path, loras: Path) -> None:
+def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
     """An adapter works on the copy of a device, survives a restore, and goes without a trace; others never saw it."""
     adapted = _load(tiny_sd)
     plain = _draw(adapted)
@@ -218,9 +215,8 @@ def test_bringing_while_a_model_is_built_elsewhere(pipes: Callable[[str], Any]) 
     _same(_run(weights.on(OTHER)), wanted)
 
 
-def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any]) -> None:
     """The second waits for the first and finds the copy there."""
-    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
     started: list[str] = []
 
     def slow(host: HostBlock, pieces: Any, device: str) -> Any:
@@ -228,28 +224,29 @@ def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any], monkeypatc
         time.sleep(0.05)
         return send(host, pieces, device)
 
-    monkeypatch.setattr("diffusiongpt.weights.transfer.send", slow)
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet), send=slow)
     with ThreadPoolExecutor() as pool:
         list(pool.map(weights.bring, [OTHER] * 4))
     assert started == [OTHER]
 
 
-def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any]) -> None:
     """A device that fails under way has no copy afterwards, and the next try may succeed."""
-    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet))
+    failures = ["the device is gone"]
 
-    def broken(host: HostBlock, pieces: Any, device: str) -> Any:
-        blocks, _ = send(host, pieces, device)
+    def broken_once(host: HostBlock, pieces: Any, device: str) -> Any:
+        blocks, wait = send(host, pieces, device)
 
         def fail() -> None:
-            raise RuntimeError("the device is gone")
+            wait()
+            if failures:
+                raise RuntimeError(failures.pop())
 
         return blocks, fail
 
-    with monkeypatch.context() as patch:
-        patch.setattr("diffusiongpt.weights.transfer.send", broken)
-        with pytest.raises(RuntimeError, match="gone"):
-            weights.bring(OTHER)
+    weights = Weights.pack(copy.deepcopy(pipes("sd15").unet), send=broken_once)
+    with pytest.raises(RuntimeError, match="gone"):
+        weights.bring(OTHER)
     assert weights.places == {"cpu"}
     weights.bring(OTHER)
     _same(_state(weights.on(OTHER)), _state(weights.on("cpu")))

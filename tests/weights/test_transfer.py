@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import gc
-from contextlib import nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights import transfer
 from diffusiongpt.weights.layout import lay_out, views
 from diffusiongpt.weights.module import Weights
-from diffusiongpt.weights.transfer import HostBlock, copy_staged, may_pin
+from diffusiongpt.weights.transfer import Cuda, HostBlock, copy_staged, may_pin, pinned_bytes, send_cuda
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
 GB = 10**9
 
 
 class Runtime:
-    """The part of the CUDA runtime that pins memory; refuses when told to."""
+    """The part of the CUDA runtime that pins memory; refuses with another code than 0."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code
@@ -40,27 +39,41 @@ class Runtime:
         return 0
 
 
-class Machine:
-    """Stands for `torch.cuda` on a machine without it, and counts what is waited for."""
+class Machine(Cuda):
+    """Stands in for CUDA on a machine without it, and counts what is waited for."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self.waits = 0
+        self.registry = runtime
+
+    def runtime(self) -> Any:
+        """The one that was given."""
+        return self.registry
+
+    @contextmanager
+    def stream(self, device: str) -> Iterator[Any]:
+        """One that only counts waits."""
+        del device
+        yield SimpleNamespace(synchronize=self._wait)
+
+    def buffers(self) -> tuple[Any, ...]:
+        """Small ones, not pinned."""
         import torch
 
-        self.waits = 0
-        self.runtime = runtime
-        monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
-        monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-        monkeypatch.setattr(torch.cuda, "Event", lambda: SimpleNamespace(record=lambda: None, synchronize=self._wait))
-        monkeypatch.setattr(transfer, "_stream", lambda _: SimpleNamespace(synchronize=self._wait))
-        monkeypatch.setattr(transfer, "_flush", lambda _: None)
-        buffers = tuple(torch.empty(1 << 10, dtype=torch.uint8) for _ in range(2))
-        monkeypatch.setattr(transfer, "_buffers", lambda: buffers)
+        return tuple(torch.empty(1 << 10, dtype=torch.uint8) for _ in range(2))
 
-    def send(self, block: HostBlock, pieces: list[tuple[int, int]]) -> list[Any]:
-        """Send a block as to a CUDA device, and wait."""
-        blocks, wait = transfer._send_cuda(block, pieces, "cpu:1")
-        wait()
-        return blocks
+    def start(self, target: Any, filled: Any) -> Callable[[], None]:
+        """Copy at once."""
+        target.copy_(filled)
+        return self._wait
+
+    def flush(self, device: str) -> None:
+        """Nothing."""
+
+    def send(self, host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> Any:
+        """Send a block as to a CUDA device."""
+        return send_cuda(host, pieces, device, self)
 
     def _wait(self) -> None:
         self.waits += 1
@@ -77,7 +90,7 @@ def test_at_most_two_fifths_of_the_memory_are_pinned() -> None:
 def test_a_block_is_pinned_until_it_is_let_go() -> None:
     """Pinned once, counted while it is, and always unregistered before the memory goes, by whatever way it goes."""
     runtime = Runtime()
-    before = transfer._PINNED.nbytes
+    before = pinned_bytes()
     first, second = HostBlock(3000), HostBlock(3000)
     assert first.pin(runtime, _never, memory=10_000)
     assert first.pin(runtime, _never, memory=10_000)
@@ -87,23 +100,23 @@ def test_a_block_is_pinned_until_it_is_let_go() -> None:
     assert not first.pinned
     assert runtime.registered == {}
     assert second.pin(runtime, _never, memory=10_000)
-    assert transfer._PINNED.nbytes == before + 3000
+    assert pinned_bytes() == before + 3000
     del second
     gc.collect()
     assert runtime.registered == {}
-    assert transfer._PINNED.nbytes == before
+    assert pinned_bytes() == before
 
 
 def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
-    """CUDA would report the refusal again at the next call of anybody."""
+    """CUDA would report the refusal again at the next call, whichever it is."""
     flushed: list[bool] = []
-    before = transfer._PINNED.nbytes
+    before = pinned_bytes()
     block = HostBlock(3000)
     assert not block.pin(Runtime(code=2), lambda: flushed.append(True), memory=10_000)
     assert flushed == [True]
     assert not block.pinned
     assert not block.pin(Runtime(), _never, memory=10_000)
-    assert transfer._PINNED.nbytes == before
+    assert pinned_bytes() == before
     block.unpin()
 
 
@@ -135,14 +148,15 @@ def test_staging_fills_no_buffer_that_is_still_travelling(lengths: list[int]) ->
 
 
 @pytest.mark.parametrize("code", [0, 2], ids=["pinned", "staged"])
-def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int) -> None:
     """Pinned, a piece is one copy and all are waited for once; else they go through the two buffers."""
     import torch
 
-    machine = Machine(monkeypatch, Runtime(code))
+    machine = Machine(Runtime(code))
     block = HostBlock(5000)
     block.bytes.copy_(torch.randint(0, 256, (5000,), dtype=torch.uint8))
-    sent = machine.send(block, [(0, 3000), (3000, 5000)])
+    sent, wait = machine.send(block, [(0, 3000), (3000, 5000)], "cpu:1")
+    wait()
     assert [len(one) for one in sent] == [3000, 2000]
     assert torch.equal(torch.cat(sent), block.bytes)
     parts = 3 + 2
@@ -151,19 +165,18 @@ def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int, monkeypatch: pytest.
     block.unpin()
 
 
-def test_the_host_block_is_unregistered_before_it_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_block_is_unregistered_before_it_is_freed() -> None:
     """Leaving the host unpins, while the copy on the device lives on."""
     import torch
 
-    machine = Machine(monkeypatch, Runtime())
-    monkeypatch.setattr("diffusiongpt.weights.transfer.send", transfer._send_cuda)
-    weights = Weights.pack(torch.nn.Linear(8, 8))
+    machine = Machine(Runtime())
+    weights = Weights.pack(torch.nn.Linear(8, 8), send=machine.send)
     weights.bring("cpu:1")
     assert weights.pinned
-    assert list(machine.runtime.registered.values()) == [weights.nbytes]
+    assert list(machine.registry.registered.values()) == [weights.nbytes]
     weights.leave("cpu")
     assert not weights.pinned
-    assert machine.runtime.registered == {}
+    assert machine.registry.registered == {}
     assert weights.on("cpu:1").weight.shape == (8, 8)
 
 
@@ -184,9 +197,9 @@ def test_a_block_has_pieces_of_which_none_cuts_a_tensor() -> None:
     assert all(torch.equal(tensor, place) for tensor, place in zip(tensors, placed, strict=True))
 
 
-def test_too_large_a_block_is_told_as_out_of_memory() -> None:
+def test_too_large_a_block_is_out_of_memory() -> None:
     """What the system refuses is an error of ours, after which the cache can make room."""
-    with pytest.raises(OutOfMemoryError, match="not to be had"):
+    with pytest.raises(OutOfMemoryError, match="could not be allocated"):
         HostBlock(1 << 60)
 
 

@@ -1,15 +1,14 @@
-"""Adapters in a zoo: what they take over from their base, and what the base forbids."""
+"""Adapters in a zoo: what they inherit from their base, and what the base forbids."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_routing import expert, route, router_of, think, zoo_of
+from fixtures_routing import expert, route, router_of, zoo_of
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.drawing.resolve import prompt_for
 from diffusiongpt.errors import NoRouteError, ZooError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.routing.shortlist import _sizes
@@ -35,7 +34,7 @@ PROMPT = "a pixel art fish"
 
 
 def base(name: str = "base", **fields: Any) -> Expert:
-    """A generalist with everything known about it."""
+    """A generalist about which everything is known."""
     known = {"architecture": "sdxl", "size_gb": 6.94, "revision": "v1", "settings": BASE_SETTINGS}
     return expert(name, **{**known, **fields})
 
@@ -46,12 +45,12 @@ def lora(name: str = "lora", on: str = "somebody/base", **fields: Any) -> Expert
 
 
 def sold(zoo: Zoo, votes: Path) -> Route:
-    """The route of a prompt whose picture is to be sold."""
+    """The route of a prompt for commercial use."""
     return router_of(zoo, votes).route(Request(prompt=PROMPT), Policy(commercial_use=True))
 
 
-def test_an_adapter_takes_over_what_its_base_knows() -> None:
-    """Type, variant, revision, native size, call settings and architecture; what it states itself goes before."""
+def test_an_adapter_inherits_the_facts_of_its_base() -> None:
+    """It inherits type, variant, revision, native size, settings and architecture; its own values take precedence."""
     own = CallSettings(num_inference_steps=20, adapter_scale=0.8, extra={"eta": 0.0})
     zoo = zoo_of(lora(settings=own), base())
     adapted = zoo["lora"]
@@ -65,21 +64,21 @@ def test_an_adapter_takes_over_what_its_base_knows() -> None:
 
 
 def test_another_type_is_another_copy_of_the_base() -> None:
-    """An adapter that wants its base in another type or variant says so, and its base is loaded like that."""
+    """An adapter that states another type or variant has its base loaded in that."""
     one = zoo_of(lora(settings=CallSettings(dtype="bfloat16", variant="bf16")), base())["lora"].base_expert
     assert one is not None
     assert (one.settings.dtype, one.settings.variant, one.id) == ("bfloat16", "bf16", "base")
 
 
-def test_it_weighs_what_its_base_weighs_and_a_little_more() -> None:
-    """The size in memory is the sum; without the base's it is not known."""
+def test_its_size_includes_that_of_its_base() -> None:
+    """The size in memory is the sum with that of the base; without the base's size it is unknown."""
     zoo = zoo_of(base(), lora("a", size_gb=0.2), lora("b"), lora("c", on="o/unknown", size_gb=0.2))
     assert [zoo[name].size_bytes for name in "abc"] == [7_140_000_000, 6_940_000_000, None]
     assert _sizes(zoo) == {"base": 6.94, "a": 7.14, "b": 6.94, "c": float("inf")}
 
 
 def test_the_base_may_come_in_another_layer_and_be_a_folder(tmp_path: Path) -> None:
-    """A folder is found wherever the zoo files lie, and the nearest layer's entry counts."""
+    """A folder is found from any zoo file, and the entry of the latest layer counts."""
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "zoo.yaml").write_text("experts: [{id: base, repo: ./ck, size_gb: 2}]")
     entry = "{id: lora, repo: ./lora, kind: adapter, base: ../one/ck}"
@@ -90,15 +89,15 @@ def test_the_base_may_come_in_another_layer_and_be_a_folder(tmp_path: Path) -> N
     assert zoo["lora"].base_expert.folder == tmp_path / "one" / "ck"
 
 
-def test_an_adapter_is_no_base() -> None:
-    """An adapter on an adapter is refused, with the name of a checkpoint that would do."""
+def test_an_adapter_is_not_a_base() -> None:
+    """An adapter on an adapter is refused, and the hint names a checkpoint that works."""
     with pytest.raises(ZooError, match="itself an adapter, lora") as caught:
         zoo_of(base(), lora(), lora("second", on="somebody/lora"))
     assert "somebody/base" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ("kind: adapter", "needs 'base'"),
         ("kind: adapter, base: nonsense", "base 'nonsense' is neither"),
@@ -106,28 +105,28 @@ def test_an_adapter_is_no_base() -> None:
         ("kind: adapter, base: o/b, settings: {adapter_scale: 9}", "less than or equal to 4"),
     ],
 )
-def test_a_wrong_entry_is_told_with_its_line(tmp_path: Path, entry: str, told: str) -> None:
-    """File and line, as for every mistake."""
+def test_an_invalid_entry_is_reported_with_its_line(tmp_path: Path, entry: str, message: str) -> None:
+    """The error names file and line, as for every mistake."""
     path = tmp_path / "zoo.yaml"
     path.write_text(f"experts:\n  - {{id: a, repo: o/a, {entry}}}\n")
-    with pytest.raises(ZooError, match=told) as caught:
+    with pytest.raises(ZooError, match=message) as caught:
         Zoo.load(path)
     assert f"{path}:2" in str(caught.value)
 
 
 @pytest.mark.parametrize("place", ["repo", "base"])
 def test_zoo_check_finds_a_folder_that_is_missing(tmp_path: Path, place: str) -> None:
-    """Be it the adapter's or its base's."""
+    """A missing folder of the adapter or of its base is an error."""
     places = {"repo": "o/a", "base": "o/b", place: "./nowhere"}
     path = tmp_path / "zoo.yaml"
     path.write_text(f"experts:\n  - {{id: a, kind: adapter, repo: {places['repo']}, base: {places['base']}}}\n")
     result = CliRunner().invoke(app, ["zoo", "check", str(path)])
     assert result.exit_code == 1
-    assert "no folder for a" in result.output
+    assert "the folder of a does not exist" in result.output
 
 
 @pytest.mark.parametrize(
-    ("license_", "told"),
+    ("license_", "reason"),
     [
         (License(id="flux-nc", commercial="no"), "commercial use of its base somebody/base is not allowed (flux-nc)"),
         (
@@ -137,18 +136,18 @@ def test_zoo_check_finds_a_folder_that_is_missing(tmp_path: Path, place: str) ->
         (None, "of its base somebody/base is not known to be allowed (no licence stated)"),
     ],
 )
-def test_a_strict_base_binds_its_adapters(tmp_path: Path, license_: License | None, told: str) -> None:
-    """For commercial use both licences have to allow it."""
+def test_the_licence_of_the_base_counts_too(tmp_path: Path, license_: License | None, reason: str) -> None:
+    """Commercial use must be allowed by both licences."""
     zoo = zoo_of(lora(), base(license=license_), expert("free"))
     made = route(PROMPT, zoo, tmp_path / "v.db")
     assert made.expert == "lora"
     strict = sold(zoo, tmp_path / "v.db")
     assert strict.expert == "free"
-    assert told in strict.why_not("lora")
+    assert reason in strict.why_not("lora")
 
 
 def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
-    """Its own prohibition is told, not that of the base; a base nobody knows is not known to be free."""
+    """Its own prohibition is the reason, not that of the base; the licence of an unknown base is unknown."""
     zoo = zoo_of(lora(license=License(id="nc", commercial="no")), lora("other", on="o/unknown"))
     with pytest.raises(NoRouteError) as caught:
         sold(zoo, tmp_path / "v.db")
@@ -158,13 +157,13 @@ def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
 
 
 def test_trigger_words_lead_the_prompt() -> None:
-    """An adapter that was trained on a word gets it, unless it is said already."""
+    """An adapter that was trained on a word gets it, unless the prompt has it already."""
     who = lora(trigger_words=("pixel art", "pxl style"))
-    assert prompt_for(think(PROMPT).understanding, who) == f"pxl style, {PROMPT}"
+    assert who.prompt_for(PROMPT) == f"pxl style, {PROMPT}"
 
 
 def test_the_default_zoo_knows_every_base() -> None:
-    """What the adapters of the package go on is pulled as the zoo says: variant, type and size are known."""
+    """The bases of all shipped adapters are in the zoo, so that variant, type and size are known."""
     zoo = Zoo.load("default")
     adapters = [one for one in zoo.values() if one.kind == "adapter"]
     assert adapters

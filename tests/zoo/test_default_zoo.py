@@ -1,4 +1,4 @@
-"""The zoo that ships: real experts with sources, and for a prompt that names a style the expert of that style."""
+"""The default zoo: real experts with sources, and for a prompt that names a style an expert of that style."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @cache
 def zoo() -> Zoo:
-    """The zoo that ships."""
+    """The default zoo."""
     return Zoo.load("default")
 
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Route]]:
-    """Style and route of every prompt."""
+    """The style and the route of every prompt."""
     router = router_of(zoo(), tmp_path_factory.mktemp("votes") / "v.db")
     return [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
 
 
 def test_the_zoo_is_large_and_sourced() -> None:
-    """At least forty real experts on the hub, each with sources, a licence, and one sentence about it."""
+    """At least forty real experts on the hub, each with sources, a licence and a description."""
     assert len(zoo()) >= 40
     for one in zoo().values():
         assert one.sources, one.id
@@ -47,8 +47,8 @@ def test_the_zoo_is_large_and_sourced() -> None:
         assert not one.is_local, one.id
 
 
-def test_an_adapter_says_which_file_and_on_what() -> None:
-    """Every adapter names its file and a base that the zoo has too."""
+def test_an_adapter_names_its_file_and_its_base() -> None:
+    """Every adapter names its file and a base that is in the zoo."""
     repos = {one.repo for one in zoo().values() if one.kind == "checkpoint"}
     adapters = [one for one in zoo().values() if one.kind == "adapter"]
     assert len(adapters) >= 5
@@ -73,14 +73,14 @@ def test_a_checkpoint_has_no_adapter_settings() -> None:
 
 
 def test_sixty_prompts_name_a_style() -> None:
-    """Thirty prompts a language; the thinker finds the style that each names."""
+    """Thirty prompts in each language; the thinker finds the style that each names."""
     assert len(ENGLISH) == len(CHINESE) == 30
     for prompt, style in PROMPTS:
         assert style in {weight.node for weight in think(prompt).understanding.styles}, prompt
 
 
 def test_the_style_decides_or_published_votes_do(routes: list[tuple[str, Route]]) -> None:
-    """The chosen expert carries the style's tag, or outranks all that do by published preference, and says so."""
+    """The chosen expert has the style's tag, or outranks all that do by published preference, and says so."""
     priors = PublishedPriors.of(zoo().values())
     for style, route in routes:
         local = [one for one in zoo().values() if not is_hosted(one.backend)]
@@ -99,8 +99,8 @@ def test_the_work_is_shared(routes: list[tuple[str, Route]]) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["an anime cat", "水墨山水", "a photo of a pier", "a red bicycle"])
-def test_commercial_use_leaves_somebody(tmp_path: Path, prompt: str) -> None:
-    """With commercial use asked for, a freely licensed expert is chosen and every other is named with its licence."""
+def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
+    """For commercial use a freely licensed expert is chosen, and every rejection names the licence."""
     route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt), Policy(commercial_use=True))
     chosen = zoo()[route.expert].license
     assert chosen is not None
@@ -113,7 +113,7 @@ def test_commercial_use_leaves_somebody(tmp_path: Path, prompt: str) -> None:
 
 
 @pytest.mark.parametrize("votes", [0, 60])
-def test_a_large_zoo_costs_no_more(tmp_path: Path, votes: int) -> None:
+def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
     """Of two thousand experts a few are scored, and the pick is that of scoring all."""
     large = synthetic_zoo(2000)
     router = router_of(large, tmp_path / "v.db")

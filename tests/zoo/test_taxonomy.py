@@ -1,4 +1,4 @@
-"""The taxonomy is a tree that the search can walk: no cycles, nothing out of reach."""
+"""The taxonomy is a tree that the search can walk: no cycles, nothing unreachable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ["a", "b", "c", "d", "e", "f"]
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Node]:
-    """Nodes with any parents at all, cycles and unknown ones included."""
+    """Nodes with arbitrary parents, including cycles and unknown ones."""
     ids = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
     parents = st.lists(st.sampled_from([*NAMES, ROOT]), max_size=2, unique=True)
     kinds = st.sampled_from(["subject", "style"])
@@ -28,7 +28,7 @@ def trees(draw: st.DrawFn) -> list[Node]:
 @settings(max_examples=200, deadline=None)
 @given(trees())
 def test_a_taxonomy_is_sound_or_refused(nodes: list[Node]) -> None:
-    """Whatever nodes a file has, the tree is acyclic and reachable from the root, or a `ZooError` says why not."""
+    """For any nodes of a file, the tree is acyclic and reachable from the root, or a `ZooError` says why not."""
     try:
         taxonomy = Taxonomy(nodes, [])
     except ZooError:
@@ -39,7 +39,7 @@ def test_a_taxonomy_is_sound_or_refused(nodes: list[Node]) -> None:
 
 @pytest.mark.parametrize("name", ["default", "tiny"])
 def test_the_walk_meets_every_occupied_node_and_every_expert(name: str) -> None:
-    """Every expert hangs on a node the walk comes to, and no branch is entered that holds none."""
+    """The walk meets a node of every expert, and enters no branch without one."""
     zoo = Zoo.load(name)
     met = [node for _, node in zoo.taxonomy.walk()]
     assert set(met) == zoo.taxonomy.occupied
@@ -47,8 +47,8 @@ def test_the_walk_meets_every_occupied_node_and_every_expert(name: str) -> None:
     assert set(zoo.taxonomy.empty_branches()) == set(zoo.taxonomy.nodes) - set(met)
 
 
-def test_experts_hang_on_their_styles() -> None:
-    """A style expert hangs on its styles, a subject expert on its subjects, one without tags on the root."""
+def test_experts_are_on_their_styles() -> None:
+    """A style expert is on its styles, a subject expert on its subjects, one without tags on the root."""
     taxonomy = zoo_of(
         expert("style", "anime", "comic", subjects=["animal"]), expert("subject", subjects=["animal"]), expert("any")
     ).taxonomy
@@ -59,7 +59,7 @@ def test_experts_hang_on_their_styles() -> None:
 
 
 def test_styles_are_shared_by_subjects() -> None:
-    """A style without parents hangs below every subject; one with parents only below those."""
+    """A style without parents is below every subject, one with parents only below those."""
     nodes = [
         Node(id="animal", kind="subject"),
         Node(id="scene", kind="subject"),
@@ -73,7 +73,7 @@ def test_styles_are_shared_by_subjects() -> None:
 
 
 def test_an_empty_branch_is_not_entered() -> None:
-    """A subject whose styles hold no expert is known to the thinker and left out of the search."""
+    """A subject whose styles have no expert is known to the thinker and left out of the search."""
     nodes = [
         Node(id="animal", kind="subject"),
         Node(id="scene", kind="subject"),
@@ -85,7 +85,7 @@ def test_an_empty_branch_is_not_entered() -> None:
 
 
 def test_every_shipped_node_can_be_named() -> None:
-    """Each node has a label in English and Chinese, a description, and words people use for it in both scripts."""
+    """Each node has a label in English and Chinese, a description, and aliases in both scripts."""
     for node in base_nodes():
         assert node.name("en") != node.name("zh"), node.id
         assert node.description, node.id
@@ -105,5 +105,5 @@ def test_aliases_are_listed_once() -> None:
 
 
 def test_the_tree_shows_itself() -> None:
-    """`repr` says how many nodes and experts there are."""
+    """`repr` has the number of nodes and experts."""
     assert repr(tiny_zoo().taxonomy) == f"<Taxonomy {len(base_nodes())} nodes, 10 occupied, 5 experts>"

@@ -1,4 +1,4 @@
-"""A zoo file is read whole or refused in one sentence that names the file, the line, and what to change."""
+"""A zoo file is read as a whole, or refused with an error that names the file, the line, and what to change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 
 def test_the_shipped_zoos_are_whole() -> None:
-    """Both zoos of the package load, every style of the tree is searched, and local folders are there."""
+    """Both zoos of the package load, every style of the tree is searched, and local folders exist."""
     for name in ("default", "tiny"):
         zoo = Zoo.load(name)
         assert zoo, name
@@ -61,7 +61,7 @@ def test_no_name_means_the_default_zoo() -> None:
 
 
 def test_a_good_file_is_read(write: Callable[..., Path]) -> None:
-    """What the file says is what the expert knows, and what it leaves out stays unknown."""
+    """The expert has the facts of the file, and what the file leaves out stays unknown."""
     fox = Zoo.load(write(GOOD))["fox"]
     assert (fox.repo, fox.tags.styles, fox.backend) == ("somebody/fox", ("watercolor",), "diffusers")
     assert fox.license is None
@@ -70,7 +70,7 @@ def test_a_good_file_is_read(write: Callable[..., Path]) -> None:
 
 
 def test_later_layers_replace_earlier_ones(write: Callable[..., Path]) -> None:
-    """Zoo files are layers: an expert of the same id is replaced, others are kept, order is that of first sight."""
+    """Zoo files are layers: an expert with the same id is replaced in its place, others are kept."""
     mine = write("experts:\n  - {id: tiny-pixel, repo: me/pixel}\n  - {id: new, repo: me/new}\n")
     zoo = Zoo.load("tiny", mine)
     assert zoo["tiny-pixel"].repo == "me/pixel"
@@ -87,7 +87,7 @@ def test_a_file_may_add_and_replace_nodes(write: Callable[..., Path]) -> None:
 
 
 def test_a_local_repo_lies_beside_its_zoo_file(write: Callable[..., Path], tmp_path: Path) -> None:
-    """`./name` is a folder beside the file, wherever the program was started."""
+    """`./name` is a folder next to the file, wherever the program was started."""
     assert Zoo.load(write("experts: [{id: a, repo: ./weights}]"))["a"].folder == tmp_path / "weights"
 
 
@@ -110,15 +110,15 @@ def test_a_local_repo_lies_beside_its_zoo_file(write: Callable[..., Path], tmp_p
         ("experts: hello\n", 1, "experts", "'hello'"),
         ("experts: [fox]\n", 1, "experts.0", "'fox'"),
         (GOOD + "---\n" + GOOD, 6, "another document", "indentation"),
-        (GOOD + "    license: *nobody\n", 6, "undefined alias", "quotes"),
+        (GOOD + "    license: *missing\n", 6, "undefined alias", "quotes"),
         (GOOD + "    description: !!python/object/apply:os.system [ls]\n", 6, "not valid YAML", "quotes"),
         ("taxonomy:\n  - {id: a, kind: style}\n  - {id: a, kind: style}\n", 3, "has the id 'a' twice", "unique"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(
+def test_a_mistake_is_reported_with_its_line(
     write: Callable[..., Path], text: str, line: int, message: str, hint: str
 ) -> None:
-    """A wrong zoo file names the file, the line, the key, and what would be right."""
+    """The error for an invalid zoo file names the file, the line, the key, and what would be valid."""
     path = write(text)
     with pytest.raises(ZooError) as caught:
         Zoo.load(path)
@@ -128,7 +128,7 @@ def test_a_mistake_is_told_with_its_line(
 
 
 def test_further_mistakes_are_counted(write: Callable[..., Path]) -> None:
-    """One message tells the first mistake and how many more there are."""
+    """The message reports the first mistake and the number of further ones."""
     with pytest.raises(ZooError, match=r"\(and 1 more\)"):
         Zoo.load(write(GOOD + "    licence: MIT\n    size_gb: big\n"))
 
@@ -137,22 +137,22 @@ def test_further_mistakes_are_counted(write: Callable[..., Path]) -> None:
     ("text", "message"),
     [
         (CYCLE + GOOD.split("\n", 1)[1], "form a cycle"),
-        ("taxonomy:\n  - {id: a, kind: style, parents: [nobody]}\n", "unknown parent 'nobody'"),
+        ("taxonomy:\n  - {id: a, kind: style, parents: [missing]}\n", "unknown parent 'missing'"),
         (f"taxonomy:\n  - {{id: {ROOT}, kind: style}}\n", "must not be called"),
-        (GOOD.replace("watercolor", "watercolors"), "no style of the taxonomy"),
-        (GOOD.replace("styles: [watercolor]", "subjects: [watercolor]"), "no subject of the taxonomy"),
-        ("", "is a mapping"),
-        ("- id: fox\n", "is a mapping"),
+        (GOOD.replace("watercolor", "watercolors"), "not a style of the taxonomy"),
+        (GOOD.replace("styles: [watercolor]", "subjects: [watercolor]"), "not a subject of the taxonomy"),
+        ("", "must be a mapping"),
+        ("- id: fox\n", "must be a mapping"),
         (GOOD + "    description: 2024-13-45\n", "not valid YAML"),
         ("experts: " + "[" * 1200 + "]" * 1200, "not valid YAML"),
         (b"experts: \x00", "not valid YAML"),
-        (GOOD.encode("utf-16"), "cannot be read"),
-        (b"experts: [{id: a, repo: o/a, description: caf\xe9}]", "cannot be read"),
-        (bytes(range(256)), "cannot be read"),
+        (GOOD.encode("utf-16"), "could not be read"),
+        (b"experts: [{id: a, repo: o/a, description: caf\xe9}]", "could not be read"),
+        (bytes(range(256)), "could not be read"),
     ],
 )
 def test_a_broken_file_is_a_zoo_error(write: Callable[..., Path], text: str | bytes, message: str) -> None:
-    """A cycle, a tag that is no node, or a file that is no YAML is a `ZooError` with the file's name and a hint."""
+    """A cycle, an unknown tag, or a file that is not YAML is a `ZooError` with the file's name and a hint."""
     path = write(text)
     with pytest.raises(ZooError, match=message) as caught:
         Zoo.load(path)
@@ -168,9 +168,9 @@ def test_a_near_tag_is_suggested(write: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("source", ["defalt", "no/such.yaml", "~nosuchuser/zoo.yaml", "a\0b", "x" * 5000])
-def test_a_file_that_is_not_there_is_a_zoo_error(source: str) -> None:
-    """A source that names no file is a `ZooError` that says so."""
-    with pytest.raises(ZooError, match=r"does not exist|cannot be read"):
+def test_a_missing_file_is_a_zoo_error(source: str) -> None:
+    """A source that is not the name of a file is a `ZooError` that says so."""
+    with pytest.raises(ZooError, match=r"does not exist|could not be read"):
         Zoo.load(source)
 
 
@@ -187,20 +187,20 @@ def test_a_file_that_is_not_there_is_a_zoo_error(source: str) -> None:
     ],
 )
 def test_folders_of_every_system_are_folders(repo: str, local: bool) -> None:
-    """A drive or a network share of Windows is no hub repository, wherever the zoo is read."""
+    """A drive or a network share of Windows is not a hub repository, on any system."""
     expert = Expert(id="a", repo=repo)
     assert expert.is_local is local
     assert (expert.folder is not None) is local
 
 
-def test_a_folder_is_no_zoo_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_zoo_file(tmp_path: Path) -> None:
     """A folder where a file should be is a `ZooError`."""
-    with pytest.raises(ZooError, match="cannot be read"):
+    with pytest.raises(ZooError, match="could not be read"):
         Zoo.load(tmp_path)
 
 
-def test_a_home_of_nobody_is_no_crash(write: Callable[..., Path]) -> None:
-    """`~somebody` of a user that does not exist is a folder that does not exist."""
+def test_an_unknown_home_does_not_crash(write: Callable[..., Path]) -> None:
+    """`~name` of a user that does not exist is a folder that does not exist."""
     folder = Zoo.load(write("experts: [{id: a, repo: ~nosuchuser/a}]"))["a"].folder
     assert folder is not None
     assert not folder.exists()
@@ -217,7 +217,7 @@ def test_an_alias_without_a_word_names_nothing(write: Callable[..., Path]) -> No
 
 
 def test_an_unknown_expert_names_the_near_ones() -> None:
-    """Asking for an id that is not there is an `UnknownExpertError` whose hint names the nearest ids."""
+    """An unknown id is an `UnknownExpertError` whose hint names the nearest ids."""
     with pytest.raises(UnknownExpertError) as caught:
         tiny_zoo()["tiny-pixle"]
     assert "tiny-pixel" in caught.value.hint
@@ -231,20 +231,20 @@ def test_an_unknown_expert_names_the_near_ones() -> None:
     at=st.integers(0, len(GOOD)), drop=st.integers(0, 12), put=st.text("\t\n :-[]{}'\"#&*!|>%@`?~0aé\x00", max_size=6)
 )
 def test_any_slip_of_the_keyboard_is_read_or_refused(tmp_path: Path, at: int, drop: int, put: str) -> None:
-    """Whatever is cut out of a zoo file or typed into it, it loads or is a `ZooError`."""
+    """Whatever is deleted from a zoo file or typed into it, it loads or is a `ZooError`."""
     path = tmp_path / "slip.yaml"
     path.write_text(GOOD[:at] + put + GOOD[at + drop :], encoding="utf-8")
     try:
         Zoo.load(path)
     except ZooError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = str(path)
-    assert str(path) in told
+        message = str(path)
+    assert str(path) in message
 
 
 def test_the_published_schema_is_current() -> None:
-    """Editors complete zoo files from `docs/zoo.schema.json`; `make schema` writes it anew."""
+    """Editors complete zoo files from `docs/zoo.schema.json`; `make schema` writes it."""
     from diffusiongpt.zoo.file import ZooFile
 
     published = (Path(__file__).parents[2] / "docs" / "zoo.schema.json").read_text(encoding="utf-8")

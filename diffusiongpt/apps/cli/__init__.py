@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 import typer
 
-from diffusiongpt.apps.cli import cache, demo, draw, embedder, evaluate, ranking, route, votes, zoo
+from diffusiongpt.apps.cli import cache, demo, draw, evaluate, ranking, route, votes, zoo
 from diffusiongpt.apps.cli.common import reports_errors
 
 app = typer.Typer(
@@ -29,7 +29,6 @@ app.add_typer(votes.app, name="votes")
 app.add_typer(ranking.app, name="ranking")
 app.command("evaluate")(reports_errors(evaluate.evaluate))
 app.add_typer(cache.app, name="cache")
-app.add_typer(embedder.app, name="embedder")
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors
+from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors
+from diffusiongpt.apps.cli.options import JsonOption, ZooOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True)
 @app.command("explain")
 @reports_errors
 def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
-    """Say what was pulled, what it shares, who wants it, and what would go first if room was needed."""
+    """Show what was pulled, what it shares, which experts need it, and what would go first if room was needed."""
     from diffusiongpt.hub.plan import readable
 
     report = _puller().disk(_experts(zoo))
@@ -42,7 +43,7 @@ def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     typer.echo(f"{report.folder}, shared with other tools of the Hugging Face hub")
     if report.rows:
         Console().print(_table(report.rows))
-        typer.echo("goes: whose turn it is if room is needed; frees: what clearing it alone gives back")
+        typer.echo("goes: the order in which they go if room is needed; frees: what clearing it alone frees")
     typer.echo(
         f"{len(report.rows)} pulls of diffusiongpt take {readable(report.unique_bytes)}, shared files counted once\n"
         f"{readable(report.free_bytes)} are free on this disk"
@@ -93,7 +94,7 @@ def _table(rows: Sequence[DiskRow]) -> Table:
 
 
 def _told(row: DiskRow) -> Text:
-    """What it is; below it when it came and was read, with whom it shares, who wants it, and what is wrong with it."""
+    """The repository; below it when it was pulled and read, what it shares, which experts need it, and any problem."""
     from rich.text import Text
 
     from diffusiongpt.hub.plan import readable
@@ -137,7 +138,9 @@ def clear(
         typer.echo(f"  {readable(record.bytes):>9}  {record.repo}", err=as_json)
     if chosen and not yes:
         if not is_terminal():
-            raise RequestError("nobody is here to agree to the removal", hint="Add --yes.")
+            raise RequestError(
+                "there is no terminal to confirm the removal on", hint="Add --yes to remove without asking."
+            )
         typer.confirm("Remove them?", abort=True, err=True)
     freed = puller.clear(tuple(record.repo for record in chosen))
     if as_json:

@@ -1,4 +1,4 @@
-"""What all commands share: options, the way errors are told, progress on stderr."""
+"""What all commands share: how errors are reported, studios opened, and results printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -22,39 +22,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ZooOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--zoo", help="Zoo file, 'default' or 'tiny'; may be repeated, later over earlier.", show_default=False
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LLMOption = Annotated[
-    str | None, typer.Option(help="LLM that reads the prompt, such as openai:gpt-5-mini.", show_default=False)
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cuda, mps or cpu; the best one present if absent.", show_default=False)
-]
-VoterOption = Annotated[str, typer.Option(help="Who votes, and whose taste counts.")]
-ExploreOption = Annotated[
-    Literal["thompson"] | None,
-    typer.Option(help="Pick by chance from what may be best, by the seed.", show_default=False),
-]
-SeedOption = Annotated[
-    int | None, typer.Option(min=0, help="Seed of the first picture; fresh if absent.", show_default=False)
-]
-CommercialOption = Annotated[bool, typer.Option("--commercial-use", help="Only experts whose licence allows it.")]
-LocalOption = Annotated[bool, typer.Option("--local-only", help="Only experts that run on this machine.")]
-PriceOption = Annotated[
-    float, typer.Option("--max-price", min=0, help="Most a picture may cost, in US dollars; inf for any price.")
-]
-
-
 _ARGUMENT = re.compile(r"(?<![\w-])(max_price|commercial_use|local_only)(=[\w.]*\w)?\b")
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Tell an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
+    """Report an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -71,7 +43,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def fail(error: DiffusionGPTError) -> NoReturn:
-    """Tell an error on stderr and exit: 2 if the command was used wrongly, else 1."""
+    """Report an error on stderr and exit: 2 if the command was used wrongly, else 1."""
     from diffusiongpt.errors import RequestError, SettingsError, UnknownExpertError
 
     say(with_options(f"error: {error}"))

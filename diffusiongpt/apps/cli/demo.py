@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, make_folder, print_json, say
+from diffusiongpt.apps.cli.common import make_folder, print_json, say
+from diffusiongpt.apps.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from PIL.Image import Image

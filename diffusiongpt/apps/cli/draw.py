@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    CommercialOption,
+from diffusiongpt.apps.cli.common import is_terminal, make_folder, open_studio, print_json, say
+from diffusiongpt.apps.cli.options import (
     DeviceOption,
-    ExploreOption,
     JsonOption,
     LLMOption,
-    LocalOption,
-    PriceOption,
-    SeedOption,
-    VoterOption,
     ZooOption,
-    is_terminal,
-    make_folder,
-    open_studio,
-    print_json,
-    say,
+    takes_request,
 )
 
 if TYPE_CHECKING:
@@ -32,59 +23,26 @@ if TYPE_CHECKING:
     from diffusiongpt.votes.vote import Outcome
 
 _LONGEST = 60
-"""Characters that are told of an argument that was not used."""
+"""Characters shown of the value of an argument that was not used."""
 
-TOLD = 3
-"""Experts that could not draw and are named on a terminal."""
+_NAMED_FALLBACKS = 3
+"""Experts that could not draw and are named on a terminal; the others are counted."""
 
 PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
 OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
-NegativeOption = Annotated[str | None, typer.Option("--negative", help="What must not be there.", show_default=False)]
-WidthOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
-HeightOption = Annotated[int | None, typer.Option(help="Pixels; the expert's own if absent.", show_default=False)]
-StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.", show_default=False)]
-GuidanceOption = Annotated[float | None, typer.Option(help="Guidance scale.", show_default=False)]
 
 
+@takes_request()
 def generate(
     prompt: PromptArgument,
+    options: dict[str, Any],
     zoo: ZooOption = None,
     llm: LLMOption = None,
-    expert: Annotated[str | None, typer.Option(help="Draw with this expert.", show_default=False)] = None,
-    seed: SeedOption = None,
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw.")] = 1,
     out: OutOption = Path(),
-    negative: NegativeOption = None,
-    width: WidthOption = None,
-    height: HeightOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    prefer: Annotated[str, typer.Option(help="quality or fast.")] = "quality",
-    explore: ExploreOption = None,
-    voter: VoterOption = "me",
-    commercial_use: CommercialOption = False,
-    local_only: LocalOption = False,
-    max_price: PriceOption = 0.0,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw with the expert people would like best."""
-    options: dict[str, Any] = {
-        "expert": expert,
-        "seed": seed,
-        "num_images_per_prompt": number,
-        "negative_prompt": negative,
-        "width": width,
-        "height": height,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "prefer": prefer,
-        "explore": explore,
-        "voter": voter,
-        "commercial_use": commercial_use,
-        "local_only": local_only,
-        "max_price": max_price,
-    }
     folder = make_folder(out)
     with open_studio(zoo, device=device, llm=llm) as studio:
         generation = studio.route_and_generate(prompt, **options)
@@ -92,35 +50,24 @@ def generate(
     if as_json:
         print_json(generation_object(generation, paths))
     else:
-        _tell(generation, paths)
+        _report(generation, paths)
 
 
+@takes_request("num_images_per_prompt", "explore")
 def compare(
     prompt: PromptArgument,
+    options: dict[str, Any],
     k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
     zoo: ZooOption = None,
     llm: LLMOption = None,
-    seed: SeedOption = None,
     out: OutOption = Path(),
-    commercial_use: CommercialOption = False,
-    local_only: LocalOption = False,
-    max_price: PriceOption = 0.0,
-    voter: VoterOption = "me",
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw with several experts, blind, then vote."""
     folder = make_folder(out)
     with open_studio(zoo, device=device, llm=llm) as studio:
-        comparison = studio.compare(
-            prompt,
-            k,
-            seed=seed,
-            voter=voter,
-            commercial_use=commercial_use,
-            local_only=local_only,
-            max_price=max_price,
-        )
+        comparison = studio.compare(prompt, k, **options)
         paths = comparison.save(folder)
         if as_json:
             seed = comparison.generations[0].seeds[0]
@@ -147,12 +94,12 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
     }
 
 
-def _tell(generation: Generation, paths: list[Path]) -> None:
+def _report(generation: Generation, paths: list[Path]) -> None:
     typer.echo(generation.route.explain().partition("\n")[0])
-    for fallback in generation.fallbacks[:TOLD]:
+    for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
         say(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip())
-    if len(generation.fallbacks) > TOLD:
-        say(f"nor could {len(generation.fallbacks) - TOLD} more; --json lists them all")
+    if len(generation.fallbacks) > _NAMED_FALLBACKS:
+        say(f"nor could {len(generation.fallbacks) - _NAMED_FALLBACKS} more; --json lists them all")
     if generation.drawn_by != generation.route.expert:
         say(f"drawn by {generation.drawn_by} instead")
     for dropped in generation.dropped:

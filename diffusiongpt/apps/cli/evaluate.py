@@ -1,4 +1,4 @@
-"""`diffusiongpt evaluate`: how good are the picks, on prompts that were not learnt from."""
+"""`diffusiongpt evaluate`: how good the picks are on prompts that were not learnt from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, print_json, say
+from diffusiongpt.apps.cli.common import print_json
+from diffusiongpt.apps.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
 
     from diffusiongpt.evaluation.report import Report
 
-DEFAULT_DRAWS = 5
-
 
 def evaluate(
-    test: Annotated[Path, typer.Option(help="Ratings to be measured by (CSV).", show_default=False)],
+    test: Annotated[Path, typer.Option(help="Ratings that score the picks (CSV).", show_default=False)],
     train: Annotated[
         list[Path] | None,
         typer.Option(
@@ -30,36 +29,19 @@ def evaluate(
         ),
     ] = None,
     votes: Annotated[Path | None, typer.Option(help="Votes to learn from (CSV).", show_default=False)] = None,
-    curve: Annotated[
-        Path | None, typer.Option(help="Draw the learning curve into this picture.", show_default=False)
-    ] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"Draws of votes at each point of the learning curve; {DEFAULT_DRAWS} with --curve.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals and of the held-out votes.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure routing on rated prompts beside simpler ways to choose; experts come from the files, not from a zoo."""
+    """Compare routing with simpler ways to choose on rated prompts; experts come from the files, not from a zoo."""
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.evaluation.curves import check_drawing, draw_curve
     from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
     from diffusiongpt.evaluation.report import evaluate as measure
 
     if not train and not votes:
         raise RequestError("there is nothing to learn from", hint="Pass --train RATINGS.csv or --votes VOTES.csv.")
-    if curve:
-        check_drawing()
     training = read_votes(votes, names=train or ()) if votes else read_ratings(*(train or ()))
     exam = read_exam(test, training.experts)
-    report = measure(training, exam, draws=draws or (DEFAULT_DRAWS if curve else 0), seed=seed)
-    if curve:
-        draw_curve(report.curve, curve, all_data=None if votes else report.methods)
-        say(f"drew {curve}")
+    report = measure(training, exam, seed=seed)
     if as_json:
         print_json(report.to_record())
     else:
@@ -69,10 +51,7 @@ def evaluate(
 def _show(report: Report) -> None:
     from rich.console import Console, Group
 
-    parts: list[RenderableType] = [_figures(report), _behaviour(report), *_notes(report)]
-    if report.curve:
-        parts.append(_curve(report))
-    Console().print(Group(*parts), highlight=False)
+    Console().print(Group(_figures(report), _spread(report), *_notes(report)), highlight=False)
 
 
 def _figures(report: Report) -> RenderableType:
@@ -94,11 +73,11 @@ def _figures(report: Report) -> RenderableType:
     return _table(f"{report.prompts} prompts, {report.experts} experts", ("method", *columns), rows)
 
 
-def _behaviour(report: Report) -> RenderableType:
-    """How the picks spread, and whether they survive another wording."""
-    columns = ("entropy", "most picked", "stable")
+def _spread(report: Report) -> RenderableType:
+    """How the picks spread over the experts."""
+    columns = ("entropy", "most picked")
     rows = {
-        name: (_number(one.entropy), _number(one.top_expert_share), _number(one.stability))
+        name: (_number(one.entropy), _number(one.top_expert_share))
         for name, one in report.methods.items()
         if one.entropy is not None
     }
@@ -123,25 +102,17 @@ def _number(value: float | None) -> str:
 
 def _notes(report: Report) -> list[str]:
     notes = [
-        "share: of the way from a random expert (0) to the best for each prompt (1)",
-        "gain: mean rating above the best single expert's, with a 95 % interval",
+        "share: how far from a random expert (0) to the best expert for each prompt (1)",
+        "gain: mean rating minus that of the best single expert, with a 95 % interval",
         "entropy: of the picks, 0 if one expert gets every prompt; most picked: its share",
-        "stable: share of reworded prompts that keep their expert; ms: time of one pick",
+        "ms: milliseconds of one pick",
     ]
     if report.coverage < 1:
         notes.append(f"coverage {report.coverage:.3f}: methods choose among the experts rated for each prompt")
     if report.seen:
-        notes.append(f"{report.seen} test prompts have a near-duplicate in training: these figures flatter")
+        notes.append(f"{report.seen} test prompts have a near-duplicate in training: figures on those are too good")
     for name, one in report.calibration.items():
         notes.append(
             f"{name}: calibration error {one.ece:.3f}, log loss {one.log_loss:.4f} on {one.votes} held-out votes"
         )
     return notes
-
-
-def _curve(report: Report) -> RenderableType:
-    methods = list(dict.fromkeys(point.method for point in report.curve))
-    rows: dict[str, list[str]] = {}
-    for point in report.curve:
-        rows.setdefault(f"{point.votes:,}", [str(point.draws)]).append(_number(point.share))
-    return _table("share by number of votes", ("votes", "draws", *methods), rows)

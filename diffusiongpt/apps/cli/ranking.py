@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    DeviceOption,
-    JsonOption,
-    ZooOption,
-    open_studio,
-    print_json,
-    reports_errors,
-    say,
-)
+from diffusiongpt.apps.cli.common import open_studio, print_json, reports_errors, say
+from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, ZooOption
 
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged
@@ -75,7 +68,7 @@ def bootstrap(
     with open_studio(zoo, device=device) as studio:
         chosen = judge or default_judge(studio.zoo.sources)
         done = studio.bootstrap(chosen, prompts=prompts, expert=expert, on_judged=_tell)
-        scores = {score.expert: score for score in studio.router.table().score((*done.new, *done.others), {})}
+        scores = {score.expert: score for score in studio.ranking().score((*done.new, *done.others), {})}
     if as_json:
         print_json({**asdict(done), "scores": {name: [one.mean, one.std] for name, one in scores.items()}})
         return
@@ -100,8 +93,8 @@ def _show(
         if node is not None and node not in nodes:
             raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
         if start_from is not None:
-            studio.preferences.start_from(start_from, studio.router.table().priors)
-        table = studio.router.table()
+            studio.preferences.start_from(start_from, studio.ranking().priors)
+        table = studio.ranking()
         if export is not None:
             write_new(export, table.as_bytes())
         rows = table.rows(node, expert_ids=studio.zoo)

@@ -1,37 +1,28 @@
-"""`diffusiongpt route`: who would draw, and why; nothing is pulled or loaded."""
+"""`diffusiongpt route`: which expert would draw, and why; nothing is pulled or loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    CommercialOption,
-    ExploreOption,
+from diffusiongpt.apps.cli.common import error_object, open_studio, print_json, read_lines, say, with_options
+from diffusiongpt.apps.cli.options import (
     JsonOption,
     LLMOption,
-    LocalOption,
-    PriceOption,
-    SeedOption,
-    VoterOption,
     ZooOption,
-    error_object,
-    open_studio,
-    print_json,
-    read_lines,
-    say,
-    with_options,
+    takes_request,
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.flow.request import Options
     from diffusiongpt.flow.route import Route
     from diffusiongpt.studio import DiffusionGPT
 
 
+@takes_request()
 def route(
+    options: dict[str, Any],
     prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
     file: Annotated[Path | None, typer.Option(help="Route every line of this file.", show_default=False)] = None,
     zoo: ZooOption = None,
@@ -40,28 +31,14 @@ def route(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
     ] = False,
-    explore: ExploreOption = None,
-    seed: SeedOption = None,
-    voter: VoterOption = "me",
-    commercial_use: CommercialOption = False,
-    local_only: LocalOption = False,
-    max_price: PriceOption = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Choose an expert for a prompt and say why."""
     from diffusiongpt.errors import RequestError
 
     if (prompt is None) == (file is None):
-        raise RequestError("pass a prompt or --file, one of the two", hint='diffusiongpt route "a red fox"')
+        raise RequestError("pass either a prompt or --file", hint='For example: diffusiongpt route "a red fox".')
     with open_studio(zoo, llm=llm) as studio:
-        options: Options = {
-            "commercial_use": commercial_use,
-            "local_only": local_only,
-            "max_price": max_price,
-            "explore": explore,
-            "seed": seed,
-            "voter": voter,
-        }
         if file is None:
             _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)
         elif not _route_lines(studio, read_lines(file), options, top=top, explain=explain, as_json=as_json):
@@ -69,7 +46,7 @@ def route(
 
 
 def _route_lines(
-    studio: DiffusionGPT, lines: list[str], options: Options, *, top: int, explain: bool, as_json: bool
+    studio: DiffusionGPT, lines: list[str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
 ) -> bool:
     """Route each line, going on after one that fails; whether all succeeded."""
     from diffusiongpt.errors import DiffusionGPTError

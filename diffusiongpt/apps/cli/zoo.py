@@ -1,4 +1,4 @@
-"""`diffusiongpt zoo`: look at zoo files, check them, and change them."""
+"""`diffusiongpt zoo`: show, check and change zoo files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.options import JsonOption, ZooOption
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -19,168 +20,14 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.zoo import Zoo
 
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
 
-
-def add(
-    repo: Annotated[str, typer.Argument(help="Repository on the hub: owner/name.", show_default=False)],
-    zoo: ZooOption = None,
-    style: Annotated[
-        list[str] | None, typer.Option(help="A style it has; may be repeated.", show_default=False)
-    ] = None,
-    subject: Annotated[
-        list[str] | None, typer.Option(help="A subject it is good at; may be repeated.", show_default=False)
-    ] = None,
-    expert_id: Annotated[str | None, typer.Option("--id", help="Id of the expert.", show_default=False)] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Checkpoint an adapter goes on, if the hub does not say.", show_default=False)
-    ] = None,
-    weight_name: Annotated[
-        str | None, typer.Option(help="File of an adapter, if there are several.", show_default=False)
-    ] = None,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Add a repository to a zoo file, with what the hub says about it; the last --zoo is the file."""
-    from diffusiongpt.curation.describe import describe_repo
-    from diffusiongpt.curation.edit import ZooDraft, editable_layers
-    from diffusiongpt.settings import load_settings
-
-    settings = load_settings()
-    change = ZooDraft(*editable_layers(settings, zoo))
-    entry = describe_repo(
-        repo,
-        settings,
-        expert_id=expert_id,
-        subjects=subject or (),
-        styles=style or (),
-        zoo=change.zoo,
-        base=base,
-        weight_name=weight_name,
-    )
-    change.add(entry)
-    draft = change.finish()
-    written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
-    if as_json:
-        print_json({"file": str(draft.path), "entry": entry, "diff": draft.diff(), "written": written})
-    elif written:
-        _tell_use(draft, settings)
-
-
-def check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: bool) -> list[dict[str, Any]]:
-    """Ask the hub about every expert, tell it, and write the commits if wanted.
-
-    Returns:
-        One record for each expert on the hub.
-    """
-    from diffusiongpt.curation.describe import find_presence
-    from diffusiongpt.curation.edit import ZooDraft
-    from diffusiongpt.settings import load_settings
-
-    settings = load_settings()
-    change = ZooDraft(file or "default") if pin else None
-    found = find_presence(tuple(zoo.values()), settings)
-    if not as_json:
-        _tell_presence(found)
-    if change is not None:
-        change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
-        draft = change.finish()
-        written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
-        say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
-    return [_presence_record(one) for one in found]
-
-
-def _is_pinned(one: Presence) -> bool:
-    return one.revision is not None and _COMMIT.fullmatch(one.revision) is not None
-
-
-def _presence_record(one: Presence) -> dict[str, Any]:
-    return {
-        "expert": one.expert,
-        "repo": one.repo,
-        "state": one.state,
-        "revision": one.revision,
-        "commit": one.commit,
-        "error": str(one.error) if one.error else None,
-    }
-
-
-def _tell_presence(found: tuple[Presence, ...]) -> None:
-    width = max((len(one.expert) for one in found), default=0)
-    for one in found:
-        what = f"{one.commit}{'' if _is_pinned(one) else '  not pinned'}" if one.commit else str(one.error)
-        typer.echo(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
-
-
-def _show_and_write(draft: Draft, settings: Settings, *, ask: bool, as_json: bool) -> bool:
-    """Show what would change and change it, after a yes if someone is to be asked; whether it was written."""
-    if draft.is_empty:
-        return False
-    _show(draft, err=as_json)
-    if ask and not typer.confirm(f"Write this to {draft.path}?", err=True):
-        return False
-    draft.write(settings)
-    return True
-
-
-def _show(draft: Draft, *, err: bool) -> None:
-    for line in draft.diff().splitlines():
-        typer.secho(line, fg=_COLOURS.get(line[:1]), err=err)
-
-
-def _tell_use(draft: Draft, settings: Settings) -> None:
-    say(f"wrote {draft.path}")
-    if str(draft.path) not in settings.zoo_layers:
-        say(f"use it: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
-
-
-def propose(
-    zoo: ZooOption = None,
-    llm: Annotated[
-        str | None, typer.Option(help="LLM that proposes, such as openai:gpt-5-mini.", show_default=False)
-    ] = None,
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Let an LLM propose categories for a zoo file; shown as a diff, written only after a yes. The last --zoo is it."""
-    from diffusiongpt.curation.edit import ZooDraft, editable_layers
-    from diffusiongpt.curation.propose import propose_taxonomy
-    from diffusiongpt.errors import RequestError
-    from diffusiongpt.settings import load_settings
-
-    settings = load_settings()
-    spec = llm or settings.llm
-    if spec is None:
-        raise RequestError("a proposal needs an LLM", hint="Name one: --llm openai:gpt-5-mini, or DIFFUSIONGPT_LLM.")
-    proposal = propose_taxonomy(ZooDraft(*editable_layers(settings, zoo)), spec)
-    draft = proposal.draft
-    for note in proposal.notes:
-        say(f"note: {note}")
-    agreed = yes or is_terminal()
-    written = agreed and _show_and_write(draft, settings, ask=not yes, as_json=as_json)
-    if not agreed:
-        _show(draft, err=as_json)
-    if as_json:
-        print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
-    say(_outcome(draft, agreed=agreed, written=written))
-
-
-def _outcome(draft: Draft, *, agreed: bool, written: bool) -> str:
-    if draft.is_empty:
-        return f"the LLM would leave {draft.path} as it is"
-    if written:
-        return f"wrote {draft.path}"
-    return "nothing was written" + ("" if agreed else "; --yes writes it")
-
-
 WIDE = 110
-"""Columns from which a terminal has room for descriptions."""
+"""Columns from which a terminal is wide enough for descriptions."""
 
-app = typer.Typer(help="The experts and the taxonomy they hang on.", no_args_is_help=True)
-app.command("add")(reports_errors(add))
-app.command("propose")(reports_errors(propose))
+app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -217,7 +64,7 @@ def show(
     zoo: ZooOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show all that is known about one expert."""
+    """Show everything that is known about one expert."""
     facts = load_zoo(zoo)[expert].model_dump(mode="json", exclude_defaults=True)
     if as_json:
         print_json(facts)
@@ -235,24 +82,27 @@ def show(
 @reports_errors
 def check(
     file: Annotated[
-        str | None, typer.Argument(help="A zoo file; the default zoo if absent.", show_default=False)
+        str | None, typer.Argument(help="A zoo file; by default the default zoo.", show_default=False)
     ] = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Ask the hub too: is each repository there, gated, at which commit.")
+        bool,
+        typer.Option(
+            "--online", help="Also ask the hub whether each repository exists and is gated, and for its commit."
+        ),
     ] = False,
     pin: Annotated[
-        bool, typer.Option("--pin", help="With --online: write these commits into the file as 'revision'.")
+        bool, typer.Option("--pin", help="With --online: write the commits into the file as 'revision'.")
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a zoo file: keys, values, ids, tags, the tree they make, and whether its architectures draw here."""
+    """Check a zoo file: keys, values, ids, tags, the taxonomy, and whether its architectures are supported."""
     from diffusiongpt.backends.diffusers.architectures import advice
 
     if pin and not online:
         from diffusiongpt.errors import RequestError
 
-        raise RequestError("--pin without --online knows no commits", hint="Add --online.")
+        raise RequestError("--pin needs the commits from --online", hint="Add --online.")
     zoo = load_zoo([file or "default"])
     _check_can_be_drawn(zoo)
     styles = [node.id for node in zoo.taxonomy.of_kind("style") if node.id in zoo.taxonomy.occupied]
@@ -262,14 +112,14 @@ def check(
         "experts": len(zoo),
         "generalists": sum(expert.is_generalist for expert in zoo.values()),
         "styles": styles,
-        "styles_without_expert": [node for node in zoo.taxonomy.empty_branches() if node not in styles],
+        "styles_without_expert": zoo.taxonomy.empty_branches(),
         "advice": notes,
     }
     if not as_json:
         typer.echo(
             f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
         )
-    found = check_online(zoo, file, pin=pin, yes=yes, as_json=as_json) if online else []
+    found = _check_online(zoo, file, pin=pin, yes=yes, as_json=as_json) if online else []
     if as_json:
         print_json({**report, "online": found} if online else report)
     else:
@@ -279,29 +129,68 @@ def check(
         raise typer.Exit(1)
 
 
+def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: bool) -> list[dict[str, Any]]:
+    """Ask the hub about every expert, print the answers, and pin the commits if requested.
+
+    Returns:
+        One record for each expert on the hub.
+    """
+    from diffusiongpt.curation.describe import find_presence
+    from diffusiongpt.curation.edit import ZooDraft
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    change = ZooDraft(file or "default") if pin else None
+    found = find_presence(tuple(zoo.values()), settings)
+    if not as_json:
+        _print_presence(found)
+    if change is not None:
+        change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
+        draft = change.finish()
+        written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+        say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
+    return [{**vars(one), "error": str(one.error) if one.error else None} for one in found]
+
+
+def _is_pinned(one: Presence) -> bool:
+    return one.revision is not None and _COMMIT.fullmatch(one.revision) is not None
+
+
+def _print_presence(found: tuple[Presence, ...]) -> None:
+    width = max((len(one.expert) for one in found), default=0)
+    for one in found:
+        what = f"{one.commit}{'' if _is_pinned(one) else '  not pinned'}" if one.commit else str(one.error)
+        typer.echo(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
+
+
 def _check_can_be_drawn(zoo: Zoo) -> None:
-    """What a file can get wrong beyond its own keys.
+    """Check what the rules for keys and values do not cover.
 
     Raises:
-        ZooError: If there is no expert, for a backend nobody installed, or a local folder that is not there.
+        ZooError: If there is no expert, a backend is not installed, or a local folder does not exist.
     """
     from diffusiongpt.backends.registry import get_backend
     from diffusiongpt.errors import ZooError
 
     if not zoo:
-        raise ZooError(f"{zoo.sources[0]} has no expert", hint="Add one: diffusiongpt zoo add OWNER/REPO --zoo FILE")
+        raise ZooError(
+            f"{zoo.sources[0]} has no expert", hint="Add one with `diffusiongpt zoo add OWNER/REPO --zoo FILE`."
+        )
     for name in dict.fromkeys(expert.backend for expert in zoo.values()):
         get_backend(name)
     parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
     missing = dict.fromkeys(name for name, folder in parts if folder is not None and not folder.is_dir())
     if missing:
-        raise ZooError(f"no folder for {', '.join(missing)}", hint="A local repo is a path beside the zoo file.")
+        raise ZooError(
+            f"the folder of {', '.join(missing)} does not exist",
+            hint="Check 'repo' and 'base': a local path is relative to the zoo file.",
+        )
 
 
 @app.command("tree")
 @reports_errors
 def tree(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
-    """Draw the taxonomy with the experts on it."""
+    """Show the taxonomy with its experts."""
     taxonomy = load_zoo(zoo).taxonomy
     if as_json:
         nodes = [node for _, node in taxonomy.walk()]
@@ -315,7 +204,7 @@ def tree(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
 
 
 def _draw(taxonomy: Taxonomy) -> Tree:
-    """Styles are shared by all subjects below which they hang; they are drawn once, below the first."""
+    """The taxonomy as a tree; a style that several subjects share is drawn once, below the first."""
     from rich.tree import Tree
 
     root = Tree(_label(taxonomy, "root"))
@@ -335,3 +224,109 @@ def _label(taxonomy: Taxonomy, node: str) -> str:
     name = "anything" if node == "root" else f"{node} · {taxonomy.nodes[node].name('zh')}"
     experts = ", ".join(taxonomy.experts_on(node))
     return f"[bold]{name}[/bold]  {experts}" if experts else f"[bold]{name}[/bold]"
+
+
+@app.command("add")
+@reports_errors
+def add(
+    repo: Annotated[str, typer.Argument(help="Repository on the hub: owner/name.", show_default=False)],
+    zoo: ZooOption = None,
+    style: Annotated[
+        list[str] | None, typer.Option(help="A style of its pictures; may be repeated.", show_default=False)
+    ] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="A subject it is good at; may be repeated.", show_default=False)
+    ] = None,
+    expert_id: Annotated[str | None, typer.Option("--id", help="Id of the expert.", show_default=False)] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Checkpoint of an adapter, if the hub does not name it.", show_default=False)
+    ] = None,
+    weight_name: Annotated[
+        str | None, typer.Option(help="File of an adapter, if the repository has several.", show_default=False)
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a repository to a zoo file, the last --zoo, with what the hub says about it."""
+    from diffusiongpt.curation.describe import describe_repo
+    from diffusiongpt.curation.edit import ZooDraft, editable_layers
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    change = ZooDraft(*editable_layers(settings, zoo))
+    entry = describe_repo(
+        repo,
+        settings,
+        expert_id=expert_id,
+        subjects=subject or (),
+        styles=style or (),
+        zoo=change.zoo,
+        base=base,
+        weight_name=weight_name,
+    )
+    change.add(entry)
+    draft = change.finish()
+    written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+    if as_json:
+        print_json({"file": str(draft.path), "entry": entry, "diff": draft.diff(), "written": written})
+    elif written:
+        say(f"wrote {draft.path}")
+        if str(draft.path) not in settings.zoo_layers:
+            say(f"use it with: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
+
+
+def _show_and_write(draft: Draft, settings: Settings, *, ask: bool, as_json: bool) -> bool:
+    """Show the change and write it, if asked after a yes; whether it was written."""
+    if draft.is_empty:
+        return False
+    _show(draft, err=as_json)
+    if ask and not typer.confirm(f"Write this to {draft.path}?", err=True):
+        return False
+    draft.write(settings)
+    return True
+
+
+def _show(draft: Draft, *, err: bool) -> None:
+    for line in draft.diff().splitlines():
+        typer.secho(line, fg=_COLOURS.get(line[:1]), err=err)
+
+
+@app.command("propose")
+@reports_errors
+def propose(
+    zoo: ZooOption = None,
+    llm: Annotated[
+        str | None, typer.Option(help="LLM that makes the proposal, such as openai:gpt-5-mini.", show_default=False)
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an LLM propose categories for a zoo file, the last --zoo; shows a diff, and writes it only after a yes."""
+    from diffusiongpt.curation.edit import ZooDraft, editable_layers
+    from diffusiongpt.curation.propose import propose_taxonomy
+    from diffusiongpt.errors import RequestError
+    from diffusiongpt.settings import load_settings
+
+    settings = load_settings()
+    spec = llm or settings.llm
+    if spec is None:
+        raise RequestError("a proposal needs an LLM", hint="Name one with --llm openai:MODEL or DIFFUSIONGPT_LLM.")
+    proposal = propose_taxonomy(ZooDraft(*editable_layers(settings, zoo)), spec)
+    draft = proposal.draft
+    for note in proposal.notes:
+        say(f"note: {note}")
+    agreed = yes or is_terminal()
+    written = agreed and _show_and_write(draft, settings, ask=not yes, as_json=as_json)
+    if not agreed:
+        _show(draft, err=as_json)
+    if as_json:
+        print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
+    say(_outcome(draft, agreed=agreed, written=written))
+
+
+def _outcome(draft: Draft, *, agreed: bool, written: bool) -> str:
+    if draft.is_empty:
+        return f"the LLM would leave {draft.path} as it is"
+    if written:
+        return f"wrote {draft.path}"
+    return "nothing was written" + ("" if agreed else "; use --yes to write it")

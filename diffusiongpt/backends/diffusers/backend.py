@@ -19,8 +19,8 @@ from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.call import Drawing, Resolved
-from diffusiongpt.weights.devices import slot
-from diffusiongpt.weights.module import HOST, Weights
+from diffusiongpt.weights.devices import HOST, slot
+from diffusiongpt.weights.module import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -113,8 +113,8 @@ class PromptSpace:
 
     Likeness is the mean of two or three kernels: nodes and shape, words, and sentence embeddings if there is an
     embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`, so
-    that their dot product is the kernel. What cannot read the words of a prompt, because none of those voted on
-    shares them, leaves them out: `wordless` features know nodes and shape alone.
+    that their dot product is the kernel. A prompt that shares too few words with those voted on is
+    compared without them: its `wordless` features know nodes and shape, and its meaning if there is an embedder.
 
     The landmarks are the prompts with the smallest hashes, whatever the order of the votes.
 
@@ -197,21 +197,23 @@ class PromptSpace:
         return few
 
     def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
-        texts = [prompt.text for prompt in prompts]
-        views = [np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1)]
-        if not wordless:
-            views += [self._word_vectors(texts), *([_read_by(self._embedder, texts)] if self._embedder else [])]
-        return views
+        """Nodes and shape, words, and sentences of prompts; what is left out has no columns."""
+        texts, nothing = [prompt.text for prompt in prompts], np.zeros((len(prompts), 0), np.float32)
+        return [
+            np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1),
+            nothing if wordless else self._word_vectors(texts),
+            _read_by(self._embedder, texts) if self._embedder else nothing,
+        ]
 
     def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
-        here, there = views[0], self._landmark_views[0]
+        (here, words, sentences), (there, other_words, other_sentences) = views, self._landmark_views
         squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
         kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
         if not wordless:
-            words, *sentences = views[1:]
-            kernels.append(words @ self._landmark_views[1].T)
-            kernels += [np.exp((vectors @ self._landmark_views[2].T - 1) / SENTENCE_WIDTH) for vectors in sentences]
+            kernels.append(words @ other_words.T)
+        if self._embedder is not None:
+            kernels.append(np.exp((sentences @ other_sentences.T - 1) / SENTENCE_WIDTH))
         return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
 
     def _word_vectors(self, texts: Sequence[str]) -> Features:

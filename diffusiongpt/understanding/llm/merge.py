@@ -1,9 +1,9 @@
-"""From an LLM's votes and words to a thought: weighed against what the local thinker read, and kept to the text.
+"""From an LLM's answer to a thought: weighed against the local thinker's reading, and held to the prompt's text.
 
 Weights are pseudo-observations of a Dirichlet mean: p = (w_llm * share + w_local * local) / (w_llm + w_local).
-Five voices in one completion are one sample, so `w_llm` does not grow with their number, and even if they agree
-on a style that the text does not name it gets 4/5, between the local thinker's .7 for a likeness and .95 for a name.
-The weights are set by that reasoning, not fitted to data.
+Five voices in one completion are one sample, so `w_llm` does not grow with their number, and even a style that all of
+them name and the text does not gets 4/5, between the local thinker's .7 for a similar word and .95 for a name.
+The weights follow from this reasoning and are not fitted to data.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Any
 from diffusiongpt.embedding.lexical import CJK, normalize, words
 from diffusiongpt.flow.understanding import NodeWeight
 from diffusiongpt.understanding.literal import scripts_of
-from diffusiongpt.understanding.llm.schema import LANGUAGES, VOICES, Ballot, Reading
+from diffusiongpt.understanding.llm.form import LANGUAGES, VOICES, Ballot, Reading
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 
 LLM_WEIGHT = 4.0
-"""What all five voices together weigh; less if some say nothing usable."""
+"""Weight of all five voices together; less if some have no usable vote."""
 
 NAMED_WEIGHT = 4.0
-"""What the local thinker weighs where the text names a node: as much as the LLM."""
+"""Weight of the local thinker where the text names a node: as much as the LLM."""
 
 SILENT_WEIGHT = 1.0
-"""The same where the text names none: not knowing is weak evidence."""
+"""Weight of the local thinker where the text names none, since not knowing is weak evidence."""
 
 IMPLIED_VOICES = 3
-"""Voices from which a node counts as clearly implied by the text: a majority."""
+"""Number of voices, a majority, from which a node counts as clearly implied by the text."""
 
 _GLUE = frozenset(
     (*"的在和与了是上里中有一个张幅只", "a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "is")
 )
 _MIN_KEPT = 1 / 3
-"""Share of the prompt's words that a clean prompt must keep: greetings and thanks may go, the picture may not."""
+"""Share of the prompt's words that a clean prompt must keep: greetings may go, parts of the picture may not."""
 
 _CJK = re.compile(f"[{CJK}]")
 
@@ -45,20 +45,20 @@ _CJK = re.compile(f"[{CJK}]")
 def weigh(
     local: Thought, values: Mapping[str, float], reading: Reading, ballot: Ballot, nodes: Sequence[Node]
 ) -> dict[str, float]:
-    """Probability of each node, the votes of one answer taken into account.
+    """Probability of each node after the votes of one answer.
 
-    A vote for no style is one for none; a vote for no subject leaves the subjects as they were, since every
-    picture has one. Either leaves nodes as they were that were not on the ballot.
+    A vote for no style lowers the styles on the ballot; a vote for no subject leaves the subjects as they were,
+    since every picture has one. Nodes that were not on the ballot keep their values either way.
 
     Args:
-        local: What the local thinker made of the prompt.
-        values: Probabilities without that answer.
+        local: The local thinker's reading of the prompt.
+        values: Probabilities before the answer.
         reading: The answer.
-        ballot: What was voted on.
+        ballot: The nodes that were voted on.
         nodes: All nodes.
 
     Returns:
-        Values of which subjects sum to at most one, and styles too.
+        Probability by node; subjects sum to at most one, and so do styles.
     """
     weighed = dict(values)
     understood = local.understanding
@@ -85,12 +85,12 @@ def merge(
     """The thought of an LLM that answered.
 
     Args:
-        local: What the local thinker made of the prompt; its literal facts win.
+        local: The local thinker's reading of the prompt, whose literal facts take precedence.
         reading: The answer about the prompt itself.
-        values: Probability per node, from `weigh`.
+        values: Probability by node, from `weigh`.
         nodes: All nodes.
         prompt: What the person typed.
-        history: What they typed before.
+        history: Earlier prompts, oldest first.
     """
     understanding = local.understanding
     backed = _backed(reading)
@@ -102,17 +102,17 @@ def merge(
     evidence = {**{node: p for node, p in values.items() if p > 0}, ROOT: round(max(0.0, 1 - styles), 6)}
     update = {**_facts(local, reading.fields, prompt, history), **lists, "evidence": evidence}
     return Thought(
-        understanding=understanding.model_copy(update=update), values=dict(values), said=local.said, thinker="llm"
+        understanding=understanding.model_copy(update=update), values=dict(values), matched=local.matched, thinker="llm"
     )
 
 
-def is_quoted_from(text: str, said: str) -> bool:
-    """Whether every word of a text is a word of what the person said; small words aside."""
-    return set(_tokens(text)) - _GLUE <= set(_tokens(said))
+def is_quoted_from(text: str, source: str) -> bool:
+    """Whether every word of a text, except for articles and the like, is a word of its source."""
+    return set(_tokens(text)) - _GLUE <= set(_tokens(source))
 
 
 def _facts(thought: Thought, fields: Mapping[str, Any], prompt: str, history: Sequence[str]) -> dict[str, Any]:
-    """What the answer says of the prompt itself, as far as the text bears it out."""
+    """The facts in an answer that the text of the prompt supports."""
     local = thought.understanding
     facts = {name: fields[name] for name in ("paradigm", "subject_class") if name in fields}
     facts["edit"] = local.edit or fields.get("edit", False)
@@ -132,14 +132,14 @@ def _facts(thought: Thought, fields: Mapping[str, Any], prompt: str, history: Se
 
 
 def _is_faithful(clean: str, thought: Thought, prompt: str, history: Sequence[str]) -> bool:
-    """Whether a prompt written by an LLM only leaves out.
+    """Whether a prompt written by an LLM only leaves words out.
 
-    No word is added, nothing named or quoted is lost, and nothing comes in that must not be there.
+    It adds no word, keeps everything that is named or quoted, and has nothing that must not be in the picture.
     """
     local = thought.understanding
     kept, wanted = set(_tokens(clean)), set(_tokens(local.prompt)) - _GLUE
-    literal = [*local.text_to_render, *local.colors, *thought.said.values()]
-    # "make it blue" says little by itself, so after other prompts less of its own words may be left
+    literal = [*local.text_to_render, *local.colors, *thought.matched.values()]
+    # "make it blue" is incomplete by itself, so after other prompts fewer of its own words may be left
     enough = 0 if history else _MIN_KEPT * len(wanted)
     return (
         bool(kept)
@@ -164,14 +164,14 @@ def _mixed(
     ids: Sequence[str],
     deniable: frozenset[str],
 ) -> dict[str, float]:
-    """Nodes of one kind: shares of the votes mixed with what was thought before.
+    """Probabilities of nodes of one kind: shares of the votes mixed with the values before.
 
     Args:
-        votes: Nodes each voice named.
-        values: What was thought before.
-        light: Its weight.
-        ids: The nodes.
-        deniable: Nodes that a vote for none speaks against.
+        votes: The nodes that each voice named.
+        values: Probabilities before the votes.
+        light: Weight of these, in pseudo-observations.
+        ids: Ids of the nodes.
+        deniable: Nodes whose probability a vote for none lowers.
     """
     heavy = LLM_WEIGHT * len(votes) / VOICES
     none = sum(not vote for vote in votes) / max(len(votes), 1)
@@ -185,7 +185,7 @@ def _mixed(
 
 
 def _backed(reading: Reading) -> set[str]:
-    """Nodes that a majority of the voices names."""
+    """Nodes that a majority of the voices name."""
     counts = Counter(node for voice in reading.voices for node in (*(voice.subjects or ()), *(voice.styles or ())))
     return {node for node, count in counts.items() if count >= IMPLIED_VOICES}
 
@@ -202,8 +202,4 @@ def _weights(ids: Sequence[str], values: Mapping[str, float]) -> tuple[NodeWeigh
 
 def _tokens(text: str) -> list[str]:
     """Words of a text; a CJK character is a word."""
-    return [token for word in words(normalize(text)) for token in (word if _is_cjk(word) else (word,))]
-
-
-def _is_cjk(word: str) -> bool:
-    return _CJK.match(word) is not None
+    return [token for word in words(normalize(text)) for token in (word if _CJK.match(word) else (word,))]

@@ -1,4 +1,4 @@
-"""From `"provider:model"` to a chat model, with a clear error for what is wrong with it."""
+"""From `"provider:model"` to a chat model, and calls of it that share a deadline and a second attempt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
-from diffusiongpt.understanding.llm.call import Failure, Method, ask, runnable_for
+from diffusiongpt.understanding.llm.structured import Failure, Method, ask, runnable_for
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -19,13 +19,17 @@ _SPEC_HINT = "Write it as 'provider:model', for example 'openai:MODEL' or 'ollam
 
 
 def model_from(llm: str | BaseChatModel, timeout_s: float) -> Any:
-    """The chat model that was meant.
+    """The chat model of a specification.
+
+    Args:
+        llm: `"provider:model"`, or a chat model, which is returned as it is.
+        timeout_s: Seconds that a client made here waits for one answer.
 
     Returns:
         A LangChain model, or a `Failure` if only its key is missing: without a key there is still a route.
 
     Raises:
-        SettingsError: If `llm` names no provider that LangChain knows, or is no chat model.
+        SettingsError: If LangChain does not know the provider, or `llm` is not a chat model.
         NeedsExtraError: If the provider's package is not installed.
     """
     if isinstance(llm, str):
@@ -38,7 +42,7 @@ def model_from(llm: str | BaseChatModel, timeout_s: float) -> Any:
 
 
 def name_of(llm: object) -> str:
-    """A name for people: the spec, or the class; never the settings, which may hold a key."""
+    """A readable name: the specification, or the class; never the settings, which may hold a key."""
     return llm if isinstance(llm, str) else type(llm).__name__
 
 
@@ -49,20 +53,18 @@ def _from_spec(spec: str, timeout_s: float) -> Any:
     from langchain.chat_models import init_chat_model
 
     try:
-        # hidden retries would cost calls that nobody counts
+        # hidden retries would be calls that `llm_calls` misses
         return init_chat_model(model, model_provider=provider, timeout=timeout_s, max_retries=0)
     except ImportError as error:
         package = re.search(r"pip install (?:-U )?([\w.-]+\w)", str(error))
         name = package[1] if package else f"langchain-{provider.replace('_', '-')}"
         raise NeedsExtraError(f"llm={spec!r} needs the package {name}", hint=f"pip install {name}") from error
     except Exception as error:  # every provider has its own error for a missing key
-        if _is_unknown_provider(error):
-            raise SettingsError(f"llm={spec!r}: LangChain knows no provider {provider!r}", hint=_SPEC_HINT) from error
+        if type(error) is ValueError and "provider" in str(error):
+            raise SettingsError(
+                f"llm={spec!r}: LangChain does not know the provider {provider!r}", hint=_SPEC_HINT
+            ) from error
         return Failure(reason=f"the LLM {spec} is not set up: its key is missing or wrong", remedy="nothing")
-
-
-def _is_unknown_provider(error: Exception) -> bool:
-    return type(error) is ValueError and "provider" in str(error)
 
 
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -70,11 +72,11 @@ Answer = TypeVar("Answer")
 
 
 class Question(Protocol[Answer_co]):
-    """Something to ask an LLM, and how to read what it says."""
+    """A question to an LLM, and how to read the answer."""
 
     @property
     def key(self) -> str:
-        """A field every answer has, by which it is found among other text."""
+        """A field that every answer has, by which it is found among other text."""
         ...
 
     def schema(self) -> dict[str, Any]:
@@ -82,25 +84,29 @@ class Question(Protocol[Answer_co]):
         ...
 
     def messages(self, schema: dict[str, Any] | None) -> list[tuple[str, str]]:
-        """What is said, as `(role, text)`, with the schema written out if there is one."""
+        """The messages, as `(role, text)`, with the schema written out if there is one."""
         ...
 
     def read(self, answer: Mapping[str, Any]) -> Answer_co | Failure:
-        """What is usable of an answer, or why nothing is."""
+        """The usable part of an answer, or why there is none."""
         ...
 
 
 @dataclass
 class Talk:
-    """Calls of one LLM that share a deadline and a second try.
+    """Calls of one LLM that share a deadline and a second attempt.
+
+    LangChain's `with_retry` and `with_fallbacks` do not replace this: they know neither a deadline nor `Retry-After`,
+    and choose the next attempt by its position, while here the kind of failure decides whether a second attempt is
+    made, and with which method.
 
     Attributes:
         llm: A LangChain chat model.
-        methods: Ways to ask it, the first one first.
-        limit_s: Seconds all calls together may take.
-        deadline: When they end, on the monotonic clock.
-        calls: Calls made.
-        tried_again: Whether the second try is spent.
+        methods: Ways to ask it, in the order to try them.
+        limit_s: Seconds that all calls together may take.
+        deadline: End of that time on the monotonic clock.
+        calls: Calls made so far.
+        tried_again: Whether the second attempt is used up.
     """
 
     llm: Any
@@ -141,7 +147,7 @@ class Talk:
 
 
 def _next_method(methods: tuple[Method, ...], failure: Failure) -> Method:
-    """What to try next: a rejected request says the least in plain text, a muddled answer gets the schema spelt out."""
+    """The next method: plain text after a rejected request, the schema spelt out after a bad answer."""
     if failure.remedy == "again":
         return methods[0]
     return methods[-1] if failure.remedy == "plain" or len(methods) == 1 else methods[1]
@@ -150,4 +156,4 @@ def _next_method(methods: tuple[Method, ...], failure: Failure) -> Method:
 def _both(first: Failure, second: Failure) -> Failure:
     if first.reason == second.reason:
         return replace(second, reason=f"{first.reason}, twice")
-    return replace(second, reason=f"{first.reason}; on the second try, {second.reason}")
+    return replace(second, reason=f"{first.reason}; on the second attempt, {second.reason}")

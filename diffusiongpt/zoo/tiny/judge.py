@@ -1,4 +1,4 @@
-"""The judge of the tiny zoo: which subject, style and colours a tiny picture shows."""
+"""The vocabulary of the tiny zoo, and its judge: which object, style and colours a tiny picture shows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-RGB = tuple[int, int, int]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Term:
     """One name of the vocabulary and the words people use for it.
 
     Attributes:
-        name: The key used everywhere in code and data.
+        name: Key in code and data.
         english: English words; the first is the plain one.
         chinese: Chinese words; the first is the plain one.
     """
@@ -34,115 +31,55 @@ class Term:
     chinese: tuple[str, ...]
 
 
-def _terms(*terms: Term) -> MappingProxyType[str, Term]:
-    return MappingProxyType({term.name: term for term in terms})
+def _terms(**words: tuple[str, str]) -> Mapping[str, Term]:
+    """Terms by name, from their English and Chinese words, which commas separate."""
+    return MappingProxyType(
+        {
+            name: Term(name=name, english=tuple(english.split(", ")), chinese=tuple(chinese.split(", ")))
+            for name, (english, chinese) in words.items()
+        }
+    )
 
 
 OBJECT_TERMS: Final = _terms(
-    Term(name="circle", english=("circle", "disc", "round circle"), chinese=("圆形", "圆圈", "圆")),
-    Term(name="square", english=("square", "square block"), chinese=("正方形", "方块", "方形")),
-    Term(name="triangle", english=("triangle", "triangular shape"), chinese=("三角形", "三角")),
-    Term(name="star", english=("star", "five-pointed star"), chinese=("星星", "五角星", "星形")),
-    Term(name="heart", english=("heart", "love heart"), chinese=("爱心", "心形", "心")),
-    Term(name="tree", english=("tree", "leafy tree"), chinese=("树", "大树", "小树", "树木")),
-    Term(name="house", english=("house", "home", "cottage"), chinese=("房子", "房屋", "小屋")),
-    Term(name="fish", english=("fish", "little fish"), chinese=("鱼", "小鱼", "鱼儿")),
+    circle=("circle, disc, round circle", "圆形, 圆圈, 圆"),
+    square=("square, square block", "正方形, 方块, 方形"),
+    triangle=("triangle, triangular shape", "三角形, 三角"),
+    star=("star, five-pointed star", "星星, 五角星, 星形"),
+    heart=("heart, love heart", "爱心, 心形, 心"),
+    tree=("tree, leafy tree", "树, 大树, 小树, 树木"),
+    house=("house, home, cottage", "房子, 房屋, 小屋"),
+    fish=("fish, little fish", "鱼, 小鱼, 鱼儿"),
 )
 COLOR_TERMS: Final = _terms(
-    Term(name="red", english=("red",), chinese=("红色", "红", "大红色")),
-    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
-    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
-    Term(name="green", english=("green",), chinese=("绿色", "绿")),
-    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
-    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
-    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
-    Term(name="brown", english=("brown",), chinese=("棕色", "褐色", "咖啡色")),
-    Term(name="black", english=("black",), chinese=("黑色", "黑")),
+    red=("red", "红色, 红, 大红色"),
+    orange=("orange", "橙色, 橘色, 橙"),
+    yellow=("yellow", "黄色, 黄"),
+    green=("green", "绿色, 绿"),
+    blue=("blue", "蓝色, 蓝"),
+    purple=("purple, violet", "紫色, 紫"),
+    pink=("pink", "粉色, 粉红色, 粉"),
+    brown=("brown", "棕色, 褐色, 咖啡色"),
+    black=("black", "黑色, 黑"),
 )
-BACKGROUND_TERMS: Final = _terms(
-    Term(name="white", english=("white",), chinese=("白色", "白")),
-    Term(name="gray", english=("gray", "grey"), chinese=("灰色", "灰")),
-    Term(name="yellow", english=("yellow",), chinese=("黄色", "黄")),
-    Term(name="orange", english=("orange",), chinese=("橙色", "橘色", "橙")),
-    Term(name="green", english=("green",), chinese=("绿色", "绿")),
-    Term(name="blue", english=("blue",), chinese=("蓝色", "蓝")),
-    Term(name="purple", english=("purple", "violet"), chinese=("紫色", "紫")),
-    Term(name="pink", english=("pink",), chinese=("粉色", "粉红色", "粉")),
-)
+BACKGROUND_TERMS: Final[Mapping[str, Term]] = {
+    **_terms(white=("white", "白色, 白"), gray=("gray, grey", "灰色, 灰")),
+    **{name: COLOR_TERMS[name] for name in ("yellow", "orange", "green", "blue", "purple", "pink")},
+}
 STYLE_TERMS: Final = _terms(
-    Term(
-        name="vector",
-        english=("flat vector art", "vector illustration", "flat design", "clean vector graphic"),
-        chinese=("扁平矢量图", "矢量插画", "扁平插画"),
+    vector=(
+        "flat vector art, vector illustration, flat design, clean vector graphic",
+        "扁平矢量图, 矢量插画, 扁平插画",
     ),
-    Term(
-        name="pixel",
-        english=("pixel art", "pixelated picture", "retro pixel graphic"),
-        chinese=("像素画", "像素艺术", "像素图"),
-    ),
-    Term(
-        name="sketch",
-        english=("pencil sketch", "pencil drawing", "hand-drawn sketch"),
-        chinese=("铅笔素描", "素描", "手绘草图"),
-    ),
-    Term(
-        name="oil",
-        english=("oil painting", "oil on canvas", "oil paint picture"),
-        chinese=("油画", "布面油画", "油画作品"),
-    ),
+    pixel=("pixel art, pixelated picture, retro pixel graphic", "像素画, 像素艺术, 像素图"),
+    sketch=("pencil sketch, pencil drawing, hand-drawn sketch", "铅笔素描, 素描, 手绘草图"),
+    oil=("oil painting, oil on canvas, oil paint picture", "油画, 布面油画, 油画作品"),
 )
 
 OBJECTS: Final[tuple[str, ...]] = tuple(OBJECT_TERMS)
 COLORS: Final[tuple[str, ...]] = tuple(COLOR_TERMS)
 BACKGROUNDS: Final[tuple[str, ...]] = tuple(BACKGROUND_TERMS)
 STYLES: Final[tuple[str, ...]] = tuple(STYLE_TERMS)
-
-COLOR_RGB: Final = MappingProxyType[str, RGB](
-    {
-        "red": (222, 44, 48),
-        "orange": (246, 130, 28),
-        "yellow": (252, 208, 24),
-        "green": (34, 152, 76),
-        "blue": (36, 96, 214),
-        "purple": (128, 54, 176),
-        "pink": (240, 84, 160),
-        "brown": (126, 76, 40),
-        "black": (34, 34, 42),
-    }
-)
-# Paler than the objects, so that every object shows on every ground, a blue fish on blue too.
-BACKGROUND_RGB: Final = MappingProxyType[str, RGB](
-    {
-        "white": (250, 250, 250),
-        "gray": (186, 189, 196),
-        "yellow": (255, 240, 150),
-        "orange": (255, 206, 150),
-        "green": (182, 230, 176),
-        "blue": (172, 216, 250),
-        "purple": (212, 188, 244),
-        "pink": (255, 206, 224),
-    }
-)
-
-# Each object and each colour is still seen in training, only never these together.
-HELD_OUT_PAIRS: Final[frozenset[tuple[str, str]]] = frozenset(
-    {
-        ("circle", "purple"),
-        ("square", "pink"),
-        ("triangle", "green"),
-        ("star", "blue"),
-        ("heart", "orange"),
-        ("tree", "red"),
-        ("house", "yellow"),
-        ("fish", "black"),
-    }
-)
-
-# The call at which the zoo's pipelines were measured; names are those of the stock pipeline.
-SETTINGS: Final = MappingProxyType[str, float | int](
-    {"num_inference_steps": 8, "guidance_scale": 1.5, "width": 64, "height": 64}
-)
-
 
 JUDGE_FILE: Final = Path(__file__).parent / "judge.safetensors"
 SIDE: Final = 64
@@ -157,13 +94,13 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the judge sees on one picture.
+    """What the judge sees in one picture.
 
     Attributes:
-        object: The most probable object.
-        color: Its colour.
-        background: The colour of the background.
-        style: The style.
+        object: Most probable object.
+        color: Most probable colour of the object.
+        background: Most probable colour of the background.
+        style: Most probable style.
         probabilities: For each of the four questions, the probability of every answer.
     """
 
@@ -175,7 +112,11 @@ class Reading:
 
 
 class TinyJudge:
-    """Answers four questions about a picture: which object, which colour, which background, which style."""
+    """Answers four questions about a picture: its object, colour, background and style.
+
+    Args:
+        network: The trained network of `build_network`.
+    """
 
     def __init__(self, network: nn.Sequential) -> None:
         self._network = network.eval()
@@ -198,7 +139,7 @@ class TinyJudge:
         return self.read_batch([image])[0]
 
     def read_batch(self, images: Sequence[Image.Image]) -> list[Reading]:
-        """Read several pictures of any size at once; faster than one by one."""
+        """Read several pictures of any size in one batch."""
         import torch
 
         if not images:
@@ -209,23 +150,18 @@ class TinyJudge:
         return [_reading({question: rows[index] for question, rows in shares.items()}) for index in range(len(images))]
 
     def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
-        """How much of what a prompt names each picture shows: a judge as `diffusiongpt.judges` wants it.
+        """How much of what a prompt names each picture shows; the method that a judge needs.
 
         Returns:
             For each picture the mean probability, from 0 to 1, of the named object, colour, background and style;
-            of a prompt that names none of them, how sure the judge is of what it sees.
+            if the prompt names none of them, the judge's mean confidence in its answers.
         """
         wanted = named_answers(prompt)
         return [_share_shown(reading, wanted) for reading in self.read_batch(images)]
 
-    def all_correct(self, image: Image.Image, *, object: str, color: str, background: str, style: str) -> bool:  # noqa: A002 - the vocabulary's word
-        """Whether the picture shows all four things asked for."""
-        reading = self.read(image)
-        return (reading.object, reading.color, reading.background, reading.style) == (object, color, background, style)
-
 
 def named_answers(prompt: str) -> dict[str, tuple[str, ...]]:
-    """The answers that a prompt names, for each question it is about; a colour is that of what it stands before."""
+    """The answers that a prompt names, by question; a colour before "background" is that of the background."""
     text = prompt.lower()
     named: dict[str, tuple[str, ...]] = {}
     on_ground = _found(BACKGROUND_TERMS, text, before=_GROUND)
@@ -254,7 +190,7 @@ def _share_shown(reading: Reading, wanted: Mapping[str, Sequence[str]]) -> float
 
 
 def build_network() -> nn.Sequential:
-    """The untrained network: four strided convolutions, then one linear layer with the answers side by side."""
+    """The untrained network: four strided convolutions, then one linear layer with the logits of all answers."""
     from torch import nn
 
     layers: list[nn.Module] = []
@@ -267,7 +203,7 @@ def build_network() -> nn.Sequential:
 
 
 def split_answers(logits: Tensor) -> dict[str, Tensor]:
-    """Cut the network's output, shape (n, answers), into one tensor of logits per question."""
+    """Split the network's output, shape (n, answers), into logits by question, shape (n, answers of the question)."""
     import torch
 
     pieces = torch.split(logits, [len(names) for names in QUESTIONS.values()], dim=1)
@@ -275,7 +211,7 @@ def split_answers(logits: Tensor) -> dict[str, Tensor]:
 
 
 def as_batch(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures as the network takes them: float32, shape (n, 3, 64, 64), from -1 to 1."""
+    """Pictures as input of the network: float32, shape (n, 3, 64, 64), values from -1 to 1."""
     import numpy as np
     import torch
     from PIL.Image import Resampling

@@ -1,4 +1,4 @@
-"""A taxonomy that an LLM proposes: checked, shown, and written by nobody but people."""
+"""A taxonomy that an LLM proposes: checked, shown, and written only by people."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.curation.edit import ZooDraft
-from diffusiongpt.curation.proposal import MAX_NODES, Proposed, read_proposal
-from diffusiongpt.curation.propose import propose_taxonomy
+from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
 from diffusiongpt.testing.chat import LocalChat
-from diffusiongpt.understanding.llm.call import Failure
+from diffusiongpt.understanding.llm.structured import Failure
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert, Tags
 from diffusiongpt.zoo.taxonomy import Node
@@ -84,7 +83,7 @@ EXPERTS = (Expert(id="prints", repo="me/prints"), Expert(id="fox", repo="me/fox"
 
 
 def read(**changes: Any) -> Proposed | Failure:
-    """What is read of the good proposal with some fields changed."""
+    """The good proposal with some fields changed, after the checks."""
     return read_proposal({**GOOD, **changes}, EXPERTS, known())
 
 
@@ -129,8 +128,8 @@ def test_what_is_proposed_is_used(mine: Path, chat: LocalChat, settings: Any) ->
         assert [one.node for one in LocalThinker().think(prompt, (), nodes).understanding.styles] == ["silkscreen"]
 
 
-def test_the_llm_is_told_data_and_a_closed_list(mine: Path, chat: LocalChat) -> None:
-    """Experts go as JSON data, the known categories as a list, and the schema enumerates the experts' ids."""
+def test_the_llm_gets_data_and_a_closed_list(mine: Path, chat: LocalChat) -> None:
+    """Experts are sent as JSON data, known categories as a list, and the schema enumerates the experts' ids."""
     propose_taxonomy(ZooDraft(mine), client(chat))
     request = chat.requests[0]
     data = json.loads(request.body["messages"][-1]["content"])
@@ -147,8 +146,8 @@ def test_the_llm_is_told_data_and_a_closed_list(mine: Path, chat: LocalChat) -> 
         ({"experts": [{"id": "sdxl", "styles": [], **NO_STYLES}]}, "never offered"),
         ({"experts": places("silkscreen") * 2}, "comes twice"),
         ({"experts": []}, "places no expert"),
-        ({"experts": places("nobody")}, "a style that is not there"),
-        ({"experts": places("animal")}, "a style that is not there"),
+        ({"experts": places("unknown")}, "a style that does not exist"),
+        ({"experts": places("animal")}, "a style that does not exist"),
         ({"experts": places(*[node.id for node in known().values() if node.kind == "style"][:7])}, "more than 6"),
         ({"experts": "all of them"}, "follow the form"),
         ({"experts": [{"id": "prints"}]}, "follow the form"),
@@ -161,15 +160,15 @@ def test_the_llm_is_told_data_and_a_closed_list(mine: Path, chat: LocalChat) -> 
         ({"styles": styles(id="a" * 41)}, "lower-case"),
         ({"styles": styles() * 2}, "an id comes twice"),
         ({"styles": styles(id="animal")}, "other kind"),
-        ({"styles": styles(subjects=["silkscreen"])}, "a subject that is not there"),
-        ({"styles": styles(subjects=["watercolor"])}, "a subject that is not there"),
+        ({"styles": styles(subjects=["silkscreen"])}, "a subject that does not exist"),
+        ({"styles": styles(subjects=["watercolor"])}, "a subject that does not exist"),
         ({"styles": styles() * (MAX_NODES + 1)}, f"more than {MAX_NODES}"),
         ({"styles": styles(aliases_en="print")}, "follow the form"),
         ({"styles": styles(label_en=3)}, "follow the form"),
     ],
 )
-def test_what_makes_no_tree_is_refused(changes: dict[str, Any], reason: str) -> None:
-    """Experts that were not offered, ids that are none, styles below styles, and floods are refused as a whole."""
+def test_an_invalid_taxonomy_is_refused(changes: dict[str, Any], reason: str) -> None:
+    """Experts that were not offered, invalid ids, styles below styles, and too much of anything fail as a whole."""
     found = read(**changes)
     assert isinstance(found, Failure)
     assert reason in found.reason
@@ -177,7 +176,7 @@ def test_what_makes_no_tree_is_refused(changes: dict[str, Any], reason: str) -> 
 
 
 def test_names_stay_unambiguous() -> None:
-    """A name another category has is left out and told; the same name twice is once; no word leads to two nodes."""
+    """A name of another category is dropped with a note, a repeated name is kept once, no word leads to two nodes."""
     first = {**SILKSCREEN, "aliases_en": ["Screen  Print", "photo", "screen print", "Silkscreen", "!!", "", "zine"]}
     second = {
         **SILKSCREEN,
@@ -192,11 +191,11 @@ def test_names_stay_unambiguous() -> None:
     assert found.nodes[0].aliases == ("Screen Print", "zine", "丝网版画")
     assert (found.nodes[1].label, found.nodes[1].aliases) == ({"en": "riso"}, ())
     assert found.notes[-1] == (
-        "left out, since another category is called so: 'photo' of silkscreen, '水墨' of riso, 'zine' of riso"
+        "dropped, since they name another category already: 'photo' of silkscreen, '水墨' of riso, 'zine' of riso"
     )
 
 
-def test_what_is_there_already_is_not_made_again() -> None:
+def test_what_exists_already_is_not_made_again() -> None:
     """A category proposed under the id or another name of a known one is the known one."""
     again = {**SILKSCREEN, "id": "watercolor"}
     renamed = {**SILKSCREEN, "id": "aquarelle"}
@@ -204,17 +203,17 @@ def test_what_is_there_already_is_not_made_again() -> None:
     assert isinstance(found, Proposed)
     assert found.nodes == ()
     assert found.tags["prints"].styles == ("watercolor",)
-    assert any("aquarelle is there already, as watercolor" in note for note in found.notes)
+    assert any("aquarelle exists already, as watercolor" in note for note in found.notes)
 
 
 def test_no_category_stays_empty() -> None:
-    """A new category without an expert on or below it is left out; a subject above a used style stays."""
+    """A new category without an expert on or below it is dropped; a subject above a used style stays."""
     subject = {key: value for key, value in SILKSCREEN.items() if key != "subjects"}
     subjects = [{**subject, "id": "street_food"}, {**subject, "id": "weather"}]
     found = read(subjects=subjects, styles=[{**SILKSCREEN, "subjects": ["street_food"]}, *styles(id="unused")])
     assert isinstance(found, Proposed)
     assert [node.id for node in found.nodes] == ["street_food", "silkscreen"]
-    assert "left out, since no expert hangs there: weather, unused" in found.notes
+    assert "dropped, since they have no expert: weather, unused" in found.notes
 
 
 def test_texts_are_one_visible_line() -> None:
@@ -229,9 +228,9 @@ def test_texts_are_one_visible_line() -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_replies_end_in_an_error_or_a_valid_draft(mine: Path, chat: LocalChat, kind: str) -> None:
-    """Whatever an LLM says, there are two calls at most, the file stays, and what comes out is an error or a whole zoo.
+    """Whatever an LLM answers, two calls are made at most, the file stays, and the result is an error or a valid zoo.
 
-    The kinds that leave the answer whole, such as one inside chatter, may be read; none may crash.
+    Kinds that leave the answer intact, such as one inside chatter, may be read; none may crash.
     """
     rng = Random(kind)  # noqa: S311  # nothing secret
     good = {**GOOD, "prompt": "a fox", "votes": [{"subject": "x", "styles": []}] * 5}
@@ -249,7 +248,7 @@ def test_malformed_replies_end_in_an_error_or_a_valid_draft(mine: Path, chat: Lo
 
 
 def outcome(mine: Path, chat: LocalChat) -> str:
-    """The draft; or, of an error that says what to do, the word that is looked for."""
+    """The draft; or, for an error with a hint, a text that passes for one."""
     try:
         return propose_taxonomy(ZooDraft(mine), client(chat)).draft.after
     except LLMError as error:
@@ -265,23 +264,16 @@ def outcome(mine: Path, chat: LocalChat) -> str:
         ("silent", {}, "did not answer within", 1),
         ("closed", {}, "closed the connection", 2),
         ("refusal", {}, "refused", 1),
-        ("html", {}, "does not speak as a chat model", 2),
-        ("empty", {}, "nothing", 2),
+        ("html", {}, "not that of a chat model", 2),
+        ("empty", {}, "was empty", 2),
         ("prose", {}, "prose", 2),
         ("truncated", {}, "", 2),
     ],
 )
-def test_a_failing_llm_is_told(
-    mine: Path,
-    chat: LocalChat,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    details: dict[str, Any],
-    reason: str,
-    calls: int,
+def test_a_failing_llm_is_an_error(
+    mine: Path, chat: LocalChat, kind: str, details: dict[str, Any], reason: str, calls: int
 ) -> None:
-    """An LLM that fails is a typed error with the reason, after one more try where that may help."""
-    monkeypatch.setattr("diffusiongpt.understanding.llm.models.sleep", lambda _: None)
+    """An LLM that fails is a typed error with the reason, after a second attempt where that may help."""
     fail(chat, kind, **details)
     with pytest.raises(LLMError, match="no proposal") as caught:
         propose_taxonomy(ZooDraft(mine), client(chat), timeout_s=2 if kind == "silent" else 20)
@@ -291,20 +283,20 @@ def test_a_failing_llm_is_told(
     assert mine.read_text() == MINE
 
 
-def test_a_second_try_may_succeed(mine: Path, chat: LocalChat) -> None:
-    """After an answer that makes no tree the second one counts."""
-    chat.reply({**GOOD, "experts": places("nobody")}, times=1)
+def test_a_second_attempt_may_succeed(mine: Path, chat: LocalChat) -> None:
+    """After an answer that is not a valid taxonomy the second one counts."""
+    chat.reply({**GOOD, "experts": places("unknown")}, times=1)
     assert propose_taxonomy(ZooDraft(mine), client(chat)).llm_calls == 2
 
 
 def test_an_answer_inside_chatter_is_read(mine: Path, chat: LocalChat) -> None:
-    """What an LLM says around its answer does not matter."""
+    """Text around the answer of an LLM does not matter."""
     chat.reply(f"Sure! ```json\n{json.dumps(GOOD)}\n```")
     assert "silkscreen" in propose_taxonomy(ZooDraft(mine), client(chat)).draft.after
 
 
 def test_there_must_be_something_to_place(tmp_path: Path, chat: LocalChat) -> None:
-    """A file of no experts, or of more than one question holds, is an error before the LLM is asked."""
+    """A file with no experts, or more than fit into one question, is an error before the LLM is asked."""
     path = tmp_path / "x.yaml"
     for count in (0, 201):
         path.write_text(json.dumps({"experts": [{"id": f"e{i}", "repo": f"a/e{i}"} for i in range(count)]}))
@@ -335,14 +327,14 @@ def run(*arguments: str, code: int = 0, says: str | None = None) -> Result:
 
 
 def test_nothing_is_written_unseen(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal the diff is all; on one nothing is written without a yes; `--yes` writes."""
+    """Without a terminal only the diff is shown; on one nothing is written without a yes; `--yes` writes."""
     result = run("--llm", "openai:local")
     assert "+  - id: silkscreen" in result.stdout
-    assert "nothing was written; --yes writes it" in result.stderr
+    assert "nothing was written; use --yes to write it" in result.stderr
     assert command.read_text() == MINE
-    said = json.loads(run("--llm", "openai:local", "--json").stdout)
-    assert (said["written"], "+  - id: silkscreen" in said["diff"]) == (False, True)
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    shown = json.loads(run("--llm", "openai:local", "--json").stdout)
+    assert (shown["written"], "+  - id: silkscreen" in shown["diff"]) == (False, True)
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo.is_terminal", lambda: True)
     refused = run("--llm", "openai:local", says="n\n")
     assert "+  - id: silkscreen" in refused.stdout
     assert "nothing was written" in refused.stderr
@@ -353,7 +345,7 @@ def test_nothing_is_written_unseen(command: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_yes_writes_and_failures_do_not(command: Path, chat: LocalChat) -> None:
-    """`--yes` asks nobody; a failing LLM exits 1 and none at all exits 2, and the file stays."""
+    """`--yes` does not ask; a failing LLM exits 1, a missing one 2, and the file stays."""
     assert "needs an LLM" in run(code=2).stderr
     fault = chat.fail("status", status=401)
     assert "does not accept the key" in run("--llm", "openai:local", "--yes", code=1).stderr

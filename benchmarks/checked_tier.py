@@ -1,4 +1,4 @@
-"""A shelf that is checked at every step against a model too plain to be wrong; any step may follow any other."""
+"""A tier that is checked at every step against a model too plain to be wrong; any step may follow any other."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 from diffusiongpt.cache.prefetch import PROTECTED
-from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Key, Shelf
+from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Key, Tier
 
 KEYS = tuple("abcdefghijkl")
 LARGEST = 40
 """Bytes of the largest."""
 
-STEPS_OF_A_SHELF = 500
+STEPS_OF_A_TIER = 500
 POLICIES: tuple[type[EvictionPolicy], ...] = (LRU, GDSF)
 
 
-class CheckedShelf:
-    """Does a step on a real shelf and on the model, then compares; a broken invariant is an `AssertionError`.
+class CheckedTier:
+    """Does a step on a real tier and on the model, then compares; a broken invariant is an `AssertionError`.
 
     Args:
-        policy: Of the shelf.
-        budget: Of the shelf, in bytes.
+        policy: Of the tier.
+        budget: Of the tier, in bytes.
     """
 
     def __init__(self, policy: EvictionPolicy, budget: int) -> None:
-        self.shelf = Shelf(tier="host", budget=budget, ceiling=None, policy=policy)
+        self.tier = Tier(name="host", budget=budget, ceiling=None, policy=policy)
         self.residents: dict[Key, int] = {}
         self.reserved: dict[Key, int] = {}
         self.in_flight: dict[Key, int] = {}
@@ -38,23 +38,23 @@ class CheckedShelf:
     def reserve(self, key: Key, nbytes: int) -> None:
         """Room for one that has none; a second time is refused."""
         if key in self.residents or key in self.reserved or key in self.in_flight:
-            _refuse(lambda: self.shelf.reserve(key, nbytes))
+            _refuse(lambda: self.tier.reserve(key, nbytes))
         else:
-            self.shelf.reserve(key, nbytes)
+            self.tier.reserve(key, nbytes)
             self.reserved[key] = nbytes
         self._check()
 
     def start(self, key: Key) -> None:
         """What has room begins to come."""
         if key in self.reserved:
-            self.shelf.start(key)
+            self.tier.start(key)
             self.in_flight[key] = self.reserved.pop(key)
         self._check()
 
     def cancel(self, key: Key) -> None:
         """What was to come does not."""
         if key in self.reserved or key in self.in_flight:
-            self.shelf.cancel(key)
+            self.tier.cancel(key)
             self.reserved.pop(key, None)
             self.in_flight.pop(key, None)
         self._check()
@@ -62,7 +62,7 @@ class CheckedShelf:
     def admit(self, key: Key, nbytes: int, reload_s: float) -> None:
         """What was coming is there, with bytes of its own."""
         if key in self.in_flight:
-            self.shelf.admit(key, nbytes, reload_s=reload_s, now=self._tick())
+            self.tier.admit(key, nbytes, reload_s=reload_s, now=self._tick())
             del self.in_flight[key]
             self.residents[key] = nbytes
             self.by_use.append(key)
@@ -72,7 +72,7 @@ class CheckedShelf:
     def use(self, key: Key) -> None:
         """What is there is asked for."""
         if key in self.residents:
-            self.shelf.use(key, self._tick())
+            self.tier.use(key, self._tick())
             self.by_use.remove(key)
             self.by_use.append(key)
             self._check_floor(key)
@@ -80,37 +80,37 @@ class CheckedShelf:
 
     def pin(self, key: Key) -> None:
         """One more holds it, there or not."""
-        self.shelf.pin(key)
+        self.tier.pin(key)
         self.pins[key] += 1
         self._check()
 
     def unpin(self, key: Key) -> None:
-        """One less holds it; who holds nothing is refused."""
+        """One less holds it; refused if none does."""
         if self.pins[key]:
-            self.shelf.unpin(key)
+            self.tier.unpin(key)
             self.pins[key] -= 1
         else:
-            _refuse(lambda: self.shelf.unpin(key))
+            _refuse(lambda: self.tier.unpin(key))
         self._check()
 
     def remove(self, key: Key) -> None:
-        """It goes, unless somebody holds it."""
+        """It goes, unless it is held."""
         if key in self.residents and self.pins[key]:
-            _refuse(lambda: self.shelf.remove(key))
+            _refuse(lambda: self.tier.remove(key))
         elif key in self.residents:
-            _hold(self.shelf.remove(key).nbytes == self.residents.pop(key), "what left had other bytes")
+            _hold(self.tier.remove(key).nbytes == self.residents.pop(key), "what left had other bytes")
             self.by_use.remove(key)
         self._check()
 
     def expect(self, upcoming: Mapping[Key, int]) -> None:
         """The queue needs others now."""
-        self.shelf.upcoming = dict(upcoming)
+        self.tier.upcoming = dict(upcoming)
         self._check_order()
 
     def make_room(self, needed: int, limit: int | None, spare: Collection[Key], due: int) -> None:
-        """Ask who has to leave, and let them."""
-        going = self.shelf.victims(needed, limit=limit, spare=spare, due=due)
-        soon = self.shelf.upcoming
+        """Ask what has to leave, and remove it."""
+        going = self.tier.victims(needed, limit=limit, spare=spare, due=due)
+        soon = self.tier.upcoming
         may_go = {key for key in self._idle() if key not in spare and (key not in soon or soon[key] > due)}
         excess = 0 if limit is None else self._taken() + needed - limit
         if going is None:
@@ -124,49 +124,49 @@ class CheckedShelf:
         _hold(limit is None or self._taken() + needed <= limit, "not enough left")
 
     def keep_to_budget(self, spare: Collection[Key]) -> None:
-        """Ask who is too much, and let them go."""
+        """Ask what is above the budget, and remove it."""
         may_go = {key for key in self._idle() if key not in spare}
-        excess = self._taken() - self.shelf.budget
-        going = self.shelf.surplus(spare=spare)
+        excess = self._taken() - self.tier.budget
+        going = self.tier.surplus(spare=spare)
         if self._bytes(may_go) < excess:
-            _hold(set(going) == may_go, "somebody stayed over the budget")
+            _hold(set(going) == may_go, "something stayed above the budget")
         else:
             self._check_going(going, may_go, excess)
         for key in going:
             self.remove(key)
 
     def _check_going(self, going: list[Key], may_go: set[Key], excess: int) -> None:
-        _hold(set(going) <= may_go, "somebody left who may not")
-        _hold(len(set(going)) == len(going), "somebody left twice")
+        _hold(set(going) <= may_go, "something left that may not")
+        _hold(len(set(going)) == len(going), "something left twice")
         _hold(self._bytes(going) >= excess, "too few left")
-        _hold(all(self._bytes(going) - self.residents[key] < excess for key in going), "somebody left needlessly")
+        _hold(all(self._bytes(going) - self.residents[key] < excess for key in going), "something left needlessly")
 
     def _check_order(self) -> None:
-        order = self.shelf.order()
-        _hold(order == self.shelf.order(), "the order is not the same twice")
+        order = self.tier.order()
+        _hold(order == self.tier.order(), "the order is not the same twice")
         _hold(sorted(order) == sorted(self._idle()), "the order is not of the idle")
-        soon = self.shelf.upcoming
+        soon = self.tier.upcoming
         needed = [soon[key] for key in order if key in soon]
         _hold(all(key in soon for key in order[len(order) - len(needed) :]), "what is needed is not last")
         _hold(needed == sorted(needed, reverse=True), "what is needed last is not first")
-        if isinstance(self.shelf.policy, LRU):
+        if isinstance(self.tier.policy, LRU):
             rest = [key for key in order if key not in soon]
             _hold(rest == [key for key in self.by_use if key in rest], "not least recently used first")
 
     def _check_floor(self, key: Key) -> None:
-        floor = self.shelf.residents[key].floor
+        floor = self.tier.residents[key].floor
         _hold(floor >= self._floor, "the floor fell")
         self._floor = floor
 
     def _check(self) -> None:
-        ledger = self.shelf.ledger()
+        ledger = self.tier.ledger()
         _hold(ledger.resident == self._bytes(self.residents), "resident bytes are wrong")
         _hold(ledger.reserved == sum(self.reserved.values()), "reserved bytes are wrong")
         _hold(ledger.in_flight == sum(self.in_flight.values()), "bytes in flight are wrong")
-        _hold(self.shelf.taken == self._taken(), "the sum is wrong")
-        coming = {key for key in KEYS if self.shelf.is_coming(key)}
-        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "somebody else is coming")
-        _hold(self.shelf.residents.keys() == self.residents.keys(), "somebody else is there")
+        _hold(self.tier.taken == self._taken(), "the sum is wrong")
+        coming = {key for key in KEYS if self.tier.is_coming(key)}
+        _hold(coming == self.reserved.keys() | self.in_flight.keys(), "something else is coming")
+        _hold(self.tier.residents.keys() == self.residents.keys(), "something else is there")
 
     def _idle(self) -> list[Key]:
         return [key for key in self.residents if not self.pins[key]]
@@ -183,29 +183,29 @@ class CheckedShelf:
 
 
 def random_steps(number: int, seed: int) -> None:
-    """Take steps by chance, on a new shelf every `STEPS_OF_A_SHELF`."""
+    """Take steps by chance, on a new tier every `STEPS_OF_A_TIER`."""
     rng = Random(seed)
     for done in range(number):
-        if not done % STEPS_OF_A_SHELF:
-            shelf = CheckedShelf(rng.choice(POLICIES)(), budget=rng.randint(LARGEST, 4 * LARGEST))
-        _random_step(shelf, rng)
+        if not done % STEPS_OF_A_TIER:
+            tier = CheckedTier(rng.choice(POLICIES)(), budget=rng.randint(LARGEST, 4 * LARGEST))
+        _random_step(tier, rng)
 
 
-def _random_step(shelf: CheckedShelf, rng: Random) -> None:
+def _random_step(tier: CheckedTier, rng: Random) -> None:
     """Any step, with a key that it can be done with where there is one."""
-    coming = [*shelf.reserved, *shelf.in_flight]
+    coming = [*tier.reserved, *tier.in_flight]
     steps: tuple[tuple[Collection[Key], Callable[[Key], None]], ...] = (
-        (KEYS, lambda key: shelf.reserve(key, rng.randint(0, LARGEST))),
-        (shelf.reserved, shelf.start),
-        (shelf.in_flight, lambda key: shelf.admit(key, rng.randint(0, LARGEST), rng.random())),
-        (coming if rng.random() < 0.2 else (), shelf.cancel),
-        (shelf.residents, shelf.use),
-        (KEYS if sum(shelf.pins.values()) < len(KEYS) // 2 else (), shelf.pin),
-        ([key for key in shelf.pins if shelf.pins[key]], shelf.unpin),
-        (shelf.residents if rng.random() < 0.2 else (), shelf.remove),
-        (KEYS, lambda _: shelf.expect({key: rng.randint(0, PROTECTED) for key in _some(rng)})),
-        (KEYS, lambda _: shelf.make_room(rng.randint(0, LARGEST), _limit(shelf, rng), _some(rng), _due(rng))),
-        (KEYS if rng.random() < 0.2 else (), lambda _: shelf.keep_to_budget(_some(rng))),
+        (KEYS, lambda key: tier.reserve(key, rng.randint(0, LARGEST))),
+        (tier.reserved, tier.start),
+        (tier.in_flight, lambda key: tier.admit(key, rng.randint(0, LARGEST), rng.random())),
+        (coming if rng.random() < 0.2 else (), tier.cancel),
+        (tier.residents, tier.use),
+        (KEYS if sum(tier.pins.values()) < len(KEYS) // 2 else (), tier.pin),
+        ([key for key in tier.pins if tier.pins[key]], tier.unpin),
+        (tier.residents if rng.random() < 0.2 else (), tier.remove),
+        (KEYS, lambda _: tier.expect({key: rng.randint(0, PROTECTED) for key in _some(rng)})),
+        (KEYS, lambda _: tier.make_room(rng.randint(0, LARGEST), _limit(tier, rng), _some(rng), _due(rng))),
+        (KEYS if rng.random() < 0.2 else (), lambda _: tier.keep_to_budget(_some(rng))),
     )
     possible = [step for step in steps if step[0]]
     keys, step = possible[int(rng.random() * len(possible))]
@@ -216,8 +216,8 @@ def _some(rng: Random) -> list[Key]:
     return rng.sample(KEYS, rng.randint(0, len(KEYS) // 2))
 
 
-def _limit(shelf: CheckedShelf, rng: Random) -> int | None:
-    return rng.choice([shelf.shelf.budget, shelf.shelf.budget + LARGEST, None])
+def _limit(tier: CheckedTier, rng: Random) -> int | None:
+    return rng.choice([tier.tier.budget, tier.tier.budget + LARGEST, None])
 
 
 def _due(rng: Random) -> int:

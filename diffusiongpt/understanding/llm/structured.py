@@ -1,4 +1,4 @@
-"""One call of an LLM: the way to ask it, a deadline that holds, and a plain word for every way it can fail."""
+"""One call of an LLM: how to ask for structure, a deadline that holds, and a plain reason for every failure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel
 
 from diffusiongpt.errors import SettingsError
-from diffusiongpt.understanding.llm.schema import find_object
+from diffusiongpt.understanding.llm.form import find_object
 
 Method = Literal["json_schema", "function_calling", "json_mode", "text"]
-"""Ways to get structure out of an LLM: LangChain's three, and JSON in plain text."""
+"""Ways to get a structured answer from an LLM: LangChain's three, and JSON in plain text."""
 
 _RATE_LIMIT_WAIT_S = 1.0
 _LONGEST_WAIT_S = 5.0
@@ -28,9 +28,9 @@ class Failure:
     """Why there is no answer.
 
     Attributes:
-        reason: One plain sentence; never a word of the LLM's, the provider's or the key.
-        remedy: What may help: the same call again, another method, plain text, or nothing.
-        wait_s: Seconds to wait first.
+        reason: One plain sentence, which quotes neither the LLM nor the provider nor the key.
+        remedy: What may help: the same call `again`, an`other` method, `plain` text, or `nothing`.
+        wait_s: Seconds to wait before the next call.
     """
 
     reason: str
@@ -41,15 +41,15 @@ class Failure:
 def methods_of(llm: Any, wanted: Method | None = None) -> tuple[Method, ...]:
     """Methods in the order to try them: the model's own default, JSON with the schema spelt out, plain text.
 
-    A method fails in its own way: `json_schema` raises even where it should not, `function_calling` returns
-    nothing, and an older server ignores what it does not know. So all are read from the raw message.
+    Each method fails in its own way: `json_schema` raises even where it should not, `function_calling` returns
+    nothing, and an older server ignores parameters that it does not know. So the raw message is read with each.
 
     Args:
         llm: A LangChain chat model.
-        wanted: To be tried first.
+        wanted: The method to try first.
 
     Raises:
-        SettingsError: If the model does not offer the one that is wanted.
+        SettingsError: If the model does not offer the wanted method.
     """
     make = getattr(llm, "with_structured_output", None)
     parameter = None if make is None else inspect.signature(make).parameters.get("method")
@@ -58,12 +58,12 @@ def methods_of(llm: Any, wanted: Method | None = None) -> tuple[Method, ...]:
     ladder: tuple[Method, ...] = (*(() if wanted is None else (wanted,)), own, "json_mode", "text")
     usable = [method for method in dict.fromkeys(ladder) if _offers(llm, method, own, choice=parameter is not None)]
     if wanted is not None and wanted not in usable:
-        raise SettingsError(f"the LLM does not offer method={wanted!r}", hint=f"It offers {', '.join(usable)}.")
+        raise SettingsError(f"the LLM does not offer method={wanted!r}", hint=f"Choose one of {', '.join(usable)}.")
     return tuple(usable)
 
 
 def runnable_for(llm: Any, method: Method, schema: dict[str, Any]) -> Any:
-    """The model held to a schema, giving its raw message; `None` if it does not offer that."""
+    """The model restricted to a schema, returning its raw message; `None` if it does not offer the method."""
     if method == "text":
         return llm
     make = getattr(llm, "with_structured_output", None)
@@ -86,14 +86,14 @@ def ask(
     """Call an LLM once and find the JSON object in its answer.
 
     Args:
-        runnable: From `runnable_for`.
+        runnable: A model from `runnable_for`.
         messages: `(role, text)` pairs.
-        key: A field the object has, by which it is told from others.
-        seconds: After so many it is given up, even in the middle of a stream.
-        limit_s: Seconds that all tries together have, for the reason.
+        key: A field that the object has, to distinguish it from others in the answer.
+        seconds: Seconds after which the call is abandoned, even in the middle of a stream.
+        limit_s: Seconds that all attempts share, for the reason of the failure.
     """
     future: Future[Any] = Future()
-    # a daemon, since a provider that never returns must not keep the process from ending
+    # a daemon thread, since a provider that never returns must not keep the process alive
     context = copy_context()
     Thread(target=context.run, args=(_settle, future, runnable, list(messages)), daemon=True).start()
     try:
@@ -104,18 +104,20 @@ def ask(
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What an exception of a provider means, whatever library it comes from."""
+    """What an exception of a provider means, whichever library raised it."""
     chain = list(_chain(error))
     names = " ".join(type(link).__name__ for link in chain)
     status = next((code for link in chain if (code := _status(link)) is not None), None)
     if status is not None:
         return _failure_of_status(status, chain)
-    known = (failure for kinds, pattern, failure in _FAILURES if _matches(chain, kinds) or re.search(pattern, names))
-    return next(known, Failure(reason=f"the LLM failed with {type(error).__name__}", remedy="other"))
+    for kinds, pattern, failure in _FAILURES:
+        if any(isinstance(link, kinds) for link in chain) or re.search(pattern, names):
+            return failure
+    return Failure(reason=f"the LLM failed with {type(error).__name__}", remedy="other")
 
 
 def _offers(llm: Any, method: Method, own: Method, *, choice: bool) -> bool:
-    """Whether a model has a method; one that gives no choice has its own and no other."""
+    """Whether a model has a method; one without a `method` parameter has only its own."""
     if method != "text" and not choice and method != own:
         return False
     return (
@@ -125,7 +127,7 @@ def _offers(llm: Any, method: Method, own: Method, *, choice: bool) -> bool:
 
 
 def _without_parser(runnable: Any) -> Any:
-    """The half that calls the model; LangChain's parser takes minutes for long prose."""
+    """The half that calls the model, without LangChain's parser, which takes minutes for long prose."""
     from langchain_core.runnables import RunnableParallel, RunnableSequence
 
     if isinstance(runnable, RunnableSequence) and isinstance(runnable.first, RunnableParallel):
@@ -136,7 +138,7 @@ def _without_parser(runnable: Any) -> Any:
 def _settle(future: Future[Any], runnable: Any, messages: list[tuple[str, str]]) -> None:
     try:
         future.set_result(runnable.invoke(messages))
-    except BaseException as error:  # noqa: BLE001  # a provider may raise anything; the waiting thread names it
+    except BaseException as error:  # noqa: BLE001  # a provider may raise anything; the waiting thread reports it
         future.set_exception(error)
 
 
@@ -145,7 +147,7 @@ def _answer_in(result: object, key: str) -> Mapping[str, Any] | Failure:
         parsed = result.get("parsed")
         return parsed if isinstance(parsed, Mapping) and parsed else _answer_in(result["raw"], key)
     if isinstance(result, Mapping):
-        return result or Failure(reason="the LLM answered with nothing", remedy="other")
+        return result or Failure(reason="the LLM's answer was empty", remedy="other")
     if isinstance(result, BaseModel) and not hasattr(result, "content"):
         return result.model_dump()
     return _answer_in_message(result, key)
@@ -160,7 +162,7 @@ def _answer_in_message(message: Any, key: str) -> Mapping[str, Any] | Failure:
     spoilt = "".join(call.get("args") or "" for call in getattr(message, "invalid_tool_calls", None) or ())
     text = spoilt or (message if isinstance(message, str) else str(getattr(message, "text", "")))
     if not text.strip():
-        return Failure(reason="the LLM answered with nothing", remedy="other")
+        return Failure(reason="the LLM's answer was empty", remedy="other")
     found = find_object(text, key)
     if found is None:
         kind = "JSON that is not the form" if text.lstrip("`json \n").startswith(("{", "[")) else "prose"
@@ -173,26 +175,22 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, Failure], ...] = (
     (
         (ConnectionRefusedError,),
         "ConnectError",
-        Failure(reason="the LLM cannot be reached: its server refused the connection or is not there", remedy="again"),
+        Failure(reason="could not reach the LLM: its server refused the connection or does not exist", remedy="again"),
     ),
     (
         (OSError,),
         "Connection|ProtocolError",
-        Failure(reason="the LLM closed the connection before it had answered", remedy="again"),
+        Failure(reason="the LLM's server closed the connection before it answered", remedy="again"),
     ),
     ((), "Refusal|ContentFilter", Failure(reason="the LLM refused to answer", remedy="nothing")),
     ((), "LengthFinish", Failure(reason="the LLM's answer was cut off at its length limit", remedy="other")),
     (
         (AttributeError, LookupError, TypeError, ValueError),
         "Validation",
-        Failure(reason="what answered does not speak as a chat model does", remedy="other"),
+        Failure(reason="the answer is not that of a chat model", remedy="other"),
     ),
 )
-"""What exceptions mean, by kind or by name, since every provider has classes of its own; the first that fits counts."""
-
-
-def _matches(chain: Sequence[BaseException], kinds: tuple[type[BaseException], ...]) -> bool:
-    return any(isinstance(link, kinds) for link in chain)
+"""What exceptions mean, by class or by name, since every provider has its own classes; the first match counts."""
 
 
 def _failure_of_status(status: int, chain: Sequence[BaseException]) -> Failure:
@@ -203,7 +201,7 @@ def _failure_of_status(status: int, chain: Sequence[BaseException]) -> Failure:
     if status in (401, 403):
         return Failure(reason=f"the LLM does not accept the key ({status})", remedy="nothing")
     if status == 404:
-        return Failure(reason="the LLM's server knows no such model or address (404)", remedy="nothing")
+        return Failure(reason="the LLM's server has no such model or address (404)", remedy="nothing")
     if status in (408, 409) or status >= 500:
         return Failure(reason=f"the LLM's server failed ({status})", remedy="again")
     return Failure(reason=f"the LLM's server rejected the request ({status})", remedy="plain")

@@ -1,0 +1,32 @@
+"""The command line offers every field of a request, with the model's own defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from diffusiongpt.apps.cli import app
+from diffusiongpt.apps.cli.options import REQUEST_OPTIONS
+from diffusiongpt.flow.request import Policy, Request
+
+FIELDS = {**Request.model_fields, **Policy.model_fields}
+NOT_ON_A_COMMAND_LINE = {"prompt", "callback_on_step_end"}
+"""The prompt is an argument, and a function cannot be typed."""
+
+
+def test_every_field_has_an_option_with_the_same_default() -> None:
+    """What Python takes the command line takes; the model checks both."""
+    assert set(REQUEST_OPTIONS) == set(FIELDS) - NOT_ON_A_COMMAND_LINE
+    for name, (_, default) in REQUEST_OPTIONS.items():
+        assert default == FIELDS[name].default, name
+
+
+@pytest.mark.parametrize("command", ["route", "generate", "compare"])
+def test_the_same_options_on_each_command(command: str) -> None:
+    """Whoever learnt the options of one command knows those of the others."""
+    group: Any = get_command(app)
+    shown = {option for parameter in group.commands[command].params for option in parameter.opts}
+    missing = {"--negative", "--width", "--steps", "--guidance", "--seed", "--expert", "--voter", "--prefer"} - shown
+    assert missing == set()
