@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, TypeVar
 
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
+from diffusiongpt.weights.exhausted import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def guarded(
     ) as error:
         if steps is not None and error is steps.raised:
             raise
-        out_of_memory = _is_out_of_memory(error)
+        out_of_memory = is_out_of_memory(error)
         # one line for each of a thousand tensors would bury the message
         text = shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
         cause = None if out_of_memory else error
@@ -82,14 +83,3 @@ def guarded(
             hint="Choose a smaller expert or size, or close other programs that use the device.",
         )
     raise kind(f"{expert.id} {what}: {text}", hint=hint or HINTS[kind]) from cause
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
