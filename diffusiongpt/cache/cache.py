@@ -104,8 +104,8 @@ class ModelCache:
             device: The device it draws on.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
-            offload: Hold it on the host only, with room on the device for its largest part. Until the lease ends,
-                other requests for one of its parts on the device wait.
+            offload: Hold it on the host only, with room on the device for its small parts and its largest. Until the
+                lease ends, other requests for one of its parts on the device wait.
 
         Raises:
             PullError: If its files could not be pulled.
@@ -219,7 +219,8 @@ class ModelCache:
             if not offload:
                 yield loaded
                 return
-            with self.memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
+            sizes = {key: loaded.parts[name].nbytes for name, key in model.parts.items()}
+            with self.memory.visited(device, sizes, small_bytes=backend.small_bytes):
                 yield loaded
 
     @contextmanager

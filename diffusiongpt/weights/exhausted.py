@@ -5,7 +5,14 @@ from __future__ import annotations
 LOW_BYTES = 1 << 30
 """Free bytes of a GPU below which an ambiguous error counts as a lack of memory."""
 
-_CERTAIN = ("out of memory", "can't allocate memory", "not enough memory", "_ALLOC_FAILED", "ALLOCATION_FAILED", "Invalid buffer size")
+_CERTAIN = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "Invalid buffer size",
+)
 
 _AMBIGUOUS = (
     "CUBLAS_STATUS_NOT_INITIALIZED",

@@ -41,7 +41,7 @@ def test_real_messages_are_recognised(text: str) -> None:
 def test_an_ambiguous_message_counts_only_where_memory_is_low(
     monkeypatch: pytest.MonkeyPatch, free: int, expected: bool
 ) -> None:
-    """cuBLAS that cannot start on a GPU with gigabytes free has another problem; clear words need no such proof."""
+    """CuBLAS that cannot start on a GPU with gigabytes free has another problem; clear words need no such proof."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free, 24 << 30))
     assert is_out_of_memory(RuntimeError(REAL[3])) is expected
