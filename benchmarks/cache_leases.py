@@ -44,6 +44,7 @@ class CountingBackend(DiffusersBackend):
     """The real one, which counts its loads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.loads = 0
 
     def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:

@@ -144,25 +144,6 @@ def test_memory_running_out_while_loading_has_its_own_error(
     assert caught.value.retryable
 
 
-def test_a_failed_load_leaves_the_process_as_it_was(
-    who: Expert, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Diffusers may fail with another default type set; pictures drawn later must not depend on that."""
-    from diffusers import DiffusionPipeline
-
-    def explode(*_: Any, **__: Any) -> None:
-        torch.set_default_dtype(torch.float16)
-        raise ValueError("half way")
-
-    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", explode)
-    try:
-        with pytest.raises(LoadError, match="half way"):
-            BACKEND.load(who, tiny_sd, device="cpu", have={})
-        assert torch.get_default_dtype() is torch.float32
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_loading_is_silent_but_real_warnings_come_through(
     who: Expert, tiny_sd: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
