@@ -34,13 +34,13 @@ from latency import percentiles
 from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, read_published
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 TARGET = Path(__file__).parents[1] / "diffusiongpt" / "ranking" / "prior.json"
 
@@ -239,7 +239,7 @@ def with_families(models: dict[str, Model]) -> dict[str, Model]:
 
 def router_of(zoo: Zoo, evidence: Published | None = None) -> Router:
     """A router with no votes, and other evidence than the package has, if any."""
-    votes = Preferences(Path(tempfile.mkdtemp()) / "votes.db")
+    votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
     router = Router(zoo, LocalThinker(LexicalEmbedder()), votes, embedder="lexical", readiness=lambda _: "on_disk")
     if evidence is not None:
         router._priors = PublishedPriors.of(zoo.values(), evidence)  # noqa: SLF001 - what is measured

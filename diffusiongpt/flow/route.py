@@ -1,16 +1,63 @@
-"""The decision record: which expert was chosen, which others were considered, and why."""
+"""The decision record: what the search saw, which expert was chosen, which others were considered, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import exp, pi, sqrt
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
-from diffusiongpt.flow.trace import SearchTrace
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPath:
+    """Nodes from the root to where a branch ended, and the probability that the prompt belongs there."""
+
+    nodes: tuple[str, ...]
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStep:
+    """One expansion.
+
+    Attributes:
+        path: Nodes from the root to the expanded one.
+        p: Probability of reaching it.
+        values: Probability of each child, given the node.
+        experts: Eligible experts on the node itself.
+        dead_end: Whether no eligible expert hangs on it or below, so that the search turned back.
+    """
+
+    path: tuple[str, ...]
+    p: float
+    values: Mapping[str, float]
+    experts: tuple[str, ...]
+    dead_end: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrace:
+    """What the search saw.
+
+    Attributes:
+        paths: Where branches ended, most probable first; probabilities sum to one.
+        steps: Every expansion, in order.
+        experts: Experts to score, in the order they were met.
+        evidence: Probability per node: subjects and styles on the paths; the root holds what no style took.
+        stopped: Why the search ended.
+    """
+
+    paths: tuple[SearchPath, ...]
+    steps: tuple[SearchStep, ...]
+    experts: tuple[str, ...]
+    evidence: Mapping[str, float]
+    stopped: str
+
 
 _SAME = 0.3
 """Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
@@ -165,7 +212,7 @@ class Route(BaseModel):
             return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
-        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "taste"))
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))
         least = min(candidate.parts.get("published", 0.0) for candidate in self.candidates)
         listed = parts.get("published", 0.0) - least
         believed = parts.get("tags", 0.0) + listed
@@ -173,7 +220,7 @@ class Route(BaseModel):
             return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
-            return f"{'you' if 2 * parts.get('taste', 0.0) > learnt else 'people'} preferred it on {about}"
+            return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
         return "nothing fits better" if named else self._unnamed(listed=listed > 0)
 
     def _believed(self, style: str) -> str:

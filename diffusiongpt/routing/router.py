@@ -8,23 +8,21 @@ from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Readiness, Route
-from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.personal import PersonalTable, Tastes
+from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
-from diffusiongpt.routing.search import search
-from diffusiongpt.routing.shortlist import Shortlists
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.understanding.lexicon import NeedReader
+from diffusiongpt.understanding.literal import prompt_form
 from diffusiongpt.understanding.thinker import Thinker, Thought
-from diffusiongpt.understanding.wording import prompt_form
 from diffusiongpt.zoo.expert import ROOT, Expert
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo import Zoo
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
@@ -50,7 +48,7 @@ class Router:
         self,
         zoo: Zoo,
         thinker: Thinker,
-        preferences: Preferences,
+        preferences: LiveTable,
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
@@ -65,7 +63,7 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
-        self._tastes: Tastes | None = None
+        self._personal_tables: PersonalTables | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
@@ -74,7 +72,7 @@ class Router:
 
     def table_of(self, voter: str | None) -> PersonalTable:
         """The same as a voter would have it; everyone's for `None`."""
-        return self._tastes_of(self.table()).of(voter)
+        return self._personal_tables_of(self.table()).of(voter)
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
@@ -93,7 +91,7 @@ class Router:
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
-        table = self._tastes_of(everyones).of(request.voter)
+        table = self._personal_tables_of(everyones).of(request.voter)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
@@ -183,11 +181,11 @@ class Router:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
 
-    def _tastes_of(self, table: RankingTable) -> Tastes:
-        tastes = self._tastes
-        if tastes is None or tastes.table is not table:
-            tastes = self._tastes = Tastes(table, self.preferences.store)
-        return tastes
+    def _personal_tables_of(self, table: RankingTable) -> PersonalTables:
+        tables = self._personal_tables
+        if tables is None or tables.table is not table:
+            tables = self._personal_tables = PersonalTables(table, self.preferences.store)
+        return tables
 
     def _rank(
         self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable

@@ -24,7 +24,7 @@ from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.images import LocalImages
 from diffusiongpt.zoo.expert import Price
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

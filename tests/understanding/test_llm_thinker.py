@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
 from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
@@ -69,7 +69,7 @@ def test_the_route_follows_the_llm(chat: LocalChat, tmp_path: Path) -> None:
     """A style that only the LLM sees leads to its expert."""
     prompt = "a girl on a hill, as that director would have it"
     small = zoo_of(expert("plain"), expert("hayao", "anime_film"), expert("camera", "photo"))
-    votes = Preferences(tmp_path / "votes.db")
+    votes = LiveTable(tmp_path / "votes.db")
     chosen = {}
     chat.reply(form(prompt, subject="character", styles=["anime_film"]))
     for mind in (thinker(client(chat)), THINKER):

@@ -15,7 +15,7 @@ from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.zoo.expert import CallSettings
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from diffusiongpt.errors import UnknownExpertError, ZooError
 from diffusiongpt.zoo.expert import ROOT, Expert
 from diffusiongpt.zoo.file import shipped_zoo
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
