@@ -60,7 +60,7 @@ GENERALIST_POINTS = 1.0
 a specialist gains in its style it loses elsewhere."""
 
 DANBOORU, LONG = "danbooru_tags", "long_description"
-"""Evidence about the form of a prompt; see `understanding.wording.prompt_form`."""
+"""Evidence about the form of a prompt; see `understanding.literal.prompt_form`."""
 
 FORM_POINTS = {
     DANBOORU: {"danbooru": 1.5},
