@@ -143,7 +143,10 @@ class Backend(Protocol):
         ...
 
     def opened(self, loaded: Loaded, *, scale: float = 1.0) -> AbstractContextManager[Any]:
-        """Reserve the device for one request, with the model ready to be called; whatever is set on it is undone.
+        """Reserve the device for one request, with the model ready to be called.
+
+        Whatever is set on its modules is undone: hooks, tiling, adapters, other types. On a device that is also true
+        of values that are written into its weights; on the host they stay until the model is loaded again.
 
         Args:
             loaded: The model, whose parts are on its device.
