@@ -17,8 +17,9 @@ from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.offload import offloaded
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh
+from diffusiongpt.backends.diffusers.tiling import decoders, tiled
 from diffusiongpt.backends.diffusers.undo import undone, writes
-from diffusiongpt.errors import LoadError
+from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Resolved
 from diffusiongpt.weights.devices import HOST, slot
 from diffusiongpt.weights.module import Weights
@@ -162,7 +163,13 @@ class DiffusersBackend:
                     weights.restore(loaded.device)
 
     def draw(
-        self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
+        self,
+        loaded: Loaded,
+        resolved: Resolved,
+        *,
+        on_step: OnStep | None = None,
+        offload: bool = False,
+        tile: bool = False,
     ) -> Drawing:
         """See `Backend.draw`.
 
@@ -171,7 +178,12 @@ class DiffusersBackend:
         """
         images: list[Image] = []
         scale = resolved.expert.settings.adapter_scale or 1.0
-        with self._reserved(loaded, scale=scale, offload=offload) as pipe:
+        if tile and not offload and not decoders(loaded.model.pipe):
+            raise OutOfMemoryError(f"{resolved.expert.id} cannot decode by tiles", hint="Draw a smaller picture.")
+        with (
+            self._reserved(loaded, scale=scale, offload=offload) as pipe,
+            tiled(pipe) if tile else nullcontext(),
+        ):
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
             call = plan_call(pipe, resolved)
             for index, seed in enumerate(resolved.seeds):
