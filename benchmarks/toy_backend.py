@@ -160,7 +160,7 @@ class ToyBackend:
         """Not needed here."""
         raise NotImplementedError
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
         """Not needed here."""
         raise NotImplementedError
 

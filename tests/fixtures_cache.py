@@ -131,7 +131,7 @@ class Toy:
                 part.note("cpu")
         return Loaded(model=expert.id, device=device, parts=parts)
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
         """Nothing."""
         raise NotImplementedError
 

@@ -140,14 +140,14 @@ class LocalExecutor:
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, call, snapshot, offload=step == "offloaded")
+            result = self._attempt(backend, call, snapshot, offload=step == "offloaded", tile=step != "freed")
         if isinstance(result, OutOfMemoryError):
             raise result
         drawing, loaded = result
         return replace(drawing, recovered=tuple(recovered)), loaded
 
     def _attempt(
-        self, backend: Backend, call: Resolved, snapshot: Snapshot, *, offload: bool = False
+        self, backend: Backend, call: Resolved, snapshot: Snapshot, *, offload: bool = False, tile: bool = False
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
         lease = self.cache.lease(
@@ -161,19 +161,21 @@ class LocalExecutor:
         try:
             with lease as loaded:
                 ready = perf_counter()
-                return backend.draw(loaded, call, on_step=self._on_step, offload=offload), ready
+                return backend.draw(loaded, call, on_step=self._on_step, offload=offload, tile=tile), ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
 
     def _ladder(self, expert: Expert) -> tuple[RecoveryStep, ...]:
-        # an adapter is on modules that stay where they are; on the host there is nowhere else to be
-        whole = expert.kind == "checkpoint" and self._machine.device != HOST
-        return ("freed", "offloaded") if whole else ("freed",)
+        if self._machine.device == HOST:
+            # there is nowhere else for the weights, and swap serves the decode
+            return ("freed",)
+        # an adapter is on modules that stay where they are
+        return ("freed", "tiled", "offloaded") if expert.kind == "checkpoint" else ("freed", "tiled")
 
     def _free(self, step: RecoveryStep) -> None:
         """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
-        # if room on the device did not help, the host may be what is short
-        self.cache.clear(self._machine.device if step == "freed" else None)
+        # if neither room on the device nor tiles helped, the host may be what is short
+        self.cache.clear(None if step == "offloaded" else self._machine.device)
         release_cached(self._machine.device)
 
     def _on_step(self, done: int, total: int) -> None:

@@ -50,8 +50,9 @@ class Resolved:
     expected_weights: str | None = None
 
 
-RecoveryStep = Literal["freed", "offloaded"]
-"""What is done when memory runs out: free what is not in use, or bring each part to the device only while it works."""
+RecoveryStep = Literal["freed", "tiled", "offloaded"]
+"""What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts to the device
+only while they compute."""
 
 
 class Recovery(BaseModel):

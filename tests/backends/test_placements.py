@@ -14,6 +14,7 @@ from miniatures import ARCHITECTURES, make_miniature, miniature_settings
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow.call import Resolved
 
 if TYPE_CHECKING:
@@ -69,6 +70,49 @@ def test_offloaded_the_same_pixels(settings: Settings, folders: dict[str, Path],
     with cache.lease(who, backend, device=DEVICE, offload=True) as loaded:
         assert pixels(backend.draw(loaded, call(who, 7, 8), offload=True)) == wanted
         assert all(DEVICE not in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]
+
+
+class Decoder(torch.nn.Module):
+    """Runs a decoder and notes the size of each picture, or tile, that it is asked for."""
+
+    def __init__(self, decoder: Any, sides: list[int]) -> None:
+        super().__init__()
+        self.inner = decoder
+        self._sides = sides
+
+    def forward(self, sample: torch.Tensor, *args: Any, **options: Any) -> Any:
+        """Decode."""
+        made = self.inner(sample, *args, **options)
+        self._sides.append(made.shape[-1])
+        return made
+
+
+def test_tiles_are_small_and_gone_afterwards(folders: dict[str, Path]) -> None:
+    """With `tile`, no more than a tile is decoded at a time; the next picture is decoded whole and as before."""
+    who = entry("flux1", folders["flux1"])
+    loaded = BACKEND.load(who, folders["flux1"], device="cpu", have={})
+    vae = loaded.model.pipe.vae
+    wanted = pixels(BACKEND.draw(loaded, call(who)))
+    sides: list[int] = []
+    whole, vae.decoder = vae.decoder, Decoder(vae.decoder, sides)
+    # a miniature decodes at once what fills thousands of tiles of a real one
+    vae.tile_sample_min_size, vae.tile_latent_min_size = 16, 8
+    BACKEND.draw(loaded, call(who), tile=True)
+    assert len(sides) > 1
+    assert max(sides) == 16
+    vae.decoder = whole
+    assert not vae.use_tiling
+    assert pixels(BACKEND.draw(loaded, call(who))) == wanted
+
+
+def test_a_model_without_tiles_does_not_draw_the_same_again(folders: dict[str, Path]) -> None:
+    """Kandinsky's decoder has none: another attempt would run out of memory after all its steps, as the last did."""
+    who = entry("kandinsky3", folders["kandinsky3"])
+    loaded = BACKEND.load(who, folders["kandinsky3"], device="cpu", have={})
+    steps: list[int] = []
+    with pytest.raises(OutOfMemoryError, match="cannot decode by tiles"):
+        BACKEND.draw(loaded, call(who), tile=True, on_step=lambda done, _: steps.append(done))
+    assert steps == []
 
 
 def tensors(pipe: Any) -> dict[str, torch.Tensor]:

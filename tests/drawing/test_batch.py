@@ -243,13 +243,13 @@ def test_memory_that_stays_short_goes_to_the_next_candidate(studio: DiffusionGPT
 
 
 def test_on_a_device_the_last_try_is_part_by_part(studio: DiffusionGPT, tight: Any) -> None:
-    """Freed, then offloaded; the picture is the same, and afterwards nothing of it is left on the device."""
+    """Freed, tiled, then offloaded; the picture is the same, and afterwards nothing of it is left on the device."""
     plain = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
-    backend = tight(2)
+    backend = tight(3)
     studio._machine.__dict__["device"] = "cpu:1"
     result = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
-    assert backend.calls == [False, False, True]
-    assert [step.step for step in result.recovered] == ["freed", "offloaded"]
+    assert backend.calls == [False, False, False, True]
+    assert [step.step for step in result.recovered] == ["freed", "tiled", "offloaded"]
     assert result.image == plain.image
     assert studio.cache.explain().on("cpu:1") == ()
 
