@@ -138,7 +138,8 @@ def test_building_in_half_precision_never_sets_the_default_type(
     changes: list[torch.dtype] = []
     monkeypatch.setattr("torch.set_default_dtype", changes.append)
     # the device decides only about the type
-    loaded = BACKEND.load(entry(name, folders[name], dtype), folders[name], names_in(folders[name]), device="mps", have={})
+    where = folders[name]
+    loaded = BACKEND.load(entry(name, where, dtype), where, names_in(where), device="mps", have={})
     assert changes == []
     found = tensors(loaded.model.pipe)
     assert {path: tensor.dtype for path, tensor in found.items()} == {path: one.dtype for path, one in wanted.items()}
