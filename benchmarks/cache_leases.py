@@ -51,6 +51,7 @@ class CountingBackend(DiffusersBackend):
     """The real one, which counts its loads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.loads = 0
 
     def load(

@@ -89,6 +89,7 @@ class ToyBackend:
     slow_s: float = 0.0
     seed: int = 0
     hosted: Literal[False] = False
+    small_bytes: int = 0
     parts: list[ToyPart] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     failed: int = 0

@@ -92,6 +92,9 @@ class Backend(Protocol):
 
     hosted: Literal[False]
 
+    small_bytes: int
+    """Parts up to this size stay on the device while a model draws offloaded; see `draw`."""
+
     def files(
         self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
     ) -> tuple[str, ...]:
@@ -166,8 +169,8 @@ class Backend(Protocol):
             loaded: The model, whose parts are on its device.
             resolved: What to draw.
             on_step: Called after each step.
-            offload: Bring each part to the device only while it computes, which takes less memory and more time.
-                All parts are then on the host, and none on the device at the beginning and at the end.
+            offload: Bring each large part to the device only while it computes, which takes less memory and more
+                time. All parts are then on the host, and none on the device at the beginning and at the end.
 
         Raises:
             OutOfMemoryError: If memory runs out.

@@ -193,6 +193,7 @@ class Tight(DiffusersBackend):
     """Runs out of memory a number of times, and says what was in memory then."""
 
     def __init__(self, times: int) -> None:
+        super().__init__()
         self.times = times
         self.calls: list[bool] = []
 

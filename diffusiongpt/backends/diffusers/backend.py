@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _NUMBERS = count(1)
 """Numbers for the names of adapters: no name is used twice, so an adapter that leaves is never mistaken for another."""
 
+SMALL_BYTES = 512 << 20
+"""Parts up to this size stay on the device while a model draws offloaded: all autoencoders, and CLIP's encoders."""
+
 _OTHER_BASE = "Check 'base' and 'weight_name' in the zoo file: the adapter was made for another checkpoint."
 
 
@@ -74,9 +77,16 @@ class _Adapter:
 
 
 class DiffusersBackend:
-    """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code."""
+    """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code.
+
+    Args:
+        small_bytes: See `SMALL_BYTES`.
+    """
 
     hosted: Literal[False] = False
+
+    def __init__(self, *, small_bytes: int = SMALL_BYTES) -> None:
+        self.small_bytes = small_bytes
 
     def files(
         self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
@@ -130,7 +140,7 @@ class DiffusersBackend:
         offload = offload and loaded.device != HOST
         with slot(loaded.device):
             pipe = fresh(model.view(loaded.device))
-            visits = offloaded(model.weights, loaded.device) if offload else nullcontext()
+            visits = offloaded(model.weights, loaded.device, self.small_bytes) if offload else nullcontext()
             try:
                 with visits, activated(pipe, model.adapter, scale) if model.adapter else nullcontext():
                     yield pipe
