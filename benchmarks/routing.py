@@ -68,14 +68,14 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert carries the style, `nobody` if none does, `published` if it outranks all that do."""
+    """`tag` if the chosen expert has the style, `untagged` if no expert does, `published` if it outranks all that do."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
     scores = router.table().score(list(zoo), route.understanding.evidence, route.input)
     local = {one.id for one in zoo.values() if not is_hosted(one.backend)}
     carriers = [score for score in scores if style in zoo[score.expert].tags.styles and score.expert in local]
     if not carriers:
-        return "nobody"
+        return "untagged"
     outranks = all(route.chosen.parts["published"] > score.parts["published"] for score in carriers)
     return "published" if outranks else "no"
 
@@ -89,9 +89,9 @@ def styled() -> None:
     chosen = Counter(route.expert for _, route in routes)
     most, times = chosen.most_common(1)[0]
     print(f"{len(PROMPTS)} prompts that name a style, {len(CHINESE)} of them Chinese; {len(zoo)} experts")
-    print(f"  expert carries the style's tag                {verdicts['tag'] / len(routes):6.1%}")
+    print(f"  the expert has the style's tag                {verdicts['tag'] / len(routes):6.1%}")
     print(f"  or outranks those that do by published votes  {verdicts['published'] / len(routes):6.1%}")
-    print(f"  nobody carries it, published votes decide     {verdicts['nobody'] / len(routes):6.1%}")
+    print(f"  no expert has the tag; published votes decide {verdicts['untagged'] / len(routes):6.1%}")
     print(f"  none of these                                 {verdicts['no'] / len(routes):6.1%}")
     print(f"  different experts {len(chosen)}; most often {most}, {times / len(routes):.0%}")
 

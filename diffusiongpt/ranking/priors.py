@@ -68,7 +68,7 @@ class TagPriors:
         self._rows = {expert: index for index, (expert, *_) in enumerate(declared)}
         points = [_points_of(one) for _, one in sorted(tags.items())]
         self._nodes = sorted({node for row in points for node in row})
-        # the last row is that of an expert nobody told about
+        # the last row is for unknown experts
         self._points = np.array([[row.get(node, 0.0) for node in self._nodes] for row in [*points, {}]])
 
     @classmethod
@@ -85,8 +85,8 @@ class TagPriors:
         """Points per style times the probability of the declared styles, plus the same for subjects.
 
         A style is worth `STYLE_POINTS`, less `FURTHER_STYLE_POINTS` for each further one; a generalist's
-        `STRENGTH_POINTS`. Generalists, and experts without a style, get `GENERALIST_POINTS · p(root)` besides;
-        unknown experts 0.
+        `STRENGTH_POINTS`. Generalists, and experts without a style, also get `GENERALIST_POINTS · p(root)`;
+        unknown experts get 0.
 
         Args:
             expert_ids: Experts, in the order of the answer.
@@ -133,7 +133,7 @@ class PublishedPriors:
         told = (tags.fingerprint, sorted(self._styles.items()), sorted(self._subjects.items()), known)
         self._fingerprint = sha256(repr(told).encode()).hexdigest()
         self._rows = {expert: index for index, (expert, _) in enumerate(known)}
-        # the last row is that of an expert nobody told about
+        # the last row is for unknown experts
         table = [*(standing for _, standing in known), Standing()]
         self._categories = sorted({*self._styles.values(), *self._subjects.values()})
         self._levels = np.array([standing.level for standing in table])
@@ -159,7 +159,7 @@ class PublishedPriors:
         return parts["published"] + parts["tags"]
 
     def parts(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        """`published`, the log-odds against a model that nobody lists, and `tags`."""
+        """`published`, the log-odds against a model without published figures, and `tags`."""
         rows = self._rows_of(expert_ids)
         return {
             "published": self._levels[rows] + self._shifts[rows] @ self._weights(evidence),

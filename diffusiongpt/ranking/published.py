@@ -53,8 +53,8 @@ class Row:
         writes: How well it renders text.
         elo: Elo by category, `overall` at least.
         anchored: Whether it comes from another table, moved onto the scale of the main one.
-        is_service: Whether nobody has its weights. Services are a league of their own, so what a skill or a category
-            usually counts for is learnt from the others.
+        is_service: Whether its weights are not available. Services are in a separate league, so what a skill or a
+            category usually counts for is learnt from the other rows.
     """
 
     name: str

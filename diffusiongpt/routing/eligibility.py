@@ -58,7 +58,7 @@ def needs_of(understanding: Understanding) -> list[Need]:
 def filter_experts(experts: Iterable[Expert], understanding: Understanding, policy: Policy) -> Eligibility:
     """Reject what the policy forbids, then what cannot do what the prompt needs.
 
-    A need that no allowed expert meets rejects nobody, since a picture without it is better than none; it
+    A need that no allowed expert meets rejects no expert, since a picture without it is better than none; it
     is reported as unmet.
     """
     rejected: dict[str, str] = {}

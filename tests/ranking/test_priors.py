@@ -1,4 +1,4 @@
-"""Priors: published preferences on one scale, inherited by kin, beside points for tags; every figure has a source."""
+"""Priors: published preferences on one scale, inherited by relatives, and points for tags; all figures have sources."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def level(name: str, **evidence: float) -> float:
 
 
 def test_four_hundred_elo_are_odds_of_ten() -> None:
-    """A row of its own counts by the Elo formula, against a model that nobody lists."""
+    """An expert's own row counts by the Elo formula, relative to a model that is not listed."""
     assert log_odds(REFERENCE_ELO) == 0
     assert log_odds(REFERENCE_ELO + 400) == pytest.approx(log(10))
     assert level("a") == pytest.approx(log_odds(1300))
 
 
 def test_an_older_table_is_moved_by_its_anchor() -> None:
-    """A table of another tournament keeps its distances, and its anchor the Elo of the main table."""
+    """A table of another tournament keeps its differences, and its anchor gets the Elo of the main table."""
     assert level("c") == pytest.approx(log_odds(1100 - 100))
     assert SMALL.rows["o/b"].table == "main"
 
 
 def test_a_category_counts_as_far_as_the_prompt_is_about_it() -> None:
-    """Styles take their share first, subjects share what no style took, the rest is the overall figure."""
+    """Styles take their share first, subjects share the remainder, and the rest is the overall figure."""
     gap = log_odds(1400) - log_odds(1300)
     assert level("a", watercolor=0.6) == pytest.approx(log_odds(1300) + 0.6 * gap)
     assert level("a", watercolor=0.6, design=0.5) == pytest.approx(log_odds(1300) + (0.6 + 0.4 * 0.5) * gap)
@@ -93,7 +93,7 @@ def test_a_category_counts_as_far_as_the_prompt_is_about_it() -> None:
 
 
 def test_kin_speak_for_who_has_no_row() -> None:
-    """Without a row the family and the models that write as well speak, and shifts shrink toward everybody's."""
+    """Without a row, the family and the models with the same text skill count, and shifts shrink toward the mean."""
     poor = np.polyval(np.polyfit([3, 0, 0], [1300, 1100, 1000], 1), 0)
     assert level("d") == pytest.approx(log_odds((1100 + 1000 + 2 * poor) / 4))
     usual = (log_odds(1400) - log_odds(1300)) / 2
@@ -101,7 +101,7 @@ def test_kin_speak_for_who_has_no_row() -> None:
 
 
 def test_a_stranger_is_the_measure_of_all() -> None:
-    """Nothing published is 0, for an expert without kin, one unknown to the priors, and the whole tiny zoo."""
+    """Without published figures the prior is 0: without relatives, for unknown experts, and in the whole tiny zoo."""
     assert level("e", watercolor=1.0) == level("nobody") == 0
     tiny = PublishedPriors.of(tiny_zoo().values())
     tags = TagPriors.of(tiny_zoo().values())
@@ -111,7 +111,7 @@ def test_a_stranger_is_the_measure_of_all() -> None:
 
 
 def test_weaker_knowledge_leaves_more_doubt() -> None:
-    """A row narrows a score most, kin less, nothing not at all; and samples spread as scores say."""
+    """A row narrows a score most, relatives less, nothing not at all; samples spread as the scores state."""
     assert PRIORS.doubt(["a", "c", "d", "e"]).tolist() == [ROW, KIN, KIN, NOTHING]
     table = RankingTable.fit([], PRIORS)
     a, c, d, e = (score.std for score in table.score(["a", "c", "d", "e"], {"watercolor": 1.0}))
@@ -122,7 +122,7 @@ def test_weaker_knowledge_leaves_more_doubt() -> None:
 
 
 def test_the_fingerprint_follows_the_figures() -> None:
-    """Changing a published figure or a tag changes the fingerprint, and the same priors have the same one."""
+    """Changing a published figure or a tag changes the fingerprint, and equal priors have equal fingerprints."""
     changed = read_leaderboards(BOARDS | {"tables": BOARDS["tables"][:1]})
     assert PublishedPriors.of([LISTED], SMALL).fingerprint == PublishedPriors.of([LISTED], SMALL).fingerprint
     assert PublishedPriors.of([ANCHORED], SMALL).fingerprint != PublishedPriors.of([ANCHORED], changed).fingerprint
@@ -145,7 +145,7 @@ def test_one_style_beats_four_and_a_calling_beats_a_strength() -> None:
 
 
 def test_a_generalist_with_strengths_is_found_everywhere() -> None:
-    """It hangs on the root, on its styles and on its subjects."""
+    """It is on the root, on its styles and on its subjects."""
     strong = expert("strong", "anime", subjects=["animal"]).model_copy(
         update={"tags": Tags(styles=("anime",), subjects=("animal",), generalist=True)}
     )
@@ -164,7 +164,7 @@ def test_published_is_a_part_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_route_says_when_published_votes_decide(tmp_path: Path) -> None:
-    """Who wins over an expert of the style by what was published is said to."""
+    """If an expert wins over an expert of the style by published preference, the explanation mentions this."""
     rated = expert("rated", "anime", repo="black-forest-labs/FLUX.2-dev").model_copy(
         update={"tags": Tags(styles=("anime",), generalist=True)}
     )
@@ -176,7 +176,7 @@ def test_the_route_says_when_published_votes_decide(tmp_path: Path) -> None:
 
 
 def test_every_figure_names_its_source() -> None:
-    """The leaderboards of the package have source, date, licence and credit, and speak of experts and nodes we have."""
+    """The leaderboards of the package have source, date, licence and credit, and name existing experts and nodes."""
     from importlib import resources
 
     from ruamel.yaml import YAML
