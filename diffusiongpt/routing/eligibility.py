@@ -105,7 +105,7 @@ _OWN_SCRIPT = frozenset({"ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh"})
 def filter_experts(experts: Iterable[Expert], understanding: Understanding, policy: Policy) -> Eligibility:
     """Reject what the policy forbids, then what cannot do what the prompt needs.
 
-    A need that no allowed expert meets rejects nobody, since a picture without it is better than none; it
+    A need that no allowed expert meets rejects no expert, since a picture without it is better than none; it
     is reported as unmet.
     """
     rejected: dict[str, str] = {}

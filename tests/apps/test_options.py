@@ -13,11 +13,11 @@ from diffusiongpt.flow.request import Policy, Request
 
 FIELDS = {**Request.model_fields, **Policy.model_fields}
 NOT_ON_A_COMMAND_LINE = {"prompt", "callback_on_step_end"}
-"""The prompt is an argument, and a function cannot be typed."""
+"""The prompt is an argument, and a function cannot be typed on a command line."""
 
 
 def test_every_field_has_an_option_with_the_same_default() -> None:
-    """What Python takes the command line takes; the model checks both."""
+    """The command line accepts everything that Python accepts; the model checks both."""
     assert set(REQUEST_OPTIONS) == set(FIELDS) - NOT_ON_A_COMMAND_LINE
     for name, (_, default) in REQUEST_OPTIONS.items():
         assert default == FIELDS[name].default, name
@@ -25,7 +25,7 @@ def test_every_field_has_an_option_with_the_same_default() -> None:
 
 @pytest.mark.parametrize("command", ["route", "generate", "compare"])
 def test_the_same_options_on_each_command(command: str) -> None:
-    """Whoever learnt the options of one command knows those of the others."""
+    """The commands that draw or route have the same options."""
     group: Any = get_command(app)
     shown = {option for parameter in group.get_command(None, command).params for option in parameter.opts}
     missing = {"--negative", "--width", "--steps", "--guidance", "--seed", "--expert", "--voter", "--prefer"} - shown
