@@ -67,14 +67,14 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert has the style, `nobody` if none that may draw has, `published` if it outranks all."""
+    """`tag` if the chosen expert has the style, `untagged` if none that may draw has, `published` if it outranks all."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
     out = {rejection.expert for rejection in route.rejected}
     carriers = [one for one in zoo if style in zoo[one].tags.styles and one not in out]
     scores = router.table().score([route.expert, *carriers], route.understanding.evidence, route.input)
     if not carriers:
-        return "nobody"
+        return "untagged"
     return "published" if all(scores[0].mean > score.mean for score in scores[1:]) else "no"
 
 
@@ -89,7 +89,7 @@ def styled() -> None:
     print(f"{len(PROMPTS)} prompts that name a style, {len(CHINESE)} of them Chinese; {len(zoo)} experts")
     print(f"  expert carries the style's tag                {verdicts['tag'] / len(routes):6.1%}")
     print(f"  or outranks those that do by published votes  {verdicts['published'] / len(routes):6.1%}")
-    print(f"  nobody carries it, published votes decide     {verdicts['nobody'] / len(routes):6.1%}")
+    print(f"  no expert carries it, published votes decide {verdicts['untagged'] / len(routes):6.1%}")
     print(f"  none of these                                 {verdicts['no'] / len(routes):6.1%}")
     print(f"  different experts {len(chosen)}; most often {most}, {times / len(routes):.0%}")
 

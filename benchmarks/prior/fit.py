@@ -1,7 +1,7 @@
 """The prior as one Gaussian model over all published evidence, and what leaving something out says of it.
 
 `u(model, kind) = level + offset`, in Elo points. Levels and offsets are Gaussian with what models share as covariance:
-release date, size, being a service, being distilled or fine-tuned, family; offsets besides covary between kinds as
+release date, size, being a service, being distilled or fine-tuned, family; offsets also covary between kinds as
 the columns of the largest arena do. A figure of a table is `u` times the table's scale plus an offset of its column,
 an error of the model in that table, and noise. All of it is one covariance matrix, so that every leave-out check is
 exact and costs no further fit: `y - inv(K_ii)^-1 (inv(K) y)_i` predicts the rows `i` from all others.

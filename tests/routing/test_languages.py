@@ -1,4 +1,4 @@
-"""Languages: an expert that cannot read the prompt does not draw it, unless it was translated or nobody can."""
+"""Languages: an expert that cannot read the prompt does not draw it, unless it was translated or no expert can."""
 
 from __future__ import annotations
 
