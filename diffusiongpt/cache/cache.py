@@ -219,7 +219,7 @@ class ModelCache:
             if not offload:
                 yield loaded
                 return
-            sizes = {key: loaded.parts[name].nbytes for name, key in model.parts.items()}
+            sizes: dict[Key, int] = {key: loaded.parts[name].nbytes for name, key in model.parts.items()}
             with self.memory.visited(device, sizes, small_bytes=backend.small_bytes):
                 yield loaded
 

@@ -69,5 +69,5 @@ def _in_this_thread(dtype: Any, model_class_name: str | None = None) -> Iterator
                 return made if any(map(is_floating, (*args, *named.values()))) else made.to(dtype)
             return made
 
-    with Default():  # type: ignore[no-untyped-call]  # torch has no types here
+    with Default():
         yield
