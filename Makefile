@@ -15,7 +15,7 @@ demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no
 	$(BIN)/diffusiongpt demo --out demo
 
 test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -rs
 
 check: lint types docs test package  ## All that CI runs.
 
@@ -24,6 +24,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-cache
+	! git grep -nPif .prose -- '*.py' '*.md' ':!CHANGELOG.md'  # habits of wording that a native speaker would not have
 
 types: $(READY)
 	$(BIN)/mypy

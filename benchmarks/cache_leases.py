@@ -1,4 +1,4 @@
-"""What many requests for one cold model cost, and what a lease of a loaded one does."""
+"""What many requests for one cold model cost, what a lease of a loaded one costs, and how often files are looked up."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from cache_rows import Row, in_fresh_process
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.files import choose_files
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.drawing.in_process import Renderer
+from diffusiongpt.drawing.machine import Machine
+from diffusiongpt.flow.call import Resolved
+from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.snapshot import look_at
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing.hub import LocalHub
 from diffusiongpt.zoo.expert import Expert, License
@@ -47,16 +54,19 @@ class CountingBackend(DiffusersBackend):
         super().__init__()
         self.loads = 0
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """Count and load."""
         self.loads += 1
-        return super().load(expert, folder, device=device, have=have)
+        return super().load(expert, folder, files, device=device, have=have)
 
 
 def rows() -> Iterable[Row]:
-    """Measure both, in processes that do nothing else."""
+    """Measure all three, in processes that do nothing else."""
     yield from in_fresh_process(cold_rows, REQUESTS)
     yield from in_fresh_process(warm_rows, LEASES)
+    yield from in_fresh_process(listing_rows)
 
 
 def cold_rows(requests: int) -> list[Row]:
@@ -118,6 +128,49 @@ def warm_rows(leases: int) -> list[Row]:
                     )
                 )
     return found
+
+
+def listing_rows() -> list[Row]:
+    """Draw one cold and two warm pictures, and count what decides which files there are and what looks at them."""
+    found: list[Row] = []
+    with TemporaryDirectory() as scratch, LocalHub({"t/sdxl": _repository("sdxl", scratch)}) as hub:
+        settings = load_settings(home=f"{scratch}/home", hub_cache=f"{scratch}/hub", hub_endpoint=hub.url)
+        cache = ModelCache(settings)
+        renderer = Renderer(cache, Machine(cache, settings, "cpu"), settings)
+        arguments = {"width": 32, "height": 32, "num_inference_steps": 1}
+        call = Resolved(expert=_expert("sdxl"), prompt="a fox", negative_prompt="", seeds=(1,), arguments=arguments)
+        for name in ("cold", "first warm", "warm"):
+            calls = _calls(lambda: renderer.render(call))
+            chosen, looked = calls["choose_files"] + calls["names_in"], calls["look_at"]
+            if name == "cold":
+                found.append(
+                    Row(measure="a cold picture: times its list of files was worked out", figure=chosen, floor=1)
+                )
+            elif name == "warm":
+                note = f"its list of files was worked out {chosen} times"
+                found.append(
+                    Row(measure="a warm picture: looks at its files on disk", figure=looked, floor=1, note=note)
+                )
+    return found
+
+
+def _calls(work: Callable[[], object]) -> Counter[str]:
+    """How often, in any thread, the functions are called that list, choose or look at the files of a checkpoint."""
+    watched = {function.__code__: function.__name__ for function in (choose_files, names_in, look_at)}
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code in watched:
+            calls[watched[frame.f_code]] += 1
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]  # upstream types leave `None` out
+    return calls
 
 
 def _time(cache: ModelCache, backend: DiffusersBackend, expert: Expert, device: str, leases: int) -> list[float]:

@@ -14,7 +14,7 @@ from cache_rows import Row, in_fresh_process
 from fine_tunes import SHAPES, write_pool
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.testing.hub import LocalHub

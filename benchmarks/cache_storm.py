@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from toy_backend import HOST, ToyBackend, ToyModel
 
-from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
+from diffusiongpt.cache.model_cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.tier import GDSF, LRU, Key
 from diffusiongpt.errors import DiffusionGPTError, OutOfMemoryError

@@ -14,7 +14,7 @@ from cache_leases import CountingBackend
 from cache_rows import Row, in_fresh_process
 
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.flow.call import Resolved
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo.expert import CallSettings, Expert, License

@@ -26,15 +26,13 @@ from time import perf_counter
 import numpy as np
 from ranking_costs import print_costs
 
-from diffusiongpt.evaluation.checks import calibration
 from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes, simulate_votes
-from diffusiongpt.evaluation.embedders import RememberingEmbedder, best_embedder
 from diffusiongpt.evaluation.methods import BestSingle
-from diffusiongpt.evaluation.ours import Ours
+from diffusiongpt.evaluation.ours import Ours, RememberingEmbedder, best_embedder
 from diffusiongpt.evaluation.reading import read_ratings
-from diffusiongpt.evaluation.report import ask, methods_for
+from diffusiongpt.evaluation.report import ask, calibration, methods_for
 from diffusiongpt.evaluation.scoring import score, share_of
-from diffusiongpt.ranking.model.folds import grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model.cross_validation import grouped_folds, near_duplicate_groups
 
 SCALE = 6.0
 """Points of rating (of 100) that make one log-odds in simulated votes."""

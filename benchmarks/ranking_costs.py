@@ -23,7 +23,7 @@ from synthetic_zoo import synthetic_votes, synthetic_zoo
 
 from diffusiongpt.evaluation.data import Training, Votes
 from diffusiongpt.evaluation.ours import Ours
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.priors import TagPriors
 from diffusiongpt.votes.store import VoteStore
 
@@ -108,7 +108,7 @@ def vote_ms(votes: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         store = VoteStore(Path(folder) / "votes.db")
         store.merge(old)
-        preferences, priors = Preferences(store), TagPriors.of(zoo.values())
+        preferences, priors = LiveTable(store), TagPriors.of(zoo.values())
         preferences.table(priors)
         times = []
         for vote in new:

@@ -15,12 +15,12 @@ from diffusiongpt.cache.prefetch import Wanted
 from diffusiongpt.cache.tier import Key
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import read_options
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 VOTES = 60
 CANDIDATES = 6
@@ -78,7 +78,7 @@ def routed_jobs(texts: Sequence[str], user: str, device: int) -> list[Job]:
     jobs = fitting_jobs(shipped, device)
     zoo = Zoo({name: shipped[name] for name in jobs}, shipped.taxonomy.nodes, shipped.sources)
     with tempfile.TemporaryDirectory() as folder:
-        preferences = Preferences(Path(folder) / "votes.db")
+        preferences = LiveTable(Path(folder) / "votes.db")
         thinker = LocalThinker(LexicalEmbedder())
         router = Router(zoo, thinker, preferences, embedder="lexical", readiness=lambda _: "download")
         if user == "with votes":
@@ -98,7 +98,7 @@ def _pick(router: Router, text: str, user: str, seed: int) -> str:
     return router.route(*read_options(options)).expert
 
 
-def _vote(router: Router, preferences: Preferences, texts: Sequence[str]) -> None:
+def _vote(router: Router, preferences: LiveTable, texts: Sequence[str]) -> None:
     """Votes between two of the best for a prompt, of a person who likes each for some kinds of prompt, by chance."""
     rng = np.random.default_rng(0)
     liking: dict[tuple[str, str], float] = {}

@@ -3,7 +3,7 @@
     python benchmarks/routing.py [--data DIR]
 
 prints who is chosen from the default zoo, how often styles and subjects are found in languages that the taxonomy has no
-words for, milliseconds of a warm decision with and without the sentence embedder, and for 100 and 10,000 synthetic
+words for, processor time of a warm decision with and without the sentence embedder, and for 100 and 10,000 synthetic
 experts how many are scored, whether the pick is that of scoring all, and what it costs. If `semantic-router`
 (aurelio-labs) is installed it is given the same nodes, their names and descriptions as utterances, and the same
 embedders. With PartiPrompts in `DIR/prompts/partiprompts.tsv`: how often the subject is found that a prompt is about,
@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 
@@ -31,17 +32,16 @@ from prompts_languages import PROMPTS as IN_OTHER_LANGUAGES
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.flow.request import Request
 from diffusiongpt.flow.route import Route
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo import Zoo
 
 SUBJECT_OF = {
     "Animals": "animal", "People": "character", "Outdoor Scenes": "scene", "Indoor Scenes": "scene",
@@ -54,7 +54,7 @@ UNNAMED = ("a cat on a sofa", "a red bicycle", "two children playing chess", "ä¸
 
 def router_of(zoo: Zoo, sentences: SentenceEmbedder | None = None) -> Router:
     """A router with an empty vote store of its own."""
-    votes = Preferences(Path(tempfile.mkdtemp()) / "votes.db")
+    votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
     thinker = LocalThinker(LexicalEmbedder(), sentences)
     return Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk")
 
@@ -67,16 +67,15 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert carries the style, `nobody` if none does, `published` if it outranks all that do."""
+    """`tag` if the chosen expert has the style, `nobody` if none that may draw has, `published` if it outranks all."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
-    scores = router.table().score(list(zoo), route.understanding.evidence, route.input)
-    local = {one.id for one in zoo.values() if not is_hosted(one.backend)}
-    carriers = [score for score in scores if style in zoo[score.expert].tags.styles and score.expert in local]
+    out = {rejection.expert for rejection in route.rejected}
+    carriers = [one for one in zoo if style in zoo[one].tags.styles and one not in out]
+    scores = router.table().score([route.expert, *carriers], route.understanding.evidence, route.input)
     if not carriers:
         return "nobody"
-    outranks = all(route.chosen.parts["published"] > score.parts["published"] for score in carriers)
-    return "published" if outranks else "no"
+    return "published" if all(scores[0].mean > score.mean for score in scores[1:]) else "no"
 
 
 def styled() -> None:
@@ -138,15 +137,17 @@ def semantic_router(zoo: Zoo, embedder: Embedder) -> Callable[[str], str | None]
 
 
 def latency(sentences: SentenceEmbedder | None) -> None:
-    """Milliseconds of a warm decision among forty experts of the default zoo."""
+    """Processor time of a warm decision among forty experts of the default zoo; other work on the machine adds none."""
     whole = Zoo.load("default")
     zoo = Zoo(dict(islice(whole.items(), 40)), whole.taxonomy.nodes, ("forty",))
     texts = prompts(300)
-    print(f"warm decision, {len(zoo)} experts, prompts of 4 to 64 words, ms median / p95")
+    print(f"warm decision, {len(zoo)} experts, prompts of 4 to 64 words, ms of processor time, median / p95")
     for title, embedder in (("lexical", None), ("with the sentence embedder", sentences)):
         if title == "lexical" or embedder is not None:
             router = router_of(zoo, embedder)
-            median, late = percentiles(lambda text, router=router: router.route(Request(prompt=text)), texts)
+            median, late = percentiles(
+                lambda text, router=router: router.route(Request(prompt=text)), texts, process_time
+            )
             print(f"  {title:<28} {median:6.2f} / {late:6.2f}")
     if sentences is None:
         return
@@ -155,7 +156,7 @@ def latency(sentences: SentenceEmbedder | None) -> None:
         " ".join(text.split()[:24]).translate(str.maketrans("aeiou", "uoiea")) for text in texts if text.isascii()
     )
     unknown = list(garbled)
-    median, late = percentiles(lambda text: router.route(Request(prompt=text)), unknown)
+    median, late = percentiles(lambda text: router.route(Request(prompt=text)), unknown, process_time)
     print(f"  {'embedded, every one':<28} {median:6.2f} / {late:6.2f}")
 
 

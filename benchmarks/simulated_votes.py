@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.ranking.slate import Slate, choose_shown
 from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.routing.compare import Slate, choose_shown
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from diffusiongpt.ranking.slate import Sampler
+    from diffusiongpt.routing.compare import Sampler
 
     Choose = Callable[[Sampler, Sequence[str], int, np.random.Generator], Slate]
 

@@ -24,13 +24,14 @@ from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request, read_options
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.hub.files import names_in
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.compare import choose_ballot
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo import Zoo
 
 RIGHT = {"vector": "tiny-vector", "pixel": "tiny-pixel", "sketch": "tiny-sketch", "oil": "tiny-oil"}
 SHARE_WANTED = 0.95
@@ -50,7 +51,7 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
     likely = np.zeros((len(prompts), len(zoo)))
     for column, expert in enumerate(zoo.values()):
         backend = get_backend(expert.backend)
-        loaded = backend.load(expert, expert.folder or Path(), device="cpu", have={})
+        loaded = backend.load(expert, expert.folder or Path(), names_in(expert.folder or Path()), device="cpu", have={})
         for row, prompt in enumerate(prompts):
             request, _ = read_options({"prompt": prompt.text, "seed": row})
             understanding = LocalThinker().think(prompt.text, (), tuple(zoo.taxonomy.nodes.values())).understanding
@@ -74,7 +75,7 @@ def share(picks: list[str], prompts: list[TinyPrompt], correct: np.ndarray, expe
 def make_router(zoo: Zoo, folder: str) -> Router:
     """A router with an empty vote store."""
     embedder = LexicalEmbedder()
-    preferences = Preferences(Path(folder) / "votes.db")
+    preferences = LiveTable(Path(folder) / "votes.db")
     return Router(zoo, LocalThinker(embedder), preferences, embedder="lexical", readiness=lambda _: "on_disk")
 
 

@@ -134,17 +134,19 @@ class ToyBackend:
     def prepare(self) -> None:
         """Nothing."""
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
-        del folder, device
+        del folder, files, device
         return tuple(
             Component(name=name, kind="Toy", config=None, weights=(f"{name}.safetensors",), dtype="float32")
             for name in self.made_of[expert.id]
         )
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """See `Backend.load`; what fails leaves nothing behind."""
-        del folder
+        del folder, files
         self.may_fail(HOST)
         parts: dict[str, Any] = {}
         with self.lock:

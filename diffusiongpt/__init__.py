@@ -44,6 +44,7 @@ from diffusiongpt.errors import (
     ZooError,
     ZooFileChangedError,
 )
+from diffusiongpt.errors import checks_names as _checks_names
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from diffusiongpt.understanding.thinker import Thinker
     from diffusiongpt.votes.store import VoteStore
     from diffusiongpt.zoo.expert import Expert
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 _HOMES = {
     "AdapterBackend": "backends.base",
@@ -79,7 +80,7 @@ _HOMES = {
     "Settings": "settings",
     "Thinker": "understanding.thinker",
     "VoteStore": "votes.store",
-    "Zoo": "zoo.zoo",
+    "Zoo": "zoo.layers",
 }
 """Room of each class of the product; it is imported when the class is first used."""
 
@@ -158,6 +159,7 @@ def _default_studio() -> DiffusionGPT:
     return DiffusionGPT()
 
 
+@_checks_names
 def route(
     prompt: str,
     *,
@@ -182,6 +184,7 @@ def route(
     return _default_studio().route(**locals())
 
 
+@_checks_names
 def route_and_generate(
     prompt: str,
     *,
@@ -233,6 +236,7 @@ async def aroute_and_generate(
     return await asyncio.to_thread(lambda: _default_studio().route_and_generate(**options))
 
 
+@_checks_names
 def compare(
     prompt: str,
     k: int = 2,

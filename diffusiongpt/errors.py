@@ -9,8 +9,8 @@
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    │   └── DataError            a file of ratings or votes that cannot be used
     ├── JudgeError               a judge that is missing, or gave no usable answer
-    ├── DataError                a file of ratings or votes that cannot be used
     ├── PictureError             a picture file without our record in it
     ├── PullError                the files of a checkpoint could not be pulled
     │   ├── HubUnreachableError  no network, or the hub is down
@@ -37,7 +37,12 @@ Each carries a `hint` that says what to do next and `retryable`, whether the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DiffusionGPTError(Exception):
@@ -105,7 +110,7 @@ class JudgeError(DiffusionGPTError):
     """A judge of pictures is not installed, or its answer is not one number for each picture."""
 
 
-class DataError(DiffusionGPTError):
+class DataError(VoteError):
     """A file of ratings or votes cannot be used; the message names file, line and column."""
 
 
@@ -175,8 +180,26 @@ class NeedsExtraError(DiffusionGPTError):
     """An optional dependency is missing; the hint is the exact command that installs it."""
 
 
-class AbandonedError(Exception):
-    """A download was given up because no request waits for it any more.
+def unknown_argument(name: str, known: Iterable[str]) -> RequestError:
+    """The error for an argument that does not exist, with the nearest one that does."""
+    from difflib import get_close_matches
 
-    Internal: it never reaches a caller, so it is not in the tree above and carries no hint.
-    """
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+    return RequestError(f"unknown argument {name!r}", hint=hint)
+
+
+def checks_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Report a misspelt keyword argument of a function as a `RequestError` that names the nearest known one."""
+    code = function.__code__
+    known = [name for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if name != "self"]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise unknown_argument(name, known)
+        return function(*args, **kwargs)
+
+    return checked

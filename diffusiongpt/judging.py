@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from diffusiongpt.flow.route import Route
     from diffusiongpt.pictures.generation import Generation
-    from diffusiongpt.ranking.live import Preferences
+    from diffusiongpt.ranking.live import LiveTable
     from diffusiongpt.ranking.table import RankingTable
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 
 TINY = "tiny"
@@ -157,7 +157,7 @@ class Bench(Protocol):
     """What a bootstrap draws and records with; a `DiffusionGPT` is one."""
 
     zoo: Zoo
-    preferences: Preferences
+    preferences: LiveTable
 
     def route(self, prompt: str, *, voter: str | None) -> Route:
         """Choose an expert for a prompt."""

@@ -72,6 +72,60 @@ class Budget:
         return self.nbytes if self.nbytes is not None else round(total * (self.share or 0))
 
 
+_GIB = 1 << 30
+_SIZE = re.compile(r"(?P<number>\d{1,5}(?:\.\d+)?)\s*(?P<unit>[mgt])i?b", re.IGNORECASE)
+_UNITS = {"m": _GIB >> 10, "g": _GIB, "t": _GIB << 10}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of a machine to plan for.
+
+    Attributes:
+        kind: `"device"` for a GPU, `"cpu"` for none, `"any"` for no machine in particular.
+        device: Bytes of the GPU, with `"device"`.
+        host: Bytes of the host; `None` for as much as this machine has.
+    """
+
+    kind: Literal["device", "cpu", "any"]
+    device: int | None = None
+    host: int | None = None
+
+    @classmethod
+    def parse(cls, text: object) -> Memory:
+        """Read `"24GB"`, `"24GB+64GB"` (device and host), `"cpu"` or `"any"`.
+
+        A size is meant as memory is sold: `24GB` is what a card with that label has, 24 times 2**30 bytes.
+
+        Raises:
+            ValueError: If it is none of these, or a size is zero.
+        """
+        if isinstance(text, Memory):
+            return text
+        said = str(text).strip().casefold()
+        if said in ("cpu", "any"):
+            return cls("cpu" if said == "cpu" else "any")
+        sizes = [_SIZE.fullmatch(part.strip()) for part in said.split("+")]
+        found = [round(float(size["number"]) * _UNITS[size["unit"]]) for size in sizes if size]
+        if len(found) != len(sizes) or len(found) > 2:
+            raise ValueError(f"{text!r} is not a memory; write 24GB, 24GB+64GB (device and host), cpu or any")
+        if not all(found):
+            raise ValueError(
+                f"{text!r} has no memory to draw with; write 24GB, 24GB+64GB (device and host), cpu or any"
+            )
+        return cls("device", found[0], found[1] if len(found) > 1 else None)
+
+    def __str__(self) -> str:
+        """As it may be written in the settings."""
+        if self.kind != "device":
+            return self.kind
+        return "+".join(f"{size / _GIB:g}GB" for size in (self.device, self.host) if size is not None)
+
+
+MemorySetting = Annotated[Memory, NoDecode, BeforeValidator(Memory.parse), PlainSerializer(str)]
+"""A memory as a setting: `24GB`, `24GB+64GB`, `cpu`, `any`."""
+
+
 BudgetSetting = Annotated[Budget, NoDecode, BeforeValidator(Budget.parse), PlainSerializer(str)]
 """A budget as a setting: `60%`, `12GB`."""
 
@@ -115,6 +169,8 @@ class Settings(BaseSettings):
         prefetch: While one picture is drawn, `"stage"` brings the next experts of the queue into memory,
             `"download"` also pulls the experts that could stand in for them, `"off"` does neither.
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
+        memory: Memory that routes are planned for in place of this machine's: `24GB`, `24GB+64GB` (device and host),
+            `cpu`, or `any`.
     """
 
     model_config = SettingsConfigDict(
@@ -149,6 +205,7 @@ class Settings(BaseSettings):
     device_budget: BudgetSetting = Budget(share=0.8)
     prefetch: Literal["off", "stage", "download"] = "stage"
     device: str | None = None
+    memory: MemorySetting | None = None
 
     @field_validator("home", "hub_cache")
     @classmethod

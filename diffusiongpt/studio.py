@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
-from diffusiongpt.drawing.local import LocalExecutor
+from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
-from diffusiongpt.errors import DiffusionGPTError, RequestError
+from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow.request import Policy, Request, fresh_seed, read_options
 from diffusiongpt.flow.route import Route
 from diffusiongpt.hub.plan import Agree, PullPlan
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.pictures.comparison import Comparison, as_rating, as_vote
 from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.compare import choose_ballot, worth_showing
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import Settings, load_settings
@@ -32,7 +32,7 @@ from diffusiongpt.understanding.thinker import Thinker
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Outcome, Rating, Vote
 from diffusiongpt.zoo.file import ZooSource
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class DiffusionGPT:
     ) -> None:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
-        self.preferences = Preferences(votes if votes is not None else _own_votes(self.settings))
+        self.preferences = LiveTable(votes if votes is not None else VoteStore.own(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)
@@ -103,6 +103,7 @@ class DiffusionGPT:
         """Device that it draws on."""
         return self._machine.device
 
+    @checks_names
     def route(
         self,
         prompt: str,
@@ -135,6 +136,7 @@ class DiffusionGPT:
         request, policy = _read(locals())
         return self._router.route(request, policy)
 
+    @checks_names
     def route_and_generate(
         self,
         prompt: str,
@@ -189,6 +191,7 @@ class DiffusionGPT:
         request, route = self._plan(*_read(locals()))
         return self._painter.draw(request, route)
 
+    @checks_names
     def generate_many(  # noqa: D417  # the others are described at route_and_generate
         self,
         prompts: Iterable[str],
@@ -258,6 +261,7 @@ class DiffusionGPT:
         with self._local.lease(self.zoo[expert]) as pipeline:
             yield pipeline
 
+    @checks_names
     def compare(  # noqa: D417  # the others are described at route_and_generate
         self,
         prompt: str,
@@ -477,10 +481,6 @@ def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 
     return LLMThinker(llm, local=local)
-
-
-def _own_votes(settings: Settings) -> VoteStore:
-    return VoteStore(settings.votes_place, make_folder=settings.votes is None)
 
 
 def _announce(plan: PullPlan) -> None:

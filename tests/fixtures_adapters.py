@@ -9,7 +9,7 @@ from miniature import SIDE, expert
 
 from diffusiongpt.hub.files import USUAL_NAME
 from diffusiongpt.zoo.expert import CallSettings, Expert, License
-from diffusiongpt.zoo.zoo import on_their_bases
+from diffusiongpt.zoo.layers import on_their_bases
 
 if TYPE_CHECKING:
     from pathlib import Path

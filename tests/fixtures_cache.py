@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.backends.base import Part
-    from diffusiongpt.cache.cache import ModelCache
+    from diffusiongpt.cache.model_cache import ModelCache
     from diffusiongpt.zoo.expert import Expert
 
 BACKEND = get_backend("diffusers")
@@ -37,10 +37,12 @@ class Counting(DiffusersBackend):
         super().__init__()
         self.loads: list[str] = []
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """Count and load."""
         self.loads.append(expert.id)
-        return super().load(expert, folder, device=device, have=have)
+        return super().load(expert, folder, files, device=device, have=have)
 
 
 @dataclass
@@ -96,13 +98,13 @@ class Toy:
         """Nothing."""
 
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
-        """All of them."""
+        """All of them, but not what another thread is writing."""
         del read, variant
-        return tuple(names)
+        return tuple(name for name in names if not name.endswith(".tmp"))
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """One of its own, and those that it shares."""
-        del device
+        del files, device
         assert folder.is_dir()
         names = (expert.id, *self.shared.get(expert.id, ()))
         for name in names:
@@ -112,8 +114,11 @@ class Toy:
             for name in names
         )
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """Count, do what the test wants, and return a name in place of a model."""
+        del files
         assert folder.is_dir()
         self.loads.append(expert.id)
         self.before_load(expert.id)

@@ -11,12 +11,12 @@ from langchain_openai import ChatOpenAI
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def scripted(answer: Any, **options: Any) -> ScriptedChatModel:
 
 def router_of(mind: Thinker, folder: Path) -> Router:
     """A router over the default zoo."""
-    votes = Preferences(folder / "votes.db")
+    votes = LiveTable(folder / "votes.db")
     return Router(zoo(), mind, votes, embedder=LexicalEmbedder.name, readiness=lambda _: "download")
 
 

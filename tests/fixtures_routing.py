@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Capabilities, Expert, License, Tags
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = ()) -> Router:
     def readiness(one: Expert) -> Readiness:
         return "loaded" if one.id in loaded else "on_disk"
 
-    return Router(zoo, THINKER, Preferences(votes), embedder=LexicalEmbedder.name, readiness=readiness)
+    return Router(zoo, THINKER, LiveTable(votes), embedder=LexicalEmbedder.name, readiness=readiness)
 
 
 def route(prompt: str, zoo: Zoo, votes: Path, **asked: Any) -> Route:

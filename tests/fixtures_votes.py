@@ -30,7 +30,7 @@ def server() -> Iterator[postgres.PostgresServer]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was not tested for want of a server."""
+    """Report in one line the tests that were skipped without a server."""
     left_out = [r for r in terminalreporter.stats.get("skipped", []) if postgres.MISSING in str(r.longrepr)]
     if left_out:
         terminalreporter.write_line(f"{len(left_out)} tests left out: {postgres.MISSING}", yellow=True)
@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path | str]:
-    """Finds places where a store may be: files, and databases of a server."""
+    """Finds new places for a store: files, and databases of a server."""
     if request.param == "sqlite":
         numbers = itertools.count()
         return lambda: tmp_path / f"votes{next(numbers)}.db"
@@ -48,13 +48,13 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Pa
 
 @pytest.fixture
 def place(new_place: Callable[[], Path | str]) -> Path | str:
-    """A place where a store may be."""
+    """A place for a store."""
     return new_place()
 
 
 @pytest.fixture
 def open_store(place: Path | str) -> Iterator[Callable[[], VoteStore]]:
-    """Opens the store at the place anew, as another process would."""
+    """Opens the store at the place again, as another process would."""
     opened: list[VoteStore] = []
 
     def open_one() -> VoteStore:
@@ -85,10 +85,12 @@ def rating(value: float = 4, expert: str = "a", **fields: Any) -> Rating:
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run code in a Python of its own, with `VoteStore`, `vote`, `rating` and `sys` at hand."""
+    """Run code in another Python process that knows `VoteStore`, `vote`, `rating` and `sys`."""
     prelude = (
         "import os, sys, signal, time\n"
-        "from diffusiongpt.ranking.live import Rating, Shown, Vote, VoteStore\n"
+        "import diffusiongpt.ranking.live\n"
+        "from diffusiongpt.votes.store import VoteStore\n"
+        "from diffusiongpt.votes.vote import Rating, Shown, Vote\n"
         "shown = (Shown(expert='a'), Shown(expert='b'))\n"
         "def vote(**f): return Vote(prompt='a fox', shown=shown, outcome='win', winner='a', **f)\n"
         "def rating(**f): return Rating(prompt='a fox', expert='a', rating=4, **f)\n"
@@ -103,6 +105,6 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for what it wrote to stdout and stderr."""
+    """Wait for a process; return its stdout and stderr."""
     out, err = process.communicate(timeout=120)
     return out, err

@@ -7,8 +7,8 @@ from random import Random
 from diffusiongpt.ranking.published import published
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Capabilities, Expert, Tags
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo import Zoo
 
 SIZES = (2.13, 6.94, 16.0, 20.5, 33.7, 57.8, None)
 SKILLS = ("none", "poor", "fair", "good", "strong")
@@ -18,7 +18,7 @@ def synthetic_zoo(size: int, seed: int = 0) -> Zoo:
     """Every tenth expert is a generalist with up to three strengths, the others have one to four styles."""
     rng = Random(seed)  # noqa: S311 - a simulation
     nodes = Zoo.load("tiny").taxonomy.nodes
-    families = [*sorted({row.family for row in published().rows.values()}), None, None, None]
+    families = [*sorted(published().families), None, None, None]
     experts = (_expert(rng, index, nodes, families) for index in range(size))
     return Zoo({expert.id: expert for expert in experts}, nodes, (f"synthetic-{size}",))
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import diffusiongpt
-from diffusiongpt import DiffusionGPTError, errors
+from diffusiongpt import errors
+from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.flow.request import Request
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,7 +312,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 
 def test_bad_requests_draw_nothing(studio: DiffusionGPT) -> None:
     """A prompt or argument without sense is refused before anything is loaded."""
-    for prompt, options in (("", {}), ("x" * 100_000, {}), ("\0", {}), ("fox", {"seed": -1})):
+    for prompt, options in (("", {}), ("x" * 100_000, {}), ("\0", {}), ("fox", {"seed": -1}), ("fox", {"sed": 1})):
         with pytest.raises(RequestError):
             studio.route_and_generate(prompt, **options)  # type: ignore[arg-type]
 

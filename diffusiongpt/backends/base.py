@@ -116,20 +116,29 @@ class Backend(Protocol):
         """Import what loading needs; called before each load, so that the load is timed without it."""
         ...
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
-        """The components of which a complete local folder holds weights; those of equal content are loaded once.
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
+        """The components whose weights a checkpoint holds; those of equal content are loaded once.
+
+        Args:
+            expert: The expert to load.
+            folder: The folder of its complete files.
+            files: The files in it that `files` chose, as `folder/name` paths.
+            device: The device that it will draw on.
 
         Raises:
-            PullError, LoadError: If the folder is not a checkpoint that this backend can use.
+            PullError, LoadError: If the files are not a checkpoint that this backend can use.
         """
         ...
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
-        """Build the model on the host from a complete local folder.
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
+        """Build the model on the host from complete local files.
 
         Args:
             expert: The expert to build.
-            folder: Its files.
+            folder: The folder of its complete files.
+            files: The files in it that `files` chose, as `folder/name` paths.
             device: Where it will draw; the type of the weights depends on it.
             have: Components that are in memory already, and are used instead of being loaded again.
 

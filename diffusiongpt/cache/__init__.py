@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from diffusiongpt.cache.cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.events import CacheEvent, Events, OnEvent
 from diffusiongpt.cache.explain import Explanation, Resident
 from diffusiongpt.cache.identity import ComponentKey, ModelKey
+from diffusiongpt.cache.model_cache import SAFE_SHARE, ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.single_flight import OnProgress
 from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy

@@ -10,7 +10,7 @@ from diffusiongpt.hub.plan import readable
 from diffusiongpt.weights.devices import allocated_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.fetch import Downloads
+    from diffusiongpt.cache.loading import Downloads
     from diffusiongpt.cache.memory import Memory
     from diffusiongpt.cache.tier import Key, Ledger, Tier
     from diffusiongpt.hub.disk import DiskRow

@@ -1,34 +1,34 @@
-"""What makes two things in memory the same: content, not address."""
+"""What makes two things in memory the same: their content, wherever it was pulled from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.tier import Key
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.content import content_ids, find_damage
+from diffusiongpt.hub.content import ContentIds, find_damage
 from diffusiongpt.hub.plan import sizes_on_disk, total
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Component
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.zoo.expert import Expert
 
 
-_DAMAGED = "Bring a whole copy of the file; what was pulled goes with 'diffusiongpt cache clear' and comes anew."
+_DAMAGED = "Replace the file by a complete copy. If it was pulled, run 'diffusiongpt cache clear' and pull it again."
 
 _WRITTEN_BY = frozenset({"transformers_version", "torch_dtype", "dtype"})
-"""Keys of a configuration that say who saved it and how, and not what it is; so do those that begin with `_`."""
+"""Keys of a configuration that say by which library it was saved, not what it is; keys beginning with `_` do too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKey:
-    """A checkpoint on a device: its folder names repository and commit; another variant or type is another model."""
+    """A checkpoint on a device; the folder names repository and commit. Another variant or type is another model."""
 
     backend: str
     folder: str
@@ -41,7 +41,7 @@ class ModelKey:
 class ComponentKey:
     """A component, wherever it was pulled from: class, configuration and weights, at a type.
 
-    A quantised component says so in its configuration, and is another one for it.
+    A quantised component differs in its configuration, and so has another key.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class ComponentKey:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterKey:
-    """An adapter on a loaded base, however strongly it is worn."""
+    """An adapter on a loaded base, at any strength."""
 
     content: str
     base: ModelKey
@@ -68,20 +68,20 @@ class Model:
     """A checkpoint as it will be in memory.
 
     Attributes:
-        key: Which.
-        folder: Its files.
-        parts: Component -> what it is.
-        sizes: What it is -> bytes it will take, exact but for layers that a library keeps in another type.
+        key: The checkpoint and its device.
+        snapshot: Its files.
+        parts: Component -> its key.
+        sizes: Key -> bytes it will take in memory, exact except for layers that a library keeps in another type.
     """
 
     key: ModelKey
-    folder: Path
+    snapshot: Snapshot
     parts: Mapping[str, ComponentKey]
     sizes: Mapping[Key, int]
 
 
 def model_key(expert: Expert, folder: Path, device: str) -> ModelKey:
-    """What a checkpoint is on a device, once its files are in a folder."""
+    """The key of a checkpoint on a device, whose files are in a folder."""
     settings = expert.settings
     return ModelKey(
         backend=expert.backend, folder=str(folder), variant=settings.variant, dtype=settings.dtype, device=device
@@ -89,87 +89,91 @@ def model_key(expert: Expert, folder: Path, device: str) -> ModelKey:
 
 
 class Identities:
-    """Remembers what folders consist of, until their weight files change; thread-safe.
+    """Identifies the components of snapshots, and keeps the result until a file changes; thread-safe.
 
     Args:
-        home: Where hashes of local files are remembered.
+        home: Folder of the user's data, where the hashes of local files are kept.
     """
 
     def __init__(self, home: Path) -> None:
-        self._home = home
-        self._models: dict[ModelKey, tuple[_Stats, Model]] = {}
+        self._contents = ContentIds(home)
+        self._models: dict[ModelKey, tuple[Snapshot, Model]] = {}
+        self._latest: dict[Hashable, Model] = {}
 
-    def of(self, expert: Expert, backend: Backend, folder: Path, device: str) -> Model:
+    def of(self, expert: Expert, backend: Backend, snapshot: Snapshot, device: str) -> Model:
         """What a checkpoint consists of; reads configurations and the headers of weight files.
 
         Args:
-            expert: Whose.
-            backend: How it is loaded.
-            folder: Its complete files.
-            device: Where it will draw.
+            expert: The expert that it draws for.
+            backend: The backend that loads it.
+            snapshot: Its files.
+            device: The device that it will draw on.
 
         Raises:
-            PullError, LoadError: If the folder is not a checkpoint that the backend can use.
+            PullError, LoadError: If it is not a checkpoint that the backend can use, or a file is damaged or gone.
         """
-        key = model_key(expert, folder, device)
+        key = model_key(expert, snapshot.folder, device)
         found = self._models.get(key)
-        if found is not None and found[0] == _stats(found[0]):
+        if found is not None and found[0] == snapshot:
             return found[1]
-        components = backend.components(expert, folder, device=device)
-        stats = _stats(f"{folder}/{name}" for component in components for name in component.weights)
-        model = _identify(key, components, folder, self._home)
-        self._models[key] = stats, model
+        try:
+            components = backend.components(expert, snapshot.folder, tuple(snapshot.files), device=device)
+            model = self._identify(key, components, snapshot)
+        except FileNotFoundError as error:
+            raise LoadError(f"a file of {expert.id} was removed: {error.filename}", hint="Draw again.") from error
+        self._models[key] = snapshot, model
+        self._latest[_without_commit(expert, device)] = model
         return model
 
     def known(self, key: ModelKey) -> Model | None:
-        """A model that was asked about before."""
+        """A model that was identified before; `None` if it was not."""
         found = self._models.get(key)
         return None if found is None else found[1]
 
-    def of_adapter(self, file: Path, base: ModelKey) -> AdapterKey:
-        """What an adapter in a file is on its base."""
-        return AdapterKey(content=content_ids(file.parent, [file.name], self._home)[file.name], base=base)
+    def latest(self, expert: Expert, device: str) -> Model | None:
+        """The model that an expert was identified as last, without a look at the disk; `None` if it never was."""
+        return self._latest.get(_without_commit(expert, device))
+
+    def of_adapter(self, snapshot: Snapshot, base: ModelKey) -> AdapterKey:
+        """The key of an adapter on its base."""
+        (content,) = self._contents.of(snapshot.folder, snapshot.files, snapshot.content).values()
+        return AdapterKey(content=content, base=base)
+
+    def _identify(self, key: ModelKey, components: Iterable[Component], snapshot: Snapshot) -> Model:
+        parts: dict[str, ComponentKey] = {}
+        sizes: dict[Key, int] = {}
+        for component in components:
+            part = self._key_of(component, snapshot)
+            if part in sizes:
+                # a pipeline that holds the same component twice may change one of the two
+                part = replace(part, content=f"{part.content} {component.name}")
+            parts[component.name] = part
+            sizes[part] = _bytes_of(component, snapshot.folder)
+        return Model(key=key, snapshot=snapshot, parts=parts, sizes=sizes)
+
+    def _key_of(self, component: Component, snapshot: Snapshot) -> ComponentKey:
+        config = _config(snapshot.folder / component.config) if component.config else {}
+        # sorted by content: how weights are split into files is not visible without reading them
+        weights = sorted(self._contents.of(snapshot.folder, component.weights, snapshot.content).values())
+        digest = hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()
+        return ComponentKey(kind=component.kind, content=digest, dtype=component.dtype)
 
 
-_Stats = dict[str, tuple[int, int]]
-
-
-def _stats(paths: Iterable[str]) -> _Stats:
-    # on the path of every lease: plain os calls
-    stats = ((path, os.stat(path)) for path in paths)  # noqa: PTH116
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats}
-
-
-def _identify(key: ModelKey, components: Iterable[Component], folder: Path, home: Path) -> Model:
-    parts: dict[str, ComponentKey] = {}
-    sizes: dict[Key, int] = {}
-    for component in components:
-        part = _component_key(component, folder, home)
-        if part in sizes:
-            # a pipeline that has the same thing twice may well change one of the two
-            part = replace(part, content=f"{part.content} {component.name}")
-        parts[component.name] = part
-        sizes[part] = _bytes_of(component, folder)
-    return Model(key=key, folder=folder, parts=parts, sizes=sizes)
-
-
-def _component_key(component: Component, folder: Path, home: Path) -> ComponentKey:
-    config = _config(folder / component.config) if component.config else {}
-    # in what files they are split makes no difference that could be told without reading them
-    weights = sorted(content_ids(folder, component.weights, home).values())
-    digest = hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()
-    return ComponentKey(kind=component.kind, content=digest, dtype=component.dtype)
+def _without_commit(expert: Expert, device: str) -> Hashable:
+    settings = expert.settings
+    where = expert.folder or expert.repo
+    return expert.backend, where, expert.revision, settings.variant, settings.dtype, device
 
 
 def _bytes_of(component: Component, folder: Path) -> int:
-    """Bytes in memory, of files that are whole: what leaves for this component leaves before it is read."""
+    """Bytes in memory. The files are checked first, because room is made for a component before it is read."""
     on_disk = {name: (folder / name).stat().st_size for name in component.weights}
     for name, size in on_disk.items():
         damage = find_damage(folder / name, size)
         if damage is not None:
             raise LoadError(f"{name} in {folder} {damage}", hint=_DAMAGED)
     known = sizes_on_disk(folder, component.weights)
-    # other formats do not say what is in them
+    # other formats do not state what they hold
     others = sum(size for name, size in on_disk.items() if name not in known)
     return total(known.values()).memory_bytes(component.dtype) + others
 
@@ -178,7 +182,7 @@ def _config(path: Path) -> object:
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        # building it will say what is wrong
+        # loading it will report what is wrong
         return None
     if not isinstance(config, dict):
         return None

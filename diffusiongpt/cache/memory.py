@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from diffusiongpt.cache.contents import Contents
 from diffusiongpt.cache.events import CacheEvent, Events, Kind
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
-from diffusiongpt.cache.moves import ON_DEMAND, Bring, Moves
-from diffusiongpt.cache.tier import EvictionPolicy, Key, Tier
+from diffusiongpt.cache.tier import ON_DEMAND, Bring, EvictionPolicy, Key, Moves, Tier
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.weights.devices import HOST
 

@@ -10,15 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import Bring
-from diffusiongpt.cache.tier import Key, Tier
+from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.weights.devices import HOST
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend
-    from diffusiongpt.cache.fetch import Check
-    from diffusiongpt.cache.loading import Checkpoint
+    from diffusiongpt.cache.loading import Check, Checkpoint
     from diffusiongpt.zoo.expert import Expert
 
 
@@ -144,7 +142,7 @@ class Prefetcher:
         memory: Memory,
         wanted_of: Callable[..., Checkpoint | None],
         stage: Callable[[Checkpoint, str, Bring], None],
-        fetch: Callable[..., None],
+        fetch: Callable[..., object],
     ) -> None:
         self._memory = memory
         self._wanted_of = wanted_of
@@ -240,7 +238,7 @@ class Prefetcher:
             self._lanes["device"].wake()
         return done
 
-    def _try(self, what: tuple[str, str, str], work: Callable[[], None]) -> bool:
+    def _try(self, what: tuple[str, str, str], work: Callable[[], object]) -> bool:
         """Do some work unless it was tried since the queue changed; whether it was done now.
 
         A failure is reported when the model is needed. What came and could not stay must not come again and again.

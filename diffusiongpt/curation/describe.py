@@ -23,7 +23,7 @@ from diffusiongpt.errors import (
 from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, small_reader
 from diffusiongpt.hub.files import USUAL_NAME
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

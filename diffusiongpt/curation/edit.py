@@ -17,8 +17,8 @@ from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
 from diffusiongpt.files import expand_home, replace_file
 from diffusiongpt.zoo.expert import Expert, Tags
 from diffusiongpt.zoo.file import SHIPPED, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,14 +12,14 @@ from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.errors import DiffusionGPTError
 
 if TYPE_CHECKING:
-    from diffusiongpt.drawing.local import LocalExecutor
+    from diffusiongpt.drawing.in_process import LocalExecutor
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.painter import Painter
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.flow.request import Request
     from diffusiongpt.flow.route import Route
     from diffusiongpt.pictures.generation import Generation
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 AHEAD = 16
 """Prompts that are routed before the first of them is drawn."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.backends.registry import get_backend, is_hosted
-from diffusiongpt.cache.cache import SAFE_SHARE
+from diffusiongpt.cache.model_cache import SAFE_SHARE
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -21,7 +21,7 @@ from diffusiongpt.hub.plan import readable
 from diffusiongpt.weights.devices import best_device, device_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.cache import ModelCache
+    from diffusiongpt.cache.model_cache import ModelCache
     from diffusiongpt.hub.plan import PullPlan
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert

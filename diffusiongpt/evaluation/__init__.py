@@ -1,10 +1,9 @@
 """Measuring a router: how good are its picks on prompts it has not seen, beside simpler ways to choose."""
 
-from diffusiongpt.evaluation.checks import Calibration, calibration, held_out_calibration
 from diffusiongpt.evaluation.data import Exam, Training, Votes, simulate_votes
 from diffusiongpt.evaluation.methods import Forecaster, Method, Picker
 from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
-from diffusiongpt.evaluation.report import Report, evaluate
+from diffusiongpt.evaluation.report import Calibration, Report, calibration, evaluate, held_out_calibration
 from diffusiongpt.evaluation.scoring import Result, score
 
 __all__ = [

@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder, Vectors
+from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
 from diffusiongpt.evaluation.methods import best_allowed
-from diffusiongpt.ranking.model.fitted import Learnt
-from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, scatter_of
+from diffusiongpt.ranking.model.fitted import Fitted
+from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, rating_noise
 from diffusiongpt.ranking.model.rows import source_weight
 from diffusiongpt.ranking.model.space import Prompt
+from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.understanding.literal import read_literals
-from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.zoo.taxonomy import shipped_needs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from diffusiongpt.embedding.lexical import Embedder
     from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training, Votes
+
+
+def best_embedder(prompts: Sequence[str]) -> Embedder:
+    """The sentence embedder if it is installed and reads at least half of the prompts, else the lexical one."""
+    sentences = SentenceEmbedder.installed()
+    readable = sum(map(can_read, prompts)) * 2 >= len(prompts)
+    return sentences if sentences and readable else LexicalEmbedder()
+
+
+class RememberingEmbedder:
+    """An embedder that reads each text once.
+
+    Args:
+        embedder: Makes the vectors.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._vectors: dict[str, Vectors] = {}
+        self._remembers = True
+        self.name = embedder.name
+
+    @property
+    def sentences(self) -> RememberingEmbedder | None:
+        """Itself if it embeds sentences by meaning, `None` if only by their words."""
+        return self if isinstance(self._embedder, SentenceEmbedder) else None
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, as the embedder makes them."""
+        if not self._remembers:
+            return self._embedder.embed(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        self._vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        return np.array([self._vectors[text] for text in texts]) if texts else self._embedder.embed([])
+
+    @contextmanager
+    def without_memory(self) -> Iterator[None]:
+        """Neither look up nor remember texts meanwhile, so that the time of a pick can be measured."""
+        self._remembers = False
+        try:
+            yield
+        finally:
+            self._remembers = True
 
 
 class Ours:
@@ -40,7 +85,7 @@ class Ours:
     def __init__(self, training: Training, sentences: Embedder | None = None) -> None:
         self._experts = len(training.experts)
         outside = training.votes is not None and bool(training.votes.both_bad.any())
-        self._learnt = Learnt.fit(
+        self._fitted = Fitted.fit(
             [read(prompt) for prompt in training.prompts],
             self._experts + outside,
             _vote_rows(training.votes, self._experts) if training.votes else VoteRows.none(),
@@ -59,7 +104,7 @@ class Ours:
         return 1 / (1 + np.exp(scores[each, right] - scores[each, left]))
 
     def _scores(self, prompts: Sequence[str]) -> Floats:
-        return self._learnt.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
+        return self._fitted.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
 
 
 def read(text: str) -> Prompt:
@@ -99,5 +144,5 @@ def _rating_rows(ratings: Floats) -> RatingRows:
     prompt, expert = np.nonzero(np.isfinite(ratings))
     group = np.unique(prompt, return_inverse=True)[1]
     rated = ratings[prompt, expert]
-    values = in_log_odds(rated, scatter_of(rated, expert, group))
+    values = in_log_odds(rated, rating_noise(rated, expert, group))
     return RatingRows(prompt, expert, values, np.full(len(prompt), RATING_SCALE**2), group, np.zeros(len(prompt)))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,118 +9,12 @@ import numpy as np
 
 from diffusiongpt.errors import DataError, RequestError
 from diffusiongpt.evaluation.data import Exam, Floats, Training, Votes
+from diffusiongpt.votes.exchange.csv_rows import MISSPELT, CsvRow, read_rows
+from diffusiongpt.votes.exchange.problems import nearest
 from diffusiongpt.votes.vote import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-
-MEANT = 0.75
-"""Likeness of two names (`difflib`) from which one counts as a misspelling of the other."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record of a file.
-
-    Attributes:
-        path: The file.
-        line: Line of the file on which the record ends, from 1.
-        cells: Text by column, without blanks around it.
-    """
-
-    path: Path
-    line: int
-    cells: dict[str, str]
-
-    @property
-    def place(self) -> str:
-        """Where it stands, for messages."""
-        return f"{self.path}, line {self.line}"
-
-    def text(self, column: str) -> str:
-        """A cell that must not be empty.
-
-        Raises:
-            DataError: If it is.
-        """
-        if not self.cells[column]:
-            raise DataError(f"{self.place}: {column} is empty", hint=f"Give a {column} or leave the row out.")
-        return self.cells[column]
-
-    def number(self, column: str) -> float:
-        """A cell that must be a finite number.
-
-        Raises:
-            DataError: If it is not.
-        """
-        text = self.text(column)
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise DataError(
-                f"{self.place}: {column} {text!r} is not a finite number",
-                hint="Write it like 3.5, or leave the row out: a grid may have gaps.",
-            )
-        return value
-
-
-def read_rows(path: Path, *, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Rows of a CSV file in UTF-8, one by one; columns that are neither required nor optional are not read.
-
-    Raises:
-        RequestError: If there is no such file, or it cannot be opened.
-        DataError: If it is not such a file, a column is missing or misspelt, or there is no row.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, required, optional)
-            count = 0
-            for count, cells in enumerate(filter(None, reader), start=1):  # noqa: B007 - counted to know of none
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells, but the header has {len(header)}",
-                        hint="Put text that holds a comma into double quotes.",
-                    )
-                yield Row(path, reader.line_num, {k: v.strip() for k, v in zip(header, cells, strict=True)})
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}", hint="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}", hint="Save it as UTF-8.") from error
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: {error}", hint="Close every double quote, and double those inside text."
-        ) from error
-    if not count:
-        raise DataError(f"{path} has no rows below its header", hint="Pass a file with data.")
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that was probably meant."""
-    near = get_close_matches(name.casefold(), [one.casefold() for one in known], n=1, cutoff=MEANT)
-    return next((one for one in known if near and one.casefold() == near[0]), None)
-
-
-def _check_header(path: Path, header: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> None:
-    if not header:
-        raise DataError(f"{path} is empty", hint=f"Its first line names the columns: {','.join(required)}.")
-    missing = [name for name in required if name not in header]
-    if missing:
-        misspelt = [f"{near!r}" for near in (nearest(name, header) for name in missing) if near]
-        hint = f"Did you mean {', '.join(misspelt)}?" if misspelt else f"The file has: {', '.join(header)[:200]}."
-        raise DataError(f"{path}, line 1: column {', '.join(map(repr, missing))} is missing", hint=hint)
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}, line 1: column {twice[0]!r} stands there twice", hint="Keep one of them.")
-    for name in header:
-        # a misspelt optional column would go unread without a word
-        meant = nearest(name, [one for one in optional if one not in header])
-        if name not in (*required, *optional) and meant:
-            raise DataError(f"{path}, line 1: column {name!r} is not known", hint=f"Did you mean {meant!r}?")
 
 
 NAMES = ("prompt_id", "prompt", "expert")
@@ -170,7 +60,7 @@ def read_votes(path: Path | str, *, names: Sequence[Path | str] = ()) -> Trainin
         experts |= {row.text("winner"), row.text("loser")}
         rows.append((prompts.number(row), row))
     for file in names:
-        for row in read_rows(Path(file), required=NAMES, optional=("category",)):
+        for row in _rows(file, NAMES, ("category",)):
             prompts.number(row)
             experts.add(row.text("expert"))
     known = tuple(sorted(experts))
@@ -190,7 +80,7 @@ def read_exam(path: Path | str, experts: Sequence[str]) -> Exam:
     """
     prompts, known = _Prompts(), set(experts)
     rows: list[tuple[int, str, float]] = []
-    strangers: dict[str, Row] = {}
+    strangers: dict[str, CsvRow] = {}
     for row, expert, rating in _cells(_rated_rows([path])):
         rows.append((prompts.number(row), expert, rating))
         if expert not in known:
@@ -206,7 +96,7 @@ class _Prompts:
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], int] = {}
         self._categories: list[str | None] = []
-        self._texts: dict[tuple[Path, str], tuple[str, Row]] = {}
+        self._texts: dict[tuple[Path, str], tuple[str, CsvRow]] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -219,7 +109,7 @@ class _Prompts:
     def categories(self) -> tuple[str | None, ...]:
         return tuple(self._categories)
 
-    def number(self, row: Row) -> int:
+    def number(self, row: CsvRow) -> int:
         """Index of a row's prompt.
 
         Raises:
@@ -229,7 +119,7 @@ class _Prompts:
         first_text, first = self._texts.setdefault((row.path, name), (text, row))
         if first_text != text:
             raise DataError(
-                f"{row.place}: prompt_id {name!r} stands for another prompt on line {first.line}",
+                f"{row}: prompt_id {name!r} stands for another prompt on line {first.line}",
                 hint="Give every prompt an id of its own.",
             )
         index = self._numbers.setdefault(key, len(self._numbers))
@@ -238,28 +128,37 @@ class _Prompts:
         category = row.cells.get("category") or None
         if category and self._categories[index] not in (None, category):
             raise DataError(
-                f"{row.place}: prompt {name!r} has the category {category!r}, and {self._categories[index]!r} before",
+                f"{row}: prompt {name!r} has the category {category!r}, and {self._categories[index]!r} before",
                 hint="Give each prompt one category.",
             )
         self._categories[index] = self._categories[index] or category
         return index
 
 
-def _rated_rows(paths: Iterable[Path | str]) -> Iterator[Row]:
+def _rows(path: Path | str, required: Sequence[str], optional: Sequence[str]) -> list[CsvRow]:
+    """Rows of a file, which must have some; other columns are ignored."""
+    if not Path(path).exists():
+        raise RequestError(f"cannot read {path}: there is no such file", hint="Check the path.")
+    rows = read_rows(Path(path), required=required, optional=optional, strict=False, strip=True)
+    if not rows:
+        raise DataError(f"{path} has no rows below its header", hint="Pass a file with data.")
+    return rows
+
+
+def _rated_rows(paths: Iterable[Path | str]) -> Iterator[CsvRow]:
     for path in paths:
-        yield from read_rows(Path(path), required=(*NAMES, "rating"), optional=("category",))
+        yield from _rows(path, (*NAMES, "rating"), ("category",))
 
 
-def _cells(rows: Iterable[Row]) -> Iterator[tuple[Row, str, float]]:
+def _cells(rows: Iterable[CsvRow]) -> Iterator[tuple[CsvRow, str, float]]:
     """Each row with its expert and rating; a prompt rated twice by the same name is refused."""
-    seen: dict[tuple[str, str, str], Row] = {}
+    seen: dict[tuple[str, str, str], CsvRow] = {}
     for row in rows:
         expert = row.text("expert")
-        first = seen.setdefault((row.cells["prompt_id"], row.cells["prompt"], expert), row)
+        first = seen.setdefault((row.cells.get("prompt_id", ""), row.cells.get("prompt", ""), expert), row)
         if first is not row:
             raise DataError(
-                f"{row.place}: {expert!r} is rated a second time for prompt {row.cells['prompt_id']!r}, "
-                f"after {first.place}",
+                f"{row}: {expert!r} is rated a second time for prompt {row.text('prompt_id')!r}, after {first}",
                 hint="Keep one row of each prompt and expert, such as the mean; pass each file once.",
             )
         yield row, expert, row.number("rating")
@@ -273,54 +172,52 @@ def _grid(rows: Iterable[tuple[int, str, float]], prompts: int, experts: Sequenc
     return grid
 
 
-def _unknown(strangers: dict[str, Row], asked: set[str], experts: Sequence[str]) -> DataError:
+def _unknown(strangers: dict[str, CsvRow], asked: set[str], experts: Sequence[str]) -> DataError:
     name, row = next(iter(strangers.items()))
     if not asked & set(experts):
         return DataError(
             f"{row.path}: none of its experts is known from training",
             hint=f"Training has: {', '.join(experts)[:200]}. Do both files write the names alike?",
         )
-    meant = nearest(name, experts)
+    meant = nearest(name, experts, MISSPELT)
     more = f", and {len(strangers) - 1} more" if len(strangers) > 1 else ""
     return DataError(
-        f"{row.place}: expert {name!r}{more} is not known from training",
+        f"{row}: expert {name!r}{more} is not known from training",
         hint=f"Did you mean {meant!r}?" if meant else "Train on its ratings or votes too, or leave its rows out.",
     )
 
 
-def _vote_rows(path: Path) -> Iterator[Row]:
+def _vote_rows(path: Path) -> Iterator[CsvRow]:
     """Rows of votes that make sense; one told twice on a ballot or at one time is refused."""
-    seen: dict[tuple[object, ...], Row] = {}
-    for row in read_rows(path, required=VOTE_COLUMNS, optional=VOTE_OPTIONS):
+    seen: dict[tuple[object, ...], CsvRow] = {}
+    for row in _rows(path, VOTE_COLUMNS, VOTE_OPTIONS):
         winner, loser, outcome = row.text("winner"), row.text("loser"), row.cells.get("outcome", "")
         if winner == loser:
-            raise DataError(
-                f"{row.place}: {winner!r} is compared with itself", hint="Name two experts, as winner and loser."
-            )
+            raise DataError(f"{row}: {winner!r} is compared with itself", hint="Name two experts, as winner and loser.")
         if outcome and outcome not in SHARES:
             raise DataError(
-                f"{row.place}: outcome {outcome!r} is not known", hint=f"Use one of: {', '.join(get_args(Outcome))}."
+                f"{row}: outcome {outcome!r} is not known", hint=f"Use one of: {', '.join(get_args(Outcome))}."
             )
         told = _told_once(row)
         first = seen.setdefault(told, row) if told else row
         if first is not row:
             raise DataError(
-                f"{row.place}: tells the vote of line {first.line} again",
+                f"{row}: repeats the vote of line {first.line}",
                 hint="Keep one row of each pair that a voter decided on a ballot.",
             )
         yield row
 
 
-def _told_once(row: Row) -> tuple[object, ...]:
+def _told_once(row: CsvRow) -> tuple[object, ...]:
     """What only one row may say; nothing for votes that name neither ballot nor time, which may well be alike."""
     cells = row.cells
     if cells.get("ballot"):
         pair = frozenset((cells["winner"], cells["loser"]))
-        return (cells["ballot"], cells.get("voter", ""), cells["prompt_id"], pair)
-    return tuple(cells.values()) if cells.get("time") else ()
+        return (cells["ballot"], cells.get("voter", ""), cells.get("prompt_id", ""), pair)
+    return tuple(cells.items()) if cells.get("time") else ()
 
 
-def _votes(rows: Sequence[tuple[int, Row]], experts: Sequence[str]) -> Votes:
+def _votes(rows: Sequence[tuple[int, CsvRow]], experts: Sequence[str]) -> Votes:
     index = {expert: number for number, expert in enumerate(experts)}
     winner = np.array([index[row.cells["winner"]] for _, row in rows], dtype=np.intp)
     loser = np.array([index[row.cells["loser"]] for _, row in rows], dtype=np.intp)
@@ -334,22 +231,16 @@ def _votes(rows: Sequence[tuple[int, Row]], experts: Sequence[str]) -> Votes:
         share=np.where(winner < loser, share, 1 - share),
         both_bad=np.array([outcome == "both_bad" for outcome in outcomes]),
         weight=np.array([_positive(row, "weight", most=np.inf) for _, row in rows]),
-        ballot=np.array([ballots.setdefault(_sheet(row), len(ballots)) for _, row in rows], dtype=np.intp),
+        ballot=np.array([ballots.setdefault(_ballot_of(row), len(ballots)) for _, row in rows], dtype=np.intp),
         source=np.array([row.cells.get("source") or "human" for _, row in rows]),
         propensity=np.array([_positive(row, "propensity", most=1.0) for _, row in rows]),
     )
 
 
-def _sheet(row: Row) -> tuple[str, ...]:
+def _ballot_of(row: CsvRow) -> tuple[str, ...]:
     ballot = row.cells.get("ballot")
     return (ballot, row.cells.get("voter", "")) if ballot else (str(row.line),)
 
 
-def _positive(row: Row, column: str, *, most: float) -> float:
-    if not row.cells.get(column):
-        return 1.0
-    value = row.number(column)
-    if not 0 < value <= most:
-        rule = "a number above 0" if most == np.inf else f"above 0 and at most {most:g}"
-        raise DataError(f"{row.place}: {column} {row.cells[column]!r} is not {rule}", hint="Leave it empty for 1.")
-    return value
+def _positive(row: CsvRow, column: str, *, most: float) -> float:
+    return row.number(column, above=0, most=most) if column in row.cells else 1.0

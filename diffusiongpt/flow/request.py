@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from diffusiongpt.errors import RequestError
+from diffusiongpt.errors import RequestError, unknown_argument
 
 MAX_PROMPT_CHARS: Final = 32_000
 """Longest prompt taken, in characters: the limit of OpenAI's Images API."""
@@ -193,10 +192,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
         return RequestError(f"{name} is missing", hint=f"Pass {name}=....")
     if first["type"] == "extra_forbidden":
         known = (*Request.model_fields, *Policy.model_fields, "generator")
-        near = get_close_matches(name, known, n=1)
-        return RequestError(
-            f"unknown argument {name!r}", hint=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        )
+        return unknown_argument(name, known)
     if first["type"] == "literal_error":
         return RequestError(f"{name}={value!r} is unknown", hint=f"Use {first['ctx']['expected']}.")
     limits = {

@@ -1,16 +1,63 @@
-"""The decision record: which expert was chosen, which others were considered, and why."""
+"""The decision record: what the search saw, which expert was chosen, which others were considered, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import exp, pi, sqrt
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
-from diffusiongpt.flow.trace import SearchTrace
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPath:
+    """Nodes from the root to where a branch ended, and the probability that the prompt belongs there."""
+
+    nodes: tuple[str, ...]
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStep:
+    """One expansion.
+
+    Attributes:
+        path: Nodes from the root to the expanded one.
+        p: Probability of reaching it.
+        values: Probability of each child, given the node.
+        experts: Eligible experts on the node itself.
+        dead_end: Whether no eligible expert hangs on it or below, so that the search turned back.
+    """
+
+    path: tuple[str, ...]
+    p: float
+    values: Mapping[str, float]
+    experts: tuple[str, ...]
+    dead_end: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTrace:
+    """What the search saw.
+
+    Attributes:
+        paths: Where branches ended, most probable first; probabilities sum to one.
+        steps: Every expansion, in order.
+        experts: Experts to score, in the order they were met.
+        evidence: Probability per node: subjects and styles on the paths; the root holds what no style took.
+        stopped: Why the search ended.
+    """
+
+    paths: tuple[SearchPath, ...]
+    steps: tuple[SearchStep, ...]
+    experts: tuple[str, ...]
+    evidence: Mapping[str, float]
+    stopped: str
+
 
 _SAME = 0.3
 """Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
@@ -73,6 +120,7 @@ class Route(BaseModel):
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
         llm_calls: Calls of the LLM.
+        evidence: Published evidence for the chosen expert beside that for the next one, as a phrase.
         ranking_version: Version of the ranking table.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
@@ -97,6 +145,7 @@ class Route(BaseModel):
     fallback_reason: str | None = None
     embedder: str
     llm_calls: int = 0
+    evidence: str = ""
     ranking_version: str
     seed: int | None = None
     timings_ms: Mapping[str, float] = Field(default_factory=dict)
@@ -163,27 +212,36 @@ class Route(BaseModel):
             return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
-        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "taste"))
-        believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
+        learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))
+        least = min(candidate.parts.get("published", 0.0) for candidate in self.candidates)
+        listed = parts.get("published", 0.0) - least
+        believed = parts.get("tags", 0.0) + listed
         if named and believed >= learnt:
             return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
-            return f"{'you' if 2 * parts.get('taste', 0.0) > learnt else 'people'} preferred it on {about}"
-        return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
+            return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
+        return "nothing fits better" if named else self._unnamed(listed=listed > 0)
 
     def _believed(self, style: str) -> str:
-        made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
-        if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
-            asked = "you asked for" if style in self.matched else "what you describe sounds like"
+        claims = {candidate.expert: candidate.parts.get("tags", 0.0) for candidate in self.candidates}
+        boldest = max(claims, key=lambda expert: claims[expert])
+        asked = "you asked for" if style in self.matched else "what you describe sounds like"
+        if claims[boldest] > claims[self.expert] + _SAME:
+            return f"{self._preferred(f'for {self._quoted(style)}')}, though {boldest} declares that style"
+        if claims[self.expert] > _SAME and claims[self.expert] > min(claims.values()) + _SAME:
             return f"{asked} {self._quoted(style)}"
-        return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
+        return f"{asked} {self._quoted(style)}, and {self._preferred('for that')}"
+
+    def _preferred(self, purpose: str = "") -> str:
+        shown = f"({self.evidence})" if self.evidence else ""
+        return " ".join(part for part in ("people prefer it", purpose, shown) if part)
 
     def _unnamed(self, *, listed: bool) -> str:
+        best = self._preferred() if listed else "it fits the rest best"
         if self.understanding.styles:
-            best = "published votes speak for it" if listed else "it fits the rest best"
             return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
-        return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
+        return "you named no style and it can do any" + (f", and {best}" if listed else "")
 
     def _quoted(self, node: str) -> str:
         words, name = self.matched.get(node, ""), node.replace("_", " ")

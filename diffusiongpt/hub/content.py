@@ -1,4 +1,4 @@
-"""Files by their content: damage, hashes, and fingerprints, without reading gigabytes twice."""
+"""Files by their content: damage, hashes and fingerprints, without reading gigabytes twice."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
 
 from diffusiongpt.files import replace_file
 
-LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, a little-endian number of so many bytes."""
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header, a little-endian number of this many bytes."""
 
-MAX_HEADER = 100_000_000
-"""Largest header the safetensors format allows."""
+_MAX_HEADER = 100_000_000
+"""Bytes of the largest header that the safetensors format allows."""
 
 _BOTH_ENDS = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -30,9 +29,9 @@ def find_damage(path: Path, size: int, *, name: str | None = None, sha256: str |
 
     Args:
         path: The file.
-        size: Bytes it should have.
-        name: What it is called where it is used; `None` for the name it has here.
-        sha256: What its content should hash to; `None` leaves that unread. About a second a gigabyte.
+        size: Size in bytes it should have.
+        name: Its name in the repository, which says its format; `None` for the name it has here.
+        sha256: Hash that its content should have; `None` skips this check, which takes about a second per gigabyte.
     """
     try:
         real = path.stat().st_size
@@ -42,12 +41,12 @@ def find_damage(path: Path, size: int, *, name: str | None = None, sha256: str |
         return f"has {real:,} bytes instead of {size:,}"
     damage = _header_damage(path, real) if (name or path.name).endswith(".safetensors") else None
     if damage is None and sha256 is not None and hash_file(path) != sha256:
-        return "has other content than its hash says"
+        return "does not have the content that its hash says"
     return damage
 
 
 def is_sha256(text: str | None) -> bool:
-    """Whether a hash is of the kind that the hub keeps of large files."""
+    """Whether a hash is of the kind that the hub states for large files."""
     return text is not None and _SHA256.fullmatch(text) is not None
 
 
@@ -57,66 +56,36 @@ def hash_file(path: Path) -> str:
         return file_digest(stream, "sha256").hexdigest()
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file, without reading more: tensor -> `dtype`, `shape`, `data_offsets`.
+def _header_damage(path: Path, size: int) -> str | None:
+    """Check a file against its header: https://huggingface.co/docs/safetensors#format.
 
-    Raises:
-        ValueError: If there is none, or it is damaged.
-        OSError: If the file cannot be read.
+    The hub client parses headers too, but neither checks their types nor compares them with the size of the file.
     """
     with path.open("rb") as stream:
-        length = header_length(stream.read(LENGTH_BYTES))
-        return parse_header(stream.read(length))
-
-
-def header_length(raw: bytes) -> int:
-    """Bytes of a safetensors header, from the first 8 bytes of the file.
-
-    Raises:
-        ValueError: If no header is that long.
-    """
-    length = int.from_bytes(raw[:LENGTH_BYTES], "little")
-    if not 0 < length <= MAX_HEADER:
-        raise ValueError("has no safetensors header")
-    return length
-
-
-def parse_header(raw: bytes) -> dict[str, Any]:
-    """A safetensors header without its metadata: https://huggingface.co/docs/safetensors#format.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if not 0 < length <= _MAX_HEADER:
+            return "has no safetensors header"
+        raw = stream.read(length)
     try:
-        header = json.loads(raw)
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        tensors = [entry for name, entry in json.loads(raw).items() if name != "__metadata__"]
+        ends = [entry["data_offsets"][_BOTH_ENDS - 1] for entry in tensors]
         sound = all(
             isinstance(entry["dtype"], str)
             and len(entry["data_offsets"]) == _BOTH_ENDS
             and all(isinstance(number, int) for number in (*entry["shape"], *entry["data_offsets"]))
-            for entry in tensors.values()
+            for entry in tensors
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise ValueError("has a damaged safetensors header")
-    return tensors
-
-
-def _header_damage(path: Path, size: int) -> str | None:
-    with path.open("rb") as stream:
-        try:
-            length = header_length(stream.read(LENGTH_BYTES))
-            ends = [entry["data_offsets"][1] for entry in parse_header(stream.read(length)).values()]
-        except ValueError as error:
-            return str(error)
-    if LENGTH_BYTES + length + max(ends, default=0) != size:
+        return "has a damaged safetensors header"
+    if _LENGTH_BYTES + length + max(ends, default=0) != size:
         return "does not end where its safetensors header says"
     return None
 
 
 def remove_damaged(path: Path) -> None:
-    """Remove a cached file with everything its links lead to, so that the client fetches it again."""
+    """Remove a cached file and whatever its links lead to, so that the client downloads it again."""
     while True:
         target = path.parent / path.readlink() if path.is_symlink() else None
         path.unlink(missing_ok=True)
@@ -127,66 +96,64 @@ def remove_damaged(path: Path) -> None:
 
 FILE_NAME = "hashes.json"
 
-_LARGE = 1 << 20
-"""Bytes from which a hash is remembered between processes; below, reading the file takes no longer."""
-
 log = logging.getLogger("diffusiongpt.cache")
 
 
-def content_ids(folder: Path, names: Iterable[str], home: Path) -> dict[str, str]:
-    """Name -> `"sha256:<hex>"` of files in a folder; the same bytes have the same id wherever they lie.
+class ContentIds:
+    """Identifies files by their content: the same bytes have the same id wherever they are; thread-safe.
 
-    Of a large file in a snapshot of the hub cache the client has written the hash into the name of its blob. Any
-    other file is read once, and a large one is remembered by path, size and time of change in `hashes.json`.
+    Where the hub stated the hash, or the hub client wrote it into the name of the blob, the file is not read. Any other
+    file is read once, and the hash of a large one is remembered between processes by path, size and time of change.
 
     Args:
-        folder: A snapshot, or any folder.
-        names: Files in it, as `folder/name` paths.
-        home: Folder of the user's data; a file there that cannot be read or written costs time and nothing else.
-
-    Raises:
-        OSError: If a file cannot be read.
+        home: Folder of the user's data, where `hashes.json` is kept; a file there that cannot be read or written costs
+            time and nothing else.
+        remembered_from: Size in bytes from which a hash is written there; reading a smaller file takes no longer.
+        hash_file: Computes the sha256 of a file, in hex.
     """
-    found = {name: blob_sha256(folder / name) for name in names}
-    book = _Book(home / FILE_NAME)
-    ids = {name: f"sha256:{known or book.hash(folder / name)}" for name, known in found.items()}
-    book.save()
-    return ids
 
+    def __init__(
+        self, home: Path, *, remembered_from: int = 1 << 20, hash_file: Callable[[Path], str] = hash_file
+    ) -> None:
+        self._path = home / FILE_NAME
+        self._remembered_from = remembered_from
+        self._hash_file = hash_file
+        self._known: dict[str, str] = {}
 
-def blob_sha256(path: Path) -> str | None:
-    """The hash that the hub client put into the name of a file's blob; `None` if it is not one."""
-    try:
-        blob = path.readlink()
-    except OSError:
-        return None
-    return blob.name if blob.parent.name == "blobs" and is_sha256(blob.name) else None
+    def of(self, folder: Path, names: Iterable[str], stated: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Name -> `"sha256:<hex>"` of files in a folder.
 
+        Args:
+            folder: A snapshot, or any folder.
+            names: Files in it, as `folder/name` paths.
+            stated: Name -> hash as the hub states it; those that are not sha256 are ignored.
 
-class _Book:
-    """Hashes of large files that lie outside the hub cache."""
+        Raises:
+            OSError: If a file cannot be read.
+        """
+        ids = {}
+        for name in names:
+            known = (stated or {}).get(name)
+            sha256 = known if is_sha256(known) else blob_sha256(folder / name) or self._hash(folder / name)
+            ids[name] = f"sha256:{sha256}"
+        return ids
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, str] | None = None
-        self._changed = False
-
-    def hash(self, path: Path) -> str:
+    def _hash(self, path: Path) -> str:
         real = path.resolve()
         stat = real.stat()
-        if stat.st_size < _LARGE:
-            return _hash(str(real), stat.st_size, stat.st_mtime_ns)
-        known = self._known = self._read() if self._known is None else self._known
+        large = stat.st_size >= self._remembered_from
         key = f"{stat.st_size} {stat.st_mtime_ns} {real}"
-        if not is_sha256(known.get(key)):
-            known[key] = _hash(str(real), stat.st_size, stat.st_mtime_ns)
-            self._changed = True
-        return known[key]
+        if large and key not in self._known:
+            self._known.update(self._read())
+        if key not in self._known:
+            self._known[key] = self._hash_file(real)
+            if large:
+                self._remember(key)
+        return self._known[key]
 
-    def save(self) -> None:
-        if not self._changed or self._known is None:
-            return
-        kept = {key: value for key, value in self._known.items() if _is_current(key)}
+    def _remember(self, key: str) -> None:
+        known = {**self._read(), key: self._known[key]}
+        kept = {key: sha256 for key, sha256 in known.items() if _is_current(key)}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self._path, f"{json.dumps(kept, indent=1)}\n".encode())
@@ -198,16 +165,20 @@ class _Book:
             known = json.loads(self._path.read_bytes())
         except (OSError, ValueError):
             return {}
-        return known if isinstance(known, dict) else {}
+        return {key: sha256 for key, sha256 in known.items() if is_sha256(sha256)} if isinstance(known, dict) else {}
 
 
-@lru_cache(maxsize=1024)
-def _hash(path: str, _size: int, _changed_ns: int) -> str:
-    return hash_file(Path(path))
+def blob_sha256(path: Path) -> str | None:
+    """The hash that the hub client wrote into the name of a file's blob; `None` if the file has no such blob."""
+    try:
+        blob = path.readlink()
+    except OSError:
+        return None
+    return blob.name if blob.parent.name == "blobs" and is_sha256(blob.name) else None
 
 
 def _is_current(key: str) -> bool:
-    """Whether the file of an entry is still as it was; an entry of another would stay for ever."""
+    """Whether the file of an entry is still as it was; otherwise the entry would stay although nothing uses it."""
     size, changed_ns, path = key.split(" ", 2)
     try:
         stat = Path(path).stat()
@@ -220,16 +191,19 @@ SAMPLE = 1 << 20
 """Bytes read from each end of a file: a safetensors file begins with the names and places of all its tensors."""
 
 
-def fingerprint(folder: Path, names: Iterable[str]) -> str:
+def fingerprint(folder: Path, files: Iterable[tuple[str, int, int]]) -> str:
     """Hash of the names, sizes, and first and last megabyte of some files; a few milliseconds for gigabytes.
 
-    It tells two checkpoints apart, and is no protection against somebody who forges one.
+    It distinguishes checkpoints, and gives no protection against forgery.
+
+    Args:
+        folder: Where the files are.
+        files: Name, size in bytes and time of change of each; nothing is read while these stay the same.
+
+    Raises:
+        OSError: If a file cannot be read.
     """
-    files = []
-    for name in sorted(names):
-        stat = (folder / name).stat()
-        files.append((name, stat.st_size, stat.st_mtime_ns))
-    return _fingerprint(folder, tuple(files))
+    return _fingerprint(folder, tuple(sorted(files)))
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Files that are on the disk already under another repository or commit: found by their hash, linked, never copied."""
+"""Files that are on the disk already under another repository or commit: found by hash and linked, never copied."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from diffusiongpt.hub.content import find_damage, is_sha256
-from diffusiongpt.hub.local import repo_folder, snapshot_folder
+from diffusiongpt.hub.snapshot import repo_folder, snapshot_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """Finds copies of large files in a hub cache, and links them to where the hub client looks.
+    """Finds copies of large files in a hub cache, and links them to where the hub client looks for them.
 
-    The client keeps the content of a file as `models--owner--name/blobs/<hash>` and downloads nothing that lies
-    there (huggingface_hub 2.4, `_hf_hub_download_to_cache_dir`). A hard link is a second name of the same bytes: they
-    go only with their last name, whichever repository is cleared first.
+    The client keeps the content of a file as `models--owner--name/blobs/<hash>` and does not download what is there
+    (huggingface_hub 2.4, `_hf_hub_download_to_cache_dir`). A hard link is a second name of the same bytes, which are
+    freed only with their last name, so either repository can be cleared first.
 
     Args:
         hub_cache: Folder where the hub client keeps checkpoints.
@@ -33,13 +33,13 @@ class Copies:
     def find(
         self, repo: str, files: Mapping[str, int], hashes: Mapping[str, str], records: Iterable[PullRecord]
     ) -> dict[str, Path]:
-        """Name -> a whole copy that `link` can link, of those files of which there is one.
+        """Name -> a complete copy that `link` can link, for each file that has one.
 
         Args:
-            repo: For whom.
-            files: Name -> bytes.
-            hashes: Name -> hash; what is no sha256 is a small file, and is not looked for.
-            records: What was pulled, where the system has no symbolic links and blobs lie in snapshots.
+            repo: Repository that the files are needed for.
+            files: Name -> size in bytes.
+            hashes: Name -> hash; only files with a sha256, which are the large ones, are looked for.
+            records: What was pulled, for systems without symbolic links, where content is kept in the snapshots.
         """
         known = tuple(records)
         found = {}
@@ -52,7 +52,7 @@ class Copies:
         return found
 
     def link(self, repo: str, copy: Path, sha256: str) -> bool:
-        """Give a copy the name where the client looks for it; whether that worked, or was so already."""
+        """Link a copy to where the client looks for it; whether it is there now."""
         blob = self._blob(repo, sha256)
         if blob.exists():
             return True
@@ -66,19 +66,19 @@ class Copies:
         return True
 
     def merge(self, hashes: Mapping[str, str], records: Iterable[PullRecord]) -> None:
-        """Make one of copies that came at the same time, so that neither could be linked to the other.
+        """Merge copies that were downloaded at the same time, when neither could be linked to the other yet.
 
-        Only what was pulled and verified is touched; where a link cannot be made, both stay.
+        Only files that were pulled and verified are touched. Where linking is not possible, both copies stay.
 
         Args:
-            hashes: Name -> hash of the files that have just come.
-            records: What was pulled, this among it.
+            hashes: Name -> hash of the files that were just downloaded.
+            records: What was pulled, including these files.
         """
         repos = sorted({record.repo for record in records})
         for sha256 in {known for known in hashes.values() if is_sha256(known)}:
             blobs = [blob for blob in (self._blob(repo, sha256) for repo in repos) if blob.is_file()]
             for blob in blobs[1:]:
-                # towards the same one, whoever merges: two who went towards each other would only swap
+                # every process keeps the first one: two that kept different ones would only swap them
                 if not blob.samefile(blobs[0]):
                     _relink(blob, blobs[0])
 
@@ -87,7 +87,7 @@ class Copies:
         if find_damage(own, size, name=name) is None:
             return own
         if os.path.lexists(own):
-            # what is broken there is in the way of a link, and the client would take it for whole
+            # a broken file there prevents a link, and the client would take it for complete
             return None
         for copy in self._candidates(sha256, records):
             if find_damage(copy, size, name=name) is None and self._can_link(copy):
@@ -102,7 +102,7 @@ class Copies:
                     yield snapshot_folder(self._hub_cache, record.repo, record.commit) / name
 
     def _can_link(self, copy: Path) -> bool:
-        """Try it beside the copy: what cannot be linked has to count as a download before it begins."""
+        """Try a link next to the copy: a file that cannot be linked must count as a download before the pull begins."""
         real = copy.resolve()
         stat = real.stat()
         place = (stat.st_dev, stat.st_uid)

@@ -1,4 +1,4 @@
-"""A download that verifies what comes, shows its progress, and notices when nothing comes any more."""
+"""Downloads that verify what they bring, report their progress, and notice when nothing comes any more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-from diffusiongpt.errors import AbandonedError, PullError
+from diffusiongpt.errors import PullError
 from diffusiongpt.hub.client import (
     TransferError,
     granted_pause,
@@ -20,7 +20,7 @@ from diffusiongpt.hub.client import (
     hub_token,
     is_within,
     quiet_client,
-    sent_away,
+    redirected,
 )
 from diffusiongpt.hub.content import find_damage, is_sha256, remove_damaged
 
@@ -36,37 +36,44 @@ log = logging.getLogger("diffusiongpt.cache")
 
 _STALE_S = 3600.0
 
-Tell = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes that are done and the bytes in all."""
+
 Stop = Callable[[], bool]
+"""Called often; when it returns true, the download is abandoned."""
 
 
-def download(plan: PullPlan, settings: Settings, tell: Tell, stop: Stop) -> None:
-    """Bring the files of a plan into the hub cache; what lies there already is not asked for.
+class AbandonedError(Exception):
+    """Nothing waits for this download any more; it ends the thread that was downloading."""
+
+
+def download(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop) -> None:
+    """Download the files of a plan into the hub cache, except those that are there already.
 
     Args:
-        plan: What to bring.
+        plan: Repository, commit and files.
         settings: Endpoint, token, `stall_s`.
-        tell: Called with bytes done and in all.
-        stop: Asked often; when true the download is given up.
+        on_bytes: Receives the progress.
+        stop: Whether to abandon the download.
 
     Raises:
-        PullError: Of the kind that fits.
+        PullError: If the hub refuses, fails, or sends nothing any more.
     """
     _remove_stale(plan.folder.parent.parent)
-    _fetch(plan, settings, tell, stop, tuple(plan.files))
+    _fetch(plan, settings, on_bytes, stop, tuple(plan.files))
 
 
 def repair(plan: PullPlan, settings: Settings, stop: Stop) -> None:
-    """Fetch damaged files once more; a cut or flipped download must not become a broken picture.
+    """Download damaged files once more, so that a truncated or altered file is never loaded.
 
-    Sizes and headers of all files are checked, and the hashes of those that were downloaded.
+    The sizes and headers of all files are checked, and the hashes of those that were downloaded.
 
     Raises:
         PullError: If a file is damaged again.
     """
     damaged = _damaged(plan)
     if damaged:
-        log.warning("%s: fetching %s again", plan.repo, ", ".join(damaged))
+        log.warning("%s: downloading %s again", plan.repo, ", ".join(damaged))
         for name in damaged:
             remove_damaged(plan.folder / name)
         _fetch(plan, settings, lambda _done, _total: None, stop, tuple(damaged))
@@ -74,25 +81,25 @@ def repair(plan: PullPlan, settings: Settings, stop: Stop) -> None:
     for name, what in damaged.items():
         remove_damaged(plan.folder / name)
         raise PullError(
-            f"{name} of {plan.repo} {what}, also when fetched again",
-            hint="The copy on the hub is damaged; tell its owner, or choose another repository.",
+            f"{name} of {plan.repo} {what}, also after a second download",
+            hint="The file on the hub is damaged. Report it to its owner, or choose another repository.",
         )
 
 
-def _fetch(plan: PullPlan, settings: Settings, tell: Tell, stop: Stop, names: tuple[str, ...]) -> None:
+def _fetch(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop, names: tuple[str, ...]) -> None:
     try:
-        _ask_client(plan, settings, tell, stop, names)
+        _ask_client(plan, settings, on_bytes, stop, names)
     except TransferError as error:
-        # the client has removed its partial files by now, and what came whole is not fetched again
-        log.warning("%s; fetching it again", error)
-        _ask_client(plan, settings, tell, stop, names)
+        # the client has removed its partial files by now, and does not download complete files again
+        log.warning("%s; downloading it again", error)
+        _ask_client(plan, settings, on_bytes, stop, names)
 
 
-def _ask_client(plan: PullPlan, settings: Settings, tell: Tell, stop: Stop, names: tuple[str, ...]) -> None:
+def _ask_client(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop, names: tuple[str, ...]) -> None:
     from huggingface_hub import snapshot_download
 
     watch = Watch(settings, plan.repo, plan.folder.parent.parent / "blobs", stop)
-    bars = progress_bar_class(plan.bytes_to_pull, tell, watch.stop)
+    bars = progress_bar_class(plan.bytes_to_pull, on_bytes, watch.stop)
     with hub_errors(plan.repo, settings), quiet_client():
         watch.run(
             lambda: snapshot_download(
@@ -120,40 +127,33 @@ def _damaged(plan: PullPlan) -> dict[str, str]:
 
 
 def _remove_stale(repo_folder: Path) -> None:
-    """Drop what a killed download left behind; the client never resumes those files nor removes them."""
+    """Remove the partial files of a killed download, which the client neither resumes nor removes."""
     for partial in (repo_folder / "blobs").glob("*.incomplete"):
         if time.time() - partial.stat().st_mtime > _STALE_S:
             partial.unlink(missing_ok=True)
 
 
-class _Counter:
-    """Bytes so far; the client counts those received and those written on two bars, of which some stay at zero."""
-
-    def __init__(self, total: int, tell: Callable[[int, int], None]) -> None:
-        self._total = total
-        self._tell = tell
-        self._best = 0
-        self._lock = threading.Lock()
-
-    def count(self, done: int) -> None:
-        with self._lock:
-            if done <= self._best:
-                return
-            self._best = done
-        self._tell(min(done, self._total), self._total)
-
-
-def progress_bar_class(total: int, tell: Callable[[int, int], None], stop: Callable[[], bool]) -> type[Any]:
-    """A class for `tqdm_class=` that shows nothing and tells bytes.
+def progress_bar_class(total: int, on_bytes: OnBytes, stop: Stop) -> type[Any]:
+    """A class for `tqdm_class=` that displays nothing and reports bytes.
 
     Args:
-        total: Bytes to come.
-        tell: Called with bytes done and `total`.
-        stop: Asked at every update; when true the download is given up with `AbandonedError`.
+        total: Bytes of the whole download.
+        on_bytes: Receives the progress, which never decreases.
+        stop: Called at every update; when it returns true, `AbandonedError` ends the download.
     """
     from tqdm.std import tqdm
 
-    counter = _Counter(total, tell)
+    lock = threading.Lock()
+    best = 0
+
+    def count(done: int) -> None:
+        nonlocal best
+        # the client counts received and written bytes on two bars, one of which may stay at zero
+        with lock:
+            if done <= best:
+                return
+            best = done
+        on_bytes(min(done, total), total)
 
     class Bar(tqdm):  # type: ignore[misc]  # tqdm is untyped
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -165,7 +165,7 @@ def progress_bar_class(total: int, tell: Callable[[int, int], None], stop: Calla
                 raise AbandonedError
             self.n += n or 0
             if self._is_bytes:
-                counter.count(int(self.n))
+                count(int(self.n))
 
     return Bar
 
@@ -176,17 +176,17 @@ _POLL_S = 0.5
 
 
 class Watch:
-    """Sees every request of one download, and gives it up when nothing comes any more.
+    """Watches every request of one download, and abandons it when nothing comes any more.
 
-    The hub client waits 10 s for the next bytes of a file, then resumes, five times; it waits for ever for a listing
-    (huggingface_hub 2.4: `http_get`, `paginate`), and Xet downloads have no limit of ours. So the requests get one,
-    and a thread of its own does the download, which can be left behind.
+    The hub client waits 10 s for the next bytes of a file and then resumes, up to five times, but waits without limit
+    for a listing (huggingface_hub 2.4: `http_get`, `paginate`) and for Xet transfers. Therefore our hooks limit each
+    request, and the download runs in a thread that can be left behind.
 
     Args:
         settings: `stall_s`, and the endpoint that listings come from.
-        repo: What is downloaded.
-        blobs: Folder where its files grow; another process may be writing what this one waits for.
-        stop: Asked at every sign of life; when true the download is given up.
+        repo: Hub repository.
+        blobs: Folder of its partial files, to which another process may be writing what this one waits for.
+        stop: Called at every sign of progress; when it returns true, the download is abandoned.
     """
 
     def __init__(self, settings: Settings, repo: str, blobs: Path, stop: Callable[[], bool]) -> None:
@@ -201,24 +201,24 @@ class Watch:
         self._seen = time.monotonic()
 
     def stop(self) -> bool:
-        """Whether to give up; being asked is a sign of life."""
+        """Whether to abandon the download; each call counts as progress."""
         self._seen = max(self._seen, time.monotonic())
         return self._left or self._asked_to_stop()
 
     def run(self, download: Callable[[], object]) -> None:
-        """Do the download.
+        """Run the download in its own thread.
 
         Raises:
-            TransferError: If nothing came for `stall_s`.
+            TransferError: If nothing came for `stall_s` seconds.
         """
         failures: list[BaseException] = []
 
         def work() -> None:
             try:
-                # in here, so that what is left behind meets our hooks at its next request, and ends
+                # in this thread, so that a download left behind still meets our hooks at its next request, and ends
                 with self._hooked():
                     download()
-            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
+            except BaseException as error:  # noqa: BLE001  # raised in the waiting thread
                 failures.append(error)
 
         worker = threading.Thread(target=work, name="diffusiongpt-download", daemon=True)
@@ -235,15 +235,15 @@ class Watch:
         while worker.is_alive():
             worker.join(min(_POLL_S, limit / 4))
             if self._sessions:
-                # after a failed connection the client makes itself a new session
+                # after a failed connection the client creates a new session
                 self._hook()
             if worker.is_alive() and time.monotonic() - self._seen > limit and not self._grows(limit):
                 self._left = True
-                # its own requests end by then, and with them its partial files and locks
+                # by then its requests have timed out, and it has removed its partial files and locks
                 worker.join(limit)
                 raise TransferError(
                     f"{self._settings.hub_endpoint} sent nothing of {self._repo} for {limit:g} s",
-                    hint="Try again later, or with HF_HUB_DISABLE_XET=1, which downloads more plainly.",
+                    hint="Try again later, or set HF_HUB_DISABLE_XET=1 to download without Xet.",
                 )
 
     def _grows(self, limit: float) -> bool:
@@ -255,7 +255,7 @@ class Watch:
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
-        """See the requests of the client's shared session until the download ends; those of others are left alone."""
+        """Hook into the shared session of the client until the download ends; other requests are not touched."""
         self._hook()
         try:
             yield
@@ -275,7 +275,7 @@ class Watch:
         with _HOOKS:
             if self._over or session in self._sessions:
                 return
-            # new lists, because other threads are walking through the old ones
+            # new lists, because other threads may be iterating over the old ones
             session.event_hooks = {
                 "request": [*session.event_hooks["request"], self._before],
                 "response": [*session.event_hooks["response"], self._after],
@@ -301,16 +301,16 @@ class Watch:
         if response.has_redirect_location and "/api/models/" in urlsplit(str(response.request.url)).path:
             target = urljoin(str(response.request.url), response.headers["Location"])
             if not is_within(self._settings.hub_endpoint, target):
-                raise sent_away(self._settings, self._repo, target)
+                raise redirected(self._settings, self._repo, target)
         if response.status_code == _HTTP_BUSY and "Retry-After" in response.headers:
-            # the client waits that long and a second, which is no stall
+            # the client waits that long and a second more, which is not a stall
             pause = granted_pause(self._settings, self._repo, response.headers["Retry-After"])
             self._seen = time.monotonic() + pause + 1
         response.stream = _watched(response.stream, self.stop)
 
 
 def _watched(stream: Any, stop: Callable[[], bool]) -> Any:
-    """The bytes of an answer, asking at each piece whether to go on."""
+    """The bytes of a response, with a call of `stop` for each piece."""
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, by hub version
 
     class Watched(httpx.SyncByteStream):

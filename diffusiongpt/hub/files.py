@@ -8,6 +8,7 @@ from diffusiongpt.errors import PullError, UnsafeFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from diffusiongpt.backends.base import Backend
     from diffusiongpt.settings import Settings
@@ -15,53 +16,58 @@ if TYPE_CHECKING:
 
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"
-"""What diffusers calls the file of an adapter unless told otherwise."""
+"""Default name of the file of an adapter in diffusers."""
 
 _SAFE = ".safetensors"
 _OTHER = (".bin", ".pt", ".pth", ".ckpt")
-_TOLD = 5
+_LISTED = 5
+"""Most file names that a message lists."""
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """All files in a folder, as `folder/name` paths."""
+    return tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
 
 
 def files_of(
     expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes], settings: Settings
 ) -> tuple[str, ...]:
-    """The files an expert needs of its own repository, those of its base left out.
+    """The files an expert needs of its own repository or folder, without those of its base.
 
     Args:
         expert: A checkpoint or an adapter.
-        backend: Knows what a checkpoint needs.
-        names: All files there are.
+        backend: Chooses the files of a checkpoint.
+        names: Names of all files in the repository or folder.
         read: Reads one of them.
         settings: Whether the user allows weights that are not safetensors.
 
     Raises:
-        UnsafeFilesError: If there are weights, and none as safetensors, and not both the zoo entry and the settings
-            allow others.
-        PullError: If the files do not make what the expert says it is.
+        UnsafeFilesError: If the weights are not safetensors, unless both the zoo entry and the settings allow that.
+        PullError: If the files are not a complete checkpoint or adapter.
     """
     if expert.kind == "adapter":
         return (adapter_file(names, expert),)
-    # said only if true, so that a backend that knows nothing of it still serves
+    # passed only if true, so that backends without this argument still work
     unsafe = {"allow_unsafe": True} if may_be_unsafe(expert, settings) else {}
     try:
         return backend.files(names, read, variant=expert.settings.variant, **unsafe)
     except UnsafeFilesError as error:
         hint = _other_permission(expert, settings)
-        if hint and _would_do(expert, backend, names, read):
+        if hint and _usable_if_unsafe(expert, backend, names, read):
             raise UnsafeFilesError(f"{expert.repo}: {error}", hint=hint) from error
         raise UnsafeFilesError(f"{expert.repo}: {error}", hint=error.hint) from error
     except PullError as error:
-        # of the two repositories that an adapter needs, say which
+        # an adapter needs two repositories: say which one it is
         raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
 
 
 def may_be_unsafe(expert: Expert, settings: Settings) -> bool:
-    """Whether weights that are not safetensors may be used: the zoo entry and the user have to say so both."""
+    """Whether weights other than safetensors may be used: both the zoo entry and the user must allow it."""
     return expert.settings.unsafe_weights and settings.allow_unsafe_weights
 
 
 def needs_unsafe(names: Iterable[str]) -> bool:
-    """Whether some component has `.bin` weights and none as safetensors, by the names of the files alone."""
+    """Whether some component has `.bin` weights and no safetensors, judging by the names of the files."""
     inside: dict[str, set[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -70,10 +76,10 @@ def needs_unsafe(names: Iterable[str]) -> bool:
 
 
 def check_unsafe_folder(expert: Expert, settings: Settings) -> None:
-    """Refuse a local folder that the zoo entry allows to be opened unsafely and the user does not.
+    """Refuse a local folder whose unsafe weights the zoo entry allows and the user does not.
 
     Raises:
-        UnsafeFilesError: If it has no safetensors weights for some component.
+        UnsafeFilesError: If some component has no safetensors weights.
     """
     folder = expert.folder
     if folder is None or not expert.settings.unsafe_weights or settings.allow_unsafe_weights:
@@ -85,7 +91,7 @@ def check_unsafe_folder(expert: Expert, settings: Settings) -> None:
 
 
 def _other_permission(expert: Expert, settings: Settings) -> str:
-    """What is still to be allowed where one of the two has been; empty if neither was."""
+    """A hint that names the missing permission if one of the two is given; empty if neither is."""
     if expert.settings.unsafe_weights and not settings.allow_unsafe_weights:
         return "Such files can run code when opened. If you trust them, set DIFFUSIONGPT_ALLOW_UNSAFE_WEIGHTS=1."
     if settings.allow_unsafe_weights and not expert.settings.unsafe_weights:
@@ -96,7 +102,7 @@ def _other_permission(expert: Expert, settings: Settings) -> str:
     return ""
 
 
-def _would_do(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> bool:
+def _usable_if_unsafe(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> bool:
     try:
         backend.files(names, read, variant=expert.settings.variant, allow_unsafe=True)
     except (PullError, TypeError):
@@ -105,38 +111,38 @@ def _would_do(expert: Expert, backend: Backend, names: Sequence[str], read: Call
 
 
 def adapter_file(names: Iterable[str], expert: Expert) -> str:
-    """The one file of an adapter: the one that is named, the usual one, or the only one.
+    """The one file of an adapter: the one that the zoo entry names, otherwise the usual one or the only one.
 
     Raises:
-        UnsafeFilesError: If the adapter is there in other formats only.
-        PullError: If there is no such file, or several and none is named.
+        UnsafeFilesError: If the adapter exists only in other formats.
+        PullError: If there is no such file, or there are several and none is named.
     """
-    beside = [name for name in names if "/" not in name]
-    found = sorted(name for name in beside if name.endswith(_SAFE))
+    at_top = [name for name in names if "/" not in name]
+    found = sorted(name for name in at_top if name.endswith(_SAFE))
     wanted = expert.settings.weight_name or USUAL_NAME
     if wanted in found:
         return wanted
     if expert.settings.weight_name:
         raise PullError(
             f"{expert.repo} has no file {wanted}",
-            hint=f"Correct 'weight_name'; it has: {_told(found)}." if found else "Choose another repository.",
+            hint=f"Correct 'weight_name'; it has: {_listed(found)}." if found else "Choose another repository.",
         )
     if len(found) == 1:
         return found[0]
     if found:
         raise PullError(
-            f"{expert.repo} has {len(found)} adapter files, and {expert.id} names none: {_told(found)}",
+            f"{expert.repo} has {len(found)} adapter files, and {expert.id} does not name one: {_listed(found)}",
             hint=f"Write one into the zoo file, for example 'weight_name: {found[0]}' under settings.",
         )
-    others = sorted(name for name in beside if name.endswith(_OTHER))
+    others = sorted(name for name in at_top if name.endswith(_OTHER))
     if others:
         raise UnsafeFilesError(
-            f"{expert.repo} has its adapter only as {_told(others)}, not as safetensors",
-            hint="Such files can run code when opened; choose a repository with safetensors, or convert this one.",
+            f"{expert.repo} has its adapter only as {_listed(others)}, not as safetensors",
+            hint="Such files can run code when opened. Choose a repository with safetensors, or convert this one.",
         )
-    raise PullError(f"{expert.repo} has no adapter file", hint="Choose a repository with a .safetensors file in it.")
+    raise PullError(f"{expert.repo} has no adapter file", hint="Choose a repository with a .safetensors file.")
 
 
-def _told(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(names[:_TOLD]) + more
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

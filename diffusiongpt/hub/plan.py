@@ -1,4 +1,4 @@
-"""What a pull would bring, before anything is brought: files, and exact bytes from the headers of weights."""
+"""What a pull would download, before anything is: files, and exact bytes in memory from the headers of the weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub.client import read_range
-from diffusiongpt.hub.content import LENGTH_BYTES, header_length, parse_header, read_header
+from diffusiongpt.hub.client import hub_api, hub_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from huggingface_hub.utils._safetensors import SafetensorsFileMetadata
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
@@ -26,22 +26,22 @@ _GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class PullPlan:
-    """What a pull would bring: one repository, and for an adapter two, its base first.
+    """What a pull would download: one repository, or for an adapter two, its base first.
 
     Attributes:
-        expert: Whose files they are: the expert that asked, or the base it goes on.
-        asked_by: Id of the expert that asked.
+        expert: The checkpoint or adapter that the files belong to: the expert that was asked for, or its base.
+        asked_by: Id of the expert that was asked for.
         repo: Hub repository.
-        commit: Commit that `revision` names, or was pinned to by the first pull.
-        files: Name -> bytes of everything the pipeline needs.
-        missing: Names among them that have to be downloaded.
-        folder: Where they will lie.
+        commit: Commit that the revision of the expert names, or that the first pull resolved it to.
+        files: Name -> size in bytes of every file the pipeline needs.
+        missing: Names of the files that have to be downloaded.
+        folder: Where the files will be.
         disk_free: Bytes free on that disk now.
         hashes: Name -> sha256 of a large file or Git blob id of a small one, as the hub lists them.
-        shared: Name -> a file of the same content that another pull left on this disk; it is linked.
-        moved_to: What the hub calls the repository now; `None` if the same.
-        then: What is pulled next for the same expert; it counts in all sums.
-        weigh: Reads the tensors' sizes; see `memory_bytes`.
+        shared: Name -> a file on this disk with the same content, which is linked and not downloaded.
+        moved_to: Present name of the repository on the hub if it was renamed; `None` otherwise.
+        then: What is pulled next for the same expert; all sums include it.
+        weigh: Reads the sizes of the tensors; see `memory_bytes`.
     """
 
     expert: Expert
@@ -60,7 +60,7 @@ class PullPlan:
 
     @property
     def parts(self) -> tuple[PullPlan, ...]:
-        """This and what follows, in the order of pulling; each is told with all that is still to come."""
+        """This plan and those that follow, in the order of pulling."""
         return (self, *(self.then.parts if self.then else ()))
 
     @property
@@ -76,22 +76,22 @@ class PullPlan:
     @property
     def bytes_to_pull(self) -> int:
         """Bytes to be downloaded from `repo` alone."""
-        # files of the same content come once
+        # files of the same content are downloaded once
         return sum({self.hashes.get(name, name): self.files[name] for name in self.missing}.values())
 
     @property
     def bytes_shared(self) -> int:
-        """Bytes that are on this disk already under another name, and take no room."""
+        """Bytes that are on this disk already under another name, and take no further space."""
         return sum(part.files[name] for part in self.parts for name in part.shared)
 
     def memory_bytes(self, dtype: str) -> int | None:
         """Bytes that the weights take in memory when loaded, exact as far as their files say; nothing is pulled.
 
-        The first call reads the headers of the weights, on the hub by small requests; later ones read nothing. Of
-        an adapter on a base that is a local folder only its own part counts.
+        The first call reads the headers of the weights, those on the hub by small requests; later calls read nothing.
+        For an adapter whose base is a local folder, only its own weights count.
 
         Args:
-            dtype: `float32`, `float16` or `bfloat16`; whole numbers stay as stored.
+            dtype: Type to load at, `float32`, `float16` or `bfloat16`; integers stay as stored.
 
         Returns:
             `None` if the headers could not be read, or there are none.
@@ -102,23 +102,23 @@ class PullPlan:
 
     @property
     def repos(self) -> str:
-        """The repositories that something is missing of, in words."""
-        return " and ".join(part.repo for part in self._told)
+        """The repositories that have missing files, in words."""
+        return " and ".join(part.repo for part in self._incomplete)
 
     @property
     def name(self) -> str:
-        """The repository, and what it is called now if that is something else."""
+        """The repository, with its present name if it was renamed."""
         return f"{self.repo} (now {self.moved_to})" if self.moved_to else self.repo
 
     @property
-    def _told(self) -> tuple[PullPlan, ...]:
+    def _incomplete(self) -> tuple[PullPlan, ...]:
         return tuple(part for part in self.parts if part.missing) or self.parts[-1:]
 
     def __str__(self) -> str:
-        told = self._told
-        licences = [part.expert.license.id if part.expert.license else "unknown" for part in told]
+        parts = self._incomplete
+        licences = [part.expert.license.id if part.expert.license else "unknown" for part in parts]
         repos = " and ".join(
-            part.name if len(told) == 1 else f"{part.name} ({readable(part.bytes_to_pull)})" for part in told
+            part.name if len(parts) == 1 else f"{part.name} ({readable(part.bytes_to_pull)})" for part in parts
         )
         return (
             f"pulling {repos} for {self.asked_by}: {readable(self.bytes_missing)}, "
@@ -128,31 +128,28 @@ class PullPlan:
 
 
 Agree = Callable[[PullPlan], bool]
-"""Asked when a pull is above `max_download_gb`."""
+"""Decides about a pull above `max_download_gb`: whether to go on."""
 
 
 def readable(size: float) -> str:
-    """Bytes for people: MB below a tenth of a GB."""
+    """Bytes in words: MB below a tenth of a GB, otherwise GB."""
     return f"{size / 1e6:.1f} MB" if abs(size) < _GB / 10 else f"{size / _GB:.1f} GB"
 
 
 BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of one number of the types that a checkpoint can be loaded at."""
+"""Bytes per number of the types that a checkpoint can be loaded at."""
 
 _FLOATING = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-"""What is converted to the type asked for; whole numbers, truth values and packed types stay as stored."""
-
-_FIRST_READ = 100_000
-"""Bytes of the first ranged read; 97 % of the headers on the hub are smaller (huggingface_hub, PR 1855)."""
+"""Types that are converted to the one asked for; integers, truth values and packed types stay as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSizes:
-    """What the tensors of some files amount to.
+    """How much the tensors of some files hold.
 
     Attributes:
-        elements: Type as safetensors names it, such as `F16` or `I64` -> numbers of that type.
-        stored: The same -> bytes in the files.
+        elements: Type as safetensors names it, such as `F16` or `I64` -> count of numbers of that type.
+        stored: Type -> bytes in the files.
     """
 
     elements: Mapping[str, int]
@@ -161,7 +158,7 @@ class TensorSizes:
     def memory_bytes(self, dtype: str) -> int:
         """Bytes in memory after loading with `dtype=`: `float32`, `float16` or `bfloat16`.
 
-        A model may hold a few tensors in float32 whatever is asked for, and makes small ones that no file has.
+        A model may keep a few tensors in float32 whatever is asked for, and create small ones that no file holds.
         """
         return sum(
             count * BYTES_OF[dtype] if kind in _FLOATING else self.stored[kind] for kind, count in self.elements.items()
@@ -169,33 +166,52 @@ class TensorSizes:
 
 
 def sizes_on_disk(folder: Path, names: Iterable[str]) -> dict[str, TensorSizes]:
-    """File -> its tensors, for the safetensors among some files of a folder; headers only are read.
+    """File -> sizes of its tensors, for the safetensors among some files of a folder; only headers are read.
 
     Raises:
-        ValueError: If a header is damaged.
+        SafetensorsParsingError: If a header is damaged.
         OSError: If a file cannot be read.
     """
-    return {name: _sizes_of(read_header(folder / name)) for name in names if name.endswith(".safetensors")}
+    from huggingface_hub import parse_local_safetensors_file_metadata as parse
+
+    return {name: _sizes_of(parse(folder / name)) for name in names if name.endswith(".safetensors")}
 
 
 def sizes_on_hub(settings: Settings, repo: str, commit: str, names: Iterable[str]) -> dict[str, TensorSizes]:
-    """The same for files on the hub, by ranged reads of their headers: one or two small requests each.
+    """File -> sizes of its tensors, for the safetensors among some files on the hub.
+
+    Only headers are read, by one or two small requests each.
 
     Raises:
-        PullError: If a header cannot be had, or is damaged.
+        PullError: If a header cannot be read, or is damaged.
     """
-    return {name: _sizes_there(settings, repo, commit, name) for name in names if name.endswith(".safetensors")}
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    found = {}
+    for name in names:
+        if name.endswith(".safetensors"):
+            try:
+                with hub_errors(repo, settings):
+                    metadata = hub_api(settings).parse_safetensors_file_metadata(repo, name, revision=commit)
+                found[name] = _sizes_of(metadata)
+            # the client does not check what a header holds, so a damaged one can fail anywhere
+            except (SafetensorsParsingError, ValueError, TypeError, AttributeError) as error:
+                raise PullError(
+                    f"{name} of {repo} has a damaged safetensors header: {error}",
+                    hint="The file on the hub is damaged. Report it to its owner, or choose another repository.",
+                ) from error
+    return found
 
 
 class Weigher:
-    """Reads the sizes of the weights of one plan when first asked, from the disk where they lie there.
+    """Reads the sizes of the weights of one plan on the first call, from the disk as far as they are there.
 
     Args:
         settings: Endpoint and token; whether the network may be used.
         repo: Hub repository.
         commit: Commit.
         names: Files of the plan.
-        places: Name -> where it lies already.
+        places: Name -> path of the files that are on this disk already.
     """
 
     def __init__(
@@ -210,7 +226,7 @@ class Weigher:
         self._known: tuple[TensorSizes | None] | None = None
 
     def __call__(self) -> TensorSizes | None:
-        """The sum over all weights; `None` if they are not all safetensors, or could not be read."""
+        """The sum over all weights; `None` if not all of them are safetensors, or a header could not be read."""
         with self._lock:
             if self._known is None:
                 self._known = (self._read(),)
@@ -222,10 +238,13 @@ class Weigher:
         remote = [name for name in self._names if name not in self._places]
         if remote and self._settings.offline:
             return None
+        from huggingface_hub import parse_local_safetensors_file_metadata as parse
+        from huggingface_hub.errors import SafetensorsParsingError
+
         try:
-            here = [_sizes_of(read_header(self._places[name])) for name in self._names if name in self._places]
+            here = [_sizes_of(parse(self._places[name])) for name in self._names if name in self._places]
             return total([*here, *sizes_on_hub(self._settings, self._repo, self._commit, remote).values()])
-        except (PullError, OSError, ValueError):
+        except (PullError, OSError, ValueError, SafetensorsParsingError):
             return None
 
 
@@ -239,22 +258,11 @@ def total(files: Iterable[TensorSizes]) -> TensorSizes:
     return TensorSizes(elements=dict(elements), stored=dict(stored))
 
 
-def _sizes_there(settings: Settings, repo: str, commit: str, name: str) -> TensorSizes:
-    raw = read_range(settings, repo, commit, name, 0, _FIRST_READ)
-    try:
-        end = LENGTH_BYTES + header_length(raw)
-        if end > len(raw):
-            raw += read_range(settings, repo, commit, name, len(raw), end)
-        return _sizes_of(parse_header(raw[LENGTH_BYTES:end]))
-    except ValueError as error:
-        raise PullError(f"{name} of {repo} {error}", hint="The file on the hub is damaged; tell its owner.") from error
-
-
-def _sizes_of(header: Mapping[str, Any]) -> TensorSizes:
-    elements: Counter[str] = Counter()
+def _sizes_of(metadata: SafetensorsFileMetadata) -> TensorSizes:
     stored: Counter[str] = Counter()
-    for entry in header.values():
-        start, end = entry["data_offsets"]
-        elements[entry["dtype"]] += prod(entry["shape"])
-        stored[entry["dtype"]] += end - start
-    return TensorSizes(elements=dict(elements), stored=dict(stored))
+    for tensor in metadata.tensors.values():
+        start, end = tensor.data_offsets
+        stored[tensor.dtype] += end - start
+    return TensorSizes(
+        elements={str(kind): count for kind, count in metadata.parameter_count.items()}, stored=dict(stored)
+    )

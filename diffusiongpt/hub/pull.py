@@ -1,24 +1,23 @@
-"""From an expert to a complete folder on disk, pulling only what its pipeline needs and nothing unasked."""
+"""From an expert to its files on disk: plan, check, and pull only what its pipeline needs."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError, UnsafeFilesError
-from diffusiongpt.hub.client import Refusals, not_writable, repo_info, small_reader
+from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError
+from diffusiongpt.hub.client import TIMEOUT_S, Refusals, not_writable, repo_info, small_reader
 from diffusiongpt.hub.copies import Copies
 from diffusiongpt.hub.disk import DiskReport, clear_records, disk_rows, room_from
-from diffusiongpt.hub.download import Tell, download, repair
-from diffusiongpt.hub.files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe
-from diffusiongpt.hub.local import adopt_snapshot, check_local, find_local, snapshot_folder
+from diffusiongpt.hub.download import OnBytes, download, repair
+from diffusiongpt.hub.files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
-from diffusiongpt.hub.records import PullRecord, RecordBook, Wish, record_of, wish_of
+from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
+from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +34,13 @@ _GB = 1e9
 
 
 class Puller:
-    """Knows what is on disk and brings what is not; thread-safe.
+    """Finds the experts on disk and pulls the others; thread-safe.
 
     Args:
         settings: Endpoint, folders, limits.
-        on_pull: Told each plan just before its download begins.
-        clock: Seconds that only rise; a repository that is gated or missing is not asked for again for ten minutes.
+        on_pull: Called with each plan just before its download begins.
+        clock: A monotonic clock, in seconds, for how long a refusal of the hub is remembered.
+        timeout_s: Seconds that a request for a plan waits for the next bytes of its answer.
     """
 
     def __init__(
@@ -49,75 +49,60 @@ class Puller:
         *,
         on_pull: Callable[[PullPlan], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.settings = settings
         self._on_pull = on_pull
-        self._book = RecordBook(settings.home)
+        self._timeout_s = timeout_s
+        self._records = Records(settings.home)
+        self._snapshots = Snapshots(settings, self._records)
         self._refusals = Refusals(clock)
         self._copies = Copies(settings.hub_cache)
 
     def on_disk(self, expert: Expert) -> Path | None:
-        """The complete folder of an expert if all of it, its base too, is there; no network, a few `stat` calls.
+        """The folder of an expert if it and its base are on disk; no network, and a `stat` for each file.
+
+        Unlike `find` it needs no backend, and so does not know whether a local folder is complete.
 
         Raises:
             PullError: If the record of pulls is damaged.
         """
         folder = None
         for part in expert.parts:
-            folder = self._part_on_disk(part)
+            folder = self._snapshots.folder(part)
             if folder is None:
                 return None
         return folder
 
-    def adapter_on_disk(self, adapter: Expert) -> Path | None:
-        """The file of an adapter if it and the base are there."""
-        folder = self.on_disk(adapter)
-        if folder is None:
-            return None
-        # of the hub's what was recorded, whatever other programs put beside it
-        record = None if adapter.is_local else self._book.find(wish_of(adapter))
-        names = [path.name for path in folder.iterdir()] if record is None else list(record.files)
-        return folder / adapter_file(names, adapter)
+    def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
+        """The files of an expert if they and those of its base are on disk; see `Snapshots.find`."""
+        return self._snapshots.find(expert, backend)
 
-    def _part_on_disk(self, part: Expert) -> Path | None:
-        # on the path of every lease: what was pulled is no local folder, and to tell that by its name takes longer
-        record = self._book.find(wish_of(part))
-        if record is None:
-            return find_local(part) if part.is_local and self._is_allowed(part) else None
-        path = snapshot_folder(self.settings.hub_cache, record.repo, record.commit)
-        if _absent(str(path), record.files):
-            return None
-        # pulled when it was allowed, and it may not be any more
-        unsafe = any(name.endswith(".bin") for name in record.files)
-        return None if unsafe and not may_be_unsafe(part, self.settings) else path
-
-    def _is_allowed(self, part: Expert) -> bool:
-        try:
-            check_unsafe_folder(part, self.settings)
-        except UnsafeFilesError:
-            return False
-        return True
+    def find_adapter(self, adapter: Expert) -> Snapshot | None:
+        """The file of an adapter, whether or not its base is on disk."""
+        return self._snapshots.find_adapter(adapter)
 
     def find_offline(self, expert: Expert, backend: Backend) -> bool:
-        """Whether an expert is on disk, be it by another program's doing, which is recorded then; no network."""
-        return all(self._part_on_disk(part) is not None or self._adopts(part, backend) for part in expert.parts)
-
-    def _adopts(self, part: Expert, backend: Backend) -> bool:
-        return not part.is_local and adopt_snapshot(part, backend, self.settings, self._book) is not None
+        """Whether an expert is on disk without the network; what another program pulled is recorded now."""
+        return all(
+            self._snapshots.folder(part) is not None
+            or (not part.is_local and self._snapshots.adopt(part, backend) is not None)
+            for part in expert.parts
+        )
 
     def commit(self, expert: Expert) -> str | None:
         """The commit an expert's own repository was pulled at; `None` if it was not, or is a local folder."""
-        record = None if expert.is_local else self._book.find(wish_of(expert))
+        record = None if expert.is_local else self._records.find(key_of(expert))
         return None if record is None else record.commit
 
     def plan(self, expert: Expert, backend: Backend) -> PullPlan:
-        """Find out which files are needed and how large they are; small reads only.
+        """Decide which files are needed and how large they are; only small files are read.
 
-        What is complete on disk needs no network. Without one, a checkpoint that another program left complete
-        in the hub cache is used and recorded.
+        What is complete on disk needs no network. Where there is none, a checkpoint that another program left
+        complete in the hub cache is used and recorded.
 
         Raises:
-            PullError: Of the kind that fits.
+            PullError: If the hub cannot answer, or the files are not a checkpoint that may be used.
         """
         for part in expert.parts:
             check_unsafe_folder(part, self.settings)
@@ -127,65 +112,63 @@ class Puller:
         return plans[0]
 
     def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
-        folder = self._part_on_disk(part)
-        record = self._book.find(wish_of(part))
-        if folder is not None and record is not None:
-            return self._plan_from(part, asked_by, record.commit, record.files, record.hashes, record.moved_to)
-        try:
-            return self._plan_online(part, asked_by, backend)
-        except HubUnreachableError:
-            adopted = adopt_snapshot(part, backend, self.settings, self._book)
-            if adopted is None:
-                raise
-            return self._plan_from(part, asked_by, adopted.commit, adopted.files, adopted.hashes, None)
+        record = self._records.find(key_of(part))
+        if record is None or self._snapshots.folder(part) is None:
+            try:
+                record = self._ask_hub(part, backend)
+            except HubUnreachableError:
+                record = self._snapshots.adopt(part, backend)
+                if record is None:
+                    raise
+        return self._plan_from(part, asked_by, record)
 
     def check(self, plan: PullPlan, agree: Agree | None = None) -> None:
         """Refuse a pull that is too large or does not fit on the disk.
 
         Raises:
-            PullTooLargeError: If it is above `max_download_gb` and `agree` is missing or says no.
-            DiskFullError: If the disk has no room.
-            PullError: If the cache folder cannot be written.
+            PullTooLargeError: If it is above `max_download_gb`, and `agree` is missing or declines.
+            DiskFullError: If the disk has too little space.
+            PullError: If the cache folder is not writable.
         """
         if not any(part.missing for part in plan.parts):
             return
         size, limit = plan.bytes_missing, self.settings.max_download_gb * _GB
         if size > limit and not (agree is not None and agree(plan)):
             raise PullTooLargeError(
-                f"pulling {plan.repos} takes {readable(size)}, more than the {readable(limit)} pulled without asking",
+                f"pulling {plan.repos} takes {readable(size)}, more than the {readable(limit)} allowed without asking",
                 hint=f"Allow it with DIFFUSIONGPT_MAX_DOWNLOAD_GB={size / _GB + 1:.0f}, or choose a smaller expert.",
             )
         self._make_cache_folder()
         if plan.disk_free < size * _DISK_MARGIN:
             raise DiskFullError(
                 f"pulling {plan.repos} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
-                f"{readable(plan.disk_free)} are free",
+                f"but {readable(plan.disk_free)} are free",
                 hint=self._how_to_make_room(plan, round(size * _DISK_MARGIN) - plan.disk_free),
             )
 
     def _how_to_make_room(self, plan: PullPlan, lacking: int) -> str:
-        """What of ours could go; nothing goes by itself."""
+        """Which of the repositories that we pulled could be cleared; nothing is cleared without being asked."""
         copies = (copy for part in plan.parts for copy in part.shared.values())
         keep = {part.repo for part in plan.parts} | {_repo_of(copy, self.settings.hub_cache) for copy in copies}
         repos, freed = room_from(self.pulled(), self.settings.hub_cache, lacking, keep)
         if not repos:
-            return "Nothing that diffusiongpt pulled could make room: free some, or set HF_HOME to another disk."
-        enough = "" if freed >= lacking else f", of {readable(lacking)} that are lacking"
+            return "Clearing what diffusiongpt pulled would not help. Free some space, or set HF_HOME to another disk."
+        enough = "" if freed >= lacking else f", of the {readable(lacking)} that are needed"
         return (
             f"'diffusiongpt cache clear {' '.join(repos)}' would free {readable(freed)}{enough}; "
             "or set HF_HOME to another disk."
         )
 
-    def pull(self, plan: PullPlan, tell: Tell | None = None, stop: Callable[[], bool] = lambda: False) -> Path:
-        """Download what is missing of the plan's own repository, verify it, record it; return the folder.
+    def pull(self, plan: PullPlan, on_bytes: OnBytes | None = None, stop: Callable[[], bool] = lambda: False) -> Path:
+        """Download the missing files of the plan's own repository, verify and record them; return their folder.
 
         Args:
-            plan: From `plan`, and accepted by `check`.
-            tell: Called with bytes done and in all.
-            stop: Asked often; when true the download is given up.
+            plan: A plan that `check` accepted.
+            on_bytes: Called with the bytes that are done and the bytes in all.
+            stop: Called often; when it returns true, the download is abandoned.
 
         Raises:
-            PullError: Of the kind that fits.
+            PullError: If the hub refuses or fails, or a file is damaged.
         """
         plan = self._link(self._as_it_is_now(plan))
         if plan.missing:
@@ -195,128 +178,126 @@ class Puller:
         if plan.missing or plan.shared:
             self._make_cache_folder()
             with self._refusals.asking(plan.expert, self.settings):
-                download(plan, self.settings, tell or (lambda _done, _total: None), stop)
+                download(plan, self.settings, on_bytes or (lambda _done, _total: None), stop)
         repair(plan, self.settings, stop)
         ours = (*plan.missing, *plan.shared)
         record = record_of(plan.expert, plan.commit, plan.files, ours, hashes=plan.hashes, moved_to=plan.moved_to)
-        self._book.add(record)
+        self._records.add(record)
         self._copies.merge({name: plan.hashes[name] for name in plan.missing if name in plan.hashes}, self.pulled())
         return plan.folder
 
-    def ensure(self, expert: Expert, backend: Backend, *, agree: Agree | None = None, tell: Tell | None = None) -> Path:
-        """The complete folder of an expert, pulled if need be.
+    def ensure(
+        self, expert: Expert, backend: Backend, *, agree: Agree | None = None, on_bytes: OnBytes | None = None
+    ) -> Path:
+        """The folder of an expert with its complete files, pulled if need be.
 
         Raises:
-            PullError: Of the kind that fits.
+            PullError: If they cannot be pulled, or a local folder is not complete.
         """
-        folder = self.on_disk(expert)
-        if folder is not None:
-            return folder
+        found = self.find(expert, backend)
+        if found is not None:
+            return found.folder
         check_local(expert)
         plan = self.plan(expert, backend)
         self.check(plan, agree)
-        pulled = [self.pull(part, tell) for part in plan.parts]
+        pulled = [self.pull(part, on_bytes) for part in plan.parts]
         return expert.folder or pulled[-1]
 
     def pulled(self) -> tuple[PullRecord, ...]:
-        """What was pulled, in order of first pull."""
-        return self._book.all()
+        """The records of what was pulled, in order of first pull."""
+        return self._records.all()
 
     def disk_free(self) -> int:
         """Bytes free on the disk of the hub cache now."""
         return _free_bytes(self.settings.hub_cache)
 
     def clear(self, repos: tuple[str, ...] | None = None) -> int:
-        """Remove what we pulled and nothing else; return the bytes freed, which what others share is not.
-
-        What the hub refused is asked for again from now on.
+        """Remove what we pulled and nothing else, and drop remembered refusals.
 
         Args:
             repos: Repositories to remove; `None` for all.
+
+        Returns:
+            Bytes freed; files that another repository shares free nothing.
         """
         self._refusals.forget()
         chosen = tuple(record for record in self.pulled() if repos is None or record.repo in repos)
         freed = clear_records(chosen, self.settings.hub_cache)
-        self._book.remove(chosen)
+        self._records.remove(chosen)
         return freed
 
     def disk(self, experts: Iterable[Expert] = ()) -> DiskReport:
-        """What was pulled as it lies on the disk, and what would go first if room was needed.
+        """What was pulled as it is on the disk, and the order in which it would be cleared.
 
         Args:
-            experts: Who may want it.
+            experts: Experts of which to say what they need; what none of them needs is cleared first.
         """
-        wanted: dict[Wish, list[str]] = {}
+        wanted: dict[PullKey, list[str]] = {}
         for expert in experts:
             for part in expert.parts:
-                known = None if part.is_local else self._book.find(wish_of(part))
+                known = None if part.is_local else self._records.find(key_of(part))
                 if known is not None and expert.id not in wanted.setdefault(known.key, []):
                     wanted[known.key].append(expert.id)
         folder = self.settings.hub_cache
         rows, unique = disk_rows(self.pulled(), folder, wanted)
         return DiskReport(folder=folder, rows=rows, unique_bytes=unique, free_bytes=_free_bytes(folder))
 
-    def _plan_online(self, expert: Expert, asked_by: str, backend: Backend) -> PullPlan:
+    def _ask_hub(self, expert: Expert, backend: Backend) -> PullRecord:
+        """What would be recorded of a pull of an expert, as the hub lists its files now."""
         if self.settings.offline:
             raise HubUnreachableError(
                 f"{expert.repo} is not on disk, and the network is switched off",
                 hint="Unset HF_HUB_OFFLINE and DIFFUSIONGPT_OFFLINE, or choose an expert that is on disk.",
             )
-        pin = self._book.pin(expert.repo, expert.revision) or expert.revision
+        pin = self._records.pin(expert.repo, expert.revision) or expert.revision
         with self._refusals.asking(expert, self.settings):
-            info = repo_info(self.settings, expert.repo, pin)
+            info = repo_info(self.settings, expert.repo, pin, timeout_s=self._timeout_s)
             siblings = info.siblings or ()
             sizes = {item.rfilename: item.size or 0 for item in siblings}
             commit = str(info.sha)
-            read = small_reader(self.settings, expert.repo, commit, sizes)
+            read = small_reader(self.settings, expert.repo, commit, sizes, timeout_s=self._timeout_s)
             names = files_of(expert, backend, tuple(sizes), read, self.settings)
         listed = {item.rfilename: item.lfs.sha256 if item.lfs else item.blob_id for item in siblings}
         hashes = {name: known for name in names if (known := listed[name])}
         moved_to = info.id if info.id and info.id != expert.repo else None
-        return self._plan_from(expert, asked_by, commit, {name: sizes[name] for name in names}, hashes, moved_to)
+        return record_of(expert, commit, {name: sizes[name] for name in names}, hashes=hashes, moved_to=moved_to)
 
     def _as_it_is_now(self, plan: PullPlan) -> PullPlan:
-        """The plan without what has come to the disk since it was made, by a pull beside this one."""
-        absent = [name for name in _absent(str(plan.folder), plan.files) if name in plan.missing]
+        """The plan without what other pulls have brought since it was made."""
+        absent = [name for name in _absent(plan.folder, plan.files) if name in plan.missing]
         files = {name: plan.files[name] for name in absent}
-        found = self._copies.find(plan.repo, files, plan.hashes, self._book.all()) if absent else {}
+        found = self._copies.find(plan.repo, files, plan.hashes, self._records.all()) if absent else {}
         missing = tuple(name for name in absent if name not in found)
         return replace(plan, missing=missing, shared={**plan.shared, **found})
 
     def _link(self, plan: PullPlan) -> PullPlan:
-        """Link what is on this disk already; what cannot be linked after all is missing in the plan returned."""
+        """Link what is on this disk already; files that could not be linked count as missing in the plan returned."""
         linked = {
             name: copy for name, copy in plan.shared.items() if self._copies.link(plan.repo, copy, plan.hashes[name])
         }
         failed = tuple(name for name in plan.shared if name not in linked)
         return replace(plan, missing=(*plan.missing, *failed), shared=linked)
 
-    def _plan_from(
-        self,
-        expert: Expert,
-        asked_by: str,
-        commit: str,
-        files: Mapping[str, int],
-        hashes: Mapping[str, str],
-        moved_to: str | None,
-    ) -> PullPlan:
-        folder = snapshot_folder(self.settings.hub_cache, expert.repo, commit)
-        absent = _absent(str(folder), files)
-        shared = self._copies.find(expert.repo, {name: files[name] for name in absent}, hashes, self._book.all())
+    def _plan_from(self, expert: Expert, asked_by: str, record: PullRecord) -> PullPlan:
+        """What a pull of a record's files would bring, given what is on this disk."""
+        files, hashes = record.files, record.hashes
+        folder = snapshot_folder(self.settings.hub_cache, expert.repo, record.commit)
+        absent = _absent(folder, files)
+        shared = self._copies.find(expert.repo, {name: files[name] for name in absent}, hashes, self._records.all())
         places = {name: shared.get(name, folder / name) for name in files if name in shared or name not in absent}
         return PullPlan(
             expert=expert,
             asked_by=asked_by,
             repo=expert.repo,
-            commit=commit,
+            commit=record.commit,
             files=files,
             missing=tuple(name for name in absent if name not in shared),
             folder=folder,
             disk_free=_free_bytes(self.settings.hub_cache),
             hashes=hashes,
             shared=shared,
-            moved_to=moved_to,
-            weigh=Weigher(self.settings, expert.repo, commit, files, places),
+            moved_to=record.moved_to,
+            weigh=Weigher(self.settings, expert.repo, record.commit, files, places),
         )
 
     def _make_cache_folder(self) -> None:
@@ -326,21 +307,12 @@ class Puller:
             raise not_writable(error, self.settings) from error
 
 
-def _absent(folder: str, files: Mapping[str, int]) -> tuple[str, ...]:
-    # On the routing path: plain os calls, a few microseconds each.
-    absent = []
-    for name, size in files.items():
-        try:
-            if os.stat(f"{folder}/{name}").st_size == size:  # noqa: PTH116
-                continue
-        except OSError:
-            pass
-        absent.append(name)
-    return tuple(absent)
+def _absent(folder: Path, files: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(name for name, size in files.items() if look_at(str(folder), {name: size}) is None)
 
 
 def _repo_of(copy: Path, hub_cache: Path) -> str:
-    """The repository in whose folder of the hub cache a file lies."""
+    """The repository in whose folder of the hub cache a file is."""
     return copy.relative_to(hub_cache).parts[0].removeprefix("models--").replace("--", "/", 1)
 
 

@@ -1,4 +1,4 @@
-"""What was pulled, at which commit: `pulls.json` among the user's data."""
+"""The record of what was pulled, and at which commit: `pulls.json` in the folder of the user's data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "pulls.json"
 
-Wish = tuple[str, str | None, str | None, str | None]
-"""What an expert asks of the hub: repository, revision, variant, and the one file of an adapter."""
+PullKey = tuple[str, str | None, str | None, str | None]
+"""What an expert asks of the hub: repository, revision, variant, and the name of an adapter's file."""
 
 
 class PullRecord(BaseModel):
@@ -30,16 +30,16 @@ class PullRecord(BaseModel):
 
     Attributes:
         repo: Hub repository.
-        revision: Revision the expert asked for; `None` for none.
-        variant: File variant the expert asked for; `None` for an adapter.
-        weight_name: File that an adapter asked for.
-        commit: What it was resolved to, for good.
+        revision: Revision that the expert names; `None` for the default branch.
+        variant: File variant that the expert names; `None` for an adapter.
+        weight_name: File that an adapter names.
+        commit: Commit that the revision was resolved to at the first pull; it does not change afterwards.
         files: Name -> size in bytes of every file the pipeline needs.
-        ours: Names that were not on disk before; only these may be cleared.
-        hashes: Name -> how the hub identifies the content, sha256 of a large file and the Git blob id of a small
-            one; empty in records of older versions and where another program pulled.
-        moved_to: What the hub calls the repository now; `None` if the same.
-        when: Time of the pull, UTC, ISO 8601.
+        ours: Names of the files that were not on disk before; only these may be cleared.
+        hashes: Name -> hash by which the hub identifies the content: sha256 of a large file, Git blob id of a small
+            one. Empty in records of older versions.
+        moved_to: Present name of the repository on the hub if it was renamed; `None` otherwise.
+        when: Time of the pull in UTC, ISO 8601.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,12 +57,12 @@ class PullRecord(BaseModel):
 
     @property
     def bytes(self) -> int:
-        """Size of all its files."""
+        """Size of all files."""
         return sum(self.files.values())
 
     @property
-    def key(self) -> Wish:
-        """What an expert asks for."""
+    def key(self) -> PullKey:
+        """What the expert asked for."""
         return self.repo, self.revision, self.variant, self.weight_name
 
 
@@ -73,8 +73,8 @@ class _File(BaseModel):
     pulls: list[PullRecord] = []
 
 
-def wish_of(expert: Expert) -> Wish:
-    """What an expert asks for of its own repository."""
+def key_of(expert: Expert) -> PullKey:
+    """What an expert asks of its own repository."""
     # the variant of an adapter is that of its base
     variant = expert.settings.variant if expert.kind == "checkpoint" else None
     return expert.repo, expert.revision, variant, expert.settings.weight_name
@@ -89,8 +89,8 @@ def record_of(
     hashes: Mapping[str, str] | None = None,
     moved_to: str | None = None,
 ) -> PullRecord:
-    """The record of an expert's own repository, not yet stamped."""
-    repo, revision, variant, weight_name = wish_of(expert)
+    """The record of an expert's own repository, without the time of the pull."""
+    repo, revision, variant, weight_name = key_of(expert)
     return PullRecord(
         repo=repo,
         revision=revision,
@@ -105,32 +105,32 @@ def record_of(
 
 
 @dataclass
-class RecordBook:
-    """The records of one user; processes share the file, threads share the object.
+class Records:
+    """The records of one user, shared by processes through the file and by threads through the object.
 
     Attributes:
         home: Folder of the user's data.
     """
 
     home: Path
-    _memo: tuple[tuple[int, int, int], dict[Wish, PullRecord]] | None = field(default=None, repr=False)
+    _memo: tuple[tuple[int, int, int], dict[PullKey, PullRecord]] | None = field(default=None, repr=False)
 
     @property
     def path(self) -> Path:
         """The file."""
         return self.home / FILE_NAME
 
-    def find(self, wish: Wish) -> PullRecord | None:
-        """The record of exactly this wish, or of the same files at the commit that is asked for."""
+    def find(self, key: PullKey) -> PullRecord | None:
+        """The record of exactly this key, or of the same files where the revision is a commit that was pulled."""
         records = self._read()
-        found = records.get(wish)
-        if found is not None or wish[1] is None:
+        found = records.get(key)
+        if found is not None or key[1] is None:
             return found
         at_commit = ((record, (record.repo, record.commit, *record.key[2:])) for record in records.values())
-        return next((record for record, known in at_commit if known == wish), None)
+        return next((record for record, known in at_commit if known == key), None)
 
     def pin(self, repo: str, revision: str | None) -> str | None:
-        """The commit that this revision of a repository was resolved to, whatever the variant."""
+        """The commit that this revision of a repository was resolved to, for any variant."""
         for record in self._read().values():
             if (record.repo, record.revision) == (repo, revision):
                 return record.commit
@@ -141,10 +141,10 @@ class RecordBook:
         return tuple(self._read().values())
 
     def add(self, record: PullRecord) -> None:
-        """Write a record; what was ours in an earlier record of the same wish and commit stays ours."""
+        """Write a record; files that were ours in an earlier record of the same key and commit stay ours."""
         stamped = record.model_copy(update={"when": datetime.now(UTC).isoformat(timespec="seconds")})
 
-        def change(records: dict[Wish, PullRecord]) -> None:
+        def change(records: dict[PullKey, PullRecord]) -> None:
             known = records.get(record.key)
             if known is not None and known.commit == record.commit:
                 ours = tuple(sorted({*known.ours, *record.ours}))
@@ -154,16 +154,16 @@ class RecordBook:
 
         self._change(change)
 
-    def remove(self, gone: tuple[PullRecord, ...]) -> None:
-        """Forget records."""
+    def remove(self, leaving: tuple[PullRecord, ...]) -> None:
+        """Remove records."""
 
-        def change(records: dict[Wish, PullRecord]) -> None:
-            for record in gone:
+        def change(records: dict[PullKey, PullRecord]) -> None:
+            for record in leaving:
                 records.pop(record.key, None)
 
         self._change(change)
 
-    def _read(self) -> dict[Wish, PullRecord]:
+    def _read(self) -> dict[PullKey, PullRecord]:
         try:
             stat = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -174,17 +174,17 @@ class RecordBook:
             memo = self._memo = (signature, self._parse(self.path.read_bytes()))
         return memo[1]
 
-    def _parse(self, raw: bytes) -> dict[Wish, PullRecord]:
+    def _parse(self, raw: bytes) -> dict[PullKey, PullRecord]:
         try:
             pulls = _File.model_validate_json(raw).pulls
         except ValidationError as error:
             raise PullError(
                 f"the record of pulled checkpoints {self.path} is damaged: {error.errors()[0]['msg']}",
-                hint=f"Mend it, or move it away: mv {self.path} {self.path}.bak (checkpoints stay in the hub cache).",
+                hint=f"Repair it, or move it away: mv {self.path} {self.path}.bak (checkpoints stay in the hub cache).",
             ) from error
         return {record.key: record for record in pulls}
 
-    def _change(self, change: Callable[[dict[Wish, PullRecord]], None]) -> None:
+    def _change(self, change: Callable[[dict[PullKey, PullRecord]], None]) -> None:
         from filelock import FileLock
 
         try:
@@ -195,7 +195,7 @@ class RecordBook:
                 self._write(list(records.values()))
         except OSError as error:
             raise PullError(
-                f"cannot write {self.path}: {error.strerror or error}",
+                f"could not write {self.path}: {error.strerror or error}",
                 hint="Make the folder writable, or set DIFFUSIONGPT_HOME to another one.",
             ) from error
 

@@ -9,8 +9,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.pictures.notebook import gallery_html
+from diffusiongpt.pictures.generation import Generation, gallery_html
 from diffusiongpt.pictures.png import save_free
 from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote
 

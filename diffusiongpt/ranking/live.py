@@ -1,4 +1,4 @@
-"""The table of a vote store, kept up to date: at once for each vote, anew beside routing now and then."""
+"""The live table: the ranking of a vote store, which knows every vote at once and refits in the background."""
 
 from __future__ import annotations
 
@@ -8,236 +8,70 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
-from diffusiongpt.ranking.priors import Priors
 from diffusiongpt.ranking.snapshot import read
-from diffusiongpt.ranking.table import UNTAUGHT, RankingTable
-from diffusiongpt.votes.journal import EMPTY
+from diffusiongpt.ranking.table import NO_VOTES, RankingTable
+from diffusiongpt.votes.changes import EMPTY
 from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.ranking.model.laplace import Scales
-    from diffusiongpt.votes.journal import News
+    from diffusiongpt.ranking.priors import Priors
+    from diffusiongpt.votes.changes import Changes
+    from diffusiongpt.votes.vote import Entry
 
 
 FEW = 60
-"""Votes and ratings up to which the table is fitted anew whenever they change: it takes some 30 ms."""
+"""Votes and ratings up to which every change is answered by a refit, which takes about 30 ms."""
 
 AT_ONCE = 1000
-"""Votes and ratings up to which a new rating is fitted before the next route, which takes a second: while a source has
-few ratings, each of them changes what its scale is thought to be."""
+"""Votes and ratings up to which a new rating is refitted before the next route, which takes a second: while a source
+has few ratings, each of them changes the estimate of its scale."""
 
 SHARE = 0.01
-"""Votes taken in since the last fit, as a share of those fitted, above which a refit is due: until then a table that
-takes votes in one by one chooses nearly as a refit would."""
+"""Votes added since the last fit, as a share of those fitted, above which a refit is due. Up to there, sequential
+updates choose nearly as a refit would."""
 
 _log = logging.getLogger(__name__)
 
 
-class TableKeeper:
-    """Keeps the table of a store. Threads may share one.
+class LiveTable:
+    """Votes go in, and the ranking table they teach comes out. Threads may share one.
 
-    Up to `FEW` votes and ratings the table is fitted whenever they change, up to `AT_ONCE` whenever one was rated. With
-    more, votes and ratings are taken into the table there is (`RankingTable.updated`), and a thread fits it anew when
-    they are more than `SHARE` of it, or when something was retracted, erased or rated; routing goes on with the old
-    table until the new one takes its place, whole. Scales that a refit finds are taken only if they do not predict
-    held-out prompts worse than those before.
+    Up to `FEW` votes and ratings, the table is refitted whenever they change; up to `AT_ONCE`, whenever a picture was
+    rated. Beyond that, new votes and ratings update the current table (`RankingTable.updated`), and a thread refits it
+    when more than `SHARE` of it is new, or when something was retracted, erased or rated. Routing continues with the
+    current table until the new one replaces it as a whole.
 
-    A fit of many votes is kept in a file beside the store, so that the next process need not do it again.
+    A fit of many votes is kept in a file next to the store, so that the next process does not have to repeat it.
 
     Args:
+        store: The vote store, a file or URL to open one, or `None` for the user's own.
+        fit: Fits a table to votes, priors and ratings; replaced only to observe or to delay fits.
+
+    Attributes:
         store: Where votes are kept.
     """
 
-    def __init__(self, store: VoteStore) -> None:
-        self._store = store
+    def __init__(
+        self, store: VoteStore | Path | str | None = None, *, fit: Callable[..., RankingTable] = RankingTable.fit
+    ) -> None:
+        self.store = store if isinstance(store, VoteStore) else VoteStore(store)
+        self._fit = fit
         self._lock = Lock()
         self._table: RankingTable | None = None
-        self._seen = ""
-        self._due = False
+        self._store_version = ""
+        self._refit_due = False
         self._worker: Thread | None = None
 
     @property
     def version(self) -> str:
-        """Version of the last table handed out, `r0` before the first."""
-        return self._table.version if self._table is not None else UNTAUGHT
-
-    def table(self, priors: Priors) -> RankingTable:
-        """The table that knows every vote there is.
-
-        Raises:
-            VoteError: If the store cannot be read.
-        """
-        with self._lock:
-            if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
-                self._table, self._seen = self._opened(priors)
-            # asking for the version costs half of what reading what is new does
-            if self._store.version != self._seen:
-                self._table = self._caught_up(self._table, self._store.since(self._seen))
-            return self._table
-
-    def start_from(self, path: Path, priors: Priors) -> RankingTable:
-        """Keep a table of others beside a store without votes; one's own go on from it.
-
-        Into a store with votes it is not taken: what it has learnt from may be those very votes. It is used until
-        there are as many votes of one's own as it has learnt from: from then on those alone are fitted. It replaces
-        one imported before.
-
-        Raises:
-            VoteError: If the file is no table, the store has votes, or the table cannot be kept beside it.
-        """
-        RankingTable.load(path, priors)
-        if self._store.count() or self._store.ratings():
-            raise VoteError(
-                "this store has votes or ratings of its own, which the table may have learnt from",
-                hint="Set DIFFUSIONGPT_VOTES to a new file to start from the table there.",
-            )
-        place = self._store.imported
-        if place is None:
-            raise VoteError("a table is kept beside a file of votes", hint="This store is a database server.")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(place, path.read_bytes())
-            if self._store.snapshot is not None:
-                remove_file(self._store.snapshot)
-        except OSError as error:
-            raise VoteError(f"cannot write {place}: {error.strerror}", hint="May you write there?") from error
-        with self._lock:
-            self._table = None
-        return self.table(priors)
-
-    def wait(self) -> None:
-        """Wait until no refit is under way."""
-        worker = self._worker
-        if worker is not None and worker.ident != get_ident():
-            worker.join()
-
-    def _opened(self, priors: Priors) -> tuple[RankingTable, str]:
-        """The table of the snapshot, if it is one of this store and these priors; else a new one, and its version."""
-        table = self._from_snapshot(priors)
-        if table is not None:
-            return table
-        fitted, version = self._fitted(priors)
-        if fitted.size > FEW:
-            self._keep(fitted, version)
-        return fitted, version
-
-    def _caught_up(self, table: RankingTable, news: News) -> RankingTable:
-        """A table with what has happened since; `_seen` follows."""
-        size = table.size + len(news.votes) + len(news.ratings)
-        if size <= FEW or (news.ratings and size <= AT_ONCE):
-            table, self._seen = self._fitted(table.priors)
-            return table
-        if news.votes or news.ratings:
-            table = table.updated(news.votes, news.ratings, news.beside)
-        self._seen = news.version
-        if len(news.votes) + len(news.ratings) > FEW:
-            # or the next process would have to take them in again
-            self._keep(table, self._seen)
-        many = table.pending > SHARE * (table.size - table.pending)
-        # a fit under way takes in most of them; what was taken back meanwhile needs another
-        if news.retracted or news.ratings or not news.kept or (many and not self._fits()):
-            self._start()
-        return table
-
-    def _fitted(self, priors: Priors, before: Scales | None = None) -> tuple[RankingTable, str]:
-        """The table of all there is now, and its version: a fit, or what others have learnt with one's own taken in."""
-        all_there_is = self._store.since(EMPTY)
-        votes, ratings = all_there_is.votes, all_there_is.ratings
-        imported = self._imported(priors)
-        if imported is not None and len(votes) + len(ratings) < imported.size:
-            table = imported.updated(votes, ratings, pending=False)
-        else:
-            table = RankingTable.fit(votes, priors, ratings, before=before)
-        return table, all_there_is.version
-
-    def _imported(self, priors: Priors) -> RankingTable | None:
-        place = self._store.imported
-        if place is None or not place.exists():
-            return None
-        try:
-            return RankingTable.load(place, priors)
-        except VoteError as error:
-            _log.warning("going on without what others have learnt: %s; remove %s, or import it again", error, place)
-            return None
-
-    def _start(self) -> None:
-        """Have the table fitted anew, by the one thread that does; the caller has the lock."""
-        self._due = True
-        if not self._fits():
-            # no daemon: it is waited for when Python ends, so that a command's refit is not done in vain each time
-            self._worker = Thread(target=self._work, name="diffusiongpt-refit")
-            self._worker.start()
-
-    def _fits(self) -> bool:
-        # a thread that a fork left behind is not alive
-        return self._worker is not None and self._worker.is_alive()
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                table, due, self._due = self._table, self._due, False
-                if table is None or not due:
-                    self._worker = None
-                    return
-            try:
-                self._refit(table)
-            except VoteError as error:
-                _log.warning("the ranking table was not fitted anew: %s", error)
-
-    def _refit(self, old: RankingTable) -> None:
-        fresh, version = self._fitted(old.priors, old.scales)
-        with self._lock:
-            if self._table is None or self._table.priors.fingerprint != old.priors.fingerprint:
-                return
-            self._table, self._seen = fresh, version
-        self._keep(fresh, version)
-
-    def _keep(self, table: RankingTable, version: str) -> None:
-        """Write the snapshot, and remove it if a voter was erased meanwhile."""
-        place = self._store.snapshot
-        if place is None:
-            return
-        try:
-            replace_file(place, table.as_bytes(version))
-            if not self._store.since(version).kept:
-                remove_file(place)
-        except OSError as error:
-            _log.info("the ranking table is not kept in %s: %s", place, error.strerror)
-
-    def _from_snapshot(self, priors: Priors) -> tuple[RankingTable, str] | None:
-        place = self._store.snapshot
-        if place is None or not place.exists():
-            return None
-        try:
-            learnt, about = read(place)
-            news = self._store.since(about.seen)
-        except VoteError as error:
-            _log.info("the ranking table is fitted anew: %s", error)
-            return None
-        if not news.kept:
-            remove_file(place)
-        # a vote that was taken back is not shown again, whatever the fit costs
-        if not news.kept or news.retracted or about.priors != priors.fingerprint:
-            return None
-        return RankingTable.of(learnt, about, priors), about.seen
-
-
-class Preferences:
-    """The room's front: votes go in, the table that they teach comes out. Threads may share one.
-
-    Args:
-        store: Where votes are kept: a store, a file or URL for one, or `None` for the user's own.
-    """
-
-    def __init__(self, store: VoteStore | Path | str | None = None) -> None:
-        self.store = store if isinstance(store, VoteStore) else VoteStore(store)
-        self._keeper = TableKeeper(self.store)
+        """Version of the table that was handed out last, `r0` before the first."""
+        return self._table.version if self._table is not None else NO_VOTES
 
     def record(self, entry: Entry) -> Entry:
-        """Record a vote or a rating; the next `table` already knows it.
+        """Record a vote or a rating; the next `table` includes it.
 
         Raises:
             VoteError: If it cannot be recorded.
@@ -245,26 +79,165 @@ class Preferences:
         return self.store.add(entry)
 
     def table(self, priors: Priors) -> RankingTable:
-        """The table for the votes there are now; see `TableKeeper`.
+        """The table of all votes and ratings in the store.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        return self._keeper.table(priors)
+        with self._lock:
+            if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
+                self._table, self._store_version = self._open(priors)
+            # the version alone costs half as much as reading the changes
+            if self.store.version != self._store_version:
+                self._table = self._caught_up(self._table, self.store.since(self._store_version))
+            return self._table
 
     def start_from(self, path: Path, priors: Priors) -> RankingTable:
-        """Start from the table of a file that others have learnt; see `TableKeeper.start_from`.
+        """Start from a table that others have exported, kept next to a store without votes.
+
+        A store with votes is refused, because the table may have been learnt from those very votes. The table is used
+        until the store has as many votes as the table has learnt from; then the store's own votes alone are fitted. It
+        replaces one that was imported before.
 
         Raises:
-            VoteError: If the file is no table, or cannot be kept beside the store.
+            VoteError: If the file is not a table, the store has votes, or the table cannot be kept next to it.
         """
-        return self._keeper.start_from(path, priors)
+        RankingTable.load(path, priors)
+        if self.store.count() or self.store.ratings():
+            raise VoteError(
+                "this store has votes or ratings of its own, which the table may have learnt from",
+                hint="Set DIFFUSIONGPT_VOTES to a new file to start from the table there.",
+            )
+        place = self.store.imported
+        if place is None:
+            raise VoteError(
+                "an imported table can only be kept next to a vote file, and this store is a database server",
+                hint="Set DIFFUSIONGPT_VOTES to a file.",
+            )
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(place, path.read_bytes())
+            if self.store.snapshot is not None:
+                remove_file(self.store.snapshot)
+        except OSError as error:
+            raise VoteError(
+                f"could not write {place}: {error.strerror}", hint="Check that you may write to its folder."
+            ) from error
+        with self._lock:
+            self._table = None
+        return self.table(priors)
 
     def wait(self) -> None:
-        """Wait until no refit is under way."""
-        self._keeper.wait()
+        """Wait until no refit is running."""
+        worker = self._worker
+        if worker is not None and worker.ident != get_ident():
+            worker.join()
 
-    @property
-    def ranking_version(self) -> str:
-        """Version of the last table handed out, `r0` before the first."""
-        return self._keeper.version
+    def _open(self, priors: Priors) -> tuple[RankingTable, str]:
+        """The table and the store version it knows: from the snapshot if that fits the store and the priors."""
+        found = self._from_snapshot(priors)
+        if found is not None:
+            return found
+        table, version = self._refitted(priors)
+        if table.size > FEW:
+            self._write_snapshot(table, version)
+        return table, version
+
+    def _caught_up(self, table: RankingTable, changes: Changes) -> RankingTable:
+        """A table with the changes; `_store_version` follows."""
+        added = len(changes.votes) + len(changes.ratings)
+        size = table.size + added
+        if size <= FEW or (changes.ratings and size <= AT_ONCE):
+            table, self._store_version = self._refitted(table.priors)
+            return table
+        if added:
+            table = table.updated(changes.votes, changes.ratings, changes.earlier)
+        self._store_version = changes.version
+        if added > FEW:
+            # otherwise the next process would have to repeat the update
+            self._write_snapshot(table, self._store_version)
+        many = table.pending > SHARE * (table.size - table.pending)
+        # a running fit includes most new votes, but a retraction during the fit needs another one
+        if changes.retracted or changes.ratings or not changes.intact or (many and not self._is_fitting()):
+            self._start_refit()
+        return table
+
+    def _refitted(self, priors: Priors) -> tuple[RankingTable, str]:
+        """The table of everything in the store, on top of the imported one while that knows more, and the version."""
+        everything = self.store.since(EMPTY)
+        votes, ratings = everything.votes, everything.ratings
+        imported = self._imported(priors)
+        if imported is not None and len(votes) + len(ratings) < imported.size:
+            return imported.updated(votes, ratings, pending=False), everything.version
+        return self._fit(votes, priors, ratings), everything.version
+
+    def _imported(self, priors: Priors) -> RankingTable | None:
+        place = self.store.imported
+        if place is None or not place.exists():
+            return None
+        try:
+            return RankingTable.load(place, priors)
+        except VoteError as error:
+            _log.warning("the imported ranking is not used: %s; remove %s, or import it again", error, place)
+            return None
+
+    def _start_refit(self) -> None:
+        """Have the worker thread refit the table; the caller holds the lock."""
+        self._refit_due = True
+        if not self._is_fitting():
+            # not a daemon: Python waits for it at exit, or the refits of short commands would never finish
+            self._worker = Thread(target=self._work, name="diffusiongpt-refit")
+            self._worker.start()
+
+    def _is_fitting(self) -> bool:
+        # in a forked child, the parent's thread is not alive
+        return self._worker is not None and self._worker.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                table, due, self._refit_due = self._table, self._refit_due, False
+                if table is None or not due:
+                    self._worker = None
+                    return
+            try:
+                self._refit(table.priors)
+            except VoteError as error:
+                _log.warning("could not refit the ranking table: %s", error)
+
+    def _refit(self, priors: Priors) -> None:
+        fresh, version = self._refitted(priors)
+        with self._lock:
+            if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
+                return
+            self._table, self._store_version = fresh, version
+        self._write_snapshot(fresh, version)
+
+    def _write_snapshot(self, table: RankingTable, version: str) -> None:
+        """Write the snapshot, and remove it again if a voter was erased in the meantime."""
+        place = self.store.snapshot
+        if place is None:
+            return
+        try:
+            replace_file(place, table.as_bytes(version))
+            if not self.store.since(version).intact:
+                remove_file(place)
+        except OSError as error:
+            _log.info("could not keep the ranking table in %s: %s", place, error.strerror)
+
+    def _from_snapshot(self, priors: Priors) -> tuple[RankingTable, str] | None:
+        place = self.store.snapshot
+        if place is None or not place.exists():
+            return None
+        try:
+            fitted, about = read(place)
+            changes = self.store.since(about.seen)
+        except VoteError as error:
+            _log.info("the ranking table is refitted: %s", error)
+            return None
+        if not changes.intact:
+            remove_file(place)
+        # a retracted vote must not come back through an old table, whatever the refit costs
+        if not changes.intact or changes.retracted or about.priors != priors.fingerprint:
+            return None
+        return RankingTable.of(fitted, about, priors), about.seen

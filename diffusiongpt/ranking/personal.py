@@ -1,9 +1,9 @@
-"""One's own taste: how far a voter is from everyone, learnt from that voter's votes and ratings alone.
+"""Personal offsets: how one voter's preferences differ from everyone's, learnt from that voter's votes and ratings.
 
-`u(voter, expert, prompt) = u(expert, prompt) + taste[voter, expert] + Σ p(node | prompt) · taste[voter, node, expert]`,
-with Gaussian priors around zero. The shared utilities are what everyone taught, the voter too, and stay as they are;
-so that nobody is counted twice, the prior variance is the stated one times the share of what was said by others. Who
-is alone is everyone, and has no taste besides.
+`u(voter, expert, prompt) = u(expert, prompt) + o[voter, expert] + Σ p(node | prompt) · o[voter, node, expert]`, where
+the offsets `o` are random effects with Gaussian priors around zero. The shared utilities were learnt from all votes,
+this voter's included, and stay as they are. So that these votes do not count twice, the prior variance is multiplied by
+the share of votes that others cast: a sole voter has no personal offsets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.ranking.model.newton import Mode, mode_by_gradient, unit_precisions
+from diffusiongpt.ranking.model.laplace import Mode, mode_by_gradient, unit_precisions
 from diffusiongpt.ranking.model.observations import Observations
 from diffusiongpt.ranking.model.rows import Prompts, is_person, rating_rows, vote_rows
 from diffusiongpt.ranking.table import RankingTable, Score
@@ -27,38 +27,39 @@ if TYPE_CHECKING:
 
 
 LEVEL = 1.0
-"""Prior standard deviation of what a person thinks of an expert beyond what everyone does, in log-odds: as much as
-experts differ for everyone before votes. A stated belief."""
+"""Prior standard deviation of a voter's offset for an expert, in log-odds: as much as experts differ for everyone
+before votes. A stated belief."""
 
 NODE = 0.35
-"""The same of an expert at one node."""
+"""Prior standard deviation of a voter's offset for an expert at one node, in log-odds. A stated belief."""
 
 LATEST = 500
-"""Votes and ratings, each, that a taste is learnt from: the latest, because tastes change, and to bound the cost."""
+"""Votes and ratings, each, that personal offsets are learnt from: the latest, because preferences change, and to bound
+the cost."""
 
 
-class Voices(Protocol):
-    """What people said, by voter; a vote store is one."""
+class VoterHistory(Protocol):
+    """Votes and ratings by voter; a vote store is one."""
 
     def shares(self) -> Sequence[tuple[str, str, float]]:
-        """Voter, source, and how many votes and ratings that is; what was taken back does not count."""
+        """Voter, source, and the weight of their votes and ratings that count."""
         ...
 
     def latest(self, voter: str, most: int) -> tuple[Sequence[Vote], Sequence[Rating]]:
-        """The latest of a voter's votes and ratings, so many of each at most."""
+        """The latest votes and ratings of a voter that count, at most `most` of each."""
         ...
 
 
 @dataclass(frozen=True)
-class Taste:
-    """What one voter thinks of experts beyond what everyone does; a Gaussian, each expert by itself.
+class PersonalOffsets:
+    """How one voter's preferences differ from everyone's: a Gaussian, independent between experts.
 
     Attributes:
         experts: Row of each expert.
         nodes: Column of each node; column 0 is the expert in general.
-        mean: In log-odds, shape (experts, 1 + nodes).
-        covariance: Shape (experts, 1 + nodes, 1 + nodes).
-        sds: Prior standard deviations, for experts the voter has said nothing about; shape (1 + nodes,).
+        mean: Posterior means in log-odds, shape (experts, 1 + nodes).
+        covariance: Posterior covariances, shape (experts, 1 + nodes, 1 + nodes).
+        sds: Prior standard deviations, for experts that the voter has not voted on; shape (1 + nodes,).
     """
 
     experts: Mapping[str, int]
@@ -70,8 +71,7 @@ class Taste:
     def on(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> tuple[Floats, Floats]:
         """Means and variances on a prompt, both of shape (experts,)."""
         weights = _weights(evidence, self.nodes)
-        stranger = float(self.sds**2 @ weights**2)
-        means, variances = np.zeros(len(expert_ids)), np.full(len(expert_ids), stranger)
+        means, variances = np.zeros(len(expert_ids)), np.full(len(expert_ids), float(self.sds**2 @ weights**2))
         for place, expert in enumerate(expert_ids):
             row = self.experts.get(expert)
             if row is not None:
@@ -80,43 +80,44 @@ class Taste:
         return means, variances
 
 
-NO_TASTE = Taste({}, {}, np.zeros((0, 1)), np.zeros((0, 1, 1)), np.zeros(1))
-"""That of somebody who never voted, or alone."""
+NO_OFFSETS = PersonalOffsets({}, {}, np.zeros((0, 1)), np.zeros((0, 1, 1)), np.zeros(1))
+"""Those of a voter without votes, and of a sole voter."""
 
 
 class PersonalTable:
-    """The ranking table as one voter would have it.
+    """The ranking table for one voter.
 
     Attributes:
-        table: Everyone's.
-        taste: What the voter adds.
+        table: The ranking table for everyone.
+        offsets: What the voter's own votes add.
     """
 
-    def __init__(self, table: RankingTable, taste: Taste) -> None:
+    def __init__(self, table: RankingTable, offsets: PersonalOffsets) -> None:
         self.table = table
-        self.taste = taste
+        self.offsets = offsets
         self._leaders: dict[tuple[str, int], tuple[str, ...]] = {}
 
     @property
     def version(self) -> str:
-        """That of everyone's table: a taste is a function of the same votes."""
+        """Version of everyone's table, because personal offsets are a function of the same votes."""
         return self.table.version
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; see `RankingTable.score`.
 
-        Where the voter's taste says something, it is one more part, `taste`.
+        Where the voter has offsets, they are one more part, `personal`.
         """
         scores = self.table.score(expert_ids, evidence, text)
-        means, variances = self.taste.on(expert_ids, evidence)
+        means, variances = self.offsets.on(expert_ids, evidence)
         if not means.any():
             return scores
+        # means add up, and so do the variances of independent terms
         return [
             Score(
                 score.expert,
                 score.mean + mean,
                 float(np.sqrt(score.std**2 + variance)),
-                {**score.parts, "taste": mean},
+                {**score.parts, "personal": mean},
             )
             for score, mean, variance in zip(scores, means.tolist(), variances.tolist(), strict=True)
         ]
@@ -132,83 +133,91 @@ class PersonalTable:
     ) -> Floats:
         """Joint samples of `u` for the voter, shape (n, experts); see `RankingTable.sample`."""
         samples = self.table.sample(expert_ids, evidence, rng, n, text=text)
-        means, variances = self.taste.on(expert_ids, evidence)
+        means, variances = self.offsets.on(expert_ids, evidence)
         if not means.any():
             return samples
-        tastes: Floats = means + np.sqrt(variances) * rng.standard_normal(samples.shape)
-        return samples + tastes
+        offsets: Floats = means + np.sqrt(variances) * rng.standard_normal(samples.shape)
+        return samples + offsets
 
     def leaders(self, node: str, k: int = 3) -> tuple[str, ...]:
-        """The experts that everyone's votes speak well of at a node, then those that the voter's do; best first."""
+        """The experts that everyone's votes favour at a node, then those that the voter's do; best first."""
         if (node, k) not in self._leaders:
             self._leaders[node, k] = tuple(dict.fromkeys((*self.table.leaders(node, k), *self._own(node)[:k])))
         return self._leaders[node, k]
 
     def leaders_on(self, text: str, evidence: Mapping[str, float], k: int = 3) -> tuple[str, ...]:
-        """The experts that everyone's votes speak well of on prompts like this one, best first."""
+        """The experts that everyone's votes favour on prompts like this one, best first."""
         return self.table.leaders_on(text, evidence, k)
 
     def _own(self, node: str) -> list[str]:
-        """Experts that the voter likes more than everyone does, and on the whole, by votes about the node."""
-        if node not in self.taste.nodes:
+        """Experts that the voter's votes at the node favour, both against everyone's votes and in total."""
+        if node not in self.offsets.nodes:
             return []
-        learnt = {
-            score.expert: sum(score.parts.get(name, 0.0) for name in ("global", "nodes", "taste"))
-            for score in self.score(tuple(self.taste.experts), {node: 1.0})
-            if score.parts.get("taste", 0.0) > 0
+        totals = {
+            score.expert: sum(score.parts.get(name, 0.0) for name in ("global", "nodes", "personal"))
+            for score in self.score(tuple(self.offsets.experts), {node: 1.0})
+            if score.parts.get("personal", 0.0) > 0
         }
-        return sorted((expert for expert, value in learnt.items() if value > 0), key=lambda expert: -learnt[expert])
+        return sorted((expert for expert, total in totals.items() if total > 0), key=lambda expert: -totals[expert])
 
 
-class Tastes:
-    """The tastes of all voters beside one state of the ranking table; each is learnt when it is first asked for.
+class PersonalTables:
+    """The tables of all voters for one state of the ranking table; each is fitted when it is first asked for.
 
     Args:
-        table: That state.
-        voices: What each of them said.
+        table: The ranking table for everyone.
+        history: The votes and ratings it was learnt from, by voter.
+        latest: Votes and ratings, each, that one voter's offsets are learnt from.
     """
 
-    def __init__(self, table: RankingTable, voices: Voices) -> None:
+    def __init__(self, table: RankingTable, history: VoterHistory, *, latest: int = LATEST) -> None:
         self.table = table
-        self._voices = voices
-        self._said: dict[str, float] | None = None
-        self._known: dict[str | None, PersonalTable] = {None: PersonalTable(table, NO_TASTE)}
+        self._history = history
+        self._latest = latest
+        self._weights: dict[str, float] | None = None
+        self._tables: dict[str | None, PersonalTable] = {None: PersonalTable(table, NO_OFFSETS)}
 
     def of(self, voter: str | None) -> PersonalTable:
-        """The table as a voter would have it; everyone's for `None`, for one who never voted, or alone."""
-        if voter is not None and voter not in self._known:
+        """The table for a voter; everyone's for `None`, for a voter without votes, and for a sole voter."""
+        if voter is not None and voter not in self._tables:
             share = self._share_of_others(voter)
-            self._known[voter] = PersonalTable(self.table, self._fit(voter, share)) if share else self._known[None]
-        return self._known[voter]
+            self._tables[voter] = PersonalTable(self.table, self._fit(voter, share)) if share else self._tables[None]
+        return self._tables[voter]
 
     def _share_of_others(self, voter: str) -> float:
-        """Share of what people said that was said by others; 0 for one who said nothing. Judges are no people."""
-        if self._said is None:
-            self._said = _said(self._voices)
-        return 1 - self._said[voter] / sum(self._said.values()) if voter in self._said else 0.0
+        """Share of people's votes and ratings that others cast; 0 for a voter without any. Judges do not count."""
+        if self._weights is None:
+            self._weights = {}
+            for name, source, weight in self._history.shares():
+                if is_person(source):
+                    self._weights[name] = self._weights.get(name, 0.0) + weight
+        return 1 - self._weights[voter] / sum(self._weights.values()) if voter in self._weights else 0.0
 
-    def _fit(self, voter: str, share: float) -> Taste:
-        votes, ratings = self._voices.latest(voter, LATEST)
-        # "both bad" is about a picture or none, not about experts beside each other
+    def _fit(self, voter: str, share: float) -> PersonalOffsets:
+        votes, ratings = self._history.latest(voter, self._latest)
+        # "both bad" compares pictures with none at all, not experts with each other
         compared = [vote for vote in votes if vote.outcome != "both_bad"]
-        return fit_taste(self.table, compared, ratings, share)
+        return fit_personal_offsets(self.table, compared, ratings, share)
 
 
-def fit_taste(table: RankingTable, votes: Sequence[Vote], ratings: Sequence[Rating], share: float) -> Taste:
-    """The taste of one voter, by Laplace's approximation around the most probable one.
+def fit_personal_offsets(
+    table: RankingTable, votes: Sequence[Vote], ratings: Sequence[Rating], share: float
+) -> PersonalOffsets:
+    """The offsets of one voter, by Laplace's approximation around their mode (see `model/laplace.py`).
 
     Args:
-        table: What everyone taught.
-        votes: The voter's.
-        ratings: The voter's.
-        share: Share of what was said that others said, above 0.
+        table: The ranking table for everyone.
+        votes: Votes of this voter.
+        ratings: Ratings of this voter.
+        share: Share of all votes and ratings that others cast, above 0.
     """
     named = {e for vote in votes for e in vote.experts} | {rating.expert for rating in ratings}
     experts = {expert: row for row, expert in enumerate(sorted(named))}
     prompts = Prompts()
     voted = vote_rows(votes, table.priors, experts, prompts)
     rated = rating_rows(ratings, table.priors, experts, prompts)
-    shared = table.learnt(tuple(experts), prompts.known)
+    # everyone's utilities are known constants here: they join the prior log-odds that the rows already hold
+    shared = table.utilities(tuple(experts), prompts.known)
     voted = replace(voted, offset=voted.offset + shared[voted.prompt, voted.left] - shared[voted.prompt, voted.right])
     rated = replace(rated, offset=rated.offset + shared[rated.prompt, rated.expert])
     about = sorted({node for prompt in prompts.known for node in prompt.evidence} - {ROOT})
@@ -216,20 +225,12 @@ def fit_taste(table: RankingTable, votes: Sequence[Vote], ratings: Sequence[Rati
     features = np.array([_weights(prompt.evidence, nodes) for prompt in prompts.known]).reshape(-1, 1 + len(nodes))
     seen = Observations(features.astype(np.float32), len(experts), voted, rated)
     sds = np.sqrt(share) * np.array([LEVEL, *[NODE] * len(nodes)])
-    spread = np.tile(sds, (len(experts), 1))
-    mean = mode_by_gradient(seen, spread, Mode(np.zeros_like(spread), np.zeros(len(voted.left)), 0.0)).theta
-    covariances = [sds[:, None] * np.linalg.inv(one) * sds for one in unit_precisions(seen, spread, mean)]
-    return Taste(experts, nodes, mean, np.array(covariances).reshape(-1, len(sds), len(sds)), sds)
+    prior = np.tile(sds, (len(experts), 1))
+    mean = mode_by_gradient(seen, prior, Mode(np.zeros_like(prior), np.zeros(len(voted.left)), 0.0)).theta
+    # precisions come in units of the prior, S P S with S = diag(sds)
+    covariances = [sds[:, None] * np.linalg.inv(one) * sds for one in unit_precisions(seen, prior, mean)]
+    return PersonalOffsets(experts, nodes, mean, np.array(covariances).reshape(-1, len(sds), len(sds)), sds)
 
 
 def _weights(evidence: Mapping[str, float], nodes: Mapping[str, int]) -> Floats:
     return np.array([1.0, *(evidence.get(node, 0.0) for node in nodes)])
-
-
-def _said(voices: Voices) -> dict[str, float]:
-    """How much each person said, in votes."""
-    said: dict[str, float] = {}
-    for voter, source, weight in voices.shares():
-        if is_person(source):
-            said[voter] = said.get(voter, 0.0) + weight
-    return said

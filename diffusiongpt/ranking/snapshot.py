@@ -1,4 +1,4 @@
-"""A learnt table as a file: arrays and JSON in a zip archive (numpy's `.npz`), nothing that runs when it is read."""
+"""A fitted table as a file: arrays and JSON in a zip archive (numpy's `.npz`); reading it runs no code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.model.fitted import Learnt
+from diffusiongpt.ranking.model.fitted import Fitted
 from diffusiongpt.ranking.model.laplace import Posterior, Scales
-from diffusiongpt.ranking.model.low_rank import LowRank, as_arrays, from_arrays
-from diffusiongpt.ranking.model.observations import Scatter
+from diffusiongpt.ranking.model.observations import RatingNoise
 from diffusiongpt.ranking.model.space import BUCKETS, Prompt, PromptSpace, SpaceState
 
 if TYPE_CHECKING:
@@ -32,19 +31,18 @@ _VIEWS = ("wordless", "worded")
 
 @dataclass(frozen=True)
 class About:
-    """What a table is besides its numbers; see `RankingTable`.
+    """What a file says of a table apart from its arrays; the names are those in the file.
 
     Attributes:
-        experts: In the order of the weights.
-        votes: How many it has learnt from.
-        ratings: Likewise.
-        digest: Names them.
+        experts: Experts in the order of the weights.
+        votes: Number of votes it has learnt from.
+        ratings: Number of ratings it has learnt from.
+        digest: Names those votes and ratings.
         counts: Ballots and wins by node and expert.
-        pending: Votes and ratings taken in since the fit.
-        kept: Whether a refit kept the scales of the one before.
+        pending: Votes and ratings added since the fit.
         priors: Fingerprint of the priors it was fitted on top of.
-        seen: Version of the vote store it was learnt from; empty for a table that goes to others.
-        scatters: How ratings of each source scatter; empty for a table that goes to others, as they name voters.
+        seen: Version of the vote store it was learnt from; empty for an exported table.
+        scatters: Noise of each rater; empty for an exported table, because raters are named by voter.
     """
 
     experts: tuple[str, ...]
@@ -53,10 +51,9 @@ class About:
     digest: str
     counts: Mapping[str, Mapping[str, tuple[int, float]]]
     pending: int
-    kept: bool
     priors: str
     seen: str = ""
-    scatters: Mapping[str, Scatter] = field(default_factory=dict)
+    scatters: Mapping[str, RatingNoise] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,46 +68,48 @@ class _Header:
     scales: Scales
 
 
-def as_bytes(learnt: Learnt, about: About) -> bytes:
-    """The file of a table.
+def as_bytes(fitted: Fitted, about: About) -> bytes:
+    """The contents of a file.
 
     Raises:
-        VoteError: If it compares sentences by an embedder, which no file can hold.
+        VoteError: If the table compares sentences by an embedder, which no file can hold.
     """
     from pydantic_core import to_json
 
-    state = learnt.space.state()
+    state = fitted.space.state()
     landmarks = tuple((one.text, one.evidence) for one in state.landmarks)
-    header = _Header(FORMAT, SCHEMA_VERSION, about, state.nodes, landmarks, learnt.scales)
+    header = _Header(FORMAT, SCHEMA_VERSION, about, state.nodes, landmarks, fitted.scales)
     arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(to_json(header), np.uint8), "idf": state.idf}
-    for view, posterior in zip(_VIEWS, (learnt.wordless, learnt.worded), strict=True):
+    for view, posterior in zip(_VIEWS, (fitted.wordless, fitted.worded), strict=True):
         arrays[f"{view}_root"] = state.roots[view == "wordless"]
         arrays |= {f"{view}_mean": posterior.mean, f"{view}_variances": posterior.variances}
         if posterior.full is not None:
             arrays[f"{view}_full"] = posterior.full
         else:
-            arrays |= {f"{view}_{name}": array for name, array in as_arrays(posterior.blocks).items()}
+            arrays[f"{view}_blocks"] = np.stack(posterior.blocks)
     file = BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 
-def read(path: Path) -> tuple[Learnt, About]:
-    """The table of a file.
+def read(path: Path) -> tuple[Fitted, About]:
+    """The model of a file, and what the file says about it.
 
     Raises:
-        VoteError: If it cannot be read, is damaged, is no such table, or was written by a newer version.
+        VoteError: If it cannot be read, is damaged, is not such a file, or was written by a newer version.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             header = _header_of(bytes(arrays["header"]), path)
-            return _learnt_of(arrays, header), header.about
+            return _fitted_of(arrays, header), header.about
     except OSError as error:
-        raise VoteError(f"cannot read the table {path}: {error.strerror or error}", hint="Is it there?") from error
+        raise VoteError(
+            f"could not read the table {path}: {error.strerror or error}", hint="Check the path of the file."
+        ) from error
     except (BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, zlib.error) as error:
         raise VoteError(
-            f"{path} is damaged or no table of this package",
-            hint="Write it anew with `diffusiongpt ranking --export`.",
+            f"{path} is damaged, or is not a ranking table",
+            hint="Export the table again with `diffusiongpt ranking --export FILE`.",
         ) from error
 
 
@@ -118,10 +117,10 @@ def _header_of(data: bytes, path: Path) -> _Header:
     from pydantic import TypeAdapter
     from pydantic_core import from_json
 
-    said = from_json(data)
-    if said.get("format") == FORMAT and said.get("schema_version", 0) > SCHEMA_VERSION:
+    found = from_json(data)
+    if found.get("format") == FORMAT and found.get("schema_version", 0) > SCHEMA_VERSION:
         raise VoteError(
-            f"{path} has schema version {said['schema_version']}, this program knows {SCHEMA_VERSION}",
+            f"{path} has schema version {found['schema_version']}, but this program only knows {SCHEMA_VERSION}",
             hint="Use the version of diffusiongpt that wrote it, or a newer one.",
         )
     header = TypeAdapter(_Header).validate_json(data)
@@ -131,14 +130,14 @@ def _header_of(data: bytes, path: Path) -> _Header:
     return header
 
 
-def _learnt_of(arrays: Mapping[str, NDArray[Any]], header: _Header) -> Learnt:
+def _fitted_of(arrays: Mapping[str, NDArray[Any]], header: _Header) -> Fitted:
     landmarks = tuple(Prompt(text, evidence) for text, evidence in header.landmarks)
     roots = {view == "wordless": arrays[f"{view}_root"] for view in _VIEWS}
     if arrays["idf"].shape != (BUCKETS,) or any(len(root) != len(landmarks) for root in roots.values()):
         raise ValueError("words or landmarks have the wrong shape")
     space = PromptSpace.restored(SpaceState(header.nodes, arrays["idf"], landmarks, roots))
     wordless, worded = (_posterior_of(arrays, view, space, header) for view in _VIEWS)
-    return Learnt(space, worded, wordless, header.about.kept)
+    return Fitted(space, worded, wordless)
 
 
 def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSpace, header: _Header) -> Posterior:
@@ -158,11 +157,14 @@ def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSp
     return Posterior(found["mean"], _blocks_of(found), found["variances"], found.get("full"), header.scales)
 
 
-def _blocks_of(found: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any] | LowRank, ...]:
+def _blocks_of(found: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
     if "factors" in found:
-        return from_arrays(found["base"], found["factors"], found["directions"])
+        # earlier versions kept `diag(base) - factor @ factor.T` for each expert of a very large pool
+        factors = np.split(found["factors"], np.cumsum(found["directions"])[:-1], axis=1)
+        pairs = zip(found["base"].astype(np.float32), factors, strict=True)
+        return tuple(np.diag(base) - factor @ factor.T for base, factor in pairs)
     blocks = np.einsum("ekel->ekl", found["full"]) if "full" in found else found.get("blocks")
     if blocks is None:
-        # an older version kept only these of a large pool
-        return tuple(LowRank.alone(variances) for variances in found["variances"])
+        # and before that, the variances alone
+        return tuple(np.diag(variances.astype(np.float32)) for variances in found["variances"])
     return tuple(one.copy() for one in blocks)

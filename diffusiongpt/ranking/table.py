@@ -1,4 +1,4 @@
-"""The ranking table: what votes have taught, every number explained."""
+"""The ranking table: what votes have taught, with every number explained."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import replace_file
-from diffusiongpt.ranking.model.fitted import Learnt, nothing_learnt
-from diffusiongpt.ranking.model.observations import scatters_of
+from diffusiongpt.ranking.model.fitted import Fitted, nothing_fitted
+from diffusiongpt.ranking.model.laplace import DEFAULTS, FitOptions
+from diffusiongpt.ranking.model.observations import noise_by_source
 from diffusiongpt.ranking.model.rows import OUTSIDE, Prompts, Tallies, rating_rows, vote_rows
 from diffusiongpt.ranking.model.space import Prompt
 from diffusiongpt.ranking.snapshot import About, as_bytes, read
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from diffusiongpt.embedding.lexical import Embedder
     from diffusiongpt.ranking.model.fitted import Judgement
     from diffusiongpt.ranking.model.laplace import Scales
-    from diffusiongpt.ranking.model.observations import Floats, Indexes, Scatter
+    from diffusiongpt.ranking.model.observations import Floats, Indexes, RatingNoise
     from diffusiongpt.ranking.priors import Priors
     from diffusiongpt.votes.vote import Rating, Vote
 
 
-UNTAUGHT = "r0"
+NO_VOTES = "r0"
 """Version of a table without votes."""
 
 
@@ -36,10 +37,10 @@ class Score:
     """How an expert is expected to do on a prompt.
 
     Attributes:
-        expert: Its id.
+        expert: Id of the expert.
         mean: Posterior mean in log-odds of being preferred; the sum of `parts`.
-        std: Posterior standard deviation, same unit.
-        parts: Those of the priors, then `global`, `nodes` and `residual`.
+        std: Posterior standard deviation, in log-odds.
+        parts: The parts of the priors, then `global`, `nodes` and `residual`.
     """
 
     expert: str
@@ -49,15 +50,15 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the printed ranking.
+class Standing:
+    """The place of one expert in the ranking at a node.
 
     Attributes:
-        expert: Its id.
+        expert: Id of the expert.
         mean: Posterior mean in log-odds for a prompt that surely belongs to the node, prior included.
-        std: Posterior standard deviation.
-        votes: Ballots it was on, of prompts that belong more to the node than not.
-        wins: Ballots it won; a tie counts one part in as many as were shown.
+        std: Posterior standard deviation, in log-odds.
+        votes: Ballots it was on, for prompts that belong to the node with a probability above one half.
+        wins: Ballots it won; a tie among k counts 1/k.
     """
 
     expert: str
@@ -70,35 +71,35 @@ class Row:
 class RankingTable:
     """`u(expert, prompt) = prior + global[expert] + Σ p(node | prompt) · offset[node, expert] + residual`, in log-odds.
 
-    Immutable. One that `fit` makes is a pure function of the set of votes and ratings and the priors: neither their
-    order nor their time matters, unless scales of an earlier fit were kept, which its version then names. A win
-    enters by a logistic likelihood on differences of `u`, a tie as half a win each way, a ballot of k as its winner
-    against each other one, together counting as one vote of its voter. "Both bad" is a vote for an outside option
-    with a level of its own. Ratings enter by a Gaussian likelihood on differences within one prompt, on the scale of
-    their source. The residual is what prompts like this one teach.
+    Immutable. A table made by `fit` is a pure function of the priors and the set of votes and ratings: neither their
+    order nor their time matters. A win enters by a logistic likelihood on differences of `u` (Bradley and Terry 1952),
+    a tie as half a win each way, and a ballot of k as its winner against each other expert, all of them together
+    counting as one vote. "Both bad" is a vote for an outside option with a level of its own. Ratings enter by a
+    Gaussian likelihood on differences within one prompt, on the scale of their source. The residual is what similar
+    prompts teach.
 
     Attributes:
         priors: The priors it was fitted on top of.
-        tallies: What was counted.
-        pending: Votes and ratings taken in since the fit.
-        scatters: How ratings of each source scattered at the fit.
+        tallies: Counts of votes and ratings.
+        pending: Votes and ratings added since the fit.
+        noise: Noise of the ratings of each rater at the fit.
     """
 
     def __init__(
         self,
         priors: Priors,
-        learnt: Learnt | None = None,
+        fitted: Fitted | None = None,
         experts: Sequence[str] = (),
         tallies: Tallies | None = None,
         *,
         pending: int = 0,
-        scatters: Mapping[str, Scatter] | None = None,
+        noise: Mapping[str, RatingNoise] | None = None,
     ) -> None:
         self.priors = priors
         self.tallies = tallies or Tallies()
         self.pending = pending
-        self.scatters = scatters or {}
-        self._learnt = learnt or nothing_learnt()
+        self.noise = noise or {}
+        self._fitted = fitted or nothing_fitted()
         self._experts = {expert: i for i, expert in enumerate(experts)}
 
     @classmethod
@@ -109,69 +110,70 @@ class RankingTable:
         ratings: Iterable[Rating] = (),
         *,
         embedder: Embedder | None = None,
-        before: Scales | None = None,
+        options: FitOptions = DEFAULTS,
     ) -> RankingTable:
         """The table that these votes and ratings teach.
 
         Args:
             votes: Votes.
-            priors: What is believed without them.
+            priors: Scores without any vote.
             ratings: Ratings.
             embedder: Embeds sentences, if prompts are to be compared by their meaning too.
-            before: Scales of the last fit; they stay if those found now predict votes held out worse.
+            options: Where the fit starts, and when it approximates.
         """
+        # sorted, because sums of floats depend on their order
         cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
         names = _named(cast, rated)
         if not names:
             return cls(priors)
         outside = any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
-        scattered = scatters_of(rated)
-        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts, scattered)
-        learnt = Learnt.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, before=before)
-        return cls(priors, learnt, names, Tallies().plus(cast, rated), scatters=scattered)
+        noise = noise_by_source(rated)
+        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts, noise)
+        fitted = Fitted.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, options=options)
+        return cls(priors, fitted, names, Tallies().plus(cast, rated), noise=noise)
 
     def updated(
         self,
         votes: Iterable[Vote],
         ratings: Iterable[Rating] = (),
-        beside: Iterable[Rating] = (),
+        earlier: Iterable[Rating] = (),
         *,
         pending: bool = True,
     ) -> RankingTable:
-        """The table that knows these too, without a fit: each is taken in by itself.
+        """The table with more votes and ratings, each added by a sequential update instead of a refit.
 
-        It has the nodes, the landmarks and the scales of this one, and reads ratings on the scale that their source
-        had at the fit; those of a source that is new are read by what there is of it here. A ballot that is split
-        over several votes shares the weight of one only if they come together.
+        Nodes, landmarks and scales stay those of this table. Ratings are read on the scale that their source had at
+        the fit; the scale of a new source is estimated from its ratings here. A ballot that is split over several votes
+        has the weight of one vote only if they come together.
 
         Args:
             votes: New votes.
             ratings: New ratings.
-            beside: Ratings that it knows, of the same prompts and voters: new ones say something beside these.
-            pending: Whether they count as taken in since the fit.
+            earlier: Ratings that are part of this table, of the same prompts and voters, to compare the new ones with.
+            pending: Whether the new ones count as added since the fit.
         """
         cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
-        known = sorted(beside, key=lambda rating: rating.id)
+        known = sorted(earlier, key=lambda rating: rating.id)
         names = sorted({*self._experts, *_named(cast, [*known, *rated])})
         had_outside = self._rows > len(self._experts)
         outside = had_outside or any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
         voted = vote_rows(cast, self.priors, indexes, prompts)
-        in_rows = rating_rows([*known, *rated], self.priors, indexes, prompts, self.scatters)
+        compared = rating_rows([*known, *rated], self.priors, indexes, prompts, self.noise)
         before = {**self._experts, **({OUTSIDE: len(self._experts)} if had_outside else {})}
         order = np.array([before.get(name, -1) for name in indexes], dtype=np.intp)
         return RankingTable(
             self.priors,
-            self._learnt.updated(prompts.known, order, voted, in_rows, known=len(known), outside=outside),
+            self._fitted.updated(prompts.known, order, voted, compared, known=len(known), outside=outside),
             names,
             self.tallies.plus(cast, rated),
             pending=self.pending + (len(cast) + len(rated)) * pending,
-            scatters=self.scatters,
+            noise=self.noise,
         )
 
     def save(self, path: Path) -> None:
-        """Write the table into a file, in place of one that is there.
+        """Write the table to a file; an existing file is replaced.
 
         Raises:
             VoteError: If it cannot be written, or compares sentences by an embedder, which no file can hold.
@@ -179,13 +181,16 @@ class RankingTable:
         try:
             replace_file(path, self.as_bytes())
         except OSError as error:
-            raise VoteError(f"cannot write {path}: {error.strerror}", hint="Name a file you may write to.") from error
+            raise VoteError(
+                f"could not write {path}: {error.strerror}", hint="Name a file that you may write to."
+            ) from error
 
     def as_bytes(self, seen: str = "") -> bytes:
-        """The table as a file.
+        """The contents of a file with this table.
 
         Args:
-            seen: Version of the store that it was learnt from, if it is to be found again there.
+            seen: Version of the store it was learnt from, for a snapshot next to that store; without it, the file
+                names no voters and can be given to others.
 
         Raises:
             VoteError: If it compares sentences by an embedder, which no file can hold.
@@ -198,75 +203,72 @@ class RankingTable:
             digest=f"{counted.digest:x}",
             counts=counted.counts,
             pending=self.pending,
-            kept=self._learnt.kept,
             priors=self.priors.fingerprint,
             seen=seen,
-            scatters=self.scatters if seen else {},
+            scatters=self.noise if seen else {},
         )
-        return as_bytes(self._learnt, about)
+        return as_bytes(self._fitted, about)
 
     @classmethod
     def load(cls, path: Path, priors: Priors) -> RankingTable:
-        """The table of a file, on top of these priors; best of those that it was learnt with.
+        """The table of a file on top of priors, which should be those it was fitted on.
 
         Raises:
-            VoteError: If it cannot be read, is damaged, is no such table, or was written by a newer version.
+            VoteError: If it cannot be read, is damaged, is not such a file, or was written by a newer version.
         """
         return cls.of(*read(path), priors)
 
     @classmethod
-    def of(cls, learnt: Learnt, about: About, priors: Priors) -> RankingTable:
+    def of(cls, fitted: Fitted, about: About, priors: Priors) -> RankingTable:
         """The table of what was read from a file."""
         tallies = Tallies(about.votes, about.ratings, int(about.digest, 16), about.counts)
-        return cls(priors, learnt, about.experts, tallies, pending=about.pending, scatters=about.scatters)
+        return cls(priors, fitted, about.experts, tallies, pending=about.pending, noise=about.scatters)
 
     @property
     def version(self) -> str:
         """Name of this state of knowledge: `r0` without votes, else a hash of votes, ratings and priors.
 
-        With `+3`, the last three of them were taken in since the fit. Where a refit kept the scales of the one before,
-        they are in the hash too.
+        A suffix such as `+3` counts the votes and ratings that were added since the fit.
         """
-        if not self.tallies.votes and not self.tallies.ratings:
-            return UNTAUGHT
-        kept = [str(tuple(self._learnt.scales))] if self._learnt.kept else []
+        if not self.size:
+            return NO_VOTES
         pending = f"+{self.pending}" if self.pending else ""
-        return f"r-{self.tallies.name(self.priors.fingerprint, *kept)}{pending}"
+        return f"r-{self.tallies.name(self.priors.fingerprint)}{pending}"
 
     def __repr__(self) -> str:
         return f"RankingTable({self.version!r}, {self.tallies.votes} votes, {len(self._experts)} experts)"
 
     @property
     def size(self) -> int:
-        """Votes and ratings it has learnt from."""
+        """Number of votes and ratings it has learnt from."""
         return self.tallies.votes + self.tallies.ratings
 
     @property
     def scales(self) -> Scales:
         """Prior standard deviations that the fit chose."""
-        return self._learnt.scales
+        return self._fitted.scales
 
     @property
-    def routing_pays(self) -> bool:
-        """Whether choosing by prompt was found to beat the single best expert; if not, only levels are learnt."""
-        return self._learnt.pays
+    def beats_best_single(self) -> bool:
+        """Whether choosing by prompt was found to beat the best single expert; if not, only levels are learnt."""
+        return self._fitted.beats_best_single
 
-    def learnt(self, expert_ids: Sequence[str], prompts: Sequence[Prompt]) -> Floats:
-        """Score less prior of experts on many prompts at once, shape (prompts, experts)."""
-        who = self._who(expert_ids)
-        learnt = np.zeros((len(prompts), len(who)))
-        learnt[:, who >= 0] = self._learnt.utilities(prompts)[:, who[who >= 0]]
-        return learnt
+    def utilities(self, expert_ids: Sequence[str], prompts: Sequence[Prompt]) -> Floats:
+        """What votes add to the prior of experts on many prompts, in log-odds, shape (prompts, experts)."""
+        index = self._index_of(expert_ids)
+        utilities = np.zeros((len(prompts), len(index)))
+        utilities[:, index >= 0] = self._fitted.utilities(prompts)[:, index[index >= 0]]
+        return utilities
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
-        """Score experts for a prompt, in the order given; one without votes has its prior and a wide std.
+        """Score experts for a prompt, in the order given; an expert without votes has its prior and a wide std.
 
         Args:
             expert_ids: Experts to score.
             evidence: Probability per taxonomy node.
             text: The prompt; without it the residual is 0.
         """
-        judged = self._learnt.judge(Prompt(text, evidence), self._who(expert_ids))
+        judged = self._fitted.judge(Prompt(text, evidence), self._index_of(expert_ids))
         parts = {
             **self.priors.parts(expert_ids, evidence),
             "global": judged.level,
@@ -289,65 +291,66 @@ class RankingTable:
         *,
         text: str = "",
     ) -> Floats:
-        """Joint samples of `u` from the posterior, for Thompson sampling.
+        """Joint samples of `u` from the posterior, for Thompson sampling (Thompson 1933).
 
         Returns:
             Log-odds, shape (n, experts).
         """
         mean = np.array([score.mean for score in self.score(expert_ids, evidence, text)])
-        prompt, who = Prompt(text, evidence), self._who(expert_ids)
-        judged = self._learnt.judge(prompt, who)
+        prompt, index = Prompt(text, evidence), self._index_of(expert_ids)
+        judged = self._fitted.judge(prompt, index)
+        # correlations are those of the fit; standard deviations are those that are printed
         narrow = np.sqrt(self._variances(expert_ids, judged) / judged.variance)
-        covariance = narrow[:, None] * self._learnt.covariance(prompt, who) * narrow
+        covariance = narrow[:, None] * self._fitted.covariance(prompt, index) * narrow
         root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(expert_ids)))
         return mean + rng.standard_normal((n, len(expert_ids))) @ root.T
 
     def leaders(self, node: str, k: int = 3) -> tuple[str, ...]:
-        """The experts that votes speak well of at a node, whatever their tags say, best first.
+        """The experts that votes favour at a node, whatever their tags say, best first.
 
-        Those whose posterior mean of global level plus offset is positive; empty for a node that no vote was about.
+        Those whose posterior mean of global level plus offset is positive; empty for a node without votes.
         """
-        return self._best(Prompt("", {node: 1.0}), k) if node in self._learnt.space.nodes else ()
+        return self._best(Prompt("", {node: 1.0}), k) if node in self._fitted.space.nodes else ()
 
     def leaders_on(self, text: str, evidence: Mapping[str, float], k: int = 3) -> tuple[str, ...]:
-        """The experts that votes speak well of on prompts like this one, whatever their tags say, best first."""
+        """The experts that votes favour on prompts like this one, whatever their tags say, best first."""
         return self._best(Prompt(text, evidence), k)
 
     def _best(self, prompt: Prompt, k: int) -> tuple[str, ...]:
         names = tuple(self._experts)
-        learnt = self.learnt(names, [prompt])[0]
+        utilities = self.utilities(names, [prompt])[0]
         # experts are kept in alphabetical order, and a stable sort leaves ties in it
-        best = np.argsort(-learnt, kind="stable")[:k].tolist()
-        return tuple(names[index] for index in best if learnt[index] > 0)
+        best = np.argsort(-utilities, kind="stable")[:k].tolist()
+        return tuple(names[index] for index in best if utilities[index] > 0)
 
-    def rows(self, node: str | None = None, expert_ids: Iterable[str] = ()) -> list[Row]:
+    def standings(self, node: str | None = None, expert_ids: Iterable[str] = ()) -> list[Standing]:
         """The ranking at a node, or over all prompts; best first.
 
         Args:
-            node: Taxonomy node.
-            expert_ids: Experts to list besides those with a vote.
+            node: Taxonomy node; all prompts if it is `None`.
+            expert_ids: Experts to list in addition to those with a vote.
         """
         experts = sorted({*self._experts, *expert_ids})
         tallies = self.tallies.at(node)
         scores = self.score(experts, {node: 1.0} if node is not None else {})
-        rows = [Row(s.expert, s.mean, s.std, *tallies.get(s.expert, (0, 0.0))) for s in scores]
-        return sorted(rows, key=lambda row: (-row.mean, row.expert))
+        standings = [Standing(s.expert, s.mean, s.std, *tallies.get(s.expert, (0, 0.0))) for s in scores]
+        return sorted(standings, key=lambda one: (-one.mean, one.expert))
 
     @property
     def _rows(self) -> int:
-        """Experts that have weights, the outside option among them."""
-        return len(self._learnt.worded.mean)
+        """Number of experts that have weights, including the outside option."""
+        return len(self._fitted.worded.mean)
 
-    def _who(self, expert_ids: Sequence[str]) -> Indexes:
+    def _index_of(self, expert_ids: Sequence[str]) -> Indexes:
         return np.array([self._experts.get(expert, -1) for expert in expert_ids], dtype=np.intp)
 
     def _variances(self, expert_ids: Sequence[str], judged: Judgement) -> Floats:
         """Variance of each expert, narrowed by what its prior knows about its level.
 
-        The fit believes the same of every level; to say that a prior leaves only a share of that doubt is to add
-        precision to one coordinate of the posterior (the Sherman-Morrison formula).
+        The fit has one prior variance for every level. A prior that leaves only the share `doubt` of that standard
+        deviation adds precision to one coordinate of the posterior, by the Sherman-Morrison formula.
         """
-        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._learnt.scales.level**2
+        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._fitted.scales.level**2
         taken: Floats = known * judged.level_covariance**2 / (1 + known * judged.level_variance)
         return np.asarray(judged.variance - taken, dtype=np.float64)
 
@@ -357,5 +360,5 @@ def _named(votes: Iterable[Vote], ratings: Iterable[Rating]) -> list[str]:
 
 
 def _indexes(names: Sequence[str], *, outside: bool) -> dict[str, int]:
-    """Index of each expert, the outside option's being the last."""
+    """Index of each expert; the outside option is the last."""
     return {name: i for i, name in enumerate([*names, *([OUTSIDE] if outside else [])])}

@@ -8,22 +8,21 @@ from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Readiness, Route
-from diffusiongpt.flow.trace import SearchTrace
+from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.personal import PersonalTable, Tastes
-from diffusiongpt.ranking.priors import PublishedPriors
+from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
+from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
-from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
-from diffusiongpt.routing.search import search
-from diffusiongpt.routing.shortlist import Shortlists
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
+from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.understanding.lexicon import NeedReader
+from diffusiongpt.understanding.literal import prompt_form
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.zoo.expert import ROOT, Expert
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo import Zoo
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
@@ -49,7 +48,7 @@ class Router:
         self,
         zoo: Zoo,
         thinker: Thinker,
-        preferences: Preferences,
+        preferences: LiveTable,
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
@@ -64,7 +63,7 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
-        self._tastes: Tastes | None = None
+        self._personal_tables: PersonalTables | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
@@ -73,7 +72,7 @@ class Router:
 
     def table_of(self, voter: str | None) -> PersonalTable:
         """The same as a voter would have it; everyone's for `None`."""
-        return self._tastes_of(self.table()).of(voter)
+        return self._personal_tables_of(self.table()).of(voter)
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
@@ -92,7 +91,7 @@ class Router:
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         everyones = self.table()
-        table = self._tastes_of(everyones).of(request.voter)
+        table = self._personal_tables_of(everyones).of(request.voter)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
@@ -102,6 +101,7 @@ class Router:
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
+        evidence |= form_evidence(request.prompt, thought.understanding)
         scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
@@ -125,6 +125,7 @@ class Router:
             fallback_reason=thought.fallback_reason,
             embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
+            evidence=self._evidence(choice.expert, candidates, thought.understanding),
             ranking_version=table.version,
             seed=choice.seed,
             timings_ms=clock.laps(),
@@ -137,6 +138,12 @@ class Router:
     ) -> tuple[str, ...]:
         """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
+
+    def _evidence(self, expert: str, candidates: Sequence[Candidate], understanding: Understanding) -> str:
+        """Published evidence for the chosen expert, beside that for the best other one that is behind it."""
+        others = [candidate.expert for candidate in candidates if candidate.expert != expert]
+        asked = [*understanding.styles, *understanding.subjects]
+        return self._priors.evidence(expert, others, asked[0].node if asked else None)
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count
@@ -174,11 +181,11 @@ class Router:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
 
-    def _tastes_of(self, table: RankingTable) -> Tastes:
-        tastes = self._tastes
-        if tastes is None or tastes.table is not table:
-            tastes = self._tastes = Tastes(table, self.preferences.store)
-        return tastes
+    def _personal_tables_of(self, table: RankingTable) -> PersonalTables:
+        tables = self._personal_tables
+        if tables is None or tables.table is not table:
+            tables = self._personal_tables = PersonalTables(table, self.preferences.store)
+        return tables
 
     def _rank(
         self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable
@@ -206,6 +213,13 @@ def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
     """The evidence for the ranking table: the probability of each node; the root has what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
+
+
+def form_evidence(prompt: str, understanding: Understanding) -> dict[str, float]:
+    """What only priors read: how the prompt is written, and in which language where that is not English."""
+    language = prompt_language(understanding)
+    spoken = {} if language in ("en", "und") else {f"{LANGUAGE}{language}": 1.0}
+    return prompt_form(prompt) | spoken
 
 
 class _Clock:

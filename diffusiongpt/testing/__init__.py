@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from diffusiongpt.testing._hub_handler import Fault
 from diffusiongpt.testing.backend import FakeBackend
 from diffusiongpt.testing.chat import ChatFault, LocalChat, form
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
 from diffusiongpt.testing.images import ImagesFault, LocalImages
-from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
 
 __all__ = [
     "TINY_FOLDER",

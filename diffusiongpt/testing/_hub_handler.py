@@ -1,4 +1,4 @@
-"""How the local hub answers the few routes that the hub client uses."""
+"""How the local hub answers the few routes that the hub client uses, and the ways it can fail on purpose."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import time
+from dataclasses import dataclass
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,7 +16,6 @@ from diffusiongpt.testing._server import Handler
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from diffusiongpt.testing.hub import Fault, LocalHub
     from diffusiongpt.testing.repository import FolderRepo, RepoFile
 
 # A slash inside a revision comes quoted as %2F, so these are matched before unquoting; like the real hub, they know
@@ -29,15 +29,60 @@ _CHUNK = 64 * 1024
 _SLOW_CHUNK = 1024
 
 
+@dataclass(kw_only=True)
+class Fault:
+    """A fault on purpose.
+
+    `status` and `redirect` replace the right answer; all others spoil it. Those spoil files, and listings only if
+    `/api/` is in `match`.
+
+    Attributes:
+        match: Only requests whose path contains this text fail.
+        times: How often it happens; `None` for always.
+        status: Answer with this HTTP status.
+        retry_after: Seconds in the `Retry-After` header, with `status`.
+        redirect: Redirect to the same path of this other server; for a large file with its size and hash in the
+            headers, as the real hub redirects to its file servers.
+        cut_after: Drop the connection after this many bytes of a file.
+        reset: Drop it as a broken network does, without closing it in order.
+        garble: Send zeros in place of the content, of the right length.
+        garble_from: First byte that is garbled.
+        stall_s: Seconds to wait in the middle of an answer, or until the hub stops.
+        stall_after: Bytes of a file that are sent before that wait.
+        bytes_per_s: Highest speed at which files are sent.
+        lie_size: Bytes by which a large file is reported too large (or too small): in the headers of a file, and in
+            the listing of a repository.
+    """
+
+    match: str = ""
+    times: int | None = None
+    status: int | None = None
+    retry_after: int | None = None
+    redirect: str | None = None
+    cut_after: int | None = None
+    reset: bool = False
+    garble: bool = False
+    garble_from: int = 0
+    stall_s: float = 0.0
+    stall_after: int = 0
+    bytes_per_s: float | None = None
+    lie_size: int = 0
+
+    @property
+    def instead(self) -> bool:
+        """Whether it replaces the right answer instead of spoiling it."""
+        return self.status is not None or self.redirect is not None
+
+
 class HubHandler(Handler):
     """One connection to a `LocalHub`."""
 
     server_version = "LocalHub"
 
     @property
-    def _hub(self) -> LocalHub:
-        hub: LocalHub = self.service
-        return hub
+    def _hub(self) -> Any:
+        """The `LocalHub` that this is a connection to."""
+        return self.service
 
     def do_GET(self) -> None:  # noqa: N802  # the name is the standard library's
         """Answer a GET."""
@@ -93,7 +138,7 @@ class HubHandler(Handler):
 
     def _take_listing_fault(self) -> Fault | None:
         """The fault of a listing: one whose `match` has the path of listings in it."""
-        return self._hub.take_fault(self.path, lambda fault: not fault.instead and "/api/" in fault.match)
+        return self._hub.take_fault(self.path, lambda fault: not fault.instead and "/api/" in fault.match)  # type: ignore[no-any-return]  # a LocalHub, whose module imports this one
 
     def _answer_file(self, name: str, revision: str, file_name: str, path: str, away: Fault | None) -> None:
         repo = self._find(name, revision)
@@ -124,7 +169,7 @@ class HubHandler(Handler):
         elif revision not in ("main", repo.commit()):
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return None
-        return repo
+        return repo  # type: ignore[no-any-return]  # a LocalHub, whose module imports this one
 
     def _is_open(self, name: str) -> bool:
         authorization = self.headers.get("Authorization")

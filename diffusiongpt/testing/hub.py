@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.testing._hub_handler import HubHandler
+from diffusiongpt.testing._hub_handler import Fault, HubHandler
 from diffusiongpt.testing._server import LoopbackService
 from diffusiongpt.testing.repository import FolderRepo
+from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(kw_only=True)
-class Fault:
-    """A fault on purpose.
-
-    `status` and `redirect` replace the right answer; all others spoil it. Those spoil files, and listings only if
-    `/api/` is in `match`.
-
-    Attributes:
-        match: Only requests whose path contains this text fail.
-        times: How often it happens; `None` for always.
-        status: Answer with this HTTP status.
-        retry_after: Seconds in the `Retry-After` header, with `status`.
-        redirect: Redirect to the same path of this other server; for a large file with its size and hash in the
-            headers, as the real hub redirects to its file servers.
-        cut_after: Drop the connection after this many bytes of a file.
-        reset: Drop it as a broken network does, without closing it in order.
-        garble: Send zeros in place of the content, of the right length.
-        garble_from: First byte that is garbled.
-        stall_s: Seconds to wait in the middle of an answer, or until the hub stops.
-        stall_after: Bytes of a file that are sent before that wait.
-        bytes_per_s: Highest speed at which files are sent.
-        lie_size: Bytes by which a large file is reported too large (or too small): in the headers of a file, and in
-            the listing of a repository.
-    """
-
-    match: str = ""
-    times: int | None = None
-    status: int | None = None
-    retry_after: int | None = None
-    redirect: str | None = None
-    cut_after: int | None = None
-    reset: bool = False
-    garble: bool = False
-    garble_from: int = 0
-    stall_s: float = 0.0
-    stall_after: int = 0
-    bytes_per_s: float | None = None
-    lie_size: int = 0
-
-    @property
-    def instead(self) -> bool:
-        """Whether it replaces the right answer instead of spoiling it."""
-        return self.status is not None or self.redirect is not None
 
 
 class LocalHub(LoopbackService):
@@ -184,3 +141,25 @@ def _served(name: str, folder: str | Path) -> FolderRepo:
             hint=f"Check the path; a relative one starts at {Path.cwd()}.",
         )
     return FolderRepo(path)
+
+
+TINY_FOLDER = Path(__file__).parents[1] / "zoo" / "tiny"
+"""Folder with one folder for each tiny expert."""
+
+OWNER = "tiny-zoo"
+
+
+def serve_tiny_zoo() -> LocalHub:
+    """A hub, not started yet, that serves each tiny expert as `tiny-zoo/NAME`."""
+    return LocalHub({f"{OWNER}/{_name(expert)}": TINY_FOLDER / _name(expert) for expert in Zoo.load("tiny").values()})
+
+
+def hub_zoo() -> Zoo:
+    """The tiny zoo with hub repositories instead of local folders."""
+    tiny = Zoo.load("tiny")
+    experts = {expert.id: expert.model_copy(update={"repo": f"{OWNER}/{_name(expert)}"}) for expert in tiny.values()}
+    return Zoo(experts, tiny.taxonomy.nodes | tiny.taxonomy.needs, ("tiny",))
+
+
+def _name(expert: Expert) -> str:
+    return expert.repo.removeprefix("./")

@@ -1,8 +1,9 @@
-"""The taxonomy nodes that a text names, by the words people use for them."""
+"""The taxonomy nodes and the needs that a text names, by the words people use for them."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,3 +131,39 @@ def _windows(tokens: Sequence[str]) -> Iterator[str]:
             window = tokens[start : start + length]
             if not any(_IS_CJK.match(token) for token in window) and len("".join(window)) >= 5:
                 yield " ".join(window)
+
+
+TEXT, COUNTING = "text", "counting"
+"""Needs that quoted words and a number of objects show, more reliably than the lexicon."""
+
+
+class NeedReader:
+    """Reads needs in English and Chinese, with the same result on every machine, with or without an LLM.
+
+    Args:
+        needs: Nodes of kind `need` of a taxonomy.
+    """
+
+    def __init__(self, needs: Iterable[Node]) -> None:
+        known = list(needs)
+        self._known = {need.id for need in known}
+        self._lexicon = Lexicon(known)
+
+    def read(self, text: str, *, quotes: bool = False, count: int | None = None) -> dict[str, float]:
+        """How strongly a prompt shows each need, from 0 to 1: 1/2 for one word, 3/4 for two, and so on.
+
+        Args:
+            text: The prompt as it was typed.
+            quotes: Whether the prompt quotes words to draw.
+            count: Number of objects that the prompt asks for; `None` if it names none.
+
+        Returns:
+            Strength by need; needs without a sign are absent.
+        """
+        counts = Counter(mention.node for mention in self._lexicon.mentions(text))
+        shown = {node: 1 - 0.5**count for node, count in counts.items()}
+        if TEXT in self._known and quotes:
+            shown[TEXT] = 1.0
+        if COUNTING in self._known and (count or 0) > 1:
+            shown[COUNTING] = 1.0
+        return shown

@@ -8,10 +8,9 @@ from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
 from diffusiongpt.flow.understanding import NodeWeight, SubjectClass, Understanding
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, weights
-from diffusiongpt.understanding.literal import read_literals
+from diffusiongpt.understanding.literal import read_literals, read_wording
 from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.thinker import Thought
-from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node, NodeKind
 

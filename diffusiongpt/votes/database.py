@@ -1,4 +1,4 @@
-"""An open vote store: its transactions, its schema, and what can go wrong; only `store.py` loads this module."""
+"""An open vote store: its transactions, its schema and its errors; only `store.py` loads this module."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes import sqlite
-from diffusiongpt.votes.journal import EMPTY, RATINGS, VOTES, Journal, Mark, News, journal_of
+from diffusiongpt.votes.changes import EMPTY, Changes
+from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Mark, journal_of
 from diffusiongpt.votes.vote import Entry, Rating, Vote
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 POSTGRES_LOCK = 0x64_67_70_74
-"""Advisory lock of whoever writes: numbers are then given in the order of commits, as SQLite does by itself."""
+"""Advisory lock for writing. It makes row numbers follow the order of commits, as they do in SQLite."""
 
 FULL = "disk is full"
 
@@ -34,20 +35,22 @@ class Database:
 
     Args:
         place: File of an SQLite store, or a database URL.
+        busy_seconds: How long to wait for another process that is writing.
 
     Raises:
-        SettingsError: If the URL is none.
+        SettingsError: If the URL is not valid.
         NeedsExtraError: If its driver is not installed.
     """
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path, busy_seconds: float) -> None:
         self._path = place if isinstance(place, Path) else None
+        self._busy_seconds = busy_seconds
         self._schema = 0
         self._process = os.getpid()
         if isinstance(place, Path):
             self.name = str(place)
-            # No pool: opening a file costs less than the trouble of connections across forks and threads.
-            opener = partial(sqlite.open_file, place)
+            # No pool: opening a file is cheap, and pooled SQLite connections do not survive forks.
+            opener = partial(sqlite.open_file, place, busy_seconds)
             self._engine = sa.create_engine("sqlite://", creator=opener, poolclass=sa.pool.NullPool)
         else:
             self._engine = _engine_of(place)
@@ -65,7 +68,7 @@ class Database:
             journal.append(connection, [entry])
 
     def merge(self, entries: Sequence[Vote | Rating], name: Callable[[Vote | Rating], str]) -> list[Vote | Rating]:
-        """Append all entries whose ids are new, or none; return those that were."""
+        """Append the entries whose ids are new, all or none, and return them."""
         with self._writing() as connection:
             return [
                 *self._merge(connection, VOTES, [entry for entry in entries if isinstance(entry, Vote)], name),
@@ -79,11 +82,11 @@ class Database:
                 if entry := journal.find(connection, [entry_id]).get(entry_id):
                     if journal.is_retracted(connection, entry_id):
                         raise VoteError(
-                            f"{journal.name} {entry_id!r} was already retracted", hint="Nothing is left to do."
+                            f"{journal.name} {entry_id!r} was already retracted", hint="There is nothing left to do."
                         )
                     journal.retract(connection, entry_id)
                     return entry
-            raise VoteError(f"there is no vote {entry_id!r}", hint="Was it cast into another store?")
+            raise VoteError(f"there is no vote {entry_id!r}", hint="Check that it was cast into this store.")
 
     def undo(self, voter: str) -> Vote | Rating:
         """Append a retraction of the last vote or rating of `voter` and commit."""
@@ -91,7 +94,7 @@ class Database:
             last = [(journal, journal.last_of(connection, voter)) for journal in (VOTES, RATINGS)]
             found = [(entry.time, journal, entry) for journal, entry in last if entry is not None]
             if not found:
-                raise VoteError(f"{voter!r} has no vote to undo", hint="Every vote of theirs was retracted before.")
+                raise VoteError(f"{voter!r} has no vote to undo", hint="All votes of this voter are retracted already.")
             _, journal, entry = max(found, key=lambda item: item[0])
             journal.retract(connection, entry.id)
             return entry
@@ -109,7 +112,7 @@ class Database:
             return votes + (RATINGS.shares(connection) if connection is not None else [])
 
     def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
-        """The latest votes and ratings of a voter that count, so many of each at most."""
+        """The latest votes and ratings of a voter that count, at most `most` of each."""
         with self._reading(VOTES) as connection:
             votes = VOTES.latest_of(connection, voter, most) if connection is not None else []
         with self._reading(RATINGS) as connection:
@@ -121,53 +124,51 @@ class Database:
             return VOTES.count(connection) if connection is not None else 0
 
     def tally(self, voter: str) -> tuple[int, int]:
-        """Number of votes and of ratings of a voter, retracted ones too."""
+        """Numbers of votes and ratings of a voter, including retracted ones."""
         return self._count_of(VOTES, voter), self._count_of(RATINGS, voter)
 
     def erase(self, voter: str) -> tuple[int, int]:
         """Delete all of a voter's votes and ratings, and their traces in the files; return how many of each."""
         with self._writing() as connection:
             counts = VOTES.erase(connection, voter), RATINGS.erase(connection, voter)
-        # Also when nothing was there: the last try may have been killed between the two steps.
+        # Also if there was nothing to delete: the last attempt may have been killed between the two steps.
         with self._translated("erase"), self._connected() as connection:
             if self._dialect == "sqlite":
                 sqlite.wipe(connection, self.name)
             elif self._dialect == "postgresql":
-                _wipe_postgres(connection)
+                _wipe_postgres(connection, self._busy_seconds)
         return counts
 
     def version(self) -> str:
-        """Changes with the entries that count; `"0"` without any."""
+        """A text that changes with the entries that count; `"0"` without any."""
         with self._reading(VOTES) as connection:
             if connection is None:
                 return EMPTY
             return _as_version([journal.mark(connection) for journal in self._journals()])
 
-    def since(self, version: str) -> News:
-        """What was appended after a version, and whether what was there then still counts."""
+    def since(self, version: str) -> Changes:
+        """The changes after a version."""
         with self._reading(VOTES) as connection:
             if connection is None:
-                return News(kept=version == EMPTY)
+                return Changes(intact=version == EMPTY)
             then, journals = _marks_of(version), self._journals()
-            # The marks are read before the entries, which go no further: what comes in between is read the next time.
+            # Marks are read before entries, and entries only up to the marks: what is added meanwhile comes next time.
             now = [journal.mark(connection) for journal in journals]
             pairs = [*zip(journals, then, now, strict=False)]
-            kept = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
-            votes = VOTES.counting(connection, then[0].last, now[0].last) if kept else []
-            ratings = RATINGS.counting(connection, then[1].last, now[1].last) if kept and len(now) > 1 else []
-            beside = RATINGS.beside(connection, ratings, then[1].last) if ratings and then[1].last else []
-            retracted = any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs)
-            return News(
+            intact = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
+            votes = VOTES.counting(connection, then[0].last, now[0].last) if intact else []
+            ratings = RATINGS.counting(connection, then[1].last, now[1].last) if intact and len(now) > 1 else []
+            return Changes(
                 votes=tuple(votes),
                 ratings=tuple(ratings),
-                beside=tuple(beside),
+                earlier=tuple(RATINGS.related(connection, ratings, then[1].last) if then[1].last else ()),
                 version=_as_version(now),
-                kept=kept,
-                retracted=retracted,
+                intact=intact,
+                retracted=any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs),
             )
 
     def _journals(self) -> list[Journal[Any]]:
-        """Those that the store has."""
+        """The journals that a store of this schema has."""
         return [VOTES, RATINGS] if self._schema >= tables.FIRST_WITH_RATINGS else [VOTES]
 
     def close(self) -> None:
@@ -184,9 +185,9 @@ class Database:
             if entry.id not in known:
                 known[entry.id] = entry
                 new.append(entry)
-            elif known[entry.id].said != entry.said:
+            elif known[entry.id].content != entry.content:
                 raise VoteError(
-                    f"{name(entry)}: {journal.name} {entry.id!r} is recorded already and says something else",
+                    f"{name(entry)}: {journal.name} {entry.id!r} is recorded already with different content",
                     hint="Give it another id, or leave it out; nothing was changed.",
                 )
         journal.append(connection, new)
@@ -199,7 +200,7 @@ class Database:
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
         if self._process != os.getpid():
-            # What a fork took along belongs to the parent, which goes on to use it.
+            # Connections copied by a fork belong to the parent, which goes on using them.
             self._engine.dispose(close=False)
             self._process = os.getpid()
         with self._engine.connect() as connection:
@@ -218,16 +219,16 @@ class Database:
             connection.commit()
 
     def _lock(self, connection: sa.Connection) -> None:
-        """Let one write at a time, from before its first read: else two writers can deadlock on their snapshots."""
+        """Allow one writer at a time, from before its first read; otherwise two could deadlock on their snapshots."""
         if self._dialect == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif self._dialect == "postgresql":
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{sqlite.BUSY_SECONDS}s'")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(1000 * self._busy_seconds)}ms'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK})")
 
     @contextmanager
     def _reading(self, journal: Journal[Entry]) -> Iterator[sa.Connection | None]:
-        """A connection if there is a store and it has such entries. Reading changes nothing, not even the schema."""
+        """A connection, if the store exists and has such entries. Reading changes nothing, not even the schema."""
         with self._translated("read"), self._connected() as connection:
             if self._schema != tables.SCHEMA_VERSION:
                 self._schema = self._version_of(connection)
@@ -235,20 +236,20 @@ class Database:
             yield connection if self._schema >= first else None
 
     def _version_of(self, connection: sa.Connection) -> int:
-        """Schema version of the store, 0 if there is none yet."""
+        """Schema version of the store, 0 if it does not exist yet."""
         names = set(sa.inspect(connection).get_table_names())
         if tables.schema.name not in names:
             taken = names if self._path is not None else names & set(tables.metadata.tables)
             if taken:
                 raise VoteError(
                     f"{self.name} holds the tables of another program: {', '.join(sorted(taken)[:5])}",
-                    hint="Name another place for the votes; nothing was changed.",
+                    hint="Name another file or database for the votes; nothing was changed.",
                 )
             return 0
         version = int(connection.execute(sa.select(tables.schema.c.version)).scalar_one())
         if version not in range(1, tables.SCHEMA_VERSION + 1):
             raise VoteError(
-                f"{self.name} has schema version {version}, this program knows {tables.SCHEMA_VERSION}",
+                f"{self.name} has schema version {version}, but this program only knows {tables.SCHEMA_VERSION}",
                 hint="Use the version of diffusiongpt that wrote it, or a newer one; nothing was changed.",
             )
         return version
@@ -263,14 +264,14 @@ class Database:
 
     def _hint(self, cause: str) -> str:
         if "not a database" in cause or "malformed" in cause:
-            return "Move the file away, or name another place for the votes; nothing was changed."
+            return "Move the file away, or name another file for the votes; nothing was changed."
         if "locked" in cause or "lock timeout" in cause:
             return "Another process is writing; try again."
         if FULL in cause:
             return "Free some disk space and try again."
         if self._path is None:
-            return "Is the server running, and may this user read and write this database?"
-        return "Is the place there, and may you write to it? DIFFUSIONGPT_HOME names the folder of your data."
+            return "Check that the server is running and that this user may read and write the database."
+        return "Check that the file is there and that you may write to it; DIFFUSIONGPT_HOME names your data folder."
 
 
 def _as_version(marks: Sequence[Mark]) -> str:
@@ -278,7 +279,7 @@ def _as_version(marks: Sequence[Mark]) -> str:
 
 
 def _marks_of(version: str) -> list[Mark]:
-    """Marks of votes and of ratings; all zeros where there were none."""
+    """Marks of votes and of ratings; all zeros for a store without any."""
     return [Mark(), Mark()] if version == EMPTY else [Mark(*mark) for mark in json.loads(version)]
 
 
@@ -287,22 +288,24 @@ def _engine_of(url: str) -> sa.Engine:
         return sa.create_engine(url, pool_pre_ping=True)
     except exc.ArgumentError as error:
         raise SettingsError(
-            f"cannot use the vote store's URL: {error}", hint="Write it like postgresql+psycopg://user@host/name."
+            f"the URL of the vote store is not valid: {error}",
+            hint="Write it like postgresql+psycopg://user@host/name.",
         ) from None
     except ImportError as error:
         raise NeedsExtraError(
-            f"the driver of the vote store's URL is missing: {error}", hint='pip install "diffusiongpt[postgres]"'
+            f"the driver for the URL of the vote store is not installed: {error}",
+            hint='pip install "diffusiongpt[postgres]"',
         ) from None
     except ValueError:
-        # Its text is not shown: what stands where the port should may be the rest of a password.
+        # The error is not shown, because the text in place of the port may be the rest of a password.
         raise SettingsError(
-            "cannot use the vote store's URL: its port is no number",
+            "the URL of the vote store is not valid: its port is not a number",
             hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
         ) from None
 
 
-def _wipe_postgres(connection: sa.Connection) -> None:
-    """Write the tables anew, and the statistics about them: both may hold what was deleted."""
+def _wipe_postgres(connection: sa.Connection, busy_seconds: float) -> None:
+    """Rewrite the tables and the statistics about them, which both may still contain what was deleted."""
     free = connection.execution_options(isolation_level="AUTOCOMMIT")
-    free.exec_driver_sql(f"SET lock_timeout = '{sqlite.BUSY_SECONDS}s'")
+    free.exec_driver_sql(f"SET lock_timeout = '{int(1000 * busy_seconds)}ms'")
     free.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables.metadata.tables)}")

@@ -12,11 +12,11 @@ from diffusiongpt.votes import schema as tables
 from diffusiongpt.votes.vote import Entry, Rating, Vote, now
 
 BATCH = 500
-"""Ids asked for at once; SQLite before 3.32 takes 999 parameters."""
+"""Ids in one query; SQLite before 3.32 allows 999 parameters."""
 
 
 class Mark(NamedTuple):
-    """How far a journal has come; an empty one is all zeros."""
+    """State of a journal; all zeros for an empty one."""
 
     last: int = 0
     entries: int = 0
@@ -30,10 +30,10 @@ class Journal(Generic[Entry]):
     """The rows of one kind of entry.
 
     Attributes:
-        kind: What a row is.
-        name: What people call it.
-        rows: Its table.
-        retracted: Ids of those taken back.
+        kind: Class of the entries.
+        name: Name of the kind in messages.
+        rows: Table of the entries.
+        retracted: Table of their retractions.
     """
 
     kind: type[Entry]
@@ -47,7 +47,7 @@ class Journal(Generic[Entry]):
             connection.execute(sa.insert(self.rows), [entry.to_record() for entry in entries])
 
     def find(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Entry]:
-        """Those of the ids that are recorded, retracted or not."""
+        """The recorded entries with these ids, retracted or not."""
         found: dict[str, Entry] = {}
         for start in range(0, len(ids), BATCH):
             query = sa.select(*self._fields).where(self.rows.c.id.in_(ids[start : start + BATCH]))
@@ -55,14 +55,14 @@ class Journal(Generic[Entry]):
         return found
 
     def counting(self, connection: sa.Connection, after: int = 0, upto: int | None = None) -> list[Entry]:
-        """Entries without a retraction, oldest first; of those with a number after one and up to another, or all."""
+        """Entries without a retraction, oldest first, with numbers above `after` and up to `upto`."""
         number = self.rows.c.number
         within = sa.true() if upto is None else number <= upto
         query = sa.select(*self._fields).where(number > after, within, self._counts).order_by(number)
         return [self._read(row) for row in connection.execute(query).mappings()]
 
-    def beside(self, connection: sa.Connection, entries: Sequence[Entry], upto: int) -> list[Entry]:
-        """Entries that count, up to a number, about the same prompts by the same voters and sources."""
+    def related(self, connection: sa.Connection, entries: Sequence[Entry], upto: int) -> list[Entry]:
+        """Entries that count, up to a number, on the same prompts by the same voters and sources."""
         about = {(entry.prompt, entry.voter, entry.source) for entry in entries}
         prompts, found = sorted({entry.prompt for entry in entries}), []
         for start in range(0, len(prompts), BATCH):
@@ -79,20 +79,20 @@ class Journal(Generic[Entry]):
         return self._read(row) if row is not None else None
 
     def latest_of(self, connection: sa.Connection, voter: str, most: int) -> list[Entry]:
-        """The latest entries of a voter that count, so many at most."""
+        """The latest entries of a voter that count, at most `most`."""
         theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
         newest = theirs.order_by(self.rows.c.time.desc(), self.rows.c.id.desc()).limit(most)
         return [self._read(row) for row in connection.execute(newest).mappings()]
 
     def shares(self, connection: sa.Connection) -> list[tuple[str, str, float]]:
-        """Voter, source, and the weight of what counts."""
+        """Voter, source, and the weight of their entries that count."""
         weight = sa.func.sum(self.rows.c.weight) if "weight" in self.rows.c else sa.func.count()
         by = (self.rows.c.voter, self.rows.c.source)
         query = sa.select(*by, weight).where(self._counts).group_by(*by)
         return [(voter, source, float(total)) for voter, source, total in connection.execute(query)]
 
     def is_retracted(self, connection: sa.Connection, entry_id: str) -> bool:
-        """Whether it was taken back."""
+        """Whether an entry was retracted."""
         return connection.scalar(sa.select(self.retracted.c.number).where(self._of == entry_id)) is not None
 
     def retract(self, connection: sa.Connection, entry_id: str) -> None:
@@ -115,10 +115,10 @@ class Journal(Generic[Entry]):
         return connection.execute(sa.delete(self.rows).where(self.rows.c.voter == voter)).rowcount
 
     def mark(self, connection: sa.Connection) -> Mark:
-        """What changes whenever the entries that count do.
+        """The state of the journal, which changes whenever the entries that count do.
 
-        The last id, because another file may have been put in place of this one; numbers and counts of
-        entries and retractions, because an erased voter takes some away.
+        It has the last id, because another file may have replaced this one, and numbers and counts of entries and
+        retractions, because erasing a voter removes some.
         """
         last = sa.select(self.rows.c.id).order_by(self.rows.c.number.desc()).limit(1).scalar_subquery()
         numbers: list[sa.ScalarSelect[Any]] = [
@@ -131,7 +131,7 @@ class Journal(Generic[Entry]):
         return Mark(number, entries, number_retracted, retractions, last_id or "")
 
     def is_there(self, connection: sa.Connection, then: Mark, now: Mark) -> bool:
-        """Whether all that was there at a mark still is, retracted or not; counts no more than was added since."""
+        """Whether all entries of an earlier mark are still there, retracted or not; counts only what was added."""
         number = self.rows.c.number
         since = sa.select(sa.func.count()).select_from(self.rows).where(number > then.last, number <= now.last)
         added = connection.scalar(since) or 0
@@ -144,7 +144,7 @@ class Journal(Generic[Entry]):
 
     @property
     def _of(self) -> sa.Column[object]:
-        """The column of a retraction that says what it takes back."""
+        """The column of a retraction with the id of its entry."""
         return self.retracted.columns[f"{self.name}_id"]
 
     @property
@@ -160,33 +160,7 @@ RATINGS = Journal(Rating, "rating", tables.ratings, tables.rating_retractions)
 
 
 def journal_of(entry: Entry) -> Journal[Entry]:
-    """Where entries of its kind are."""
+    """The journal for entries of this kind."""
     journals: dict[type, Any] = {Vote: VOTES, Rating: RATINGS}
     journal: Journal[Entry] = journals[type(entry)]
     return journal
-
-
-EMPTY = "0"
-"""`VoteStore.version` of a store without votes and ratings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class News:
-    """What has happened since a version.
-
-    Attributes:
-        votes: Those appended since that count; none unless `kept`.
-        ratings: Likewise.
-        beside: Ratings there were, of the prompts and voters of the new ones; these are compared with them.
-        version: Up to which version this reaches.
-        kept: Whether all that was there is still there, retracted or not: no voter was erased, and the store is the
-            same one.
-        retracted: Whether anything was taken back.
-    """
-
-    votes: tuple[Vote, ...] = ()
-    ratings: tuple[Rating, ...] = ()
-    beside: tuple[Rating, ...] = ()
-    version: str = EMPTY
-    kept: bool = True
-    retracted: bool = False

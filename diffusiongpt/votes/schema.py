@@ -1,13 +1,19 @@
-"""The tables of the vote store, and how an older store becomes one of today; only `database.py` loads this module."""
+"""The tables of the vote store, their migrations, and what is particular about an SQLite file."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from diffusiongpt.errors import VoteError
+
 SCHEMA_VERSION = 2
-"""1 had votes and retractions; 2 has ratings too."""
+"""Version 1 had votes and retractions; version 2 adds ratings."""
 
 FIRST_WITH_RATINGS = 2
 
@@ -15,7 +21,7 @@ metadata = sa.MetaData()
 
 
 class _Seed(sa.TypeDecorator[int]):
-    """A seed as text: it may be 2**64 - 1, which no integer column holds."""
+    """A seed as text, because it may be 2**64 - 1, which no integer column can hold."""
 
     impl = sa.Text
     cache_ok = True
@@ -28,7 +34,7 @@ class _Seed(sa.TypeDecorator[int]):
 
 
 def _entries(name: str, *own: sa.Column[object]) -> sa.Table:
-    # AUTOINCREMENT, so that a number is not used again once a voter has been erased: `version` counts on it.
+    # AUTOINCREMENT does not reuse the numbers of an erased voter, on which `version` relies.
     return sa.Table(
         name,
         metadata,
@@ -76,13 +82,13 @@ schema = sa.Table("diffusiongpt_schema", metadata, sa.Column("version", sa.Integ
 
 
 def create(connection: sa.Connection) -> None:
-    """Make a store of today's schema."""
+    """Make a store with the current schema."""
     metadata.create_all(connection)
     connection.execute(sa.insert(schema), {"version": SCHEMA_VERSION})
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
-    """Bring an older store to today's schema, step by step, within the transaction of the caller."""
+    """Bring an older store to the current schema, step by step, within the transaction of the caller."""
     for known in range(version, SCHEMA_VERSION):
         _STEPS[known](connection)
     connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
@@ -93,4 +99,49 @@ def _add_ratings(connection: sa.Connection) -> None:
 
 
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings}
-"""What turns a store of each older version into one of the next."""
+"""Migrations: from each older version to the next."""
+
+
+def open_file(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """Open the file of a store, read-only if it must not be written."""
+    connection = sqlite3.connect(
+        path.absolute().as_uri() + _mode(path),
+        uri=True,
+        timeout=busy_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        # With WAL a killed process loses nothing; FULL keeps an acknowledged vote through a power cut too.
+        connection.execute("PRAGMA synchronous=FULL")
+        if not path.exists() or path.stat().st_size == 0:
+            # Of two processes that make the file at once, one sets the mode and the other finds it locked.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode=WAL")
+    except (sqlite3.Error, OSError):
+        connection.close()
+        raise
+    return connection
+
+
+def wipe(connection: sa.Connection, name: str) -> None:
+    """Rewrite the file without deleted rows, and empty its write-ahead log.
+
+    Raises:
+        VoteError: If another process reads for so long that the log cannot be emptied.
+    """
+    connection.exec_driver_sql("VACUUM")
+    busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+    if busy:
+        raise VoteError(
+            f"the votes were deleted, but {name}-wal still contains them, because another process is reading from it",
+            hint="Erase again when the other process has ended.",
+        )
+
+
+def _mode(path: Path) -> str:
+    """In WAL mode SQLite writes next to the file even to read it, which a read-only folder does not allow."""
+    if os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
+        return ""
+    in_use = path.with_name(path.name + "-wal").exists()
+    return "?mode=ro" if in_use else "?mode=ro&immutable=1"

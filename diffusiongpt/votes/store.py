@@ -1,4 +1,4 @@
-"""Where votes and ratings are kept: append-only, with retractions; nothing acknowledged is ever lost."""
+"""The vote store: votes and ratings, append-only with retractions; an acknowledged vote is never lost."""
 
 from __future__ import annotations
 
@@ -8,46 +8,54 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file
-from diffusiongpt.votes.journal import EMPTY, News
+from diffusiongpt.votes.changes import EMPTY, Changes
 from diffusiongpt.votes.vote import Entry, Rating, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from diffusiongpt.settings import Settings
     from diffusiongpt.votes.database import Database
 
 
 FILE_URL = "sqlite:///"
 
+BUSY_SECONDS = 30.0
+"""How long a write waits for another process that is writing."""
+
 
 class Tally(NamedTuple):
-    """How many votes and ratings."""
+    """Numbers of votes and ratings."""
 
     votes: int
     ratings: int
 
     def __str__(self) -> str:
-        """Such as "1 vote and 3 ratings"."""
+        """Text such as "1 vote and 3 ratings"."""
         return f"{self.votes} vote{'s' * (self.votes != 1)} and {self.ratings} rating{'s' * (self.ratings != 1)}"
 
 
 class VoteStore:
     """All votes and ratings, in an SQLite file or a PostgreSQL database.
 
-    A store that does not exist reads as empty; the file and its folder are made by the first vote. A store of
-    an older version is read as it is, and brought up to date by the next vote.
-    Threads and processes may share one, also across a fork.
+    A store that does not exist reads as empty; the first vote makes the file and its folder. A store of an older
+    version is read as it is, and migrated by the next vote. Threads and processes may share a store, also across a
+    fork.
 
     Args:
-        place: File of the store, or a database URL such as `postgresql+psycopg://user@host/name`; absent, it
-            is what `DIFFUSIONGPT_VOTES` names, else `votes.db` in the user's data folder.
-        make_folder: Whether the first vote makes the folder of the file, as it does for the user's own.
+        place: File of the store, or a database URL such as `postgresql+psycopg://user@host/name`. `None` uses the one
+            in `DIFFUSIONGPT_VOTES`, else `votes.db` in the user's data folder.
+        make_folder: Whether the first vote makes the folder of the file, as it does for the user's own store.
+        busy_seconds: How long to wait for another process that is writing.
 
     Raises:
         VoteError: If the folder of the file does not exist and is not to be made.
     """
 
-    def __init__(self, place: str | Path | None = None, *, make_folder: bool = False) -> None:
+    def __init__(
+        self, place: str | Path | None = None, *, make_folder: bool = False, busy_seconds: float = BUSY_SECONDS
+    ) -> None:
+        self._busy_seconds = busy_seconds
         own_folder = make_folder or place is None
         place = place if place is not None else _own_place()
         if isinstance(place, str) and place.startswith(FILE_URL) and "?" not in place:
@@ -59,8 +67,17 @@ class VoteStore:
         if not own_folder and not self.place.parent.is_dir():
             raise VoteError(
                 f"cannot keep votes in {self.place}: there is no folder {self.place.parent}",
-                hint="Make the folder, or name another place.",
+                hint="Make the folder, or name another file.",
             )
+
+    @classmethod
+    def own(cls, settings: Settings) -> VoteStore:
+        """The store that the settings name, or the user's own, whose folder is made by the first vote.
+
+        Raises:
+            VoteError: If the folder of the file that the settings name does not exist.
+        """
+        return cls(settings.votes_place, make_folder=settings.votes is None)
 
     def __repr__(self) -> str:
         return f"VoteStore({self._database.name if self._is_url else str(self.place)!r})"
@@ -72,7 +89,7 @@ class VoteStore:
             The vote or rating.
 
         Raises:
-            VoteError: If the store cannot be written, or already has one of that id.
+            VoteError: If the store cannot be written, or already has an entry with that id.
         """
         self._make_folder()
         self._database.insert(entry)
@@ -81,19 +98,19 @@ class VoteStore:
     def merge(
         self, entries: Sequence[Vote | Rating], name: Callable[[Vote | Rating], str] = lambda entry: entry.id
     ) -> Tally:
-        """Record those that the store does not have yet, all or none.
+        """Record the votes and ratings that the store does not have yet: all of them, or none.
 
-        One whose id is recorded is known, also if it was retracted since, and stays as it is.
+        An entry whose id is recorded stays as it is, also if it was retracted since.
 
         Args:
             entries: Votes and ratings, in the order to record them.
-            name: What to call one in an error, such as its row in a file.
+            name: Names an entry in errors, for example by its line in a file.
 
         Returns:
             How many were new.
 
         Raises:
-            VoteError: If the store cannot be written, or has one of the same id that says something else.
+            VoteError: If the store cannot be written, or has a different entry with the same id.
         """
         if not entries:
             return Tally(0, 0)
@@ -103,10 +120,10 @@ class VoteStore:
         return Tally(votes, len(new) - votes)
 
     def retract(self, entry_id: str) -> Vote | Rating:
-        """Take a vote or a rating back; it stays in the store but no longer counts.
+        """Retract a vote or a rating; it stays in the store but no longer counts.
 
         Returns:
-            What was retracted.
+            The vote or rating that was retracted.
 
         Raises:
             VoteError: If there is no such vote, or it was retracted before.
@@ -118,7 +135,7 @@ class VoteStore:
         """Retract the last vote or rating of a voter that still counts.
 
         Returns:
-            What was retracted.
+            The vote or rating that was retracted.
 
         Raises:
             VoteError: If the voter has none.
@@ -127,13 +144,12 @@ class VoteStore:
         return self._database.undo(voter)
 
     def erase(self, voter: str) -> Tally:
-        """Remove all that a voter ever said, retracted or not, and its traces in the files of the store.
+        """Delete all votes and ratings of a voter, retracted or not, and their traces in the files of the store.
 
-        Out of reach are copies made before: exports, backups, and the log of a PostgreSQL server until it
-        is recycled.
+        Earlier copies are out of reach: exports, backups, and the log of a PostgreSQL server until it is recycled.
 
         Returns:
-            How many votes and ratings were removed.
+            How many votes and ratings were deleted.
 
         Raises:
             VoteError: If the store cannot be written, or another process reads it for too long.
@@ -143,12 +159,12 @@ class VoteStore:
         try:
             return Tally(*self._database.erase(voter))
         finally:
-            # After the votes: whoever writes one now looks whether they are still there, and removes it if not.
+            # After the votes: a process that writes a snapshot now checks afterwards that they are still there.
             if self.snapshot is not None:
                 remove_file(self.snapshot)
 
     def tally(self, voter: str) -> Tally:
-        """How many votes and ratings of a voter there are, retracted ones too."""
+        """Numbers of votes and ratings of a voter, including retracted ones."""
         return Tally(*self._database.tally(voter)) if self._exists else Tally(0, 0)
 
     def all(self) -> list[Vote]:
@@ -168,54 +184,54 @@ class VoteStore:
         return self._database.counting(RATINGS)
 
     def shares(self) -> list[tuple[str, str, float]]:
-        """Voter, source, and how many votes and ratings that is; what was taken back does not count."""
+        """Voter, source, and the weight of their votes and ratings that count."""
         return self._database.shares() if self._exists else []
 
     def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
-        """The latest of a voter's votes and ratings that count, so many of each at most."""
+        """The latest votes and ratings of a voter that count, at most `most` of each."""
         return self._database.latest(voter, most) if self._exists else ([], [])
 
     def count(self) -> int:
-        """How many votes count."""
+        """Number of votes that count."""
         return self._database.count() if self._exists else 0
 
     @property
     def version(self) -> str:
-        """Changes whenever the votes or ratings that count do, also through another process; cheap to ask for."""
+        """A text that changes with the votes and ratings that count, also through another process; cheap to read."""
         return self._database.version() if self._exists else EMPTY
 
-    def since(self, version: str) -> News:
-        """What has happened since a `version` of this store; reads no more than was added.
+    def since(self, version: str) -> Changes:
+        """The changes since a `version` of this store; reads no more than was added.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        return self._database.since(version) if self._exists else News(kept=version == EMPTY)
+        return self._database.since(version) if self._exists else Changes(intact=version == EMPTY)
 
     @property
     def imported(self) -> Path | None:
-        """File beside the store with the table of others that one starts from; `None` for a database server."""
+        """File next to the store with an imported ranking table; `None` for a database server."""
         return self.place.with_name(f"{self.place.name}.imported.npz") if isinstance(self.place, Path) else None
 
     @property
     def snapshot(self) -> Path | None:
-        """File beside the store that keeps the table learnt from it; `None` for a database server.
+        """File next to the store with the ranking table learnt from it; `None` for a database server.
 
-        It holds texts of prompts, so `erase` removes it.
+        It contains prompts, so `erase` removes it.
         """
         return self.place.with_name(f"{self.place.name}.ranking.npz") if isinstance(self.place, Path) else None
 
     def close(self) -> None:
-        """Let go of database connections; the store opens new ones if it is used again."""
+        """Close database connections; the store opens new ones if it is used again."""
         if "_database" in self.__dict__:
             self._database.close()
 
     @cached_property
     def _database(self) -> Database:
-        # SQLAlchemy takes longer to import than a route takes to make; nobody without votes pays for it.
+        # SQLAlchemy takes longer to import than a route takes to make, and without votes it is not needed
         from diffusiongpt.votes.database import Database
 
-        return Database(self.place)
+        return Database(self.place, self._busy_seconds)
 
     @property
     def _is_url(self) -> bool:
@@ -227,7 +243,7 @@ class VoteStore:
             return not isinstance(self.place, Path) or self.place.exists()
         except PermissionError as error:
             raise VoteError(
-                f"cannot read votes at {self.place}: {error.strerror}", hint="Name a place you may read."
+                f"cannot read votes at {self.place}: {error.strerror}", hint="Name a file that you may read."
             ) from error
 
     def _check_exists(self, problem: str) -> None:
@@ -242,7 +258,7 @@ class VoteStore:
         except OSError as error:
             raise VoteError(
                 f"cannot make the folder of {self.place}: {error.strerror}",
-                hint="Name a place you may write to; DIFFUSIONGPT_HOME sets the folder of your data.",
+                hint="Set DIFFUSIONGPT_HOME to a folder that you may write to.",
             ) from error
 
 

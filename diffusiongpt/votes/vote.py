@@ -1,8 +1,9 @@
-"""Votes and ratings: what people said about pictures, checked when they are made."""
+"""Votes and ratings of pictures, checked when they are made."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -12,63 +13,58 @@ from uuid import uuid4
 from diffusiongpt.errors import VoteError
 
 STRICT = {"extra": "forbid"}
-"""What pydantic is told where it reads votes and ratings from a file."""
+"""Configuration for pydantic, which reads votes and ratings from files."""
 
 
 def new_id() -> str:
-    """An id that nobody else has."""
+    """A new unique id."""
     return uuid4().hex
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601."""
+    """The current time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat()
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number; `True` is none."""
+    """Whether a value is a finite number; a Boolean is not."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
 
 
+_BINARY = re.compile("[\0\ud800-\udfff]")
+
+
 def check_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
-    """Check that a field is text that any database takes.
+    """Check that a field is text that any database can store.
 
     Raises:
-        VoteError: If it is none, blank, or binary data.
+        VoteError: If it is not text, is blank, or is binary data.
     """
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
-        raise VoteError(f"{name} of a vote must be text, not {value!r}", hint=f"Pass a {name}.")
-    # Databases take neither: half of a surrogate pair is no character, and PostgreSQL ends text at NUL.
-    if "\0" in value or not _has_characters_only(value):
-        raise VoteError(f"{name} of a vote holds binary data", hint="Pass text.")
-
-
-def _has_characters_only(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        raise VoteError(f"{name} of a vote must be text, not {value!r}", hint=f"Pass a {name} that is not empty.")
+    # No database stores half of a surrogate pair, and PostgreSQL ends text at NUL.
+    if _BINARY.search(value):
+        raise VoteError(f"{name} of a vote holds binary data", hint="Pass text in Unicode, without NUL characters.")
 
 
 def checked_evidence(evidence: Mapping[str, float]) -> dict[str, float]:
-    """Probabilities per taxonomy node.
+    """Probabilities per taxonomy node, as floats.
 
     Raises:
-        VoteError: If a value is no probability.
+        VoteError: If a value is not a probability.
     """
     for node, p in evidence.items():
         check_text("evidence", node)
         if not is_number(p) or not 0 <= p <= 1:
-            raise VoteError(f"evidence of {node!r} is {p!r}, not a probability", hint="Use a number from 0 to 1.")
+            raise VoteError(f"evidence of {node!r} is {p!r}, not a probability", hint="Pass a number from 0 to 1.")
     return {node: float(p) for node, p in evidence.items()}
 
 
 def as_utc(time: str) -> str:
-    """A time in UTC, so that times can be compared as text; without a zone it is taken to be UTC.
+    """A time in UTC, so that times can be compared as text; a time without a zone is read as UTC.
 
     Raises:
         VoteError: If it is not ISO 8601.
@@ -94,7 +90,7 @@ class Shown:
         expert: Id of the expert that drew it.
         propensity: Probability that this expert was shown, in (0, 1]; kept for off-policy correction.
         seed: Seed of the picture.
-        ranking_version: Version of the table that chose it.
+        ranking_version: Version of the ranking table that chose the expert.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -110,7 +106,7 @@ class Shown:
         if not is_number(self.propensity) or not 0 < self.propensity <= 1:
             raise VoteError(
                 f"propensity {self.propensity!r} of {self.expert!r} is not in (0, 1]",
-                hint="Pass the probability with which it was shown, 1.0 if it always is.",
+                hint="Pass the probability with which it was shown, or 1.0 if it always is.",
             )
 
 
@@ -119,17 +115,17 @@ class Vote:
     """One ballot and its outcome; checked when made, never changed afterwards.
 
     Attributes:
-        prompt: What the pictures were drawn from.
+        prompt: The prompt of the pictures.
         shown: The pictures, at least two, in the order they were shown.
-        outcome: `"win"`; `"tie"`, all equally good; `"both_bad"`, none will do.
-        winner: Expert id, for a win only.
-        evidence: Probability per taxonomy node, as the route had it.
-        voter: Who chose.
-        source: What kind of judge, such as `"human"`.
-        weight: How many ordinary votes it counts for.
-        ballot: Shared by votes that were cast at once, for example the pairs of one k-way ballot.
-        id: Unique; the fit sorts by it.
-        time: UTC, ISO 8601.
+        outcome: `"win"`; `"tie"`, all are equally good; `"both_bad"`, none is acceptable.
+        winner: Id of the winning expert, for a win only.
+        evidence: Probability per taxonomy node, as in the route.
+        voter: Name of the person or judge that chose.
+        source: Kind of judge, such as `"human"`.
+        weight: Number of ordinary votes it counts for.
+        ballot: Id shared by votes that were cast at once, for example the pairs of one k-way ballot.
+        id: Unique id; the fit sorts by it.
+        time: Time of the vote, UTC, ISO 8601.
 
     Raises:
         VoteError: If it contradicts itself.
@@ -168,8 +164,8 @@ class Vote:
         return tuple(shown.expert for shown in self.shown)
 
     @property
-    def said(self) -> tuple[object, ...]:
-        """Who said what about what; two votes of one id that differ in it contradict each other."""
+    def content(self) -> tuple[object, ...]:
+        """Prompt, experts, outcome and voter; two votes with one id that differ in these contradict each other."""
         return self.prompt, frozenset(self.experts), self.outcome, self.winner, self.voter
 
     def _check_ballot(self) -> None:
@@ -177,20 +173,20 @@ class Vote:
             known = ", ".join(get_args(Outcome))
             raise VoteError(f"unknown outcome {self.outcome!r}", hint=f"Use one of: {known}.")
         if len(self.shown) < FEWEST_SHOWN:
-            raise VoteError(f"a vote needs two pictures, got {len(self.shown)}", hint="Show at least two experts.")
+            raise VoteError(f"a vote needs two pictures, but got {len(self.shown)}", hint="Show at least two experts.")
         if len(set(self.experts)) < len(self.experts):
             raise VoteError(
                 f"an expert cannot be compared with itself: {', '.join(self.experts)}",
                 hint="Show each expert once.",
             )
         if self.outcome == "win" and self.winner not in self.experts:
-            raise VoteError(f"winner {self.winner!r} was not shown", hint=f"Shown were: {', '.join(self.experts)}.")
+            raise VoteError(f"winner {self.winner!r} was not shown", hint=f"Name one of: {', '.join(self.experts)}.")
         if self.outcome != "win" and self.winner is not None:
-            raise VoteError(f"a {self.outcome} has no winner, got {self.winner!r}", hint="Leave the winner out.")
+            raise VoteError(f"a {self.outcome} has no winner, but got {self.winner!r}", hint="Leave the winner out.")
 
     def to_record(self) -> dict[str, Any]:
         """The vote as plain values that JSON and a database row can hold."""
-        # not dataclasses.asdict, whose deep copies take as long as all the rest of reading a large store
+        # not dataclasses.asdict, whose deep copies double the time of reading a large store
         record = {one.name: getattr(self, one.name) for one in fields(self)}
         shown = [{one.name: getattr(each, one.name) for one in fields(each)} for each in self.shown]
         return {**record, "evidence": dict(self.evidence), "shown": shown}
@@ -206,27 +202,29 @@ class Vote:
             shown = tuple(Shown(**one) for one in record["shown"])
             return cls(**{**record, "shown": shown})
         except (KeyError, TypeError, AttributeError) as error:
-            raise VoteError(f"not the record of a vote: {error}", hint="Was it written by this package?") from error
+            raise VoteError(
+                f"this is not the record of a vote: {error}", hint="Pass a record made by `Vote.to_record`."
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rating:
-    """One expert's picture for one prompt, rated; checked when made, never changed afterwards.
+    """The rating of one expert's picture for one prompt; checked when made, never changed afterwards.
 
     Attributes:
-        prompt: What the picture was drawn from.
+        prompt: The prompt of the picture.
         expert: Id of the expert that drew it.
-        rating: Higher is better. The scale is that of the source, which should keep to one.
-        evidence: Probability per taxonomy node, as the route had it.
-        voter: Who rated.
-        source: What kind of judge: `"human"`, or the name of a reward model such as `"image_reward"`.
+        rating: Higher is better. Each source has a scale of its own, which it should keep.
+        evidence: Probability per taxonomy node, as in the route.
+        voter: Name of the person or judge that rated.
+        source: Kind of judge: `"human"`, or the name of a reward model such as `"image_reward"`.
         seed: Seed of the picture.
-        ranking_version: Version of the table that chose the expert.
-        id: Unique; the fit sorts by it.
-        time: UTC, ISO 8601.
+        ranking_version: Version of the ranking table that chose the expert.
+        id: Unique id; the fit sorts by it.
+        time: Time of the rating, UTC, ISO 8601.
 
     Raises:
-        VoteError: If a field makes no sense.
+        VoteError: If a field is not valid.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -247,19 +245,19 @@ class Rating:
         for name in ("expert", "voter", "source", "ranking_version", "id"):
             check_text(name, getattr(self, name))
         if not is_number(self.rating):
-            raise VoteError(f"rating {self.rating!r} is not a number", hint="Use a finite number; higher is better.")
+            raise VoteError(f"rating {self.rating!r} is not a number", hint="Pass a finite number; higher is better.")
         object.__setattr__(self, "rating", float(self.rating))
         object.__setattr__(self, "evidence", checked_evidence(self.evidence))
         object.__setattr__(self, "time", as_utc(self.time))
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """The expert, as votes have several."""
+        """The expert, in a tuple as for votes, which have several."""
         return (self.expert,)
 
     @property
-    def said(self) -> tuple[object, ...]:
-        """Who said what about what; two of one id that differ in it contradict each other."""
+    def content(self) -> tuple[object, ...]:
+        """Prompt, expert, rating and voter; two ratings with one id that differ in these contradict each other."""
         return self.prompt, self.expert, self.rating, self.voter
 
     def to_record(self) -> dict[str, Any]:
@@ -276,8 +274,10 @@ class Rating:
         try:
             return cls(**record)
         except (TypeError, AttributeError) as error:
-            raise VoteError(f"not the record of a rating: {error}", hint="Was it written by this package?") from error
+            raise VoteError(
+                f"this is not the record of a rating: {error}", hint="Pass a record made by `Rating.to_record`."
+            ) from error
 
 
 Entry = TypeVar("Entry", Vote, Rating)
-"""What a vote store keeps."""
+"""A vote or a rating, the entries of a vote store."""

@@ -14,8 +14,12 @@ ROOT: Final = "root"
 """The node for "nothing in particular": generalists are here, and in the evidence it has the probability that the
 prompt names no style."""
 
+_SIZES_DIFFER: Final = 0.05
+"""How far, as a share, the components may be from the size of the whole: figures on model cards are rounded."""
+
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
 ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
+ComponentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 TextSkill = Literal["none", "poor", "fair", "good", "strong"]
 PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
 
@@ -125,7 +129,9 @@ class Expert(_Entry):
         license: Licence of its weights.
         price: Price of a picture, for a hosted expert.
         gated: Whether the hub requires accepting terms first.
-        size_gb: Bytes to hold in memory at the recommended type, in GB (1e9); of an adapter, what it adds to its base.
+        components: Bytes that each component takes in memory at the recommended type, in GB (1e9), under its name in
+            the pipeline.
+        size_gb: The same for all components together; of an adapter, what it adds to its base.
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.
         trigger_words: Words that it needs in the prompt.
@@ -147,7 +153,8 @@ class Expert(_Entry):
     license: License | None = None
     price: Price | None = None
     gated: bool | None = None
-    size_gb: float | None = Field(default=None, gt=0)
+    components: dict[ComponentName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    size_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     settings: CallSettings = CallSettings()
     prompt_style: tuple[PromptStyle, ...] = ()
     trigger_words: tuple[str, ...] = ()
@@ -165,6 +172,8 @@ class Expert(_Entry):
             raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
         if self.kind == "checkpoint" and self.base:
             raise ValueError("'base' is for 'kind: adapter'")
+        if self.components:
+            self._check_components()
         for key, place in (("repo", self.repo), ("base", self.base)):
             if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
@@ -174,6 +183,16 @@ class Expert(_Entry):
         if self.base:
             self._base_expert = self._make_base(self.base, info)
         return self
+
+    def _check_components(self) -> None:
+        if self.kind == "adapter":
+            raise ValueError("'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'")
+        total = sum(self.components.values())
+        if self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
+            raise ValueError(
+                f"the components add up to {total:.1f} GB and size_gb says {self.size_gb:g}; "
+                "a component is missing, or one of the numbers is wrong"
+            )
 
     def _make_base(self, base: str, info: ValidationInfo) -> Expert:
         own = self.settings
@@ -233,7 +252,8 @@ class Expert(_Entry):
     def size_bytes(self) -> int | None:
         """Bytes of its weights in memory, those of its base included; `None` if not known."""
         if self._base_expert is None:
-            return None if self.size_gb is None else round(self.size_gb * 1e9)
+            size = sum(self.components.values()) or self.size_gb
+            return None if size is None else round(size * 1e9)
         base = self._base_expert.size_bytes
         # next to its base an adapter is small, whether its own size is known or not
         return None if base is None else base + round((self.size_gb or 0) * 1e9)

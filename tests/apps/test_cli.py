@@ -349,7 +349,7 @@ def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monke
     from diffusiongpt.backends.registry import get_backend
     from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.testing.tiny import hub_zoo, serve_tiny_zoo
+    from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
 
     with serve_tiny_zoo() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

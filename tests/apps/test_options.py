@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from diffusiongpt.apps.cli import app
+from diffusiongpt.apps.cli import COMMANDS, app
 from diffusiongpt.apps.cli.options import REQUEST_OPTIONS
 from diffusiongpt.flow.request import Policy, Request
 
@@ -27,6 +27,15 @@ def test_every_field_has_an_option_with_the_same_default() -> None:
 def test_the_same_options_on_each_command(command: str) -> None:
     """Whoever learnt the options of one command knows those of the others."""
     group: Any = get_command(app)
-    shown = {option for parameter in group.commands[command].params for option in parameter.opts}
+    shown = {option for parameter in group.get_command(None, command).params for option in parameter.opts}
     missing = {"--negative", "--width", "--steps", "--guidance", "--seed", "--expert", "--voter", "--prefer"} - shown
     assert missing == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_itself(name: str) -> None:
+    """The list is written down, since building every command takes long; it begins as the command's own help does."""
+    group: Any = get_command(app)
+    command = group.get_command(None, name)
+    assert command.name == name
+    assert " ".join(command.help.split()).startswith(COMMANDS[name][1].rstrip("."))

@@ -74,9 +74,9 @@ def test_export_writes_csv_to_stdout(cast: VoteStore) -> None:
 def test_export_needs_a_name_that_says_the_format_and_is_free() -> None:
     """No file is overwritten, and nothing is guessed."""
     Path("votes.csv").write_text("precious")
-    assert "is there already" in run("votes", "export", "votes.csv", code=1).stderr
+    assert "exists already" in run("votes", "export", "votes.csv", code=1).stderr
     assert Path("votes.csv").read_text() == "precious"
-    assert "does not say what it is" in run("votes", "export", "votes.txt", code=1).stderr
+    assert "is not clear from its name" in run("votes", "export", "votes.txt", code=1).stderr
     run("votes", "export", "votes.txt", "--format", "csv")
     assert "can only be imported" in run("votes", "export", "scores.json", code=1).stderr
 
@@ -94,15 +94,15 @@ def test_a_mistake_in_a_file_is_told_and_changes_nothing(cast: VoteStore) -> Non
     """Two lines on stderr, exit code 1, and an object with `--json`."""
     Path("more.csv").write_text("prompt,winner,loser\na,tiny-oil,tiny-pixel\na,tiny-oil,tiny-oil\n")
     result = run("votes", "import", "more.csv", "--json", code=1)
-    assert result.stderr.splitlines()[0] == ("error: more.csv, row 3, column loser: 'tiny-oil' stands against itself")
-    assert json.loads(result.stdout)["error"]["type"] == "VoteError"
+    assert result.stderr.splitlines()[0] == ("error: more.csv, line 3: 'tiny-oil' is compared with itself")
+    assert json.loads(result.stdout)["error"]["type"] == "DataError"
     assert cast.count() == 1
 
 
 def test_unknown_experts_are_refused_unless_asked_for(cast: VoteStore) -> None:
     """The zoo that `--zoo` names decides who is known."""
     Path("more.csv").write_text("prompt,winner,loser\na,tiny-oli,tiny-pixel\nb,tiny-oil,tiny-pixel\n")
-    assert "'tiny-oli' (row 2, did you mean 'tiny-oil'?)" in run("votes", "import", "more.csv", code=1).stderr
+    assert "'tiny-oli' (line 2, did you mean 'tiny-oil'?)" in run("votes", "import", "more.csv", code=1).stderr
     assert cast.count() == 1
     said = run("votes", "import", "more.csv", "--unknown", "skip").stdout
     assert said == "added 1 vote and 0 ratings; 1 skipped; not in the zoo: tiny-oli\n"

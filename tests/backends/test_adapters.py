@@ -17,11 +17,11 @@ from miniature import KLEIN_EXTRA, expert, stable_diffusion
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.diffusers.lora import attach
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.files import USUAL_NAME
-from diffusiongpt.zoo.zoo import on_their_bases
+from diffusiongpt.hub.files import USUAL_NAME, names_in
+from diffusiongpt.zoo.layers import on_their_bases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ def test_an_adapter_is_a_small_addition(
     rows = Counter[tuple[str, ...]]()
     for row in cache.explain().residents:
         rows[row.experts] += row.nbytes
-    base = BACKEND.load(three[0], tiny_sd, device="cpu", have={}).nbytes
+    base = BACKEND.load(three[0], tiny_sd, names_in(tiny_sd), device="cpu", have={}).nbytes
     files = [
         sum(tensor.nbytes for tensor in load_file(who.folder / USUAL_NAME).values()) for who in three[1:] if who.folder
     ]
@@ -138,7 +138,7 @@ def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein:
 def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
     """With the last adapter the layers are the very objects they were, and draw the same."""
     plain, ink, toy = three
-    base = BACKEND.load(plain, tiny_sd, device="cpu", have={})
+    base = BACKEND.load(plain, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     layer, picture = linear(base), pixels(BACKEND.draw(base, ask(plain)))
     attached = [BACKEND.attach(base, who, who.folder / USUAL_NAME) for who in (ink, toy) if who.folder]
     assert linear(base) is not layer
@@ -275,7 +275,7 @@ def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Pat
     weights = {"transformer.x_embedder.lora_A.weight": torch.zeros(4, 32)}
     weights["transformer.x_embedder.lora_B.weight"] = torch.zeros(32, 4)
     save_file(weights, tmp_path / "x.safetensors")
-    base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, device="cpu", have={})
+    base = BACKEND.load(adapter("a", tmp_path, tiny_klein), tiny_klein, names_in(tiny_klein), device="cpu", have={})
     with pytest.raises(LoadError, match="to start from a picture"):
         BACKEND.attach(base, adapter("a", tmp_path, tiny_klein), tmp_path / "x.safetensors")
 

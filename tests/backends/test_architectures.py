@@ -23,6 +23,7 @@ from diffusiongpt.backends.diffusers.files import choose_files
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.request import Request
+from diffusiongpt.hub.files import names_in
 from diffusiongpt.weights.devices import slot
 from diffusiongpt.zoo.expert import CallSettings
 
@@ -91,7 +92,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def qwen(qwen_folder: Path) -> Loaded:
     """That miniature, loaded."""
-    return BACKEND.load(mini(qwen_folder), qwen_folder, device="cpu", have={})
+    return BACKEND.load(mini(qwen_folder), qwen_folder, names_in(qwen_folder), device="cpu", have={})
 
 
 def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qwen_folder: Path) -> None:
@@ -172,7 +173,7 @@ class Watched:
 def test_counting_tokens_waits_for_the_model(who: Expert, tiny_sd: Path) -> None:
     """A tokenizer that two threads use at a time fails, so tokens are counted only while the device is held."""
     held: list[bool] = []
-    loaded = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     loaded.model.pipe.__dict__["tokenizer"] = Watched(loaded.model.pipe.tokenizer, held)
     BACKEND.draw(loaded, ask(who))
     assert held
@@ -229,10 +230,10 @@ def test_the_table_decides_the_type_where_the_zoo_does_not(
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
     index = {"_class_name": pipeline, "unet": ["diffusers", "UNet2DConditionModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    (part,) = BACKEND.components(expert("one"), tmp_path, device=device)
+    (part,) = BACKEND.components(expert("one"), tmp_path, names_in(tmp_path), device=device)
     assert part.dtype == dtype
     exact = expert("two", settings=CallSettings(dtype="float32"))
-    assert BACKEND.components(exact, tmp_path, device=device)[0].dtype == "float32"
+    assert BACKEND.components(exact, tmp_path, names_in(tmp_path), device=device)[0].dtype == "float32"
 
 
 def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from diffusiongpt.errors import (
     DrawError,
     OutOfMemoryError,
 )
+from diffusiongpt.hub.files import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def klein(tiny_klein: Path) -> Loaded:
     """The other architecture, loaded."""
-    return BACKEND.load(expert(tiny_klein), tiny_klein, device="cpu", have={})
+    return BACKEND.load(expert(tiny_klein), tiny_klein, names_in(tiny_klein), device="cpu", have={})
 
 
 def test_same_seed_same_picture(sd: Loaded, who: Expert) -> None:
@@ -48,7 +49,7 @@ def test_any_picture_of_several_can_be_made_alone(sd: Loaded, who: Expert) -> No
 
 def test_same_seed_same_picture_after_a_reload(sd: Loaded, who: Expert, tiny_sd: Path) -> None:
     """Nothing random happens while loading."""
-    again = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    again = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     assert pixels(BACKEND.draw(again, ask(who))) == pixels(BACKEND.draw(sd, ask(who)))
 
 
@@ -119,7 +120,7 @@ def test_the_callers_own_callback_is_called(sd: Loaded, who: Expert) -> None:
 
 def test_a_drawing_leaves_no_schedule_behind(who: Expert, tiny_sd: Path) -> None:
     """Each request has a scheduler of its own; that of the loaded model is never advanced."""
-    loaded = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     BACKEND.draw(loaded, ask(who, num_inference_steps=3))
     assert loaded.model.pipe.scheduler.num_inference_steps is None
 
@@ -203,11 +204,11 @@ def test_a_picture_that_the_safety_checker_blanked_is_an_error(
 def test_a_gpu_draws_from_the_same_noise(who: Expert, tiny_sd: Path) -> None:
     """In float32 the picture is that of the CPU up to rounding, and the same each time."""
     exact = who.model_copy(update={"settings": who.settings.model_copy(update={"dtype": "float32"})})
-    loaded = BACKEND.load(exact, tiny_sd, device="cuda", have={})
+    loaded = BACKEND.load(exact, tiny_sd, names_in(tiny_sd), device="cuda", have={})
     for part in loaded.parts.values():
         part.bring("cuda")
     first, second = (BACKEND.draw(loaded, ask(exact)) for _ in range(2))
     assert pixels(first) == pixels(second)
-    on_cpu = BACKEND.draw(BACKEND.load(exact, tiny_sd, device="cpu", have={}), ask(exact))
+    on_cpu = BACKEND.draw(BACKEND.load(exact, tiny_sd, names_in(tiny_sd), device="cpu", have={}), ask(exact))
     worst = max(abs(a - b) for a, b in zip(pixels(first)[0], pixels(on_cpu)[0], strict=True))
     assert worst <= 3

@@ -25,11 +25,14 @@ from diffusiongpt.errors import (
     SettingsError,
     UnsafeFilesError,
 )
+from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.pull import Puller
 from diffusiongpt.weights.devices import _cgroup_limits, best_device, device_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
 
@@ -49,7 +52,7 @@ def test_bytes_are_those_of_the_weights(sd: Loaded, tiny_sd: Path) -> None:
 def test_parts_that_are_there_are_used(who: Expert, sd: Loaded, tiny_sd: Path) -> None:
     """A second model made of parts of the first has the very modules, and draws the same."""
     have = {name: sd.parts[name] for name in ("text_encoder", "vae")}
-    second = BACKEND.load(who, tiny_sd, device="cpu", have=have)
+    second = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have=have)
     one, two = sd.model.pipe, second.model.pipe
     assert (one.vae is two.vae, one.text_encoder is two.text_encoder, one.unet is two.unet) == (True, True, False)
     assert one.tokenizer is not two.tokenizer
@@ -57,12 +60,14 @@ def test_parts_that_are_there_are_used(who: Expert, sd: Loaded, tiny_sd: Path) -
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_what_is_said_of_components_is_what_is_loaded(name: str, tmp_path: Path) -> None:
+def test_what_is_said_of_components_is_what_is_loaded(name: str, settings: Settings, tmp_path: Path) -> None:
     """Of every architecture: the names of the parts, their classes, and their bytes to the last but for alignment."""
     folder = make_miniature(name, tmp_path / name)
     one = expert(folder)
-    model = Identities(tmp_path).of(one, BACKEND, folder, "cpu")
-    loaded = BACKEND.load(one, folder, device="cpu", have={})
+    found = Puller(settings).find(one, BACKEND)
+    assert found is not None
+    model = Identities(tmp_path).of(one, BACKEND, found, "cpu")
+    loaded = BACKEND.load(one, folder, names_in(folder), device="cpu", have={})
     assert set(model.parts) == set(loaded.parts)
     for part, key in model.parts.items():
         assert type(getattr(loaded.model.pipe, part)).__name__ == key.kind
@@ -73,7 +78,7 @@ def test_what_is_said_of_components_is_what_is_loaded(name: str, tmp_path: Path)
 
 def test_parts_give_their_memory_back(who: Expert, tiny_sd: Path) -> None:
     """No bytes of the model are held, though a caller still holds `loaded`."""
-    loaded = BACKEND.load(who, tiny_sd, device="cpu", have={})
+    loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     weight = loaded.model.pipe.unet.conv_in.weight
     assert weight.numel() > 0
     for part in loaded.parts.values():
@@ -86,7 +91,7 @@ def test_a_cpu_computes_in_float32(tmp_path: Path) -> None:
     repo = stable_diffusion(tmp_path / "half", variant="fp16")
     for path in repo.rglob("*.safetensors"):
         save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
-    loaded = BACKEND.load(expert(repo, variant="fp16", dtype="float16"), repo, device="cpu", have={})
+    loaded = BACKEND.load(expert(repo, variant="fp16", dtype="float16"), repo, names_in(repo), device="cpu", have={})
     assert loaded.model.pipe.unet.dtype is torch.float32
     assert torch.get_default_dtype() is torch.float32
 
@@ -109,7 +114,7 @@ def test_a_damaged_checkpoint_is_a_load_error(folder: Path, damage: Any, match: 
     whole = expert(folder)
     damage(folder)
     with pytest.raises(LoadError, match=match) as caught:
-        BACKEND.load(whole, folder, device="cpu", have={})
+        BACKEND.load(whole, folder, names_in(folder), device="cpu", have={})
     assert caught.value.hint
     assert torch.get_default_dtype() is torch.float32
 
@@ -126,7 +131,7 @@ def test_pickled_weights_are_never_opened(folder: Path) -> None:
     torch.save(load_file(path), path.with_suffix(".bin"))
     path.unlink()
     with pytest.raises(LoadError):
-        BACKEND.load(expert(folder), folder, device="cpu", have={})
+        BACKEND.load(expert(folder), folder, names_in(folder), device="cpu", have={})
 
 
 def test_memory_running_out_while_loading_has_its_own_error(
@@ -140,7 +145,7 @@ def test_memory_running_out_while_loading_has_its_own_error(
 
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", explode)
     with pytest.raises(OutOfMemoryError) as caught:
-        BACKEND.load(who, tiny_sd, device="cpu", have={})
+        BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     assert caught.value.retryable
 
 
@@ -152,7 +157,7 @@ def test_loading_is_silent_but_real_warnings_come_through(
     from diffusers.utils import logging as diffusers_logging
 
     bars = diffusers_logging.is_progress_bar_enabled()
-    BACKEND.load(who, tiny_sd, device="cpu", have={})
+    BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     assert capfd.readouterr() == ("", "")
     assert diffusers_logging.is_progress_bar_enabled() is bars
 
@@ -170,7 +175,7 @@ def test_loading_is_silent_but_real_warnings_come_through(
 
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", chatty)
     try:
-        BACKEND.load(who, tiny_sd, device="cpu", have={})
+        BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     finally:
         logging.getLogger("diffusers").removeHandler(handler)
     assert "Some weights were not initialized" in seen

@@ -13,7 +13,7 @@ from miniature import expert
 from miniatures import ARCHITECTURES, make_miniature, miniature_settings
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow.call import Resolved
 

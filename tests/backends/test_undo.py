@@ -10,7 +10,7 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert
 from miniatures import make_miniature
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, check_at_rest, draw, touch
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.errors import DiffusionGPTError, LoadError
 from diffusiongpt.hub.pull import Puller

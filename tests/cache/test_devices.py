@@ -15,9 +15,10 @@ from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError
+from diffusiongpt.hub.pull import Puller
 from diffusiongpt.weights.module import Weights
 
 if TYPE_CHECKING:
@@ -260,7 +261,9 @@ def test_the_same_component_twice_in_a_pipeline_comes_twice(settings: Settings, 
     index["text_encoder"] = index["text_encoder_2"]
     (folder / "model_index.json").write_text(json.dumps(index))
     who = expert(folder, "twice")
-    model = Identities(settings.home).of(who, BACKEND, folder, DEVICE)
+    found = Puller(settings).find(who, BACKEND)
+    assert found is not None
+    model = Identities(settings.home).of(who, BACKEND, found, DEVICE)
     assert len(set(model.parts.values())) == len(model.parts) == 4
     with ModelCache(settings).lease(who, BACKEND, device=DEVICE) as loaded:
         assert all(DEVICE in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]

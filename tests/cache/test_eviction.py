@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
@@ -129,7 +129,7 @@ def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Ca
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     broken = local("b")
     assert broken.folder is not None
-    backend.components(broken, broken.folder, device="cpu")
+    backend.components(broken, broken.folder, (), device="cpu")
     weights = broken.folder / "b.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     touch(cache, backend, local("a"))

@@ -11,12 +11,11 @@ import pytest
 from fixtures_cache import Toy, touch
 
 from diffusiongpt.backends.base import Loaded
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.identity import ModelKey
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.moves import Bring
-from diffusiongpt.cache.tier import LRU
+from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.cache.tier import LRU, Bring
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from fixtures_cache import SD, Counting, draw
 
-from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -11,7 +11,7 @@ from fixtures_cache import KLEIN, SD, Counting, Toy, touch
 from fixtures_routing import expert as any_expert
 from fixtures_routing import tiny_zoo, zoo_of
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import HOST_DEPTH, Coming
 from diffusiongpt.errors import LoadError
 from diffusiongpt.pictures.generation import Generation
@@ -89,10 +89,10 @@ def test_one_that_cannot_be_loaded_is_passed_over(settings: Settings, local: Cal
     """A damaged one and one that fails to load keep neither the others from coming nor the queue from moving on."""
 
     class Broken(Toy):
-        def components(self, expert: Expert, folder: Path, *, device: str) -> Any:
+        def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> Any:
             if expert.id == "damaged":
                 raise LoadError("damaged", hint="")
-            return super().components(expert, folder, device=device)
+            return super().components(expert, folder, files, device=device)
 
     def before_load(name: str) -> None:
         if name == "failing":

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_cache import Toy, check_at_rest, touch
 
-from diffusiongpt.cache.cache import ModelCache
-from diffusiongpt.cache.moves import Bring
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.cache.single_flight import SingleFlight
+from diffusiongpt.cache.tier import Bring
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:

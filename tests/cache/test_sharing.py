@@ -11,13 +11,13 @@ import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.cache.loading import Checkpoint, Loader
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
 from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,9 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
     assert who.folder is not None
-    model = Identities(settings.home).of(who, backend, who.folder, "cpu")
+    found = Puller(settings).find(who, backend)
+    assert found is not None
+    model = Identities(settings.home).of(who, backend, found, "cpu")
     Loader(cache.memory).load(Checkpoint(expert=who, backend=backend, model=model), SharedCall(), offload=False)
     assert backend.loads == ["a"]
 

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.cache.loading import Checkpoint, Loader
-from diffusiongpt.cache.moves import Bring
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Wanted, needed_soon
-from diffusiongpt.cache.tier import GDSF, LRU
+from diffusiongpt.cache.tier import GDSF, LRU, Bring
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 
@@ -148,8 +147,9 @@ class _Steps(RuleBasedStateMachine):
 
     def _checkpoint(self, name: str, device: str) -> Checkpoint:
         who = self._expert(name)
-        assert who.folder is not None
-        model = self.identities.of(who, self.toy, who.folder, device)  # type: ignore[arg-type]  # a toy
+        found = self.cache.puller.find(who, self.toy)  # type: ignore[arg-type]  # a toy
+        assert found is not None
+        model = self.identities.of(who, self.toy, found, device)  # type: ignore[arg-type]
         return Checkpoint(expert=who, backend=self.toy, model=model)  # type: ignore[arg-type]
 
     def _fail(self, *_: str) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from fixtures_cache import SD, UNET, Counting, touch
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.hub.pull import Puller
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
     from diffusiongpt.zoo.expert import Expert
@@ -22,9 +22,9 @@ def test_a_warm_lease_looks_at_the_disk_once(online: Settings) -> None:
     looked: list[str] = []
 
     class Watched(Puller):
-        def on_disk(self, expert: Expert) -> Path | None:
+        def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
             looked.append(expert.id)
-            return super().on_disk(expert)
+            return super().find(expert, backend)
 
     cache, backend = ModelCache(online, puller=Watched(online)), Counting()
     touch(cache, backend, SD)

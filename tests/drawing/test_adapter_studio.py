@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 PROMPT = "a pixel art fish"
 PIXELS = Tags(styles=("pixel_art",))

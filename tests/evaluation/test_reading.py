@@ -126,9 +126,9 @@ def test_wrong_ratings_are_told_with_their_line(rows: list[tuple[str, ...]], mes
         ({"loser": "furry"}, "line 2: 'furry' is compared with itself"),
         ({"winner": ""}, "line 2: winner is empty"),
         ({"outcome": "draw"}, "line 2: outcome 'draw' is not known"),
-        ({"weight": "0"}, "line 2: weight '0' is not a number above 0"),
+        ({"weight": "0"}, "line 2: weight '0' is not a finite number above 0"),
         ({"weight": "heavy"}, "line 2: weight 'heavy' is not a finite number"),
-        ({"propensity": "1.5"}, "line 2: propensity '1.5' is not above 0 and at most 1"),
+        ({"propensity": "1.5"}, "line 2: propensity '1.5' is not a finite number above 0 and at most 1"),
     ],
 )
 def test_wrong_votes_are_told_with_their_line(cells: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_one_ballot_decides_a_pair_once(tmp_path: Path) -> None:
     header = (*VOTED, "ballot", "voter")
     again = ("1", "a fox", "", "metal", "furry", "b1", "ann")
     path = write(tmp_path / "v.csv", header, [(*VOTE, "b1", "ann"), (*VOTE, "b1", "bob"), again])
-    with pytest.raises(DataError, match="line 4: tells the vote of line 2 again"):
+    with pytest.raises(DataError, match="line 4: repeats the vote of line 2"):
         read_votes(path)
     timed = write(tmp_path / "t.csv", (*VOTED, "time"), [(*VOTE, "2026-01-01T10:00"), (*VOTE, "2026-01-01T10:00")])
-    with pytest.raises(DataError, match="line 3: tells the vote of line 2 again"):
+    with pytest.raises(DataError, match="line 3: repeats the vote of line 2"):
         read_votes(timed)
     votes = read_votes(write(tmp_path / "w.csv", VOTED, [VOTE, VOTE])).votes
     assert votes is not None
@@ -161,7 +161,7 @@ def test_one_ballot_decides_a_pair_once(tmp_path: Path) -> None:
     [
         (("prompt_id", "prompt", "category", "expert", "Ratings"), "column 'rating' is missing", "'Ratings'"),
         (("prompt_id;prompt;expert;rating",), "'prompt_id', 'prompt', 'expert', 'rating' is missing", "has: "),
-        ((*RATED, "expert"), "column 'expert' stands there twice", "Keep one"),
+        ((*RATED, "expert"), "column 'expert' appears twice", "Keep one"),
         (("prompt_id", "prompt", "categories", "expert", "rating"), "column 'categories' is not known", "'category'"),
     ],
 )

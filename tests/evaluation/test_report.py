@@ -15,7 +15,6 @@ from scipy.optimize import minimize
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.errors import DataError
 from diffusiongpt.evaluation.data import Exam, Training, Votes
-from diffusiongpt.evaluation.embedders import RememberingEmbedder
 from diffusiongpt.evaluation.methods import (
     BestSingle,
     CategoryTable,
@@ -25,6 +24,7 @@ from diffusiongpt.evaluation.methods import (
     levels,
     rating_levels,
 )
+from diffusiongpt.evaluation.ours import RememberingEmbedder
 from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
 from diffusiongpt.evaluation.report import METHODS, Report, ask, methods_for
 from diffusiongpt.evaluation.report import evaluate as evaluate_with

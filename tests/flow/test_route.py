@@ -38,7 +38,8 @@ def test_the_table_lists_every_candidate(tmp_path: Path) -> None:
     """Below the sentence each candidate has a line with its parts, in order."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
     header, *lines = decision.explain().splitlines()[2:]
-    assert header.split() == ["expert", "score", "±", "published", "tags", "global", "nodes", "residual", "readiness"]
+    parts = ["published", "tags", "wording", "global", "nodes", "residual"]
+    assert header.split() == ["expert", "score", "±", *parts, "readiness"]
     assert [line.split()[0] for line in lines] == list(decision.order)
 
 

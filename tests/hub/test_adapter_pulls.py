@@ -12,7 +12,7 @@ from fixtures_adapters import adapter, family
 from fixtures_cache import BACKEND, SD, Counting, touch
 from fixtures_diffusers import ask, pixels
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -260,7 +260,7 @@ def test_the_usual_file_needs_no_name() -> None:
 def test_a_folder_without_the_file_is_an_error(online: Settings, tiny_sd: Path, crowd: Path, loras: Path) -> None:
     """Also where the adapter is a folder: several files and none named, or a file that is not there."""
     cache = ModelCache(online)
-    with pytest.raises(PullError, match="names none"):
+    with pytest.raises(PullError, match="does not name one"):
         touch(cache, BACKEND, adapter("a", crowd, tiny_sd))
     with pytest.raises(PullError, match=r"no file x\.safetensors"):
         touch(cache, BACKEND, adapter("a", loras / "ink", tiny_sd, weight_name="x.safetensors"))

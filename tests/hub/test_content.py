@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from fixtures_adapters import adapter
@@ -16,12 +16,10 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub import content
-from diffusiongpt.hub import content as verify
-from diffusiongpt.hub.content import content_ids
+from diffusiongpt.hub.content import ContentIds, hash_file
 from diffusiongpt.hub.plan import BYTES_OF, sizes_on_disk, sizes_on_hub, total
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -31,67 +29,64 @@ VAE = "vae/diffusion_pytorch_model.safetensors"
 NAMES = (UNET, VAE, "unet/config.json", "tokenizer/tokenizer.json")
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read to hash them, however often."""
-    seen: list[str] = []
-    hash_file = verify.hash_file
+def counted(home: Path) -> tuple[ContentIds, list[str]]:
+    """As in a new process, with small files taken for large; the names of the files that it reads to hash them."""
+    read: list[str] = []
 
     def counting(path: Path) -> str:
-        seen.append(path.name)
+        read.append(path.name)
         return hash_file(path)
 
-    monkeypatch.setattr("diffusiongpt.hub.content.hash_file", counting)
-    return seen
+    return ContentIds(home, remembered_from=1000, hash_file=counting), read
 
 
 def test_hub_and_folder_give_the_same_ids(repo: Path, puller: Puller, tmp_path: Path) -> None:
     """A snapshot and the folder it was made from are the same to everybody who asks by content."""
-    ids = content_ids(puller.ensure(SD, BACKEND), NAMES, tmp_path / "a")
-    assert ids == content_ids(repo, NAMES, tmp_path / "b")
+    ids = ContentIds(tmp_path / "a").of(puller.ensure(SD, BACKEND), NAMES)
+    assert ids == ContentIds(tmp_path / "b").of(repo, NAMES)
     assert ids[UNET] == f"sha256:{hashlib.sha256((repo / UNET).read_bytes()).hexdigest()}"
     assert len(set(ids.values())) == len(NAMES)
 
 
-def test_weights_of_a_snapshot_are_not_read(puller: Puller, tmp_path: Path, read: list[str]) -> None:
-    """The hub client wrote their hash into the name of the blob."""
+def test_weights_of_a_snapshot_are_not_read(puller: Puller, tmp_path: Path) -> None:
+    """The hub stated their hash, and the hub client wrote it into the name of the blob: either is enough."""
     folder = puller.ensure(SD, BACKEND)
-    content_ids(folder, (UNET, VAE), tmp_path)
+    found = puller.find(SD, BACKEND)
+    assert found is not None
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    contents, read = counted(tmp_path)
+    assert contents.of(folder, (UNET, VAE)) == contents.of(plain, (UNET, VAE), found.content)
     assert read == []
 
 
-def test_a_large_local_file_is_read_once_and_again_when_it_changes(
-    repo: Path, tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_local_file_is_read_once_and_again_when_it_changes(repo: Path, tmp_path: Path) -> None:
     """Its hash is remembered by path, size and time between processes; a record that is broken costs a read."""
-    monkeypatch.setattr("diffusiongpt.hub.content._LARGE", 1000)
-    fresh = content._hash.cache_clear
-    first = content_ids(repo, (UNET,), tmp_path)
-    fresh()
-    assert content_ids(repo, (UNET,), tmp_path) == first
+    contents, read = counted(tmp_path)
+    first = contents.of(repo, (UNET,))
+    assert contents.of(repo, (UNET,)) == first
     assert len(read) == 1
+    contents, read = counted(tmp_path)
+    assert contents.of(repo, (UNET,)) == first
+    assert read == []
     data = bytearray((repo / UNET).read_bytes())
     data[-1] ^= 1
     (repo / UNET).write_bytes(data)
     os.utime(repo / UNET, ns=(1, 1))
-    assert content_ids(repo, (UNET,), tmp_path) != first
-    assert len(read) == 2
+    assert contents.of(repo, (UNET,)) != first
+    assert len(read) == 1
     assert len(json.loads((tmp_path / "hashes.json").read_text())) == 1
     for broken in ("no json", "[]", "{}"):
         (tmp_path / "hashes.json").write_text(broken)
-        fresh()
-        assert set(content_ids(repo, (UNET,), tmp_path)) == {UNET}
-    assert len(read) == 5
+        contents, read = counted(tmp_path)
+        assert set(contents.of(repo, (UNET,))) == {UNET}
+        assert len(read) == 1
 
 
-def test_a_home_that_cannot_be_written_costs_nothing_but_time(
-    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_that_cannot_be_written_costs_nothing_but_time(repo: Path, tmp_path: Path) -> None:
     """A file stands where the folder should be: the ids are the same."""
-    monkeypatch.setattr("diffusiongpt.hub.content._LARGE", 1000)
     blocked = tmp_path / "blocked"
     blocked.write_text("")
-    assert content_ids(repo, NAMES, blocked) == content_ids(repo, NAMES, tmp_path / "home")
+    assert counted(blocked)[0].of(repo, NAMES) == counted(tmp_path / "home")[0].of(repo, NAMES)
 
 
 def test_bytes_in_memory_are_exact_before_any_download(hub: LocalHub, puller: Puller) -> None:
@@ -132,10 +127,14 @@ def test_only_floating_numbers_change_their_type(tmp_path: Path) -> None:
 
 
 def test_a_header_larger_than_the_first_read_is_read_whole(
-    hub: LocalHub, puller: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch
+    hub: LocalHub, repo: Path, puller: Puller, online: Settings
 ) -> None:
     """Headers of any length: the same numbers from the hub as from the folder."""
-    monkeypatch.setattr("diffusiongpt.hub.plan._FIRST_READ", 100)
+    import torch
+
+    many = {f"a.tensor.with.a.rather.long.name.{number}": torch.zeros(1) for number in range(2000)}
+    save_file(many, repo / VAE)
+    assert (repo / VAE).stat().st_size > 150_000
     there = sizes_on_hub(online, "t/sd", hub.commit("t/sd"), (UNET, VAE, "unet/config.json"))
     here = sizes_on_disk(hub.repo("t/sd").folder, (UNET, VAE))  # type: ignore[union-attr]
     assert there == here
@@ -173,15 +172,15 @@ def test_what_another_program_pulled_is_known_by_its_blobs(hub: LocalHub, puller
     hub.stop()
     puller.ensure(SD, BACKEND)
     (record,) = puller.pulled()
-    ids = content_ids(Path(folder), (UNET, VAE), online.home)
+    ids = ContentIds(online.home).of(Path(folder), (UNET, VAE))
     assert {name: f"sha256:{record.hashes[name]}" for name in (UNET, VAE)} == ids
 
 
-def test_a_copied_snapshot_is_hashed_by_content(puller: Puller, tmp_path: Path, read: list[str]) -> None:
+def test_a_copied_snapshot_is_hashed_by_content(puller: Puller, tmp_path: Path) -> None:
     """Plain files, as on a system without links: the same ids, by reading."""
     folder = puller.ensure(SD, BACKEND)
     plain = tmp_path / "plain"
     shutil.copytree(folder, plain)
-    arguments: tuple[Any, ...] = (NAMES, tmp_path)
-    assert content_ids(plain, *arguments) == content_ids(folder, *arguments)
+    contents, read = counted(tmp_path)
+    assert contents.of(plain, NAMES) == contents.of(folder, NAMES)
     assert "diffusion_pytorch_model.safetensors" in read

@@ -15,11 +15,11 @@ from fixtures_cache import BACKEND, KLEIN, SD, UNET, Usage, draw
 from huggingface_hub import snapshot_download
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import DiskFullError
 from diffusiongpt.hub.plan import PullPlan
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -57,6 +57,11 @@ def weights_asked(hub: LocalHub, repo: str) -> set[str]:
     return {name for name in hub.downloads.get(repo, {}) if name.endswith(".safetensors")}
 
 
+def refuse(*_: object) -> None:
+    """In place of `os.link`, on a file system without hard links."""
+    raise OSError(1, "Operation not permitted")
+
+
 def test_shared_weights_come_once_and_lie_there_once(hub: LocalHub, puller: Puller) -> None:
     """The second repository downloads only what differs; the rest is the same bytes under a second name."""
     first = puller.ensure(SD, BACKEND)
@@ -79,7 +84,7 @@ def test_the_plan_counts_only_what_has_to_come(puller: Puller, online: Settings)
     said: list[PullPlan] = []
     just = Puller(online.model_copy(update={"max_download_gb": plan.bytes_missing / 1e9}), on_pull=said.append)
     told: list[tuple[int, int]] = []
-    just.ensure(TWIN, BACKEND, tell=lambda done, total: told.append((done, total)))
+    just.ensure(TWIN, BACKEND, on_bytes=lambda done, total: told.append((done, total)))
     assert [one.bytes_missing for one in said] == [plan.bytes_missing]
     assert told[-1] == (plan.bytes_missing, plan.bytes_missing)
 
@@ -147,9 +152,6 @@ def test_where_nothing_can_be_linked_it_is_downloaded(
     """A file system without hard links: the plan counts the whole download, and the pull works."""
     puller.ensure(SD, BACKEND)
 
-    def refuse(*_: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
     monkeypatch.setattr(os, "link", refuse)
     plan = puller.plan(TWIN, BACKEND)
     assert (plan.shared, plan.bytes_missing) == ({}, plan.bytes_total)
@@ -165,7 +167,7 @@ def test_what_cannot_be_linked_after_all_is_downloaded(
     told: list[PullPlan] = []
     puller = Puller(puller.settings, on_pull=told.append)
     plan = puller.plan(TWIN, BACKEND)
-    monkeypatch.setattr("diffusiongpt.hub.copies.Copies.link", lambda *_: False)
+    monkeypatch.setattr(os, "link", refuse)
     puller.pull(plan)
     assert told[0].bytes_missing == plan.bytes_total
     assert puller.on_disk(TWIN) is not None

@@ -9,11 +9,11 @@ from fixtures_adapters import adapter
 from fixtures_cache import BACKEND, SD, UNET, touch
 from miniature import expert
 
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
 from diffusiongpt.hub.client import read_small
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import Fault, LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +122,7 @@ def test_a_gate_met_at_the_weights_is_remembered_too(
 
 
 def test_a_renamed_repository_is_followed_and_recorded(hub: LocalHub, online: Settings) -> None:
-    """The endpoint sends on to the new name, as the real hub does: it works, is told and is written down."""
+    """The endpoint redirects to the new name, as the real hub does: it works, is told and is written down."""
     hub.rename("t/sd", "o/better")
     told: list[str] = []
     puller = Puller(online, on_pull=lambda plan: told.append(str(plan)))
@@ -162,7 +162,7 @@ def test_what_a_repository_holds_comes_from_the_endpoint(
     """A listing that another server should give is refused by name, and that server sees no request."""
     who = expert("t/sd", revision=hub.commit("t/sd"))
     hub.fail(Fault(match=match, redirect=elsewhere.url))
-    with pytest.raises(HubUnreachableError, match="sends on to") as caught:
+    with pytest.raises(HubUnreachableError, match="redirects to") as caught:
         touch(ModelCache(with_token(online)), BACKEND, who)
     assert elsewhere.url in str(caught.value)
     assert "HF_ENDPOINT" in caught.value.hint
@@ -202,14 +202,14 @@ def test_bytes_from_there_are_checked_against_the_endpoint(
     hub.fail(Fault(match=UNET, redirect=elsewhere.url))
     elsewhere.fail(Fault(match=UNET, garble=True, garble_from=size - 64))
     puller = Puller(online)
-    with pytest.raises(PullError, match="other content than its hash"):
+    with pytest.raises(PullError, match="does not have the content that its hash"):
         puller.ensure(SD, BACKEND)
     assert puller.on_disk(SD) is None
     assert not list((online.hub_cache / "models--t--sd" / "blobs").glob(hub.repo("t/sd").files()[UNET].etag))  # type: ignore[union-attr]
 
 
 def test_a_circle_of_redirects_ends(hub: LocalHub, puller: Puller) -> None:
-    """A hub that sends in circles is an error of ours."""
+    """A hub that redirects in circles is an error of ours."""
     hub.fail(Fault(match="/api/", redirect=hub.url))
     with pytest.raises(HubUnreachableError, match="in circles"):
         puller.plan(SD, BACKEND)

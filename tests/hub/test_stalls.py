@@ -11,10 +11,11 @@ from fixtures_cache import BACKEND, SD, UNET
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # exported lazily
 
-from diffusiongpt.errors import AbandonedError, HubUnreachableError, PullError
+from diffusiongpt.errors import HubUnreachableError, PullError
+from diffusiongpt.hub.download import AbandonedError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing.hub import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,12 +73,11 @@ def test_a_listing_that_never_comes_is_given_up(hub: LocalHub, hasty: Puller) ->
         hasty.pull(plan)
 
 
-def test_a_plan_that_never_comes_is_given_up(hub: LocalHub, puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_never_comes_is_given_up(hub: LocalHub, online: Settings) -> None:
     """What we ask ourselves has a limit of its own."""
-    monkeypatch.setattr("diffusiongpt.hub.client.TIMEOUT_S", STALL_S)
     hub.fail(Fault(match="/api/models/t/sd", stall_s=60))
     with pytest.raises(HubUnreachableError, match="cannot be reached"):
-        puller.plan(SD, BACKEND)
+        Puller(online, timeout_s=STALL_S).plan(SD, BACKEND)
 
 
 def test_a_client_that_hangs_is_left_behind(hasty: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from miniature import expert
 
 from diffusiongpt.backends.diffusers import build
 from diffusiongpt.backends.diffusers.files import choose_files
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
-from diffusiongpt.hub.files import files_of, needs_unsafe
+from diffusiongpt.hub.files import files_of, names_in, needs_unsafe
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo.expert import CallSettings, Expert
@@ -221,7 +221,7 @@ def test_pipelines_come_from_diffusers_own_that_draw_from_text(
         assert build.pipeline_class(folder) == name
         return
     with pytest.raises((LoadError, PullError), match=told):
-        BACKEND.load(expert(folder), folder, device="cpu", have={})
+        BACKEND.load(expert(folder), folder, names_in(folder), device="cpu", have={})
 
 
 def test_no_pipeline_is_loaded_with_code_of_a_repository() -> None:

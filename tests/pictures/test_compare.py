@@ -9,8 +9,7 @@ from fixtures_routing import settings_in, tiny_studio, zoo_of
 from PIL import Image
 
 from diffusiongpt.errors import PictureError, VoteError
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.pictures.notebook import SMALL, enlarged
+from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
 from diffusiongpt.studio import DiffusionGPT
 
 if TYPE_CHECKING:

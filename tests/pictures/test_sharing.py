@@ -17,7 +17,7 @@ from diffusiongpt.flow.record import Fallback
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.pictures.png import shareable, write_png
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.tiny import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
 
 PROMPT = "a pixel art fish on a blue background"
 

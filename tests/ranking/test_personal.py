@@ -1,4 +1,4 @@
-"""One's own taste: it starts at everyone's, moves with one's votes, and counts nobody twice."""
+"""Personal rankings: they start at everyone's, move with one's own votes, and count no vote twice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking import personal as taste
-from diffusiongpt.ranking.live import Preferences
-from diffusiongpt.ranking.personal import Tastes
+from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.ranking.personal import LATEST, LEVEL, PersonalTables
 from diffusiongpt.ranking.priors import TagPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.votes.store import VoteStore
@@ -37,20 +36,22 @@ def says(voter: str, *ranked: str, n: int = 1, on: Mapping[str, float] = PIXEL, 
     return [Vote(shown=shown, evidence=on, voter=voter, **asked) for _ in range(n)]
 
 
-def best(tastes: Tastes, voter: str | None, on: Mapping[str, float] = PIXEL, among: Sequence[str] = EXPERTS) -> str:
-    """Whom a voter would get."""
-    return max(tastes.of(voter).score(among, on, "a fox"), key=lambda score: score.mean).expert
+def best(
+    tables: PersonalTables, voter: str | None, on: Mapping[str, float] = PIXEL, among: Sequence[str] = EXPERTS
+) -> str:
+    """The expert chosen for a voter."""
+    return max(tables.of(voter).score(among, on, "a fox"), key=lambda score: score.mean).expert
 
 
-def ahead(tastes: Tastes, voter: str | None, on: Mapping[str, float] = PIXEL) -> float:
+def ahead(tables: PersonalTables, voter: str | None, on: Mapping[str, float] = PIXEL) -> float:
     """By how much a voter prefers `a` to `b`."""
-    first, second = tastes.of(voter).score(("a", "b"), on, "a fox")
+    first, second = tables.of(voter).score(("a", "b"), on, "a fox")
     return first.mean - second.mean
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Votes and ratings by voter, as a store tells them."""
+    """Votes and ratings by voter, as in a store."""
 
     votes: Sequence[Vote]
     ratings: Sequence[Rating]
@@ -68,80 +69,80 @@ class Lists:
         return votes, ratings
 
 
-def tastes_of(votes: Sequence[Vote], ratings: Sequence[Rating] = ()) -> Tastes:
-    """The tastes that these votes and ratings teach."""
-    return Tastes(RankingTable.fit(votes, NO_TAGS, ratings), Lists(votes, ratings))
+def tables_of(votes: Sequence[Vote], ratings: Sequence[Rating] = (), latest: int = LATEST) -> PersonalTables:
+    """The personal tables that these votes and ratings teach."""
+    return PersonalTables(RankingTable.fit(votes, NO_TAGS, ratings), Lists(votes, ratings), latest=latest)
 
 
-def test_who_is_alone_is_everyone() -> None:
+def test_a_sole_voter_is_everyone() -> None:
     """A sole voter's votes are counted once: personal scores are everyone's, however many votes."""
-    tastes = tastes_of(says("me", "a", "b", n=30))
-    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+    tables = tables_of(says("me", "a", "b", n=30))
+    assert tables.of("me").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
 
 
-def test_a_judge_is_nobody() -> None:
-    """What a model says does not make a sole voter one of two."""
+def test_a_judge_is_not_a_voter() -> None:
+    """The ratings of a model do not make a sole voter one of two."""
     judged = [
         Rating(prompt="a fox", expert=e, rating=r, source="judge:x", voter="judge:x") for e, r in (("a", 1), ("b", 9))
     ]
-    tastes = tastes_of(says("me", "a", "b", n=30), judged)
-    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+    tables = tables_of(says("me", "a", "b", n=30), judged)
+    assert tables.of("me").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
 
 
-def test_opposite_tastes_get_opposite_picks_and_everyone_is_between() -> None:
-    """Two voters who disagree each get their own; the shared table lies between."""
-    tastes = tastes_of(says("ann", "a", "b", n=15) + says("bob", "b", "a", n=15))
-    assert (best(tastes, "ann", among=("a", "b")), best(tastes, "bob", among=("a", "b"))) == ("a", "b")
-    assert ahead(tastes, "bob") < -0.5 < 0.5 < ahead(tastes, "ann")
-    assert abs(ahead(tastes, None)) < 0.2
+def test_opposite_voters_get_opposite_picks_and_everyone_is_between() -> None:
+    """Two voters who disagree each get their own expert; the shared table lies between."""
+    tables = tables_of(says("ann", "a", "b", n=15) + says("bob", "b", "a", n=15))
+    assert (best(tables, "ann", among=("a", "b")), best(tables, "bob", among=("a", "b"))) == ("a", "b")
+    assert ahead(tables, "bob") < -0.5 < 0.5 < ahead(tables, "ann")
+    assert abs(ahead(tables, None)) < 0.2
 
 
 def test_a_minority_gets_its_own_after_enough_votes() -> None:
     """One against a crowd: one vote moves a little, a few dozen turn the pick, and the crowd keeps its own."""
     crowd = [vote for number in range(20) for vote in says(f"v{number}", "a", "b", n=4)]
-    few, many = tastes_of(crowd + says("me", "b", "a")), tastes_of(crowd + says("me", "b", "a", n=25))
+    few, many = tables_of(crowd + says("me", "b", "a")), tables_of(crowd + says("me", "b", "a", n=25))
     assert 0 < ahead(few, "me") < ahead(few, None)
     assert ahead(many, "me") < 0 < ahead(many, None)
     assert ahead(many, "v1") > 0
 
 
-def test_a_newcomer_has_everyones_taste() -> None:
-    """Who never voted sees the shared table, without a part of one's own."""
-    tastes = tastes_of(says("ann", "a", "b", n=9) + says("bob", "b", "a", n=3))
-    assert tastes.of("new").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
-    assert "taste" not in tastes.of("new").score(EXPERTS, PIXEL)[0].parts
+def test_a_newcomer_has_everyones_table() -> None:
+    """A voter without votes has the shared table, without a personal part."""
+    tables = tables_of(says("ann", "a", "b", n=9) + says("bob", "b", "a", n=3))
+    assert tables.of("new").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
+    assert "personal" not in tables.of("new").score(EXPERTS, PIXEL)[0].parts
 
 
-def test_parts_with_taste_sum_to_the_score() -> None:
-    """`taste` is one more part, and one's own doubt is not smaller than everyone's."""
-    tastes = tastes_of(says("ann", "a", "b", n=9) + says("bob", "b", "c", n=3))
-    for mine, shared in zip(tastes.of("ann").score(EXPERTS, OIL), tastes.of(None).score(EXPERTS, OIL), strict=True):
+def test_parts_with_offsets_sum_to_the_score() -> None:
+    """`personal` is one more part, and its uncertainty adds to everyone's."""
+    tables = tables_of(says("ann", "a", "b", n=9) + says("bob", "b", "c", n=3))
+    for mine, shared in zip(tables.of("ann").score(EXPERTS, OIL), tables.of(None).score(EXPERTS, OIL), strict=True):
         assert sum(mine.parts.values()) == pytest.approx(mine.mean, abs=1e-9)
-        assert mine.mean == pytest.approx(shared.mean + mine.parts["taste"])
+        assert mine.mean == pytest.approx(shared.mean + mine.parts["personal"])
         assert mine.std > shared.std
 
 
-def test_a_taste_may_be_for_a_style() -> None:
-    """Who likes an expert for one style and not for another gets that."""
+def test_offsets_may_be_for_one_style() -> None:
+    """A voter who likes an expert for one style and not for another gets that."""
     mine = says("me", "a", "b", n=25, prompt="a house") + says("me", "b", "a", n=25, on=OIL, prompt="a house")
     crowd = says("ann", "b", "a", n=50, prompt="a cat") + says("ann", "a", "b", n=50, on=OIL, prompt="a cat")
-    tastes = tastes_of(mine + crowd)
-    assert ahead(tastes, "me", PIXEL) > ahead(tastes, None, PIXEL)
-    assert ahead(tastes, "me", OIL) < ahead(tastes, None, OIL)
+    tables = tables_of(mine + crowd)
+    assert ahead(tables, "me", PIXEL) > ahead(tables, None, PIXEL)
+    assert ahead(tables, "me", OIL) < ahead(tables, None, OIL)
 
 
-def test_the_taste_is_the_most_probable_one() -> None:
+def test_the_offsets_are_the_posterior_mode() -> None:
     """For one pair and no nodes it solves the equation of its mode: slope of the votes against that of the prior."""
     votes = says("me", "a", "b", n=6, on={}) + says("ann", "b", "a", n=4, on={})
-    tastes = tastes_of(votes)
-    found = tastes.of("me").taste.on(("a", "b"), {})[0]
-    offset, variance = ahead(tastes, None, {}), 0.4 * taste.LEVEL**2
+    tables = tables_of(votes)
+    found = tables.of("me").offsets.on(("a", "b"), {})[0]
+    offset, variance = ahead(tables, None, {}), 0.4 * LEVEL**2
     expected = brentq(lambda t: 6 * expit(-(2 * t + offset)) - t / variance, 0, 10)
     assert found == pytest.approx([expected, -expected], abs=1e-4)
 
 
-def test_ratings_teach_a_taste() -> None:
-    """Who rates against the crowd gets the other one."""
+def test_ratings_teach_offsets() -> None:
+    """A voter who rates against the crowd gets the other expert."""
 
     def rate(voter: str, a: float, b: float) -> list[Rating]:
         return [
@@ -150,45 +151,44 @@ def test_ratings_teach_a_taste() -> None:
             for name, value in (("a", a), ("b", b))
         ]
 
-    tastes = tastes_of([], rate("me", 2, 6) + rate("ann", 6, 2) + rate("eve", 6, 3))
-    assert ahead(tastes, "me") < ahead(tastes, None) < ahead(tastes, "ann")
+    tables = tables_of([], rate("me", 2, 6) + rate("ann", 6, 2) + rate("eve", 6, 3))
+    assert ahead(tables, "me") < ahead(tables, None) < ahead(tables, "ann")
 
 
-def test_both_bad_says_nothing_about_a_taste() -> None:
-    """It is about a picture or none, not about one expert beside another."""
+def test_both_bad_teaches_no_offsets() -> None:
+    """It compares pictures with none at all, not experts with each other."""
     bad = says("me", "a", "b", outcome="both_bad", winner=None)
-    tastes = tastes_of(bad + says("ann", "a", "b", n=5))
-    assert tastes.of("me").score(EXPERTS, PIXEL) == tastes.of(None).score(EXPERTS, PIXEL)
+    tables = tables_of(bad + says("ann", "a", "b", n=5))
+    assert tables.of("me").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
 
 
 def test_samples_are_those_of_the_personal_score() -> None:
     """Their mean and spread are the printed ones."""
-    table = tastes_of(says("me", "a", "b", n=9) + says("ann", "b", "a", n=9)).of("me")
+    table = tables_of(says("me", "a", "b", n=9) + says("ann", "b", "a", n=9)).of("me")
     samples = table.sample(EXPERTS, PIXEL, np.random.default_rng(0), 20_000, text="a fox")
     scores = table.score(EXPERTS, PIXEL, "a fox")
     assert samples.mean(axis=0) == pytest.approx([score.mean for score in scores], abs=0.04)
     assert samples.std(axis=0) == pytest.approx([score.std for score in scores], rel=0.03)
 
 
-def test_only_the_latest_votes_make_a_taste(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tastes change: old votes beyond the bound no longer count for it."""
+def test_only_the_latest_votes_make_personal_offsets() -> None:
+    """Preferences change: old votes beyond the bound no longer count."""
     old = says("me", "a", "b", n=9, time="2020-01-01T00:00:00Z")
     votes = old + says("me", "b", "a", n=9) + says("ann", "c", "a", n=18)
-    before = tastes_of(votes).of("me").taste.on(("a",), PIXEL)[0]
-    monkeypatch.setattr(taste, "LATEST", 9)
-    assert tastes_of(votes).of("me").taste.on(("a",), PIXEL)[0] < before - 0.3
+    before = tables_of(votes).of("me").offsets.on(("a",), PIXEL)[0]
+    assert tables_of(votes, latest=9).of("me").offsets.on(("a",), PIXEL)[0] < before - 0.3
 
 
 def test_a_favourite_is_found_on_branches_one_voted_on() -> None:
-    """An expert that the voter likes against the crowd leads the node of those votes, beside the crowd's leader."""
-    tastes = tastes_of(says("ann", "a", "b", n=60) + says("me", "b", "a", n=40))
-    assert tastes.of("ann").leaders("pixel_art") == tastes.of(None).leaders("pixel_art") == ("a",)
-    assert tastes.of("me").leaders("pixel_art") == ("a", "b")
-    assert tastes.of("me").leaders("oil_painting") == ()
+    """An expert that the voter prefers against the crowd joins the crowd's leader at the node of those votes."""
+    tables = tables_of(says("ann", "a", "b", n=60) + says("me", "b", "a", n=40))
+    assert tables.of("ann").leaders("pixel_art") == tables.of(None).leaders("pixel_art") == ("a",)
+    assert tables.of("me").leaders("pixel_art") == ("a", "b")
+    assert tables.of("me").leaders("oil_painting") == ()
 
 
 def test_the_route_is_that_of_the_voter(tmp_path: Path) -> None:
-    """Two voters who disagree get different experts for one prompt; everyone's route has no taste in it."""
+    """Two voters who disagree get different experts for one prompt; everyone's route has no personal part."""
     zoo = zoo_of(*(expert(name) for name in EXPERTS))
     VoteStore(tmp_path / "v.db").merge(says("me", "b", "a", n=25) + says("ann", "a", "b", n=40))
     router = router_of(zoo, tmp_path / "v.db")
@@ -196,24 +196,24 @@ def test_the_route_is_that_of_the_voter(tmp_path: Path) -> None:
     assert (mine.expert, theirs.expert) == ("b", "a")
     assert router.route(Request(prompt="a fox")).expert == "b"
     assert mine.ranking_version == theirs.ranking_version == everyones.ranking_version
-    assert mine.chosen.parts["taste"] > 0
-    assert "taste" not in everyones.chosen.parts
-    assert "taste" in mine.explain().splitlines()[2]
+    assert mine.chosen.parts["personal"] > 0
+    assert "personal" not in everyones.chosen.parts
+    assert "personal" in mine.explain().splitlines()[2]
     assert mine.explain().startswith("b, because you preferred it")
 
 
-def test_an_erased_voter_has_no_taste(tmp_path: Path) -> None:
-    """After erasure the voter is a stranger, and one who is left alone is everyone."""
-    preferences = Preferences(tmp_path / "v.db")
+def test_an_erased_voter_has_no_offsets(tmp_path: Path) -> None:
+    """After erasure the voter is unknown, and the remaining sole voter is everyone."""
+    preferences = LiveTable(tmp_path / "v.db")
     preferences.store.merge(says("me", "a", "b", n=15) + says("ann", "b", "a", n=15))
-    assert ahead(Tastes(preferences.table(NO_TAGS), preferences.store), "ann") < 0
+    assert ahead(PersonalTables(preferences.table(NO_TAGS), preferences.store), "ann") < 0
     preferences.store.erase("ann")
-    left = Tastes(preferences.table(NO_TAGS), preferences.store)
+    left = PersonalTables(preferences.table(NO_TAGS), preferences.store)
     assert ahead(left, "ann") == ahead(left, None) == ahead(left, "me") > 0
 
 
 def test_the_order_of_votes_does_not_matter() -> None:
-    """A taste is a function of the set of votes."""
+    """Personal offsets are a function of the set of votes."""
     votes = says("me", "a", "b", n=4) + says("me", "c", "a", n=2) + says("ann", "b", "a", n=9)
-    one, other = tastes_of(votes), tastes_of(votes[::-1])
+    one, other = tables_of(votes), tables_of(votes[::-1])
     assert one.of("me").score(EXPERTS, PIXEL) == other.of("me").score(EXPERTS, PIXEL)

@@ -9,11 +9,11 @@ import pytest
 from fixtures_routing import expert, router_of, zoo_of
 
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.model.observations import RATING_SCALE, Observations, RatingRows, VoteRows, scatter_of
+from diffusiongpt.ranking.model.observations import RATING_SCALE, Observations, RatingRows, VoteRows, rating_noise
 from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 from diffusiongpt.ranking.priors import TagPriors
 from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.votes.vote import Rating, Shown, Vote
 from diffusiongpt.zoo.taxonomy import shipped_needs
 
@@ -131,7 +131,7 @@ def chance_votes(count: int, *, routed: bool) -> list[Vote]:
 def test_where_nothing_can_be_learnt_the_best_single_expert_is_chosen() -> None:
     """With enough votes cross-validation decides; if the prompt says nothing, every prompt has the same scores."""
     table = RankingTable.fit(chance_votes(400, routed=False), NO_TAGS)
-    assert not table.routing_pays
+    assert not table.beats_best_single
     assert lead(table, SIGNS[0]) == pytest.approx(lead(table, FACES[0]), abs=1e-9)
     assert lead(table, SIGNS[0]) > 0
 
@@ -139,7 +139,7 @@ def test_where_nothing_can_be_learnt_the_best_single_expert_is_chosen() -> None:
 def test_where_the_prompt_decides_routing_pays() -> None:
     """The same number of votes that follow the prompt keep what they teach."""
     table = RankingTable.fit(chance_votes(400, routed=True), NO_TAGS)
-    assert table.routing_pays
+    assert table.beats_best_single
     assert lead(table, SIGNS[0]) > 0 > lead(table, FACES[0])
 
 
@@ -189,7 +189,7 @@ def test_noise_is_what_prompt_and_expert_do_not_explain() -> None:
     rng = np.random.default_rng(0)
     prompt, expert = np.repeat(np.arange(200), 5), np.tile(np.arange(5), 200)
     values = rng.normal(0, 20, 200)[prompt] + rng.normal(0, 5, 5)[expert] + rng.normal(0, 3, 1000)
-    assert scatter_of(values, expert, prompt).noise == pytest.approx(3, rel=0.1)
+    assert rating_noise(values, expert, prompt).std == pytest.approx(3, rel=0.1)
     assert np.pi / np.sqrt(3) == pytest.approx(np.sqrt(2) / RATING_SCALE)
 
 
@@ -198,7 +198,7 @@ def test_features_of_landmarks_have_the_kernel_as_dot_product() -> None:
     prompts = [Prompt(text, evidence(text)) for text in SIGNS + FACES]
     space = PromptSpace(prompts)
     for wordless in (False, True):
-        alike = space.features(prompts, wordless=wordless)[:, space.few :].astype(np.float64)
+        alike = space.features(prompts, wordless=wordless)[:, space.linear :].astype(np.float64)
         kernel = alike @ alike.T
         assert np.diag(kernel) == pytest.approx(np.ones(len(prompts)), abs=1e-3)
         assert kernel.min() >= -1e-3
@@ -229,10 +229,10 @@ def test_slopes_are_the_derivatives_of_the_likelihood() -> None:
         np.repeat(np.arange(4), 3), rng.normal(size=12),
     )  # fmt: skip
     seen = Observations(np.ones((4, 1), np.float32), 4, votes, rated)
-    at = rng.normal(size=seen.cells.size)
+    at = rng.normal(size=seen.pairs.size)
     slopes = seen.slopes(at)
-    for cell in range(seen.cells.size):
-        step = np.zeros(seen.cells.size)
-        step[cell] = 1e-5
+    for pair in range(seen.pairs.size):
+        step = np.zeros(seen.pairs.size)
+        step[pair] = 1e-5
         rise = (seen.log_likelihood(at + step) - seen.log_likelihood(at - step)) / 2e-5
-        assert slopes[cell] == pytest.approx(rise, abs=1e-6)
+        assert slopes[pair] == pytest.approx(rise, abs=1e-6)

@@ -18,7 +18,7 @@ from diffusiongpt.flow.record import Fallback
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Route, win_probability
 from diffusiongpt.pictures.comparison import as_vote
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.choose import REPLICAS, near_ties, picked
 from diffusiongpt.routing.router import Router
 from diffusiongpt.studio import DiffusionGPT
@@ -103,7 +103,7 @@ def test_what_cannot_draw_here_is_not_explored(tmp_path: Path) -> None:
     def readiness(one: Expert) -> Readiness:
         return "too_big" if one.id == "huge" else "on_disk"
 
-    preferences = Preferences(tmp_path / "v.db")
+    preferences = LiveTable(tmp_path / "v.db")
     router = Router(zoo, LocalThinker(), preferences, embedder=LexicalEmbedder.name, readiness=readiness)
     asked = Request(prompt=PROMPT, explore="thompson", seed=1)
     assert router.route(asked).propensities == {"small": 1.0}

@@ -19,13 +19,12 @@ from diffusiongpt.apps.cli import app
 from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.errors import NoRouteError, RequestError, SettingsError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.ranking.published import published
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.images import LocalImages
 from diffusiongpt.zoo.expert import Price
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,14 +117,6 @@ def test_default_routes_are_as_if_there_were_no_services(tmp_path: Path) -> None
         }
 
 
-def test_services_change_no_prior_of_others() -> None:
-    """What is published of services moves no open model's prior, not even by the way of skills and usual shifts."""
-    rows = {name: row for name, row in published().rows.items() if not row.is_service}
-    open_only = type(published())(rows, published().styles, published().subjects)
-    local = [one for one in zoo().values() if not is_hosted(one.backend)]
-    assert PublishedPriors.of(local).fingerprint == PublishedPriors.of(local, open_only).fingerprint
-
-
 def test_a_service_is_best_where_it_is_allowed(tmp_path: Path) -> None:
     """Allowed, the service that people preferred most is chosen, and published votes are the reason."""
     router = router_of(zoo(), tmp_path / "v.db")
@@ -155,7 +146,7 @@ def test_the_services_that_ship_are_told_of() -> None:
         assert one.price is None or one.price.note, one.id
         assert one.size_gb is None, one.id
     assert sum(one.price is not None for one in services()) >= 3
-    assert sum(one.repo in published().rows for one in services()) >= 3
+    assert sum(published().standing(one).measured for one in services()) >= 3
 
 
 def test_routing_imports_no_client() -> None:

@@ -9,8 +9,7 @@ import pytest
 from fixtures_routing import expert, router_of, tiny_studio, tiny_zoo, zoo_of
 
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.slate import choose_shown
-from diffusiongpt.routing.compare import MOST_WEIGHED, choose_ballot, worth_showing
+from diffusiongpt.routing.compare import MOST_WEIGHED, choose_ballot, choose_shown, worth_showing
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Shown, Vote
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.testing.chat import LocalChat, form
 from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
@@ -69,7 +69,7 @@ def test_the_route_follows_the_llm(chat: LocalChat, tmp_path: Path) -> None:
     """A style that only the LLM sees leads to its expert."""
     prompt = "a girl on a hill, as that director would have it"
     small = zoo_of(expert("plain"), expert("hayao", "anime_film"), expert("camera", "photo"))
-    votes = Preferences(tmp_path / "votes.db")
+    votes = LiveTable(tmp_path / "votes.db")
     chosen = {}
     chat.reply(form(prompt, subject="character", styles=["anime_film"]))
     for mind in (thinker(client(chat)), THINKER):
@@ -252,7 +252,7 @@ def test_the_form_is_closed_and_knows_no_expert(chat: LocalChat) -> None:
 def test_a_prompt_that_gives_orders_is_data(chat: LocalChat, tmp_path: Path, template: str) -> None:
     """Orders in a prompt stay inside one JSON string, and change neither the rules nor the route."""
     router = router_of(thinker(client(chat)), tmp_path)
-    plain = router.route(Request(prompt="a watercolor fox"))
+    plain = router.route(Request(prompt="水彩狐狸" if "水彩" in template else "a watercolor fox"))
     prompt = template.replace("EXPERT", victim(plain))
     route = router.route(Request(prompt=prompt))
     first, second = chat.requests

@@ -12,8 +12,7 @@ from prompts_routing import CHINESE, ENGLISH
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.understanding.lexicon import Lexicon
-from diffusiongpt.understanding.literal import language_of, read_literals, scripts_of
-from diffusiongpt.understanding.wording import read_wording
+from diffusiongpt.understanding.literal import language_of, read_literals, read_wording, scripts_of
 from diffusiongpt.zoo.expert import ROOT
 from diffusiongpt.zoo.taxonomy import Node
 from diffusiongpt.zoo.tiny import judge as vocabulary

@@ -115,41 +115,41 @@ def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says", "hint"),
     [
-        ("prompt_id,prompt,category,winner\n1,a,,b\n", "row 1: no column loser", "these must be there"),
-        ("prompt;winner;loser\na;b;c\n", "row 1: no column prompt, winner, loser", "separated by commas"),
-        ("prompt,winner,loser,wieght\na,b,c,1\n", "row 1: unknown column 'wieght'", "Did you mean 'weight'?"),
-        ("prompt,winner,loser,colour_of_it\na,b,c,1\n", "unknown column 'colour_of_it'", "Columns: prompt_id"),
-        ("prompt,winner,loser,winner\na,b,c,d\n", "row 1: column 'winner' is there twice", "Remove"),
-        ("prompt,winner,loser\na,b,c\na,b\n", "row 3: 2 cells where the header has 3", "double quotes"),
-        ("prompt,winner,loser\na, fox,b,c\n", "row 2: 4 cells where the header has 3", "double quotes"),
-        ("prompt,winner,loser\na,b,\n", "row 2, column loser: is empty", "Fill"),
-        ("prompt,winner,loser\na,,c\n", "row 2, column winner: is empty", "Fill"),
-        ("prompt,winner,loser\na,b,b\n", "row 2, column loser: 'b' stands against itself", "two experts"),
-        ("prompt,winner,loser,weight\na,b,c,nan\n", "row 2, column weight: 'nan' is not a number above 0", "Correct"),
-        ("prompt,winner,loser,weight\na,b,c,-1\n", "row 2, column weight: '-1' is not a number above 0", "Correct"),
-        ("prompt,winner,loser,weight\na,b,c,1e999\n", "column weight: '1e999' is not", "Correct"),
-        ("prompt,winner,loser,weight\na,b,c,much\n", "column weight: 'much' is not", "Correct"),
-        ("prompt,winner,loser,propensity\na,b,c,1.5\n", "column propensity: '1.5' is not a number above 0", "Correct"),
-        ("prompt,winner,loser,propensity\na,b,c,0\n", "column propensity: '0' is not", "Correct"),
-        ("prompt,winner,loser,outcome\na,b,c,lost\n", "row 2, column outcome: unknown outcome 'lost'", "win, tie"),
-        ("prompt,winner,loser,time\na,b,c,noon\n", "row 2: time 'noon' is not ISO 8601", "Write it like"),
-        ("prompt,winner,loser,voter\na,b,c,  \n", "row 2: voter of a vote must be text", "Pass"),
-        ("prompt,winner,loser\na,b,c\n\na,b,d\na,b,c\n", "row 5: says the same as row 2", "an id of their own"),
-        ("prompt,winner,loser,id\na,b,c,1\na,b,c,1\n", "row 3: says the same as row 2", "an id of their own"),
-        ("prompt,winner,loser,id\na,b,c,1\nb,b,d,1\n", "row 3, column prompt: not as in row 2", "Rows of one id"),
-        ("prompt,winner,loser,id\na,b,c,1\na,c,d,1\n", "row 3, column winner: not as in row 2", "Rows of one id"),
+        ("prompt_id,prompt,category,winner\n1,a,,b\n", "line 1: column 'loser' is missing", "separated by commas"),
+        ("prompt;winner;loser\na;b;c\n", "line 1: column 'prompt', 'winner', 'loser' is missing", "by commas"),
+        ("prompt,winner,loser,wieght\na,b,c,1\n", "line 1: column 'wieght' is not known", "Did you mean 'weight'?"),
+        ("prompt,winner,loser,colour_of_it\na,b,c,1\n", "column 'colour_of_it' is not known", "The columns are"),
+        ("prompt,winner,loser,winner\na,b,c,d\n", "line 1: column 'winner' appears twice", "Keep one"),
+        ("prompt,winner,loser\na,b,c\na,b\n", "line 3: 2 cells, but the header has 3", "double quotes"),
+        ("prompt,winner,loser\na, fox,b,c\n", "line 2: 4 cells, but the header has 3", "double quotes"),
+        ("prompt,winner,loser\na,b,\n", "line 2: loser is empty", "Fill"),
+        ("prompt,winner,loser\na,,c\n", "line 2: winner is empty", "Fill"),
+        ("prompt,winner,loser\na,b,b\n", "line 2: 'b' is compared with itself", "two experts"),
+        ("prompt,winner,loser,weight\na,b,c,nan\n", "line 2: weight 'nan' is not a finite number above 0", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,-1\n", "line 2: weight '-1' is not a finite number above 0", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,1e999\n", "weight '1e999' is not", "Correct"),
+        ("prompt,winner,loser,weight\na,b,c,much\n", "weight 'much' is not", "Correct"),
+        ("prompt,winner,loser,propensity\na,b,c,1.5\n", "propensity '1.5' is not a finite number above 0", "Correct"),
+        ("prompt,winner,loser,propensity\na,b,c,0\n", "propensity '0' is not", "Correct"),
+        ("prompt,winner,loser,outcome\na,b,c,lost\n", "line 2: outcome 'lost' is not known", "win, tie"),
+        ("prompt,winner,loser,time\na,b,c,noon\n", "line 2: time 'noon' is not ISO 8601", "Write it like"),
+        ("prompt,winner,loser,voter\na,b,c,  \n", "line 2: voter of a vote must be text", "Pass"),
+        ("prompt,winner,loser\na,b,c\n\na,b,d\na,b,c\n", "line 5: repeats line 2", "an id of their own"),
+        ("prompt,winner,loser,id\na,b,c,1\na,b,c,1\n", "line 3: repeats line 2", "an id of their own"),
+        ("prompt,winner,loser,id\na,b,c,1\nb,b,d,1\n", "line 3: prompt differs from line 2", "Rows with one id"),
+        ("prompt,winner,loser,id\na,b,c,1\na,c,d,1\n", "line 3: winner differs from line 2", "Rows with one id"),
         ("prompt,winner,loser,outcome,id\na,b,c,tie,1\na,b,d,tie,1\n", "a tie of 3 experts has 3 rows", "each pair"),
-        ("prompt,winner,loser,id\na fox,b,a,kept\n", "row 2: vote 'kept' is recorded already", "another id"),
-        ('prompt,winner,loser\na,b,c\n"a,b,c\n', "row 3: unexpected end of data", "quotes"),
-        ('prompt,winner,loser\n"a" fox,b,c\n', "row 2: ',' expected after '\"'", "quotes"),
-        (f"prompt,winner,loser\n{'x' * 200_000},b,c\n", "row 2: field larger than field limit", "quotes"),
-        ("prompt,winner,loser\na,b,c\na,b\0,c\n", "row 3: not UTF-8 text", "Save"),
-        ("prompt,expert,rating\na,b,nan\n", "row 2, column rating: 'nan' is not a number", "Correct"),
-        ("prompt,expert,rating\na,b,\n", "row 2, column rating: is empty", "Fill"),
-        ("prompt,expert,rating\na,b,1\na,b,1\n", "row 3: says the same as row 2", "an id of their own"),
-        ("prompt,expert,rating,id\na fox,a,5,rated\n", "row 2: rating 'rated' is recorded already", "another id"),
-        ("prompt,expert,rating,time\na,b,1,x\n", "row 2: time 'x'", "Write it like"),
-        ("prompt,rating\na,1\n", "row 1: no column expert", "these must be there"),
+        ("prompt,winner,loser,id\na fox,b,a,kept\n", "line 2: vote 'kept' is recorded already", "another id"),
+        ('prompt,winner,loser\na,b,c\n"a,b,c\n', "line 3: unexpected end of data", "quotes"),
+        ('prompt,winner,loser\n"a" fox,b,c\n', "line 2: ',' expected after '\"'", "quotes"),
+        (f"prompt,winner,loser\n{'x' * 200_000},b,c\n", "line 2: field larger than field limit", "quotes"),
+        ("prompt,winner,loser\na,b,c\na,b\0,c\n", "line 3: is not UTF-8 text", "Save"),
+        ("prompt,expert,rating\na,b,nan\n", "line 2: rating 'nan' is not a finite number", "Correct"),
+        ("prompt,expert,rating\na,b,\n", "line 2: rating is empty", "Fill"),
+        ("prompt,expert,rating\na,b,1\na,b,1\n", "line 3: repeats line 2", "an id of their own"),
+        ("prompt,expert,rating,id\na fox,a,5,rated\n", "line 2: rating 'rated' is recorded already", "another id"),
+        ("prompt,expert,rating,time\na,b,1,x\n", "line 2: time 'x'", "Write it like"),
+        ("prompt,rating\na,1\n", "line 1: column 'expert' is missing", "separated by commas"),
         ("", "is empty", "Pass a file"),
         (" \n\n", "is empty", "Pass a file"),
     ],
@@ -172,8 +172,8 @@ def test_a_mistake_is_told_with_its_row_and_changes_nothing(
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("prompt,winner,loser\na,b,c\nä,b,c\n".encode("latin-1"), "row 3: not UTF-8"),
-        ("prompt,winner,loser\na,b,c\n".encode("utf-16"), "row 1: not UTF-8"),
+        ("prompt,winner,loser\na,b,c\nä,b,c\n".encode("latin-1"), "line 3: is not UTF-8"),
+        ("prompt,winner,loser\na,b,c\n".encode("utf-16"), "line 1: is not UTF-8"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "not UTF-8"),
         (bytes(1000), "not UTF-8"),
     ],
@@ -187,7 +187,9 @@ def test_what_is_no_text_is_told(kept: VoteStore, file: Path, data: bytes, says:
     assert "UTF-8" in caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "says"), [("there/is/none.csv", "cannot read"), ("votes.xlsx", "does not say what")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("there/is/none.csv", "cannot read"), ("votes.xlsx", "is not clear from its name")]
+)
 def test_a_wrong_path_is_told(kept: VoteStore, tmp_path: Path, name: str, says: str) -> None:
     """A file that is not there, or of a kind that is not read."""
     with pytest.raises(VoteError, match=says) as caught:
@@ -200,7 +202,7 @@ def test_experts_that_the_zoo_does_not_have_are_refused_by_name(kept: VoteStore,
     file.write_text("prompt,winner,loser\na,oil,pixel\na,oli,watercolor-xl\nb,oli,pixel\n", encoding="utf-8")
     with pytest.raises(VoteError) as caught:
         import_file(kept, file, experts=["oil", "pixel"])
-    assert "'oli' (row 3, did you mean 'oil'?), 'watercolor-xl' (row 3)" in str(caught.value)
+    assert "'oli' (line 3, did you mean 'oil'?), 'watercolor-xl' (line 3)" in str(caught.value)
     assert "--unknown" in caught.value.hint
     assert kept.count() == 1
 

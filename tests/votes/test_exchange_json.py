@@ -51,26 +51,26 @@ GOOD = {"kind": "vote", "prompt": "a", "shown": [{"expert": "x"}, {"expert": "y"
 @pytest.mark.parametrize(
     ("line", "says", "hint"),
     [
-        ("{", "row 2: not JSON", "one JSON object"),
-        ("[" * 100_000, "row 2: not JSON", "one JSON object"),
-        ("[1]", "row 2: not a JSON object", "one JSON object"),
-        ({**GOOD, "kind": "cat"}, "row 2, key kind: 'cat' is neither", "one of the two"),
-        ({**GOOD, "kind": ["vote"]}, "row 2, key kind", "one of the two"),
-        ({**GOOD, "vooter": "me"}, "row 2: unknown key 'vooter'", "Did you mean 'voter'?"),
-        ({**GOOD, "shown": [{"expert": "x", "sed": 1}]}, "row 2: unknown key 'shown.0.sed'", "Did you mean 'seed'?"),
-        ({**GOOD, "shown": [{"expert": "x"}]}, "row 2: a vote needs two pictures", "two experts"),
-        ({**GOOD, "shown": [{"expert": "x"}] * 2}, "row 2: an expert cannot be compared with itself", "once"),
-        ({**GOOD, "weight": float("nan")}, "row 2: weight nan is not positive", "1.0"),
-        ({**GOOD, "weight": "heavy"}, "row 2, key weight: ", "Correct"),
-        ({**GOOD, "evidence": {"root": "x"}}, "row 2, key evidence.root: ", "Correct"),
-        ({**GOOD, "evidence": {"root": 2}}, "row 2: evidence of 'root' is 2.0", "0 to 1"),
-        ({**GOOD, "outcome": "lost"}, "row 2, key outcome: ", "Correct"),
-        ({**GOOD, "time": "noon"}, "row 2: time 'noon'", "Write it like"),
-        ({"prompt": "a", "expert": "x"}, "row 2", ""),
-        ({"kind": "rating", "prompt": "a", "expert": "x", "rating": None}, "row 2, key rating: ", "Correct"),
-        ({"kind": "rating", "prompt": "a", "expert": "x", "rating": 10**400}, "row 2", ""),
-        ({**GOOD, "id": "first"}, "row 2, key id: says the same as row 1", "an id of its own"),
-        ({**GOOD, "id": "kept"}, "row 2: vote 'kept' is recorded already", "another id"),
+        ("{", "line 2: is not JSON", "one JSON object"),
+        ("[" * 100_000, "line 2: is not JSON", "one JSON object"),
+        ("[1]", "line 2: is not a JSON object", "one JSON object"),
+        ({**GOOD, "kind": "cat"}, "line 2: kind 'cat' is not known", "vote or rating"),
+        ({**GOOD, "kind": ["vote"]}, "line 2: kind", "vote or rating"),
+        ({**GOOD, "vooter": "me"}, "line 2: unknown key 'vooter'", "Did you mean 'voter'?"),
+        ({**GOOD, "shown": [{"expert": "x", "sed": 1}]}, "line 2: unknown key 'shown.0.sed'", "Did you mean 'seed'?"),
+        ({**GOOD, "shown": [{"expert": "x"}]}, "line 2: a vote needs two pictures", "two experts"),
+        ({**GOOD, "shown": [{"expert": "x"}] * 2}, "line 2: an expert cannot be compared with itself", "once"),
+        ({**GOOD, "weight": float("nan")}, "line 2: weight nan is not positive", "1.0"),
+        ({**GOOD, "weight": "heavy"}, "line 2, key weight: ", "Correct"),
+        ({**GOOD, "evidence": {"root": "x"}}, "line 2, key evidence.root: ", "Correct"),
+        ({**GOOD, "evidence": {"root": 2}}, "line 2: evidence of 'root' is 2.0", "0 to 1"),
+        ({**GOOD, "outcome": "lost"}, "line 2, key outcome: ", "Correct"),
+        ({**GOOD, "time": "noon"}, "line 2: time 'noon'", "Write it like"),
+        ({"prompt": "a", "expert": "x"}, "line 2", ""),
+        ({"kind": "rating", "prompt": "a", "expert": "x", "rating": None}, "line 2, key rating: ", "Correct"),
+        ({"kind": "rating", "prompt": "a", "expert": "x", "rating": 10**400}, "line 2", ""),
+        ({**GOOD, "id": "first"}, "line 2: repeats line 1", "an id of its own"),
+        ({**GOOD, "id": "kept"}, "line 2: vote 'kept' is recorded already", "another id"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_is_told_and_changes_nothing(
@@ -118,12 +118,12 @@ def test_the_score_file_of_the_paper_s_program_becomes_ratings(kept: VoteStore, 
     ("text", "says"),
     [
         ("{", "not JSON"),
-        ("[1, 2]", "list where an object should be"),
-        ('{"a fox": {"m": 0.5}}', "prompt 'a fox', model 'm': float where an object should be"),
-        ('{"a fox": [["m", 0.5]]}', "prompt 'a fox': list where an object should be"),
+        ("[1, 2]", "is not a JSON object, but list"),
+        ('{"a fox": {"m": 0.5}}', "prompt 'a fox', model 'm': is not a JSON object, but float"),
+        ('{"a fox": [["m", 0.5]]}', "prompt 'a fox': is not a JSON object, but list"),
         ('{"a fox": {"m": {"image_reward": NaN}}}', "prompt 'a fox', model 'm', image_reward: rating nan is not"),
         ('{"a fox": {"m": {"image_reward": "good"}}}', "prompt 'a fox', model 'm', image_reward: rating 'good' is not"),
-        ('{"a fox": {"m": {"r": 1}, "m": {"r": 2}}}', "'m' is there twice"),
+        ('{"a fox": {"m": {"r": 1}, "m": {"r": 2}}}', "'m' appears twice"),
         ('{"a fox": {"": {"r": 1}}}', "expert of a vote must be text"),
     ],
 )
@@ -150,7 +150,7 @@ def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
     """Who types export for import keeps the file."""
     file = tmp_path / "votes.csv"
     write_new(file, b"first")
-    with pytest.raises(VoteError, match="is there already"):
+    with pytest.raises(VoteError, match="exists already"):
         write_new(file, b"second")
     with pytest.raises(VoteError, match="cannot write"):
         write_new(tmp_path / "no" / "folder.csv", b"")

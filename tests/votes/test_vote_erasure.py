@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.live import Preferences
+from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.votes import sqlite
 from diffusiongpt.votes.store import Tally, VoteStore
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(server: postg
 
 def test_the_table_forgets_an_erased_voter(tmp_path: Path) -> None:
     """The ranking is that of the votes that are left."""
-    both, mine = Preferences(tmp_path / "both.db"), Preferences(tmp_path / "mine.db")
+    both, mine = LiveTable(tmp_path / "both.db"), LiveTable(tmp_path / "mine.db")
     priors = TagPriors({})
     for number in range(6):
         cast = vote("a", id=str(number))
@@ -120,14 +119,14 @@ def test_the_table_forgets_an_erased_voter(tmp_path: Path) -> None:
     assert both.table(priors).score(["a"], {}) == mine.table(priors).score(["a"], {})
 
 
-def test_a_log_that_cannot_be_emptied_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_emptied_is_reported(tmp_path: Path) -> None:
     """A reader in the middle of reading keeps the old bytes; the error says so, and the next try removes them."""
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
-    store, reader = VoteStore(tmp_path / "votes.db"), sqlite3.connect(tmp_path / "votes.db", isolation_level=None)
+    store = VoteStore(tmp_path / "votes.db", busy_seconds=0.1)
+    reader = sqlite3.connect(tmp_path / "votes.db", isolation_level=None)
     fill(store)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM votes").fetchone()
-    with pytest.raises(VoteError, match=r"votes\.db-wal still holds") as caught:
+    with pytest.raises(VoteError, match=r"votes\.db-wal still contains") as caught:
         store.erase(NAME)
     assert "Erase again" in caught.value.hint
     assert store.tally(NAME) == Tally(0, 0)
@@ -143,11 +142,11 @@ def test_an_erasure_killed_before_the_files_are_clean_can_be_finished(tmp_path: 
     fill(store)
     code = (
         "import sqlalchemy as sa\n"
-        "from diffusiongpt.ranking.live import sqlite\n"
         "store = VoteStore(sys.argv[1]); store.count()\n"
         "careless = lambda connection, _: connection.execute('PRAGMA secure_delete=OFF')\n"
-        "sa.event.listen(store._database._engine, 'connect', careless)\n"
-        "sqlite.wipe = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sa.event.listen(sa.Engine, 'connect', careless)\n"
+        "kill = lambda c, _, statement, *more: statement == 'VACUUM' and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sa.event.listen(sa.Engine, 'before_cursor_execute', kill)\n"
         "store.erase(sys.argv[2])"
     )
     finish(child(code, tmp_path / "votes.db", NAME))

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes import sqlite
 from diffusiongpt.votes.store import VoteStore
 
 
@@ -52,7 +51,7 @@ def test_a_vote_killed_before_its_commit_leaves_no_trace(tmp_path: Path) -> None
         "import sqlalchemy as sa\n"
         "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "store = VoteStore(sys.argv[1]); store.count()\n"
-        "sa.event.listen(store._database._engine, 'commit', kill)\n"
+        "sa.event.listen(sa.Engine, 'commit', kill)\n"
         "store.add(vote())"
     )
     process = child(code, path)
@@ -143,7 +142,7 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written() -> N
     assert count == "1"
     assert str(path) in known
     assert "readonly" in known
-    assert "may you write to it?" in known
+    assert "you may write to it" in known
     assert f"{path}.new" in new
 
 
@@ -163,14 +162,13 @@ def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> N
     store = VoteStore(path)
     before = store.add(vote())
     pages = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()[0]
-    engine = store._database._engine
-    limit = sa.event.listens_for(engine, "connect")
+    limit = sa.event.listens_for(sa.Engine, "connect")
     limit(full := lambda connection, _: connection.execute(f"PRAGMA max_page_count={pages}"))
     with pytest.raises(VoteError, match="disk is full") as caught:
         store.merge([vote(prompt="p" * 9999), rating()])
     assert "Free some disk space" in caught.value.hint
     assert (store.all(), store.ratings()) == ([before], [])
-    sa.event.remove(engine, "connect", full)
+    sa.event.remove(sa.Engine, "connect", full)
     store.add(vote())
     assert sound(path)
 
@@ -196,15 +194,14 @@ def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
     assert sound(path)
 
 
-def test_a_locked_store_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_store_is_waited_for_and_then_reported(tmp_path: Path) -> None:
     """Reading goes on while another process holds the lock; writing waits, and then says who is in the way."""
     path = tmp_path / "votes.db"
     cast = VoteStore(path).add(vote())
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(VoteError, match="locked") as caught:
-        VoteStore(path).add(vote())
+        VoteStore(path, busy_seconds=0.1).add(vote())
     assert "Another process is writing" in caught.value.hint
     assert VoteStore(path).all() == [cast]
     other.execute("ROLLBACK")

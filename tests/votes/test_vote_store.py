@@ -102,7 +102,7 @@ def test_merging_a_contradiction_changes_nothing(store: VoteStore, where: str) -
     if where == "in the store":
         store.add(first)
     before, version = store.all(), store.version
-    with pytest.raises(VoteError, match="row 7: vote '1' is recorded already and says something else") as caught:
+    with pytest.raises(VoteError, match="row 7: vote '1' is recorded already with different content") as caught:
         store.merge([vote(), first, rating(), vote("b", id="1")], lambda _: "row 7")
     assert "another id" in caught.value.hint
     assert (store.all(), store.ratings(), store.version) == (before, [], version)

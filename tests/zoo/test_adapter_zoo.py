@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import NoRouteError, ZooError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.routing.shortlist import _sizes
+from diffusiongpt.routing.search import _sizes
 from diffusiongpt.zoo.expert import CallSettings, Expert, License
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

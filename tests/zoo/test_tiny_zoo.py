@@ -10,10 +10,11 @@ import pytest
 from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.flow.request import Request
-from diffusiongpt.testing.tiny import TINY_FOLDER
+from diffusiongpt.hub.files import names_in
+from diffusiongpt.testing.hub import TINY_FOLDER
 from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo import Zoo
 
 ASKED = (
     ("red", "heart", "yellow"),
@@ -83,7 +84,7 @@ def _share_correct(name: str, style: str) -> float:
     expert = zoo[f"tiny-{name}"]
     assert expert.folder is not None
     backend = get_backend(expert.backend)
-    loaded = backend.load(expert, expert.folder, device="cpu", have={})
+    loaded = backend.load(expert, expert.folder, names_in(expert.folder), device="cpu", have={})
     thinker, nodes = LocalThinker(), tuple(zoo.taxonomy.nodes.values())
     correct = 0
     for seed, (color, item, ground) in enumerate(ASKED):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from diffusiongpt.errors import UnknownExpertError, ZooError
 from diffusiongpt.zoo.expert import ROOT, Expert
 from diffusiongpt.zoo.file import shipped_zoo
-from diffusiongpt.zoo.zoo import Zoo
+from diffusiongpt.zoo.layers import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,10 @@ def test_a_local_repo_lies_beside_its_zoo_file(write: Callable[..., Path], tmp_p
         (GOOD + "    zzzz: 1\n", 6, "unknown key", "Known keys here: id, backend, repo"),
         (GOOD + "    size_gb: big\n", 6, "valid number", "'big'"),
         (GOOD + "    size_gb: -1\n", 6, "greater than 0", "-1"),
+        (GOOD + "    components: {unet: 0}\n", 6, "greater than 0", "0"),
+        (GOOD + "    components: {unet: big}\n", 6, "valid number", "'big'"),
+        (GOOD + "    components: {Unet 1: 2}\n", 6, "match pattern", "Unet 1"),
+        (GOOD + "    size_gb: 6.9\n    components: {unet: 5.1}\n", 3, "a component is missing", "fox"),
         (GOOD + "  - {id: fox, repo: b/c}\n", 6, "has the id 'fox' twice", "unique"),
         (GOOD + "    repo: b/c\n", 6, "duplicate key", "duplicate keys"),
         (GOOD + "\t- id: b\n", 6, "cannot start any token", "indentation"),

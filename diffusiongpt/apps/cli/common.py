@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffusiongpt.errors import DiffusionGPTError
     from diffusiongpt.hub.plan import PullPlan
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +85,7 @@ def is_terminal() -> bool:
 def load_zoo(sources: list[str] | None) -> Zoo:
     """The zoo that `--zoo` names, else the one of the settings."""
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.zoo.zoo import Zoo
+    from diffusiongpt.zoo.layers import Zoo
 
     return Zoo.load(*(sources or load_settings().zoo_layers))
 

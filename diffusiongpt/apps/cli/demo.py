@@ -41,7 +41,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole flow: no network, no GPU, no key."""
-    from diffusiongpt.testing.tiny import hub_zoo, serve_tiny_zoo
+    from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
 
     out = make_folder(out)
     _stay_on_this_machine()
@@ -70,7 +70,7 @@ def _stay_on_this_machine() -> None:
 def _studio(hub: LocalHub, home: Path) -> DiffusionGPT:
     from diffusiongpt.settings import load_settings
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.testing.tiny import hub_zoo
+    from diffusiongpt.testing.hub import hub_zoo
 
     settings = load_settings(home=home, hub_cache=home / "hub", hub_endpoint=hub.url, offline=False, hub_token=None)
     return DiffusionGPT(hub_zoo(), device="cpu", settings=settings, on_pull=lambda plan: say(f"  {plan}"))
@@ -126,7 +126,7 @@ def _best(images: Sequence[Image]) -> int:
 def _sheet(images: list[Image], path: Path) -> str:
     from PIL import Image as Pillow
 
-    from diffusiongpt.pictures.notebook import enlarged
+    from diffusiongpt.pictures.generation import enlarged
 
     columns = 3
     rows = -(-len(images) // columns)

@@ -1,4 +1,4 @@
-"""`diffusiongpt ranking`: what votes say, and a place for experts that have none."""
+"""`diffusiongpt ranking`: the ranking by votes, and a first place for experts without votes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, ZooOption
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged
 
-app = typer.Typer(help="Show what the votes so far say about the experts; give new ones a place.")
+app = typer.Typer(
+    help="Show how votes rank the experts; give new experts a first place.", add_completion=False, rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -22,21 +24,19 @@ app = typer.Typer(help="Show what the votes so far say about the experts; give n
 def ranking(
     context: typer.Context,
     node: Annotated[
-        str | None, typer.Option(help="A taxonomy node; all prompts if absent.", show_default=False)
+        str | None, typer.Option(help="A taxonomy node; all prompts by default.", show_default=False)
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write what was learnt into this new file too.", show_default=False)
+        Path | None, typer.Option(help="Also write the learnt table to this new file.", show_default=False)
     ] = None,
     start_from: Annotated[
         Path | None,
-        typer.Option(
-            "--import", help="First start from what others have learnt, a file of --export.", show_default=False
-        ),
+        typer.Option("--import", help="First import a table that others wrote with --export.", show_default=False),
     ] = None,
     zoo: ZooOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the votes so far say about the experts."""
+    """Show how votes rank the experts."""
     from diffusiongpt.errors import RequestError
 
     if context.invoked_subcommand is not None:
@@ -50,24 +50,24 @@ def ranking(
 @app.command("bootstrap")
 @reports_errors
 def bootstrap(
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of the package to draw.")] = 20,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts to draw.")] = 20,
     expert: Annotated[
         str | None,
-        typer.Option(help="The new expert; all on this machine without votes if absent.", show_default=False),
+        typer.Option(help="The new expert; by default all on this machine without votes.", show_default=False),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Name of an installed judge; the only one if absent.", show_default=False)
+        str | None, typer.Option(help="Name of an installed judge; by default the only one.", show_default=False)
     ] = None,
     zoo: ZooOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw with a new expert and a few others, and let a judge rate the pictures; goes on where it was stopped."""
+    """Draw with a new expert and a few others, and let a judge rate the pictures; resumes if interrupted."""
     from diffusiongpt.judging import default_judge
 
     with open_studio(zoo, device=device) as studio:
         chosen = judge or default_judge(studio.zoo.sources)
-        done = studio.bootstrap(chosen, prompts=prompts, expert=expert, on_judged=_tell)
+        done = studio.bootstrap(chosen, prompts=prompts, expert=expert, on_judged=_report)
         scores = {score.expert: score for score in studio.ranking().score((*done.new, *done.others), {})}
     if as_json:
         print_json({**asdict(done), "scores": {name: [one.mean, one.std] for name, one in scores.items()}})
@@ -77,7 +77,7 @@ def bootstrap(
         typer.echo(f"{name}  {scores[name].mean:+.2f} ± {scores[name].std:.2f}")
 
 
-def _tell(judged: Judged) -> None:
+def _report(judged: Judged) -> None:
     rating = judged.rating
     say(f"{judged.done}/{judged.total}  {rating.expert}  {rating.rating:.3f}  {rating.prompt}")
 
@@ -97,7 +97,7 @@ def _show(
         table = studio.ranking()
         if export is not None:
             write_new(export, table.as_bytes())
-        rows = table.rows(node, expert_ids=studio.zoo)
+        rows = table.standings(node, expert_ids=studio.zoo)
     if as_json:
         print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
         return

@@ -1,8 +1,9 @@
-"""`diffusiongpt vote` and `diffusiongpt votes`: record, take back, export, import and erase votes."""
+"""`diffusiongpt vote` and `diffusiongpt votes`: record, retract, export, import and erase votes."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,16 +23,16 @@ def vote(
         list[Path] | None, typer.Argument(help="The best picture, then those it was compared with.", show_default=False)
     ] = None,
     tie: Annotated[bool, typer.Option("--tie", help="All are equally good.")] = False,
-    both_bad: Annotated[bool, typer.Option("--both-bad", help="None will do.")] = False,
+    both_bad: Annotated[bool, typer.Option("--both-bad", help="None is acceptable.")] = False,
     rating: Annotated[
         float | None,
-        typer.Option(help="How good the one picture is, on a scale you keep to; higher is better.", show_default=False),
+        typer.Option(help="Rate one picture, always on the same scale; higher is better.", show_default=False),
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Take back your last vote or rating.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Retract your last vote or rating.")] = False,
     voter: VoterOption = "me",
     as_json: JsonOption = False,
 ) -> None:
-    """Say which picture is best, or how good one is; the next route knows."""
+    """Say which picture is best, or how good one is; the next route uses it."""
     from diffusiongpt.errors import RequestError
 
     if undo == bool(pictures) or (tie, both_bad, rating is not None, undo).count(True) > 1:
@@ -42,19 +43,27 @@ def vote(
     if rating is not None and len(pictures or []) > 1:
         raise RequestError("a rating is for one picture", hint="diffusiongpt vote PICTURE.png --rating 8")
     outcome: Outcome = "tie" if tie else "both_bad" if both_bad else "win"
-    with open_studio(["tiny"]) as studio:
-        cast: Vote | Rating
-        if undo:
-            cast = studio.undo_vote(voter)
-        elif rating is not None:
-            cast = studio.rate((pictures or [])[0], rating, voter=voter)
-        else:
-            best, *others = pictures or []
-            cast = studio.vote(best, *others, outcome=outcome, voter=voter)
+    cast = _cast(pictures or [], outcome=outcome, rating=rating, voter=voter)
     if as_json:
         print_json({**cast.to_record(), "undone": undo})
     else:
         typer.echo(("taken back: " if undo else "") + _sentence(cast))
+
+
+def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str) -> Vote | Rating:
+    """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo."""
+    from diffusiongpt.pictures.comparison import as_rating, as_vote
+    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.settings import load_settings
+    from diffusiongpt.votes.store import VoteStore
+
+    shown = [Generation.from_file(picture) for picture in pictures]
+    with closing(VoteStore.own(load_settings())) as store:
+        if not shown:
+            return store.undo(voter)
+        if rating is not None:
+            return store.add(as_rating(shown[0], rating, voter=voter))
+        return store.add(as_vote(shown, outcome=outcome, voter=voter))
 
 
 def _sentence(cast: Vote | Rating) -> str:
@@ -71,7 +80,12 @@ def _sentence(cast: Vote | Rating) -> str:
 
 STDOUT = Path("-")
 
-app = typer.Typer(help="Votes and ratings as files; forgetting a voter.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export and import votes and ratings, or erase a voter.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.command("export")
@@ -80,11 +94,13 @@ def export(
     file: Annotated[Path, typer.Argument(help="A .csv or .jsonl file; - for stdout.")] = STDOUT,
     file_format: Annotated[
         Literal["csv", "jsonl"] | None,
-        typer.Option("--format", help="By the file's name if absent, csv on stdout.", show_default=False),
+        typer.Option(
+            "--format", help="Format; by default that of the file's name, and csv on stdout.", show_default=False
+        ),
     ] = None,
-    ratings: Annotated[bool, typer.Option("--ratings", help="Ratings instead of votes; jsonl has both.")] = False,
+    ratings: Annotated[bool, typer.Option("--ratings", help="Write ratings instead of votes; jsonl has both.")] = False,
 ) -> None:
-    """Write all votes that count; jsonl carries everything, csv one row per pair."""
+    """Write all votes that count; jsonl has everything, csv one row for each pair."""
     from diffusiongpt.votes.exchange.exchange import export_text, format_of, write_new
     from diffusiongpt.votes.store import VoteStore
 
@@ -108,15 +124,16 @@ def import_votes(
     file: Annotated[Path, typer.Argument(help="A .csv, .jsonl or prompt2scores.json file.", show_default=False)],
     file_format: Annotated[
         Literal["csv", "jsonl", "prompt2scores"] | None,
-        typer.Option("--format", help="By the file's name if absent.", show_default=False),
+        typer.Option("--format", help="Format; by default that of the file's name.", show_default=False),
     ] = None,
     unknown: Annotated[
-        Literal["refuse", "keep", "skip"], typer.Option(help="What becomes of votes for experts the zoo does not have.")
+        Literal["refuse", "keep", "skip"],
+        typer.Option(help="Treatment of votes for experts that the zoo does not have."),
     ] = "refuse",
     zoo: ZooOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the votes and ratings of a file, all or none; those that are there already stay as they are."""
+    """Add the votes and ratings of a file, all or none; existing ones stay as they are."""
     with open_studio(zoo) as studio:
         done = studio.import_votes(file, file_format=file_format, unknown=unknown)
     if as_json:
@@ -128,11 +145,11 @@ def import_votes(
 @app.command("erase")
 @reports_errors
 def erase(
-    voter: Annotated[str, typer.Option(help="Who is to be forgotten.", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    voter: Annotated[str, typer.Option(help="Name of the voter to forget.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove all that a voter ever said, for real; copies made before stay where they are."""
+    """Delete all votes and ratings of a voter for good; earlier exports and backups are not touched."""
     from diffusiongpt.errors import RequestError
     from diffusiongpt.votes.store import VoteStore
 

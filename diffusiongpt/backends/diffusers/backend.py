@@ -102,16 +102,18 @@ class DiffusersBackend:
             import diffusers  # noqa: F401
             import transformers  # noqa: F401
 
-    def components(self, expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
-        return components_in(expert, folder, device=device)
+        return components_in(expert, folder, files, device=device)
 
-    def load(self, expert: Expert, folder: Path, *, device: str, have: Mapping[str, Part]) -> Loaded:
+    def load(
+        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+    ) -> Loaded:
         """See `Backend.load`."""
 
         def load() -> _Model:
             known = cast("Mapping[str, Weights]", have)
-            pipe = build(expert, folder, device, {name: part.outline(HOST) for name, part in known.items()})
+            pipe = build(expert, folder, files, device, {name: part.outline(HOST) for name, part in known.items()})
             modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
             return _Model(pipe=pipe, weights={n: known.get(n) or Weights.pack(part) for n, part in modules.items()})
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
-from diffusiongpt.backends.diffusers.failures import HINTS
-from diffusiongpt.backends.diffusers.files import INDEX, choose_files, is_weights, read_components, weight_variant
+from diffusiongpt.backends.diffusers.files import INDEX, is_weights, read_components, weight_variant
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.errors import LoadError, PullError
+from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from diffusiongpt.zoo.expert import Expert
@@ -24,14 +23,13 @@ _NEEDED = ("prompt", "generator")
 """Arguments without which a pipeline does not draw what is asked, or not the same picture again."""
 
 
-def components_in(expert: Expert, folder: Path, *, device: str) -> tuple[Component, ...]:
+def components_in(expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
     """See `Backend.components`."""
-    chosen = _chosen(expert, folder)
     index = (folder / INDEX).read_bytes()
     dtype = _dtype(expert, device, json.loads(index)["_class_name"])
     found = []
-    for name, kind in read_components(index, chosen).items():
-        inside = [file for file in chosen if file.startswith(f"{name}/")]
+    for name, kind in read_components(index, files).items():
+        inside = [file for file in files if file.startswith(f"{name}/")]
         weights = tuple(file for file in inside if is_weights(file))
         if weights:
             config = f"{name}/config.json"
@@ -40,16 +38,16 @@ def components_in(expert: Expert, folder: Path, *, device: str) -> tuple[Compone
     return tuple(found)
 
 
-def build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) -> Any:
+def build(expert: Expert, folder: Path, files: Sequence[str], device: str, have: Mapping[str, Any]) -> Any:
     """Build a pipeline on the host.
 
     Args:
         expert: The expert.
-        folder: Its files.
+        folder: The folder of its files.
+        files: The files in it that are used.
         device: Where it will draw; the type of the weights depends on it.
         have: Components that are in memory already.
     """
-    chosen = _chosen(expert, folder)
     # the imports are inside too, since they are what complains about torchvision
     with quiet_construction():
         import torch
@@ -59,7 +57,7 @@ def build(expert: Expert, folder: Path, device: str, have: Mapping[str, Any]) ->
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
             dtype=getattr(torch, _dtype(expert, device, kind)),
-            variant=weight_variant(chosen, expert.settings.variant),
+            variant=weight_variant(files, expert.settings.variant),
             # other formats come this far only where the settings allow them too
             use_safetensors=None if expert.settings.unsafe_weights else True,
             local_files_only=True,
@@ -92,23 +90,6 @@ def pipeline_class(folder: Path) -> str:
             hint="Use a text-to-image checkpoint.",
         )
     return name
-
-
-def _chosen(expert: Expert, folder: Path) -> tuple[str, ...]:
-    """The files of a folder that the expert's pipeline is built from."""
-    settings, names = expert.settings, [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
-    try:
-        return choose_files(
-            [INDEX, *names],
-            lambda name: (folder / name).read_bytes(),
-            variant=settings.variant,
-            allow_unsafe=settings.unsafe_weights,
-        )
-    except (PullError, OSError) as error:
-        raise LoadError(
-            f"{expert.id} could not be built from {folder}: {error}",
-            hint=getattr(error, "hint", "") or HINTS[LoadError],
-        ) from error
 
 
 def _dtype(expert: Expert, device: str, pipeline: str) -> str:

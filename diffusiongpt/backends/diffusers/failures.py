@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import shorten
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights.exhausted import is_out_of_memory
@@ -11,7 +11,6 @@ from diffusiongpt.weights.exhausted import is_out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusiongpt.backends.diffusers.run import Steps
     from diffusiongpt.zoo.expert import Expert
 
 
@@ -27,13 +26,19 @@ HINTS: dict[type[DiffusionGPTError], str] = {
 """What to do about an error where nothing better is known."""
 
 
+class KeepsError(Protocol):
+    """Keeps what a callback of the caller raised."""
+
+    raised: BaseException | None
+
+
 def guarded(
     work: Callable[[], T],
     expert: Expert,
     kind: type[DiffusionGPTError],
     what: str,
     *,
-    steps: Steps | None = None,
+    steps: KeepsError | None = None,
     hint: str = "",
 ) -> T:
     """Run `work`, and raise what torch and diffusers raise as errors of ours.

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.base import OnStep
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS, read_pictures
-from diffusiongpt.backends.hosted.errors import Service, explain_service_error
+from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Service, explain_service_error, read_pictures
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
 from diffusiongpt.flow.call import Drawing, Dropped, Resolved
 

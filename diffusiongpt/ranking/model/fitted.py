@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.ranking.model.cross_validation import is_worse, routing_pays
+from diffusiongpt.ranking.model.cross_validation import beats_best_single
 from diffusiongpt.ranking.model.laplace import (
-    ALONE,
+    DEFAULTS,
+    LEVELS_ONLY,
     TYPICAL,
+    FitOptions,
     Posterior,
     Scales,
     choose_scales,
-    far_apart,
     fit_posterior,
-    stranger,
+    prior_variances,
 )
-from diffusiongpt.ranking.model.low_rank import times
 from diffusiongpt.ranking.model.observations import Observations
-from diffusiongpt.ranking.model.online import assimilated, widened
+from diffusiongpt.ranking.model.online import updated_posterior, widened
 from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from diffusiongpt.ranking.model.observations import Floats, Indexes, RatingRows, VoteRows
 
 
-JUDGED_BLOCKS = 4_000_000
-"""Covariances up to which a prompt is judged by all of those within each expert; beyond, by variances alone, because
-to read so many would take longer than a route may."""
+MOST_COVARIANCES = 4_000_000
+"""Covariances up to which the variance of a score uses all of those within each expert; beyond, the variances of the
+weights alone, because reading so many would take longer than a route may."""
 
 
 class Judgement(NamedTuple):
-    """What is learnt of some experts on one prompt, in log-odds; arrays have shape (experts,).
+    """What is learnt about some experts on one prompt, in log-odds; arrays have shape (experts,).
 
     Attributes:
         level: Global levels.
         nodes: Offsets at the nodes of the prompt.
-        residual: What prompts like it add.
+        residual: What similar prompts add.
         variance: Posterior variance of the three together.
-        level_variance: That of the global level alone.
+        level_variance: Posterior variance of the global level alone.
         level_covariance: Covariance of the global level with the three together.
     """
 
@@ -56,20 +56,19 @@ class Judgement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What observations teach.
+class Fitted:
+    """The fitted model.
 
     Attributes:
         space: Features of prompts.
         worded: Posterior over features that know the words of a prompt.
-        wordless: The same without words, for prompts that share none with those voted on.
-        kept: Whether the scales are those of the fit before, because those found now predict worse.
+        wordless: Posterior without words, for prompts that share none with those voted on: what was learnt in English
+            then holds in Chinese (share .688, `benchmarks/ranking.py`).
     """
 
     space: PromptSpace
     worded: Posterior
     wordless: Posterior
-    kept: bool = False
 
     @property
     def scales(self) -> Scales:
@@ -77,8 +76,8 @@ class Learnt:
         return self.worded.scales
 
     @property
-    def pays(self) -> bool:
-        """Whether choosing by prompt does better than the single best expert; if not, only levels are learnt."""
+    def beats_best_single(self) -> bool:
+        """Whether choosing by prompt beats the best single expert; if not, only global levels are learnt."""
         return self.scales.node > 0
 
     @classmethod
@@ -91,36 +90,31 @@ class Learnt:
         *,
         outside: bool = False,
         embedder: Embedder | None = None,
-        before: Scales | None = None,
-    ) -> Learnt:
-        """Fit all there is.
+        options: FitOptions = DEFAULTS,
+    ) -> Fitted:
+        """Fit all observations.
 
         Args:
-            prompts: What the rows number.
+            prompts: The prompts that the rows number.
             experts: Number of experts.
             votes: Votes.
             ratings: Ratings.
             outside: Whether the last expert is the outside option.
-            embedder: Embeds sentences, if they are to be compared by their meaning too.
-            before: Scales of the last fit; they stay if those found now are others and predict votes held out worse.
+            embedder: Embeds sentences, if prompts are to be compared by their meaning too.
+            options: Where the fit starts, and when it approximates.
         """
         space, texts = PromptSpace(prompts, embedder=embedder), [prompt.text for prompt in prompts]
         worded, wordless = (
             Observations(space.features(prompts, wordless=without), experts, votes, ratings)
             for without in (False, True)
         )
-        scales = choose_scales(worded, space.few, outside=outside)
-        if not routing_pays(worded, texts, space.few, scales, outside=outside):
-            scales = ALONE
-        kept = False
-        if before is not None and far_apart(before, scales):
-            kept = is_worse(worded, texts, space.few, scales, before, outside=outside)
-            scales = before if kept else scales
+        scales = choose_scales(worded, space.linear, outside=outside, options=options)
+        if not beats_best_single(worded, texts, space.linear, scales, outside=outside, options=options):
+            scales = LEVELS_ONLY
         return cls(
             space,
-            fit_posterior(worded, space.few, scales, outside=outside),
-            fit_posterior(wordless, space.few, scales, outside=outside),
-            kept,
+            fit_posterior(worded, space.linear, scales, outside=outside, options=options),
+            fit_posterior(wordless, space.linear, scales, outside=outside, options=options),
         )
 
     def updated(
@@ -132,21 +126,20 @@ class Learnt:
         *,
         known: int = 0,
         outside: bool = False,
-    ) -> Learnt:
-        """What is known after more observations, taken in one by one: same nodes, landmarks and scales.
+    ) -> Fitted:
+        """The model after more observations, one by one, with the same nodes, landmarks and scales.
 
         Args:
-            prompts: What the rows number.
-            order: For each expert that the rows number, its index before, or -1 if it is new.
+            prompts: The prompts that the rows number.
+            order: For each expert that the rows number, its index in this model, or -1 if it is new.
             votes: New votes.
             ratings: Ratings, new ones after those they are compared with.
             known: How many of the ratings are not new.
             outside: Whether the last expert is the outside option.
         """
-        few = self.space.few
         worded, wordless = (
-            assimilated(
-                widened(posterior, order, few, outside=outside),
+            updated_posterior(
+                widened(posterior, order, self.space.linear, outside=outside),
                 self.space.features(prompts, wordless=without),
                 votes,
                 ratings,
@@ -154,7 +147,7 @@ class Learnt:
             )
             for posterior, without in ((self.worded, False), (self.wordless, True))
         )
-        return Learnt(self.space, worded, wordless, self.kept)
+        return Fitted(self.space, worded, wordless)
 
     def utilities(self, prompts: Sequence[Prompt]) -> Floats:
         """Posterior means of all experts on many prompts, shape (prompts, experts)."""
@@ -165,35 +158,34 @@ class Learnt:
             utilities[mine] = self.space.features(some, wordless=wordless) @ posterior.mean.T
         return utilities
 
-    def judge(self, prompt: Prompt, who: Indexes) -> Judgement:
-        """What is learnt of experts on a prompt; index -1 is an expert nobody has voted on."""
+    def judge(self, prompt: Prompt, experts: Indexes) -> Judgement:
+        """What is learnt about experts on a prompt; index -1 is an expert without votes."""
         posterior, features = self._view(prompt)
-        few = self.space.few
-        mean = (
-            np.where(who[:, None] >= 0, posterior.mean[who], 0.0)
-            if len(posterior.mean)
-            else np.zeros((len(who), len(features)))
-        )
-        through = self._through(posterior, features, who)
-        judged = mean * features
+        linear, known = self.space.linear, experts >= 0
+        mean = np.zeros((len(experts), len(features)))
+        mean[known] = posterior.mean[experts[known]]
+        covariance = self._covariance_with_utility(posterior, features, experts)
+        level_variance = np.full(len(experts), posterior.scales.level**2)
+        level_variance[known] = posterior.variances[experts[known], 0]
+        parts = mean * features
         return Judgement(
-            level=judged[:, 0],
-            nodes=judged[:, 1:few].sum(1),
-            residual=judged[:, few:].sum(1),
-            variance=through @ features + self._beyond(prompt, features, posterior.scales),
-            level_variance=self._level_variances(posterior, who),
-            level_covariance=through[:, 0],
+            level=parts[:, 0],
+            nodes=parts[:, 1:linear].sum(1),
+            residual=parts[:, linear:].sum(1),
+            variance=covariance @ features + self._unexplained(prompt, features, posterior.scales),
+            level_variance=level_variance,
+            level_covariance=covariance[:, 0],
         )
 
-    def covariance(self, prompt: Prompt, who: Indexes) -> Floats:
-        """Covariance of utilities between experts where it is kept, else of each with itself; (experts, experts)."""
+    def covariance(self, prompt: Prompt, experts: Indexes) -> Floats:
+        """Covariance of utilities, shape (experts, experts); diagonal where none is kept between experts."""
         posterior, features = self._view(prompt)
-        covariance = np.diag(self.judge(prompt, who).variance)
+        covariance = np.diag(self.judge(prompt, experts).variance)
         if posterior.full is not None:
-            known = np.flatnonzero(who >= 0)
+            known = np.flatnonzero(experts >= 0)
             between = np.einsum("k,ekg->eg", features, posterior.full @ features)
-            beyond = self._beyond(prompt, features, posterior.scales)
-            covariance[np.ix_(known, known)] = between[np.ix_(who[known], who[known])] + beyond * np.eye(len(known))
+            own = self._unexplained(prompt, features, posterior.scales) * np.eye(len(known))
+            covariance[np.ix_(known, known)] = between[np.ix_(experts[known], experts[known])] + own
         return covariance
 
     def _view(self, prompt: Prompt) -> tuple[Posterior, Floats]:
@@ -201,29 +193,31 @@ class Learnt:
         posterior = self.wordless if wordless else self.worded
         return posterior, self.space.features([prompt], wordless=wordless)[0].astype(np.float64)
 
-    def _beyond(self, prompt: Prompt, features: Floats, scales: Scales) -> float:
-        """Variance from nodes that no vote was about, and from what landmarks do not say of the prompt."""
-        unlike = max(0.0, 1.0 - float(np.sum(features[self.space.few :] ** 2))) if prompt.text.strip() else 0.0
+    def _unexplained(self, prompt: Prompt, features: Floats, scales: Scales) -> float:
+        """Prior variance of nodes without votes, and of the part of the prompt that is unlike every landmark.
+
+        Nyström's features have a squared norm of at most `k(x, x) = 1`; what is missing is the variance that landmarks
+        cannot express (the correction of Quiñonero-Candela and Rasmussen 2005 for sparse Gaussian processes).
+        """
+        unlike = max(0.0, 1.0 - float(np.sum(features[self.space.linear :] ** 2))) if prompt.text.strip() else 0.0
         return scales.node**2 * self.space.unseen(prompt.evidence) + scales.residual**2 * unlike
 
-    def _through(self, posterior: Posterior, features: Floats, who: Indexes) -> Floats:
+    def _covariance_with_utility(self, posterior: Posterior, features: Floats, experts: Indexes) -> Floats:
         """Covariance of each weight with the utility, shape (experts, features)."""
-        rows = np.tile(stranger(posterior.scales, self.space.few, len(features)) * features, (len(who), 1))
-        known = who >= 0
-        if posterior.mean.size * len(features) > JUDGED_BLOCKS:
-            rows[known] = posterior.variances[who[known]] * features
+        rows = np.tile(
+            prior_variances(posterior.scales, self.space.linear, len(features)) * features, (len(experts), 1)
+        )
+        known = experts >= 0
+        if posterior.mean.size * len(features) > MOST_COVARIANCES:
+            rows[known] = posterior.variances[experts[known]] * features
             return rows
         for row in np.flatnonzero(known):
-            rows[row] = times(posterior.blocks[who[row]], features)
+            block = posterior.blocks[experts[row]]
+            rows[row] = block @ features.astype(block.dtype)
         return rows
 
-    def _level_variances(self, posterior: Posterior, who: Indexes) -> Floats:
-        variances = np.full(len(who), posterior.scales.level**2)
-        variances[who >= 0] = posterior.variances[who[who >= 0], 0]
-        return variances
 
-
-def nothing_learnt() -> Learnt:
-    """What is known before the first observation."""
-    nobody = Posterior(np.zeros((0, 1)), (), np.zeros((0, 1)), np.zeros((0, 1, 0, 1)), TYPICAL)
-    return Learnt(PromptSpace([]), nobody, nobody)
+def nothing_fitted() -> Fitted:
+    """The model before the first observation."""
+    empty = Posterior(np.zeros((0, 1)), (), np.zeros((0, 1)), np.zeros((0, 1, 0, 1)), TYPICAL)
+    return Fitted(PromptSpace([]), empty, empty)

@@ -1,10 +1,4 @@
-"""Bayesian regression on what experts are worth on a prompt, by Laplace's approximation.
-
-The utility of an expert beyond its prior is `theta[expert] @ features`. Every prompt has the same kinds of features: a
-constant, whose weight is the expert's global level; one per taxonomy node, whose weights are its offsets; and its
-likeness to landmarks, whose weights are the residual. Log-odds that one expert is preferred to another are the
-difference of their utilities. Formulas: Bishop, Pattern Recognition and Machine Learning, 4.4-4.5.
-"""
+"""The fit: the mode of the posterior by Newton's method, and Laplace's approximation around it."""
 
 from __future__ import annotations
 
@@ -13,18 +7,172 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.ranking.model.low_rank import LowRank
-from diffusiongpt.ranking.model.newton import Mode, full_covariance, mode_by_gradient, mode_by_rows, unit_precisions
 from diffusiongpt.ranking.model.observations import Observations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from diffusiongpt.ranking.model.observations import Features, Floats, Indexes
 
 
+STEPS = 100
+"""Newton steps at most; four to eight are usual, fewer when starting from a neighbour's mode."""
+
+TOLERANCE = 1e-9
+"""Change in log-odds below which the mode counts as found."""
+
+
+class Mode(NamedTuple):
+    """Where the posterior is highest.
+
+    Attributes:
+        theta: Weights, shape (experts, features).
+        duals: Derivative of the log-likelihood by the log-odds of each vote, shape (votes,); a start for
+            `mode_by_rows`.
+        log_evidence: Laplace's approximation of the log marginal likelihood.
+    """
+
+    theta: Floats
+    duals: Floats
+    log_evidence: float
+
+
+def mode_by_rows(seen: Observations, sds: Floats, start: Mode) -> Mode:
+    """Newton's method on one unknown per vote, for few votes and no ratings; exact, and so is its evidence.
+
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, algorithm 3.1, with a prior mean. By the
+    representer theorem the mode is `theta = S² R.T a`, where `S` holds the prior standard deviations, `R` the votes as
+    linear forms, and `a` the duals: a few hundred unknowns in place of experts times features.
+
+    Args:
+        seen: The observations.
+        sds: Prior standard deviation of each weight, shape (experts, features).
+        start: Where to begin.
+    """
+    rows = _differences(seen)
+    scaled = (rows * sds).reshape(len(rows), -1)
+    # prior covariance of the log-odds of all votes, K in the book
+    kernel, votes = scaled @ scaled.T, seen.votes
+
+    def log_posterior(duals: Floats) -> float:
+        odds = votes.offset + kernel @ duals
+        likelihood = float(votes.weight @ (votes.share * odds - np.logaddexp(0.0, odds)))
+        return likelihood - 0.5 * float(duals @ kernel @ duals)
+
+    def derivatives(duals: Floats) -> tuple[Floats, Floats, Floats]:
+        odds = kernel @ duals
+        # tanh does not overflow, whatever the odds
+        p = 0.5 * (1.0 + np.tanh(0.5 * (votes.offset + odds)))
+        return odds, votes.weight * (votes.share - p), np.sqrt(votes.weight * p * (1 - p))
+
+    duals = start.duals
+    for _ in range(STEPS):
+        odds, slope, root = derivatives(duals)
+        target = root**2 * odds + slope
+        # B = I + W^(1/2) K W^(1/2) has eigenvalues of at least one, so solving with it is stable however sure a vote is
+        system = np.eye(len(root)) + root[:, None] * kernel * root
+        step = target - root * np.linalg.solve(system, root * (kernel @ target)) - duals
+        duals = _line_search(log_posterior, duals, step)
+        if np.abs(kernel @ step).max(initial=0.0) < TOLERANCE:
+            break
+    root = derivatives(duals)[2]
+    # log evidence = log posterior at the mode - log |B| / 2 (equation 3.32)
+    log_volume = -0.5 * float(np.linalg.slogdet(np.eye(len(root)) + root[:, None] * kernel * root)[1])
+    theta: Floats = np.einsum("n,nek->ek", duals, rows) * sds**2
+    return Mode(theta, duals, log_posterior(duals) + log_volume)
+
+
+def mode_by_gradient(seen: Observations, sds: Floats, start: Mode) -> Mode:
+    """L-BFGS on weights in units of their prior; the evidence neglects covariances between experts."""
+    from scipy.optimize import minimize
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        units = flat.reshape(sds.shape)
+        utilities = seen.pairs.utilities(units * sds)
+        gradient = seen.pairs.gradient(seen.slopes(utilities)) * sds - units
+        return 0.5 * float(flat @ flat) - seen.log_likelihood(utilities), -gradient.ravel()
+
+    # In units of the prior all directions without observations have curvature one, which L-BFGS likes; a weight whose
+    # prior has no width stays zero.
+    begin = np.divide(start.theta, sds, out=np.zeros_like(sds), where=sds > 0)
+    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10})
+    theta: Floats = found.x.reshape(sds.shape) * sds
+    log_volume = -0.5 * sum(float(np.linalg.slogdet(one)[1]) for one in unit_precisions(seen, sds, theta))
+    return Mode(theta, start.duals, log_volume - float(found.fun))
+
+
+def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> Iterator[Floats]:
+    """Posterior precision within each expert, of weights in units of their prior; shape (features, features) each."""
+    bends = seen.curvatures(seen.pairs.utilities(theta))
+    for expert, sd in enumerate(sds):
+        features, bend = seen.pairs.column(expert, bends)
+        scaled = features * sd * np.sqrt(bend[:, None])
+        yield np.eye(len(sd)) + scaled.T @ scaled
+
+
+def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
+    """Posterior covariance of all weights, shape (experts, features, experts, features)."""
+    experts, width = theta.shape
+    votes, bends = seen.votes, seen.vote_curvatures(seen.pairs.utilities(theta))
+    precision = _rated_precision(seen, width)
+    # A vote of left against right adds p (1 - p) x x.T to both diagonal blocks and takes it from the two between them;
+    # all votes of one pair of experts are added by one product.
+    codes, versus = np.unique(votes.left * experts + votes.right, return_inverse=True)
+    for number, code in enumerate(codes.tolist()):
+        left, right = divmod(code, experts)
+        rows = versus == number
+        within = seen.features[votes.prompt[rows]] * np.sqrt(bends[rows, None])
+        part = within.T @ within
+        for one, other, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
+            precision[one, :, other] += sign * part
+    flat = sds.ravel()
+    units = np.eye(flat.size) + flat[:, None] * precision.reshape(flat.size, -1) * flat
+    covariance: Floats = (flat[:, None] * np.linalg.inv(units) * flat).reshape(precision.shape)
+    return covariance
+
+
+def _rated_precision(seen: Observations, width: int) -> Floats:
+    """What ratings add to the precision of all weights.
+
+    The level of a group is unknown. Integrating it out leaves `diag(w) - w w.T / sum(w)` of the precisions `w` of its
+    ratings: differences within the group count, their sum does not.
+    """
+    ratings = seen.ratings
+    precision = np.zeros((seen.experts, width, seen.experts, width))
+    if not len(ratings.group):
+        return precision
+    weights = np.zeros((ratings.group.max() + 1, seen.experts))
+    np.add.at(weights, (ratings.group, ratings.expert), ratings.precision)
+    prompt = np.zeros(len(weights), dtype=np.intp)
+    prompt[ratings.group] = ratings.prompt
+    features, total = seen.features[prompt].astype(np.float64), weights.sum(axis=1)
+    for one in range(seen.experts):
+        for other in range(seen.experts):
+            shared = weights[:, one] * ((one == other) - weights[:, other] / total)
+            precision[one, :, other] = features.T @ (shared[:, None] * features)
+    return precision
+
+
+def _differences(seen: Observations) -> Floats:
+    """Each vote as a linear form of the weights, shape (votes, experts, features)."""
+    votes, features = seen.votes, seen.features.astype(np.float64)
+    rows = np.zeros((len(votes.left), seen.experts, features.shape[1]))
+    each = np.arange(len(rows))
+    rows[each, votes.left] = features[votes.prompt]
+    rows[each, votes.right] = -features[votes.prompt]
+    return rows
+
+
+def _line_search(value: Callable[[Floats], float], here: Floats, step: Floats) -> Floats:
+    """Take the whole step, or half, a quarter, ... of it: where the logistic flattens, a full step can overshoot."""
+    height, length = value(here), 1.0
+    while length > TOLERANCE and value(here + length * step) < height - TOLERANCE:
+        length /= 2
+    return here + length * step
+
+
 class Scales(NamedTuple):
-    """Prior standard deviations in log-odds: of global levels, offsets at nodes, and the residual."""
+    """Prior standard deviations in log-odds: of global levels, of offsets at nodes, and of the residual."""
 
     level: float
     node: float
@@ -32,37 +180,54 @@ class Scales(NamedTuple):
 
 
 TYPICAL = Scales(1.0, 0.7, 0.7)
-"""Modes of the log-normal hyperpriors: what the fit believes without votes. That of levels is stated and not estimated,
-one log-odds as is usual for Bradley-Terry with a prior: of few votes Laplace's evidence asks for less, which chooses as
-well and predicts votes that were left out worse (300 of the simulated votes of `benchmarks/ranking.py`)."""
+"""Modes of the log-normal hyperpriors: the scales of a fit without votes. The one of levels is stated and not
+estimated, one log-odds as is usual for Bradley-Terry with a prior: from few votes, Laplace's evidence asks for less,
+which chooses as well and predicts held-out votes worse (300 of the simulated votes of `benchmarks/ranking.py`)."""
 
 _ESTIMATED = (1, 2)
-"""Offsets at nodes and the residual."""
+"""Positions in `Scales` of those that are estimated: offsets at nodes, and the residual."""
 
-ALONE = Scales(TYPICAL.level, 0.0, 0.0)
-"""Where experts differ in their levels and in nothing else."""
+LEVELS_ONLY = Scales(TYPICAL.level, 0.0, 0.0)
+"""Scales of a model in which experts differ in their global levels only, as in Bradley-Terry."""
 
 SPREAD = 0.7
-"""Width of those hyperpriors in log units: a factor of two up or down is one standard deviation."""
+"""Width of the hyperpriors in log units: a factor of two up or down is one standard deviation."""
 
 STEP = 2.0
 """Factor between the scales that are tried."""
 
 REACH = 3
-"""Steps that a scale may go from its typical value in either direction."""
+"""Steps that a scale may move from its typical value in either direction."""
 
 FEW_ROWS = 500
-"""Up to as many votes, and without ratings to compare, modes and evidence are exact."""
+"""Up to this many votes, and without ratings to compare, modes and evidence are exact."""
 
 ENOUGH_ROWS = 20_000
 """Observations that the scales are chosen by, if there are more."""
 
 FULL_PARAMETERS = 2000
-"""Up to here the posterior keeps every covariance of votes."""
+"""Weights up to which the posterior keeps the covariances between experts. Beyond, it keeps those within each expert in
+float32: 29 MB for the hundred experts of `benchmarks/ranking.py`, 290 MB for a thousand."""
 
-BLOCK_PARAMETERS = 32_000_000
-"""Up to here, beyond that, it keeps those within each expert, in float32; in larger pools only as many directions of
-them as fit, and all variances."""
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a fit starts from, and when it approximates; the defaults suit every store.
+
+    Attributes:
+        typical: Modes of the hyperpriors.
+        reach: Steps of a factor `STEP` that a scale may move from its typical value.
+        few_rows: Votes up to which modes and evidence are exact.
+        full_parameters: Weights up to which covariances between experts are kept.
+    """
+
+    typical: Scales = TYPICAL
+    reach: int = REACH
+    few_rows: int = FEW_ROWS
+    full_parameters: int = FULL_PARAMETERS
+
+
+DEFAULTS = FitOptions()
 
 
 @dataclass(frozen=True)
@@ -71,142 +236,142 @@ class Posterior:
 
     Attributes:
         mean: Shape (experts, features).
-        blocks: Covariance within each expert, shape (features, features) each; low-rank if that is too large. One of
-            its own for each, so that a posterior that differs in two experts shares those of the others.
+        blocks: Covariance within each expert, shape (features, features) each. Separate arrays, so that a posterior
+            that differs in two experts shares those of the others.
         variances: Variance of each weight, shape (experts, features).
         full: Covariance of all weights, shape (experts, features, experts, features); `None` if too large.
         scales: Prior standard deviations.
     """
 
     mean: Floats
-    blocks: tuple[Floats | Features | LowRank, ...]
+    blocks: tuple[Floats | Features, ...]
     variances: Floats
     full: Floats | None
     scales: Scales
 
 
-def prior_sds(seen: Observations, few: int, scales: Scales, *, outside: bool) -> Floats:
+def prior_sds(seen: Observations, linear: int, scales: Scales, *, outside: bool) -> Floats:
     """Prior standard deviation of each weight, shape (experts, features).
 
     Args:
-        seen: What is fitted.
-        few: Number of features before those of likeness.
-        scales: Of the three levels.
+        seen: The observations to fit.
+        linear: Number of features in front of those of likeness.
+        scales: Prior standard deviations by kind of weight.
         outside: Whether the last expert is the outside option, which has a level and nothing else.
     """
-    sds = np.full((seen.experts, seen.features.shape[1]), scales.residual)
-    sds[:, :few] = scales.node
-    sds[:, 0] = scales.level
+    sds = np.sqrt(np.tile(prior_variances(scales, linear, seen.features.shape[1]), (seen.experts, 1)))
     if outside:
         sds[-1, 1:] = 0.0
     return sds
 
 
-def fit_mean(seen: Observations, few: int, scales: Scales, *, outside: bool = False) -> Floats:
-    """The mean of `fit_posterior` alone, shape (experts, features)."""
-    return _find_mode(seen, prior_sds(seen, few, scales, outside=outside), _nothing(seen)).theta
-
-
-def fit_posterior(seen: Observations, few: int, scales: Scales, *, outside: bool = False) -> Posterior:
-    """The posterior for given scales."""
-    sds = prior_sds(seen, few, scales, outside=outside)
-    mean = fit_mean(seen, few, scales, outside=outside)
-    if mean.size <= FULL_PARAMETERS:
-        full = full_covariance(seen, sds, mean)
-        inside = np.einsum("ekel->ekl", full)
-        return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
-    directions = BLOCK_PARAMETERS // mean.size
-    blocks: list[Features | LowRank] = []
-    variances = np.zeros(mean.shape)
-    for expert, (one, sd) in enumerate(zip(unit_precisions(seen, sds, mean), sds, strict=True)):
-        block = sd[:, None] * np.linalg.inv(one) * sd
-        variances[expert] = block.diagonal()
-        if directions >= mean.shape[1]:
-            blocks.append(block.astype(np.float32))
-        else:
-            blocks.append(LowRank.of_precision(one - np.eye(len(sd)), sd, directions))
-    return Posterior(mean, tuple(blocks), variances, None, scales)
-
-
-def stranger(scales: Scales, few: int, width: int) -> Floats:
-    """Prior variance of each weight of an expert that nobody has spoken of, shape (features,)."""
+def prior_variances(scales: Scales, linear: int, width: int) -> Floats:
+    """Prior variance of each weight of an expert without observations, shape (features,)."""
     variances = np.full(width, scales.residual**2)
-    variances[:few] = scales.node**2
+    variances[:linear] = scales.node**2
     variances[0] = scales.level**2
     return variances
 
 
-def choose_scales(seen: Observations, few: int, *, outside: bool = False) -> Scales:
-    """The scales with the highest Laplace evidence times a log-normal hyperprior, climbed to one at a time.
+def fit_mean(
+    seen: Observations, linear: int, scales: Scales, *, outside: bool = False, options: FitOptions = DEFAULTS
+) -> Floats:
+    """The mean of `fit_posterior` alone, shape (experts, features)."""
+    return _find_mode(seen, prior_sds(seen, linear, scales, outside=outside), _zero(seen), options).theta
 
-    So they stay at typical values until votes say otherwise. Between the steps that are tried they are where parabolas
-    through them are highest: a few more votes then move the scales a little, never by a whole step.
+
+def fit_posterior(
+    seen: Observations, linear: int, scales: Scales, *, outside: bool = False, options: FitOptions = DEFAULTS
+) -> Posterior:
+    """The posterior for given scales.
+
+    Laplace's approximation: a Gaussian at the mode, whose precision is minus the second derivative of the log
+    posterior there, `prior precision + X.T @ diag(p (1 - p)) @ X` for votes.
+    """
+    sds = prior_sds(seen, linear, scales, outside=outside)
+    mean = fit_mean(seen, linear, scales, outside=outside, options=options)
+    if mean.size <= options.full_parameters:
+        full = full_covariance(seen, sds, mean)
+        inside = np.einsum("ekel->ekl", full)
+        return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
+    # Precisions come in units of the prior, S P S with S = diag(sds), and so do their inverses: the weights of a prior
+    # of zero width (the outside option's) then need no division by zero.
+    exact = [
+        sd[:, None] * np.linalg.inv(one) * sd for one, sd in zip(unit_precisions(seen, sds, mean), sds, strict=True)
+    ]
+    variances = np.array([block.diagonal() for block in exact])
+    return Posterior(mean, tuple(block.astype(np.float32) for block in exact), variances, None, scales)
+
+
+def choose_scales(seen: Observations, linear: int, *, outside: bool = False, options: FitOptions = DEFAULTS) -> Scales:
+    """The scales with the highest Laplace evidence times a log-normal hyperprior, by coordinate ascent.
+
+    They stay at typical values until votes say otherwise. Between the steps that are tried, they are where a parabola
+    through the heights peaks: a few more votes then move the scales a little, never by a whole step.
     """
     some, _ = a_sample(seen)
-    tried: dict[tuple[int, ...], float] = {}
-    mode = _nothing(some)
+    heights: dict[tuple[int, ...], float] = {}
+    mode = _zero(some)
 
     def height(steps: tuple[int, ...]) -> float:
         nonlocal mode
-        if steps not in tried:
-            mode = _find_mode(some, prior_sds(some, few, _scales(steps), outside=outside), mode)
-            doubt = 0.5 * sum((step * np.log(STEP) / SPREAD) ** 2 for step in steps)
-            tried[steps] = mode.log_evidence - float(doubt)
-        return tried[steps]
+        if steps not in heights:
+            # the mode at neighbouring scales is a good start: most fits then take a few iterations
+            mode = _find_mode(some, prior_sds(some, linear, scales_at(steps), outside=outside), mode, options)
+            # minus the log density of the hyperprior, up to a constant
+            penalty = 0.5 * sum((step * np.log(STEP) / SPREAD) ** 2 for step in steps)
+            heights[steps] = mode.log_evidence - float(penalty)
+        return heights[steps]
+
+    def scales_at(steps: Sequence[float]) -> Scales:
+        return Scales(*(typical * STEP**step for typical, step in zip(options.typical, steps, strict=True)))
 
     best, moved = (0, 0, 0), True
     while moved:
         moved = False
-        for level in _ESTIMATED:
-            near = [_moved(best, level, by) for by in (-1, 1) if abs(best[level] + by) <= REACH]
+        for kind in _ESTIMATED:
+            near = [_moved(best, kind, by) for by in (-1, 1) if abs(best[kind] + by) <= options.reach]
             top = max(near, key=height, default=best)
             if height(top) > height(best):
                 best, moved = top, True
-    return _scales([best[level] + (_beyond(height, best, level) if level in _ESTIMATED else 0.0) for level in range(3)])
+    peaks = [
+        _peak(height, best, kind) if kind in _ESTIMATED and abs(best[kind]) < options.reach else 0.0
+        for kind in range(3)
+    ]
+    return scales_at([steps + peak for steps, peak in zip(best, peaks, strict=True)])
 
 
-def far_apart(one: Scales, other: Scales) -> bool:
-    """Whether any scale differs by more than half a step: scales that are nearer fit nearly the same."""
-    return any(
-        a != b and (min(a, b) == 0 or abs(np.log(a / b)) > np.log(STEP) / 2) for a, b in zip(one, other, strict=True)
-    )
-
-
-def _beyond(height: Callable[[tuple[int, ...]], float], best: tuple[int, int, int], level: int) -> float:
-    """Steps from the best that was tried to the top of a parabola through it and its neighbours, half a one at most."""
-    if abs(best[level]) == REACH:
-        return 0.0
-    low, mid, high = (height(_moved(best, level, by)) for by in (-1, 0, 1))
+def _peak(height: Callable[[tuple[int, ...]], float], best: tuple[int, int, int], kind: int) -> float:
+    """Steps from the best one that was tried to the peak of a parabola through it and its neighbours, half at most."""
+    low, mid, high = (height(_moved(best, kind, by)) for by in (-1, 0, 1))
     bend = low - 2 * mid + high
     return 0.5 * (low - high) / bend if bend < 0 else 0.0
 
 
-def _scales(steps: Sequence[float]) -> Scales:
-    return Scales(*(typical * STEP**step for typical, step in zip(TYPICAL, steps, strict=True)))
-
-
-def _moved(steps: tuple[int, ...], level: int, by: int) -> tuple[int, int, int]:
-    first, second, third = (step + by * (index == level) for index, step in enumerate(steps))
+def _moved(steps: tuple[int, ...], kind: int, by: int) -> tuple[int, int, int]:
+    first, second, third = (step + by * (index == kind) for index, step in enumerate(steps))
     return first, second, third
 
 
-def _nothing(seen: Observations) -> Mode:
+def _zero(seen: Observations) -> Mode:
     return Mode(np.zeros((seen.experts, seen.features.shape[1])), np.zeros(len(seen.votes.left)), 0.0)
 
 
-def _find_mode(seen: Observations, sds: Floats, start: Mode) -> Mode:
-    if 0 < len(seen.votes.left) <= FEW_ROWS and not seen.ratings.compare:
+def _find_mode(seen: Observations, sds: Floats, start: Mode, options: FitOptions) -> Mode:
+    if 0 < len(seen.votes.left) <= options.few_rows and not seen.ratings.compare:
         return mode_by_rows(seen, sds, start)
     return mode_by_gradient(seen, sds, start)
 
 
 def a_sample(seen: Observations) -> tuple[Observations, Indexes]:
-    """At most `ENOUGH_ROWS` votes, drawn evenly; ratings are taken prompt by prompt. And the prompts they are about."""
+    """At most `ENOUGH_ROWS` votes, drawn evenly, and ratings prompt by prompt; with the prompts they are about."""
     votes, ratings = seen.votes, seen.ratings
+    # a fixed seed: a fit is a function of the votes alone
     rng = np.random.default_rng(0)
     if len(votes.left) > ENOUGH_ROWS:
         votes = votes.taken(np.sort(rng.choice(len(votes.left), ENOUGH_ROWS, replace=False)))
     if len(ratings.value) > 2 * ENOUGH_ROWS:
+        # whole groups, because a rating counts only against others of its group
         groups = rng.permutation(ratings.group.max() + 1)
         kept = np.cumsum(np.bincount(ratings.group)[groups]) <= 2 * ENOUGH_ROWS
         ratings = ratings.taken(np.flatnonzero(np.isin(ratings.group, groups[kept])))

@@ -1,4 +1,4 @@
-"""Votes taken in one by one, between refits."""
+"""Sequential updates: votes and ratings added to a posterior one by one, between refits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.ranking.model.laplace import Posterior, stranger
-from diffusiongpt.ranking.model.low_rank import LowRank, less, times
+from diffusiongpt.ranking.model.laplace import Posterior, prior_variances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from diffusiongpt.ranking.model.observations import Features, Floats, Indexes, RatingRows, VoteRows
 
@@ -21,78 +20,83 @@ STEPS = 50
 TOLERANCE = 1e-10
 
 
-class _Told(NamedTuple):
-    """What one observation says of a difference between utilities: `signs @ utilities[who] + offset`."""
+class _Contrast(NamedTuple):
+    """One observation of a difference between utilities, `signs @ utilities[experts] + offset`."""
 
     prompt: int
-    who: Indexes
+    experts: Indexes
     signs: Floats
-    share: float
+    observed: float
     weight: float
     offset: float
     is_vote: bool = True
 
     def at_mode(self, mean: float, variance: float) -> tuple[float, float]:
-        """Pull on the difference and bend of the log-likelihood where prior and observation agree."""
-        if not self.is_vote:
-            return self.weight * (self.share - mean) / (1 + self.weight * variance), self.weight
-        return _vote_at_mode(self, mean, variance)
+        """Slope, and minus the curvature, of the log-likelihood at the mode for a prior of this mean and variance."""
+        if self.is_vote:
+            return _vote_at_mode(self, mean, variance)
+        # a Gaussian observation has its mode in closed form
+        return self.weight * (self.observed - mean) / (1 + self.weight * variance), self.weight
 
 
-def assimilated(
+def updated_posterior(
     posterior: Posterior, features: Features, votes: VoteRows, ratings: RatingRows, known: int = 0
 ) -> Posterior:
-    """The posterior that knows these observations too.
+    """The posterior after these observations, each by a Laplace approximation of its own.
+
+    An observation speaks of one number, a difference `d` of utilities, so its mode is found in one dimension. With the
+    covariance `c` of all weights with `d`, variance `v` of `d`, slope `s` and curvature `b` at the mode, the Gaussian
+    becomes `mean + s c` with covariance less `b / (1 + b v) c c.T` (Sherman-Morrison).
 
     Args:
-        posterior: What was known; it stays as it is.
+        posterior: What was known; it is not changed.
         features: Of the prompts that the rows number, shape (prompts, features).
-        votes: Votes.
-        ratings: Ratings; of the groups of new ones also what was known before, in front.
+        votes: New votes.
+        ratings: Ratings; for each group, those that were known come before the new ones.
         known: How many of the ratings were known before.
     """
     mean, variances, blocks = posterior.mean.copy(), posterior.variances.copy(), list(posterior.blocks)
     full = None if posterior.full is None else posterior.full.copy()
-    everybody = np.arange(len(mean))
-    for told in (*_of_votes(votes), *_of_ratings(ratings, known)):
-        x = features[told.prompt].astype(np.float64)
-        # without covariances between experts nobody else learns anything
-        where = told.who if full is None else everybody
-        spread = _spread(told, x, blocks, full)
-        theirs = spread[np.searchsorted(where, told.who)]
-        variance = max(float(told.signs @ (theirs @ x)), 0.0)
-        pull, bend = told.at_mode(float(told.signs @ (mean[told.who] @ x)) + told.offset, variance)
-        narrower = bend / (1 + bend * variance)
-        mean[where] += pull * spread
-        variances[where] = np.maximum(variances[where] - narrower * spread**2, 0.0)
+    everyone = np.arange(len(mean))
+    for one in (*_of_votes(votes), *_of_ratings(ratings, known)):
+        x = features[one.prompt].astype(np.float64)
+        # without covariances between experts, only those in the contrast learn
+        where = one.experts if full is None else everyone
+        covariance = _covariance_with(one, x, blocks, full)
+        own = covariance[np.searchsorted(where, one.experts)]
+        # rounding can leave a tiny negative variance
+        variance = max(float(one.signs @ (own @ x)), 0.0)
+        slope, bend = one.at_mode(float(one.signs @ (mean[one.experts] @ x)) + one.offset, variance)
+        gain = bend / (1 + bend * variance)
+        mean[where] += slope * covariance
+        variances[where] = np.maximum(variances[where] - gain * covariance**2, 0.0)
         if full is not None:
-            flat = spread.ravel()
-            full -= (narrower * flat[:, None] * flat).reshape(full.shape)
-        for one, root in zip(told.who.tolist(), np.sqrt(narrower) * theirs, strict=True):
-            blocks[one] = less(blocks[one], root)
+            flat = covariance.ravel()
+            full -= (gain * flat[:, None] * flat).reshape(full.shape)
+        for expert, root in zip(one.experts.tolist(), np.sqrt(gain) * own, strict=True):
+            # a new array, because other tables share the old one
+            blocks[expert] = blocks[expert] - np.outer(root, root).astype(blocks[expert].dtype)
     return Posterior(mean, tuple(blocks), variances, full, posterior.scales)
 
 
-def widened(posterior: Posterior, order: Indexes, few: int, *, outside: bool) -> Posterior:
-    """The posterior over more experts; those that join know nothing but their prior.
+def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool) -> Posterior:
+    """The posterior over more experts; those that join have their prior.
 
     Args:
         posterior: What was known.
-        order: For each expert there is then, its index before, or -1.
-        few: Number of features before those of likeness.
+        order: For each expert of the result, its index in `posterior`, or -1.
+        linear: Number of features in front of those of likeness.
         outside: Whether the last expert is the outside option, which has a level and nothing else.
     """
     if np.array_equal(order, np.arange(len(posterior.mean))):
         return posterior
     width, new = posterior.mean.shape[1], order < 0
-    prior = np.tile(stranger(posterior.scales, few, width), (len(order), 1))
+    prior = np.tile(prior_variances(posterior.scales, linear, width), (len(order), 1))
     if outside:
         prior[-1, 1:] = 0.0
     mean, variances, full = np.zeros(prior.shape), prior.copy(), None
     mean[~new], variances[~new] = posterior.mean[order[~new]], posterior.variances[order[~new]]
-    kept, low = posterior.blocks, any(isinstance(block, LowRank) for block in posterior.blocks)
-    strangers = (LowRank.alone(one) if low else np.diag(one) for one in prior[new])
-    blocks = tuple(kept[i] if i >= 0 else next(strangers) for i in order.tolist())
+    blocks = tuple(posterior.blocks[old] if old >= 0 else np.diag(prior[i]) for i, old in enumerate(order.tolist()))
     if posterior.full is not None:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)
@@ -103,58 +107,61 @@ def widened(posterior: Posterior, order: Indexes, few: int, *, outside: bool) ->
     return Posterior(mean, blocks, variances, full, posterior.scales)
 
 
-def _of_votes(votes: VoteRows) -> Iterator[_Told]:
+def _of_votes(votes: VoteRows) -> Iterator[_Contrast]:
     columns = (votes.prompt, votes.left, votes.right, votes.share, votes.weight, votes.offset)
     for prompt, left, right, share, weight, offset in zip(*(column.tolist() for column in columns), strict=True):
-        # in the order of the rows, so that they are found by bisection
+        # in ascending order, so that the rows are found by bisection
         sides = sorted([(left, 1.0), (right, -1.0)])
-        who, signs = np.array([one for one, _ in sides]), np.array([sign for _, sign in sides])
-        yield _Told(prompt, who, signs, share, weight, offset)
+        experts, signs = np.array([expert for expert, _ in sides]), np.array([sign for _, sign in sides])
+        yield _Contrast(prompt, experts, signs, share, weight, offset)
 
 
-def _of_ratings(ratings: RatingRows, known: int) -> Iterator[_Told]:
-    """Each new rating is told beside the mean of those of its group that came before it.
+def _of_ratings(ratings: RatingRows, known: int) -> Iterator[_Contrast]:
+    """Each new rating against the mean of those of its group that came before it.
 
-    These Helmert contrasts are independent of each other; all those of a group together say what the group does.
+    The noise of these Helmert contrasts is independent, with variance `(k + 1) / k` of one rating's for the mean of `k`
+    others; together, those of a group hold all that the group says.
     """
     order = np.argsort(ratings.group, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(ratings.group[order])) + 1):
         for place in range(max(1, int(np.searchsorted(rows, known))), len(rows)):
             row, contrast = int(rows[place]), np.array([*[-1 / place] * place, 1.0])
-            beside = rows[: place + 1]
-            who, index = np.unique(ratings.expert[beside], return_inverse=True)
+            so_far = rows[: place + 1]
+            experts, index = np.unique(ratings.expert[so_far], return_inverse=True)
             signs = np.bincount(index, contrast).astype(np.float64)
+            # an expert rated against itself says nothing
             if np.abs(signs).max() > TOLERANCE:
-                apart, offset = contrast @ ratings.value[beside], contrast @ ratings.offset[beside]
+                apart, offset = float(contrast @ ratings.value[so_far]), float(contrast @ ratings.offset[so_far])
                 precision = float(ratings.precision[row]) * place / (place + 1)
-                yield _Told(int(ratings.prompt[row]), who, signs, float(apart), precision, float(offset), is_vote=False)
+                yield _Contrast(int(ratings.prompt[row]), experts, signs, apart, precision, offset, is_vote=False)
 
 
-def _spread(told: _Told, x: Floats, blocks: list[Floats | Features | LowRank], full: Floats | None) -> Floats:
-    """Covariance of weights with the difference told of: of everybody's if it is kept, else of those told of.
+def _covariance_with(one: _Contrast, x: Floats, blocks: Sequence[Floats | Features], full: Floats | None) -> Floats:
+    """Covariance of weights with a contrast: of every expert's if that is kept, else of those in the contrast.
 
     Returns:
         Shape (experts, features).
     """
     if full is not None:
         experts, width = len(full), len(x)
-        among = np.tensordot(told.signs, full[told.who], axes=1)
+        among = np.tensordot(one.signs, full[one.experts], axes=1)
         return np.asarray((x @ among.reshape(width, -1)).reshape(experts, width), dtype=np.float64)
-    return np.stack([sign * times(blocks[one], x) for one, sign in zip(told.who.tolist(), told.signs, strict=True)])
+    own = [blocks[expert] for expert in one.experts.tolist()]
+    return np.stack([sign * (block @ x.astype(block.dtype)) for block, sign in zip(own, one.signs, strict=True)])
 
 
-def _vote_at_mode(told: _Told, mean: float, variance: float) -> tuple[float, float]:
+def _vote_at_mode(vote: _Contrast, mean: float, variance: float) -> tuple[float, float]:
     """The mode solves `z = mean + variance · weight · (share - p(z))`, whose two sides cross once."""
-    reach = variance * told.weight
+    reach = variance * vote.weight
     low, high, z = mean - reach, mean + reach, mean
     for _ in range(STEPS):
         p = 0.5 * (1.0 + float(np.tanh(0.5 * z)))
-        missed = z - mean - reach * (told.share - p)
+        missed = z - mean - reach * (vote.observed - p)
         low, high = (low, z) if missed > 0 else (z, high)
         step = missed / (1 + reach * p * (1 - p))
         if abs(step) < TOLERANCE:
             break
-        # a step that leaves the bracket is no use: the curve bends away
+        # a Newton step that leaves the bracket is replaced by bisection
         z = z - step if low <= z - step <= high else (low + high) / 2
     p = 0.5 * (1.0 + float(np.tanh(0.5 * z)))
-    return told.weight * (told.share - p), told.weight * p * (1 - p)
+    return vote.weight * (vote.observed - p), vote.weight * p * (1 - p)

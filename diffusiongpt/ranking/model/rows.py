@@ -1,4 +1,4 @@
-"""Votes and ratings of the store as the observations of the preference model."""
+"""Votes and ratings of a store as rows of observations, and what is counted of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from diffusiongpt.ranking.model.observations import (
     RatingRows,
     VoteRows,
     in_log_odds,
-    scatter_of,
-    source_of,
+    rater_of,
+    rating_noise,
 )
 from diffusiongpt.ranking.model.space import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from diffusiongpt.ranking.model.observations import Scatter
+    from diffusiongpt.ranking.model.observations import RatingNoise
     from diffusiongpt.ranking.priors import Priors
     from diffusiongpt.votes.vote import Rating, Vote
 
@@ -33,22 +33,22 @@ OUTSIDE = ""
 """The outside option: no picture at all. "Both bad" is a vote for it; no expert can have this name."""
 
 JUDGE = "judge"
-"""How the sources of reward and vision models begin; what follows a colon is the name of one."""
+"""Prefix of the sources that are reward or vision models; a colon and the name of the model follow."""
 
 JUDGE_WEIGHT = 0.2
-"""Votes that one of a reward or vision model counts for. A stated belief: such judges agree with people about as often
-as chance agrees with a noisy friend, and make the same mistake each time."""
+"""Votes of a person that one of a reward or vision model counts for. A stated belief: such judges agree with people
+only somewhat more often than chance, and make the same mistake every time."""
 
 
 @dataclass
 class Prompts:
-    """Distinct prompts, numbered as they come."""
+    """Distinct prompts, numbered in the order in which they appear."""
 
     known: list[Prompt] = field(default_factory=list)
     _numbers: dict[tuple[str, frozenset[tuple[str, float]]], int] = field(default_factory=dict)
 
     def number(self, text: str, evidence: Mapping[str, float]) -> int:
-        """Number of a prompt, a new one for a new prompt."""
+        """Number of a prompt; a prompt that is new gets the next one."""
         key = (text, frozenset(evidence.items()))
         if key not in self._numbers:
             self._numbers[key] = len(self.known)
@@ -57,28 +57,28 @@ class Prompts:
 
 
 def vote_rows(votes: Sequence[Vote], priors: Priors, experts: Mapping[str, int], prompts: Prompts) -> VoteRows:
-    """What votes say, pair by pair; the pairs that one voter decided on one ballot share the weight of one vote.
+    """Votes as pairs of experts; the pairs that one voter decided on one ballot share the weight of one vote.
 
-    Where somebody has called all bad, the outside option is one that everybody could have taken: a winner has beaten
-    it, and all that were called bad have lost to it.
+    Once any vote was "both bad", the outside option takes part in every ballot: a winner has beaten it, and all that
+    were called bad have lost to it.
 
     Args:
-        votes: Ballots, in the order of the rows.
-        priors: Where the offsets come from.
+        votes: Votes, in the order of the rows.
+        priors: Source of the offsets.
         experts: Index of each expert.
         prompts: Numbers the prompts.
     """
-    spoken = [(vote, _pairs(vote, outside=OUTSIDE in experts)) for vote in votes]
+    compared = [(vote, _pairs(vote, outside=OUTSIDE in experts)) for vote in votes]
     sizes: Counter[tuple[str, str]] = Counter()
-    for vote, pairs in spoken:
-        sizes[sheet_of(vote)] += len(pairs)
+    for vote, pairs in compared:
+        sizes[ballot_of(vote)] += len(pairs)
     sides: list[tuple[int, int, int]] = []
     numbers: list[tuple[float, float, float]] = []
-    for vote, pairs in spoken:
+    for vote, pairs in compared:
         prompt = prompts.number(vote.prompt, vote.evidence)
         names = (*vote.experts, OUTSIDE)
         points = dict(zip(names, priors.points(names, vote.evidence).tolist(), strict=True))
-        weight = vote.weight * source_weight(vote.source) / max(sizes[sheet_of(vote)], 1)
+        weight = vote.weight * source_weight(vote.source) / max(sizes[ballot_of(vote)], 1)
         for left, right, share in pairs:
             sides.append((prompt, experts[left], experts[right]))
             numbers.append((share, weight, points[left] - points[right]))
@@ -92,16 +92,16 @@ def rating_rows(
     priors: Priors,
     experts: Mapping[str, int],
     prompts: Prompts,
-    known: Mapping[str, Scatter] | None = None,
+    known: Mapping[str, RatingNoise] | None = None,
 ) -> RatingRows:
-    """What ratings say of differences between experts on one prompt, on the scale of each source.
+    """Ratings in log-odds, each on the scale of its source.
 
     Args:
         ratings: Ratings, in the order of the rows.
-        priors: Where the offsets come from.
+        priors: Source of the offsets.
         experts: Index of each expert.
         prompts: Numbers the prompts.
-        known: What is known of how sources scatter, beside what these ratings tell.
+        known: Noise of each source by earlier ratings.
     """
     if not ratings:
         return RatingRows.none()
@@ -109,62 +109,62 @@ def rating_rows(
     expert = np.array([experts[one.expert] for one in ratings], dtype=np.intp)
     values = np.array([one.rating for one in ratings], dtype=np.float64)
     offsets = np.array([priors.points([one.expert], one.evidence)[0] for one in ratings], dtype=np.float64)
-    names, sources = np.unique([source_of(one) for one in ratings], return_inverse=True)
+    names, sources = np.unique([rater_of(one) for one in ratings], return_inverse=True)
     trusts = np.array([source_weight(one.source) for one in ratings], dtype=np.float64)
     group = np.unique(np.stack([prompt, sources]), axis=1, return_inverse=True)[1].reshape(-1)
     for number, name in enumerate(names.tolist()):
         mine = sources == number
-        here = scatter_of(values[mine], expert[mine], group[mine])
-        scatter = here.beside((known or {}).get(name, here))
-        values[mine] = in_log_odds(values[mine], scatter)
+        here = rating_noise(values[mine], expert[mine], group[mine])
+        values[mine] = in_log_odds(values[mine], here.combined((known or {}).get(name, here)))
     return RatingRows(prompt, expert, values, trusts / RATING_SCALE**-2, group, offsets)
 
 
-def sheet_of(vote: Vote) -> tuple[str, str]:
-    """Ballot and voter: what one voter says on one ballot counts as one vote however it was cast."""
+def ballot_of(vote: Vote) -> tuple[str, str]:
+    """Ballot and voter; all votes of one voter on one ballot count as one vote."""
     return vote.ballot or vote.id, vote.voter
 
 
 def source_weight(source: str) -> float:
-    """How many votes of a person one of a source counts for."""
+    """Votes of a person that one vote of a source counts for."""
     return 1.0 if is_person(source) else JUDGE_WEIGHT
 
 
 def is_person(source: str) -> bool:
-    """Whether one of a source is a human being, not a reward or vision model."""
+    """Whether a source is people, not a reward or vision model."""
     return not source.startswith(JUDGE)
 
 
 def _pairs(vote: Vote, *, outside: bool) -> list[tuple[str, str, float]]:
-    """Pairs that a vote speaks about, each in alphabetical order, with the share the first got."""
+    """Pairs that a vote compares, each in alphabetical order, with the share of the first."""
     if vote.outcome == "tie":
         return [(a, b, 0.5) for a, b in combinations(sorted(vote.experts), 2)]
     if vote.outcome == "both_bad":
         return [(OUTSIDE, expert, 1.0) for expert in sorted(vote.experts)]
     winner = str(vote.winner)
     losers = sorted({*vote.experts, *([OUTSIDE] if outside else [])} - {winner})
+    # alphabetical order, so that the side of an expert says nothing about its result
     return [(winner, other, 1.0) if winner < other else (other, winner, 0.0) for other in losers]
 
 
 MOSTLY = 0.5
-"""A prompt is counted at a node above this probability."""
+"""Probability of a node above which a prompt is counted at it."""
 
 EVERYWHERE = ""
-"""Where all prompts are counted; no node has this name."""
+"""Key under which all prompts are counted; no node has this name."""
 
 _DIGEST = 1 << 256
 
 
 @dataclass(frozen=True)
 class Tallies:
-    """What was counted; immutable.
+    """Counts of a set of votes and ratings; immutable.
 
     Attributes:
-        votes: How many votes.
-        ratings: How many ratings.
-        digest: Sum of their hashes, so that it names a set whatever its order, and can be added to.
-        counts: Ballots and wins by node and expert; a tie counts one part in as many as were shown, and who votes
-            several times on one ballot has its mean.
+        votes: Number of votes.
+        ratings: Number of ratings.
+        digest: Sum of their hashes, which does not depend on their order and can be added to.
+        counts: Ballots and wins by node and expert. A tie among k is 1/k of a win each; several votes of one voter on
+            one ballot count with their mean.
     """
 
     votes: int = 0
@@ -173,35 +173,32 @@ class Tallies:
     counts: Mapping[str, Mapping[str, tuple[int, float]]] = field(default_factory=dict)
 
     def plus(self, votes: Iterable[Vote], ratings: Iterable[Rating]) -> Tallies:
-        """These and those; a ballot that is split over several votes counts once only if they come together."""
+        """The tallies with more votes and ratings; a ballot of several votes counts once only if they come together."""
         counts = {node: dict(experts) for node, experts in self.counts.items()}
-        told, digest, cast, rated = [*votes], self.digest, self.votes, [*ratings]
-        for (node, expert, _), won in _by_sheet(told).items():
+        cast, rated = [*votes], [*ratings]
+        for (node, expert, _), won in _by_ballot(cast).items():
             at_node = counts.setdefault(node, {})
             ballots, wins = at_node.get(expert, (0, 0.0))
             at_node[expert] = ballots + 1, wins + sum(won) / len(won)
-        digest += sum(_digest(vote) for vote in told) + sum(_digest(rating) for rating in rated)
-        return Tallies(cast + len(told), self.ratings + len(rated), digest % _DIGEST, counts)
+        digest = self.digest + sum(_digest(vote) for vote in cast) + sum(_digest(rating) for rating in rated)
+        return Tallies(self.votes + len(cast), self.ratings + len(rated), digest % _DIGEST, counts)
 
     def at(self, node: str | None) -> Mapping[str, tuple[int, float]]:
         """Ballots and wins of each expert at a node, or everywhere."""
         return self.counts.get(EVERYWHERE if node is None else node, {})
 
-    def name(self, *also: str) -> str:
-        """A name for the set, and for what else a table depends on."""
-        digest = sha256(self.digest.to_bytes(32, "big"))
-        for one in also:
-            digest.update(b"\0" + one.encode())
-        return digest.hexdigest()[:12]
+    def name(self, priors: str) -> str:
+        """A name for these votes and ratings on top of priors with this fingerprint."""
+        return sha256(self.digest.to_bytes(32, "big") + b"\0" + priors.encode()).hexdigest()[:12]
 
 
-def _by_sheet(votes: Iterable[Vote]) -> dict[tuple[str, str, tuple[str, str]], list[float]]:
-    """What an expert won at a node, for each sheet it was on; by node, expert and sheet."""
+def _by_ballot(votes: Iterable[Vote]) -> dict[tuple[str, str, tuple[str, str]], list[float]]:
+    """Wins of an expert by each vote of a ballot; by node, expert, and the ballot with its voter."""
     found: dict[tuple[str, str, tuple[str, str]], list[float]] = {}
     for vote in votes:
         nodes = [node for node, p in vote.evidence.items() if p > MOSTLY]
         for node, expert in product((EVERYWHERE, *nodes), vote.experts):
-            found.setdefault((node, expert, sheet_of(vote)), []).append(_wins(vote, expert))
+            found.setdefault((node, expert, ballot_of(vote)), []).append(_wins(vote, expert))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The shape of a prompt: what can be seen of it without knowing its language."""
+"""Prompts as features: the probability of taxonomy nodes, and likeness to prompts that were voted on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 CHARACTERS_A_WORD = 1.55
-"""Chinese characters that say as much as an English word: translations of one set of 1,415 prompts have as many."""
+"""Chinese characters per English word, measured on translations of one set of 1,415 prompts."""
 
 _WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])[^\W_])+(?:['’-](?:(?![{CJK}])[^\W_])+)*")
 _IS_CJK = re.compile(f"[{CJK}]")
@@ -35,16 +35,18 @@ _QUOTE = re.compile(r"[\"“”「」『』]|(?<!\w)['‘][A-Za-z]")
 _DIGIT = re.compile(r"\d")
 
 
-def shapes_of(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Length in words, sentences and commas on a logarithmic scale, and whether it quotes, counts and ends a sentence.
+def length_features(texts: Sequence[str]) -> NDArray[np.float32]:
+    """What a prompt shows in any language: its length, and whether it quotes, counts and ends a sentence.
+
+    Length is measured in words, sentences and commas, on a logarithmic scale.
 
     Returns:
         Numbers around one, shape (texts, 6).
     """
-    return np.array([_shape_of(text) for text in texts], dtype=np.float32).reshape(-1, 6)
+    return np.array([_length_features_of(text) for text in texts], dtype=np.float32).reshape(-1, 6)
 
 
-def _shape_of(text: str) -> tuple[float, ...]:
+def _length_features_of(text: str) -> tuple[float, ...]:
     tokens = _WORD.findall(normalize(text))
     characters = sum(bool(_IS_CJK.match(token)) for token in tokens)
     words = len(tokens) - characters + characters / CHARACTERS_A_WORD
@@ -56,24 +58,24 @@ def _shape_of(text: str) -> tuple[float, ...]:
 Features = NDArray[np.float32]
 
 LEAST_P = 0.01
-"""Node probabilities below this are left out: they cost a parameter per expert and teach nothing."""
+"""Node probabilities below this are left out: they would cost a parameter per expert and teach nothing."""
 
 LANDMARKS = 256
-"""Prompts that others are compared with. Twice as many cost four times the time and choose no better
+"""Prompts that others are compared with. Twice as many take four times as long and choose no better
 (`benchmarks/ranking.py`)."""
 
 BUCKETS = 4096
 """Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
 
 WIDTH = 2.6
-"""Distance in nodes and shape at which two prompts are alike by `exp(-1/2)`; a node that one surely has and the other
-not is 2 apart. Of 1.8 to 3.6 all choose equally well."""
+"""Distance in nodes and length features at which likeness is `exp(-1/2)`; a node that one prompt surely has and the
+other does not is a distance of 2. Widths from 1.8 to 3.6 choose equally well."""
 
 SENTENCE_WIDTH = 0.5
-"""The same for one minus the cosine of sentence embeddings: likeness is `exp(-(1 - cosine) / .5)`."""
+"""Width of the kernel of sentence embeddings: likeness is `exp(-(1 - cosine) / .5)`."""
 
 KNOWN_WORDS = 0.3
-"""Share of its words that a prompt must have in common with prompts voted on to be judged by its words."""
+"""Share of its words that a prompt must have in common with prompts voted on for its words to count."""
 
 _CHUNK = 1024
 
@@ -83,7 +85,7 @@ class Prompt:
     """A prompt as the ranking table sees it.
 
     Attributes:
-        text: What was typed.
+        text: The text as typed.
         evidence: Probability per taxonomy node.
     """
 
@@ -96,10 +98,10 @@ class SpaceState:
     """A `PromptSpace` as plain values.
 
     Attributes:
-        nodes: In the order of the features.
-        idf: Rareness of each bucket of words.
+        nodes: Taxonomy nodes in the order of the features.
+        idf: Inverse document frequency of each bucket of words.
         landmarks: Prompts that others are compared with.
-        roots: What likeness is multiplied with, with words and without.
+        roots: `K_LL^(-1/2)` of the landmarks; the key says whether words are left out.
     """
 
     nodes: tuple[str, ...]
@@ -111,17 +113,17 @@ class SpaceState:
 class PromptSpace:
     """Turns prompts into features: 1, the probability of each node, and likeness to landmarks.
 
-    Likeness is the mean of two or three kernels: nodes and shape, words, and sentence embeddings if there is an
-    embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`, so
-    that their dot product is the kernel. A prompt that shares too few words with those voted on is
-    compared without them: its `wordless` features know nodes and shape, and its meaning if there is an embedder.
+    Likeness is the mean of two or three kernels: nodes and length features, words, and sentence embeddings if there is
+    an embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`,
+    so that their dot product is the kernel. A prompt that shares too few words with those voted on is compared without
+    them: its `wordless` features know nodes and length, and its meaning if there is an embedder.
 
-    The landmarks are the prompts with the smallest hashes, whatever the order of the votes.
+    The landmarks are the prompts with the smallest hashes, so that the order of the votes does not matter.
 
     Args:
         prompts: Prompts that were voted on.
         embedder: Embeds sentences; `None` compares words alone.
-        landmarks: How many prompts others are compared with.
+        landmarks: Number of landmarks.
     """
 
     def __init__(
@@ -140,23 +142,23 @@ class PromptSpace:
         space = cls(())
         space.nodes = {node: i + 1 for i, node in enumerate(state.nodes)}
         space._idf, space._landmarks = state.idf, list(state.landmarks)
-        # kept, not computed again: on another machine eigenvectors may come out with other signs
+        # not recomputed: on another machine eigenvectors may have other signs, and the weights would not fit them
         space.__dict__["_roots"] = dict(state.roots)
         return space
 
     def state(self) -> SpaceState:
-        """All it takes to make this space again.
+        """The values from which `restored` makes this space again.
 
         Raises:
-            VoteError: If it compares sentences by an embedder, which is no plain value.
+            VoteError: If it compares sentences by an embedder, which is not a plain value.
         """
         if self._embedder is not None:
-            raise VoteError("a table with a sentence embedder cannot be saved", hint="Fit one without it.")
+            raise VoteError("a table with a sentence embedder cannot be saved", hint="Fit one without an embedder.")
         return SpaceState(tuple(self.nodes), self._idf, tuple(self._landmarks), self._roots)
 
     @property
-    def few(self) -> int:
-        """Features before those of likeness."""
+    def linear(self) -> int:
+        """Number of features in front of those of likeness: the constant and one for each node."""
         return len(self.nodes) + 1
 
     def features(self, prompts: Sequence[Prompt], *, wordless: bool = False) -> Features:
@@ -165,42 +167,43 @@ class PromptSpace:
         return np.concatenate([np.zeros((0, self.width(wordless=wordless)), np.float32), *rows])
 
     def knows(self, text: str) -> bool:
-        """Whether prompts voted on share enough words with a text to judge it by them."""
+        """Whether a text shares enough words with prompts voted on to be judged by its words."""
         words = [_bucket(word) for word in _words(text)]
+        # words that no prompt had share the largest idf
         return bool(words) and float(np.mean(self._idf[words] < self._idf.max())) >= KNOWN_WORDS
 
     def unseen(self, evidence: Mapping[str, float]) -> float:
-        """Sum of squared probabilities of the nodes that no vote was about."""
+        """Sum of squared probabilities of the nodes without votes."""
         return sum(p * p for node, p in evidence.items() if p >= LEAST_P and node not in self.nodes)
 
     def width(self, *, wordless: bool) -> int:
         """Number of features."""
-        return self.few + int(self._roots[wordless].shape[1])
+        return self.linear + int(self._roots[wordless].shape[1])
 
     def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:
-        few, root = self._few(prompts), self._roots[wordless]
+        linear, root = self._linear(prompts), self._roots[wordless]
         alike = np.zeros((len(prompts), root.shape[1]), np.float32)
-        # a node that is asked about by itself is like no prompt
-        said = [row for row, prompt in enumerate(prompts) if prompt.text.strip()]
-        if said and len(root):
-            views = self._views([prompts[row] for row in said], few[said], wordless=wordless)
-            alike[said] = self._likeness(views, wordless=wordless) @ root
-        return np.concatenate([few, alike], axis=1)
+        # a ranking at a node asks without a text, which is like no prompt
+        worded = [row for row, prompt in enumerate(prompts) if prompt.text.strip()]
+        if worded and len(root):
+            views = self._views([prompts[row] for row in worded], linear[worded], wordless=wordless)
+            alike[worded] = self._likeness(views, wordless=wordless) @ root
+        return np.concatenate([linear, alike], axis=1)
 
-    def _few(self, prompts: Sequence[Prompt]) -> Features:
-        few = np.zeros((len(prompts), self.few), np.float32)
-        few[:, 0] = 1.0
-        for row, prompt in zip(few, prompts, strict=True):
+    def _linear(self, prompts: Sequence[Prompt]) -> Features:
+        linear = np.zeros((len(prompts), self.linear), np.float32)
+        linear[:, 0] = 1.0
+        for row, prompt in zip(linear, prompts, strict=True):
             for node, p in prompt.evidence.items():
                 if p >= LEAST_P and node in self.nodes:
                     row[self.nodes[node]] = p
-        return few
+        return linear
 
-    def _views(self, prompts: Sequence[Prompt], few: Features, *, wordless: bool = False) -> list[Features]:
-        """Nodes and shape, words, and sentences of prompts; what is left out has no columns."""
+    def _views(self, prompts: Sequence[Prompt], linear: Features, *, wordless: bool = False) -> list[Features]:
+        """Nodes and length, words, and sentences of prompts; what is left out has no columns."""
         texts, nothing = [prompt.text for prompt in prompts], np.zeros((len(prompts), 0), np.float32)
         return [
-            np.concatenate([2 * few[:, 1:], shapes_of(texts)], axis=1),
+            np.concatenate([2 * linear[:, 1:], length_features(texts)], axis=1),
             nothing if wordless else self._word_vectors(texts),
             _read_by(self._embedder, texts) if self._embedder else nothing,
         ]
@@ -208,6 +211,7 @@ class PromptSpace:
     def _likeness(self, views: Sequence[Features], *, wordless: bool) -> Features:
         """Kernel between prompts and landmarks, shape (prompts, landmarks)."""
         (here, words, sentences), (there, other_words, other_sentences) = views, self._landmark_views
+        # |a - b|² = |a|² + |b|² - 2 a·b; rounding can make it negative
         squares = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
         kernels = [np.exp(-0.5 * np.maximum(squares, 0.0) / WIDTH**2)]
         if not wordless:
@@ -217,7 +221,7 @@ class PromptSpace:
         return np.asarray(np.mean(kernels, axis=0), dtype=np.float32)
 
     def _word_vectors(self, texts: Sequence[str]) -> Features:
-        """Words and pairs of words, weighted by how rare they are, as unit rows."""
+        """Words and pairs of words, weighted by tf-idf, as unit rows."""
         vectors = np.zeros((len(texts), BUCKETS), np.float32)
         for row, text in zip(vectors, texts, strict=True):
             buckets, counts = np.unique([_bucket(gram) for gram in _grams(text)], return_counts=True)
@@ -228,22 +232,22 @@ class PromptSpace:
 
     @cached_property
     def _landmark_views(self) -> list[Features]:
-        return self._views(self._landmarks, self._few(self._landmarks))
+        return self._views(self._landmarks, self._linear(self._landmarks))
 
     @cached_property
     def _roots(self) -> dict[bool, Features]:
-        """`K_LL^(-1/2)` with words and without; directions that are numerically nothing are dropped."""
+        """`K_LL^(-1/2)`; the key says whether words are left out. Directions that are numerically zero are dropped."""
         return {wordless: _root(self._likeness(self._landmark_views, wordless=wordless)) for wordless in (False, True)}
 
 
 def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
     """Sentence embeddings, shape (texts, dimensions); zero, which is like no sentence, for scripts it cannot read."""
     readable = [row for row, text in enumerate(texts) if can_read(text)]
-    vectors = embedder.embed([texts[row] for row in readable] or [""])
-    spread = np.zeros((len(texts), vectors.shape[1]), np.float32)
+    found = embedder.embed([texts[row] for row in readable] or [""])
+    vectors = np.zeros((len(texts), found.shape[1]), np.float32)
     if readable:
-        spread[readable] = vectors
-    return spread
+        vectors[readable] = found
+    return vectors
 
 
 def _root(kernel: Features) -> Features:
@@ -253,7 +257,7 @@ def _root(kernel: Features) -> Features:
 
 
 def _idf_of(texts: Sequence[str]) -> Features:
-    """Rareness of each bucket; the largest for what no text has."""
+    """Smoothed inverse document frequency of each bucket; it is largest for buckets that no text has."""
     counts = np.zeros(BUCKETS)
     for text in texts:
         counts[list({_bucket(gram) for gram in _grams(text)})] += 1
@@ -261,7 +265,7 @@ def _idf_of(texts: Sequence[str]) -> Features:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Words; of scripts without spaces, characters."""
+    """Words, or characters in scripts without spaces."""
     for word in words_of(normalize(text)):
         if _IS_CJK.match(word):
             yield from word

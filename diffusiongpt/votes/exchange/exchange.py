@@ -1,4 +1,4 @@
-"""Votes and ratings out of a store and into one, as files that spreadsheets and other programs read."""
+"""Export and import of votes and ratings, as files that spreadsheets and other programs read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.exchange.csv_files import read_header, read_ratings, read_votes, write_ratings, write_votes
-from diffusiongpt.votes.exchange.problems import Placed, nearest
+from diffusiongpt.errors import DataError, VoteError
+from diffusiongpt.votes.exchange.csv_files import read_ratings, read_votes, write_ratings, write_votes
+from diffusiongpt.votes.exchange.csv_rows import read_header
+from diffusiongpt.votes.exchange.problems import Located, nearest
 
 if TYPE_CHECKING:
     from diffusiongpt.votes.store import VoteStore
@@ -21,19 +22,19 @@ Unknown = Literal["refuse", "keep", "skip"]
 
 SUFFIXES: dict[str, FileFormat] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "prompt2scores"}
 MOST_NAMED = 10
-"""Unknown experts that an error names."""
+"""Unknown experts that an error lists at most."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         votes: New votes.
         ratings: New ratings.
-        known: Votes and ratings that the store had before.
-        skipped: Votes and ratings left out because of an expert that the zoo does not have.
-        unknown: Those experts, also if they were kept.
+        known: Number of votes and ratings that the store had before.
+        skipped: Number of votes and ratings left out because of an expert that the zoo does not have.
+        unknown: Those experts, also if their votes were kept.
     """
 
     votes: int
@@ -44,15 +45,16 @@ class Imported:
 
 
 def format_of(path: Path) -> FileFormat:
-    """What a file is by its name.
+    """The format of a file, by its name.
 
     Raises:
-        VoteError: If the name does not say.
+        VoteError: If the suffix is not known.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise VoteError(
-            f"{path}: its name does not say what it is", hint=f"Name the format, or use one of {', '.join(SUFFIXES)}."
+            f"the format of {path} is not clear from its name",
+            hint=f"Pass the format (`--format`), or use one of the suffixes {', '.join(SUFFIXES)}.",
         )
     return SUFFIXES[suffix]
 
@@ -61,9 +63,9 @@ def export_text(store: VoteStore, file_format: FileFormat, *, ratings: bool = Fa
     """All votes and ratings that count, as text.
 
     Args:
-        store: Where they are.
-        file_format: JSON Lines carries everything; CSV carries either votes or ratings.
-        ratings: Whether CSV is to carry the ratings.
+        store: The vote store.
+        file_format: JSON Lines holds everything; CSV holds either votes or ratings.
+        ratings: Whether to write ratings instead of votes as CSV.
 
     Raises:
         VoteError: If the store cannot be read, or the format can only be imported.
@@ -78,23 +80,25 @@ def export_text(store: VoteStore, file_format: FileFormat, *, ratings: bool = Fa
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, whole or not at all.
+    """Write a new file, completely or not at all.
 
     Raises:
-        VoteError: If it is there, or cannot be written.
+        VoteError: If the file exists already, or cannot be written.
     """
     try:
         file = path.open("xb")
     except FileExistsError:
-        raise VoteError(f"{path} is there already", hint="Name another file, or remove this one first.") from None
+        raise VoteError(f"{path} exists already", hint="Name another file, or remove this one first.") from None
     except OSError as error:
-        raise VoteError(f"cannot write {path}: {error.strerror}", hint="Name a file you may write to.") from error
+        raise VoteError(f"cannot write {path}: {error.strerror}", hint="Name a file that you may write to.") from error
     try:
         with file:
             file.write(data)
     except OSError as error:
         path.unlink()
-        raise VoteError(f"cannot write {path}: {error.strerror}", hint="Is there room on the disk?") from error
+        raise VoteError(
+            f"cannot write {path}: {error.strerror}", hint="Check that the disk has enough free space."
+        ) from error
 
 
 def import_file(
@@ -109,22 +113,22 @@ def import_file(
     """Record the votes and ratings of a file that the store does not have yet: all of them, or none.
 
     Args:
-        store: Where they go.
+        store: The vote store.
         path: The file.
-        file_format: What it is; `None` asks its name.
-        experts: Experts there are; `None` takes any.
-        unknown: What becomes of votes for others: `"refuse"` the file, `"keep"` or `"skip"` them.
-        evidence_of: Says what a prompt is about, as probability per taxonomy node, where the file does not.
+        file_format: Format of the file; `None` infers it from the name.
+        experts: Ids of the known experts; `None` accepts any.
+        unknown: Treatment of votes for other experts: `"refuse"` the file, or `"keep"` or `"skip"` those votes.
+        evidence_of: Reads a prompt as probability per taxonomy node, for entries without evidence.
 
     Raises:
-        VoteError: If the file has a mistake, told with its row, or the store cannot be written; either way
-            the store is as it was.
+        VoteError: If the file has a mistake, which is reported with its line, or the store cannot be written. In both
+            cases the store is unchanged.
     """
-    placed = _read(path, file_format or format_of(path))
-    strange = _unknown(placed, experts)
+    located = _read(path, file_format or format_of(path))
+    strange = _unknown(located, experts)
     if strange and unknown == "refuse":
         raise _refused(path, strange, experts or ())
-    chosen = [one for one in placed if unknown == "keep" or strange.keys().isdisjoint(one.entry.experts)]
+    chosen = [one for one in located if unknown == "keep" or strange.keys().isdisjoint(one.entry.experts)]
     entries = _with_evidence(chosen, evidence_of)
     names = {one.entry.id: one.where for one in chosen}
     new = store.merge(entries, lambda entry: names[entry.id])
@@ -132,12 +136,12 @@ def import_file(
         votes=new.votes,
         ratings=new.ratings,
         known=len(entries) - sum(new),
-        skipped=len(placed) - len(chosen),
+        skipped=len(located) - len(chosen),
         unknown=tuple(strange),
     )
 
 
-def _read(path: Path, file_format: FileFormat) -> list[Placed]:
+def _read(path: Path, file_format: FileFormat) -> list[Located]:
     from diffusiongpt.votes.exchange.json_files import read_jsonl, read_prompt2scores
 
     if file_format == "csv":
@@ -145,10 +149,10 @@ def _read(path: Path, file_format: FileFormat) -> list[Placed]:
     return read_jsonl(path) if file_format == "jsonl" else read_prompt2scores(path)
 
 
-def _unknown(placed: Sequence[Placed], experts: Collection[str] | None) -> dict[str, str]:
-    """Experts that are not there, with where each is first named."""
+def _unknown(located: Sequence[Located], experts: Collection[str] | None) -> dict[str, str]:
+    """Experts that are not known, with the place where each is first named."""
     strange: dict[str, str] = {}
-    for one in placed:
+    for one in located:
         for expert in one.entry.experts:
             if experts is not None and expert not in experts:
                 strange.setdefault(expert, one.where)
@@ -156,25 +160,26 @@ def _unknown(placed: Sequence[Placed], experts: Collection[str] | None) -> dict[
 
 
 def _refused(path: Path, strange: Mapping[str, str], experts: Collection[str]) -> VoteError:
-    told = [
-        f"{expert!r} ({', '.join(filter(None, (where.removeprefix(f'{path}, '), nearest(expert, experts))))})"
-        for expert, where in list(strange.items())[:MOST_NAMED]
-    ]
-    more = f" and {len(strange) - len(told)} more" if len(strange) > len(told) else ""
-    return VoteError(
-        f"{path}: the zoo does not have {', '.join(told)}{more}",
-        hint="Correct the ids, name the zoo that has them, or say that votes for unknown experts are to be "
-        "kept or skipped (`--unknown keep`, `--unknown skip`).",
+    named = []
+    for expert, where in list(strange.items())[:MOST_NAMED]:
+        near = nearest(expert, experts)
+        named.append(f"{expert!r} ({where.removeprefix(f'{path}, ')}{f', did you mean {near!r}?' if near else ''})")
+    more = f" and {len(strange) - len(named)} more" if len(strange) > len(named) else ""
+    return DataError(
+        f"{path}: the zoo does not have {', '.join(named)}{more}",
+        hint="Correct the ids, pass the zoo that has them, or keep or skip votes for unknown experts "
+        "(`--unknown keep`, `--unknown skip`).",
     )
 
 
 def _with_evidence(
-    placed: Sequence[Placed], evidence_of: Callable[[str], Mapping[str, float]] | None
+    located: Sequence[Located], evidence_of: Callable[[str], Mapping[str, float]] | None
 ) -> list[Vote | Rating]:
     if evidence_of is None:
-        return [one.entry for one in placed]
-    prompts = dict.fromkeys(one.entry.prompt for one in placed if not one.has_evidence)
+        return [one.entry for one in located]
+    # each prompt is read once, however many votes it has
+    prompts = dict.fromkeys(one.entry.prompt for one in located if not one.has_evidence)
     evidence = {prompt: evidence_of(prompt) for prompt in prompts}
     return [
-        one.entry if one.has_evidence else replace(one.entry, evidence=evidence[one.entry.prompt]) for one in placed
+        one.entry if one.has_evidence else replace(one.entry, evidence=evidence[one.entry.prompt]) for one in located
     ]

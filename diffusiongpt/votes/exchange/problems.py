@@ -1,4 +1,4 @@
-"""How a mistake in a file of votes is told: file, row, column, and what to do."""
+"""What all readers of vote files share: an entry with its place in the file, text, and near misses."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 
-from diffusiongpt.errors import VoteError
+from diffusiongpt.errors import DataError
 from diffusiongpt.votes.vote import Rating, Vote
 
-UNTOLD = "unknown"
-"""Voter of a row that does not say who chose: nobody's own taste."""
+UNKNOWN_VOTER = "unknown"
+"""Voter of a row without one; it gets no personal ranking."""
 
 
 @dataclass(frozen=True)
-class Placed:
+class Located:
     """A vote or a rating, and where it was read.
 
     Attributes:
         entry: The vote or rating.
-        where: File and row, to begin an error with.
-        has_evidence: Whether the file said what the prompt is about.
+        where: File and line, to begin an error with.
+        has_evidence: Whether the file has evidence for the prompt.
     """
 
     entry: Vote | Rating
@@ -35,14 +35,14 @@ def read_text(path: Path) -> str:
     """The text of a file, without a byte order mark.
 
     Raises:
-        VoteError: If it cannot be read, is empty, or is not UTF-8 text.
+        DataError: If it cannot be read, is empty, or is not UTF-8 text.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise VoteError(f"cannot read {path}: {error.strerror}", hint="Check the path.") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", hint="Check the path.") from error
     if not data.strip():
-        raise VoteError(f"{path} is empty", hint="Pass a file that `diffusiongpt votes export` could have written.")
+        raise DataError(f"{path} is empty", hint="Pass a file with votes or ratings.")
     try:
         text = data.decode("utf-8-sig")
         wrong = text.find("\0")
@@ -50,16 +50,23 @@ def read_text(path: Path) -> str:
         text, wrong = "", error.start
     if wrong < 0:
         return text
-    row = (text[:wrong].count("\n") if text else data[:wrong].count(b"\n")) + 1
-    raise VoteError(f"{path}, row {row}: not UTF-8 text", hint="Save the table as CSV in UTF-8.")
+    line = (text[:wrong].count("\n") if text else data[:wrong].count(b"\n")) + 1
+    raise DataError(f"{path}, line {line}: is not UTF-8 text", hint="Save the file as text in UTF-8.")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A remark about the nearest known word, empty if none is near."""
-    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else ""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known word that was probably meant, whatever its case; `None` if none is near."""
+    by_case = {one.casefold(): one for one in known}
+    near = get_close_matches(word.casefold(), list(by_case), n=1, cutoff=cutoff)
+    return by_case[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question about the nearest known word, empty if none is near."""
+    near = nearest(word, known)
+    return f"Did you mean {near!r}?" if near else ""
 
 
 def content_id(*content: object) -> str:
-    """An id for what a file gives none: the same content has the same one, so that it is recorded once."""
+    """An id made of the content, for entries without one: the same content is then recorded only once."""
     return sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:32]

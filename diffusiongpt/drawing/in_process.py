@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Backend
 from diffusiongpt.backends.registry import get_backend
-from diffusiongpt.cache.cache import ModelCache
+from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
-from diffusiongpt.hub.content import fingerprint
 from diffusiongpt.hub.plan import Agree
 from diffusiongpt.weights.devices import HOST, release_cached
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from diffusiongpt.drawing.machine import Machine
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
@@ -81,14 +79,14 @@ class LocalExecutor:
         self._coming[model] = Coming(expert, _local(expert), tuple(stand_ins.values()))
         return self.queue.enter(model, self._machine.device, client=client)
 
-    def fetch(self, expert: Expert) -> None:
-        """Make sure that the files of an expert are on disk.
+    def fetch(self, expert: Expert) -> Snapshot:
+        """The files of an expert on disk, pulled if need be.
 
         Raises:
             PullError: If they could not be pulled.
             OutOfMemoryError: If they turn out not to fit here, before they are pulled.
         """
-        self.cache.fetch(
+        return self.cache.fetch(
             expert,
             _local(expert),
             check=self._machine.check_fits,
@@ -100,17 +98,17 @@ class LocalExecutor:
         """Draw on this machine; see `Executor.run`."""
         backend = _local(call.expert)
         start = perf_counter()
-        self.fetch(call.expert)
+        snapshot = self.fetch(call.expert)
         fetched = perf_counter()
         with (ticket or self.enter(call.expert)).turn():
             waited = perf_counter()
-            weights = self._weights(call.expert, backend)
+            weights = _fingerprint(call.expert, snapshot)
             if call.expected_weights not in (None, weights):
                 raise LoadError(
                     f"{call.expert.id} is not the checkpoint that the picture was drawn with",
                     hint="Bring the old files back, or draw the prompt again with the checkpoint that is there now.",
                 )
-            drawing, loaded = self._draw(backend, call)
+            drawing, loaded = self._draw(backend, call, snapshot)
         seconds = {
             "download": fetched - start,
             "queue": waited - fetched,
@@ -124,36 +122,41 @@ class LocalExecutor:
     def lease(self, expert: Expert) -> Iterator[Any]:
         """Hold the device, with an expert's model ready to be called on it; see `DiffusionGPT.lease`."""
         backend = _local(expert)
-        self.fetch(expert)
+        snapshot = self.fetch(expert)
         with (
             self.enter(expert).turn(),
-            self.cache.lease(expert, backend, device=self._machine.device) as loaded,
+            self.cache.lease(expert, backend, device=self._machine.device, snapshot=snapshot) as loaded,
             backend.opened(loaded, scale=expert.settings.adapter_scale or 1.0) as model,
         ):
             yield model
 
-    def _draw(self, backend: Backend, call: Resolved) -> tuple[Drawing, float]:
+    def _draw(self, backend: Backend, call: Resolved, snapshot: Snapshot) -> tuple[Drawing, float]:
         """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
         recovered: list[Recovery] = []
-        result = self._attempt(backend, call)
+        result = self._attempt(backend, call, snapshot)
         for step in self._ladder(call.expert):
             if not isinstance(result, OutOfMemoryError):
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, call, offload=step == "offloaded", tile=step != "freed")
+            result = self._attempt(backend, call, snapshot, offload=step == "offloaded", tile=step != "freed")
         if isinstance(result, OutOfMemoryError):
             raise result
         drawing, loaded = result
         return replace(drawing, recovered=tuple(recovered)), loaded
 
     def _attempt(
-        self, backend: Backend, call: Resolved, *, offload: bool = False, tile: bool = False
+        self, backend: Backend, call: Resolved, snapshot: Snapshot, *, offload: bool = False, tile: bool = False
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
         lease = self.cache.lease(
-            call.expert, backend, device=self._machine.device, on_progress=self._on_progress, offload=offload
+            call.expert,
+            backend,
+            device=self._machine.device,
+            snapshot=snapshot,
+            on_progress=self._on_progress,
+            offload=offload,
         )
         try:
             with lease as loaded:
@@ -174,16 +177,6 @@ class LocalExecutor:
         # if neither room on the device nor tiles helped, the host may be what is short
         self.cache.clear(None if step == "offloaded" else self._machine.device)
         release_cached(self._machine.device)
-
-    def _weights(self, expert: Expert, backend: Backend) -> str:
-        """Fingerprint of a checkpoint; of an adapter that of its base and its own, joined."""
-        if expert.base_expert is not None:
-            file = _still_there(self.cache.puller.adapter_on_disk(expert), expert)
-            return f"{self._weights(expert.base_expert, backend)}+{fingerprint(file.parent, [file.name])}"
-        folder = _still_there(self.cache.puller.on_disk(expert), expert)
-        names = tuple(path.relative_to(folder).as_posix() for path in folder.glob("**/*") if path.is_file())
-        files = backend.files(names, lambda name: (folder / name).read_bytes(), variant=expert.settings.variant)
-        return fingerprint(folder, files)
 
     def _on_step(self, done: int, total: int) -> None:
         if self._on_progress:
@@ -206,7 +199,9 @@ def _local(expert: Expert) -> Backend:
     return backend
 
 
-def _still_there(place: Path | None, expert: Expert) -> Path:
-    if place is None:
-        raise LoadError(f"the files of {expert.id} disappeared while it was loaded", hint="Draw again.")
-    return place
+def _fingerprint(expert: Expert, snapshot: Snapshot) -> str:
+    """The fingerprint of the weights, as the record of a picture names them."""
+    try:
+        return snapshot.fingerprint()
+    except OSError as error:
+        raise LoadError(f"the files of {expert.id} were removed before it was drawn", hint="Draw again.") from error

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from diffusiongpt.curation.describe import Presence
     from diffusiongpt.curation.edit import Draft
     from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.layers import Zoo
     from diffusiongpt.zoo.taxonomy import Taxonomy
-    from diffusiongpt.zoo.zoo import Zoo
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
@@ -27,7 +27,7 @@ _COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CY
 WIDE = 110
 """Columns from which a terminal is wide enough for descriptions."""
 
-app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True)
+app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.command("list")

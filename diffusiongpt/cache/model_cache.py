@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.explain import Explanation, explain
-from diffusiongpt.cache.fetch import Check, Downloads
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
-from diffusiongpt.cache.loading import Adapter, Checkpoint, Loader
+from diffusiongpt.cache.loading import Adapter, Check, Checkpoint, Downloads, Loader
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, SingleFlight
@@ -25,6 +23,7 @@ from diffusiongpt.weights.devices import HOST, device_memory
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Backend, Loaded
     from diffusiongpt.hub.plan import Agree
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
@@ -89,6 +88,7 @@ class ModelCache:
         backend: Backend,
         *,
         device: str,
+        snapshot: Snapshot | None = None,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
         offload: bool = False,
@@ -102,6 +102,7 @@ class ModelCache:
             expert: The expert to draw with.
             backend: Loads it.
             device: The device it draws on.
+            snapshot: Its files as `fetch` has just returned them; if absent, they are looked up and pulled if need be.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
             offload: Hold it on the host only, with room on the device for its small parts and its largest. Until the
@@ -111,7 +112,7 @@ class ModelCache:
             PullError: If its files could not be pulled.
             LoadError: If it could not be built, or does not fit.
         """
-        folder = self._downloads.fetch(expert, backend, agree=agree, on_progress=on_progress)
+        found = snapshot or self._downloads.fetch(expert, backend, agree=agree, on_progress=on_progress)
         if offload and expert.base_expert is not None:
             raise LoadError(
                 f"{expert.id} is an adapter, and cannot be offloaded because its base stays on the device",
@@ -119,7 +120,7 @@ class ModelCache:
             )
         # What is offloaded is on the host; on the host itself there is nothing to offload.
         offload = offload and device != HOST
-        with self._hold(expert, backend, device, on_progress, folder=folder, offload=offload) as loaded:
+        with self._hold(expert, backend, found, device, on_progress, offload=offload) as loaded:
             yield loaded
 
     def fetch(
@@ -130,8 +131,8 @@ class ModelCache:
         check: Check | None = None,
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
-    ) -> None:
-        """Pull the files of an expert unless they are on disk.
+    ) -> Snapshot:
+        """The files of an expert on disk, pulled if need be.
 
         Args:
             expert: The expert.
@@ -143,19 +144,21 @@ class ModelCache:
         Raises:
             PullError: If they could not be pulled.
         """
-        self._downloads.fetch(expert, backend, check=check, agree=agree, on_progress=on_progress)
+        return self._downloads.fetch(expert, backend, check=check, agree=agree, on_progress=on_progress)
 
     def is_loaded(self, expert: Expert, *, device: str) -> bool:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""
         if device not in self.memory.devices:
             return False
-        for part in expert.parts[:1]:
-            folder = self.puller.on_disk(part)
-            known = None if folder is None else self._identities.known(model_key(part, folder, device))
-            if known is None or not self.memory.holds(device, known.sizes):
-                return False
-        adapter = self._adapter_key(expert, device)
-        return expert.base_expert is None or (adapter is not None and self.memory.holds(device, [adapter]))
+        base = expert.parts[0]
+        folder = self.puller.on_disk(base)
+        known = None if folder is None else self._identities.known(model_key(base, folder, device))
+        if known is None or not self.memory.holds(device, known.sizes):
+            return False
+        if expert.base_expert is None:
+            return True
+        adapter = self.puller.find_adapter(expert)
+        return adapter is not None and self.memory.holds(device, [self._identities.of_adapter(adapter, known.key)])
 
     def budget(self, device: str) -> int:
         """Bytes that idle models may keep on a device; `"cpu"` is the host."""
@@ -193,23 +196,23 @@ class ModelCache:
         self,
         expert: Expert,
         backend: Backend,
+        snapshot: Snapshot,
         device: str,
         on_progress: OnProgress | None,
         *,
-        folder: Path | None = None,
         offload: bool = False,
     ) -> Iterator[Loaded]:
-        """Lease what is on disk: a checkpoint, in `folder` if that was just looked up, or an adapter on its base."""
-        if expert.base_expert is not None:
+        """Lease what is on disk: a checkpoint, or an adapter on its base."""
+        if expert.base_expert is not None and snapshot.base is not None:
             with (
-                self._hold(expert.base_expert, backend, device, on_progress) as base,
-                self._hold_adapter(expert, backend, base, on_progress) as loaded,
+                self._hold(expert.base_expert, backend, snapshot.base, device, on_progress) as base,
+                self._hold_adapter(expert, backend, snapshot, base, on_progress) as loaded,
             ):
                 yield loaded
             return
         if self.memory.closed:
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or close this one later.")
-        model = self._identify(expert, backend, device, folder)
+        model = self._identify(expert, backend, snapshot, device)
         where = HOST if offload else device
         wanted = Checkpoint(expert=expert, backend=backend, model=model)
         # Pinned before it is there, so that nothing of it goes between its load and its use.
@@ -225,14 +228,14 @@ class ModelCache:
 
     @contextmanager
     def _hold_adapter(
-        self, expert: Expert, backend: Backend, base: Loaded, on_progress: OnProgress | None
+        self, expert: Expert, backend: Backend, snapshot: Snapshot, base: Loaded, on_progress: OnProgress | None
     ) -> Iterator[Loaded]:
-        key, file = self._adapter_key(expert, base.device), self.puller.adapter_on_disk(expert)
-        base_model = None if key is None else self._identities.known(key.base)
-        if key is None or file is None or base_model is None:
-            raise _gone(expert)
+        base_model = self._identify(expert.parts[0], backend, snapshot.base or snapshot, base.device)
+        key = self._identities.of_adapter(snapshot, base_model.key)
         self.memory.contents.requested([key], expert.id)
-        wanted = Adapter(expert=expert, backend=backend, key=key, file=file, base=base, base_model=base_model)
+        wanted = Adapter(
+            expert=expert, backend=backend, key=key, file=snapshot.adapter, base=base, base_model=base_model
+        )
         with self.memory.pinned(base.device, [key]):
             work = partial(self._loader.attach, wanted)
             yield self._ready(expert, base.device, wanted.keys, key, work, on_progress)
@@ -259,29 +262,21 @@ class ModelCache:
     def _coming(self, expert: Expert, backend: Backend, device: str, *, known: bool = False) -> Checkpoint | None:
         """The checkpoint that a drawing in the queue will need; `None` while it is not on disk.
 
-        With `known`, also `None` for one whose files would have to be read, which may take a while.
+        With `known`, what was found at the last look is returned, without another one; `None` if there was none.
         """
-        base = expert.base_expert or expert
-        folder = self.puller.on_disk(base)
-        if folder is None or (known and self._identities.known(model_key(base, folder, device)) is None):
+        base = expert.parts[0]
+        if known:
+            model = self._identities.latest(base, device)
+            return None if model is None else Checkpoint(expert=base, backend=backend, model=model)
+        snapshot = self.puller.find(base, backend)
+        if snapshot is None:
             return None
-        return Checkpoint(expert=base, backend=backend, model=self._identify(base, backend, device, folder))
+        return Checkpoint(expert=base, backend=backend, model=self._identify(base, backend, snapshot, device))
 
-    def _identify(self, expert: Expert, backend: Backend, device: str, folder: Path | None = None) -> Model:
-        folder = folder or self.puller.on_disk(expert)
-        if folder is None:
-            raise _gone(expert)
-        model = self._identities.of(expert, backend, folder, device)
+    def _identify(self, expert: Expert, backend: Backend, snapshot: Snapshot, device: str) -> Model:
+        model = self._identities.of(expert, backend, snapshot, device)
         self.memory.contents.requested(model.sizes, expert.id)
         return model
-
-    def _adapter_key(self, expert: Expert, device: str) -> AdapterKey | None:
-        if expert.base_expert is None:
-            return None
-        file, folder = self.puller.adapter_on_disk(expert), self.puller.on_disk(expert.base_expert)
-        if file is None or folder is None:
-            return None
-        return self._identities.of_adapter(file, model_key(expert.base_expert, folder, device))
 
     def _limits(self, device: str) -> tuple[int, int | None]:
         """Bytes that idle models may keep on a device, and bytes that all may take."""
@@ -291,7 +286,3 @@ class ModelCache:
             return self._budget, ceiling
         wanted = self._settings.host_budget if device == HOST else self._settings.device_budget
         return wanted.of(memory or _UNKNOWN_MEMORY), ceiling
-
-
-def _gone(expert: Expert) -> LoadError:
-    return LoadError(f"the files of {expert.id} were removed before they could be loaded", hint="Draw again.")

@@ -1,0 +1,280 @@
+"""The files of a checkpoint on this disk: decided once, then handed down to whatever loads, names or draws with it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusiongpt.errors import PullError
+from diffusiongpt.hub.content import blob_sha256, find_damage, fingerprint
+from diffusiongpt.hub.files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
+from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.expert import Expert
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The complete files of one checkpoint or adapter, as they were at one look at the disk.
+
+    Two snapshots are equal as long as nothing has changed, so whatever was derived from one can be kept with it.
+
+    Attributes:
+        folder: Where the files are.
+        commit: The commit of the hub repository; `None` for a local folder.
+        files: Name -> size in bytes of every file that is used.
+        content: Name -> hash of those files for which the hub stated one: sha256 of a large file, Git blob id of a
+            small one. Empty for a local folder.
+        changed: Name -> time of the last change, in nanoseconds since 1970.
+        base: The checkpoint that an adapter goes on; `None` for a checkpoint.
+    """
+
+    folder: Path
+    commit: str | None
+    files: Mapping[str, int]
+    content: Mapping[str, str]
+    changed: Mapping[str, int]
+    base: Snapshot | None = None
+
+    @property
+    def adapter(self) -> Path:
+        """The one file of an adapter."""
+        (name,) = self.files
+        return self.folder / name
+
+    def fingerprint(self) -> str:
+        """What the record of a picture says of its weights; for an adapter, that of its base and its own, joined.
+
+        Raises:
+            OSError: If a file is no longer there.
+        """
+        own = fingerprint(self.folder, ((name, size, self.changed[name]) for name, size in self.files.items()))
+        return own if self.base is None else f"{self.base.fingerprint()}+{own}"
+
+
+class Snapshots:
+    """Finds the experts whose files are on this disk, without the network; thread-safe.
+
+    A pulled checkpoint has the files of its record, a local folder those that its backend chooses. That choice is
+    made again only when a file or a folder has changed.
+
+    Args:
+        settings: Folders, and whether weights other than safetensors are allowed.
+        records: What was pulled.
+    """
+
+    def __init__(self, settings: Settings, records: Records) -> None:
+        self._settings = settings
+        self._records = records
+        self._local: dict[Hashable, tuple[dict[str, int], Snapshot]] = {}
+
+    def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
+        """The files of an expert if they and those of its base are complete; one `stat` for each file.
+
+        Raises:
+            PullError: If a local folder does not hold what the backend needs, or the record of pulls is damaged.
+        """
+        found = None
+        for part in expert.parts:
+            snapshot = self._find_part(part, backend)
+            if snapshot is None:
+                return None
+            found = snapshot if found is None else replace(snapshot, base=found)
+        return found
+
+    def find_adapter(self, adapter: Expert) -> Snapshot | None:
+        """The file of an adapter, without its base; no backend is needed to choose it."""
+        return self._find_part(adapter, None)
+
+    def folder(self, part: Expert) -> Path | None:
+        """The folder of a checkpoint or adapter if it can be used, as far as that is known without its backend."""
+        # on the routing path: looking a record up is faster than finding out whether the name is a local folder
+        record = self._records.find(key_of(part))
+        if record is None:
+            return _usable_folder(part, self._settings) if part.is_local else None
+        folder = snapshot_folder(self._settings.hub_cache, record.repo, record.commit)
+        return None if self._look(part, record, folder) is None else folder
+
+    def adopt(self, expert: Expert, backend: Backend) -> PullRecord | None:
+        """Record a checkpoint that another program left complete in the hub cache; `None` if there is none.
+
+        None of its files become ours, so clearing will not remove them.
+        """
+        hub_cache = self._settings.hub_cache
+        commit = self._records.pin(expert.repo, expert.revision) or _cached_commit(expert, hub_cache)
+        # where there is a record, its files are already known to be incomplete
+        if commit is None or self._records.find(key_of(expert)) is not None:
+            return None
+        folder = snapshot_folder(hub_cache, expert.repo, commit)
+        try:
+            names = _cached_names(hub_cache, expert.repo, commit)
+            files = files_of(expert, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
+            sizes = {name: (folder / name).stat().st_size for name in files}
+        except (PullError, OSError):
+            return None
+        if any(find_damage(folder / name, size) for name, size in sizes.items()):
+            return None
+        hashes = {name: known for name in files if (known := blob_sha256(folder / name))}
+        record = record_of(expert, commit, sizes, hashes=hashes)
+        self._records.add(record)
+        return record
+
+    def _find_part(self, part: Expert, backend: Backend | None) -> Snapshot | None:
+        record = self._records.find(key_of(part))
+        if record is None:
+            return self._find_local(part, backend) if part.is_local else None
+        folder = snapshot_folder(self._settings.hub_cache, record.repo, record.commit)
+        changed = self._look(part, record, folder)
+        if changed is None:
+            return None
+        return Snapshot(folder=folder, commit=record.commit, files=record.files, content=record.hashes, changed=changed)
+
+    def _look(self, part: Expert, record: PullRecord, folder: Path) -> dict[str, int] | None:
+        """Name -> time of change of the files of a record; `None` if they are incomplete, or no longer allowed."""
+        changed = look_at(str(folder), record.files)
+        # what was pulled while unsafe weights were allowed is not used once they are not
+        unsafe = any(name.endswith(".bin") for name in record.files) and not may_be_unsafe(part, self._settings)
+        return None if unsafe else changed
+
+    def _find_local(self, part: Expert, backend: Backend | None) -> Snapshot | None:
+        settings = part.settings
+        key = (part.folder, part.backend, part.kind, settings.variant, settings.weight_name, settings.unsafe_weights)
+        known = self._local.get(key)
+        if known is not None:
+            folders, snapshot = known
+            if _times(folders) == folders and look_at(str(snapshot.folder), snapshot.files) == snapshot.changed:
+                return snapshot
+        folder = _usable_folder(part, self._settings)
+        if folder is None:
+            return None
+        names = names_in(folder)
+        try:
+            if backend is None:
+                chosen: tuple[str, ...] = (adapter_file(names, part),)
+            else:
+                chosen = files_of(part, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
+            stats = {name: (folder / name).stat() for name in chosen}
+        except OSError as error:
+            raise PullError(
+                f"could not read the folder {folder} of {part.id}: {error}", hint="Check that its files are readable."
+            ) from error
+        snapshot = Snapshot(
+            folder=folder,
+            commit=None,
+            files={name: stat.st_size for name, stat in stats.items()},
+            content={},
+            changed={name: stat.st_mtime_ns for name, stat in stats.items()},
+        )
+        # a file that is added or removed changes the time of its folder, and may change the choice
+        folders = _times({str(folder), *(str((folder / name).parent) for name in chosen)})
+        self._local[key] = folders, snapshot
+        return snapshot
+
+
+def local_folder(expert: Expert) -> Path:
+    """The folder of an expert whose `repo` is one.
+
+    Raises:
+        PullError: If it does not exist, or holds neither a pipeline nor the file of an adapter.
+    """
+    folder = expert.folder
+    if folder is None or not folder.is_dir():
+        raise PullError(
+            f"the folder {folder or expert.repo} of {expert.id} does not exist",
+            hint="Correct 'repo' in the zoo file; './name' is relative to the folder of the zoo file.",
+        )
+    if expert.kind == "adapter":
+        adapter_file([path.name for path in folder.iterdir()], expert)
+    elif not (folder / "model_index.json").is_file():
+        raise PullError(
+            f"the folder {folder} of {expert.id} has no model_index.json",
+            hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained().",
+        )
+    return folder
+
+
+def check_local(expert: Expert) -> None:
+    """Refuse an expert of which a folder, its own or that of its base, cannot be used.
+
+    Raises:
+        PullError: If a folder does not exist, or does not hold what it should.
+    """
+    for part in expert.parts:
+        if part.is_local:
+            local_folder(part)
+
+
+@lru_cache(maxsize=1024)  # on the path of every lease
+def snapshot_folder(hub_cache: Path, repo: str, commit: str) -> Path:
+    """Where the hub client keeps a commit of a repository."""
+    return repo_folder(hub_cache, repo) / "snapshots" / commit
+
+
+def repo_folder(hub_cache: Path, repo: str) -> Path:
+    """Where the hub client keeps a repository; the layout is documented and shared by all tools."""
+    return hub_cache / f"models--{repo.replace('/', '--')}"
+
+
+def look_at(folder: str, files: Mapping[str, int]) -> dict[str, int] | None:
+    """Name -> time of change in nanoseconds; `None` if a file is missing or has another size than expected."""
+    changed = {}
+    # on the path of every lease and route: plain os calls, a few microseconds each
+    for name, size in files.items():
+        try:
+            stat = os.stat(f"{folder}/{name}")  # noqa: PTH116
+        except OSError:
+            return None
+        if stat.st_size != size:
+            return None
+        changed[name] = stat.st_mtime_ns
+    return changed
+
+
+def _usable_folder(part: Expert, settings: Settings) -> Path | None:
+    try:
+        check_unsafe_folder(part, settings)
+        return local_folder(part)
+    except PullError:
+        return None
+
+
+def _times(folders: Iterable[str]) -> dict[str, int]:
+    try:
+        return {folder: os.stat(folder).st_mtime_ns for folder in folders}  # noqa: PTH116
+    except OSError:
+        return {}
+
+
+def _cached_names(hub_cache: Path, repo: str, commit: str) -> tuple[str, ...]:
+    """All files of the commit: as the hub listed them if the client kept the list, otherwise those on disk."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return tuple(file.path for file in get_cached_repo_tree(repo, revision=commit, cache_dir=hub_cache))
+    except CachedRepoTreeNotFoundError:
+        return names_in(snapshot_folder(hub_cache, repo, commit))
+
+
+def _cached_commit(expert: Expert, hub_cache: Path) -> str | None:
+    revision = expert.revision or "main"
+    if _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        commit = (repo_folder(hub_cache, expert.repo) / "refs" / revision).read_text().strip()
+    except OSError:
+        return None
+    return commit if _COMMIT.fullmatch(commit) else None

@@ -1,0 +1,458 @@
+"""The ways to draw with an expert on a machine, and what it would take where there is none.
+
+A plan counts all the memory there is and never what is free at the moment, so the same machine always has the same
+plan. Bytes come from the sizes of components: from the headers of files on disk, else from the zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
+from math import ceil, inf
+from typing import TYPE_CHECKING, Any, Final
+
+from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
+
+if TYPE_CHECKING:
+    from diffusiongpt.settings import Memory
+    from diffusiongpt.zoo.expert import Expert
+
+USABLE: Final = 0.9
+"""Share of a memory that a plan may fill; the rest is for other programs and for what allocators lose."""
+
+WORKSPACE: Final = 600_000_000
+"""Bytes that the CUDA context and the libraries' workspaces take on a device."""
+
+ENCODE: Final = 500_000_000
+"""Bytes of activations while a text encoder reads 512 tokens; .10 (T5-XXL) to .31 GB (Qwen3-8B) are measured."""
+
+TILES: Final = 700_000_000
+"""Bytes that decoding in tiles of 512 pixels reserves for each byte of the data type: 1.4 GB at 16 bits, 2.9 at
+32 (InvokeAI issue 7674)."""
+
+BLOCKS: Final = 0.08
+"""Share of a component that streaming keeps on the device: two or three groups, of which there are about 40."""
+
+SHRUNK: Final = 0.29
+"""Share of its bytes that a component keeps at 4 bits with its scales and the layers that stay as they are."""
+
+EFFICIENCY: Final = 0.5
+"""Share of the listed operations a second that drawing reaches: FLUX.1 takes .8 to 1.2 s a step on an RTX 4090."""
+
+UNPINNED: Final = 3.0
+"""How many times longer copies take from host memory that is not pinned; 3 to 5 are measured."""
+
+DISK_BYTES_S: Final = 1.5e9
+DOWNLOAD_BYTES_S: Final = 50e6
+
+CPU_PATIENCE_S: Final = 600.0
+"""Longest drawing on the processor of a machine with a GPU that still counts as a way to draw."""
+
+QUANTISERS: Final = ("torchao", "bitsandbytes", "gguf")
+"""Modules any of which can make weights of 4 bits."""
+
+_KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "cpu")
+"""What our own backend can do."""
+
+_ALWAYS_THERE: Final = 500_000_000
+"""Bytes below which a component stays on the device while others come and go. Some pipelines read the statistics of
+the autoencoder before they call it."""
+
+_DENOISERS: Final = ("transformer", "unet", "prior", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What drawing with an architecture takes; see `costs.yaml`."""
+
+    denoise_gb: float
+    decode: float = 2200
+    decode_type: str = "float16"
+    token: int = 16
+    evaluations: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured here, as multiples of what is estimated.
+
+    Attributes:
+        activations: Memory beyond the weights.
+        seconds: Time of denoising.
+    """
+
+    activations: float = 1.0
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The placements of an expert on a machine, best first.
+
+    Attributes:
+        placements: None if it cannot draw there.
+        reason: Why it cannot, with the number that would change it; empty if it can.
+    """
+
+    placements: tuple[Placement, ...] = ()
+    reason: str = ""
+
+    @property
+    def best(self) -> Placement | None:
+        """The first placement, if there is one."""
+        return self.placements[0] if self.placements else None
+
+
+Weigh = Callable[["Expert"], Mapping[str, int] | None]
+"""Exact bytes of each component at 16 bits, as far as its files are on disk; `None` if they are not."""
+
+
+class Planner:
+    """Plans placements on one machine; neither the network nor the device is touched.
+
+    Args:
+        machine: The machine.
+        weigh: Exact sizes of what is on disk; the zoo's are taken where it says `None`.
+        ways: Kinds of placement that the backends can carry out.
+        tiles: Whether they can decode in tiles.
+        to_download: Bytes that have to be downloaded for an expert; `None` if not known.
+        measured: What was measured here for an architecture.
+    """
+
+    def __init__(
+        self,
+        machine: MachineSpec,
+        *,
+        weigh: Weigh = lambda _: None,
+        ways: Collection[PlacementKind] = _KINDS,
+        tiles: bool = False,
+        to_download: Callable[[Expert], int | None] = lambda _: None,
+        measured: Callable[[str], Measured] = lambda _: Measured(),
+    ) -> None:
+        self.machine = machine
+        self._weigh = weigh
+        self._ways = frozenset(ways)
+        self._tiles = tiles
+        self._to_download = to_download
+        self._measured = measured
+
+    def __call__(
+        self, expert: Expert, *, width: int | None = None, height: int | None = None, steps: int | None = None
+    ) -> Plan:
+        """Plan one picture.
+
+        Args:
+            expert: Expert that would draw it.
+            width: Pixels; the expert's own if absent.
+            height: Pixels.
+            steps: Denoising steps.
+        """
+        download = self._to_download(expert)
+        if is_hosted(expert.backend):
+            service = expert.repo.partition("/")[0]
+            hosted = Placement(kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0)
+            return Plan(placements=(hosted,))
+        sizes = self._weigh(expert) or component_bytes(expert)
+        if sizes is None:
+            return Plan(reason="its size is not known, and what is not known does not count as fitting")
+        if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
+            sizes = {name: 2 * size for name, size in sizes.items()}
+        job = _Job(
+            expert=expert,
+            sizes=sizes,
+            cost=cost_of(expert.architecture),
+            pixels=(width or expert.settings.width or 1024) * (height or expert.settings.height or 1024),
+            steps=steps or expert.settings.num_inference_steps or 30,
+            measured=self._measured(expert.architecture or ""),
+        )
+        needs = list(self._needs(job))
+        fitting = [need for need in needs if self._fits(need)]
+        if not fitting:
+            return Plan(reason=self._reason(needs))
+        first: dict[PlacementKind, Placement] = {}
+        for need in fitting:
+            first.setdefault(need.kind, self._placement(need, download))
+        return Plan(placements=tuple(first.values()))
+
+    def _needs(self, job: _Job) -> Iterator[_Need]:
+        """All ways that the backends know, best first."""
+        machine = self.machine
+        if machine.device != "cpu":
+            if "whole" in self._ways:
+                yield from self._tilings(job.whole)
+            # an adapter sits on a base that stays where it is, and one memory gains nothing from moving within it
+            if job.expert.kind == "checkpoint" and not machine.one_memory and len(job.sizes) > 1:
+                if "offload" in self._ways:
+                    yield from self._tilings(job.offload)
+                if "stream" in self._ways:
+                    yield from self._tilings(job.stream)
+                    yield from self._tilings(job.stream_unpinned)
+            if "quantised" in self._ways:
+                yield from self._tilings(job.quantised)
+        if "cpu" in self._ways and machine.device != "any":
+            cpu = job.cpu()
+            if machine.device == "cpu" or cpu.operations / cpu_flops() <= CPU_PATIENCE_S:
+                yield cpu
+
+    def _tilings(self, way: Callable[..., _Need]) -> Iterator[_Need]:
+        yield way(tiled=False)
+        if self._tiles:
+            yield way(tiled=True)
+
+    def _fits(self, need: _Need) -> bool:
+        return need.device <= self._room("device", need) and need.host <= self._room("host", need)
+
+    def _room(self, of: str, need: _Need) -> float:
+        machine = self.machine
+        if of == "host" and machine.device == "mps" and need.kind != "cpu":
+            return inf  # counted on the device, which is the same memory
+        total = machine.device_bytes if of == "device" else machine.host_bytes
+        return (total or 0.0) * USABLE
+
+    def _reason(self, needs: list[_Need]) -> str:
+        """What is missing, as the smallest memory of each kind that would do while the other stays as it is."""
+        device = min((need.device for need in needs if need.host <= self._room("host", need)), default=None)
+        host = min((need.host for need in needs if need.device <= self._room("device", need)), default=None)
+        wants = []
+        if device:
+            wants.append(f"{as_sold(device / USABLE, up=True)} on the device")
+        if host:
+            wants.append(f"{as_sold(host / USABLE, up=True)} of host memory")
+        if not wants and needs:
+            least = min(needs, key=lambda need: need.device + need.host)
+            both = f"{as_sold(least.device / USABLE, up=True)} on the device"
+            wants.append(f"{both} and {as_sold(least.host / USABLE, up=True)} of host memory")
+        if not wants:
+            return "nothing here can draw with it"
+        return f"needs {' or '.join(wants)}; this machine has {self._has()}"
+
+    def _has(self) -> str:
+        machine = self.machine
+        total = machine.host_bytes
+        host = "host memory of unknown size" if total is None else f"{as_sold(total)} of host memory"
+        if machine.device == "cpu":
+            return host
+        device = "a device of unknown memory" if machine.device_bytes is None else as_sold(machine.device_bytes)
+        return device if machine.one_memory else f"{device} and {host}"
+
+    def _placement(self, need: _Need, download: int | None) -> Placement:
+        return Placement(
+            kind=need.kind,
+            device="cpu" if need.kind == "cpu" else self.machine.device,
+            device_bytes=ceil(need.device),
+            host_bytes=ceil(need.host),
+            download_bytes=download,
+            seconds=self._seconds(need, download),
+            tiled=need.tiled,
+        )
+
+    def _seconds(self, need: _Need, download: int | None) -> float | None:
+        machine = self.machine
+        flops = cpu_flops() if need.kind == "cpu" else machine.flops
+        if flops is None or download is None:
+            return None
+        computing = need.operations / flops
+        streamed = need.streamed / machine.link_bytes_s
+        # the groups of one step come while those before them compute
+        drawing = max(computing, streamed)
+        bringing = need.weights / DISK_BYTES_S + need.moved / machine.link_bytes_s
+        return round(download / DOWNLOAD_BYTES_S + bringing + drawing, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Need:
+    """One way, with what it takes.
+
+    Attributes:
+        device: Bytes on the device, at most.
+        host: Bytes on the host.
+        weights: Bytes to read from disk.
+        moved: Bytes that cross the link before and after the denoiser works.
+        streamed: Bytes that cross it meanwhile, those of memory that is not pinned `UNPINNED` times.
+        operations: Floating-point operations, at the full speed that is listed for a device.
+    """
+
+    kind: PlacementKind
+    device: float
+    host: float
+    weights: float
+    operations: float
+    moved: float = 0.0
+    streamed: float = 0.0
+    tiled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One picture by one expert, and what each way to draw it takes."""
+
+    expert: Expert
+    sizes: Mapping[str, int]
+    cost: Cost
+    pixels: int
+    steps: int
+    measured: Measured
+
+    @property
+    def weights(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
+    def denoiser(self) -> int:
+        """Bytes of what denoises, which is the largest component where none has a usual name."""
+        named = [size for name, size in self.sizes.items() if name.startswith(_DENOISERS)]
+        return max(named or self.sizes.values())
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of all steps: two for each parameter and token (Kaplan et al. 2020, 2.1)."""
+        guided = self.expert.settings.guidance_scale
+        evaluations = 1 if guided is not None and guided <= 1 else self.cost.evaluations
+        tokens = self.pixels / self.cost.token**2
+        # two bytes a parameter at 16 bits, so that its bytes are its two operations
+        return self.denoiser * tokens * self.steps * evaluations * self.measured.seconds / EFFICIENCY
+
+    @property
+    def denoising(self) -> float:
+        return self.cost.denoise_gb * 1e9 * self.pixels / 1024**2 * self.measured.activations
+
+    def decoding(self, *, tiled: bool) -> float:
+        """Bytes that decoding takes, with those by which an autoencoder in float32 grows."""
+        width = 4 if self.cost.decode_type == "float32" else 2
+        growth = self.sizes.get("vae", 0) * (width / 2 - 1)
+        whole = self.pixels * self.cost.decode * width * self.measured.activations
+        return growth + (min(whole, TILES * width) if tiled else whole)
+
+    def whole(self, *, tiled: bool) -> _Need:
+        work = max(ENCODE, self.denoising, self.decoding(tiled=tiled))
+        return self._need("whole", self.weights + work, moved=self.weights, tiled=tiled)
+
+    def offload(self, *, tiled: bool) -> _Need:
+        moved = self.weights * 2 if self.cost.evaluations > 1 else self.weights
+        return self._need("offload", self._by_part(self.sizes, tiled=tiled), moved=moved, tiled=tiled)
+
+    def stream(self, *, tiled: bool) -> _Need:
+        # streams copy out of pinned buffers of their own, which come on top of the weights; encoders work once and
+        # are not worth any
+        return self._stream(self.denoiser, 1.0, tiled=tiled)
+
+    def stream_unpinned(self, *, tiled: bool) -> _Need:
+        return self._stream(0, UNPINNED, tiled=tiled)
+
+    def quantised(self, *, tiled: bool) -> _Need:
+        small = {name: size * (SHRUNK if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
+        job = replace(self, sizes=small)  # type: ignore[arg-type]  # fractions of bytes are rounded at the end
+        offload = job.offload(tiled=tiled)
+        return replace(offload, kind="quantised", weights=self.weights, operations=self.operations)
+
+    def cpu(self) -> _Need:
+        # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
+        decoding = 4 * self.pixels * self.cost.decode * self.measured.activations
+        work = max(2 * ENCODE, 2 * self.denoising, decoding)
+        return self._need("cpu", 0.0, host=2 * self.weights + work)
+
+    def _stream(self, pinned: int, slower: float, *, tiled: bool) -> _Need:
+        groups = {name: size * BLOCKS if size > _ALWAYS_THERE else size for name, size in self.sizes.items()}
+        device = self._by_part(groups, tiled=tiled)
+        streamed = self.denoiser * self.steps * slower
+        host = self.weights + pinned
+        return self._need("stream", device, host=host, moved=self.weights, streamed=streamed, tiled=tiled)
+
+    def _by_part(self, sizes: Mapping[str, float], *, tiled: bool) -> float:
+        """The most that is on the device at a time: what stays, and one component with what it works on."""
+        stays = sum(size for size in sizes.values() if size <= _ALWAYS_THERE)
+        peaks = [stays + self.decoding(tiled=tiled)]
+        for name, size in sizes.items():
+            comes = size if size > _ALWAYS_THERE else 0
+            peaks.append(stays + comes + (self.denoising if name.startswith(_DENOISERS) else ENCODE))
+        return max(peaks)
+
+    def _need(self, kind: PlacementKind, device: float, *, host: float | None = None, **more: Any) -> _Need:
+        on_device = device + WORKSPACE if kind != "cpu" else 0.0
+        on_host = self.weights if host is None else host
+        return _Need(
+            kind=kind, device=on_device, host=on_host, weights=self.weights, operations=self.operations, **more
+        )
+
+
+def component_bytes(expert: Expert) -> dict[str, int] | None:
+    """Bytes of each component as the zoo states them, those of an adapter's base included.
+
+    A size without components is one component, which can only be placed as a whole. `None` if nothing is stated.
+    """
+    base = expert.base_expert
+    if base is not None:
+        sizes = component_bytes(base)
+        return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
+    if expert.components:
+        return {name: round(size * 1e9) for name, size in expert.components.items()}
+    return None if expert.size_gb is None else {expert.id: round(expert.size_gb * 1e9)}
+
+
+def can_quantise() -> bool:
+    """Whether a library that makes weights of 4 bits is installed."""
+    return any(find_spec(name) is not None for name in QUANTISERS)
+
+
+def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:
+    """The machine to plan for.
+
+    Args:
+        memory: The memory that was asked for; `None` for this machine.
+        here: This machine, whose host memory counts where only a device was named.
+    """
+    if memory is None:
+        return here
+    if memory.kind == "any":
+        return MachineSpec(device="any", device_bytes=inf, host_bytes=inf)
+    if memory.kind == "cpu":
+        return MachineSpec(device="cpu", device_bytes=here.host_bytes, host_bytes=here.host_bytes, flops=cpu_flops())
+    speed = next(row for row in _costs()["by_memory"] if (memory.device or 0) >= row["gb"] * GIB)
+    return MachineSpec(
+        device="cuda",
+        device_bytes=memory.device,
+        host_bytes=memory.host or here.host_bytes,
+        flops=speed["tflops"] * 1e12,
+        link_bytes_s=speed["link"] * 1e9,
+    )
+
+
+def speed_of(device: str, name: str, total: float) -> tuple[float, float]:
+    """Operations and bytes of the link a second, as listed for a device.
+
+    Args:
+        device: `"cuda"`, `"cuda:N"`, `"mps"` or `"cpu"`.
+        name: What its driver calls it.
+        total: Bytes of its memory, which decide where no name is known.
+    """
+    rows = _costs()
+    if device in ("cpu", "mps"):
+        row = rows[device]
+    else:
+        named = [row for row in rows["devices"] if row["name"] in name]
+        row = named[0] if named else next(row for row in rows["by_memory"] if total >= row["gb"] * GIB)
+    return row["tflops"] * 1e12, row["link"] * 1e9
+
+
+def cpu_flops() -> float:
+    """Operations a second of a usual processor, in float32."""
+    return float(_costs()["cpu"]["tflops"]) * 1e12
+
+
+def cost_of(architecture: str | None) -> Cost:
+    """What drawing with an architecture takes; a stated guess for one that is not listed."""
+    costs = _costs()
+    return Cost(**costs["architectures"].get(architecture, costs["default"]))
+
+
+@cache
+def _costs() -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    text = resources.files("diffusiongpt.routing").joinpath("costs.yaml").read_text(encoding="utf-8")
+    costs: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return costs
