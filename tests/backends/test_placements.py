@@ -16,10 +16,12 @@ from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow.call import Resolved
+from diffusiongpt.hub.files import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from diffusiongpt.backends.base import Loaded
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo.expert import Expert
 
@@ -40,6 +42,11 @@ def entry(name: str, folder: Path, dtype: str = "float32") -> Expert:
     """The zoo entry of a miniature, in a type that the host has too."""
     settings = miniature_settings(name).model_copy(update={"dtype": dtype})
     return expert(folder, name).model_copy(update={"settings": settings, "architecture": name})
+
+
+def built(who: Expert, folder: Path, device: str) -> Loaded:
+    """A model on the host; the device decides only about the type of its weights."""
+    return BACKEND.load(who, folder, names_in(folder), device=device, have={})
 
 
 def call(who: Expert, *seeds: int) -> Resolved:
@@ -90,7 +97,7 @@ class Decoder(torch.nn.Module):
 def test_tiles_are_small_and_gone_afterwards(folders: dict[str, Path]) -> None:
     """With `tile`, no more than a tile is decoded at a time; the next picture is decoded whole and as before."""
     who = entry("flux1", folders["flux1"])
-    loaded = BACKEND.load(who, folders["flux1"], device="cpu", have={})
+    loaded = built(who, folders["flux1"], "cpu")
     vae = loaded.model.pipe.vae
     wanted = pixels(BACKEND.draw(loaded, call(who)))
     sides: list[int] = []
@@ -108,7 +115,7 @@ def test_tiles_are_small_and_gone_afterwards(folders: dict[str, Path]) -> None:
 def test_a_model_without_tiles_does_not_draw_the_same_again(folders: dict[str, Path]) -> None:
     """Kandinsky's decoder has none: another attempt would run out of memory after all its steps, as the last did."""
     who = entry("kandinsky3", folders["kandinsky3"])
-    loaded = BACKEND.load(who, folders["kandinsky3"], device="cpu", have={})
+    loaded = built(who, folders["kandinsky3"], "cpu")
     steps: list[int] = []
     with pytest.raises(OutOfMemoryError, match="cannot decode by tiles"):
         BACKEND.draw(loaded, call(who), tile=True, on_step=lambda done, _: steps.append(done))
@@ -136,8 +143,7 @@ def test_building_in_half_precision_never_sets_the_default_type(
     wanted = tensors(plain)
     changes: list[torch.dtype] = []
     monkeypatch.setattr("torch.set_default_dtype", changes.append)
-    # the device decides only about the type
-    loaded = BACKEND.load(entry(name, folders[name], dtype), folders[name], device="mps", have={})
+    loaded = built(entry(name, folders[name], dtype), folders[name], "mps")
     assert changes == []
     found = tensors(loaded.model.pipe)
     assert {path: tensor.dtype for path, tensor in found.items()} == {path: one.dtype for path, one in wanted.items()}
@@ -147,13 +153,13 @@ def test_building_in_half_precision_never_sets_the_default_type(
 def test_a_build_leaves_drawings_in_other_threads_alone(folders: dict[str, Path]) -> None:
     """Z-Image makes its sigmas in the default type: the same pixels, whatever is built meanwhile."""
     who, other = entry("z-image", folders["z-image"]), entry("flux1", folders["flux1"], "bfloat16")
-    loaded = BACKEND.load(who, folders["z-image"], device="cpu", have={})
+    loaded = built(who, folders["z-image"], "cpu")
     wanted = pixels(BACKEND.draw(loaded, call(who)))
     stop = threading.Event()
 
     def build() -> None:
         while not stop.is_set():
-            BACKEND.load(other, folders["flux1"], device="mps", have={})
+            built(other, folders["flux1"], "mps")
 
     thread = threading.Thread(target=build)
     thread.start()
