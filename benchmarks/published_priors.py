@@ -1,9 +1,9 @@
-"""Whether kin tell an expert's level: each model with a row of its own is left out and guessed from the others.
+"""Whether relatives predict an expert's level: each model with its own row is left out and predicted from the others.
 
     python benchmarks/published_priors.py
 
-prints the rank correlation and the error between the LMArena Elo of every category, in Elo points, and what its family,
-its declared skill and the other rows say of it, beside the mean of its family, and beside one number for all.
+prints the rank correlation and the error between the LMArena Elo of every category, in Elo points, and the prediction
+from its family, its declared skill and the other rows, next to the mean of its family and to one number for all.
 LMArena leaderboard dataset (CC-BY-4.0), GenAI-Arena; figures and sources in `diffusiongpt/ranking/published.yaml`.
 """
 
@@ -23,7 +23,7 @@ ELO_PER_LOG_ODDS = 400 / log(10)
 
 
 def guess_by_kin(row: Row, others: Leaderboards) -> dict[str, float]:
-    """Elo by category as the priors would have it, did the model have no row."""
+    """Elo by category as the priors would predict it if the model had no row."""
     can = Capabilities.model_validate({"text_rendering_en": row.writes})
     stranger = Expert(id="left-out", repo="left/out", architecture=row.family, capabilities=can)
     standing = others.standing(stranger)
@@ -38,7 +38,7 @@ def guess_by_family(row: Row, others: Leaderboards) -> dict[str, float]:
 
 
 def compare(rows: list[Row], boards: Leaderboards, *, overall: bool) -> dict[str, dict[str, float]]:
-    """Rank correlation and error of both guesses over the cells of the rows."""
+    """Rank correlation and error of both predictions over the cells of the rows."""
     cells = [(row, name) for row in rows for name in row.elo if (name == OVERALL) == overall]
     truth = np.array([row.elo[name] for row, name in cells])
     report = {}

@@ -68,7 +68,7 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert has the style, `untagged` if no expert does, `published` if it outranks all that do."""
+    """`tag` if the chosen expert has the style, `untagged` if none does, `published` if it outranks all that do."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
     scores = router.table().score(list(zoo), route.understanding.evidence, route.input)
@@ -81,7 +81,7 @@ def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
 
 
 def styled() -> None:
-    """Who draws the sixty prompts."""
+    """Print the experts that draw the sixty prompts."""
     zoo = Zoo.load("default")
     router = router_of(zoo)
     routes = [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
@@ -97,7 +97,7 @@ def styled() -> None:
 
 
 def named_styles(sentences: SentenceEmbedder | None) -> None:
-    """How often the style is named rightly, beside semantic-router."""
+    """How often the style is identified correctly, next to semantic-router."""
     zoo = Zoo.load("default")
     router = router_of(zoo, sentences)
 
@@ -139,7 +139,7 @@ def semantic_router(zoo: Zoo, embedder: Embedder) -> Callable[[str], str | None]
 
 
 def latency(sentences: SentenceEmbedder | None) -> None:
-    """Processor time of a warm decision among forty experts of the default zoo; other work on the machine adds none."""
+    """CPU time of a warm decision among forty experts of the default zoo; other work on the machine adds nothing."""
     whole = Zoo.load("default")
     zoo = Zoo(dict(islice(whole.items(), 40)), whole.taxonomy.nodes, ("forty",))
     texts = prompts(300)

@@ -246,7 +246,7 @@ class Cuda:
 _CUDA = Cuda()
 
 _STAGING = threading.Lock()
-"""Held while the staging buffers are in use. There is one pair, since two copies at a time do not make a link faster."""
+"""Held while the staging buffers are in use. There is one pair, since two copies at a time do not speed up a link."""
 
 
 def send_cuda(

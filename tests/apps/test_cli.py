@@ -106,7 +106,7 @@ def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:
-    """`--file` prints a JSON line per non-empty line; one that fails gives its error, the rest go on; it exits with 1."""
+    """`--file` prints a JSON line per non-empty line; one that fails gives its error, the rest go on; the exit is 1."""
     lines = ["a pixel art fox", "", "bad \x00 line", "   ", "水墨\u2028山水", "x" * 40_000, "a\x0cb", "铅笔画"]
     (tmp_path / "prompts.txt").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
     output = run("route", "--file", "prompts.txt", "--json", code=1).stdout

@@ -170,7 +170,7 @@ def test_a_leased_pipeline_can_be_called(studio: DiffusionGPT) -> None:
 
 
 def test_nobody_else_draws_beside_a_lease(studio: DiffusionGPT) -> None:
-    """The device belongs to the holder; others wait for the block to end, and the holder can draw nothing else in it."""
+    """The device belongs to the holder; others wait for the block to end, and the holder draws nothing else in it."""
     with ThreadPoolExecutor(1) as pool:
         with studio.lease("tiny-oil"):
             other = pool.submit(studio.route_and_generate, "pixel art fish", num_inference_steps=1)

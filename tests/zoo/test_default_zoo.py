@@ -31,7 +31,7 @@ def zoo() -> Zoo:
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Route]]:
-    """The style and the route of every prompt."""
+    """The style and the route of each prompt."""
     router = router_of(zoo(), tmp_path_factory.mktemp("votes") / "v.db")
     return [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
 
@@ -80,7 +80,7 @@ def test_sixty_prompts_name_a_style() -> None:
 
 
 def test_the_style_decides_or_published_votes_do(routes: list[tuple[str, Route]]) -> None:
-    """The chosen expert has the style's tag, or outranks all that do by published preference, and says so."""
+    """The chosen expert has the style's tag, or outranks all that do by published preference, as the route states."""
     priors = PublishedPriors.of(zoo().values())
     for style, route in routes:
         local = [one for one in zoo().values() if not is_hosted(one.backend)]
@@ -92,7 +92,7 @@ def test_the_style_decides_or_published_votes_do(routes: list[tuple[str, Route]]
 
 
 def test_the_work_is_shared(routes: list[tuple[str, Route]]) -> None:
-    """Sixty styles are not drawn by one model: at least eight experts are chosen, none for more than 40 %."""
+    """Sixty style prompts are not drawn by one model: at least eight experts are chosen, none for more than 40 %."""
     chosen = Counter(route.expert for _, route in routes)
     assert len(chosen) >= 8
     assert max(chosen.values()) <= 0.4 * len(routes)
@@ -114,7 +114,7 @@ def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
 
 @pytest.mark.parametrize("votes", [0, 60])
 def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
-    """Of two thousand experts a few are scored, and the pick is that of scoring all."""
+    """Of two thousand experts only a few are scored, and the pick is the same as when scoring all."""
     large = synthetic_zoo(2000)
     router = router_of(large, tmp_path / "v.db")
     for vote in synthetic_votes(large, votes):
@@ -132,14 +132,14 @@ def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
 
 @pytest.mark.parametrize("prompt", ["a fox in the snow", "an anime cat", "水墨山水", "logo for a bakery"])
 def test_a_small_machine_has_candidates(tmp_path: Path, prompt: str) -> None:
-    """Whatever the best expert weighs, generalists that fit into 8 GB are scored too."""
+    """However large the best expert is, generalists that fit into 8 GB are scored too."""
     route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt))
     sizes = {one.expert: zoo()[one.expert].size_gb for one in route.candidates if zoo()[one.expert].is_generalist}
     assert sum(size is not None and size <= 8 for size in sizes.values()) >= 3
 
 
 def test_fast_sees_every_loaded_expert_of_the_branch(tmp_path: Path) -> None:
-    """With `prefer="fast"` a loaded expert that is nearly as good wins, however many are better by a hair."""
+    """With `prefer="fast"` a loaded expert that is nearly as good wins, however many are slightly better."""
     many = zoo_of(*(expert(f"better-{index:02d}", "anime", subjects=["animal"]) for index in range(40)),
                   expert("warm", "anime"))  # fmt: skip
     asked = Request(prompt="an anime cat")
