@@ -29,8 +29,8 @@ class Machine:
         host: Bytes of the host tier.
         link: Bytes a second from host to device.
         disk: Bytes a second from disk to host.
-        construct_s: Seconds more for each load from disk.
-    """The constant seconds of each load from disk.
+        construct_s: The constant seconds of each load from disk.
+    """
 
     device: int
     host: int
