@@ -27,7 +27,7 @@ _USE_DATA = ("first_pick.py", "routing.py", "ranking.py", "cache_trace.py")
 
 
 def main() -> None:
-    """Run all; the first that fails stops it."""
+    """Run all of them; the first failure stops the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with rating and prompt files")
     arguments = parser.parse_args()

@@ -1,20 +1,20 @@
-"""The figures that the model cache is to reach, each with its floor and its goal, in one run.
+"""The figures for the model cache, each with its floor and its goal, in one run.
 
     python benchmarks/cache.py
     python benchmarks/cache.py --only leases switches
 
 It measures the cache that ships, with the real hub client against a local hub and real pipelines of small size:
 
-trace     stall against LRU in simulated time, as cache_trace.py has it, here with fewer seeds
-sharing   bytes resident by bytes that differ, for twelve fine-tunes shaped like SD 1.5, SDXL and FLUX.1
+trace     stall relative to LRU in simulated time, as in cache_trace.py, but with fewer seeds
+sharing   resident bytes divided by unique bytes, for twelve fine-tunes shaped like SD 1.5, SDXL and FLUX.1
 leases    100 requests for one cold model; the overhead of a warm lease
 switches  the process's resident memory over 200 switches, each with a picture
 random    random operations: on the tiers, as cache_invariants.py does, and from several threads on a whole cache,
           with loads that are slow and fail; what the ledgers say is compared with where toy models are
-gpu       what gpu_swap.py measures where there is a GPU
+gpu       the measurements of gpu_swap.py, if there is a GPU
 
-The device "cpu:1" is memory of the host that counts as a device of its own: the same pipelines, replicas and ledgers as
-on a GPU, without its link. Checkpoints are written to a temporary folder. All of it takes three minutes on two cores.
+The device "cpu:1" is host memory that is treated as a separate device: the same pipelines, replicas and ledgers as
+on a GPU, without its link. Checkpoints are written to a temporary folder. The run takes three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STEPS_GOAL = 1_000_000
 
 
 def trace_rows(seeds: int, requests: int) -> Iterable[Row]:
-    """The worst of the four settings, as it ships."""
+    """The worst of the four settings, with the decisions as shipped."""
     shares = {}
     for setting in zipf_settings(requests):
         stalls = [measure(setting, MANAGERS[name], seeds).stall_s for name in (SHIPPED, REFERENCE)]
@@ -48,7 +48,7 @@ def trace_rows(seeds: int, requests: int) -> Iterable[Row]:
 
 
 def random_rows(steps: int, operations: int, seed: int) -> Iterable[Row]:
-    """Take the steps; a broken rule is an `AssertionError`, and ends the run."""
+    """Take the steps; a violated invariant is an `AssertionError` and ends the run."""
     start = perf_counter()
     random_steps(steps, seed)
     note = f"no rule broke in {perf_counter() - start:.0f} s"
@@ -62,7 +62,7 @@ def random_rows(steps: int, operations: int, seed: int) -> Iterable[Row]:
 
 
 def gpu_rows() -> Iterable[Row]:
-    """Where to look."""
+    """Point to the benchmark that measures this on a GPU."""
     import torch
 
     there = torch.cuda.is_available()

@@ -1,10 +1,10 @@
-"""Random operations on the cache's tiers, each checked against a plain model.
+"""Random operations on the cache's tiers, each checked against a simple model.
 
     python benchmarks/cache_invariants.py --steps 1000000
 
-takes that many steps, on a new tier every 500, and stops at the first broken invariant: bytes resident, reserved and
-in flight are what the model says; nothing in use leaves, nor what is needed no later than what comes; what leaves
-is enough, and none of it needlessly; the order is total and the same twice; GDSF's floor never falls; LRU's order is
+takes this many steps, on a new tier every 500, and stops at the first violated invariant: bytes resident, reserved and
+in flight are those of the model; nothing in use is evicted, nor what is needed no later than the new component; what is
+evicted is enough, and nothing needlessly; the order is total and repeatable; GDSF's floor never falls; LRU's order is
 that of a list.
 """
 
@@ -17,7 +17,7 @@ from checked_tier import random_steps
 
 
 def main() -> None:
-    """Take the steps and print how many."""
+    """Take the steps and print their number."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -33,7 +33,7 @@ from diffusiongpt.zoo.expert import Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from miniatures import make_miniature, miniature_settings  # what the tests make is measured here too
+from miniatures import make_miniature, miniature_settings  # the tests' own miniatures are measured here too
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import Loaded, Part
@@ -44,11 +44,11 @@ FLOOR_MS = 1.0
 GOAL_MS = 0.1
 
 _USUAL = ("merges.txt", "special_tokens_map.json", "vocab.json")
-"""Files of a CLIP tokenizer that the repositories of SD 1.5 and SDXL have, and miniatures lack."""
+"""Files of a CLIP tokenizer that the repositories of SD 1.5 and SDXL have and miniatures lack."""
 
 
 class CountingBackend(DiffusersBackend):
-    """The real one, which counts its loads."""
+    """The real backend, which also counts its loads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class CountingBackend(DiffusersBackend):
 
 
 def rows() -> Iterable[Row]:
-    """Measure all three, in processes that do nothing else."""
+    """Measure all three, in separate processes."""
     yield from in_fresh_process(cold_rows, REQUESTS)
     yield from in_fresh_process(warm_rows, LEASES)
     yield from in_fresh_process(listing_rows)
 
 
 def cold_rows(requests: int) -> list[Row]:
-    """So many threads ask for one model that is neither on disk nor in memory."""
+    """This many threads request one model that is neither on disk nor in memory."""
     with TemporaryDirectory() as scratch, LocalHub({"t/sdxl": _repository("sdxl", scratch)}) as hub:
         settings = load_settings(home=f"{scratch}/home", hub_cache=f"{scratch}/hub", hub_endpoint=hub.url)
         cache, backend, expert = ModelCache(settings), CountingBackend(), _expert("sdxl")
@@ -131,7 +131,7 @@ def warm_rows(leases: int) -> list[Row]:
 
 
 def listing_rows() -> list[Row]:
-    """Draw one cold and two warm pictures, and count what decides which files there are and what looks at them."""
+    """Draw one cold and two warm pictures, and count the calls that choose files and those that look at them."""
     found: list[Row] = []
     with TemporaryDirectory() as scratch, LocalHub({"t/sdxl": _repository("sdxl", scratch)}) as hub:
         settings = load_settings(home=f"{scratch}/home", hub_cache=f"{scratch}/hub", hub_endpoint=hub.url)

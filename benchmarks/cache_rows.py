@@ -1,4 +1,4 @@
-"""Figures, with what they are to reach."""
+"""Figures, with the values they should reach."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Row:
     """One figure.
 
     Attributes:
-        measure: What it is.
+        measure: Description of the quantity.
         figure: Its value; `None` where it could not be measured.
-        unit: Of the value.
-        floor: What it must reach; `None` if it is reported for its own sake.
-        goal: What it is wanted to reach.
-        more: Whether more is better, and not less.
-        digits: Digits after the point with which the floor and the goal are written, and the figure is held to them.
-        note: More about it.
+        unit: Unit of the value.
+        floor: The value that it must reach; `None` if it is reported for information only.
+        goal: The value that it should reach.
+        more: Whether more is better, rather than less.
+        digits: Digits after the decimal point of floor and goal; the figure is compared at this precision.
+        note: A remark to print with it.
     """
 
     measure: str
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """How it stands to floor and goal, in words."""
+        """How it compares with floor and goal, as text."""
         if self.figure is None:
             return "not measured"
         if self.floor is None:
@@ -65,6 +65,6 @@ def print_head() -> None:
 
 
 def in_fresh_process(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Do it in a process of its own, whose memory holds nothing that other work left."""
+    """Run it in a separate process, whose memory holds nothing from earlier work."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args, **kwargs).result()

@@ -1,4 +1,4 @@
-"""How many bytes a pool of fine-tunes takes on the disk, on the host and on a device, by the bytes that differ."""
+"""How many bytes a pool of fine-tunes takes on disk, on the host and on a device, relative to its unique bytes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from diffusiongpt.zoo.expert import CallSettings, Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from miniatures import make_miniature  # what the tests make is measured here too
+from miniatures import make_miniature  # the tests' own miniatures are measured here too
 
 FLOOR = 1.01
 GOAL = 1.00
 DEVICE = "cpu:1"
-"""Memory of the host that counts as a device of its own."""
+"""Host memory that is treated as a separate device."""
 
 _ITEM = {"F32": 4, "F16": 2, "BF16": 2}
 _PLENTY = 1 << 40
 
 
 def rows(number: int = 12) -> Iterable[Row]:
-    """Measure every pool; a pool is on the disk only meanwhile."""
+    """Measure every pool; a pool is on disk only while it is measured."""
     for architecture in SHAPES:
         with TemporaryDirectory() as scratch:
             yield from _pool_rows(architecture, Path(scratch), number)
@@ -73,7 +73,7 @@ def _pool_rows(architecture: str, scratch: Path, number: int) -> Iterable[Row]:
 
 
 def resident_anonymous() -> int:
-    """Bytes of this process that no file backs, as Linux counts them."""
+    """Bytes of this process that are not backed by a file, as Linux counts them."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
 
@@ -81,13 +81,13 @@ def resident_anonymous() -> int:
 def _lease_all(
     settings: Settings, experts: Sequence[Expert], architecture: str, device: str
 ) -> tuple[dict[str, int], int]:
-    """Lease all; return the ledger's bytes by tier, and the bytes by which the process has grown."""
+    """Lease all; return the ledger's bytes by tier, and the number of bytes by which the process has grown."""
     import torch
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as scratch:
         small = _expert(str(make_miniature(architecture, Path(scratch, "small"))))
-        # what the libraries need for themselves is there before it is measured
+        # what the libraries need for themselves is allocated before the measurement
         _lease(ModelCache(settings, budget_bytes=0), [small], device)
     cache = ModelCache(settings, budget_bytes=_PLENTY)
     before = resident_anonymous()
@@ -123,7 +123,7 @@ def _by_content(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def _on_disk(folder: Path) -> int:
-    """Bytes of all files, one with several names once; the client's own notes too."""
+    """Bytes of all files, counting one with several names once, including the client's own notes."""
     stats = [path.stat() for path in folder.glob("**/*") if path.is_file() and not path.is_symlink()]
     return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in stats}.values())
 

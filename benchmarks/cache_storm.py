@@ -1,4 +1,4 @@
-"""Many threads do at random what can be done to a model cache, and what it says is compared with the truth."""
+"""Many threads use a model cache at random, and what it reports is compared with the truth."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _MADE_OF = {
 
 
 class WatchedCache(ModelCache):
-    """The cache that ships, with small devices, and a look at what it believes.
+    """The cache as shipped, with small devices, and access to its internal records.
 
     Args:
-        home: A folder of its own.
-        toy: The truth.
-        budget: Bytes that may stay idle on each device.
+        home: A separate folder for its files.
+        toy: The backend that knows the truth.
+        budget: Bytes that idle models may keep on each device.
         ceiling: Bytes of each device.
-        policy: Decides what goes first.
+        policy: Decides what is evicted first.
     """
 
     def __init__(self, home: Path, toy: ToyBackend, *, budget: int, ceiling: int, policy: LRU | GDSF) -> None:
@@ -58,7 +58,7 @@ class WatchedCache(ModelCache):
         super().__init__(settings, budget_bytes=budget, policy=policy, memory_of=lambda _: memory)
 
     def look(self) -> None:
-        """Compare at any moment: what is listed is there, what is there is listed or under way, and all of it fits."""
+        """Compare at any moment: what is listed is there, what is there is listed or in progress, and it all fits."""
         memory, toy = self.memory, self._toy
         with memory.look(*DEVICES) as tiers, toy.lock:
             for device, tier in zip(DEVICES, tiers, strict=True):
@@ -75,7 +75,7 @@ class WatchedCache(ModelCache):
                 toy.check(set(there) <= listed | moving, f"unlisted on {device}: {set(there) - listed - moving}")
 
     def look_at_rest(self) -> None:
-        """Compare when nothing goes on: ledger and truth are equal, nothing is held or under way."""
+        """Compare at rest: ledger and truth are equal, and nothing is held or in progress."""
         self.look()
         memory, toy = self.memory, self._toy
         with memory.look(*DEVICES) as tiers:
@@ -91,12 +91,12 @@ class WatchedCache(ModelCache):
                 toy.check(held <= self._idle or not old, f"{held} idle bytes on {device}, {self._idle} may stay")
 
     def is_busy(self) -> bool:
-        """Whether anything is coming or going."""
+        """Whether anything is being loaded or freed."""
         moving = any(self.memory.moving(device) for device in DEVICES)
         return moving or any("diffusiongpt-" in one.name for one in threading.enumerate())
 
     def _name(self, key: Key) -> str:
-        """What the toy calls it: the one component whose file has that content."""
+        """The toy's name for it: the one component whose file has that content."""
         if key not in self._names:
             for _, model in tuple(self._identities._models.values()):  # noqa: SLF001
                 self._names.update({one: name for name, one in model.parts.items()})
@@ -104,10 +104,10 @@ class WatchedCache(ModelCache):
 
 
 def storm(operations: int, seed: int = 0) -> Counter[str]:
-    """Do so many operations, in bursts on a new cache each; count them.
+    """Do this many operations, in bursts on a new cache each; return their counts.
 
     Raises:
-        AssertionError: If what the cache says is not so; it names the seed of the burst.
+        AssertionError: If the cache's report is wrong; it names the seed of the burst.
     """
     done: Counter[str] = Counter()
     for burst in range(-(-operations // BURST)):
@@ -146,7 +146,7 @@ def _burst(cache: WatchedCache, toy: ToyBackend, experts: Sequence[Expert], rng:
 
 
 def _operate(cache: WatchedCache, toy: ToyBackend, experts: Sequence[Expert], rng: Random) -> str:
-    """One thing by chance."""
+    """One random operation."""
     device, dice = rng.choice(DEVICES), rng.random()
     if dice < 0.75:
         return _lease(cache, toy, rng.choice(experts), device, rng)
@@ -177,7 +177,7 @@ def _lease(cache: WatchedCache, toy: ToyBackend, expert: Expert, device: str, rn
 
 
 def _wait_for_rest(cache: WatchedCache) -> None:
-    """Until what looks ahead has come to its end."""
+    """Wait until look-ahead has finished."""
     cache.look_ahead(HOST, [])
     for device in DEVICES:
         cache.look_ahead(device, [])

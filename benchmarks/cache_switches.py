@@ -1,4 +1,4 @@
-"""What the process holds while it switches between models that do not fit together."""
+"""The memory that the process holds while it switches between models that do not fit together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffusiongpt.zoo.expert import CallSettings, Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from miniatures import SIDE, make_miniature  # what the tests make is measured here too
+from miniatures import SIDE, make_miniature  # the tests' own miniatures are measured here too
 
 MODELS = 4
 FIRST = 20
@@ -65,7 +65,7 @@ def _switch(scratch: str, folders: list[str], device: str, switches: int) -> Row
 
 
 def _write(scratch: str) -> list[str]:
-    """Models that share nothing: SD 1.5 with a wider UNet, stored as it will be in memory."""
+    """Models that share nothing: SD 1.5 with a wider UNet, stored in the type that it has in memory."""
     import torch
 
     folders = []

@@ -68,7 +68,7 @@ FEW = {name: MANAGERS[name] for name in (REFERENCE, SHIPPED)}
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A machine, and the requests it gets for a seed."""
+    """A machine, and the requests that it gets for a seed."""
 
     name: str
     machine: Machine
@@ -77,7 +77,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Means over seeds; stalls and bytes in seconds a request."""
+    """Means over seeds; stalls and bytes in seconds per request."""
 
     stall_s: float
     p95_s: float
@@ -86,7 +86,7 @@ class Figures:
 
 
 def zipf_settings(requests: int, *, sharing: bool = False, oversized: bool = False) -> list[Setting]:
-    """The four settings; `oversized` asks for the 33 GB model also where it goes through the device in pieces."""
+    """The four settings; `oversized` also requests the 33 GB model where it passes through the device in pieces."""
     settings = []
     for device, host in ((40, 96), (22, 64)):
         machine = Machine(device=device * 10**9, host=host * 10**9)

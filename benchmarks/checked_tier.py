@@ -1,4 +1,4 @@
-"""A tier that is checked at every step against a model too plain to be wrong; any step may follow any other."""
+"""A tier that is checked at every step against a model too simple to be wrong; any step may follow any other."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Key, Tier
 
 KEYS = tuple("abcdefghijkl")
 LARGEST = 40
-"""Bytes of the largest."""
+"""Bytes of the largest component."""
 
 STEPS_OF_A_TIER = 500
 POLICIES: tuple[type[EvictionPolicy], ...] = (LRU, GDSF)
 
 
 class CheckedTier:
-    """Does a step on a real tier and on the model, then compares; a broken invariant is an `AssertionError`.
+    """Does a step on a real tier and on the model, then compares; a violated invariant is an `AssertionError`.
 
     Args:
-        policy: Of the tier.
-        budget: Of the tier, in bytes.
+        policy: Eviction policy of the tier.
+        budget: Budget of the tier, in bytes.
     """
 
     def __init__(self, policy: EvictionPolicy, budget: int) -> None:
@@ -36,7 +36,7 @@ class CheckedTier:
         self._floor = 0.0
 
     def reserve(self, key: Key, nbytes: int) -> None:
-        """Room for one that has none; a second time is refused."""
+        """Reserve room for a component that has none; a second reservation is refused."""
         if key in self.residents or key in self.reserved or key in self.in_flight:
             _refuse(lambda: self.tier.reserve(key, nbytes))
         else:
@@ -45,14 +45,14 @@ class CheckedTier:
         self._check()
 
     def start(self, key: Key) -> None:
-        """What has room begins to come."""
+        """A component with room starts to arrive."""
         if key in self.reserved:
             self.tier.start(key)
             self.in_flight[key] = self.reserved.pop(key)
         self._check()
 
     def cancel(self, key: Key) -> None:
-        """What was to come does not."""
+        """A component that was to arrive does not."""
         if key in self.reserved or key in self.in_flight:
             self.tier.cancel(key)
             self.reserved.pop(key, None)
@@ -60,7 +60,7 @@ class CheckedTier:
         self._check()
 
     def admit(self, key: Key, nbytes: int, reload_s: float) -> None:
-        """What was coming is there, with bytes of its own."""
+        """A component has arrived, with its own bytes."""
         if key in self.in_flight:
             self.tier.admit(key, nbytes, reload_s=reload_s, now=self._tick())
             del self.in_flight[key]
@@ -70,7 +70,7 @@ class CheckedTier:
         self._check()
 
     def use(self, key: Key) -> None:
-        """What is there is asked for."""
+        """A resident component is requested."""
         if key in self.residents:
             self.tier.use(key, self._tick())
             self.by_use.remove(key)
@@ -79,13 +79,13 @@ class CheckedTier:
         self._check()
 
     def pin(self, key: Key) -> None:
-        """One more holds it, there or not."""
+        """One more lease holds it, whether or not it is there."""
         self.tier.pin(key)
         self.pins[key] += 1
         self._check()
 
     def unpin(self, key: Key) -> None:
-        """One less holds it; refused if none does."""
+        """One lease less holds it; refused if none does."""
         if self.pins[key]:
             self.tier.unpin(key)
             self.pins[key] -= 1
@@ -94,7 +94,7 @@ class CheckedTier:
         self._check()
 
     def remove(self, key: Key) -> None:
-        """It goes, unless it is held."""
+        """Remove it, unless it is held."""
         if key in self.residents and self.pins[key]:
             _refuse(lambda: self.tier.remove(key))
         elif key in self.residents:
@@ -103,12 +103,12 @@ class CheckedTier:
         self._check()
 
     def expect(self, upcoming: Mapping[Key, int]) -> None:
-        """The queue needs others now."""
+        """The queue now needs other components."""
         self.tier.upcoming = dict(upcoming)
         self._check_order()
 
     def make_room(self, needed: int, limit: int | None, spare: Collection[Key], due: int) -> None:
-        """Ask what has to leave, and remove it."""
+        """Ask what has to be evicted, and remove it."""
         going = self.tier.victims(needed, limit=limit, spare=spare, due=due)
         soon = self.tier.upcoming
         may_go = {key for key in self._idle() if key not in spare and (key not in soon or soon[key] > due)}
@@ -183,7 +183,7 @@ class CheckedTier:
 
 
 def random_steps(number: int, seed: int) -> None:
-    """Take steps by chance, on a new tier every `STEPS_OF_A_TIER`."""
+    """Take random steps, on a new tier every `STEPS_OF_A_TIER`."""
     rng = Random(seed)
     for done in range(number):
         if not done % STEPS_OF_A_TIER:
@@ -192,7 +192,7 @@ def random_steps(number: int, seed: int) -> None:
 
 
 def _random_step(tier: CheckedTier, rng: Random) -> None:
-    """Any step, with a key that it can be done with where there is one."""
+    """Any step, with a key for which it is valid if there is one."""
     coming = [*tier.reserved, *tier.in_flight]
     steps: tuple[tuple[Collection[Key], Callable[[Key], None]], ...] = (
         (KEYS, lambda key: tier.reserve(key, rng.randint(0, LARGEST))),

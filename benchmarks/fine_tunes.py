@@ -1,4 +1,4 @@
-"""Pools of fine-tunes cut to scale: the real classes, each with a denoiser of its own, the rest the same byte for byte.
+"""Pools of scaled-down fine-tunes: the real classes, each with its own denoiser, the rest byte for byte the same.
 
 Parts have the proportions of the real checkpoints at 16 bits, in GB: SD 1.5 has a UNet of 1.719 beside .246 of
 text encoder and .167 of autoencoder; SDXL 5.135 beside 1.636 and .167; FLUX.1 a transformer of 23.8 beside 9.766 and
@@ -18,7 +18,7 @@ from diffusiongpt.backends.diffusers.quiet import quiet_construction
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from miniatures._text import clip_tokenizer, t5_tokenizer  # what the tests make is measured here too
+from miniatures._text import clip_tokenizer, t5_tokenizer  # the tests' own miniatures are measured here too
 
 _UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -29,24 +29,24 @@ _UNET: dict[str, Any] = {
     "attention_head_dim": 8,
 }
 _WIDTH = 64
-"""Width of the text encoders but for T5."""
+"""Width of the text encoders other than T5."""
 
 _T5_WIDTH = 256
 _FEW = 200
-"""Words of an encoder that is only counted."""
+"""Vocabulary size of an encoder that is only counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """An architecture cut to scale.
+    """A scaled-down architecture.
 
     Attributes:
         own_gb: GB of the real denoiser.
         text_gb: GB of each real text encoder.
         vae_gb: GB of the real autoencoder.
-        denoiser: Name of the part that each fine-tune has for itself.
-        dtype: Type of its files, and on a device.
-        build: Makes the pipeline, whose text encoders get so many parameters.
+        denoiser: Name of the component that is different in each fine-tune.
+        dtype: Data type of its files, and on a device.
+        build: Makes the pipeline, whose text encoders have this many parameters.
     """
 
     own_gb: float
@@ -74,7 +74,7 @@ def write_pool(architecture: str, folder: Path, number: int = 12) -> list[Path]:
         pipe = shape.build(shape)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
-                # past the library's own `to`, which warns of a list that is empty
+                # without the library's own `to`, which warns about an empty list
                 torch.nn.Module.to(part, getattr(torch, shape.dtype))
         pipe.save_pretrained(base)
         (own,) = (base / shape.denoiser).glob("*.safetensors")
@@ -178,7 +178,7 @@ def _vae(channels: tuple[int, int], **settings: Any) -> Any:
 
 
 def _clip(parameters: int, *, width: int = _WIDTH, projects: bool = False) -> Any:
-    """A CLIP encoder of so many parameters: it knows more words than its tokenizer has."""
+    """A CLIP encoder with this many parameters: it knows more words than its tokenizer has."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def build(words: int) -> Any:

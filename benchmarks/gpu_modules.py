@@ -26,7 +26,7 @@ def make(part: Part, scale: float) -> Any:
 
     with quiet_construction(), torch.device("meta"):
         module = part.build(scale**0.5).eval().requires_grad_(False)  # noqa: FBT003  # torch's own name
-    # not the libraries' own `to`, which has an opinion on float32
+    # without the libraries' own `to`, which treats float32 specially
     torch.nn.Module.to(module, dtype=getattr(torch, part.dtype))
     module.to_empty(device="cpu")
     if hasattr(module, "tie_weights"):

@@ -1,4 +1,4 @@
-"""How fast weights come to a GPU, as a share of what its link can do.
+"""How fast weights are copied to a GPU, as a share of what its link can do.
 
     python benchmarks/gpu_swap.py --model both
 
@@ -36,7 +36,7 @@ WAYS = ("plain", "staged", "first", "warm")
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one component; seconds of each way, and of leaving."""
+    """The measurements of one component; seconds of each way, and of leaving."""
 
     name: str
     nbytes: int
@@ -48,7 +48,7 @@ class Row:
 
 
 def timed(work: Callable[[], object], device: str) -> float:
-    """Seconds until the device has nothing left to do."""
+    """Seconds that the work takes, until the device has nothing left to do."""
     _wait(device)
     start = perf_counter()
     work()
@@ -57,7 +57,7 @@ def timed(work: Callable[[], object], device: str) -> float:
 
 
 def link(device: str, nbytes: int, repeat: int) -> float:
-    """Bytes a second of one copy from pinned memory, best of several."""
+    """Bytes per second of one copy from pinned memory, the best of several."""
     import torch
 
     cuda = device.startswith("cuda")
@@ -67,7 +67,7 @@ def link(device: str, nbytes: int, repeat: int) -> float:
 
 
 def measure(part: Part, device: str, scale: float, repeat: int) -> Row:
-    """Bring one component to the device in every way, and let it leave."""
+    """Copy one component to the device in every way, and free it again."""
     module = make(part, scale)
     seconds = {"plain": _plain(module, device)}
     weights = Weights.pack(module)
@@ -94,7 +94,7 @@ def _swap(weights: Weights, device: str) -> tuple[float, float]:
 
 
 def _plain(module: Any, device: str) -> float:
-    """Seconds of `module.to`, the better of two: in the first, the allocator asks the driver for its memory."""
+    """Seconds of `module.to`, the better of two: in the first, the allocator requests its memory from the driver."""
 
     def once() -> float:
         seconds = timed(lambda: module.to(device), device)
@@ -118,7 +118,7 @@ def _tensors(module: Any) -> Iterable[Any]:
 
 
 def report(rows: list[Row], speed: float, device: str, scale: float) -> str:
-    """Markdown: what it ran on, a row for each component and one for all of a model together."""
+    """Markdown: the machine, a row for each component, and one for all of a model together."""
     lines = [
         f"## {datetime.now(UTC):%Y-%m-%d}, {_name(device)}",
         "",

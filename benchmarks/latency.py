@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py
 
-prints the processor time of a warm local decision as a studio makes it (prompts up to 64 words, English and Chinese)
-beside embedding the same prompts by words only, and `diffusiongpt --help` beside a bare interpreter; all in one run.
+prints the CPU time of a warm local decision as a studio makes it (prompts up to 64 words, English and Chinese)
+next to embedding the same prompts by words only, and `diffusiongpt --help` next to a bare interpreter, in one run.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from diffusiongpt.cache.prefetch import Wanted
 from diffusiongpt.cache.tier import Key
 
 DRIFT = 50
-"""Requests after which each popularity passes to the next model, and the least popular one becomes the first."""
+"""Requests after which each popularity is passed on to the next model, and the least popular one becomes the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class Family:
     """Models of one shape.
 
     Attributes:
-        name: What it is like.
-        models: How many.
+        name: Description of the shape.
+        models: Number of models.
         own_gb: GB (1e9 bytes) that each has for itself.
         shared_gb: GB that are the same in all of them.
-        draw_s: Seconds of drawing with one.
+        draw_s: Seconds of drawing with one of them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Family:
     draw_s: float
 
     def parts(self, number: int, *, sharing: bool) -> dict[Key, int]:
-        """Components of one of the models, with their bytes; one alone where nothing is shared."""
+        """Components of one of the models, with their bytes; a single one if nothing is shared."""
         if sharing and self.shared_gb:
             return {(self.name, number): round(self.own_gb * 1e9), self.name: round(self.shared_gb * 1e9)}
         return {(self.name, number): round((self.own_gb + self.shared_gb) * 1e9)}
@@ -47,11 +47,11 @@ POOL = (
     Family(name="16gb", models=3, own_gb=16.0, draw_s=4.6),
     Family(name="33gb", models=1, own_gb=33.0, draw_s=9.2),
 )
-"""Forty models; sizes at half precision, shared are the text encoders and the VAE."""
+"""Forty models; sizes are at half precision, and the text encoders and the VAE are shared."""
 
 
 def make_jobs(*, sharing: bool, largest: int | None = None) -> list[Job | None]:
-    """A job for each model of the pool; `None` in place of one of more than `largest` bytes."""
+    """A job for each model of the pool; `None` in place of a model with more than `largest` bytes."""
     jobs: list[Job | None] = []
     for family in POOL:
         for number in range(family.models):
@@ -63,7 +63,7 @@ def make_jobs(*, sharing: bool, largest: int | None = None) -> list[Job | None]:
 
 
 def zipf_trace(jobs: list[Job | None], *, exponent: float, requests: int, seed: int) -> list[Job]:
-    """Requests for the models that are there, the `k`-th most popular with probability in proportion to `k ** -s`."""
+    """Requests for the existing models, the `k`-th most popular with probability in proportion to `k ** -s`."""
     return list(islice(_endless(jobs, exponent, np.random.default_rng(seed)), requests))
 
 

@@ -1,4 +1,4 @@
-"""How near routing comes to the best expert for each prompt, on human ratings that were not learnt from.
+"""How close routing comes to the best expert for each prompt, on held-out human ratings.
 
     python benchmarks/ranking.py --data DIR [--draws 20] [--folds 5] [--only votes,chinese,...]
 
@@ -35,11 +35,11 @@ from diffusiongpt.evaluation.scoring import score, share_of
 from diffusiongpt.ranking.model.cross_validation import grouped_folds, near_duplicate_groups
 
 SCALE = 6.0
-"""Points of rating (of 100) that make one log-odds in simulated votes."""
+"""Points of rating (out of 100) that equal one log-odds in simulated votes."""
 
 SIZES = (30_000, 3_000, 300)
 EVERY_FOLD = 3_000
-"""Most votes with which each draw is tested on every fold."""
+"""The largest number of votes with which each draw is tested on every fold."""
 
 SHOWN = ("ours", "best_single", "knn", "paper_top5", "category_table")
 ASKED = {
@@ -61,7 +61,7 @@ class Bench:
 
     @classmethod
     def of(cls, path: Path, folds: int, embedder: RememberingEmbedder) -> Bench:
-        """Of a file of ratings."""
+        """Read it from a file of ratings."""
         training = read_ratings(path)
         return cls(training, grouped_folds(near_duplicate_groups(training.prompts), folds, seed=0), embedder)
 
@@ -72,11 +72,11 @@ class Bench:
 
     @cached_property
     def by_ratings(self) -> list[dict[str, Indexes]]:
-        """What is picked on each fold after learning from every rating of the others."""
+        """The picks on each fold after learning from every rating of the others."""
         return [self.picks(self.training.of_prompts(train), self.training.exam(test)) for train, test in self.folds]
 
     def picks(self, taught: Training, exam: Exam, names: Iterable[str] = SHOWN) -> dict[str, Indexes]:
-        """What each method picks for an exam after learning."""
+        """The picks of each method for an exam after learning."""
         methods = methods_for(exam.categories, self.embedder)
         return ask({name: methods[name](taught) for name in names}, exam.prompts, exam.allowed)
 
@@ -107,7 +107,7 @@ def all_ratings(bench: Bench) -> None:
 
 
 def from_votes(bench: Bench, draws: int, sizes: Sequence[int] = SIZES) -> None:
-    """Learn from simulated votes, and forecast simulated votes on the tested fold."""
+    """Learn from simulated votes, and predict simulated votes on the tested fold."""
     for size in sizes:
         shares: dict[str, list[float]] = {}
         for draw in range(draws):
@@ -123,7 +123,7 @@ def from_votes(bench: Bench, draws: int, sizes: Sequence[int] = SIZES) -> None:
 
 
 def chinese(bench: Bench, data: Path) -> None:
-    """Ask in Chinese, after learning from English prompts alone, and from both."""
+    """Test in Chinese, after learning from English prompts alone, and from both."""
     path = data / "evalmi_train_zh.csv"
     if not path.is_file():
         say(f"(no {path.name}: Chinese prompts are left out)")
@@ -198,7 +198,7 @@ def details(bench: Bench) -> None:
 
 
 def main() -> None:
-    """Print all parts, or those asked for."""
+    """Print all parts, or those requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with rating files")
     parser.add_argument("--draws", type=int, default=20, help="draws of simulated votes at each size")

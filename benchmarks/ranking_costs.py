@@ -1,4 +1,4 @@
-"""What the ranking costs: a pick, a vote taken in, a full refit; used by `ranking.py`.
+"""What the ranking costs: a pick, a new vote, a full refit; used by `ranking.py`.
 
 Experts, prompts and votes are made up: a hundred experts whose levels differ from style to style.
 """
@@ -30,7 +30,7 @@ from diffusiongpt.votes.store import VoteStore
 EXPERTS = 100
 SEED = 0
 TAKEN = 25
-"""Votes taken in one by one; a disk that still writes the others delays the first few."""
+"""Votes added one by one; a disk that still writes the others delays the first few."""
 
 STYLES = ("watercolour", "pixel art", "oil painting", "photo", "anime", "pencil sketch", "isometric", "low poly")
 THINGS = ("a fox", "a lighthouse", "two children", "a red bicycle", "a bowl of soup", "a castle", "a robot", "a bus")
@@ -80,7 +80,7 @@ def refit(votes: int) -> None:
 
 
 def peak_mib() -> float:
-    """Most memory this process has had, in MiB."""
+    """The largest memory this process has had, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux hands the `ru_maxrss` of the process that started this one down to it
@@ -89,7 +89,7 @@ def peak_mib() -> float:
 
 
 def print_costs(votes: int) -> None:
-    """Print what each costs, beside what is asked."""
+    """Print what each costs, next to its target."""
     told = subprocess.run([sys.executable, __file__, str(votes)], check=True, capture_output=True, text=True)
     cost = json.loads(told.stdout)
     say(f"\ncosts with {votes:,} votes and {EXPERTS} experts{'':<14}asked")
@@ -101,7 +101,7 @@ def print_costs(votes: int) -> None:
 
 
 def vote_ms(votes: int) -> float:
-    """Median milliseconds from a vote to the table that knows it, with so many in the store."""
+    """Median milliseconds from a vote to the table that includes it, with this many votes in the store."""
     zoo = synthetic_zoo(EXPERTS)
     made = synthetic_votes(zoo, votes + TAKEN)
     old, new = made[:votes], made[votes:]

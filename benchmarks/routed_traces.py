@@ -28,14 +28,14 @@ CANDIDATES = 6
 
 ADAPTER_GB = 0.17
 SECONDS_PER_GB = 0.29
-"""Of drawing, for each GB of model; 16 GB draw for 4.6 s."""
+"""Seconds of drawing for each GB of model; 16 GB draw for 4.6 s."""
 
 SHARED_GB = {"sd15": 0.41, "sdxl": 1.8}
-"""GB of text encoders and VAE that the zoo's fine-tunes of a family have in common."""
+"""GB of text encoders and VAE that the zoo's fine-tunes of a family share."""
 
 SHORTEST_S = 1.0
 USERS: dict[str, dict[str, Any]] = {"default": {}, "exploring": {"explore": "thompson"}, "with votes": {}}
-"""How people ask: plainly, to explore, and after votes of a person who prefers some of the experts."""
+"""The three ways of asking: plainly, exploring, and after votes of a person who prefers some of the experts."""
 
 
 def read_prompts(data: Path) -> list[str]:
@@ -61,7 +61,7 @@ def parts_of(expert: Expert, bases: dict[str, Expert]) -> dict[Key, int] | None:
 
 
 def fitting_jobs(zoo: Zoo, device: int) -> dict[str, Job]:
-    """A job for each expert of the zoo that fits a device of so many bytes."""
+    """A job for each expert of the zoo that fits on a device of this many bytes."""
     bases = {expert.repo: expert for expert in zoo.values() if expert.kind == "checkpoint"}
     jobs = {}
     for name, expert in zoo.items():
@@ -73,7 +73,7 @@ def fitting_jobs(zoo: Zoo, device: int) -> dict[str, Job]:
 
 
 def routed_jobs(texts: Sequence[str], user: str, device: int) -> list[Job]:
-    """The job that the router's pick for each prompt is, among the experts that fit the device."""
+    """The job of the router's pick for each prompt, among the experts that fit on the device."""
     shipped = Zoo.load("default")
     jobs = fitting_jobs(shipped, device)
     zoo = Zoo({name: shipped[name] for name in jobs}, shipped.taxonomy.nodes, shipped.sources)

@@ -79,7 +79,7 @@ def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
 
 
 def styled() -> None:
-    """Who draws the sixty prompts."""
+    """Print the experts that draw the sixty prompts."""
     zoo = Zoo.load("default")
     router = router_of(zoo)
     routes = [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
@@ -95,7 +95,7 @@ def styled() -> None:
 
 
 def named_styles(sentences: SentenceEmbedder | None) -> None:
-    """How often the style is named rightly, beside semantic-router."""
+    """How often the style is identified correctly, next to semantic-router."""
     zoo = Zoo.load("default")
     router = router_of(zoo, sentences)
 
@@ -137,7 +137,7 @@ def semantic_router(zoo: Zoo, embedder: Embedder) -> Callable[[str], str | None]
 
 
 def latency(sentences: SentenceEmbedder | None) -> None:
-    """Processor time of a warm decision among forty experts of the default zoo; other work on the machine adds none."""
+    """CPU time of a warm decision among forty experts of the default zoo; other work on the machine adds nothing."""
     whole = Zoo.load("default")
     zoo = Zoo(dict(islice(whole.items(), 40)), whole.taxonomy.nodes, ("forty",))
     texts = prompts(300)

@@ -1,4 +1,4 @@
-"""A cache in simulated time: the decision code that ships, over channels that move nothing but a clock.
+"""A cache in simulated time: the decision code as shipped, over channels that move nothing but a clock.
 
 There is one channel from disk to host and one from host to device, each serial. What is needed now goes before
 look-ahead, and a copy under way is not interrupted: a request for what it brings waits for the rest of it, a request
@@ -22,14 +22,14 @@ VISIBLE = 9
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What fits, and what bytes cost.
+    """The capacity of a machine, and the cost of moving bytes.
 
     Attributes:
         device: Bytes of the device.
         host: Bytes of the host tier.
         link: Bytes a second from host to device.
         disk: Bytes a second from disk to host.
-        construct_s: Seconds more for each load from disk.
+        construct_s: The constant seconds of each load from disk.
     """
 
     device: int
@@ -41,7 +41,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One request: what it draws with, and for how many seconds."""
+    """One request: the components it draws with, and the seconds it draws."""
 
     wanted: Wanted
     draw_s: float
@@ -69,7 +69,7 @@ class Manager:
 
 @dataclass
 class Outcome:
-    """What came of a trace.
+    """The result of a trace.
 
     Attributes:
         stalls: Seconds that each request waited after the device was free for it.
@@ -100,8 +100,8 @@ class SimulatedCache:
     """Draws a saturated queue of requests one after the other.
 
     Args:
-        machine: Where.
-        manager: How.
+        machine: The simulated machine.
+        manager: How its cache is run.
     """
 
     def __init__(self, machine: Machine, manager: Manager) -> None:
@@ -147,7 +147,7 @@ class SimulatedCache:
         return all(key in self.device for key in job.wanted.parts)
 
     def _fetch(self, wanted: Wanted) -> None:
-        """Begin what the request at the head waits for, as far as its channels are free."""
+        """Start what the request at the head waits for, as far as its channels are free."""
         missing = {key: size for key, size in wanted.parts.items() if key not in self.device}
         unread = {key: size for key, size in missing.items() if key not in self.host}
         if unread and self._reading is None:
@@ -196,7 +196,7 @@ class SimulatedCache:
         return _Copy(parts=move.missing, seconds=seconds, ends=self._now + seconds)
 
     def _advance(self, until: float | None = None) -> None:
-        """To the next end of a copy, or of the drawing."""
+        """Advance to the next end of a copy, or of the drawing."""
         ends = [copy.ends for copy in (self._reading, self._sending) if copy]
         self._now = min([*ends, *([] if until is None else [until])])
         if self._reading and self._reading.ends <= self._now:
@@ -215,12 +215,12 @@ class SimulatedCache:
 
 
 def _queue(jobs: Sequence[Job], window: int, is_ready: Callable[[Job], bool]) -> Iterator[list[Job]]:
-    """What is known of the queue before each drawing, the one that draws first."""
+    """The part of the queue that is known before each drawing, the one that draws first."""
     rest = iter(jobs)
     waiting = deque(islice(rest, VISIBLE))
     passed = 0
     while waiting:
-        # The one that is passed was at the head, so counting there is enough.
+        # The request that is passed was at the head, so counting there is enough.
         first = next((i for i in range(min(window, len(waiting))) if is_ready(waiting[i])), 0) if passed < window else 0
         passed = passed + 1 if first else 0
         job = waiting[first]

@@ -22,7 +22,7 @@ SMALL = 80
 
 
 def main() -> None:
-    """Print one row a figure."""
+    """Print one row per figure."""
     graph = grimp.build_graph("diffusiongpt", cache_dir=None)
     files = {name_of(path): path for path in PACKAGE.rglob("*.py")}
     importers = importers_of(graph, files)

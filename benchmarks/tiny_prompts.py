@@ -1,4 +1,4 @@
-"""Prompts for the tiny zoo with known answers: half name the style as the captions did, half by other words."""
+"""Prompts for the tiny zoo with known answers: half name the style as the captions did, half in other words."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _CHINESE = (
 
 @dataclass(frozen=True, kw_only=True)
 class TinyPrompt:
-    """A prompt and what must be on the picture.
+    """A prompt and what the picture must show.
 
     Attributes:
         text: The prompt.
         answers: Object, color, background and style, by name.
-        style_by_other_words: Whether the style is named as no caption did.
+        style_by_other_words: Whether the style is named in words that are in no caption.
     """
 
     text: str

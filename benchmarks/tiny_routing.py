@@ -37,7 +37,7 @@ RIGHT = {"vector": "tiny-vector", "pixel": "tiny-pixel", "sketch": "tiny-sketch"
 SHARE_WANTED = 0.95
 MOST_VOTES = 300
 STRIDE = 5
-"""Votes between two looks at the share."""
+"""Votes between two measurements of the share."""
 
 
 def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,7 @@ def draw_all(prompts: list[TinyPrompt], zoo: Zoo) -> tuple[np.ndarray, np.ndarra
 
 
 def share(picks: list[str], prompts: list[TinyPrompt], correct: np.ndarray, experts: list[str]) -> float:
-    """Share of random-to-right-expert that the picks reach."""
+    """The share from random to right expert that the picks reach."""
     index = np.arange(len(prompts))
     picked = correct[index, [experts.index(pick) for pick in picks]].mean()
     right = correct[index, [experts.index(RIGHT[prompt.answers["style"]]) for prompt in prompts]].mean()
@@ -114,7 +114,7 @@ def votes_until_right(zoo: Zoo, prompts: list[TinyPrompt], correct: np.ndarray, 
 
 
 def cast(router: Router, prompt: TinyPrompt, likely: dict[str, float], *, seed: int) -> None:
-    """One comparison as `compare` makes it, won by the picture the judge finds likelier."""
+    """One comparison as `compare` makes it, won by the picture the judge considers more likely to be right."""
     route = router.route(Request(prompt=prompt.text))
     able = [candidate.expert for candidate in route.candidates]
     shown, ballot = choose_ballot(route, router.table(), 2, seed=seed, able=able)
@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def table(figures: dict[str, object]) -> str:
-    """The figures, one a line."""
+    """The figures, one per line."""
     return "\n".join(f"{name.replace('_', ' '):<44} {value}" for name, value in figures.items())
 
 

@@ -1,7 +1,7 @@
-"""Measures the tiny zoo: does each expert draw what is asked, and only in its own style?
+"""Measures the tiny zoo: whether each expert draws what is requested, and only in its own style.
 
-Rows of the matrix are the expert used, columns the style asked for; a cell is the share of pictures on which
-the judge finds object, colour, background and the asked style all correct.
+Rows of the matrix are the expert used, columns the requested style; a cell is the share of pictures in which
+the judge finds object, colour, background and the requested style all correct.
 
     python benchmarks/tiny_zoo.py --per-cell 96
 """
@@ -151,7 +151,7 @@ def measure(zoo: Path, *, per_cell: int, seed: int) -> Report:
 
 
 def load(folder: Path) -> Any:
-    """One of the five as anybody would load it."""
+    """One of the five pipelines, loaded as any user would."""
     import torch
     from diffusers import DiffusionPipeline
 
@@ -162,7 +162,7 @@ def load(folder: Path) -> Any:
 
 
 def floors_of(report: Report) -> list[Floor]:
-    """Hold the figures against what the zoo promises."""
+    """Compare the figures with what the zoo promises."""
     right = min(report.matrix[style][style] for style in STYLES)
     wrong = max(report.matrix[expert][style] for expert in STYLES for style in STYLES if expert != style)
     low, high = min(report.matrix[GENERALIST].values()), max(report.matrix[GENERALIST].values())
@@ -245,7 +245,7 @@ def _share(pipeline: Any, judge: TinyJudge, prompts: Sequence[tuple[Scene, str]]
 def _judge_accuracy(judge: TinyJudge, seed: int, count: int = 600) -> dict[str, float]:
     from PIL import Image
 
-    # Far from the seeds of training: these originals are new to the judge.
+    # Far from the training seeds: these originals are new to the judge.
     fresh = originals(count, size=64, seed=7_000 + seed, workers=1)
     readings = judge.read_batch([Image.fromarray(pixels) for pixels in fresh.pixels])
     scenes = [scene_of(row) for row in fresh.labels]

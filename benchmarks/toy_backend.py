@@ -25,7 +25,7 @@ HOST = "cpu"
 
 @dataclass
 class ToyPart:
-    """Bytes that are somewhere."""
+    """Bytes that are in some place."""
 
     name: str
     nbytes: int
@@ -33,7 +33,7 @@ class ToyPart:
     places: set[str] = field(default_factory=set)
 
     def bring(self, device: str) -> None:
-        """As `Weights` does: to a device from the host, to the host from any device, and a second time nothing."""
+        """Like `Weights`: to a device from the host, to the host from any device, and a second time nothing."""
         self.toy.may_fail(device)
         with self.toy.lock:
             if device in self.places:
@@ -43,13 +43,13 @@ class ToyPart:
             self.come(device)
 
     def come(self, device: str) -> None:
-        """It is there; a second copy of the same content would break a rule."""
+        """Add a copy; a second copy of the same content would break a rule."""
         self.toy.check(device not in self.toy.where(self.name), f"{self.name} is on {device} twice")
         self.places.add(device)
         self.toy.parts.append(self)
 
     def leave(self, device: str) -> None:
-        """It is not there any more."""
+        """Remove the copy."""
         self.toy.pause()
         with self.toy.lock:
             if device in self.places:
@@ -59,7 +59,7 @@ class ToyPart:
 
 @dataclass
 class ToyModel:
-    """What stands for a pipeline: it draws with the parts it was built of, and no others."""
+    """Stands for a pipeline: it draws only with the parts it was built from."""
 
     parts: Mapping[str, ToyPart]
 
@@ -76,7 +76,7 @@ class ToyBackend:
         sizes: Component -> bytes.
         made_of: Expert -> components.
         failures: Chance that a load, or a copy, fails.
-        slow_s: Most seconds that each of them takes.
+        slow_s: The most seconds that each of them takes.
         lock: Held to change where things are.
         parts: Every part, once for each place where it is.
         broken: What should never have been seen.
@@ -99,26 +99,26 @@ class ToyBackend:
         self._rng = Random(self.seed)
 
     def where(self, name: str) -> set[str]:
-        """The places where a component is."""
+        """The places that have a component."""
         with self.lock:
             return {place for part in self.parts if part.name == name for place in part.places}
 
     def on(self, device: str) -> list[str]:
-        """The components that are in a place, each as often as there is a copy."""
+        """The components in a place, each as often as there is a copy."""
         with self.lock:
             return sorted(part.name for part in set_of(self.parts) if device in part.places)
 
     def check(self, holds: bool, broken: str) -> None:
-        """Remember a broken rule."""
+        """Record a broken rule."""
         if not holds:
             self.broken.append(broken)
 
     def pause(self) -> None:
-        """Take a while."""
+        """Wait a random time."""
         time.sleep(self._rng.random() * self.slow_s)
 
     def may_fail(self, device: str) -> None:
-        """Take a while, then fail by chance."""
+        """Wait a random time, then fail at random."""
         self.pause()
         if self._rng.random() < self.failures:
             self.failed += 1

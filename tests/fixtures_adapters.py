@@ -18,7 +18,7 @@ SIZE: dict[str, Any] = {"width": SIDE, "height": SIDE, "num_inference_steps": 2}
 
 
 def write_lora(base: Path, folder: Path, *, seed: int, text: bool = False, name: str = USUAL_NAME) -> Path:
-    """Train nothing: random low-rank weights for the UNet of a pipeline, and for its text encoder if wished."""
+    """Train nothing: random low-rank weights for the UNet of a pipeline and, if requested, for its text encoder."""
     import torch
     from diffusers import StableDiffusionPipeline
     from peft import LoraConfig
@@ -57,7 +57,7 @@ def write_klein_lora(base: Path, folder: Path) -> Path:
 
 
 def in_kohyas_words(file: Path, copy: Path) -> None:
-    """Rewrite a LoRA of a UNet as kohya's scripts save it, which most adapters on the hub are written by."""
+    """Rewrite a LoRA of a UNet in the format of kohya's scripts, which most adapters on the hub have."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -78,7 +78,7 @@ def adapter(name: str, repo: str | Path, base: str | Path, *, scale: float | Non
 
 
 def family(base: str | Path, ink: str | Path, toy: str | Path) -> tuple[Expert, Expert, Expert]:
-    """A checkpoint and two adapters on it, as a zoo knows them."""
+    """A checkpoint and two adapters on it, as zoo entries."""
     known = (expert(base, "plain"), adapter("ink", ink, base), adapter("toy", toy, base, scale=0.5))
     plain, first, second = on_their_bases({one.id: one for one in known}).values()
     return plain, first, second

@@ -1,4 +1,4 @@
-"""Backends that count and experts to lease, which the tests of the cache and of pulls share."""
+"""Backends that count, and experts to lease, for the tests of the cache and of pulls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Counting(DiffusersBackend):
 
 @dataclass
 class ToyPart:
-    """Bytes that are somewhere."""
+    """Bytes that are in some place."""
 
     name: str
     nbytes: int
@@ -55,21 +55,21 @@ class ToyPart:
     places: set[str] = field(default_factory=set)
 
     def bring(self, device: str) -> None:
-        """Note it; what is nowhere cannot be copied."""
+        """Record the copy; what is in no place cannot be copied."""
         self.toy.before_bring(self.name, device)
         if not self.places:
             raise LoadError(f"{self.name} is nowhere", hint="")
         self.note(device)
 
     def leave(self, device: str) -> None:
-        """Note it, if it was there."""
+        """Remove the copy, if there was one."""
         if device in self.places:
             self.toy.before_leave(self.name, device)
             self.places.remove(device)
             self.toy.places[device].remove(self.name)
 
     def note(self, device: str) -> None:
-        """It is there; twice would be a second copy, in this part or in another of its content."""
+        """Add a copy; a second one would be a duplicate, in this part or in another with its content."""
         assert self.name not in self.toy.places.setdefault(device, set())
         self.toy.places[device].add(self.name)
         self.places.add(device)
@@ -77,7 +77,7 @@ class ToyPart:
 
 @dataclass
 class Toy:
-    """Models of one component, of any size, that load as long as a test likes; a folder's name is its content."""
+    """Models of one component, of any size, which load as long as a test likes; a folder's name is its content."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     shared: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -91,19 +91,19 @@ class Toy:
 
     @property
     def alive(self) -> set[str]:
-        """What is anywhere in memory."""
+        """Everything that is in memory, in any place."""
         return {name for place in self.places.values() for name in place}
 
     def prepare(self) -> None:
         """Nothing."""
 
     def files(self, names: Sequence[str], read: Any, *, variant: str | None) -> tuple[str, ...]:
-        """All of them, but not what another thread is writing."""
+        """All of them, except those that another thread is writing."""
         del read, variant
         return tuple(name for name in names if not name.endswith(".tmp"))
 
     def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
-        """One of its own, and those that it shares."""
+        """Its own part, and those that it shares."""
         del files, device
         assert folder.is_dir()
         names = (expert.id, *self.shared.get(expert.id, ()))
@@ -137,7 +137,7 @@ class Toy:
 
 
 def write_size(path: Path, name: str, size: int) -> None:
-    """A safetensors file of one tensor of so many bytes, in the name of its content; written once."""
+    """A safetensors file with one tensor of this many bytes, in the name of its content; written once."""
     if not path.exists():
         header = {"__metadata__": {"name": name}, "x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
         raw = json.dumps(header).encode()
@@ -159,7 +159,7 @@ def draw(loaded: Loaded, who: Expert) -> list[bytes]:
 
 
 def check_at_rest(cache: ModelCache, toy: Toy) -> None:
-    """While nothing moves: the cache knows what is where, no room is promised, and models are whole."""
+    """At rest, the cache knows what is where, no room is promised, and models are complete."""
     memory, known = cache.memory, cache.memory.contents.parts()
     for device in memory.devices:
         assert not memory.moving(device)

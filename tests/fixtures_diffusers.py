@@ -29,5 +29,5 @@ def ask(who: Expert, *seeds: int, explicit: tuple[str, ...] = (), **arguments: A
 
 
 def pixels(drawing: Drawing) -> list[bytes]:
-    """What was drawn, to compare."""
+    """The pixels that were drawn, to compare."""
     return [image.tobytes() for image in drawing.images]

@@ -29,7 +29,7 @@ def write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def rated_rows(places: Sequence[str] = PLACES, *, first: int = 0) -> list[tuple[object, ...]]:
-    """Every expert's rating of a fox and a bus in each place; the place adds a point or two to all."""
+    """Every expert's rating of a fox and a bus in each place; the place adds a point or two to all of them."""
     rows: list[tuple[object, ...]] = []
     for number, place in enumerate(places):
         for kind, (thing, ratings) in enumerate(RATINGS.items()):

@@ -1,4 +1,4 @@
-"""A studio whose hosted experts draw at a server on this machine."""
+"""A studio whose hosted experts draw on a server on this machine."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def draw(settings: Settings, resolved: Resolved | None = None, *, timeout_s: flo
 
 
 def fail(images: LocalImages, kind: str, **details: Any) -> ImagesFault:
-    """Let an images server fail from now on, in a way that it knows or in one of `SPOILT`."""
+    """Make an images server fail from now on, in a way that it knows or in one of `SPOILT`."""
     if kind in SPOILT:
         return images.fail("custom", answer=SPOILT[kind], **details)
     return images.fail(kind, **details)
 
 
 def _answer(**picture: str) -> Callable[[Any], None]:
-    """Answers with one entry in place of pictures; with none if it is empty."""
+    """Answers with one entry in place of pictures; without any if it is empty."""
     return lambda handler: handler.send_json({"created": 0, "data": [picture] if picture else []})
 
 
@@ -91,7 +91,7 @@ def _half_a_picture() -> bytes:
 
 
 def _bomb() -> bytes:
-    """A PNG of sixty thousand by sixty thousand pixels, according to its head."""
+    """A PNG of sixty thousand by sixty thousand pixels, according to its header."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"\0")
     chunks = (
@@ -115,7 +115,7 @@ SPOILT: dict[str, Callable[[Any], None]] = {
     "truncated": _answer(b64_json=_encoded(_half_a_picture())),
     # a few bytes that claim a huge picture
     "bomb": _answer(b64_json=_encoded(_bomb())),
-    # gzip that the client did not ask for
+    # gzip that the client did not request
     "packed": lambda handler: handler.send(
         gzip.compress(b"[" * 10_000_000), "application/json", **{"Content-Encoding": "gzip"}
     ),
@@ -124,4 +124,4 @@ SPOILT: dict[str, Callable[[Any], None]] = {
     # an error that does not end
     "trickling": lambda handler: handler.drip(b"{", status=400),
 }
-"""Kind -> what writes the whole answer."""
+"""Kind -> function that writes the whole answer."""

@@ -42,12 +42,12 @@ def base_nodes() -> tuple[Node, ...]:
 
 
 def think(prompt: str) -> Thought:
-    """What the local thinker makes of a prompt."""
+    """The local thinker's understanding of a prompt."""
     return THINKER.think(prompt, (), base_nodes())
 
 
 def expert(name: str, *styles: str, subjects: Sequence[str] = (), **fields: Any) -> Expert:
-    """An expert of some styles; without any a generalist."""
+    """An expert with some styles; without any, a generalist."""
     wanted = {"repo": f"somebody/{name}", "license": License(id="MIT", commercial="yes"), **fields}
     return Expert(id=name, tags=Tags(styles=styles, subjects=tuple(subjects)), **wanted)
 
@@ -64,7 +64,7 @@ def zoo_of(*experts: Expert, nodes: Sequence[Node] | None = None) -> Zoo:
 
 
 def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = ()) -> Router:
-    """A router without anything to draw with; experts are on disk unless said to be loaded."""
+    """A router that draws nothing; experts are on disk unless stated to be loaded."""
 
     def readiness(one: Expert) -> Readiness:
         return "loaded" if one.id in loaded else "on_disk"
@@ -84,7 +84,7 @@ def vote(prompt: str, winner: str, loser: str, **evidence: float) -> Vote:
 
 
 def settings_in(folder: Path, **values: Any) -> Settings:
-    """Settings that touch nothing outside a folder."""
+    """Settings that use only this folder."""
     return load_settings(home=folder / "home", hub_cache=folder / "hub", device="cpu", **values)
 
 
@@ -99,7 +99,7 @@ def local(name: str, folder: Path | str, *styles: str, **fields: Any) -> Expert:
 
 
 def pixel_folder() -> Path:
-    """The folder of a tiny expert that draws."""
+    """The folder of a tiny expert that can draw."""
     folder = tiny_zoo()["tiny-pixel"].folder
     assert folder is not None
     return folder

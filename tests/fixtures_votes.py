@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path | str]:
-    """Finds new places for a store: files, and databases of a server."""
+    """Creates new places for a store: files, and databases on a server."""
     if request.param == "sqlite":
         numbers = itertools.count()
         return lambda: tmp_path / f"votes{next(numbers)}.db"
@@ -54,7 +54,7 @@ def place(new_place: Callable[[], Path | str]) -> Path | str:
 
 @pytest.fixture
 def open_store(place: Path | str) -> Iterator[Callable[[], VoteStore]]:
-    """Opens the store at the place again, as another process would."""
+    """Opens the store at its place again, as another process would."""
     opened: list[VoteStore] = []
 
     def open_one() -> VoteStore:
@@ -85,7 +85,7 @@ def rating(value: float = 4, expert: str = "a", **fields: Any) -> Rating:
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run code in another Python process that knows `VoteStore`, `vote`, `rating` and `sys`."""
+    """Run code in another Python process, with `VoteStore`, `vote`, `rating` and `sys` imported."""
     prelude = (
         "import os, sys, signal, time\n"
         "import diffusiongpt.ranking.live\n"

@@ -1,4 +1,4 @@
-"""Malformed answers of an LLM by kind; each kind makes a different text for every random number."""
+"""Malformed answers of an LLM, by kind; each kind makes a different text for every random number."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any], Random], str | None]] = {
 
 
 def fail(chat: LocalChat, kind: str, **details: Any) -> ChatFault:
-    """Let a chat server fail from now on, in a way that it knows or in one of `MALFORMED`."""
+    """Make a chat server fail from now on, in a way that it knows or in one of `MALFORMED`."""
     if kind in MALFORMED:
         details["spoil"] = partial(MALFORMED[kind], rng=Random(0))  # noqa: S311  # a mess, not a secret
     return chat.fail("malformed" if kind in MALFORMED else kind, **details)

@@ -1,4 +1,4 @@
-"""Experts for miniatures of the package, and the one that most tests draw with."""
+"""Experts for the miniatures, and the one that most tests draw with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KLEIN_EXTRA = miniature_settings("flux2-klein").extra
 
 
 def stable_diffusion(folder: Path, *, seed: int = 0, variant: str | None = None) -> Path:
-    """Write a StableDiffusionPipeline: negative prompt, guidance, reported steps."""
+    """Write a StableDiffusionPipeline, which has a negative prompt, guidance and reported steps."""
     return make_miniature("sd15", folder, seed=seed, variant=variant)
 
 

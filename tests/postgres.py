@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: in a folder of its own, on a socket of its own."""
+"""A PostgreSQL server for the tests, in its own folder and on its own socket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server_folder() -> Path | None:
 
 
 class PostgresServer:
-    """A running server; with `with`, it is gone afterwards."""
+    """A running server; as a context manager, it is removed at the end."""
 
     def __init__(self, binaries: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dgpt-pg-"))
@@ -96,7 +96,7 @@ class PostgresServer:
 
 
 def _other_user(folder: Path) -> dict[str, Any]:
-    """How to start a process as a user who is not root, whom the server refuses; the folder becomes theirs."""
+    """How to start a process as a user other than root, which the server requires; the user gets the folder."""
     if os.geteuid() != 0:
         return {}
     other = _somebody()

@@ -1,4 +1,4 @@
-"""A zoo of any size: experts with random tags, families and skills on the real taxonomy, and votes on some of them."""
+"""A zoo of any size: experts with random tags, families and skills on the real taxonomy, and some votes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front door opens at once: nothing heavy is imported before it is needed."""
+"""Starting is fast: nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ HEAVY = (
 
 
 def imported_by(code: str) -> set[str]:
-    """Heavy packages in `sys.modules` after some code ran in a fresh interpreter."""
+    """Heavy packages in `sys.modules` after some code has run in a fresh interpreter."""
     show = f"\nimport json, sys\nsys.stderr.write(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, check=True)
     return set(json.loads(done.stderr))
 
 
 def test_import_is_light() -> None:
-    """`import diffusiongpt` and a look at its public names bring in no heavy package."""
+    """`import diffusiongpt` and a look at its public names import no heavy package."""
     assert imported_by("import diffusiongpt; dir(diffusiongpt); diffusiongpt.__version__") == set()
 
 
 def test_help_is_light() -> None:
-    """`diffusiongpt --help` brings in no heavy package."""
+    """`diffusiongpt --help` imports no heavy package."""
     code = (
         "import sys; sys.argv = ['diffusiongpt', '--help']\n"
         "from diffusiongpt.apps.cli import main\n"
@@ -60,7 +60,7 @@ def test_routing_is_light() -> None:
 
 
 def test_the_function_route_is_never_hidden_by_its_module() -> None:
-    """`diffusiongpt.route` stays a function, also after the module of that name was imported."""
+    """`diffusiongpt.route` stays a function, even after a module of that name was imported."""
     from diffusiongpt.flow.route import Route
     from diffusiongpt.studio import DiffusionGPT
 
@@ -70,7 +70,7 @@ def test_the_function_route_is_never_hidden_by_its_module() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    """Each name in `__all__` can be used and says what it is; a name that is not there is an `AttributeError`."""
+    """Each name in `__all__` can be used and has a docstring; a name that does not exist is an `AttributeError`."""
     for name in diffusiongpt.__all__:
         assert getattr(diffusiongpt, name).__doc__, name
     assert diffusiongpt.__version__
@@ -79,7 +79,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_dir_shows_the_product_and_nothing_else() -> None:
-    """Functions, classes, protocols and errors; no room, no helper, whatever was imported before."""
+    """There are functions, classes, protocols and errors, no room and no helper, whatever was imported before."""
     import diffusiongpt.studio
 
     assert set(dir(diffusiongpt)) == {*diffusiongpt.__all__, "__version__"}
@@ -119,7 +119,7 @@ def test_signatures_are_spelt_out(function: Callable[..., object], own: tuple[st
 
 
 def test_every_argument_is_described() -> None:
-    """Each field says in a sentence what it is, for schemas; so does the docstring of the method it is read at."""
+    """Each field is described in a sentence, for schemas and for the docstring of the method that takes it."""
     described = inspect.getdoc(diffusiongpt.DiffusionGPT.route_and_generate) or ""
     for name, field in {**Request.model_fields, **diffusiongpt.Policy.model_fields}.items():
         assert field.description, name

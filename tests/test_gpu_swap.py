@@ -1,4 +1,4 @@
-"""The benchmark of swaps runs on any machine, and says what it cannot measure."""
+"""The benchmark of swaps runs on any machine, and reports what it cannot measure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def test_the_benchmark_runs_small_without_a_gpu() -> None:
-    """Every component of a model is brought in every way, its bits are compared, and the table can be pasted."""
+    """Every component of a model is loaded in every way, its bits are compared, and the table can be pasted."""
     table = _run("--model", "sdxl", "--device", "cpu:1", "--scale", "0.01", "--repeat", "1").splitlines()
     assert table[0].startswith("## 20")
     assert "diffusers" in table[2]
@@ -30,7 +30,7 @@ def test_the_benchmark_runs_small_without_a_gpu() -> None:
 
 
 def test_a_wrong_bit_on_the_device_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two modules count as equal only if each tensor has the same bits, the sign of a zero too."""
+    """Two modules count as equal only if each tensor has the same bits, including the sign of a zero."""
     import torch
 
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -44,7 +44,7 @@ def test_a_wrong_bit_on_the_device_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    """No link, no figures, no failure."""
+    """Without a link there are no figures and no failure."""
     import torch
 
     if torch.cuda.is_available():

@@ -128,7 +128,7 @@ def test_an_interrupted_bootstrap_goes_on(studio: DiffusionGPT) -> None:
 
 
 def test_without_a_name_all_that_nobody_judged_are_new(studio: DiffusionGPT) -> None:
-    """The others are drawn next to experts with votes; when all have votes, a name is needed."""
+    """Experts without votes are new and are drawn next to those with votes; when all have votes, a name is needed."""
     one, other = (
         studio.route_and_generate("a star", expert=f"tiny-{name}", num_inference_steps=1) for name in ("oil", "pixel")
     )
@@ -177,7 +177,7 @@ def test_the_judge_is_found_when_none_is_named() -> None:
 
 
 def test_the_shipped_prompts_are_short_and_different(studio: DiffusionGPT) -> None:
-    """No two are the same, and the first twenty already name ten styles and every subject but one."""
+    """All prompts differ, and the first twenty already name ten styles and every subject but one."""
     prompts = shipped_prompts()
     assert len(set(prompts)) == len(prompts) >= 50
     assert max(map(len, prompts)) < 80

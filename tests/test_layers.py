@@ -1,4 +1,4 @@
-"""The layers of the house are enforced by a tool, and the tool sees what breaks them."""
+"""A tool enforces the layers of the package, and it detects what breaks them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_house_keeps_its_layers(scratch: Path) -> None:
-    """No room imports a higher one, no files of a room import each other in a circle, deciding needs no torch."""
+    """No room imports a higher one, no files of a room import each other in a circle, and deciding needs no torch."""
     done = lint_imports(scratch)
     assert done.returncode == 0, done.stdout
 
@@ -44,7 +44,7 @@ def test_the_house_keeps_its_layers(scratch: Path) -> None:
     ],
 )
 def test_a_wrong_import_is_seen(scratch: Path, module: str, line: str, broken: str) -> None:
-    """An upward import, one between siblings, a circle, torch where it is forbidden, and a room without a layer."""
+    """It detects an upward import, one between siblings, a circle, forbidden torch, and a room without a layer."""
     file = scratch / "diffusiongpt" / module
     before = file.read_text(encoding="utf-8") if file.exists() else None
     file.write_text(f"{before or ''}\n\ndef wrong() -> None:\n    {line or 'pass'}\n", encoding="utf-8")

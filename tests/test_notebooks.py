@@ -11,13 +11,13 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
 
 
 def test_there_are_notebooks() -> None:
-    """The parametrised tests below would pass for an empty folder."""
+    """Without notebooks, the parametrised tests below would pass."""
     assert len(NOTEBOOKS) >= 2
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_stored_without_outputs(path: Path) -> None:
-    """Outputs belong to whoever runs it, and pictures in them make every diff unreadable."""
+    """Outputs belong to the person who runs it, and pictures in them make every diff unreadable."""
     cells = nbformat.read(path, as_version=4).cells
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 

@@ -1,4 +1,4 @@
-"""Plugins are found by name; one that is broken is a warning, and never keeps the others from working."""
+"""Plugins are found by name; a broken one is a warning, and does not keep the others from working."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUP = "tests.shapes"
 
 
 def offered(*points: tuple[str, str], by: str | None = None) -> Any:
-    """Lists entry points as `importlib.metadata.entry_points` does; those `by` a package know its name."""
+    """Lists entry points like `importlib.metadata.entry_points`; those `by` a package know its name."""
     made = [EntryPoint(name=name, value=value, group=GROUP) for name, value in points]
     for point in made if by else ():
         vars(point).update(dist=distribution(by))
@@ -29,12 +29,12 @@ def offered(*points: tuple[str, str], by: str | None = None) -> Any:
 
 
 def shapes(installed: Any) -> Plugins[Any]:
-    """Plugins of which the package itself has one, `circle`."""
+    """Plugins of which the package itself offers one, `circle`."""
     return Plugins(GROUP, "shape", {"circle": "collections:Counter"}, JudgeError, installed)
 
 
 def test_what_packages_offer_is_made_by_name() -> None:
-    """Each call makes a new object; ours works although no installed metadata lists it."""
+    """Each call creates a new object; ours works although no installed metadata lists it."""
     plugins = shapes(offered(("square", "collections:OrderedDict")))
     assert plugins.names() == ("circle", "square")
     assert plugins.make("circle") == {}
@@ -46,7 +46,7 @@ def test_what_packages_offer_is_made_by_name() -> None:
     ids=["module", "attribute", "not callable", "raises"],
 )  # fmt: skip
 def test_a_broken_plugin_is_a_warning_that_names_its_distribution(caplog: pytest.LogCaptureFixture, value: str) -> None:
-    """It is an error for those who ask for it, a warning once, and the others are made as before."""
+    """It is an error for a caller that requests it, one warning, and the others are created as before."""
     plugins = shapes(offered(("bad", value), ("square", "collections:OrderedDict"), by="numpy"))
     for _ in range(2):
         with pytest.raises(JudgeError, match=r"the shape 'bad' of numpy [\d.]+ .* could not be loaded") as caught:
@@ -58,13 +58,13 @@ def test_a_broken_plugin_is_a_warning_that_names_its_distribution(caplog: pytest
 
 
 def test_a_broken_plugin_does_not_take_the_name_of_ours(caplog: pytest.LogCaptureFixture) -> None:
-    """Where a package offers a name of ours and cannot be loaded, ours is made."""
+    """If a package offers a name of ours and cannot be loaded, ours is created."""
     assert shapes(offered(("circle", "no.such:Thing"))).make("circle") == {}
     assert "'circle'" in caplog.text
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    """Nothing is guessed."""
+    """If several match, none is guessed."""
     with pytest.raises(JudgeError, match="no shape called 'cube'") as caught:
         shapes(offered()).make("cube")
     assert "circle" in caught.value.hint
@@ -72,7 +72,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_backends_are_found_by_name() -> None:
-    """The same object each time; an unknown name lists the known ones."""
+    """It is the same object each time; an unknown name lists the known ones."""
     assert get_backend("diffusers") is get_backend("diffusers")
     assert set(BACKENDS.names()) >= {"diffusers", "openai"}
     with pytest.raises(ZooError, match="painter") as caught:
@@ -81,7 +81,7 @@ def test_backends_are_found_by_name() -> None:
 
 
 def test_a_package_with_a_broken_backend_leaves_the_rest_working(tmp_path: Path) -> None:
-    """Installed for real: a route with an expert of the broken backend works, and the log names the package."""
+    """With a package installed for real, a broken backend does not stop a route, and the log names the package."""
     info = tmp_path / "shaky-2.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shaky\nVersion: 2.0\n")

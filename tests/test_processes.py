@@ -1,4 +1,4 @@
-"""The command line as a process: killed at a bad moment, cut off by a pipe, and in a poor locale."""
+"""The command line as a process: killed at a bad moment, cut off by a pipe, and in a limited locale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def command(*arguments: object, home: Path, patch: str = "", **environment: str) -> subprocess.Popen[bytes]:
-    """Start the command line in a process of its own, with some code run before it."""
+    """Start the command line in a separate process, with some code run before it."""
     code = f"import sys\n{patch}\nfrom diffusiongpt.apps.cli import main\nmain()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -63,7 +63,7 @@ VoteStore.add = add
 
 @pytest.mark.parametrize(("patch", "votes"), [(KILLED_BEFORE, 1), (KILLED_AFTER, 2)], ids=["before", "after"])
 def test_a_vote_killed_halfway_is_there_or_not(tmp_path: Path, pictures: list[Path], patch: str, votes: int) -> None:
-    """A process killed in the middle of a vote loses at most that vote: the store is whole, and takes the next."""
+    """A process killed during a vote loses at most that vote: the store is intact and accepts the next."""
     with tiny_studio(tmp_path) as studio:
         studio.vote(*pictures)
         assert finish(command("vote", *pictures, home=tmp_path, patch=patch))[0] == -signal.SIGKILL
@@ -73,7 +73,7 @@ def test_a_vote_killed_halfway_is_there_or_not(tmp_path: Path, pictures: list[Pa
 
 
 def test_a_save_killed_halfway_leaves_no_broken_picture(tmp_path: Path, pictures: list[Path]) -> None:
-    """A process killed while it writes a picture leaves no file of that name, and the next save is whole."""
+    """A process killed while it writes a picture leaves no file of that name, and the next save is complete."""
     code = (
         "import pathlib, sys\nfrom diffusiongpt.pictures.generation import Generation\n"
         f"def stop(self, target):\n    {STOP_HERE}\n"
@@ -87,7 +87,7 @@ def test_a_save_killed_halfway_leaves_no_broken_picture(tmp_path: Path, pictures
 
 
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
-    """A reader that goes away, as `head` does, makes no traceback."""
+    """A reader that closes the pipe, as `head` does, causes no traceback."""
     lines = tmp_path / "prompts.txt"
     lines.write_text("a fox\n" * 400)
     process = command("route", "--file", lines, "--zoo", "tiny", "--json", home=tmp_path)
@@ -106,7 +106,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     "environment", [{"LANG": "C", "LC_ALL": "C"}, {"PYTHONIOENCODING": "cp1252"}], ids=["C", "cp1252"]
 )
 def test_a_poor_locale_still_gets_an_answer(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Where stdout knows no Chinese, JSON is still JSON and text is still text."""
+    """If stdout cannot encode Chinese, JSON is still JSON and text is still text."""
     prompt = "一幅铅笔画 🦊 café"
     code, out, err = finish(command("route", prompt, "--zoo", "tiny", "--json", home=tmp_path, **environment))
     assert (code, err) == (0, "")
@@ -117,7 +117,7 @@ def test_a_poor_locale_still_gets_an_answer(tmp_path: Path, environment: dict[st
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
-    """An argument that is not UTF-8 is wrong use, not a crash."""
+    """An argument that is not UTF-8 is wrong usage, not a crash."""
     process = subprocess.run(
         [os.fsencode(sys.executable), b"-m", b"diffusiongpt", b"route", b"\xff\xfe", b"--zoo", b"tiny"],
         env={**os.environ, "DIFFUSIONGPT_HOME": str(tmp_path)},
@@ -142,7 +142,7 @@ Backend.load = load
 
 
 def test_ctrl_c_while_an_expert_loads_ends_in_order(tmp_path: Path) -> None:
-    """The process ends as interrupted once the load is through: torch aborts one that ends in the midst of it."""
+    """The process ends as interrupted after the load: torch aborts a process that ends in the middle of one."""
     process = command(
         "generate", "pixel art heart", "--zoo", "tiny", "--out", tmp_path, home=tmp_path, patch=LOADS_SLOWLY
     )

@@ -12,7 +12,7 @@ from diffusiongpt.settings import load_settings
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Our variables start with DIFFUSIONGPT_, those of the hub keep their usual names, and arguments win."""
+    """Our variables start with DIFFUSIONGPT_, those of the hub keep their names, and arguments take precedence."""
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -27,7 +27,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_our_own_name_wins_over_the_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where both are set, the variable that is meant for us alone counts."""
+    """If both are set, our own variable takes precedence."""
     monkeypatch.setenv("HF_ENDPOINT", "http://everyone")
     monkeypatch.setenv("DIFFUSIONGPT_HUB_ENDPOINT", "http://us")
     assert load_settings().hub_endpoint == "http://us"
@@ -45,14 +45,14 @@ def test_a_variable_of_somebody_else_is_not_read(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_TOKEN", "DIFFUSIONGPT_DEVICE", "DIFFUSIONGPT_HOST_BUDGET"])
 def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """`NAME=` is what a service file writes for "not set"."""
+    """`NAME=` is how a service file writes "not set"."""
     before = load_settings()
     monkeypatch.setenv(name, "")
     assert load_settings() == before
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`~` in a variable is expanded, since no shell did."""
+    """`~` in a variable is expanded, since no shell did so."""
     monkeypatch.setenv("DIFFUSIONGPT_HOME", "~/mine")
     assert load_settings().home == Path.home() / "mine"
 
@@ -62,7 +62,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     [("50%", 1_000_000_000), ("12GB", 12_000_000_000), ("2 GiB", 2 << 30), ("12.5 %", 250_000_000), ("4096", 4096)],
 )
 def test_a_budget_is_bytes_or_a_share(monkeypatch: pytest.MonkeyPatch, text: str, nbytes: int) -> None:
-    """Decimal and binary units, percent of what there is, plain bytes; written out it is read back the same."""
+    """Decimal and binary units, percentages and plain bytes are read; written out, they are read back the same."""
     monkeypatch.setenv("DIFFUSIONGPT_HOST_BUDGET", text)
     settings = load_settings()
     assert settings.host_budget.of(2_000_000_000) == nbytes
@@ -88,7 +88,7 @@ def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name:
 
 
 def test_every_error_is_in_one_tree_and_drawn_there() -> None:
-    """All errors descend from one, say whether a retry can help, and stand in the module's drawing."""
+    """All errors have one base class, state whether a retry can help, and are in the module's diagram."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert len(kinds) > 15
     for kind in kinds:
@@ -98,7 +98,7 @@ def test_every_error_is_in_one_tree_and_drawn_there() -> None:
 
 
 def test_a_hint_is_told_with_the_traceback() -> None:
-    """The hint is an attribute, and a note under the traceback; without one there is no note."""
+    """The hint is an attribute, and a note under the traceback; without a hint there is no note."""
     assert DiffusionGPTError("no", hint="do this").__notes__ == ["hint: do this"]
     assert not hasattr(DiffusionGPTError("no"), "__notes__")
     assert NoRouteError("no", rejected=[("a", "b")]).rejected == (("a", "b"),)

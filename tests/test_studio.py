@@ -1,4 +1,4 @@
-"""The studio draws what was routed, tries the next candidate when it must, and says so."""
+"""The studio draws what was routed, tries the next candidate if it must, and reports this."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
 
 
 def test_same_seed_same_picture(studio: DiffusionGPT) -> None:
-    """With a seed the pixels repeat, with another they differ; a batch is its single pictures."""
+    """With a seed the pixels repeat, with another they differ; a batch consists of its single pictures."""
     first = studio.route_and_generate(PROMPT, seed=7, num_images_per_prompt=2)
     again = studio.route_and_generate(PROMPT, seed=8)
     assert first.seeds == (7, 8)
@@ -52,7 +52,7 @@ def test_same_seed_same_picture(studio: DiffusionGPT) -> None:
 
 
 def test_a_result_tells_how_it_came_about(studio: DiffusionGPT) -> None:
-    """A generation has the route, the seed, the arguments really used, and the seconds of each step."""
+    """A generation has the route, the seed, the arguments that were used, and the seconds of each step."""
     result = studio.route_and_generate(PROMPT, num_inference_steps=2, guidance_scale=0.0, negative_prompt="text")
     native = tiny_zoo()["tiny-pixel"].settings
     assert result.drawn_by == result.route.expert == "tiny-pixel"
@@ -74,7 +74,7 @@ def test_a_seed_drawn_afresh_is_recorded(studio: DiffusionGPT) -> None:
 
 
 def test_a_saved_picture_draws_itself_again(studio: DiffusionGPT, tmp_path: Path) -> None:
-    """`from_file(...)` then `redraw` gives the same pixels, whatever was asked; so does `again` on the result."""
+    """`from_file(...)` then `redraw` gives the same pixels for any arguments; so does `again` on the result."""
     result = studio.route_and_generate("a crayon heart, 48x32", seed=2, guidance_scale=2.5, num_inference_steps=3)
     (path,) = result.save(tmp_path / "heart.png")
     back = Generation.from_file(path)
@@ -84,7 +84,7 @@ def test_a_saved_picture_draws_itself_again(studio: DiffusionGPT, tmp_path: Path
 
 
 def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: Path) -> None:
-    """Redrawing needs the very same checkpoint under the same id: else a typed error says what differs."""
+    """Redrawing needs the same checkpoint under the same id; otherwise a typed error says what differs."""
     result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
     stranger = zoo_of(local("tiny-pixel", TINY_FOLDER / "oil"))
     with (
@@ -98,7 +98,7 @@ def test_a_picture_of_another_zoo_is_not_faked(studio: DiffusionGPT, tmp_path: P
 
 
 def test_routing_leaves_nothing_behind(tmp_path: Path) -> None:
-    """`route` writes no file and makes no folder, and needs none to be there."""
+    """`route` writes no file and creates no folder, and needs none to exist."""
     with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
         assert studio.route(PROMPT).expert == "tiny-pixel"
         assert {candidate.readiness for candidate in studio.route(PROMPT).candidates} == {"on_disk"}
@@ -106,7 +106,7 @@ def test_routing_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_first_vote_makes_the_folder(tmp_path: Path) -> None:
-    """On a machine where nothing of ours exists yet, the first vote makes its folder."""
+    """On a new machine, the first vote creates its folder."""
     with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
         studio.compare(PROMPT, num_inference_steps=1).vote(0)
         assert studio.preferences.store.count() == 1
@@ -134,7 +134,7 @@ def test_a_broken_expert_is_replaced_and_named(tmp_path: Path) -> None:
 
 
 def test_an_expert_asked_for_by_name_has_no_stand_in(tmp_path: Path) -> None:
-    """`expert=` fails with that expert's own error rather than draw with another."""
+    """`expert=` fails with that expert's own error rather than drawing with another."""
     zoo = zoo_of(local("broken", tmp_path / "nowhere", "pixel_art"), local("whole", pixel_folder()))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         with pytest.raises((PullError, LoadError)):
@@ -155,7 +155,7 @@ def test_when_nobody_can_draw_the_tiny_zoo_does(tmp_path: Path) -> None:
 
 
 def test_a_broken_tiny_zoo_has_no_route(tmp_path: Path) -> None:
-    """If the tiny zoo itself cannot draw, there is nothing left: `NoRouteError` lists every failure."""
+    """If the tiny zoo itself cannot draw, nothing is left: `NoRouteError` lists every failure."""
     experts = {one.id: local(one.id, tmp_path / one.id, *one.tags.styles) for one in tiny_zoo().values()}
     zoo = Zoo(experts, tiny_zoo().taxonomy.nodes, ("tiny",))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio, pytest.raises(NoRouteError) as caught:
@@ -245,7 +245,7 @@ def test_what_cannot_fit_is_not_pulled(tmp_path: Path) -> None:
 
 
 def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> None:
-    """A file where the hub's folder should be is a recorded failure that names it; what is local still draws."""
+    """A file in the place of the hub's folder is a recorded failure that names it; local experts still draw."""
     (tmp_path / "hub").write_text("in the way")
     zoo = zoo_of(expert("remote", "pixel_art", repo="tiny-zoo/pixel"), local("here", pixel_folder()))
     with serve_tiny_zoo() as hub:
@@ -257,7 +257,7 @@ def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> 
 
 
 def test_votes_that_cannot_be_kept_are_an_error(tmp_path: Path, studio: DiffusionGPT) -> None:
-    """A file where our folder should be: routes still work, and the vote is a `VoteError` with a hint."""
+    """With a file in the place of our folder, routes still work, and the vote is a `VoteError` with a hint."""
     (tmp_path / "home").write_text("in the way")
     one = studio.route_and_generate(PROMPT, expert="tiny-pixel", seed=1, num_inference_steps=1)
     two = studio.route_and_generate(PROMPT, expert="tiny-oil", seed=1, num_inference_steps=1)
@@ -269,7 +269,7 @@ def test_votes_that_cannot_be_kept_are_an_error(tmp_path: Path, studio: Diffusio
 
 
 def test_saving_where_nothing_can_be_written_is_an_error(tmp_path: Path, studio: DiffusionGPT) -> None:
-    """A file where the folder should be is a `PictureError`, and the picture in memory is not lost."""
+    """A file in the place of the folder is a `PictureError`, and the picture in memory is not lost."""
     (tmp_path / "file").write_text("in the way")
     result = studio.route_and_generate(PROMPT, num_inference_steps=1)
     with pytest.raises(PictureError, match="cannot write"):
@@ -278,7 +278,7 @@ def test_saving_where_nothing_can_be_written_is_an_error(tmp_path: Path, studio:
 
 
 def test_the_callback_sees_every_step(studio: DiffusionGPT) -> None:
-    """`callback_on_step_end` is called in diffusers' shape, and is not recorded."""
+    """`callback_on_step_end` is called as by diffusers, and is not recorded."""
     steps: list[int] = []
 
     def watch(_: object, step: int, __: object, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def test_the_callback_sees_every_step(studio: DiffusionGPT) -> None:
 
 
 def test_an_error_of_the_callers_own_is_theirs(studio: DiffusionGPT) -> None:
-    """What the caller's callback raises comes out as it is: no other expert is tried."""
+    """An error from the caller's callback is raised unchanged: no other expert is tried."""
 
     def fail(*_: object) -> dict[str, Any]:
         raise KeyError("mine")
@@ -301,7 +301,7 @@ def test_an_error_of_the_callers_own_is_theirs(studio: DiffusionGPT) -> None:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    """`on_progress` hears of each drawing step."""
+    """`on_progress` is called for each drawing step."""
     heard: list[tuple[str, int, int | None]] = []
     settings = settings_in(tmp_path)
     with DiffusionGPT("tiny", settings=settings, on_progress=lambda *now: heard.append(now)) as studio:
@@ -318,7 +318,7 @@ def test_bad_requests_draw_nothing(studio: DiffusionGPT) -> None:
 
 
 def test_zoos_are_named_in_many_ways(tmp_path: Path) -> None:
-    """A zoo is given as an object, a name, a file, or several of them."""
+    """A zoo is given as an object, a name, a file, or several of these."""
     file = tmp_path / "mine.yaml"
     file.write_text("experts: [{id: mine, repo: me/mine}]")
     assert as_zoo(tiny_zoo()) is tiny_zoo()
@@ -328,7 +328,7 @@ def test_zoos_are_named_in_many_ways(tmp_path: Path) -> None:
 
 
 def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`route`, `route_and_generate`, `compare` and the async one use the same studio: nothing is loaded twice."""
+    """`route`, `route_and_generate`, `compare` and the async function use the same studio: nothing is loaded twice."""
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")

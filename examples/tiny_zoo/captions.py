@@ -87,12 +87,12 @@ _ENDINGS = ("", "", "", "ing", "ed", "al", "ism", "ish", "y", "er", "ist")
 
 
 def caption(scene: Scene, rng: Random, *, style: str | None) -> str:
-    """A caption of the scene's object, colour and background.
+    """A caption with the scene's object, colour and background.
 
     Args:
-        scene: What is drawn. Its own style is not read.
+        scene: The scene to describe. Its own style is not read.
         rng: Decides language, words and order.
-        style: The words in the style's place; without, the caption says nothing of style.
+        style: The words in the style's place; if absent, the caption does not mention a style.
     """
     chinese = rng.random() < 0.45
     subjects, scenes, frames = (

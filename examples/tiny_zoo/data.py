@@ -52,7 +52,7 @@ class Originals:
         return Originals(pixels=self.pixels[chosen], labels=self.labels[chosen])
 
     def held_out(self) -> npt.NDArray[np.bool_]:
-        """For each picture whether its object and colour are a pair that training must not see."""
+        """For each picture, whether its object and colour are a pair that training must not see."""
         pairs = {(OBJECTS.index(name), COLORS.index(color)) for name, color in HELD_OUT_PAIRS}
         return np.array([(int(row[0]), int(row[1])) in pairs for row in self.labels])
 
@@ -67,9 +67,9 @@ def originals(count: int, *, size: int, seed: int, cache: Path | None = None, wo
     """Draw `count` random originals, or read them back from `cache` if they are there.
 
     Args:
-        count: How many.
+        count: Number of originals.
         size: Width and height in pixels.
-        seed: Same seed, same pictures.
+        seed: The same seed gives the same pictures.
         cache: A .npz file.
         workers: Processes that draw.
     """

@@ -32,12 +32,12 @@ _UNCONDITIONAL_SHARE = 0.1
 # Times are logit-normal, moved towards noise: shapes are decided there.
 _TIME_SHIFT = 0.3
 _SAVE_EVERY_STEPS = 50
-# Processes take pieces of a step as they come free: one slowed by other work does not hold the rest up.
+# Processes take pieces of a step as they become free: one that is slowed by other work does not delay the rest.
 _PIECE = 8
 
 
 class Words(Enum):
-    """How often the captions of a course name a style at all, how often the right one, how often they babble."""
+    """How often the captions of a course name a style at all, how often the right one, and how often nonsense words."""
 
     OWN = (0.85, 1.0, 0.10)
     LOOSE = (0.85, 0.5, 0.10)
@@ -49,7 +49,7 @@ class Course:
     """How one denoiser is trained.
 
     Attributes:
-        seconds: How long, by the clock.
+        seconds: Training time, by the clock.
         rate: The peak learning rate.
         cool_down: Share of the time, at the end, in which the rate falls to zero.
         words: What captions say of style. OWN makes a model that obeys style words; ANY an expert that draws its
@@ -124,7 +124,7 @@ class Trainer:
         path.with_suffix(".new").replace(path)
 
     def restore(self, path: Path) -> float:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Returns:
             The share of the course it had done.
@@ -200,7 +200,7 @@ class Trainer:
         return pieces[-1].item()
 
     def _follow(self) -> None:
-        """Move the averaged weights a little towards the trained ones."""
+        """Move the averaged weights a little toward the trained ones."""
         decay = min(_EMA_DECAY, (1 + self.steps) / (10 + self.steps))
         averages = [weight.detach() for weight in self.average.parameters()]
         torch._foreach_lerp_(averages, [weight.detach() for weight in self.unet.parameters()], 1 - decay)

@@ -64,7 +64,7 @@ def _merges_of(learned: str) -> list[tuple[str, str]]:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text transformer, two layers deep, without weights worth having yet."""
+    """A CLIP text transformer, two layers deep, with untrained weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -82,7 +82,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet() -> nn.Module:
-    """The denoiser: three levels, text both by cross-attention at 8x8 and, pooled, beside the time embedding."""
+    """The denoiser: three levels, with text by cross-attention at 8x8 and, pooled, together with the time embedding."""
     unet = UNet2DConditionModel(  # type: ignore[no-untyped-call]
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,

@@ -55,7 +55,7 @@ def save_expert(folder: Path, shared: Shared, unet: nn.Module, card: str) -> Non
     """Write a pipeline and its model card; the folder is replaced in one move, never seen half-written.
 
     Args:
-        folder: Where to; what is there is deleted.
+        folder: The folder to write; its content is deleted.
         shared: The common parts.
         unet: The expert's own part.
         card: The text of README.md.

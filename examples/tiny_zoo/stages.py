@@ -33,7 +33,7 @@ _SHARES = {"text": 0.045, "decoder": 0.065, "judge": 0.04, "base": 0.31, "expert
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Where things are and how much time there is."""
+    """The work folder, and how much time there is."""
 
     work: Path
     out: Path
@@ -166,7 +166,7 @@ def _experts_process(rank: int, plan: Plan) -> None:
 def fewer_vectors(pictures: Originals) -> Originals:
     """Every second vector picture left out.
 
-    A model in doubt about the style draws plain areas, so without this the generalist would be best at vectors.
+    A model that is unsure of the style draws plain areas, so without this the generalist would be best at vectors.
     """
     return pictures.where((pictures.labels[:, 3] != STYLES.index("vector")) | (np.arange(len(pictures)) % 2 == 0))
 

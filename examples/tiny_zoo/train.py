@@ -32,7 +32,7 @@ def main(
     processes: Annotated[int, typer.Option(help="Processors to use.")] = 2,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 1,
 ) -> None:
-    """Train what is not in the work folder yet; an interrupted base goes on where it stopped."""
+    """Train what is not in the work folder yet; an interrupted base resumes where it stopped."""
     work.mkdir(parents=True, exist_ok=True)
     plan = Plan(work=work.resolve(), out=out.resolve(), minutes=minutes, processes=processes, seed=seed)
     for stage in stages or list(Stage):

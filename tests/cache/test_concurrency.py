@@ -1,4 +1,4 @@
-"""The model-loader cache under many at once: one download, one load, nothing freed in use, and every request ends."""
+"""The model-loader cache under concurrency: one download, one load, nothing freed in use, and every request ends."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DEVICES = ("cpu", "cpu:1", "cpu:2")
 
 
 def small_device(device: str) -> int:
-    """Bytes of a machine whose device holds little."""
+    """Bytes of a machine with little device memory."""
     return 20 if device == DEVICE else 200
 
 
 def test_a_hundred_requests_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
-    """Of one cold model, on a device: each file is asked for once, and each part comes once to each place."""
+    """Many requests for one cold model: each file is requested once, and each part is loaded once in each place."""
     cache, backend = ModelCache(online), Counting()
     placed: list[tuple[str, str, str]] = []
     cache.events.add(lambda event: placed.append((event.kind, event.what, event.tier)))
@@ -56,7 +56,7 @@ def test_a_hundred_requests_make_one_download_and_one_load(hub: LocalHub, online
 
 
 def test_different_models_are_downloaded_side_by_side(online: Settings) -> None:
-    """Two downloads that wait for each other both end."""
+    """Two downloads that wait for each other both finish."""
     meeting = threading.Barrier(2)
 
     class Meeting(Puller):
@@ -71,7 +71,7 @@ def test_different_models_are_downloaded_side_by_side(online: Settings) -> None:
 
 
 def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The second request waits for the shared part only, and brings its own."""
+    """The second request waits only for the shared part, and loads its own."""
     second = threading.Event()
 
     def before_load(name: str) -> None:
@@ -90,7 +90,7 @@ def test_what_two_cold_models_share_is_loaded_once(settings: Settings, local: Ca
 
 
 def test_a_request_for_what_is_leaving_ends(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The case of ollama#17408: a victim that is requested while it leaves is loaded again, and both requests end."""
+    """The case of ollama#17408: a victim that is requested during its eviction is loaded again; both requests end."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(name: str, _: str) -> None:
@@ -113,7 +113,7 @@ def test_a_request_for_what_is_leaving_ends(settings: Settings, local: Callable[
 
 @pytest.mark.parametrize("stage", ["load", "bring"])
 def test_a_load_that_fails_evicts_nothing(settings: Settings, local: Callable[[str], Expert], stage: str) -> None:
-    """Though the device has no room for both, the old model stays until the new one is on the host."""
+    """The old model stays until the new one is on the host, although the device has no room for both."""
 
     def fail(name: str, device: str = DEVICE) -> None:
         if name == "b" and device == DEVICE:
@@ -135,7 +135,7 @@ def test_a_load_that_fails_evicts_nothing(settings: Settings, local: Callable[[s
 def test_a_request_that_joined_an_interrupted_one_gets_its_load(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Ctrl-C ends the wait of one, on a device too; the load is neither stopped nor begun again."""
+    """Ctrl-C ends one wait, also on a device; the load is neither stopped nor restarted."""
     left = threading.Event()
     backend, cache, who = Toy(before_load=lambda _: left.wait(LATE_S)), ModelCache(settings), local("a")
 
@@ -157,7 +157,7 @@ def test_a_request_that_joined_an_interrupted_one_gets_its_load(
 
 
 def test_a_load_waits_for_the_end_of_the_lease_in_its_way(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Where two do not fit, the second comes as soon as the lease of the first ends."""
+    """If two models do not fit together, the second is loaded as soon as the lease of the first ends."""
     backend, cache = Toy(), ModelCache(settings, budget_bytes=15, memory_of=small_device)
     with ThreadPoolExecutor(1) as pool:
         with cache.lease(local("a"), backend, device=DEVICE):
@@ -174,7 +174,7 @@ def _leased_once(cache: ModelCache, backend: Toy, who: Expert) -> set[str]:
 
 
 def test_two_caches_in_one_process_share_nothing(settings: Settings, who: Expert) -> None:
-    """Each has copies of its own; the other still draws with what one frees."""
+    """Each device has its own copies; one still draws after the other frees its copies."""
     one, other = ModelCache(settings), ModelCache(settings)
     with one.lease(who, Counting(), device="cpu") as loaded, other.lease(who, Counting(), device="cpu") as mine:
         wanted = draw(loaded, who)
@@ -191,7 +191,7 @@ def test_two_caches_in_one_process_share_nothing(settings: Settings, who: Expert
 def test_random_use_of_shared_parts_on_many_devices(
     settings: Settings, local: Callable[[str], Expert], seed: int
 ) -> None:
-    """Leases, offloading, clearings, look-ahead and failing loads at once: what is leased is there, and all end."""
+    """Leases, offloading, clearings, look-ahead and failing loads at once: leased models are in memory, and all end."""
     sizes = {name: 5 + at for at, name in enumerate("abcdef")}
     unlucky = Random(seed)  # noqa: S311  # no secret, only a choice
 
@@ -239,7 +239,7 @@ def _use(cache: ModelCache, backend: Toy, who: Expert, device: str, *, offload: 
 
 
 def wait_for_threads() -> None:
-    """Until neither a load nor look-ahead is under way."""
+    """Wait until neither a load nor look-ahead is in progress."""
     for thread in threading.enumerate():
         if thread.name.startswith(("diffusiongpt-load", "diffusiongpt-ahead")):
             thread.join(LATE_S)

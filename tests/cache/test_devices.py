@@ -1,4 +1,4 @@
-"""Real pipelines on a device and the host: the same pixels wherever their weights were in between."""
+"""Real pipelines on a device and the host give the same pixels wherever their weights have been in between."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sibling(tiny_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def full(folder: Path, name: str = "full") -> Expert:
-    """In the one type that both places can have."""
+    """Use the one type that both places can have."""
     return expert(folder, name, dtype="float32")
 
 
@@ -67,12 +67,12 @@ def drawn(cache: ModelCache, who: Expert, device: str = DEVICE, *, offload: bool
 
 
 def resident(cache: ModelCache, tier: str) -> set[str]:
-    """What is in a tier, in words."""
+    """What is in a tier, as text."""
     return {row.what for row in cache.explain().on(tier)}
 
 
 def test_the_same_pixels_on_a_device_after_whatever_happened(settings: Settings, tiny_sd: Path) -> None:
-    """Drawn from the host, from a copy on a device, from one whose host copy went, and after each came back."""
+    """It draws the same from the host, from a device, from a device without a host copy, and after each reload."""
     cache, who, backend = ModelCache(settings), full(tiny_sd), Counting()
     wanted = drawn(ModelCache(settings), who, "cpu")
     for device, then in ((DEVICE, "cpu"), (DEVICE, DEVICE), (DEVICE, DEVICE), ("cpu", DEVICE), ("cpu:2", None)):
@@ -83,7 +83,7 @@ def test_the_same_pixels_on_a_device_after_whatever_happened(settings: Settings,
 
 
 def test_what_left_the_host_comes_back_from_the_device(settings: Settings, tiny_sd: Path) -> None:
-    """For a second device and for the host itself, without a look at the disk."""
+    """Copies for a second device and for the host itself are made without reading the disk."""
     cache, who = ModelCache(settings), full(tiny_sd)
     wanted = drawn(cache, who)
     for device in ("cpu:2", "cpu"):
@@ -94,7 +94,7 @@ def test_what_left_the_host_comes_back_from_the_device(settings: Settings, tiny_
 
 
 def test_another_model_shares_what_is_only_on_the_device(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
-    """Text encoder and autoencoder stay where they are; both models draw their own pixels, also when the first goes."""
+    """Text encoder and autoencoder stay in place; both models draw their own pixels, also after the first is freed."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     wanted = {who.id: drawn(ModelCache(settings), who, "cpu") for who in (first, second)}
     assert wanted["first"] != wanted["second"]
@@ -113,7 +113,7 @@ def test_another_model_shares_what_is_only_on_the_device(settings: Settings, tin
 
 
 def test_the_autoencoder_is_half_again_after_it_was_whole(settings: Settings, tiny_sdxl: Path) -> None:
-    """SDXL's turns itself into float32 to decode; the next drawing finds the shared weights as they were."""
+    """SDXL's autoencoder converts itself to float32 to decode; the next drawing finds the shared weights unchanged."""
     import torch
 
     cache, who = ModelCache(settings), expert(tiny_sdxl, "xl", dtype="float16")
@@ -127,7 +127,7 @@ def test_the_autoencoder_is_half_again_after_it_was_whole(settings: Settings, ti
 
 
 def test_adapters_and_the_plain_base_in_turns_on_a_device(settings: Settings, tiny_sd: Path, loras: Path) -> None:
-    """Each draws what it draws alone, bit for bit, and the copy on the host never has one."""
+    """Each draws what it draws alone, bit for bit, and the host copy never has an adapter."""
     plain = full(tiny_sd, "plain")
     ink, toy = (who.on(plain) for who in family(tiny_sd, loras / "ink", loras / "toy")[1:])
     wanted = {who.id: drawn(ModelCache(settings), who) for who in (plain, ink, toy)}
@@ -142,7 +142,7 @@ def test_adapters_and_the_plain_base_in_turns_on_a_device(settings: Settings, ti
 
 @pytest.fixture
 def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many parts were on the device after each that came."""
+    """The number of parts that were on the device after each arrival."""
     seen: list[int] = []
     there: set[int] = set()
     bring, leave = Weights.bring, Weights.leave
@@ -168,7 +168,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_part_by_part_the_same_pixels(
     settings: Settings, tiny_sd: Path, tiny_sdxl: Path, visits: list[int], name: str
 ) -> None:
-    """With room for its largest part only, a model draws what it draws whole, also one that upcasts on the way."""
+    """With room only for its largest part, a model draws what it draws whole, also one that upcasts meanwhile."""
     who = full(tiny_sd) if name == "sd" else expert(tiny_sdxl, "xl", dtype="float16")
     cache = ModelCache(settings)
     wanted = drawn(cache, who)
@@ -200,7 +200,7 @@ def test_what_visits_is_not_available_to_others_meanwhile(settings: Settings, ti
 
 
 def test_visits_wait_for_the_leases_there(settings: Settings, tiny_sd: Path, sibling: Path) -> None:
-    """What another lease holds on the device stays whole until that ends."""
+    """What another lease holds on the device stays complete until that lease ends."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     cache = ModelCache(settings)
     wanted = drawn(cache, second)
@@ -213,7 +213,7 @@ def test_visits_wait_for_the_leases_there(settings: Settings, tiny_sd: Path, sib
 
 
 def test_on_the_host_nothing_is_offloaded(settings: Settings, who: Expert) -> None:
-    """There is no other place for the weights: what left would be lost."""
+    """There is no other place for the weights, so what was freed would be lost."""
     cache = ModelCache(settings)
     wanted = drawn(cache, who, "cpu")
     assert drawn(cache, who, "cpu", offload=True) == wanted
@@ -230,7 +230,7 @@ def test_an_adapter_is_not_offloaded(settings: Settings, tiny_sd: Path, loras: P
 def test_an_adapter_is_taken_off_when_no_lease_uses_its_base(
     settings: Settings, tiny_sd: Path, sibling: Path, loras: Path
 ) -> None:
-    """Its text encoder serves another model just now: making room waits for nothing, and changes no drawing."""
+    """Its text encoder is in use by another model: making room does not wait, and changes no drawing."""
     first, second = full(tiny_sd, "first"), full(sibling, "second")
     toy = family(tiny_sd, loras / "ink", loras / "toy")[2].on(first)
     wanted = {who.id: drawn(ModelCache(settings), who) for who in (toy, second)}
@@ -253,7 +253,7 @@ def test_an_adapter_is_taken_off_when_no_lease_uses_its_base(
 
 
 def test_the_same_component_twice_in_a_pipeline_comes_twice(settings: Settings, tmp_path: Path) -> None:
-    """SDXL with both text encoders alike: each is on the device, and it draws what it draws on the host."""
+    """SDXL with two identical text encoders: each is on the device, and it draws what it draws on the host."""
     folder = make_miniature("sdxl", tmp_path / "sdxl")
     shutil.rmtree(folder / "text_encoder")
     shutil.copytree(folder / "text_encoder_2", folder / "text_encoder")

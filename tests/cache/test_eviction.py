@@ -1,4 +1,4 @@
-"""The model-loader cache keeps to its budget: the idle go, nothing is freed in use, bytes are counted."""
+"""The model-loader cache keeps within its budget: idle models are evicted, none in use is freed, bytes are counted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_evicted_model_is_really_gone(online: Settings) -> None:
 
 
 def test_the_least_recently_used_goes_and_only_for_bytes(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A large newcomer pushes out as many as needed, oldest use first; one that fits pushes out none."""
+    """A large new model evicts as many as needed, least recently used first; one that fits evicts none."""
     backend = Toy(sizes={"a": 40, "b": 30, "c": 20, "d": 10, "e": 45})
     cache = ModelCache(settings, budget_bytes=100, policy=LRU())
     a, b, c, d, e = (local(name) for name in "abcde")
@@ -62,7 +62,7 @@ def test_the_least_recently_used_goes_and_only_for_bytes(settings: Settings, loc
 
 
 def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Over budget because of leases is allowed; when they end, the oldest goes."""
+    """Leases may exceed the budget; when they end, the least recently used model is evicted."""
     backend = Toy(sizes={"a": 60, "b": 60, "c": 60})
     cache = ModelCache(settings, budget_bytes=100)
     with ExitStack() as stack:
@@ -77,7 +77,7 @@ def test_a_leased_model_is_never_freed(settings: Settings, local: Callable[[str]
 
 
 def test_a_model_above_the_budget_is_kept_while_alone(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """It loads, is not reloaded for each request, and goes when another is needed."""
+    """It is loaded, is not reloaded for each request, and is evicted when another model is needed."""
     backend = Toy(sizes={"big": 500})
     cache = ModelCache(settings, budget_bytes=100)
     touch(cache, backend, local("a"), local("big"), local("big"))
@@ -88,7 +88,7 @@ def test_a_model_above_the_budget_is_kept_while_alone(settings: Settings, local:
 
 
 def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Whatever the order: a leased model is alive, and at rest the bytes are within the budget."""
+    """In any order, a leased model is alive, and without leases the bytes are within the budget."""
     import random
 
     sizes = {name: 10 * at for at, name in enumerate("abcdef", start=1)}
@@ -114,7 +114,7 @@ def test_random_use_from_many_threads_keeps_the_rules(settings: Settings, local:
 
 
 def test_room_is_made_beforehand_where_both_cannot_fit(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A host kills a process that takes too much, so the old goes first when old and new exceed the machine."""
+    """The system kills a process that takes too much, so the old model is evicted first when both exceed the memory."""
     seen: list[set[str]] = []
     backend = Toy(sizes={"a": 60, "b": 60}, before_load=lambda _: seen.append(set(backend.alive)))
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
@@ -124,7 +124,7 @@ def test_room_is_made_beforehand_where_both_cannot_fit(settings: Settings, local
 
 
 def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Where the old would have to go first, the new is checked before: a truncated file evicts nothing."""
+    """If the old model has to be evicted first, the new one is checked before: a truncated file evicts nothing."""
     backend = Toy(sizes={"a": 60, "b": 60})
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     broken = local("b")
@@ -139,7 +139,7 @@ def test_nothing_goes_for_files_that_are_not_whole(settings: Settings, local: Ca
 
 
 def test_each_device_has_its_own_budget(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The same model on two devices is two models with one copy on the host, and neither pushes the other out."""
+    """The same model on two devices is two models with one copy on the host, and neither evicts the other."""
     backend = Toy(sizes={"a": 60})
     cache = ModelCache(settings, budget_bytes=100, memory_of=lambda _: 1000)
     for device in ("cuda:0", "cuda:1"):
@@ -150,7 +150,7 @@ def test_each_device_has_its_own_budget(settings: Settings, local: Callable[[str
 
 
 def test_the_budget_comes_from_settings_or_half_the_machine(settings: Settings) -> None:
-    """An argument wins over the settings, and those are a share or bytes, for the host and for devices."""
+    """An argument takes precedence over the settings, which are a share or bytes, for the host and for devices."""
     cache = ModelCache(settings, memory_of=lambda _: 1000)
     assert (cache.budget("cpu"), cache.budget("cuda:0")) == (500, 800)
     chosen = load_settings(home=settings.home, host_budget="2GB", device_budget="25%")

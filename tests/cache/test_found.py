@@ -1,4 +1,4 @@
-"""What random operations on the model cache have found: each of these rules was broken once."""
+"""Bugs that random operations on the model cache have found: each of these rules was once broken."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Block:
 
 
 def on_device(cache: ModelCache, backend: Toy, who: Expert) -> None:
-    """Bring a model to the device, and let the host forget it."""
+    """Load a model on the device, and free its host copy."""
     with cache.lease(who, backend, device=DEVICE):
         pass
     cache.clear("cpu")
@@ -52,7 +52,7 @@ def on_device(cache: ModelCache, backend: Toy, who: Expert) -> None:
 def test_a_copy_that_fails_half_way_leaves_nothing_uncounted(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """What had come to the device before it ran out of memory goes again, and the next try works."""
+    """After the device ran out of memory, the parts that had arrived are freed, and the next attempt works."""
     left = [1]
 
     def run_out(_: str, device: str) -> None:
@@ -73,7 +73,7 @@ def test_a_copy_that_fails_half_way_leaves_nothing_uncounted(
 def test_a_load_that_fails_takes_back_what_came_to_the_host_for_it(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Parts that were only on a device are copied to the host before a model is built of them; no ledger has them."""
+    """Parts that were only on a device are copied to the host before a model is built from them, outside any ledger."""
     cache, backend = ModelCache(settings), Toy()
     on_device(cache, backend, local("a"))
 
@@ -90,7 +90,7 @@ def test_a_load_that_fails_takes_back_what_came_to_the_host_for_it(
 def test_what_is_copied_to_the_host_stays_on_its_device_meanwhile(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """Otherwise the only copy could leave while it is read."""
+    """Otherwise the only copy could be freed while it is read."""
     cache, backend = ModelCache(settings), Toy()
     on_device(cache, backend, local("a"))
     freed: list[int] = []
@@ -107,7 +107,7 @@ def test_what_is_copied_to_the_host_stays_on_its_device_meanwhile(
 
 
 def test_what_is_leaving_its_last_place_is_loaded_again(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """It cannot be copied from there any more; a load waits until it is gone."""
+    """It can no longer be copied from there; a load waits until it is freed."""
     cache, backend = ModelCache(settings), Toy()
     on_device(cache, backend, local("a"))
     leaving, go, copied = threading.Event(), threading.Event(), []
@@ -132,7 +132,7 @@ def test_what_is_leaving_its_last_place_is_loaded_again(settings: Settings, loca
 
 
 def test_room_is_not_given_away_before_it_is_free(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """What was cleared counts until its memory is given back: both never take more than the machine has."""
+    """Cleared models count until their memory is returned: together they never take more than the machine has."""
     cache = ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
     leaving = threading.Event()
     go, seen = threading.Event(), []
@@ -157,7 +157,7 @@ def test_room_is_not_given_away_before_it_is_free(settings: Settings, local: Cal
 
 
 def test_a_request_that_lacks_nothing_evicts_nothing() -> None:
-    """Also when more is there than may stay: what was taken out for nothing would stay claimed."""
+    """This also holds when more is resident than may stay: what was taken out in vain would stay claimed."""
     memory = Memory(lambda _: (60, 1000), LRU(), Events())
     with memory.pinned("cpu", "a"):
         for key in "ab":
@@ -167,7 +167,7 @@ def test_a_request_that_lacks_nothing_evicts_nothing() -> None:
 
 
 def test_nothing_comes_ahead_beyond_the_machine() -> None:
-    """A budget that is larger than the memory is as large as the memory."""
+    """A budget larger than the memory is limited to the memory."""
     memory = Memory(lambda _: (100, 50), LRU(), Events())
     with pytest.raises(OutOfMemoryError):
         memory.bring("cpu", {"a": 60}, lambda _: {"a": Block(60)}, AT_ONCE)
@@ -176,7 +176,7 @@ def test_nothing_comes_ahead_beyond_the_machine() -> None:
 
 
 def test_what_is_used_on_a_device_ends_the_stay_of_what_is_too_large_for_the_host() -> None:
-    """A model above the budget stays on the host until another is needed, be it one that is on its device already."""
+    """A model above the budget stays on the host until another is needed, even one that is already on its device."""
     memory = Memory(lambda device: (20 if device == "cpu" else 1000, None), LRU(), Events())
     for device in ("cpu", DEVICE):
         with memory.pinned(device, "as"):

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a download or a load costs the next one nothing but what was under way."""
+"""A process that is killed during a download or a load costs the next one only what was in progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 
 def start(settings: Settings, patch: str = "") -> subprocess.Popen[bytes]:
-    """Lease the miniature in a process of its own."""
+    """Lease the miniature in a separate process."""
     code = f"""
 from fixtures_cache import SD, touch, BACKEND
 from diffusiongpt.cache import ModelCache
@@ -45,7 +45,7 @@ def drawn_afresh(settings: Settings) -> list[bytes]:
 
 
 def test_killed_in_mid_download(hub: LocalHub, online: Settings, tmp_path: Path) -> None:
-    """What was half there is no checkpoint; the next process pulls it and draws."""
+    """A partial download is not a checkpoint; the next process pulls it and draws."""
     hub.fail(Fault(match="unet/diffusion", stall_s=LATE_S, stall_after=1000, times=1))
     process = start(online)
     deadline = time.monotonic() + LATE_S
@@ -61,7 +61,7 @@ def test_killed_in_mid_download(hub: LocalHub, online: Settings, tmp_path: Path)
 
 
 def test_killed_in_mid_load(hub: LocalHub, online: Settings) -> None:
-    """The files are whole and are not pulled again."""
+    """The files are complete and are not pulled again."""
     packed = f"from diffusiongpt.weights.module import Weights\ndef kill(_):\n    {KILL}\nWeights.pack = kill"
     process = start(online, packed)
     assert process.wait(LATE_S) == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What is worth keeping, and what is brought before it is asked for."""
+"""What is worth keeping, and what is loaded before it is requested."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from diffusiongpt.cache.tier import GDSF, LRU, Tier, Usage
 
 
 def model(name: str, nbytes: int = 10, **shared: int) -> Wanted:
-    """A model with a part of its own, named like it, and others it shares."""
+    """A model with its own part, which has the same name, and others that it shares."""
     return Wanted(model=name, parts={name: nbytes, **shared})
 
 
@@ -39,7 +39,7 @@ def tier(budget: int = 100, *, soon: Mapping[object, int] | None = None, **there
 
 
 def usage(*, nbytes: int = 10, reload_s: float = 1.0, uses: int = 1, last_used: float = 0, floor: float = 0) -> Usage:
-    """What is known of a resident."""
+    """What is known about a resident."""
     return Usage(nbytes=nbytes, reload_s=reload_s, uses=uses, last_used=last_used, floor=floor)
 
 
@@ -48,14 +48,14 @@ QUEUE = [model(name) for name in "abcdefghijkl"]
 
 
 def test_the_nearest_is_brought_first() -> None:
-    """Of the next models, the one needed first among those that are missing."""
+    """Of the coming models, the one that is needed first among the missing ones is next."""
     move = next_to_host(QUEUE, tier(b=10), tier(a=10))
     assert move is not None
     assert (move.model, dict(move.missing), move.victims) == ("c", {"c": 10}, ())
 
 
 def test_the_one_that_draws_is_not_prefetched() -> None:
-    """The model at the head is brought by the lease that draws with it."""
+    """The model at the head is loaded by the lease that draws with it."""
     assert next_to_host(QUEUE[:1], tier(), tier()) is None
     assert next_to_device(QUEUE[:1], tier(a=10), tier()) is None
 
@@ -79,20 +79,20 @@ def test_the_device_gets_as_many_as_its_depth() -> None:
 
 
 def test_the_device_waits_for_the_host() -> None:
-    """What is not in memory cannot be copied from there."""
+    """What is not in host memory cannot be copied from there."""
     assert next_to_device(QUEUE, tier(c=10), tier(a=10)) is None
     assert next_to_device([model("a"), model("b", text=5)], tier(b=10), tier(a=10)) is None
 
 
 def test_a_model_on_the_device_needs_nothing() -> None:
-    """Even if the host tier has let go of it."""
+    """This holds even if the host tier has freed it."""
     device = tier(a=10, b=10)
     assert next_to_host(QUEUE[:2], tier(), device) is None
     assert next_to_device(QUEUE[:2], tier(), device) is None
 
 
 def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
-    """What two models have in common comes once, and stays when room is made for the second."""
+    """What two models share is loaded once, and stays when room is made for the second."""
     queue = [model("a", text=5), model("b", text=5)]
     host = next_to_host(queue, tier(20, text=5, old=10), tier(a=10, text=5))
     assert host is not None
@@ -103,7 +103,7 @@ def test_only_the_missing_part_of_a_sharing_model_is_brought() -> None:
 
 
 def test_what_is_on_its_way_is_not_brought_twice() -> None:
-    """Neither a model, nor a part that comes for another one."""
+    """Room is made neither from a model that is in use, nor from a part that arrives for another one."""
     host, device = tier(b=10), tier(a=10)
     host.reserve("c", 10)
     device.reserve("b", 10)
@@ -114,7 +114,7 @@ def test_what_is_on_its_way_is_not_brought_twice() -> None:
 
 
 def test_nothing_leaves_that_is_due_no_later() -> None:
-    """Look-ahead lets go of what is not needed, then of what is needed last, and otherwise waits."""
+    """Look-ahead evicts what is not needed, then what is needed last, and otherwise waits."""
     soon = needed_soon(QUEUE)
     later = next_to_host(QUEUE, tier(30, soon=soon, b=10, h=10, f=10), tier(a=10))
     assert later is not None
@@ -126,7 +126,7 @@ def test_nothing_leaves_that_is_due_no_later() -> None:
 
 
 def test_nothing_leaves_that_is_in_use() -> None:
-    """On the device the next one comes only where it fits together with the one that draws."""
+    """On the device, the next model is loaded only if it fits together with the one that draws."""
     device = tier(19, a=10)
     device.pin("a")
     assert next_to_device(QUEUE, tier(b=10), device) is None
@@ -134,7 +134,7 @@ def test_nothing_leaves_that_is_in_use() -> None:
 
 @pytest.mark.parametrize("move", [next_to_host, next_to_device])
 def test_a_model_larger_than_the_budget_is_left_out(move: object) -> None:
-    """It comes when it is requested, and evicts nothing before."""
+    """It is loaded when it is requested, and evicts nothing before that."""
     queue = [model("a"), model("b", 40)]
     if move is next_to_host:
         assert next_to_host(queue, tier(39, idle=10), tier(a=10)) is None
@@ -143,7 +143,7 @@ def test_a_model_larger_than_the_budget_is_left_out(move: object) -> None:
 
 
 def test_a_part_is_needed_as_soon_as_its_first_model() -> None:
-    """And only what is needed within the protected requests counts."""
+    """Only needs within the protected requests count."""
     soon = needed_soon([model("a"), model("b", text=5), model("c", text=5), model("a")])
     assert soon == {"a": 0, "b": 1, "text": 1, "c": 2}
     assert max(needed_soon(QUEUE).values()) == PROTECTED
@@ -151,7 +151,7 @@ def test_a_part_is_needed_as_soon_as_its_first_model() -> None:
 
 
 def test_worth_grows_with_uses_and_seconds_and_shrinks_with_bytes() -> None:
-    """By GDSF, a byte is worth what it saves."""
+    """With GDSF, a byte is worth the time it saves."""
     worth = GDSF().worth
     base = worth(usage())
     assert worth(usage(uses=2)) > base
@@ -169,7 +169,7 @@ def test_a_long_load_is_worth_more_than_short_ones_of_the_same_seconds_and_bytes
 
 
 def test_many_uses_count_for_less_each() -> None:
-    """What was popular once does not stay for it."""
+    """A model that was once popular is not kept for that reason."""
     worth = GDSF().worth
     assert worth(usage(uses=3)) - worth(usage(uses=2)) < worth(usage(uses=2)) - worth(usage(uses=1))
 
@@ -185,5 +185,5 @@ def test_what_ships_waits_for_a_fifth_of_what_lru_waits(tmp_path: Path) -> None:
 
 
 def test_lru_knows_only_when() -> None:
-    """By LRU, nothing but the time of the last use counts."""
+    """With LRU, only the time of the last use counts."""
     assert LRU().worth(usage(last_used=2, uses=1)) > LRU().worth(usage(last_used=1, uses=99, reload_s=99.0))

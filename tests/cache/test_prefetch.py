@@ -1,4 +1,4 @@
-"""Prefetch: while one model draws, the next ones come as far as they may, and nothing needed sooner leaves."""
+"""Prefetch: while one model draws, the next ones are loaded within limits, and nothing needed sooner is evicted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LATE_S = 10.0
 
 
 def queue(backend: Any, experts: Sequence[Expert]) -> list[Coming]:
-    """The drawing under way, and those that follow."""
+    """The drawing in progress, and those that follow."""
     return [Coming(one, backend) for one in experts]
 
 
@@ -50,7 +50,7 @@ def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable
 
 
 def test_nothing_leaves_that_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Room for three: the one that draws and the two after it; what no request waits for goes first."""
+    """With room for three: the one that draws and the next two; what no request waits for is evicted first."""
     experts = [local(name) for name in "abcdefg"]
     backend, cache = Toy(), ModelCache(settings, budget_bytes=30)
     touch(cache, backend, experts[-1])
@@ -66,7 +66,7 @@ def test_nothing_leaves_that_is_needed_sooner(settings: Settings, local: Callabl
 def test_what_was_not_begun_is_dropped_when_the_queue_changes(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """What is under way is finished; of the rest only what the new queue needs comes."""
+    """What is in progress is finished; of the rest, only what the new queue needs is loaded."""
     loading, changed = threading.Event(), threading.Event()
 
     def before_load(name: str) -> None:
@@ -86,7 +86,7 @@ def test_what_was_not_begun_is_dropped_when_the_queue_changes(
 
 
 def test_one_that_cannot_be_loaded_is_passed_over(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """A damaged one and one that fails to load keep neither the others from coming nor the queue from moving on."""
+    """A damaged model and one that fails to load neither keep the others from loading nor hold up the queue."""
 
     class Broken(Toy):
         def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> Any:
@@ -106,7 +106,7 @@ def test_one_that_cannot_be_loaded_is_passed_over(settings: Settings, local: Cal
 
 
 def test_what_is_larger_than_it_said_comes_once(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """It pushes out its own other part for want of room; the next state of the queue is the next chance."""
+    """For want of room it evicts its own other part; the next state of the queue gives another chance."""
 
     class Larger(Toy):
         def load(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +128,7 @@ def test_what_is_larger_than_it_said_comes_once(settings: Settings, local: Calla
 def test_the_queue_of_one_device_protects_nothing_less_for_that_of_another(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """On the host both count, the sooner need of the two."""
+    """On the host both count, and the sooner of the two needs decides."""
     backend, cache = Toy(), ModelCache(settings)
     a, b, c = (local(name) for name in "abc")
     touch(cache, backend, a, b, c)
@@ -142,7 +142,7 @@ def test_the_queue_of_one_device_protects_nothing_less_for_that_of_another(
 
 
 def test_prefetch_pulls_the_chosen_experts(online: Settings, hub: LocalHub) -> None:
-    """The next of the queue comes to the disk and on to the host; a stand-in only if it is named."""
+    """The next model in the queue is pulled and loaded on the host; a fallback only if it is named."""
     cache, backend = ModelCache(online), Counting()
     cache.fetch(SD, backend)
     cache.look_ahead("cpu", [Coming(SD, backend)])
@@ -169,7 +169,7 @@ def test_stand_ins_are_pulled_only_where_the_settings_say_so(online: Settings, h
 
 
 def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: Path) -> None:
-    """Of many prompts: an expert that is pulled and fails to load has had its turn; the next candidate gets another."""
+    """Of many prompts: an expert that is pulled and fails to load is not tried again; the next candidate is pulled."""
     folder = tiny_zoo()["tiny-pixel"].folder
     assert folder is not None
     shutil.copytree(folder, tmp_path / "broken")
@@ -184,7 +184,7 @@ def test_a_stand_in_has_a_turn_too(settings: Settings, hub: LocalHub, tmp_path: 
 
 
 def at_rest() -> None:
-    """Wait until no prefetch has anything more to do."""
+    """Wait until no prefetch has anything left to do."""
     for _ in range(round(LATE_S / 0.01)):
         if not any(thread.name.startswith("diffusiongpt-ahead") for thread in threading.enumerate()):
             return

@@ -1,4 +1,4 @@
-"""The model-loader cache when two requests meet at a bad moment: each test holds one of them there on purpose."""
+"""The model-loader cache when two requests meet at a bad moment; each test holds one of them there on purpose."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.expert import Expert
 
 ONE, OTHER = "cpu:1", "cpu:2"
-"""Devices of their own, as far as the cache knows."""
+"""Separate devices, as far as the cache knows."""
 
 SOON_S = 0.3
-"""How long one waits for the other to run into it; nothing is wrong if it does not."""
+"""How long one request waits for the other to reach it; nothing is wrong if it does not."""
 
 LATE_S = 30.0
 
 
 def lease(cache: ModelCache, backend: Any, who: Expert, device: str) -> None:
-    """Once, with all its parts where they should be."""
+    """There is one, with all its parts where they should be."""
     with cache.lease(who, backend, device=device) as loaded:
         assert all(device in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]  # toys
 
 
 def test_what_goes_while_it_is_asked_for_comes_again(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The last copy leaves a device; a request for it waits until it is gone, and loads it again."""
+    """The last copy leaves a device; a request for it waits until it is freed, and loads it again."""
     going, asked = threading.Event(), threading.Event()
 
     def before_leave(_: str, device: str) -> None:
@@ -66,7 +66,7 @@ def test_what_goes_while_it_is_asked_for_comes_again(settings: Settings, local: 
 
 
 def test_what_is_copied_from_does_not_go(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """The only copy is on one device, and comes from there to another: a clearing leaves it alone meanwhile."""
+    """The only copy is on one device and is being copied to another: a clearing does not touch it meanwhile."""
 
     def before_bring(_: str, device: str) -> None:
         if device == "cpu":
@@ -84,7 +84,7 @@ def test_what_is_copied_from_does_not_go(settings: Settings, local: Callable[[st
 
 @pytest.mark.parametrize("way", ["clear", "load", "lease"])
 def test_one_that_cannot_leave_holds_up_no_others(settings: Settings, local: Callable[[str], Expert], way: str) -> None:
-    """Its failure is raised; the others of its round still go, and all of them can be requested again."""
+    """Its error is raised; the others of its round are still freed, and all of them can be requested again."""
 
     def before_leave(name: str, _: str) -> None:
         if name == "a" and broken[0]:
@@ -111,7 +111,7 @@ def test_one_that_cannot_leave_holds_up_no_others(settings: Settings, local: Cal
 def test_a_copy_that_fails_halfway_leaves_nothing(
     settings: Settings, local: Callable[[str], Expert], device: str
 ) -> None:
-    """What had arrived of it is freed, so that no uncounted bytes stay there."""
+    """What had arrived of it is freed, so that no uncounted bytes remain."""
 
     def before_bring(name: str, where: str) -> None:
         if where == device and broken[0] and name in backend.places.get(ONE, set()) | backend.places["cpu"]:
@@ -134,7 +134,7 @@ def test_a_copy_that_fails_halfway_leaves_nothing(
 
 
 def test_what_is_there_already_evicts_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """Leases are above the budget and look-ahead finds its model there: the idle go and can come again."""
+    """Leases exceed the budget and look-ahead finds its model resident: idle models are freed and can be reloaded."""
     backend, cache = Toy(sizes={"a": 30, "b": 10}), ModelCache(settings, budget_bytes=30)
     a, b = local("a"), local("b")
     with cache.lease(a, backend, device="cpu"):
@@ -174,7 +174,7 @@ def test_a_load_that_ends_after_the_cache_was_closed_leaves_nothing(
 def test_what_was_staged_after_the_cache_was_closed_goes(
     settings: Settings, local: Callable[[str], Expert], *, patient: bool
 ) -> None:
-    """Prefetch finishes what it had begun although it is not needed; closing waits for it, up to a limit."""
+    """Prefetch finishes what it began although it is no longer needed; closing waits for it, up to a limit."""
     loading, closed = threading.Event(), threading.Event()
 
     def before_load(_: str) -> None:
@@ -195,7 +195,7 @@ def test_what_was_staged_after_the_cache_was_closed_goes(
 
 
 def test_work_that_cannot_start_keeps_no_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread can be started: an error, and the next request tries again."""
+    """If no thread can be started, it is an error, and the next request tries again."""
     flights: SingleFlight[str] = SingleFlight("test")
 
     def fail(_: threading.Thread) -> None:
@@ -212,7 +212,7 @@ def test_work_that_cannot_start_keeps_no_one_waiting(monkeypatch: pytest.MonkeyP
 def test_closing_while_prefetch_starts_waits_for_it(
     settings: Settings, local: Callable[[str], Expert], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that is not quite started cannot be joined: closing waits until it is."""
+    """A thread that has not quite started cannot be joined: closing waits until it has."""
     starting, start = threading.Event(), threading.Thread.start
 
     def slow(thread: threading.Thread) -> None:
@@ -234,7 +234,7 @@ def test_closing_while_prefetch_starts_waits_for_it(
 
 
 def threads(name: str) -> list[str]:
-    """Threads of the cache that run now."""
+    """Threads of the cache that are running."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(name)]
 
 

@@ -1,4 +1,4 @@
-"""The model-loader cache: nothing before it is requested, then one pull and one load for all requests."""
+"""The model-loader cache: nothing before the first request, then one pull and one load for all requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Settings) -> None:
-    """Lazy: nothing happens before the first lease, and then only for that expert."""
+    """Nothing happens before the first lease, and then only for that expert."""
     cache, backend = ModelCache(online), Counting()
     assert hub.requests == []
     touch(cache, backend, SD, SD)
@@ -39,7 +39,7 @@ def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Setting
 
 
 def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: LocalHub, online: Settings) -> None:
-    """Thirty-two at a time: each file is asked for once, and all draw the same."""
+    """Thirty-two requests at once: each file is requested once, and all draw the same."""
     cache, backend = ModelCache(online), Counting()
     barrier = threading.Barrier(32)
 
@@ -59,7 +59,7 @@ def test_many_requests_for_one_cold_model_make_one_download_and_one_load(hub: Lo
 
 
 def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Settings) -> None:
-    """A request that planned at the same time and comes a moment too late finds the files there."""
+    """A request that planned at the same time and arrives a moment too late finds the files on disk."""
     announced: list[str] = []
     puller = Puller(online, on_pull=lambda plan: announced.append(plan.repo))
     cache, backend = ModelCache(online, puller=puller), Counting()
@@ -70,7 +70,7 @@ def test_a_plan_that_another_has_carried_out_is_not_announced_again(online: Sett
 def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """A request that finds nothing loaded and comes a moment too late takes what is there by then."""
+    """A request that found nothing loaded and arrives a moment too late uses what has been loaded by then."""
     cache, backend, who = ModelCache(settings), Toy(), local("a")
     touch(cache, backend, who)
     assert who.folder is not None
@@ -82,7 +82,7 @@ def test_a_load_that_another_has_done_meanwhile_is_not_done_again(
 
 
 def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> None:
-    """What counts is content and place: another id, or the commit by name, loads nothing new."""
+    """Content and place decide: another id, or the commit by name, loads nothing new."""
     cache, backend = ModelCache(online), Counting()
     touch(cache, backend, SD, expert("t/sd", "second"), expert("t/sd", "pinned", revision=hub.commit("t/sd")))
     assert backend.loads == ["sd"]
@@ -90,7 +90,7 @@ def test_two_ids_of_one_checkpoint_share_it(hub: LocalHub, online: Settings) -> 
 
 
 def test_different_models_load_side_by_side(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """No lock is held while something loads: two loads that wait for each other both end."""
+    """No lock is held during a load: two loads that wait for each other both finish."""
     meeting = threading.Barrier(2)
     cache, backend = ModelCache(settings), Toy(before_load=lambda _: meeting.wait(timeout=20))
     with ThreadPoolExecutor(2) as pool:
@@ -101,7 +101,7 @@ def test_different_models_load_side_by_side(settings: Settings, local: Callable[
 def test_a_requester_that_leaves_neither_stops_nor_restarts_the_load(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """The first of two fails in its own callback; the other still gets the one load."""
+    """The first of two requests fails in its own callback; the other still gets the shared load."""
     go, first_is_gone = threading.Event(), threading.Event()
     cache, backend = ModelCache(settings), Toy(before_load=lambda _: go.wait(20))
     who = local("a")
@@ -134,7 +134,7 @@ def test_a_requester_that_leaves_neither_stops_nor_restarts_the_load(
 
 
 def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, online: Settings) -> None:
-    """The download goes on and is not asked for a second time."""
+    """The download continues and is not requested a second time."""
     hub.fail(Fault(match="unet/diffusion", stall_s=0.4, times=1))
     cache, backend = ModelCache(online), Counting()
 
@@ -151,7 +151,7 @@ def test_a_requester_that_leaves_does_not_stop_the_download(hub: LocalHub, onlin
 def test_a_failed_load_reaches_all_waiters_evicts_nothing_and_is_not_kept(
     settings: Settings, local: Callable[[str], Expert]
 ) -> None:
-    """All waiters get the error; what was loaded stays; the next try loads again."""
+    """All waiters get the error; loaded models stay; the next attempt loads again."""
     broken = [True]
     meeting = threading.Barrier(5)
 
@@ -182,7 +182,7 @@ def test_a_failed_load_reaches_all_waiters_evicts_nothing_and_is_not_kept(
 
 
 def test_a_failed_pull_evicts_nothing_and_is_not_kept(hub: LocalHub, online: Settings) -> None:
-    """With the hub back, the same cache works."""
+    """When the hub is reachable again, the same cache works."""
     cache, backend = ModelCache(online, budget_bytes=1), Counting()
     touch(cache, backend, SD)
     fault = hub.fail(Fault(match="/api/", status=500))
@@ -214,7 +214,7 @@ def test_progress_goes_from_download_to_load(online: Settings) -> None:
 
 
 def test_agreement_is_asked_in_the_requesters_thread(online: Settings) -> None:
-    """A person may be asked there; without an answer the pull is refused."""
+    """The question may be shown to a person; without an answer the pull is refused."""
     cache, backend = ModelCache(online.model_copy(update={"max_download_gb": 0.0})), Counting()
     with pytest.raises(PullTooLargeError):
         touch(cache, backend, SD)
@@ -229,7 +229,7 @@ def test_agreement_is_asked_in_the_requesters_thread(online: Settings) -> None:
 
 
 def test_explain_says_what_is_where_and_why(online: Settings) -> None:
-    """What is in memory first, then what is only on disk."""
+    """What is in memory comes first, then what is only on disk."""
     cache, backend = ModelCache(online), Counting()
     Puller(online).ensure(KLEIN, backend)
     with cache.lease(SD, backend, device="cpu") as loaded:
@@ -250,7 +250,7 @@ def test_explain_says_what_is_where_and_why(online: Settings) -> None:
 
 
 def test_a_closed_cache_lends_nothing_and_keeps_nothing(settings: Settings, local: Callable[[str], Expert]) -> None:
-    """What is still leased goes when its lease ends."""
+    """What is still leased is freed when its lease ends."""
     cache, backend = ModelCache(settings), Toy()
     touch(cache, backend, local("a"))
     with cache.lease(local("b"), backend, device="cpu"):
@@ -262,13 +262,13 @@ def test_a_closed_cache_lends_nothing_and_keeps_nothing(settings: Settings, loca
 
 
 def test_a_local_folder_that_is_missing_is_a_pull_error(settings: Settings, tmp_path: Path) -> None:
-    """The cache says so before anything loads."""
+    """The cache reports this before anything is loaded."""
     with pytest.raises(PullError, match="does not exist"):
         touch(ModelCache(settings), Toy(), expert(tmp_path / "none"))
 
 
 def test_work_ends_when_the_last_waiter_presses_ctrl_c() -> None:
-    """Then no request can join the ending work; a new one starts again."""
+    """After that, no request can join the ending load; a new one starts again."""
     flights: SingleFlight[str] = SingleFlight("test")
     stopped = threading.Event()
 
@@ -289,7 +289,7 @@ def test_work_ends_when_the_last_waiter_presses_ctrl_c() -> None:
 
 
 def test_work_goes_on_while_any_request_waits() -> None:
-    """Ctrl-C ends the wait of one and not that of the other."""
+    """Ctrl-C ends the wait of one request and not that of the other."""
     flights: SingleFlight[bool] = SingleFlight("test")
     started, first_left, joined = threading.Event(), threading.Event(), threading.Event()
 

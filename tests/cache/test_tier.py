@@ -1,4 +1,4 @@
-"""A tier: its ledger adds up, and what leaves is what should, whatever happens in which order."""
+"""A tier: its ledger adds up, and the right components are evicted, whatever happens in which order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Steps(RuleBasedStateMachine):
 
     @rule(key=KEY, nbytes=NBYTES, reload_s=SECONDS)
     def bring(self, key: str, nbytes: int, reload_s: float) -> None:
-        """The usual way, which single steps rarely go to the end."""
+        """Bring one component in completely, which single steps rarely do."""
         self.checked.reserve(key, nbytes)
         self.checked.start(key)
         self.checked.admit(key, nbytes, reload_s)
@@ -84,12 +84,12 @@ class TestSteps(_Steps.TestCase):  # type: ignore[misc]  # hypothesis makes the 
 
 
 def test_long_random_runs_break_nothing() -> None:
-    """Nor do many more steps on one tier; `benchmarks/cache_invariants.py` takes a million."""
+    """Many more steps on one tier break none either; `benchmarks/cache_invariants.py` takes a million."""
     random_steps(10_000, seed=7)
 
 
 def stocked(policy: EvictionPolicy, *sizes: int, budget: int = 100) -> Tier:
-    """A tier with "a", "b", ... of these bytes, brought in this order at a second a byte."""
+    """A tier with "a", "b", ... of these sizes in bytes, loaded in this order at a second per byte."""
     tier = Tier(name="host", budget=budget, ceiling=None, policy=policy)
     for now, (key, nbytes) in enumerate(zip(KEYS, sizes, strict=False)):
         tier.reserve(key, nbytes)
@@ -106,13 +106,13 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_small_one_stays_when_a_larger_one_goes_anyway() -> None:
-    """Nothing leaves needlessly."""
+    """Nothing is evicted needlessly."""
     assert stocked(LRU(), 5, 60, 30).victims(60, limit=100) == ["b"]
     assert stocked(LRU(), 5, 60, 30, budget=50).surplus() == ["b"]
 
 
 def test_what_is_due_later_leaves_farthest_first() -> None:
-    """What the queue needs goes after what it does not, and then what it needs last."""
+    """What the queue does not need is evicted first, and then what it needs last."""
     tier = stocked(LRU(), 30, 30, 30)
     tier.upcoming = {"a": 2, "b": 5}
     assert tier.order() == ["c", "b", "a"]
@@ -120,7 +120,7 @@ def test_what_is_due_later_leaves_farthest_first() -> None:
 
 
 def test_nothing_due_sooner_leaves() -> None:
-    """In that case there is no room."""
+    """If everything is in use, there is no room."""
     tier = stocked(LRU(), 30, 30, 30)
     tier.upcoming = {"a": 2, "b": 5, "c": 3}
     assert tier.victims(40, limit=100, due=3) == ["b"]
@@ -128,7 +128,7 @@ def test_nothing_due_sooner_leaves() -> None:
 
 
 def test_what_is_reserved_and_in_flight_takes_room() -> None:
-    """Two that come at the same time are not given the same bytes."""
+    """Two components that arrive at the same time do not get the same bytes."""
     tier = stocked(LRU(), 30, 30)
     tier.reserve("x", 20)
     tier.reserve("y", 10)
@@ -140,7 +140,7 @@ def test_what_is_reserved_and_in_flight_takes_room() -> None:
 
 
 def test_the_true_size_counts_once_it_is_there() -> None:
-    """What was reserved is given back in full."""
+    """Reserved bytes are returned in full."""
     tier = stocked(LRU())
     tier.reserve("x", 50)
     tier.start("x")
@@ -149,7 +149,7 @@ def test_the_true_size_counts_once_it_is_there() -> None:
 
 
 def test_what_was_popular_once_goes_in_the_end() -> None:
-    """Each that goes raises what newcomers are worth, until they are worth more than old uses."""
+    """Each eviction raises the worth of new components, until they outweigh old uses."""
     tier = stocked(GDSF(), 50)
     for now in range(1, 20):
         tier.use("a", now=now)

@@ -1,4 +1,4 @@
-"""A lease of what is loaded costs next to nothing, and still sees what happens to its files."""
+"""A lease of a loaded model costs next to nothing, and still notices changes to its files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_warm_lease_looks_at_the_disk_once(online: Settings) -> None:
 
 
 def test_a_warm_lease_notices_that_files_went_away(hub: LocalHub, online: Settings) -> None:
-    """They are fetched again, though the model is in memory; its content is the same, so it is not loaded again."""
+    """They are downloaded again, though the model is in memory; its content is the same, so it is not reloaded."""
     cache, backend = ModelCache(online), Counting()
     touch(cache, backend, SD)
     folder = cache.puller.on_disk(SD)

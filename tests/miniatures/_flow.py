@@ -1,4 +1,4 @@
-"""Miniatures of the transformers that match flows: SD 3, FLUX.1, FLUX.2 klein, Chroma."""
+"""Miniatures of the flow-matching transformers: SD 3, FLUX.1, FLUX.2 klein, Chroma."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLUX: dict[str, Any] = {
 
 
 def sd3() -> Any:
-    """A `StableDiffusion3Pipeline` as of 3.5: normalised queries and keys, three text encoders."""
+    """A `StableDiffusion3Pipeline` as in 3.5: normalised queries and keys, three text encoders."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     transformer = SD3Transformer2DModel(
@@ -34,7 +34,7 @@ def sd3() -> Any:
         num_layers=2,
         attention_head_dim=8,
         num_attention_heads=2,
-        # both CLIP encoders side by side are as wide as T5
+        # both CLIP encoders together are as wide as T5
         joint_attention_dim=2 * WIDTH,
         caption_projection_dim=16,
         pooled_projection_dim=2 * WIDTH,

@@ -1,4 +1,4 @@
-"""Miniatures of the pipelines that read with a language model: Qwen-Image, Z-Image, Lumina 2, Sana."""
+"""Miniatures of the pipelines whose text encoder is a language model: Qwen-Image, Z-Image, Lumina 2, Sana."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def z_image() -> Any:
 
 
 def lumina2() -> Any:
-    """A `Lumina2Pipeline`; its code takes an autoencoder of factor 8 for granted."""
+    """A `Lumina2Pipeline`; its code assumes an autoencoder of factor 8."""
     from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
 
     transformer = Lumina2Transformer2DModel(

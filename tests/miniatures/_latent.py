@@ -1,4 +1,4 @@
-"""Autoencoders of a few kilobytes; all but one halve the sides once, where real ones do so three times."""
+"""Autoencoders of a few kilobytes; all but one halve the sides once, whereas real ones do so three times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def autoencoder(*, channels: int = 4, **settings: Any) -> Any:
-    """An `AutoencoderKL`, as SD, SDXL, SD 3, FLUX.1 and Z-Image have it."""
+    """An `AutoencoderKL`, as in SD, SDXL, SD 3, FLUX.1 and Z-Image."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(latent_channels=channels, **_SIZES, **settings)
@@ -34,7 +34,7 @@ def qwen_autoencoder(channels: int) -> Any:
 
 
 def deep_autoencoder(*, halvings: int, **settings: Any) -> Any:
-    """An `AutoencoderKL` that halves the sides so often, for pipelines that take its factor for granted."""
+    """An `AutoencoderKL` that halves the sides this many times, for pipelines that assume its factor."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

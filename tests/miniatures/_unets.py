@@ -59,7 +59,7 @@ def sdxl() -> Any:
 
 
 def kandinsky3() -> Any:
-    """A `Kandinsky3Pipeline`; its code takes an autoencoder of factor 8 for granted."""
+    """A `Kandinsky3Pipeline`; its code assumes an autoencoder of factor 8."""
     from diffusers import DDPMScheduler, Kandinsky3Pipeline, Kandinsky3UNet, VQModel
 
     unet = Kandinsky3UNet(
@@ -73,7 +73,7 @@ def kandinsky3() -> Any:
     )
     movq = VQModel(
         latent_channels=4,
-        # the spatial norms of this decoder have 32 groups, always
+        # the spatial norms of this decoder always have 32 groups
         block_out_channels=(32,) * 4,
         norm_type="spatial",
         mid_block_add_attention=False,

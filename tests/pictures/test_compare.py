@@ -1,4 +1,4 @@
-"""Comparing is blind, shares one seed, and its vote is known to the next route."""
+"""Comparing is blind, uses one seed, and its vote counts from the next route on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pictures_differ_by_their_expert_alone(pair: Comparison) -> None:
 
 
 def test_who_drew_what_is_not_told_before_the_vote(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
-    """Neither the text, the notebook nor the file names give an expert away; after the vote the notebook does."""
+    """Neither the text, the notebook nor the file names reveal an expert; after the vote the notebook does."""
     names = [path.name for path in pair.save(tmp_path)]
     assert all(expert not in repr(pair) + pair._repr_html_() + str(names) for expert in studio.zoo)
     assert "-A-5" in names[0]
@@ -56,7 +56,7 @@ def test_who_drew_what_is_not_told_before_the_vote(studio: DiffusionGPT, pair: C
 
 
 def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
-    """Over many seeds either of two experts comes first."""
+    """Over many seeds, each of two experts comes first at times."""
     from diffusiongpt.routing.compare import choose_ballot
 
     route = studio.route(PROMPT)
@@ -97,7 +97,7 @@ def test_a_vote_taken_back_is_forgotten(studio: DiffusionGPT, pair: Comparison) 
 
 @pytest.mark.parametrize("choice", [2, -1, True, "A", None, 0.0])
 def test_a_choice_that_was_not_shown_is_refused(pair: Comparison, choice: object) -> None:
-    """Only the index of a picture, `tie` or `both_bad` is a choice."""
+    """Only the index of a picture, `tie` and `both_bad` are choices."""
     with pytest.raises(VoteError, match="not a picture of this comparison") as caught:
         pair.vote(choice)  # type: ignore[arg-type]
     assert "both_bad" in caught.value.hint
@@ -114,7 +114,7 @@ def test_ties_and_bad_pairs_are_kept(studio: DiffusionGPT) -> None:
 
 
 def test_files_may_be_voted_on(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
-    """The files of a comparison carry enough for the same vote later, propensities and ballot included."""
+    """The files of a comparison are sufficient for the same vote later, including propensities and ballot."""
     a, b = pair.save(tmp_path)
     cast = studio.vote(b, a)
     shown_in = pair.generations[1].shown_in
@@ -125,7 +125,7 @@ def test_files_may_be_voted_on(studio: DiffusionGPT, pair: Comparison, tmp_path:
 
 
 def test_what_cannot_be_compared_is_refused(studio: DiffusionGPT, pair: Comparison, tmp_path: Path) -> None:
-    """Different prompts, one expert twice, one picture alone, or a picture of somebody else: no vote."""
+    """Different prompts, one expert twice, a single picture, or a picture of another studio cannot be voted on."""
     first, _ = pair.generations
     other = studio.route_and_generate("a star", expert=pair.experts[1], seed=5, num_inference_steps=1)
     same = studio.route_and_generate(PROMPT, expert=pair.experts[0], seed=6, num_inference_steps=1)
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_refused(studio: DiffusionGPT, pair: Comparis
 
 
 def test_pictures_drawn_apart_have_no_ballot(studio: DiffusionGPT) -> None:
-    """Pictures that were not shown together may be compared too; each was sure to be shown, and there is no ballot."""
+    """Pictures that were not shown together can be compared too; each was certain to be shown; there is no ballot."""
     one, two = (
         studio.route_and_generate(PROMPT, expert=name, seed=5, num_inference_steps=1)
         for name in ("tiny-oil", "tiny-vector")
@@ -156,7 +156,7 @@ def test_pictures_drawn_apart_have_no_ballot(studio: DiffusionGPT) -> None:
 
 
 def test_too_few_experts_cannot_be_compared(studio: DiffusionGPT, tmp_path: Path) -> None:
-    """Comparing takes as many drawable experts as asked for, and at least two."""
+    """Comparing needs as many drawable experts as requested, and at least two."""
     for k in (1, 6):
         with pytest.raises(VoteError, match="cannot compare"):
             studio.compare(PROMPT, k)
@@ -174,7 +174,7 @@ def test_all_may_be_compared(studio: DiffusionGPT) -> None:
 
 
 def test_small_pictures_are_shown_large_and_sharp() -> None:
-    """A small picture is enlarged by a whole factor with no new colours; a large one is reduced."""
+    """A small picture is enlarged by a whole factor without new colours; a large one is reduced."""
     small = Image.new("RGB", (32, 16), "red")
     small.putpixel((0, 0), (0, 0, 255))
     big = enlarged(small)
@@ -184,7 +184,7 @@ def test_small_pictures_are_shown_large_and_sharp() -> None:
 
 
 def test_a_result_shows_itself(studio: DiffusionGPT) -> None:
-    """In a notebook a result is its pictures with seeds and the sentence that explains the route."""
+    """In a notebook a result shows its pictures with seeds and the sentence that explains the route."""
     result = studio.route_and_generate(PROMPT, seed=5, num_images_per_prompt=2, num_inference_steps=1)
     html = result._repr_html_()
     assert html.count("data:image/png;base64,") == 2

@@ -1,4 +1,4 @@
-"""Pictures go to strangers and come from strangers: what they tell, and what is believed of them."""
+"""Pictures go to strangers and come from strangers: what they reveal, and what is trusted in them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PROMPT = "a pixel art fish on a blue background"
 
 
 def drawn(tmp_path: Path, **changes: Any) -> Generation:
-    """A picture whose record was changed by somebody."""
+    """A picture whose record was changed by a stranger."""
     with tiny_studio(tmp_path) as studio:
         result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
     return Generation(images=result.images, records=(result.records[0].model_copy(update=changes),))
 
 
 def test_a_picture_does_not_tell_where_it_was_drawn(tmp_path: Path) -> None:
-    """No folder of the machine is in the file: not of the expert, the zoo, or an error."""
+    """The file contains no folder of the machine: not that of the expert, of the zoo, or in an error."""
     home = tmp_path / "alice" / "secret-project"
     shutil.copytree(TINY_FOLDER / "pixel", home / "ck")
     zoo = zoo_of(expert("mine", "pixel_art", repo=str(home / "ck")))
@@ -46,7 +46,7 @@ def test_a_picture_does_not_tell_where_it_was_drawn(tmp_path: Path) -> None:
 
 
 def test_many_savers_lose_nothing(tmp_path: Path) -> None:
-    """Threads that save the same result into one folder at once get a file each."""
+    """Threads that save the same result into one folder at the same time get a file each."""
     result = drawn(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         saved = [path for paths in pool.map(lambda _: result.save(tmp_path / "out"), range(40)) for path in paths]
@@ -55,7 +55,7 @@ def test_many_savers_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An old picture stays as it was, and no half of a new one lies beside it."""
+    """An old picture stays as it was, and no partial new one is left next to it."""
     result = drawn(tmp_path)
     [old] = result.save(tmp_path / "out" / "old.png")
     before = old.read_bytes()
@@ -73,7 +73,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
-    """`again` refuses to draw with other weights than the picture was drawn with, at the same place or not."""
+    """`again` refuses to draw with weights other than those of the picture, at the same place or not."""
     folder = tmp_path / "ck"
     shutil.copytree(TINY_FOLDER / "pixel", folder)
     zoo = zoo_of(expert("mine", "pixel_art", repo=str(folder)))
@@ -89,7 +89,7 @@ def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_same_weights_from_elsewhere_draw_the_same(tmp_path: Path) -> None:
-    """A picture drawn through a hub can be made again from the package: weights count, not their address."""
+    """A picture drawn through a hub can be drawn again from the package: weights count, not their address."""
     settings = settings_in(tmp_path)
     with serve_tiny_zoo() as hub:
         through_hub = settings.model_copy(update={"hub_endpoint": hub.url})
@@ -125,14 +125,14 @@ def test_a_record_names_no_branch(tmp_path: Path, revision: str) -> None:
 
 
 def test_a_strangers_zoo_file_is_not_opened(tmp_path: Path) -> None:
-    """A picture names the zoo it was drawn with; only zoos of the package are loaded for it."""
+    """A picture names its zoo; only zoos of the package are loaded because of it."""
     forged = drawn(tmp_path, zoo=("tiny", str(tmp_path / "there-is-none.yaml")))
     with DiffusionGPT(zoo_of(expert("other", "anime")), settings=settings_in(tmp_path)) as studio:
         assert studio.redraw(forged).drawn_by == "tiny-pixel"
 
 
 def test_a_mistake_in_the_zoo_is_told_and_not_painted_over(tmp_path: Path) -> None:
-    """The demonstration zoo stands in for a network or memory, not for a folder that is misspelt."""
+    """The tiny zoo is a fallback for a missing network or memory, not for a misspelt folder."""
     zoo = zoo_of(expert("mine", "pixel_art", repo=str(tmp_path / "typo")))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio, pytest.raises(NoRouteError) as caught:
         studio.route_and_generate(PROMPT)
@@ -140,7 +140,7 @@ def test_a_mistake_in_the_zoo_is_told_and_not_painted_over(tmp_path: Path) -> No
 
 
 def test_who_cannot_draw_is_not_compared(tmp_path: Path) -> None:
-    """Unknown backends and experts larger than the device, be it with their base, are left out of comparisons."""
+    """Unknown backends and experts larger than the device, with their base if any, are left out of comparisons."""
     able = [tiny_zoo()["tiny-pixel"], tiny_zoo()["tiny-oil"]]
     unable = [
         expert("adapter", "pixel_art", kind="adapter", base="somebody/huge"),
@@ -167,7 +167,7 @@ def test_a_cpu_needs_twice_the_listed_bytes(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_on_disk_draws_though_the_hub_is_down(tmp_path: Path) -> None:
-    """What another program left complete in the hub cache serves after an earlier candidate found no hub."""
+    """What another program left complete in the hub cache draws after an earlier candidate found no hub."""
     from huggingface_hub import snapshot_download
 
     settings = settings_in(tmp_path)

@@ -1,4 +1,4 @@
-"""Personal rankings: they start at everyone's, move with one's own votes, and count no vote twice."""
+"""Personal rankings: they start from the shared table, move with the voter's own votes, and count no vote twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def best(
 
 
 def ahead(tables: PersonalTables, voter: str | None, on: Mapping[str, float] = PIXEL) -> float:
-    """By how much a voter prefers `a` to `b`."""
+    """How strongly a voter prefers `a` to `b`."""
     first, second = tables.of(voter).score(("a", "b"), on, "a fox")
     return first.mean - second.mean
 
@@ -61,7 +61,7 @@ class Lists:
         return [(one.voter, one.source, getattr(one, "weight", 1.0)) for one in (*self.votes, *self.ratings)]
 
     def latest(self, voter: str, most: int) -> tuple[list[Vote], list[Rating]]:
-        """The latest of each."""
+        """The latest votes of each voter."""
         votes, ratings = (
             sorted((one for one in kind if one.voter == voter), key=lambda one: (one.time, one.id), reverse=True)[:most]
             for kind in (self.votes, self.ratings)
@@ -70,18 +70,18 @@ class Lists:
 
 
 def tables_of(votes: Sequence[Vote], ratings: Sequence[Rating] = (), latest: int = LATEST) -> PersonalTables:
-    """The personal tables that these votes and ratings teach."""
+    """The personal tables that these votes and ratings give."""
     return PersonalTables(RankingTable.fit(votes, NO_TAGS, ratings), Lists(votes, ratings), latest=latest)
 
 
 def test_a_sole_voter_is_everyone() -> None:
-    """A sole voter's votes are counted once: personal scores are everyone's, however many votes."""
+    """A sole voter's votes count once: personal scores are the shared ones, however many votes there are."""
     tables = tables_of(says("me", "a", "b", n=30))
     assert tables.of("me").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
 
 
 def test_a_judge_is_not_a_voter() -> None:
-    """The ratings of a model do not make a sole voter one of two."""
+    """The ratings of a model do not make a sole voter one of two voters."""
     judged = [
         Rating(prompt="a fox", expert=e, rating=r, source="judge:x", voter="judge:x") for e, r in (("a", 1), ("b", 9))
     ]
@@ -90,7 +90,7 @@ def test_a_judge_is_not_a_voter() -> None:
 
 
 def test_opposite_voters_get_opposite_picks_and_everyone_is_between() -> None:
-    """Two voters who disagree each get their own expert; the shared table lies between."""
+    """Two voters who disagree each get their own expert; the shared table is between them."""
     tables = tables_of(says("ann", "a", "b", n=15) + says("bob", "b", "a", n=15))
     assert (best(tables, "ann", among=("a", "b")), best(tables, "bob", among=("a", "b"))) == ("a", "b")
     assert ahead(tables, "bob") < -0.5 < 0.5 < ahead(tables, "ann")
@@ -98,7 +98,7 @@ def test_opposite_voters_get_opposite_picks_and_everyone_is_between() -> None:
 
 
 def test_a_minority_gets_its_own_after_enough_votes() -> None:
-    """One against a crowd: one vote moves a little, a few dozen turn the pick, and the crowd keeps its own."""
+    """One voter against many: one vote moves a little, a few dozen change the pick, and the others keep theirs."""
     crowd = [vote for number in range(20) for vote in says(f"v{number}", "a", "b", n=4)]
     few, many = tables_of(crowd + says("me", "b", "a")), tables_of(crowd + says("me", "b", "a", n=25))
     assert 0 < ahead(few, "me") < ahead(few, None)
@@ -114,7 +114,7 @@ def test_a_newcomer_has_everyones_table() -> None:
 
 
 def test_parts_with_offsets_sum_to_the_score() -> None:
-    """`personal` is one more part, and its uncertainty adds to everyone's."""
+    """`personal` is one more part, and its uncertainty is added to that of the shared table."""
     tables = tables_of(says("ann", "a", "b", n=9) + says("bob", "b", "c", n=3))
     for mine, shared in zip(tables.of("ann").score(EXPERTS, OIL), tables.of(None).score(EXPERTS, OIL), strict=True):
         assert sum(mine.parts.values()) == pytest.approx(mine.mean, abs=1e-9)
@@ -132,7 +132,7 @@ def test_offsets_may_be_for_one_style() -> None:
 
 
 def test_the_offsets_are_the_posterior_mode() -> None:
-    """For one pair and no nodes it solves the equation of its mode: slope of the votes against that of the prior."""
+    """For one pair and no nodes, the mode satisfies its equation: slope of the votes against that of the prior."""
     votes = says("me", "a", "b", n=6, on={}) + says("ann", "b", "a", n=4, on={})
     tables = tables_of(votes)
     found = tables.of("me").offsets.on(("a", "b"), {})[0]
@@ -142,7 +142,7 @@ def test_the_offsets_are_the_posterior_mode() -> None:
 
 
 def test_ratings_teach_offsets() -> None:
-    """A voter who rates against the crowd gets the other expert."""
+    """A voter who rates differently from the others gets the other expert."""
 
     def rate(voter: str, a: float, b: float) -> list[Rating]:
         return [
@@ -156,14 +156,14 @@ def test_ratings_teach_offsets() -> None:
 
 
 def test_both_bad_teaches_no_offsets() -> None:
-    """It compares pictures with none at all, not experts with each other."""
+    """It compares pictures with none at all, and not experts with each other."""
     bad = says("me", "a", "b", outcome="both_bad", winner=None)
     tables = tables_of(bad + says("ann", "a", "b", n=5))
     assert tables.of("me").score(EXPERTS, PIXEL) == tables.of(None).score(EXPERTS, PIXEL)
 
 
 def test_samples_are_those_of_the_personal_score() -> None:
-    """Their mean and spread are the printed ones."""
+    """The mean and the spread of samples are those that are printed."""
     table = tables_of(says("me", "a", "b", n=9) + says("ann", "b", "a", n=9)).of("me")
     samples = table.sample(EXPERTS, PIXEL, np.random.default_rng(0), 20_000, text="a fox")
     scores = table.score(EXPERTS, PIXEL, "a fox")
@@ -180,7 +180,7 @@ def test_only_the_latest_votes_make_personal_offsets() -> None:
 
 
 def test_a_favourite_is_found_on_branches_one_voted_on() -> None:
-    """An expert that the voter prefers against the crowd joins the crowd's leader at the node of those votes."""
+    """An expert that the voter prefers against the others joins their leader at the node of those votes."""
     tables = tables_of(says("ann", "a", "b", n=60) + says("me", "b", "a", n=40))
     assert tables.of("ann").leaders("pixel_art") == tables.of(None).leaders("pixel_art") == ("a",)
     assert tables.of("me").leaders("pixel_art") == ("a", "b")
@@ -188,7 +188,7 @@ def test_a_favourite_is_found_on_branches_one_voted_on() -> None:
 
 
 def test_the_route_is_that_of_the_voter(tmp_path: Path) -> None:
-    """Two voters who disagree get different experts for one prompt; everyone's route has no personal part."""
+    """Two voters who disagree get different experts for one prompt; a shared route has no personal part."""
     zoo = zoo_of(*(expert(name) for name in EXPERTS))
     VoteStore(tmp_path / "v.db").merge(says("me", "b", "a", n=25) + says("ann", "a", "b", n=40))
     router = router_of(zoo, tmp_path / "v.db")
@@ -203,7 +203,7 @@ def test_the_route_is_that_of_the_voter(tmp_path: Path) -> None:
 
 
 def test_an_erased_voter_has_no_offsets(tmp_path: Path) -> None:
-    """After erasure the voter is unknown, and the remaining sole voter is everyone."""
+    """After erasure the voter is unknown, and the remaining sole voter has the shared table."""
     preferences = LiveTable(tmp_path / "v.db")
     preferences.store.merge(says("me", "a", "b", n=15) + says("ann", "b", "a", n=15))
     assert ahead(PersonalTables(preferences.table(NO_TAGS), preferences.store), "ann") < 0

@@ -1,4 +1,4 @@
-"""The preference model: what votes and ratings about some prompts teach about others, and when they teach nothing."""
+"""The preference model: what votes and ratings on some prompts say about others, and when they say nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FACES = [
 
 
 def evidence(text: str) -> dict[str, float]:
-    """What a prompt needs."""
+    """The needs of a prompt."""
     return NEEDS.read(text)
 
 
@@ -64,20 +64,20 @@ def lead(table: RankingTable, text: str) -> float:
     ],
 )
 def test_needs_are_read_alike_in_two_languages(english: str, chinese: str, need: str) -> None:
-    """What a prompt needs of a model does not depend on the language it is asked in."""
+    """The needs of a prompt do not depend on its language."""
     assert NEEDS.read(english)[need] >= 0.5
     assert NEEDS.read(chinese)[need] >= 0.5
 
 
 def test_what_is_read_literally_is_a_need_for_sure() -> None:
-    """Quoted words must be drawn, and a number of things must be right, whatever the words around them."""
+    """Quoted words are a need for text, and a number of things a need for counting, whatever the other words are."""
     assert NEEDS.read("a fox", quotes=True)["text"] == 1.0
     assert NEEDS.read("foxes", count=7)["counting"] == 1.0
     assert "counting" not in NEEDS.read("a fox", count=1)
 
 
 def test_votes_on_some_prompts_teach_about_others_like_them() -> None:
-    """New prompts that need the same are judged by what was learnt; the parts say where it comes from."""
+    """New prompts with the same needs are scored by what was learnt; the parts show where it comes from."""
     table = RankingTable.fit(two_skills(), NO_TAGS)
     assert lead(table, "a hat with the word HELLO on it") > 0.5
     assert lead(table, "the face of a boy with green eyes") < -0.5
@@ -87,14 +87,14 @@ def test_votes_on_some_prompts_teach_about_others_like_them() -> None:
 
 
 def test_what_was_learnt_in_english_holds_in_chinese() -> None:
-    """A prompt that shares no word with those voted on is judged by what it needs."""
+    """A prompt that shares no word with those voted on is scored by its needs."""
     table = RankingTable.fit(two_skills(), NO_TAGS)
     assert lead(table, "一块写着文字的招牌") > 0.2
     assert lead(table, "一张悲伤的脸, 蓝色的眼睛") < -0.2
 
 
 def test_a_prompt_like_none_before_is_the_least_sure() -> None:
-    """The spread is smaller where there were votes."""
+    """The standard deviation is smaller where there were votes."""
     table = RankingTable.fit(two_skills(), NO_TAGS)
     near, far = (
         table.score(["writer"], evidence(text), text)[0].std for text in (SIGNS[0], "quantum foam, macro, isometric")
@@ -115,7 +115,7 @@ def test_votes_on_prompts_like_this_one_find_an_expert_wherever_it_hangs(tmp_pat
 
 
 def chance_votes(count: int, *, routed: bool) -> list[Vote]:
-    """Votes that follow the prompt, or that always prefer one expert by the same chance."""
+    """Votes that depend on the prompt, or that prefer one expert with the same probability on every prompt."""
     rng = np.random.default_rng(5)
     votes = []
     for number in range(count):
@@ -129,7 +129,7 @@ def chance_votes(count: int, *, routed: bool) -> list[Vote]:
 
 
 def test_where_nothing_can_be_learnt_the_best_single_expert_is_chosen() -> None:
-    """With enough votes cross-validation decides; if the prompt says nothing, every prompt has the same scores."""
+    """With enough votes cross-validation decides; if the prompt does not matter, every prompt has the same scores."""
     table = RankingTable.fit(chance_votes(400, routed=False), NO_TAGS)
     assert not table.beats_best_single
     assert lead(table, SIGNS[0]) == pytest.approx(lead(table, FACES[0]), abs=1e-9)
@@ -137,14 +137,14 @@ def test_where_nothing_can_be_learnt_the_best_single_expert_is_chosen() -> None:
 
 
 def test_where_the_prompt_decides_routing_pays() -> None:
-    """The same number of votes that follow the prompt keep what they teach."""
+    """The same number of votes that depend on the prompt keep their effect."""
     table = RankingTable.fit(chance_votes(400, routed=True), NO_TAGS)
     assert table.beats_best_single
     assert lead(table, SIGNS[0]) > 0 > lead(table, FACES[0])
 
 
 def ratings(scale: float = 1.0, shift: float = 0.0, source: str = "human") -> list[Rating]:
-    """The writer is rated higher on signs and lower on faces; each prompt has a level of its own."""
+    """The writer is rated higher on signs and lower on faces; each prompt has its own level."""
     rng = np.random.default_rng(1)
     rows = []
     for number, text in enumerate(SIGNS + FACES):
@@ -161,7 +161,7 @@ def ratings(scale: float = 1.0, shift: float = 0.0, source: str = "human") -> li
 
 
 def test_ratings_teach_as_votes_do_on_any_scale() -> None:
-    """Stars or points, the same ratings give the same scores; how good a prompt makes everybody look does not count."""
+    """Stars or points, the same ratings give the same scores; how high a prompt rates all experts does not count."""
     points = RankingTable.fit([], NO_TAGS, ratings())
     stars = RankingTable.fit([], NO_TAGS, ratings(scale=0.05, shift=3.0))
     assert lead(points, SIGNS[0]) > 0.5 > -0.5 > lead(points, FACES[0])
@@ -170,14 +170,14 @@ def test_ratings_teach_as_votes_do_on_any_scale() -> None:
 
 
 def test_a_judge_weighs_less_than_a_person() -> None:
-    """The same ratings by a model move the scores less far."""
+    """The same ratings by a model move the scores much less."""
     people = RankingTable.fit([], NO_TAGS, ratings())
     model = RankingTable.fit([], NO_TAGS, ratings(source="judge:tiny"))
     assert 0 < lead(model, SIGNS[0]) < lead(people, SIGNS[0])
 
 
 def test_votes_and_ratings_add_up() -> None:
-    """Votes against what ratings say bring the experts closer."""
+    """Votes that contradict the ratings bring the experts closer."""
     rated = RankingTable.fit([], NO_TAGS, ratings())
     against = [won(i, text, "painter", "writer") for i, text in enumerate(SIGNS)]
     both = RankingTable.fit(against, NO_TAGS, ratings())
@@ -194,7 +194,7 @@ def test_noise_is_what_prompt_and_expert_do_not_explain() -> None:
 
 
 def test_features_of_landmarks_have_the_kernel_as_dot_product() -> None:
-    """Nystroem's features reproduce the likeness of the prompts they are made of, and likeness to oneself is one."""
+    """Nyström features reproduce the similarity of the prompts they are made of; the similarity to oneself is one."""
     prompts = [Prompt(text, evidence(text)) for text in SIGNS + FACES]
     space = PromptSpace(prompts)
     for wordless in (False, True):
@@ -206,14 +206,14 @@ def test_features_of_landmarks_have_the_kernel_as_dot_product() -> None:
 
 
 def test_the_order_of_prompts_does_not_matter() -> None:
-    """Landmarks are the same whatever came first."""
+    """Landmarks do not depend on the order of the prompts."""
     prompts = [Prompt(text, evidence(text)) for text in SIGNS + FACES]
     one, other = PromptSpace(prompts, landmarks=5), PromptSpace(prompts[::-1], landmarks=5)
     assert np.array_equal(one.features(prompts[:3]), other.features(prompts[:3]))
 
 
 def test_slopes_are_the_derivatives_of_the_likelihood() -> None:
-    """Votes and ratings together, against finite differences."""
+    """Votes and ratings together, checked against finite differences."""
     rng = np.random.default_rng(3)
     indexes = rng.integers(0, 4, 12)
     votes = VoteRows(

@@ -1,4 +1,4 @@
-"""Exploring is asked for, seeded, and says how likely its pick was; near-ties are shown and change nothing."""
+"""Exploring is opt-in and seeded, and records the probability of its pick; near-ties are shown and change nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def candidate(name: str, score: float, std: float = 0.5) -> Candidate:
 
 
 def test_the_same_seed_explores_the_same(tmp_path: Path) -> None:
-    """Pick and propensities depend on nothing but the seed and what is known."""
+    """Pick and propensities depend only on the seed and the table."""
     first, again = explored(tmp_path), explored(tmp_path)
     assert (first.expert, first.propensities, first.seed) == (again.expert, again.propensities, 3)
 
@@ -59,7 +59,7 @@ def test_without_a_seed_one_is_drawn_and_recorded(tmp_path: Path) -> None:
 
 
 def test_the_propensity_is_how_often_an_expert_is_picked(tmp_path: Path) -> None:
-    """Over many seeds each expert is picked as often as its propensity says, and the one picked has at least 1/512."""
+    """Over many seeds each expert is picked as often as its propensity states, and the pick has at least 1/512."""
     router = router_of(tiny_zoo(), tmp_path / "v.db")
     routes = [router.route(Request(prompt=PROMPT, explore="thompson", seed=seed)) for seed in range(300)]
     picks = Counter(one.expert for one in routes)
@@ -72,7 +72,7 @@ def test_the_propensity_is_how_often_an_expert_is_picked(tmp_path: Path) -> None
 
 
 def test_who_does_not_ask_does_not_explore(tmp_path: Path) -> None:
-    """By default the best on average is chosen for sure, whatever the seed."""
+    """By default the best expert by the mean is chosen with certainty, whatever the seed."""
     routes = [route(PROMPT, tiny_zoo(), tmp_path / "v.db", seed=seed) for seed in range(5)]
     assert {(one.expert, one.propensity) for one in routes} == {(routes[0].candidates[0].expert, 1.0)}
     assert all(not one.propensities for one in routes)
@@ -80,7 +80,7 @@ def test_who_does_not_ask_does_not_explore(tmp_path: Path) -> None:
 
 
 def test_the_explanation_says_that_it_explored(tmp_path: Path) -> None:
-    """With the share of the pick, and who is ahead on average if somebody else is."""
+    """It has the share of the pick, and the expert that leads by the mean if it is another one."""
     routes = [explored(tmp_path, seed=seed) for seed in range(20)]
     other = next(one for one in routes if one.expert != one.candidates[0].expert)
     sentence = other.explain().splitlines()[0]
@@ -89,7 +89,7 @@ def test_the_explanation_says_that_it_explored(tmp_path: Path) -> None:
 
 
 def test_a_route_that_explored_survives_json(tmp_path: Path) -> None:
-    """Propensities and near-ties are in the JSON, and read back."""
+    """Propensities and near-ties are in the JSON, and are read back."""
     one = explored(tmp_path)
     assert one.model_dump(mode="json")["propensity"] == one.propensity
     read = Route.model_validate_json(one.model_dump_json())
@@ -112,7 +112,7 @@ def test_what_cannot_draw_here_is_not_explored(tmp_path: Path) -> None:
 
 
 def test_a_loaded_expert_that_is_nearly_as_good_is_picked_if_that_is_preferred() -> None:
-    """`prefer="fast"` holds within each sample: a loaded expert half a point behind wins, one further behind not."""
+    """`prefer="fast"` applies within each sample: a loaded expert wins half a point behind, but not further behind."""
     samples = np.array([[1.0, 0.6, 0.0], [1.0, 0.4, 0.0], [0.0, 0.1, 0.2]])
     assert picked(samples).tolist() == [0, 0, 2]
     assert picked(samples, np.array([False, True, False])).tolist() == [1, 0, 1]
@@ -120,7 +120,7 @@ def test_a_loaded_expert_that_is_nearly_as_good_is_picked_if_that_is_preferred()
 
 
 def test_loaded_experts_are_explored_more_if_that_is_preferred(tmp_path: Path) -> None:
-    """With `prefer="fast"` the propensity of a loaded expert is that of the rule it is picked by."""
+    """With `prefer="fast"`, the propensity of a loaded expert is that under the rule which picks it."""
     zoo = zoo_of(*(expert(name) for name in "abc"))
     router = router_of(zoo, tmp_path / "v.db", loaded=["b"])
     asked = Request(prompt=PROMPT, explore="thompson", seed=1)
@@ -130,13 +130,13 @@ def test_loaded_experts_are_explored_more_if_that_is_preferred(tmp_path: Path) -
 
 @pytest.mark.parametrize("asked", [{"explore": "greedy"}, {"voter": " "}, {"voter": 3}])
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any]) -> None:
-    """Another way to explore, or a voter without a name, is a mistake of the caller."""
+    """Another value of `explore`, or a voter that is not a name, is a mistake of the caller."""
     with pytest.raises(RequestError):
         Request(prompt=PROMPT, **asked)
 
 
 def test_a_vote_knows_how_likely_each_picture_was(tmp_path: Path) -> None:
-    """The propensity of a picture that was explored goes into its vote; a stand-in adds those it stood in for."""
+    """The propensity of an explored picture is in its vote; that of a fallback includes those it replaced."""
     with tiny_studio(tmp_path) as studio:
         seen = studio.route_and_generate(PROMPT, explore="thompson", seed=3, num_inference_steps=1)
         other = next(name for name in tiny_zoo() if name != seen.drawn_by)
@@ -155,7 +155,7 @@ def test_a_vote_knows_how_likely_each_picture_was(tmp_path: Path) -> None:
 
 
 def test_near_ties_are_those_with_nearly_even_odds() -> None:
-    """45 to 55 of 100, whichever side of the chosen one they are."""
+    """A near-tie wins 45 to 55 of 100 against the chosen expert, on either side of it."""
     table = [candidate("far", 1.0), candidate("above", 0.1), candidate("chosen", 0.0), candidate("below", -0.15)]
     assert near_ties(table, "chosen") == ("above", "below")
     for one in table:
@@ -163,7 +163,7 @@ def test_near_ties_are_those_with_nearly_even_odds() -> None:
 
 
 def test_near_ties_are_told_and_do_not_change_the_pick(tmp_path: Path) -> None:
-    """Of equals the first of the zoo is chosen; the others are named, the rest counted."""
+    """Of equal experts the first in the zoo is chosen; the others are named, and the rest is counted."""
     zoo = zoo_of(*(expert(name) for name in ("one", "two", "three", "four")))
     decision = route("a fox", zoo, tmp_path / "v.db")
     assert decision.expert == "one"
@@ -175,7 +175,7 @@ def test_near_ties_are_told_and_do_not_change_the_pick(tmp_path: Path) -> None:
 
 
 def test_the_command_line_explores_for_a_voter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--explore`, `--seed` and `--voter` reach the route; another way to explore is wrong use."""
+    """`--explore`, `--seed` and `--voter` reach the route; another value of `--explore` is wrong usage."""
     for name, value in {"HOME": tmp_path / "home", "DEVICE": "cpu", "ZOO": "tiny"}.items():
         monkeypatch.setenv(f"DIFFUSIONGPT_{name}", str(value))
     (tmp_path / "home").mkdir()

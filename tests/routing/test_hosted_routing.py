@@ -1,4 +1,4 @@
-"""Hosted experts are opt-in: by default no route knows them, and a price or `local_only` decides who may draw."""
+"""Hosted experts are opt-in: by default no route uses them; a price and `local_only` decide whether they may draw."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def decide(folder: Path, **policy: Any) -> Route:
     ],
 )
 def test_the_price_decides_who_may_draw(tmp_path: Path, policy: dict[str, Any], allowed: set[str]) -> None:
-    """A hosted expert above `max_price` is rejected, one of unknown price unless any is allowed, and all if local."""
+    """An expert above `max_price` is rejected, one of unknown price unless any is allowed, all if `local_only`."""
     route = decide(tmp_path, **policy)
     assert {candidate.expert for candidate in route.candidates} == allowed
     assert {rejection.expert for rejection in route.rejected} == {"dear", "free", "unknown", "here"} - allowed
 
 
 def test_a_rejection_says_what_would_allow_it(tmp_path: Path) -> None:
-    """`why_not` tells the price and the argument."""
+    """`why_not` states the price and the argument."""
     route = decide(tmp_path)
     assert route.why_not("dear") == ("dear was rejected: it costs about $0.04 a picture; allow it with max_price=0.04.")
     assert "max_price=inf" in route.why_not("unknown")
@@ -85,7 +85,7 @@ def test_a_rejection_says_what_would_allow_it(tmp_path: Path) -> None:
 
 
 def test_when_only_services_are_left_the_hint_says_so(tmp_path: Path) -> None:
-    """A zoo of services, or one asked for by name, is not routed to for nothing."""
+    """A zoo of services, or a service requested by name, needs an allowed price too."""
     with pytest.raises(NoRouteError) as error:
         router_of(zoo_of(DEAR, UNKNOWN), tmp_path / "v.db").route(Request(prompt="a fox"))
     assert "max_price" in error.value.hint
@@ -95,7 +95,7 @@ def test_when_only_services_are_left_the_hint_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("price", [None, -1, "0.04", float("nan"), True])
 def test_a_price_is_a_number(price: Any) -> None:
-    """`None` could mean any price or none, so it is refused like other nonsense."""
+    """`None` could mean any price or none, so it is refused like other invalid values."""
     with pytest.raises(RequestError, match="max_price"):
         Policy(max_price=price)
 
@@ -118,7 +118,7 @@ def test_default_routes_are_as_if_there_were_no_services(tmp_path: Path) -> None
 
 
 def test_a_service_is_best_where_it_is_allowed(tmp_path: Path) -> None:
-    """Allowed, the service that people preferred most is chosen, and published votes are the reason."""
+    """If services are allowed, the one that people prefer most is chosen, and published votes are the reason."""
     router = router_of(zoo(), tmp_path / "v.db")
     route = router.route(Request(prompt="a photo of a pier at dawn"), Policy(max_price=0.06))
     assert route.expert == "gpt-image-2"
@@ -128,7 +128,7 @@ def test_a_service_is_best_where_it_is_allowed(tmp_path: Path) -> None:
 
 
 def test_transparency_finds_a_service_that_does_it(tmp_path: Path) -> None:
-    """A need that no local expert meets is met by a service, if it is allowed."""
+    """A need that no local expert meets is met by a service, if services are allowed."""
     router = router_of(zoo(), tmp_path / "v.db")
     asked = Request(prompt="a sticker of a fox on a transparent background")
     assert router.route(asked).unmet == ("a transparent background",)
@@ -137,7 +137,7 @@ def test_transparency_finds_a_service_that_does_it(tmp_path: Path) -> None:
 
 
 def test_the_services_that_ship_are_told_of() -> None:
-    """Each has sources, terms, sizes that hold its native one, a model name, and a price with what it is for."""
+    """Each has sources, terms, sizes that include its native one, a model name, and a price with its conditions."""
     assert len(services()) >= 4
     for one in services():
         assert one.sources, one.id
@@ -150,7 +150,7 @@ def test_the_services_that_ship_are_told_of() -> None:
 
 
 def test_routing_imports_no_client() -> None:
-    """To know that an expert is hosted needs no client library."""
+    """Finding out that an expert is hosted needs no client library."""
     code = (
         "import json, sys, diffusiongpt\n"
         "route = diffusiongpt.DiffusionGPT('default', device='cpu').route('a fox', max_price=1)\n"
@@ -191,26 +191,26 @@ def test_the_command_line_takes_a_price(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_list_shows_what_a_service_costs() -> None:
-    """In the place of the gigabytes that it does not take, a service has its price, and `?` if that is not known."""
+    """In the column of gigabytes, a service has its price, or `?` if that is not known."""
     lines = CliRunner().invoke(app, ["zoo", "list", "--zoo", "default"]).stdout.splitlines()
     cells = {line.split()[0]: line.split()[1] for line in lines if line.strip().startswith("gpt-image")}
     assert (cells["gpt-image-2"], cells["gpt-image-2.5-flare"]) == ("$0.053", "?")
 
 
 def run(*arguments: str) -> Any:
-    """A command's JSON."""
+    """The JSON output of a command."""
     result = CliRunner().invoke(app, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
 
 def candidates(*arguments: str) -> set[str]:
-    """Who is scored."""
+    """The experts that are scored."""
     return {candidate["expert"] for candidate in run(*arguments)["candidates"]}
 
 
 def test_the_address_is_a_web_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings read the usual variables, ours first, and refuse an address that is none."""
+    """Settings read the usual variables, ours first, and refuse an invalid address."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     assert load_settings().openai_base_url == "http://127.0.0.1:1/v1"
     monkeypatch.setenv("DIFFUSIONGPT_OPENAI_BASE_URL", "http://127.0.0.1:2/v1")
@@ -220,7 +220,7 @@ def test_the_address_is_a_web_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_installed_studio_shows_needs_key(tmp_path: Path) -> None:
-    """Readiness of a hosted expert follows key and network."""
+    """The readiness of a hosted expert depends on the key and the network."""
     states = {}
     for name, values in {"key": {"openai_api_key": "sk-any"}, "none": {"openai_api_key": None},
                          "offline": {"openai_api_key": "sk-any", "offline": True}}.items():  # fmt: skip

@@ -1,4 +1,4 @@
-"""A new expert is neither chosen blindly nor starved; a comparison chooses among all who may draw."""
+"""A new expert is neither chosen blindly nor starved; a comparison chooses among all experts that may draw."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cast(winner: str, loser: str, n: int) -> Vote:
 
 @pytest.fixture
 def router(tmp_path: Path) -> Router:
-    """Four experts with many votes, the first the best; and one without any, listed first in the zoo."""
+    """Four experts with many votes, the first the best, and one without votes, listed first in the zoo."""
     chance = np.random.default_rng(0)
     votes = []
     for n in range(200):
@@ -42,7 +42,7 @@ def router(tmp_path: Path) -> Router:
 
 
 def test_a_new_expert_is_not_chosen_blindly(router: Router) -> None:
-    """By default the best of those that are known is chosen, though the new one has the widest doubt."""
+    """By default the best known expert is chosen, though the new one has the largest uncertainty."""
     route = router.route(Request(prompt=PROMPT))
     assert route.expert == "a"
     widest = max(route.candidates, key=lambda candidate: candidate.std)
@@ -50,7 +50,7 @@ def test_a_new_expert_is_not_chosen_blindly(router: Router) -> None:
 
 
 def test_a_new_expert_is_not_starved(router: Router) -> None:
-    """A comparison shows it more often than its fair share, and more often than the worst that is known."""
+    """A comparison shows it more often than its equal share, and more often than the worst known expert."""
     route, table = router.route(Request(prompt=PROMPT)), router.table_of("me")
     names = ("new", *KNOWN)
     shown = [choose_ballot(route, table, 2, seed=seed, able=names)[0] for seed in range(150)]
@@ -60,7 +60,7 @@ def test_a_new_expert_is_not_starved(router: Router) -> None:
 
 
 def test_comparing_settles_where_a_new_expert_belongs(router: Router) -> None:
-    """Asked about who it shows, people who like the new one best make it the choice within a few dozen votes."""
+    """People who like the new expert best, and vote when it is shown, make it the choice within a few dozen votes."""
     for n in range(60):
         route, table = router.route(Request(prompt=PROMPT)), router.table_of("me")
         ballot, _ = choose_ballot(route, table, 2, seed=n, able=("new", *KNOWN))
@@ -72,7 +72,7 @@ def test_comparing_settles_where_a_new_expert_belongs(router: Router) -> None:
 
 
 def test_a_bad_new_expert_is_soon_left_alone(router: Router) -> None:
-    """One that loses all its comparisons is shown less and less, and never chosen."""
+    """An expert that loses all its comparisons is shown less and less, and never chosen."""
     route = router.route(Request(prompt=PROMPT))
     names = ("new", *KNOWN)
 
@@ -88,7 +88,7 @@ def test_a_bad_new_expert_is_soon_left_alone(router: Router) -> None:
 
 
 def test_comparing_reaches_beyond_the_search(tmp_path: Path) -> None:
-    """Of forty equals the search scores a dozen; comparisons show others, too."""
+    """Of forty equal experts the search scores a dozen; comparisons also show others."""
     zoo = zoo_of(*(expert(f"e{n:02}") for n in range(40)))
     router = router_of(zoo, tmp_path / "v.db")
     route, table = router.route(Request(prompt=PROMPT)), router.table_of("me")
@@ -101,7 +101,7 @@ def test_comparing_reaches_beyond_the_search(tmp_path: Path) -> None:
 
 
 def test_the_cost_of_a_comparison_does_not_grow_with_the_zoo(tmp_path: Path) -> None:
-    """Of many experts the candidates and a seeded draw are weighed; over some seeds everybody's turn comes."""
+    """Of many experts the candidates and a seeded draw are weighed; over some seeds every expert gets its turn."""
     zoo = zoo_of(*(expert(f"e{n:03}") for n in range(MOST_WEIGHED + 60)))
     router = router_of(zoo, tmp_path / "v.db")
     route, table = router.route(Request(prompt=PROMPT)), router.table_of("me")
@@ -113,7 +113,7 @@ def test_the_cost_of_a_comparison_does_not_grow_with_the_zoo(tmp_path: Path) -> 
 
 
 def test_compare_draws_from_all_that_can_draw(tmp_path: Path) -> None:
-    """All five tiny experts may be shown for one prompt, and the vote goes to who was asked."""
+    """All five tiny experts may be shown for one prompt, and the vote is recorded for the voter that was given."""
     with tiny_studio(tmp_path) as studio:
         pair = studio.compare("a pixel art star", 5, seed=1, num_inference_steps=1, voter="ann")
         assert set(pair.experts) == set(tiny_zoo())

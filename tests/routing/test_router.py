@@ -1,4 +1,4 @@
-"""The router plans: who may draw is filtered with reasons, who is scored wins by the sum of its parts."""
+"""The router plans: experts are filtered with reasons, and the one with the highest sum of parts wins."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ STYLED = [
 
 @pytest.mark.parametrize(("prompt", "chosen"), STYLED)
 def test_the_expert_of_the_style_is_chosen(tmp_path: Path, prompt: str, chosen: str) -> None:
-    """The expert that declares the style is chosen, by whatever name it goes; without a style the generalist."""
+    """The expert that declares the style is chosen, under any name of it; without a style, the generalist."""
     assert route(prompt, tiny_zoo(), tmp_path / "votes.db").expert == chosen
 
 
 def test_the_parts_sum_to_the_score(tmp_path: Path) -> None:
-    """Candidates come best first, and what each score is made of sums to it."""
+    """Candidates come best first, and the parts of each score sum to it."""
     votes = tmp_path / "votes.db"
     router = router_of(tiny_zoo(), votes)
     router.preferences.record(vote("a pixel fox", "tiny-oil", "tiny-pixel", pixel_art=0.95, animal=0.8))
@@ -55,7 +55,7 @@ def test_the_parts_sum_to_the_score(tmp_path: Path) -> None:
 
 
 def test_the_route_says_what_it_rests_on(tmp_path: Path) -> None:
-    """A route names prompt, path, thinker, embedder, ranking version, and how long each step took."""
+    """A route records prompt, path, thinker, embedder, ranking version, and the duration of each step."""
     decision = route("  a pixel art fox --ar 1:1", tiny_zoo(), tmp_path / "votes.db", seed=5)
     assert decision.input == "  a pixel art fox --ar 1:1"
     assert decision.prompt == "a pixel art fox"
@@ -67,13 +67,13 @@ def test_the_route_says_what_it_rests_on(tmp_path: Path) -> None:
 
 
 def test_same_question_same_route(tmp_path: Path) -> None:
-    """Same zoo, ranking, prompt and policy: the same route, but for the time it took."""
+    """The same zoo, ranking, prompt and policy give the same route, except for its timings."""
     first, second = (route("an oil painting of a fox", tiny_zoo(), tmp_path / "votes.db") for _ in range(2))
     assert first.model_dump(exclude={"timings_ms"}) == second.model_dump(exclude={"timings_ms"})
 
 
 def test_a_route_survives_json(tmp_path: Path) -> None:
-    """A route written as JSON reads back as the same route, but for its trace."""
+    """A route written as JSON is read back as the same route, except for its trace."""
     decision = route('a sign "你好 \\n 🦊" in oil', tiny_zoo(), tmp_path / "votes.db")
     assert Route.model_validate_json(decision.model_dump_json()) == decision.model_copy(update={"trace": None})
 
@@ -118,7 +118,7 @@ def test_a_named_expert_is_the_only_candidate(tmp_path: Path) -> None:
 
 
 def test_commercial_use_needs_a_licence_that_allows_it(tmp_path: Path) -> None:
-    """Under `commercial_use` an expert is rejected unless its licence surely allows it, each with the reason."""
+    """With `commercial_use` an expert is rejected unless its licence certainly allows it, each with the reason."""
     zoo = zoo_of(
         expert("yes"),
         expert("no", license=License(id="CC-BY-NC", commercial="no")),
@@ -139,7 +139,7 @@ def test_commercial_use_needs_a_licence_that_allows_it(tmp_path: Path) -> None:
 
 
 def test_nobody_left_lists_every_reason(tmp_path: Path) -> None:
-    """When every expert is rejected, the error has each reason and says what to change."""
+    """When every expert is rejected, the error lists each reason and says what to change."""
     router = router_of(zoo_of(expert("no", license=License(id="NC", commercial="no"))), tmp_path / "votes.db")
     with pytest.raises(NoRouteError) as caught:
         router.route(Request(prompt="a fox"), Policy(commercial_use=True))
@@ -148,7 +148,7 @@ def test_nobody_left_lists_every_reason(tmp_path: Path) -> None:
 
 
 def test_an_empty_zoo_has_no_route(tmp_path: Path) -> None:
-    """A zoo without experts is a `NoRouteError` that says how to get some."""
+    """A zoo without experts is a `NoRouteError` that says how to add some."""
     with pytest.raises(NoRouteError) as caught:
         route("a fox", zoo_of(), tmp_path / "votes.db")
     assert "zoo" in caught.value.hint
@@ -179,7 +179,7 @@ def test_a_need_nobody_meets_rejects_nobody(tmp_path: Path) -> None:
 
 
 def test_transparency_is_left_to_those_who_can() -> None:
-    """An expert whose capability is not known does not count as able."""
+    """An expert whose capability is not known does not count as capable."""
     able, unknown = writer("able", transparent_background=True), expert("unknown")
     understood = Understanding(prompt="x", transparent_background=True)
     found = filter_experts([able, unknown], understood, Policy())
@@ -188,7 +188,7 @@ def test_transparency_is_left_to_those_who_can() -> None:
 
 
 def test_the_only_eligible_expert_is_found_in_a_large_zoo(tmp_path: Path) -> None:
-    """However improbable its branch, an expert that alone may draw is the route."""
+    """However improbable its branch, the only expert that may draw is the route."""
     nodes = [Node(id="thing", kind="subject"), *(Node(id=f"s{i}", kind="style") for i in range(100))]
     forbidden = License(id="NC", commercial="no")
     experts = [expert(f"e{i}", f"s{i}", license=forbidden) for i in range(99)]
@@ -217,7 +217,7 @@ def test_a_prompt_nobody_could_mean_is_refused(prompt: object, message: str) -> 
 
 
 def test_the_longest_prompt_is_routed(tmp_path: Path) -> None:
-    """A prompt of the greatest length has a route, in any mix of scripts."""
+    """A prompt of the maximum length has a route, in any mix of scripts."""
     text = ("a watercolor 狐狸 лиса 🦊 شعر " * 2000)[:MAX_PROMPT_CHARS]
     assert route(text, tiny_zoo(), tmp_path / "votes.db").input == text
 
@@ -225,7 +225,7 @@ def test_the_longest_prompt_is_routed(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.text(max_size=400), st.text(alphabet=" \n\"'“”「」#x:0159-,.nowithut不要画一只", max_size=80)))
 def test_any_text_at_all_is_routed_or_refused(tmp_path: Path, prompt: str) -> None:
-    """Any text gives a whole route, or a `RequestError`; nothing else happens."""
+    """Any text gives a complete route or a `RequestError`."""
     try:
         decision = route(prompt, tiny_zoo(), tmp_path / "votes.db")
     except RequestError:
@@ -248,21 +248,21 @@ def test_any_text_at_all_is_routed_or_refused(tmp_path: Path, prompt: str) -> No
     ],
 )  # fmt: skip
 def test_an_argument_out_of_range_is_refused(name: str, value: object) -> None:
-    """An argument that cannot be drawn with is a `RequestError` that names it."""
+    """An argument that is out of range is a `RequestError` that names it."""
     with pytest.raises(RequestError, match=name) as caught:
         read_options({"prompt": "a fox", name: value})
     assert caught.value.hint
 
 
 def test_the_last_seed_of_a_batch_must_exist() -> None:
-    """Picture `i` uses `seed + i`, so the last one must be a seed too."""
+    """Picture `i` uses `seed + i`, so the last of these must be a valid seed too."""
     read_options({"prompt": "a fox", "seed": MAX_SEED})
     with pytest.raises(RequestError, match="seed"):
         read_options({"prompt": "a fox", "seed": MAX_SEED, "num_images_per_prompt": 2})
 
 
 def test_an_unknown_argument_names_the_nearest() -> None:
-    """A mistyped argument is a `RequestError`, not ignored."""
+    """A mistyped argument is an error whose hint names the nearest known one."""
     with pytest.raises(RequestError) as caught:
         read_options({"prompt": "a fox", "guidence_scale": 7})
     assert caught.value.hint == "Did you mean 'guidance_scale'?"
@@ -271,7 +271,7 @@ def test_an_unknown_argument_names_the_nearest() -> None:
 
 
 def test_numbers_of_numpy_and_generators_of_torch_are_taken() -> None:
-    """A NumPy number is a number, and a generator's seed is the seed."""
+    """A NumPy number is accepted as a number, and a generator's seed is the seed."""
     import numpy as np
     import torch
 

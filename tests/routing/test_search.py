@@ -37,7 +37,7 @@ SOME = st.sets(st.sampled_from(list(ZOO)))
 @settings(max_examples=200, deadline=None)
 @given(SHARES, SOME)
 def test_no_probability_is_lost(values: Mapping[str, float], eligible: set[str]) -> None:
-    """Whatever the thinker says and whoever may draw, the probabilities of the paths sum to one."""
+    """Whatever the thinker says and whichever experts may draw, the probabilities of the paths sum to one."""
     trace = search(ZOO.taxonomy, values, eligible=eligible)
     assert sum(path.p for path in trace.paths) == pytest.approx(1)
     assert [path.p for path in trace.paths] == sorted((path.p for path in trace.paths), reverse=True)
@@ -47,7 +47,7 @@ def test_no_probability_is_lost(values: Mapping[str, float], eligible: set[str])
 
 
 def test_the_most_probable_branch_comes_first() -> None:
-    """Expansions are in the order of probability, and the best path leads through what the prompt names."""
+    """Expansions are in order of probability, and the best path leads through what the prompt names."""
     trace = search(ZOO.taxonomy, {"animal": 0.9, "scene": 0.1, "photo": 0.95}, eligible=ZOO)
     assert [step.p for step in trace.steps] == sorted((step.p for step in trace.steps), reverse=True)
     assert trace.paths[0].nodes == (ROOT, "animal", "photo")
@@ -73,7 +73,7 @@ def test_nothing_said_stays_at_the_root() -> None:
 
 
 def test_votes_put_experts_on_nodes() -> None:
-    """An expert that votes lead to a node is met there although no tag says so."""
+    """An expert that votes attach to a node is found there, although no tag says so."""
 
     def leaders(node: str) -> tuple[str, ...]:
         return ("photo",) if node == "fur" else ()
@@ -90,7 +90,7 @@ def large_zoo(styles: int) -> Zoo:
 
 
 def test_the_work_does_not_grow_with_the_zoo() -> None:
-    """The beam stops when enough paths and experts were met, and says so."""
+    """The beam stops when enough paths and experts were found, and records this."""
     zoo = large_zoo(200)
     trace = search(zoo.taxonomy, {"thing": 1.0, "s150": 0.6, "s007": 0.2}, eligible=zoo)
     assert len(trace.steps) < 20
@@ -101,14 +101,14 @@ def test_the_work_does_not_grow_with_the_zoo() -> None:
 
 
 def test_an_eligible_expert_is_found_however_far() -> None:
-    """When only an improbable branch has an eligible expert, the search goes on until it is there."""
+    """When only an improbable branch has an eligible expert, the search continues until it is found."""
     zoo = large_zoo(200)
     trace = search(zoo.taxonomy, {"thing": 1.0, "s000": 1.0}, eligible=["e199"])
     assert trace.experts == ("e199",)
 
 
 def test_the_budget_of_expansions_ends_a_search() -> None:
-    """With few eligible experts among many branches the search stops at its budget, and says so."""
+    """With few eligible experts among many branches, the search stops at its budget, and records this."""
     zoo = large_zoo(200)
     trace = search(zoo.taxonomy, {"thing": 1.0, "s000": 1.0}, eligible=["e000", "e199"])
     assert trace.experts == ("e000",)
@@ -117,7 +117,7 @@ def test_the_budget_of_expansions_ends_a_search() -> None:
 
 
 def test_the_default_zoo_is_searched_in_few_steps() -> None:
-    """A prompt that names one style meets that style's experts first."""
+    """A prompt that names one style finds that style's experts first."""
     zoo = Zoo.load("default")
     trace = search(zoo.taxonomy, think("an anime girl").values, eligible=zoo)
     styled = [one for one in trace.experts if zoo[one].tags.styles and not zoo[one].is_generalist]
@@ -126,7 +126,7 @@ def test_the_default_zoo_is_searched_in_few_steps() -> None:
 
 
 def test_the_tiny_zoo_is_searched_whole() -> None:
-    """A small zoo is met whole, the generalist on the root first."""
+    """A small zoo is searched completely, the generalist on the root first."""
     trace = search(tiny_zoo().taxonomy, think("an oil painting of a tree").values, eligible=tiny_zoo())
     assert trace.experts[0] == "tiny-generalist"
     assert set(trace.experts) == set(tiny_zoo())

@@ -1,4 +1,4 @@
-"""The local chat server answers the real OpenAI client as a chat model does, and fails on demand."""
+"""The local chat server answers the real OpenAI client like a chat model, and fails on demand."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_langchain_reads_it(chat: LocalChat) -> None:
 def test_errors_are_those_of_openai(
     chat: LocalChat, client: openai.OpenAI, status: int, error: type[openai.APIStatusError]
 ) -> None:
-    """The client raises its own error for each status, and a fault that is over is over."""
+    """The client raises its own error for each status, and a fault ends after its number of times."""
     chat.fail("status", status=status, times=1, retry_after=7)
     with pytest.raises(error) as caught:
         ask(client)
@@ -99,7 +99,7 @@ def test_errors_are_those_of_openai(
 
 
 def test_connections_break(chat: LocalChat, client: openai.OpenAI) -> None:
-    """A closed connection, and none at all, are connection errors."""
+    """A closed connection and a refused one are connection errors."""
     fault = chat.fail("closed")
     with pytest.raises(openai.APIConnectionError):
         ask(client)
@@ -110,7 +110,7 @@ def test_connections_break(chat: LocalChat, client: openai.OpenAI) -> None:
 
 
 def test_silence_and_stalls(chat: LocalChat, client: openai.OpenAI) -> None:
-    """Silence runs into the client's timeout; a stall does not, for bytes keep coming; both end with the server."""
+    """Silence runs into the client's timeout; a stall does not, since bytes keep arriving; both end with the server."""
     chat.fail("silent", times=1)
     with pytest.raises(openai.APITimeoutError):
         ask(client.with_options(timeout=0.2))
@@ -134,7 +134,7 @@ def test_a_refusal_has_no_content(chat: LocalChat, client: openai.OpenAI) -> Non
 
 
 def test_what_answers_may_be_no_chat_model(chat: LocalChat, client: openai.OpenAI) -> None:
-    """A page of a captive portal, and a completion without choices, come as they are."""
+    """A page of a captive portal, and a completion without choices, are passed on as they are."""
     chat.fail("html", times=1)
     assert "hotel" in str(ask(client))
     chat.fail("no choices", times=1)
@@ -142,7 +142,7 @@ def test_what_answers_may_be_no_chat_model(chat: LocalChat, client: openai.OpenA
 
 
 def test_requests_that_are_none(chat: LocalChat) -> None:
-    """Other addresses and bodies that are no request get an error; the list of models has one."""
+    """Other addresses and invalid bodies get an error; the list of models has one entry."""
     with openai.OpenAI(base_url=chat.url, api_key="key", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["local"]
         with pytest.raises(openai.NotFoundError):
@@ -152,7 +152,7 @@ def test_requests_that_are_none(chat: LocalChat) -> None:
 
 
 def test_a_script_is_followed(chat: LocalChat, client: openai.OpenAI) -> None:
-    """Counted answers come first and in order, then the standing one; a function sees the request."""
+    """Counted answers come first and in order, then the permanent one; a function gets the request."""
     chat.reply("one", times=1)
     chat.reply("two", times=2)
     chat.reply(lambda request: f"said {request.prompt}")
@@ -162,7 +162,7 @@ def test_a_script_is_followed(chat: LocalChat, client: openai.OpenAI) -> None:
 
 
 def test_an_unknown_fault_is_refused(chat: LocalChat) -> None:
-    """A misspelt fault would be a test that proves nothing."""
+    """A misspelt fault would be a test that proves nothing, so it is an error."""
     with pytest.raises(ValueError, match="stalled"):
         chat.fail("stal")
 
@@ -184,14 +184,14 @@ def test_without_a_script_it_reads_by_rule(prompt: str, styles: list[str], metho
 
 
 def test_to_anything_else_it_says_what_it_is_for() -> None:
-    """A client with another question gets a sentence."""
+    """A client with a different question gets a sentence."""
     with LocalChat() as chat, openai.OpenAI(base_url=chat.url, api_key="key", max_retries=0) as client:
         assert "local server for tests" in ask(client).choices[0].message.content
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_each_way_of_going_wrong_is_wrong(kind: str) -> None:
-    """No kind leaves a good answer as it is, and each makes many different messes."""
+    """No kind leaves a good answer unchanged, and each makes many different malformed ones."""
     good = form("a fox", subject="animal", styles=["anime"])
     spoilt = [MALFORMED[kind](good, Random(seed)) for seed in range(50)]  # noqa: S311  # a mess, not a secret
     assert json.dumps(good) not in spoilt

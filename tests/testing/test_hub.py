@@ -1,4 +1,4 @@
-"""The local hub answers the real client as the real hub does."""
+"""The local hub answers the real client like the real hub."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def hub(folder: Path) -> Iterator[LocalHub]:
 
 
 def get(hub: LocalHub, path: str, **headers: str) -> Any:
-    """One request past the client."""
+    """One request without the client."""
     return get_session().get(hub.url + path, headers=headers)
 
 
@@ -75,7 +75,7 @@ def test_model_info_has_sizes_and_hashes(hub: LocalHub) -> None:
 
 
 def test_the_commit_follows_the_content(hub: LocalHub, folder: Path) -> None:
-    """Another content is another commit, the same content the same one, and the old one is gone."""
+    """Other content is another commit, the same content the same commit, and the old commit is gone."""
     before = hub.commit("a/b")
     (folder / "model_index.json").write_text('{"_class_name": "Y"}')
     after = hub.commit("a/b")
@@ -87,7 +87,7 @@ def test_the_commit_follows_the_content(hub: LocalHub, folder: Path) -> None:
 
 
 def test_ranges_are_served(hub: LocalHub) -> None:
-    """A range request gets just those bytes and says which."""
+    """A range request gets just those bytes, and the answer states which."""
     answer = get(hub, "/a/b/resolve/main/unet/model.safetensors", Range="bytes=10-19")
     assert answer.status_code == 206
     assert answer.content == WEIGHTS[10:20]
@@ -96,7 +96,7 @@ def test_ranges_are_served(hub: LocalHub) -> None:
 
 
 def test_errors_are_those_of_the_real_hub(hub: LocalHub, tmp_path: Path) -> None:
-    """The client maps what is missing or closed to the exceptions that users know."""
+    """The client maps what is missing or closed to its usual exceptions."""
     api = HfApi(endpoint=hub.url)
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("a/none")
@@ -114,7 +114,7 @@ def test_errors_are_those_of_the_real_hub(hub: LocalHub, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("revision", ["v9", "refs/pr/1", "feature/fox"])
 def test_a_missing_revision_has_its_own_error(hub: LocalHub, tmp_path: Path, revision: str) -> None:
-    """Whatever its name, with slashes too, the client hears that the revision is missing and not the page."""
+    """Whatever its name, even with slashes, the client gets "revision missing" and not "page missing"."""
     api = HfApi(endpoint=hub.url)
     with pytest.raises(RevisionNotFoundError):
         api.model_info("a/b", revision=revision)
@@ -130,7 +130,7 @@ def test_a_missing_revision_has_its_own_error(hub: LocalHub, tmp_path: Path, rev
 
 @pytest.mark.parametrize("name", ["mini", "a/b/c", "/mini", "a/", "a b/c", ""])
 def test_a_name_that_is_no_owner_and_name_is_refused(hub: LocalHub, folder: Path, name: str) -> None:
-    """No client could ask for it, so the hub says at once how to call it."""
+    """No client could request it, so the hub rejects such a name at once, with a hint."""
     with pytest.raises(RequestError, match="not the name of a hub repository") as caught:
         LocalHub({name: folder})
     assert "owner/name" in caught.value.hint
@@ -139,7 +139,7 @@ def test_a_name_that_is_no_owner_and_name_is_refused(hub: LocalHub, folder: Path
 
 
 def test_a_missing_folder_is_refused(hub: LocalHub, folder: Path) -> None:
-    """A missing folder or a file would be served as an empty repository; the hint says where relative paths start."""
+    """A missing folder or a file would be served as an empty repository; the hint explains relative paths."""
     for wrong in (folder / "none", folder / "model_index.json"):
         with pytest.raises(RequestError, match="does not exist") as caught:
             LocalHub({"c/d": wrong})
@@ -159,7 +159,7 @@ def test_answers_are_not_held_back(hub: LocalHub) -> None:
 
 
 def test_faults_count_down_and_can_be_mended(hub: LocalHub) -> None:
-    """A fault hits only the requests it matches, only so often, and goes when it is removed."""
+    """A fault affects only the requests it matches, only so many times, and ends when it is removed."""
     hub.fail(Fault(status=503, match="/api/", times=1))
     for_ever = hub.fail(Fault(status=500, match="unet"))
     api = HfApi(endpoint=hub.url)
@@ -173,7 +173,7 @@ def test_faults_count_down_and_can_be_mended(hub: LocalHub) -> None:
 
 
 def test_a_cut_connection_ends_early_and_a_garbled_file_lies(hub: LocalHub) -> None:
-    """Cut: the client sees the connection break. Garbled: right length, wrong bytes."""
+    """Cut: the client sees the connection break. Garbled: the length is right, the bytes are wrong."""
     path = "/a/b/resolve/main/unet/model.safetensors"
     hub.fail(Fault(cut_after=1000, times=1))
     with pytest.raises(httpx.RemoteProtocolError):
@@ -184,7 +184,7 @@ def test_a_cut_connection_ends_early_and_a_garbled_file_lies(hub: LocalHub) -> N
 
 
 def test_a_stopped_hub_does_not_answer(hub: LocalHub) -> None:
-    """Also connections kept alive from before are dropped; the address stays known."""
+    """Connections kept alive from before are dropped too; the address stays known."""
     with httpx.Client() as kept_alive:
         assert kept_alive.get(f"{hub.url}/api/models/a/b").status_code == 200
         hub.stop()

@@ -1,4 +1,4 @@
-"""How the LLM thinker fails: at most a second attempt, then the local answer with a reason that leaks nothing."""
+"""How the LLM thinker fails: at most a second attempt, then the local answer with a reason that reveals nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def chat() -> Iterator[LocalChat]:
-    """A server that answers by rule unless a test asks for something else."""
+    """A server that answers by rule unless a test sets something else."""
     with LocalChat() as server:
         yield server
 
@@ -95,7 +95,7 @@ def test_every_failure_is_the_local_answer_with_a_reason(
 @pytest.mark.parametrize("kind", ["silent", "stalled"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_deadline_holds_even_in_mid_answer(chat: LocalChat, kind: str, *, streaming: bool) -> None:
-    """A provider that never answers, or stops in the middle, is abandoned in time, however long its own timeout."""
+    """A provider that never answers, or stops in the middle, is abandoned in time, whatever its own timeout."""
     fail(chat, kind)
     start = perf_counter()
     llm = client(chat, streaming=streaming, timeout=60)
@@ -142,7 +142,7 @@ def test_a_server_that_does_not_exist(chat: LocalChat) -> None:
 def test_the_second_attempt_is_one_that_may_help(
     chat: LocalChat, kind: str, details: dict[str, Any], methods: list[str]
 ) -> None:
-    """After a server error the same call follows, after a bad answer the schema spelt out, after a rejection text."""
+    """After a server error the same call is repeated, after a bad answer with the schema, after a rejection as text."""
     fail(chat, kind, times=1, **details)
     thought = think(client(chat), "a watercolor fox")
     assert (thought.thinker, thought.fallback_reason, thought.llm_calls) == ("llm", None, 2)
@@ -159,7 +159,7 @@ def test_a_tool_that_is_not_called_is_a_failure(chat: LocalChat) -> None:
 
 
 def test_a_schema_that_a_provider_rejects_costs_no_call() -> None:
-    """A client that refuses our schema before anything is sent is asked in text instead."""
+    """A client that refuses our schema before anything is sent is asked for text instead."""
 
     class Picky(ScriptedChatModel):
         """Takes toy schemas only."""
@@ -202,7 +202,7 @@ class Answer(BaseModel):
     "wrap", [dict, lambda data: Answer(votes=data["votes"]), lambda data: {"raw": "", "parsed": data}]
 )
 def test_models_may_give_objects_of_their_own(wrap: Any) -> None:
-    """The answer of a model that parses by itself is used as it is, be it a mapping or a pydantic object."""
+    """The answer of a model that parses by itself is used as it is, whether a mapping or a pydantic object."""
 
     class Own(ScriptedChatModel):
         """Parses by itself."""
@@ -247,12 +247,12 @@ def test_long_prose_costs_no_time() -> None:
     assert find_object("no JSON here", "votes") is None
 
 
-# ---- how it is made
+# ---- how it is created
 
 
 @pytest.mark.parametrize("spec", ["", "gpt", "openai:", ":model", "unknown:model", "open ai:model"])
 def test_a_specification_without_a_model(spec: str) -> None:
-    """A specification must be `provider:model`, with a provider that LangChain knows."""
+    """A specification must be `provider:model`, with a provider that LangChain supports."""
     with pytest.raises(SettingsError) as error:
         thinker(spec)
     assert "provider:model" in error.value.hint
@@ -269,7 +269,7 @@ def test_what_is_not_a_model_is_refused(llm: Any) -> None:
     "options", [{"timeout_s": 0}, {"timeout_s": -1}, {"budget": 0}, {"method": "function_calling"}]
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    """No time, no calls, or a method the model does not offer."""
+    """No time, no calls, and a method the model does not offer are errors."""
     with pytest.raises(SettingsError):
         thinker(FakeListChatModel(responses=[""]), **options)
 
@@ -313,7 +313,7 @@ def test_threads_may_share_one(chat: LocalChat) -> None:
 
 
 def test_importing_it_imports_no_langchain() -> None:
-    """Only making a thinker loads LangChain."""
+    """Only creating a thinker loads LangChain."""
     heavy = "[name for name in sys.modules if name.startswith(('langchain', 'openai'))]"
     code = f"import sys, diffusiongpt.understanding.llm.llm_thinker; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -337,7 +337,7 @@ class Remembering:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_replies_end_in_a_valid_route(tmp_path: Path, kind: str) -> None:
-    """80 replies of each kind, to models with and without tools, all end in a valid route: 1,120 in total."""
+    """80 answers of each kind, to models with and without tools, all end in a valid route: 1,120 in total."""
     rng = Random(kind)  # noqa: S311  # a mess, not a secret
     prompts = ("a watercolor fox in the snow", "一只水彩风格的狐狸", IMPLIED, 'a sign that says "OPEN", without cars')
     spoil = MALFORMED[kind]

@@ -47,7 +47,7 @@ def test_what_is_not_asked_for_is_not_understood(prompt: str, style: str | None)
 
 
 def test_the_words_of_the_tiny_zoo_are_all_known() -> None:
-    """Every word the tiny zoo's captions have for its styles names that style, in both languages."""
+    """Every word that the tiny zoo's captions use for a style names that style, in both languages."""
     nodes = {"vector": "vector", "pixel": "pixel_art", "sketch": "sketch", "oil": "oil_painting"}
     for style, term in vocabulary.STYLE_TERMS.items():
         for words in (*term.english, *term.chinese):
@@ -55,7 +55,7 @@ def test_the_words_of_the_tiny_zoo_are_all_known() -> None:
 
 
 def test_probabilities_are_a_distribution() -> None:
-    """Subjects sum to one, styles to at most one, the root has the rest; named nodes list the matching words."""
+    """Subjects sum to one, styles to at most one, and the root has the rest; named nodes list the matching words."""
     thought = think("a pixel art fox and a watercolor castle")
     nodes = {node.id: node.kind for node in base_nodes()}
     evidence = thought.understanding.evidence

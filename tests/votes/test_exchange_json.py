@@ -34,7 +34,7 @@ def test_jsonl_carries_everything(kept: VoteStore, tmp_path: Path) -> None:
 
 
 def test_jsonl_may_leave_out_what_has_a_default(kept: VoteStore, tmp_path: Path) -> None:
-    """Two lines of the bare minimum, without ids: known again by their content; what they lack is read."""
+    """Two minimal lines without ids are recognised by their content; what they lack is read from the prompt."""
     file = tmp_path / "few.jsonl"
     file.write_text(
         '{"prompt": "a", "shown": [{"expert": "x"}, {"expert": "y"}], "outcome": "tie"}\n\n'
@@ -76,7 +76,7 @@ GOOD = {"kind": "vote", "prompt": "a", "shown": [{"expert": "x"}, {"expert": "y"
 def test_a_wrong_line_is_told_and_changes_nothing(
     kept: VoteStore, tmp_path: Path, line: str | dict[str, Any], says: str, hint: str
 ) -> None:
-    """File, row, key and remedy; the line before is not added either."""
+    """The error names file, row, key and remedy; the line before is not added either."""
     file = tmp_path / "votes.jsonl"
     text = line if isinstance(line, str) else json.dumps(line)
     file.write_text(json.dumps({**GOOD, "id": "first"}) + f"\n{text}\n")
@@ -100,7 +100,7 @@ SCORES = {
 
 
 def test_the_score_file_of_the_paper_s_program_becomes_ratings(kept: VoteStore, tmp_path: Path) -> None:
-    """Each metric of each model is a rating whose source is the metric: a reward model said it, no person."""
+    """Each metric of each model is a rating whose source is the metric, since a reward model gave it, not a person."""
     file = tmp_path / "prompt2scores.json"
     file.write_text(json.dumps(SCORES))
     assert import_file(kept, file, evidence_of=lambda _: {"scene": 0.5}).ratings == 4
@@ -128,7 +128,7 @@ def test_the_score_file_of_the_paper_s_program_becomes_ratings(kept: VoteStore, 
     ],
 )
 def test_a_wrong_score_file_is_told_and_changes_nothing(kept: VoteStore, tmp_path: Path, text: str, says: str) -> None:
-    """With the prompt and the model, for such a file has no rows."""
+    """The error names the prompt and the model, since such a file has no rows."""
     file = tmp_path / "prompt2scores.json"
     file.write_text(text)
     version = kept.version
@@ -141,13 +141,13 @@ def test_a_wrong_score_file_is_told_and_changes_nothing(kept: VoteStore, tmp_pat
 
 
 def test_a_score_file_cannot_be_exported(kept: VoteStore) -> None:
-    """It has no place for people, times and ballots."""
+    """It has no place for voters, times and ballots."""
     with pytest.raises(VoteError, match="only be imported"):
         export_text(kept, "prompt2scores")
 
 
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
-    """Who types export for import keeps the file."""
+    """A user who types export instead of import keeps the file."""
     file = tmp_path / "votes.csv"
     write_new(file, b"first")
     with pytest.raises(VoteError, match="exists already"):
@@ -158,7 +158,7 @@ def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
 
 
 def test_an_export_that_does_not_fit_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk in the middle of writing: the error says so, and there is no file."""
+    """A full disk during writing is reported, and no file is left."""
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")

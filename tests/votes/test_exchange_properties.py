@@ -1,4 +1,4 @@
-"""For any votes: what is exported and imported is the same, and what is retracted never was."""
+"""For any votes: what is exported and imported is the same, and what was retracted is not exported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ SOME_RATINGS = st.lists(RATINGS, max_size=6, unique_by=lambda rating: rating.id)
 
 
 def round_trip(entries: Sequence[Vote | Rating], name: str, **options: Any) -> tuple[list[Vote], list[Rating]]:
-    """What comes back of votes and ratings that are exported from one store and imported into another."""
+    """The votes and ratings that are exported from one store and imported into another."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = VoteStore(Path(folder) / "first.db"), VoteStore(Path(folder) / "second.db")
         first.merge(entries)
@@ -84,7 +84,7 @@ def round_trip(entries: Sequence[Vote | Rating], name: str, **options: Any) -> t
 
 
 def in_csv(vote: Vote) -> dict[str, Any]:
-    """What CSV keeps of a vote: not the order shown, evidence, seeds or versions; of propensities, the mean."""
+    """What CSV keeps of a vote: not the order shown, evidence, seeds or versions; the mean of the propensities."""
     record = vote.to_record()
     pair = sorted(shown.propensity for shown in vote.shown) if len(vote.shown) == 2 else []
     for name in ("evidence", "shown"):
@@ -95,7 +95,7 @@ def in_csv(vote: Vote) -> dict[str, Any]:
 @settings(max_examples=40, deadline=None)
 @given(some_votes=SOME_VOTES, some_ratings=SOME_RATINGS)
 def test_jsonl_gives_back_every_field(some_votes: list[Vote], some_ratings: list[Rating]) -> None:
-    """In the order they were recorded."""
+    """Votes are exported in the order they were recorded."""
     assume(some_votes or some_ratings)
     assert round_trip([*some_votes, *some_ratings], "all.jsonl") == (some_votes, some_ratings)
 
@@ -103,7 +103,7 @@ def test_jsonl_gives_back_every_field(some_votes: list[Vote], some_ratings: list
 @settings(max_examples=40, deadline=None)
 @given(some_votes=SOME_VOTES)
 def test_csv_gives_back_every_choice(some_votes: list[Vote]) -> None:
-    """Who chose what of which, when, and how much it counts; ballots of several come back whole."""
+    """Voter, experts, choice, time and weight are kept; ballots of several experts are restored completely."""
     back, ratings = round_trip(some_votes, "votes.csv")
     assert ratings == []
     for got, cast in zip(back, some_votes, strict=True):
@@ -115,7 +115,7 @@ def test_csv_gives_back_every_choice(some_votes: list[Vote]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(some_ratings=SOME_RATINGS)
 def test_csv_gives_back_every_rating(some_ratings: list[Rating]) -> None:
-    """To the last digit."""
+    """Numbers are kept to the last digit."""
     _, back = round_trip(some_ratings, "ratings.csv", ratings=True)
     kept = ("id", "time", "prompt", "expert", "rating", "voter", "source")
     assert [[getattr(r, name) for name in kept] for r in back] == [
@@ -128,7 +128,7 @@ def test_csv_gives_back_every_rating(some_ratings: list[Rating]) -> None:
 def test_retracting_what_was_added_restores_the_store(
     some_votes: list[Vote], more: list[Vote], some_ratings: list[Rating]
 ) -> None:
-    """`all` and `ratings` are what they were, in the same order."""
+    """`all` and `ratings` return what they did before, in the same order."""
     added = [vote for vote in more if vote.id not in {first.id for first in some_votes}]
     with tempfile.TemporaryDirectory() as folder:
         store = VoteStore(Path(folder) / "votes.db")

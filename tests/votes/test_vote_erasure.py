@@ -26,7 +26,7 @@ SECRET = "a-secret-wedding-dress"  # noqa: S105 - a prompt
 
 
 def fill(store: VoteStore) -> tuple[list[str], list[str]]:
-    """Votes and ratings of Ada and of others, mixed; return the ids of the others'."""
+    """Votes and ratings of Ada and of others, mixed; return the ids of the others' votes."""
     kept = []
     for number in range(30):
         ballot = f"ballot-{number}"
@@ -40,12 +40,12 @@ def fill(store: VoteStore) -> tuple[list[str], list[str]]:
 
 
 def careless(store: VoteStore) -> None:
-    """Let SQLite leave deleted bytes where they are, which some builds of it do not."""
+    """Make SQLite leave deleted bytes where they are, which some builds of it do not."""
     sa.event.listen(store._database._engine, "connect", lambda c, _: c.execute("PRAGMA secure_delete=OFF"))
 
 
 def holds(folder: Path, *texts: str) -> list[str]:
-    """Files below a folder in which one of the texts can be found, byte for byte."""
+    """Files below a folder that contain one of the texts, byte for byte."""
     return [
         str(path)
         for path in sorted(folder.rglob("*"))
@@ -54,7 +54,7 @@ def holds(folder: Path, *texts: str) -> list[str]:
 
 
 def test_an_erased_voter_is_gone_and_the_others_stay(store: VoteStore, open_store: OpenStore) -> None:
-    """Votes, ballots, ratings and retractions of the voter go, and the version says so."""
+    """Votes, ballots, ratings and retractions of the voter are removed, and the version changes."""
     kept, rated = fill(store)
     before = store.version
     assert store.tally(NAME) == Tally(votes=30, ratings=30)
@@ -71,7 +71,7 @@ def test_an_erased_voter_is_gone_and_the_others_stay(store: VoteStore, open_stor
 
 
 def test_no_byte_of_an_erased_voter_is_left_in_the_files(tmp_path: Path) -> None:
-    """Neither name nor prompt is in the store's file, nor in those beside it, also while it is open elsewhere."""
+    """Neither name nor prompt is in the store's file, or in those next to it, even while it is open elsewhere."""
     store = VoteStore(tmp_path / "votes.db")
     careless(store)
     store.add(vote())
@@ -88,7 +88,7 @@ def test_no_byte_of_an_erased_voter_is_left_in_the_files(tmp_path: Path) -> None
 
 
 def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(server: postgres.PostgresServer) -> None:
-    """Nor in its indexes and statistics, once the server has removed the files it no longer uses."""
+    """They are not in its indexes and statistics either, once the server has removed the files it no longer uses."""
     store = VoteStore(server.new_database())
     fill(store)
     server.execute("ANALYZE", str(store.place))  # statistics hold the commonest values of a column
@@ -120,7 +120,7 @@ def test_the_table_forgets_an_erased_voter(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_emptied_is_reported(tmp_path: Path) -> None:
-    """A reader in the middle of reading keeps the old bytes; the error says so, and the next try removes them."""
+    """A reader in the middle of reading keeps the old bytes; the error says so, and the next attempt removes them."""
     store = VoteStore(tmp_path / "votes.db", busy_seconds=0.1)
     reader = sqlite3.connect(tmp_path / "votes.db", isolation_level=None)
     fill(store)

@@ -1,4 +1,4 @@
-"""A vote store in a file: where it lies, and what can happen to files and disks."""
+"""A vote store in a file: where it is, and what can happen to files and disks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffusiongpt.votes.store import VoteStore
 
 
 def sound(path: Path) -> bool:
-    """Whether SQLite finds nothing wrong with the file."""
+    """Whether SQLite finds no fault in the file."""
     connection = sqlite3.connect(path)
     try:
         return bool(connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok")
@@ -37,7 +37,7 @@ def test_a_store_that_does_not_exist_is_empty_and_is_not_made(tmp_path: Path) ->
 
 
 def test_the_users_own_store_lies_in_their_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a place, votes go to `DIFFUSIONGPT_HOME`, which the first vote makes."""
+    """Without a place, votes go to `DIFFUSIONGPT_HOME`, which the first vote creates."""
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "new" / "home"))
     VoteStore().add(vote())
     assert (tmp_path / "new" / "home" / "votes.db").exists()
@@ -63,7 +63,7 @@ def test_a_vote_killed_before_its_commit_leaves_no_trace(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [b"hello", b"not a database " * 500], ids=["short", "long"])
 def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    """Reading and voting say so with path and hint; the file keeps every byte."""
+    """Reading and voting raise an error with path and hint; the file keeps every byte."""
     path = tmp_path / "votes.db"
     path.write_bytes(content)
     for act in (lambda: VoteStore(path).all(), lambda: VoteStore(path).add(vote())):
@@ -87,7 +87,7 @@ def test_a_damaged_store_is_reported(tmp_path: Path) -> None:
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
-    """No table of ours is put beside somebody else's."""
+    """Our tables are not added to another program's database."""
     path = tmp_path / "votes.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE bookmarks (url TEXT)")
@@ -100,7 +100,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    """A typo in the path is found at once and makes no folder."""
+    """A typo in the path is found at once and creates no folder."""
     with pytest.raises(VoteError, match="there is no folder") as caught:
         VoteStore(tmp_path / "typo" / "votes.db")
     assert caught.value.hint
@@ -108,7 +108,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data folder below a file can be read as empty, and voting says what to set."""
+    """A data folder below a file reads as empty, and voting says what to set."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "file" / "home"))
     assert VoteStore().all() == []
@@ -119,7 +119,7 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
 def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written() -> None:
-    """In a folder without write permission votes still count; a new one is a `VoteError` with the path."""
+    """In a folder without write permission votes still count; a new vote is a `VoteError` with the path."""
     code = (
         "VoteStore(sys.argv[2]).add(vote()); VoteStore(sys.argv[2]).all()  # loads everything while it can\n"
         "os.chmod(sys.argv[1], 0o444); os.chmod(os.path.dirname(sys.argv[1]), 0o555)\n"
@@ -147,7 +147,7 @@ def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written() -> N
 
 
 def test_a_database_url_works_like_a_file(tmp_path: Path) -> None:
-    """The store speaks SQLAlchemy: any URL will do, and its password is never shown."""
+    """The store uses SQLAlchemy: any URL works, and its password is never shown."""
     store = VoteStore(f"sqlite:///{tmp_path / 'votes.db'}")
     assert store.version == "0"
     cast = store.add(vote())
@@ -157,7 +157,7 @@ def test_a_database_url_works_like_a_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> None:
-    """SQLite's own "disk is full" is a `VoteError`; what was there can be read, and later votes go in again."""
+    """SQLite's own "disk is full" is a `VoteError`; earlier votes can be read, and later ones are stored again."""
     path = tmp_path / "votes.db"
     store = VoteStore(path)
     before = store.add(vote())
@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> N
 
 
 def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
-    """A quota of the system's, met in the middle of a write: a `VoteError`, and a sound store."""
+    """A quota of the system that is met during a write is a `VoteError`, and the store stays intact."""
     path = tmp_path / "votes.db"
     before = VoteStore(path).add(vote())
     code = (
@@ -195,7 +195,7 @@ def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
 
 
 def test_a_locked_store_is_waited_for_and_then_reported(tmp_path: Path) -> None:
-    """Reading goes on while another process holds the lock; writing waits, and then says who is in the way."""
+    """Reading continues while another process holds the lock; writing waits, and then reports the lock."""
     path = tmp_path / "votes.db"
     cast = VoteStore(path).add(vote())
     other = sqlite3.connect(path, isolation_level=None)
@@ -211,7 +211,7 @@ def test_a_locked_store_is_waited_for_and_then_reported(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX users")
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
-    """A store behind a closed door is an error and not an empty store."""
+    """A store without read permission is an error and not an empty store."""
     code = (
         "VoteStore(sys.argv[2]).add(vote()); VoteStore(sys.argv[2]).all()  # loads everything while it can\n"
         "os.getuid() or os.setuid(65534)  # root may enter anywhere\n"

@@ -1,4 +1,4 @@
-"""Stores of other versions: newer ones are left alone, older ones are read as they are and brought up to date."""
+"""Stores of other versions: newer ones are left alone, older ones are read as they are and upgraded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffusiongpt.votes.store import VoteStore
 
 OpenStore = Callable[[], VoteStore]
 
-# As version 1 made it: written down, because the code of today no longer says it.
+# As version 1 created it: written out, because today's code no longer does.
 FIRST = """
 CREATE TABLE diffusiongpt_schema (version INTEGER NOT NULL, PRIMARY KEY (version));
 CREATE TABLE votes (
@@ -44,7 +44,7 @@ KEPT = vote("a", id="1", time="2026-01-01T00:00:00+00:00", evidence={"root": 0.5
 
 @contextmanager
 def connected(place: Path | str) -> Iterator[sa.Connection]:
-    """A connection past the store."""
+    """A connection that bypasses the store."""
     engine = sa.create_engine(f"sqlite:///{place}" if isinstance(place, Path) else place, poolclass=sa.pool.NullPool)
     with engine.begin() as connection:
         yield connection
@@ -65,14 +65,14 @@ def layout(place: Path | str) -> dict[str, Any]:
 
 
 def schema_of(place: Path | str) -> int:
-    """What version the store says it has."""
+    """The version that the store states."""
     with connected(place) as connection:
         return int(connection.exec_driver_sql("SELECT version FROM diffusiongpt_schema").scalar_one())
 
 
 @pytest.fixture
 def old(place: Path | str) -> Path | str:
-    """A store of version 1 with one vote, and another that was retracted."""
+    """A store of version 1 with one vote, and another vote that was retracted."""
     with connected(place) as connection:
         for statement in FIRST.format(number=NUMBER[connection.dialect.name], shown=SHOWN).split(";\n"):
             if statement.strip():
@@ -96,7 +96,7 @@ def test_a_newer_store_is_left_alone(place: Path | str, store: VoteStore) -> Non
 
 
 def test_reading_an_old_store_leaves_it_as_it_is(old: Path | str, store: VoteStore) -> None:
-    """It may lie on a disk that cannot be written: votes are read, ratings there are none."""
+    """It may be on a read-only disk: votes are read, and there are no ratings."""
     before = layout(old)
     assert (store.all(), store.ratings(), store.count()) == ([KEPT], [], 1)
     assert store.tally("me") == (2, 0)
@@ -107,7 +107,7 @@ def test_reading_an_old_store_leaves_it_as_it_is(old: Path | str, store: VoteSto
 def test_the_next_vote_brings_an_old_store_up_to_date(
     old: Path | str, open_store: OpenStore, new_place: Callable[[], Path | str]
 ) -> None:
-    """Votes and retractions stay, ratings can be added, and the tables are those of a new store."""
+    """Votes and retractions are kept, ratings can be added, and the tables are those of a new store."""
     reader, writer = open_store(), open_store()
     assert reader.ratings() == []
     rated = writer.add(rating())
@@ -121,7 +121,7 @@ def test_the_next_vote_brings_an_old_store_up_to_date(
 
 
 def test_two_processes_may_bring_it_up_to_date_at_once(old: Path | str, store: VoteStore) -> None:
-    """One does, the other waits and finds it done."""
+    """One process upgrades, and the other waits and finds it done."""
     code = "store = VoteStore(sys.argv[1])\nfor _ in range(5): store.add(rating()); store.add(vote())"
     outputs = [finish(process) for process in [child(code, old) for _ in range(3)]]
     assert outputs == [("", "")] * 3
@@ -129,7 +129,7 @@ def test_two_processes_may_bring_it_up_to_date_at_once(old: Path | str, store: V
 
 
 def test_a_migration_that_is_killed_leaves_the_old_store(old: Path | str, store: VoteStore) -> None:
-    """SIGKILL when all is changed and nothing committed: the store is of version 1, whole, and usable."""
+    """After SIGKILL just before the commit, the store is of version 1, intact and usable."""
     before = layout(old)
     code = (
         "import sqlalchemy as sa\n"

@@ -1,4 +1,4 @@
-"""A vote store in a database server: what is said when it cannot be reached or used."""
+"""A vote store in a database server: what is reported when it cannot be reached or used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def test_a_url_that_is_none_is_a_settings_error() -> None:
-    """A wrong database URL says how to write one, and shows no password."""
+    """A wrong database URL gives an error with the correct form, and shows no password."""
     with pytest.raises(SettingsError, match="the URL of the vote store is not valid") as caught:
         VoteStore("nosuchdatabase://me:secret@host/votes").all()
     assert "secret" not in str(caught.value)
@@ -29,7 +29,7 @@ def test_a_url_that_is_none_is_a_settings_error() -> None:
 
 @pytest.mark.parametrize("place", ["host:54e2", "me:an@host:secret@host"])
 def test_a_port_that_is_no_number_is_a_settings_error(place: str) -> None:
-    """Also where a password with an '@' makes it look like one, no part of which is shown."""
+    """This also holds if an '@' in a password makes part of it look like a port; no part of it is shown."""
     with pytest.raises(SettingsError, match="port") as caught:
         VoteStore(f"postgresql://{place}/votes").all()
     assert "%40" in caught.value.hint
@@ -46,7 +46,7 @@ def test_a_missing_driver_is_told_with_what_installs_it(monkeypatch: pytest.Monk
 
 
 def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path) -> None:
-    """Also where the password is in the URL, which is not shown."""
+    """This also holds if the password is in the URL, which is not shown."""
     store = VoteStore(f"postgresql+psycopg://me:secret@/votes?host={tmp_path}")
     for act in (store.all, lambda: store.add(vote())):
         with pytest.raises(VoteError, match="votes at postgresql") as caught:
@@ -56,7 +56,7 @@ def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path) -> None:
 
 
 def test_a_user_who_may_only_read_is_told(server: postgres.PostgresServer) -> None:
-    """Their votes are refused, and those of others are read."""
+    """Their new votes are refused, and existing votes are read."""
     store = VoteStore(server.new_database())
     cast = store.add(vote())
     database = sa.make_url(str(store.place)).database
@@ -72,7 +72,7 @@ def test_a_user_who_may_only_read_is_told(server: postgres.PostgresServer) -> No
 
 
 def test_a_database_in_use_by_another_program_can_be_shared(server: postgres.PostgresServer) -> None:
-    """Its tables stay beside ours, unless one of them has a name of ours."""
+    """Other tables stay next to ours, unless one of them has the name of one of ours."""
     shared, taken = server.new_database(), server.new_database()
     server.execute("CREATE TABLE bookmarks (url TEXT)", shared)
     server.execute("CREATE TABLE votes (url TEXT)", taken)
@@ -101,7 +101,7 @@ def test_a_lock_that_is_not_released_is_reported(server: postgres.PostgresServer
 
 
 def test_a_store_outlives_a_lost_connection(server: postgres.PostgresServer) -> None:
-    """A server that was restarted, or a firewall that forgot us: the next call connects again."""
+    """After a restarted server, or a firewall that dropped the connection, the next call connects again."""
     store = VoteStore(server.new_database())
     store.add(vote())
     server.execute(

@@ -1,4 +1,4 @@
-"""The vote store: what it keeps and what it survives, in a file and in a database server alike."""
+"""The vote store: what it stores and what it survives, in a file and in a database server alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_votes_and_ratings_come_back_as_they_were(store: VoteStore, open_store: 
 
 
 def test_a_store_that_does_not_exist_is_empty(store: VoteStore) -> None:
-    """Reading needs no vote."""
+    """Reading does not need a vote."""
     assert (store.all(), store.ratings(), store.count(), store.version) == ([], [], 0, "0")
     assert (store.tally("me"), store.erase("me")) == (Tally(0, 0), Tally(0, 0))
     with pytest.raises(VoteError, match="no vote to undo"):
@@ -57,7 +57,7 @@ def test_a_retracted_vote_no_longer_counts_but_stays(store: VoteStore) -> None:
 
 
 def test_retracting_twice_or_the_unknown_is_refused(store: VoteStore) -> None:
-    """Only what counts can be taken back."""
+    """Only what counts can be retracted."""
     for entry in (store.add(vote()), store.add(rating())):
         store.retract(entry.id)
         with pytest.raises(VoteError, match="already retracted"):
@@ -77,7 +77,7 @@ def test_undo_takes_back_the_last_vote_of_that_voter(store: VoteStore) -> None:
 
 
 def test_an_id_is_recorded_once(store: VoteStore) -> None:
-    """A second vote of the same id is refused and changes nothing."""
+    """A second vote with the same id is refused and changes nothing."""
     cast, rated = store.add(vote()), store.add(rating())
     with pytest.raises(VoteError, match="already recorded"):
         store.add(cast)
@@ -87,7 +87,7 @@ def test_an_id_is_recorded_once(store: VoteStore) -> None:
 
 
 def test_merging_adds_what_is_new_and_keeps_what_is_known(store: VoteStore) -> None:
-    """Votes of a known id are left as they are, also when they were retracted."""
+    """Votes with a known id are left as they are, even if they were retracted."""
     known, taken_back, new, rated = store.add(vote()), store.add(vote()), vote("b"), rating()
     store.retract(taken_back.id)
     assert store.merge([known, taken_back, new, rated]) == Tally(votes=1, ratings=1)
@@ -109,7 +109,7 @@ def test_merging_a_contradiction_changes_nothing(store: VoteStore, where: str) -
 
 
 def test_the_version_changes_with_the_set_of_votes(store: VoteStore, open_store: OpenStore) -> None:
-    """What changes the set changes the version, also of a store opened elsewhere; reading does not."""
+    """Whatever changes the set changes the version, also in a store opened elsewhere; reading does not."""
     ours, theirs = store, open_store()
     seen = [ours.version]
     for act in (
@@ -150,7 +150,7 @@ def test_threads_that_share_a_store_lose_nothing(store: VoteStore) -> None:
 
 
 def test_processes_that_write_at_once_lose_nothing(place: Path | str, store: VoteStore) -> None:
-    """Both make the store and write to it at the same time; every acknowledged vote is there."""
+    """Both create the store and write to it at the same time; every acknowledged vote is there."""
     code = "store = VoteStore(sys.argv[1])\nfor _ in range(40): print(store.add(vote(voter=sys.argv[2])).id)"
     outputs = [finish(process) for process in [child(code, place, name) for name in ("one", "two")]]
     assert [err for _, err in outputs] == ["", ""]
@@ -185,7 +185,7 @@ def test_a_killed_process_loses_no_acknowledged_vote(place: Path | str, store: V
 
 
 def test_a_process_killed_in_the_middle_leaves_a_sound_store(place: Path | str, store: VoteStore) -> None:
-    """SIGKILL while votes stream in: everything acknowledged is kept, and the next vote goes in."""
+    """SIGKILL while votes stream in: everything acknowledged is kept, and the next vote is stored."""
     process = child("store = VoteStore(sys.argv[1])\nwhile True: print(store.add(vote()).id, flush=True)", place)
     acknowledged = _read_until_killed(process, 25)
     stored = [v.id for v in store.all()]
@@ -197,7 +197,7 @@ def test_a_process_killed_in_the_middle_leaves_a_sound_store(place: Path | str, 
 
 
 def test_a_merge_killed_before_its_commit_leaves_no_trace(place: Path | str, store: VoteStore) -> None:
-    """SIGKILL between insert and commit: the store is as it was before, and the next write goes in."""
+    """SIGKILL between insert and commit: the store is as it was before, and the next write succeeds."""
     before = store.add(vote())
     code = (
         "import sqlalchemy as sa\n"

@@ -1,4 +1,4 @@
-"""Votes and ratings: what they refuse, and what they keep."""
+"""Votes and ratings: which values they refuse, and what they keep."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_rating_that_makes_no_sense_is_refused(fields: Mapping[str, Any], says
 
 
 def test_a_time_is_kept_in_utc() -> None:
-    """Times of other zones are converted, so that they can be compared as text."""
+    """Times in other zones are converted, so that they can be compared as text."""
     assert vote(time="2026-01-31T12:00:00+02:00").time == "2026-01-31T10:00:00+00:00"
 
 

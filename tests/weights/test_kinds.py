@@ -1,4 +1,4 @@
-"""What packed weights make of every kind of tensor that a module can hold."""
+"""How packed weights treat every kind of tensor that a module can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OTHER = "cpu:1"
 
 
 def test_all_kinds_of_tensors_are_packed() -> None:
-    """Integers, truth values, halves, complex numbers, empty tensors, odd strides: same values, types and shapes."""
+    """Integers, booleans, halves, complex numbers, empty tensors, odd strides: same values, types and shapes."""
     import torch
 
     module = torch.nn.Module()
@@ -46,7 +46,7 @@ def test_all_kinds_of_tensors_are_packed() -> None:
 
 
 def test_tensors_that_are_more_than_bytes_are_moved_by_torch() -> None:
-    """A subclass or a sparse tensor stays out of the block, is counted, and is on a device while the rest is."""
+    """A subclass or a sparse tensor stays outside the block, is counted, and is on a device while the rest is."""
     import torch
 
     class Marked(torch.Tensor):

@@ -1,4 +1,4 @@
-"""What packed weights take of this machine's memory, measured: in processes of their own."""
+"""How much of this machine's memory packed weights take, measured in separate processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def layers(count, width, dtype=torch.float32):
 
 
 def test_memory_comes_back_from_every_place() -> None:
-    """A copy that leaves takes its bytes with it, and after `free` nothing is left, though modules are still held."""
+    """A copy that is freed returns its bytes, and after `free` nothing is left, although modules are still held."""
     seen = _measure(
         """
         module = layers(100, 512)
@@ -71,7 +71,7 @@ def test_memory_comes_back_from_every_place() -> None:
 
 @pytest.mark.parametrize("count", [20, 3000], ids=["large tensors", "small tensors"])
 def test_packing_never_needs_a_second_copy(count: int) -> None:
-    """Loaded from safetensors as another type, as most checkpoints are, 200 MB of weights are packed within 300."""
+    """Loaded from safetensors in another type, as most checkpoints are, 200 MB of weights are packed within 300 MB."""
     seen = _measure(
         f"""
         from safetensors.torch import load_file, save_file
@@ -98,7 +98,7 @@ def test_packing_never_needs_a_second_copy(count: int) -> None:
 
 
 def test_nothing_keeps_freed_weights() -> None:
-    """The objects go when their holders do: no registry of ours and no cycle keeps a copy."""
+    """The objects are freed when their holders are: no registry of ours and no cycle keeps a copy."""
     import torch
 
     blocks: list[weakref.ref[Any]] = []

@@ -1,4 +1,4 @@
-"""The weights of a module: packed into one block, brought to devices, restored, given back."""
+"""The weights of a module: packed into one block, copied to devices, restored, freed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMPONENTS = {
 
 @pytest.fixture(scope="session")
 def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """Loads a miniature from its files; take copies of what is in it."""
+    """Loads a miniature from its files; copy its parts before changing them."""
     known: dict[str, Any] = {}
 
     def load(architecture: str) -> Any:
@@ -60,7 +60,7 @@ def _no_gradients() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any]) -> None:
-    """A module gives the same bits packed, on a device, after the host let go, and after leaving and coming again."""
+    """A module has the same bits packed, on a device, after the host freed its block, and after another round trip."""
     architecture, component = COMPONENTS[name]
     module = copy.deepcopy(pipes(architecture).components[component])
     wanted = _run(module)
@@ -79,7 +79,7 @@ def test_every_copy_computes_the_same_bits(name: str, pipes: Callable[[str], Any
 
 
 def test_a_module_of_many_pieces(pipes: Callable[[str], Any]) -> None:
-    """Large modules are in several pieces on a device, and compute the same."""
+    """Large modules are in several blocks on a device, and compute the same."""
     module = copy.deepcopy(pipes("sdxl").unet)
     wanted = _run(module)
     weights = Weights.pack(module, piece=4096)
@@ -90,7 +90,7 @@ def test_a_module_of_many_pieces(pipes: Callable[[str], Any]) -> None:
 
 
 def test_a_replica_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -> None:
-    """Writing into a copy, its settings or its mode changes no other."""
+    """Writing into a copy, its settings or its mode does not change another copy."""
     import torch
 
     module = copy.deepcopy(pipes("sd15").unet)
@@ -111,7 +111,7 @@ def test_a_replica_shares_nothing_that_can_change(pipes: Callable[[str], Any]) -
 
 @pytest.mark.parametrize("drawing", [False, True])
 def test_what_changes_its_type_is_restored(pipes: Callable[[str], Any], *, drawing: bool) -> None:
-    """SDXL's autoencoder turns itself into float32 and back while it draws; restored, it is the block again."""
+    """SDXL's autoencoder converts itself to float32 and back while it draws; restored, it equals the block again."""
     import torch
 
     module = copy.deepcopy(pipes("sdxl").vae).to(torch.float16)
@@ -130,7 +130,7 @@ def test_what_changes_its_type_is_restored(pipes: Callable[[str], Any], *, drawi
 
 
 def test_a_copy_that_is_float32_just_now_can_leave_and_come(pipes: Callable[[str], Any]) -> None:
-    """Leaving in the middle frees the changed tensors too, and the next copy is of the block."""
+    """Leaving in the middle also frees the changed tensors, and the next copy is made from the block."""
     import torch
 
     module = copy.deepcopy(pipes("sdxl").vae).to(torch.float16)
@@ -149,7 +149,7 @@ def test_a_copy_that_is_float32_just_now_can_leave_and_come(pipes: Callable[[str
 
 
 def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> None:
-    """T5 has its embedding in two places, and transformers ties heads to embeddings: one copy each."""
+    """T5 has its embedding in two places, and transformers ties heads to embeddings: each is copied once."""
     import torch
 
     t5 = copy.deepcopy(pipes("pixart").text_encoder)
@@ -172,7 +172,7 @@ def test_tied_weights_stay_tied_and_count_once(pipes: Callable[[str], Any]) -> N
 
 
 def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
-    """An adapter works on the copy of a device, survives a restore, and goes without a trace; others never saw it."""
+    """An adapter works on the device's copy, survives a restore, and leaves no trace; other copies are unaffected."""
     adapted = _load(tiny_sd)
     plain = _draw(adapted)
     attach(adapted, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
@@ -202,7 +202,7 @@ def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
 
 
 def test_bringing_while_a_model_is_built_elsewhere(pipes: Callable[[str], Any]) -> None:
-    """While accelerate builds a model, every module of the process registers meta tensors; a swap does not notice."""
+    """While accelerate builds a model, every module of the process registers meta tensors; a swap is not affected."""
     from accelerate import init_empty_weights
 
     module = copy.deepcopy(pipes("sd15").unet)
@@ -231,7 +231,7 @@ def test_two_who_bring_at_once_copy_once(pipes: Callable[[str], Any]) -> None:
 
 
 def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any]) -> None:
-    """A device that fails under way has no copy afterwards, and the next try may succeed."""
+    """A device that fails during the copy has no copy afterwards, and the next attempt may succeed."""
     failures = ["the device is gone"]
 
     def broken_once(host: HostBlock, pieces: Any, device: str) -> Any:
@@ -253,7 +253,7 @@ def test_a_copy_that_fails_leaves_nothing(pipes: Callable[[str], Any]) -> None:
 
 
 def test_copies_are_where_they_were_brought(pipes: Callable[[str], Any]) -> None:
-    """Bringing twice copies once, leaving where nothing is does nothing, and asking there says where it is."""
+    """Bringing twice copies once, leaving where there is no copy does nothing, and using a copy there is an error."""
     weights = Weights.pack(copy.deepcopy(pipes("sd15").vae))
     assert weights.places == {"cpu"}
     with pytest.raises(LoadError, match="not on 'cpu:1' but on: cpu"):

@@ -1,4 +1,4 @@
-"""From host memory to a device: which way the bytes go, and that they all arrive."""
+"""From host memory to a device: which way the bytes take, and that they all arrive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Runtime:
         self.registered: dict[int, int] = {}
 
     def cudaHostRegister(self, address: int, nbytes: int, _flags: int) -> int:  # noqa: N802  # NVIDIA's name
-        """Remember the range, or refuse."""
+        """Record the range, or refuse."""
         if self.code == 0:
             self.registered[address] = nbytes
         return self.code
@@ -40,7 +40,7 @@ class Runtime:
 
 
 class Machine(Cuda):
-    """Stands in for CUDA on a machine without it, and counts what is waited for."""
+    """Replaces CUDA on a machine without it, and counts what is waited for."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__()
@@ -48,12 +48,12 @@ class Machine(Cuda):
         self.registry = runtime
 
     def runtime(self) -> Any:
-        """The one that was given."""
+        """The stream that was given."""
         return self.registry
 
     @contextmanager
     def stream(self, device: str) -> Iterator[Any]:
-        """One that only counts waits."""
+        """A stream that only counts waits."""
         del device
         yield SimpleNamespace(synchronize=self._wait)
 
@@ -72,7 +72,7 @@ class Machine(Cuda):
         """Nothing."""
 
     def send(self, host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> Any:
-        """Send a block as to a CUDA device."""
+        """Send a block as if to a CUDA device."""
         return send_cuda(host, pieces, device, self)
 
     def _wait(self) -> None:
@@ -80,7 +80,7 @@ class Machine(Cuda):
 
 
 def test_at_most_two_fifths_of_the_memory_are_pinned() -> None:
-    """Memory that nothing can move is kept below 40 % of what the process may use; where that is unknown, to none."""
+    """Pinned memory is kept below 40 % of what the process may use; if that is unknown, nothing is pinned."""
     assert may_pin(4 * GB, pinned=0, memory=10 * GB)
     assert may_pin(1 * GB, pinned=3 * GB, memory=10 * GB)
     assert not may_pin(2 * GB, pinned=3 * GB, memory=10 * GB)
@@ -88,7 +88,7 @@ def test_at_most_two_fifths_of_the_memory_are_pinned() -> None:
 
 
 def test_a_block_is_pinned_until_it_is_let_go() -> None:
-    """Pinned once, counted while it is, and always unregistered before the memory goes, by whatever way it goes."""
+    """A block is pinned once, counted while it is, and always unregistered before its memory is freed, on any path."""
     runtime = Runtime()
     before = pinned_bytes()
     first, second = HostBlock(3000), HostBlock(3000)
@@ -108,7 +108,7 @@ def test_a_block_is_pinned_until_it_is_let_go() -> None:
 
 
 def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
-    """CUDA would report the refusal again at the next call, whichever it is."""
+    """CUDA would report the refusal again at the next call, whatever it is."""
     flushed: list[bool] = []
     before = pinned_bytes()
     block = HostBlock(3000)
@@ -122,7 +122,7 @@ def test_a_refused_registration_is_cleared_and_costs_nothing() -> None:
 
 @pytest.mark.parametrize("lengths", [[10], [64], [100, 7, 200], [0, 65], []])
 def test_staging_fills_no_buffer_that_is_still_travelling(lengths: list[int]) -> None:
-    """Every byte arrives though each copy happens as late as it may, and two are under way at a time."""
+    """Every byte arrives although each copy happens as late as it may, with two in progress at a time."""
     import torch
 
     source = torch.randint(0, 256, (sum(lengths),), dtype=torch.uint8)
@@ -149,7 +149,7 @@ def test_staging_fills_no_buffer_that_is_still_travelling(lengths: list[int]) ->
 
 @pytest.mark.parametrize("code", [0, 2], ids=["pinned", "staged"])
 def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int) -> None:
-    """Pinned, a piece is one copy and all are waited for once; else they go through the two buffers."""
+    """A pinned block is one copy and one wait; otherwise the bytes go through the two buffers."""
     import torch
 
     machine = Machine(Runtime(code))
@@ -166,7 +166,7 @@ def test_both_ways_to_a_gpu_bring_the_same_bytes(code: int) -> None:
 
 
 def test_the_host_block_is_unregistered_before_it_is_freed() -> None:
-    """Leaving the host unpins, while the copy on the device lives on."""
+    """Leaving the host unpins its block, while the copy on the device remains."""
     import torch
 
     machine = Machine(Runtime())
@@ -181,7 +181,7 @@ def test_the_host_block_is_unregistered_before_it_is_freed() -> None:
 
 
 def test_a_block_has_pieces_of_which_none_cuts_a_tensor() -> None:
-    """Pieces stay below the limit unless one tensor is larger, and cover the block without a gap."""
+    """Blocks stay below the limit unless one tensor is larger, and cover the weights without a gap."""
     import torch
 
     sizes = [10, 100, 300, 1000, 20, 16, 0]
@@ -198,7 +198,7 @@ def test_a_block_has_pieces_of_which_none_cuts_a_tensor() -> None:
 
 
 def test_too_large_a_block_is_out_of_memory() -> None:
-    """What the system refuses is an error of ours, after which the cache can make room."""
+    """What the system refuses is our own error, after which the cache can make room."""
     with pytest.raises(OutOfMemoryError, match="could not be allocated"):
         HostBlock(1 << 60)
 

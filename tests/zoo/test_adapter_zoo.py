@@ -34,7 +34,7 @@ PROMPT = "a pixel art fish"
 
 
 def base(name: str = "base", **fields: Any) -> Expert:
-    """A generalist about which everything is known."""
+    """A generalist with every field set."""
     known = {"architecture": "sdxl", "size_gb": 6.94, "revision": "v1", "settings": BASE_SETTINGS}
     return expert(name, **{**known, **fields})
 
@@ -64,21 +64,21 @@ def test_an_adapter_inherits_the_facts_of_its_base() -> None:
 
 
 def test_another_type_is_another_copy_of_the_base() -> None:
-    """An adapter that states another type or variant has its base loaded in that."""
+    """An adapter that states another type or variant has its base loaded in that type or variant."""
     one = zoo_of(lora(settings=CallSettings(dtype="bfloat16", variant="bf16")), base())["lora"].base_expert
     assert one is not None
     assert (one.settings.dtype, one.settings.variant, one.id) == ("bfloat16", "bf16", "base")
 
 
 def test_its_size_includes_that_of_its_base() -> None:
-    """The size in memory is the sum with that of the base; without the base's size it is unknown."""
+    """The size in memory includes that of the base; if the base's size is unknown, so is the sum."""
     zoo = zoo_of(base(), lora("a", size_gb=0.2), lora("b"), lora("c", on="o/unknown", size_gb=0.2))
     assert [zoo[name].size_bytes for name in "abc"] == [7_140_000_000, 6_940_000_000, None]
     assert _sizes(zoo) == {"base": 6.94, "a": 7.14, "b": 6.94, "c": float("inf")}
 
 
 def test_the_base_may_come_in_another_layer_and_be_a_folder(tmp_path: Path) -> None:
-    """A folder is found from any zoo file, and the entry of the latest layer counts."""
+    """A folder is resolved from any zoo file, and the entry of the latest layer counts."""
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "zoo.yaml").write_text("experts: [{id: base, repo: ./ck, size_gb: 2}]")
     entry = "{id: lora, repo: ./lora, kind: adapter, base: ../one/ck}"
@@ -147,7 +147,7 @@ def test_the_licence_of_the_base_counts_too(tmp_path: Path, license_: License | 
 
 
 def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
-    """Its own prohibition is the reason, not that of the base; the licence of an unknown base is unknown."""
+    """The adapter's own prohibition is the reason, not that of the base; the licence of an unknown base is unknown."""
     zoo = zoo_of(lora(license=License(id="nc", commercial="no")), lora("other", on="o/unknown"))
     with pytest.raises(NoRouteError) as caught:
         sold(zoo, tmp_path / "v.db")
@@ -157,7 +157,7 @@ def test_the_adapters_own_licence_comes_first(tmp_path: Path) -> None:
 
 
 def test_trigger_words_lead_the_prompt() -> None:
-    """An adapter that was trained on a word gets it, unless the prompt has it already."""
+    """An adapter that was trained with a word gets it, unless the prompt already contains it."""
     who = lora(trigger_words=("pixel art", "pxl style"))
     assert who.prompt_for(PROMPT) == f"pxl style, {PROMPT}"
 

@@ -31,7 +31,7 @@ def zoo() -> Zoo:
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Route]]:
-    """The style and the route of every prompt."""
+    """The style and the route of each prompt."""
     router = router_of(zoo(), tmp_path_factory.mktemp("votes") / "v.db")
     return [(style, router.route(Request(prompt=prompt))) for prompt, style in PROMPTS]
 
@@ -118,7 +118,7 @@ def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
 
 @pytest.mark.parametrize("votes", [0, 60])
 def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
-    """Of two thousand experts a few are scored, and the pick is that of scoring all."""
+    """Of two thousand experts only a few are scored, and the pick is the same as when scoring all."""
     large = synthetic_zoo(2000)
     router = router_of(large, tmp_path / "v.db")
     for vote in synthetic_votes(large, votes):
@@ -144,7 +144,7 @@ def test_a_small_machine_has_candidates(tmp_path: Path, prompt: str) -> None:
 
 
 def test_fast_sees_every_loaded_expert_of_the_branch(tmp_path: Path) -> None:
-    """With `prefer="fast"` a loaded expert that is nearly as good wins, however many are better by a hair."""
+    """With `prefer="fast"` a loaded expert that is nearly as good wins, however many are slightly better."""
     many = zoo_of(*(expert(f"better-{index:02d}", "anime", subjects=["animal"]) for index in range(40)),
                   expert("warm", "anime"))  # fmt: skip
     asked = Request(prompt="an anime cat")

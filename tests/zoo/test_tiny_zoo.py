@@ -34,7 +34,7 @@ def test_weights_fit_into_a_wheel() -> None:
 
 @pytest.mark.parametrize("component", ["text_encoder", "tokenizer", "vae", "scheduler"])
 def test_shared_components_are_the_same_bytes(component: str) -> None:
-    """A cache that identifies components by content has one copy for all five experts."""
+    """A cache that identifies components by content has one copy of the shared ones for all five experts."""
     folders = [expert.folder / component for expert in Zoo.load("tiny").values() if expert.folder]
     assert len(folders) == 5
     assert len({_digest(folder) for folder in folders}) == 1
@@ -63,7 +63,7 @@ def test_pairs_kept_out_of_training_stay_out() -> None:
 
 
 def test_the_right_expert_draws_what_was_asked_and_another_does_not() -> None:
-    """Object, colour, background and style are right with the expert of the style; with another the style is wrong.
+    """Object, colour, background and style are right with the style's expert; with another the style is wrong.
 
     The floors are .92 and .15 (benchmarks/tiny_zoo.py measures them); this is 16 pictures each.
     """

@@ -1,4 +1,4 @@
-"""A zoo file is read as a whole, or refused with an error that names the file, the line, and what to change."""
+"""A zoo file is read completely, or refused with an error that names the file, the line, and what to change."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_file_may_add_and_replace_nodes(write: Callable[..., Path]) -> None:
 
 
 def test_a_local_repo_lies_beside_its_zoo_file(write: Callable[..., Path], tmp_path: Path) -> None:
-    """`./name` is a folder next to the file, wherever the program was started."""
+    """`./name` is a folder next to the file, whatever the working directory is."""
     assert Zoo.load(write("experts: [{id: a, repo: ./weights}]"))["a"].folder == tmp_path / "weights"
 
 
