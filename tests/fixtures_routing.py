@@ -48,7 +48,13 @@ def think(prompt: str) -> Thought:
 
 def expert(name: str, *styles: str, subjects: Sequence[str] = (), **fields: Any) -> Expert:
     """An expert of some styles; without any a generalist."""
-    wanted = {"repo": f"somebody/{name}", "license": License(id="MIT", commercial="yes"), **fields}
+    wanted = {
+        "repo": f"somebody/{name}",
+        "license": License(id="MIT", commercial="yes"),
+        # of no known size it would count as not fitting
+        "size_gb": None if {"kind", "components"} & set(fields) else 0.003,
+        **fields,
+    }
     return Expert(id=name, tags=Tags(styles=styles, subjects=tuple(subjects)), **wanted)
 
 

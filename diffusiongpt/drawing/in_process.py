@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -17,6 +17,7 @@ from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
+from diffusiongpt.flow.placement import Placement, PlacementKind
 from diffusiongpt.hub.plan import Agree
 from diffusiongpt.weights.devices import HOST, release_cached
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("diffusiongpt")
+
+
+_STEPS: Mapping[PlacementKind, RecoveryStep] = {"offload": "offloaded", "cpu": "cpu"}
+"""What changing to a placement is called where memory ran out."""
 
 
 class LocalExecutor:
@@ -133,27 +138,32 @@ class LocalExecutor:
     def _draw(self, backend: Backend, call: Resolved, snapshot: Snapshot) -> tuple[Drawing, float]:
         """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
         recovered: list[Recovery] = []
-        result = self._attempt(backend, call, snapshot)
-        for step in self._ladder(call.expert):
+        first, *others = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
+        result = self._attempt(backend, call, snapshot, first)
+        ladder: list[tuple[RecoveryStep, Placement]] = [("freed", first)]
+        ladder += [(_STEPS[one.kind], one) for one in others if one.kind in _STEPS]
+        for step, placement in ladder:
             if not isinstance(result, OutOfMemoryError):
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, call, snapshot, offload=step == "offloaded")
+            result = self._attempt(backend, call, snapshot, placement)
         if isinstance(result, OutOfMemoryError):
             raise result
         drawing, loaded = result
-        return replace(drawing, recovered=tuple(recovered)), loaded
+        used = ladder[len(recovered) - 1][1] if recovered else first
+        return replace(drawing, recovered=tuple(recovered), placement=used), loaded
 
     def _attempt(
-        self, backend: Backend, call: Resolved, snapshot: Snapshot, *, offload: bool = False
+        self, backend: Backend, call: Resolved, snapshot: Snapshot, placement: Placement
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
+        offload = placement.kind == "offload"
         lease = self.cache.lease(
             call.expert,
             backend,
-            device=self._machine.device,
+            device=HOST if placement.kind == "cpu" else self._machine.device,
             snapshot=snapshot,
             on_progress=self._on_progress,
             offload=offload,
@@ -164,11 +174,6 @@ class LocalExecutor:
                 return backend.draw(loaded, call, on_step=self._on_step, offload=offload), ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
-
-    def _ladder(self, expert: Expert) -> tuple[RecoveryStep, ...]:
-        # an adapter is on modules that stay where they are; on the host there is nowhere else to be
-        whole = expert.kind == "checkpoint" and self._machine.device != HOST
-        return ("freed", "offloaded") if whole else ("freed",)
 
     def _free(self, step: RecoveryStep) -> None:
         """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
