@@ -13,7 +13,7 @@ from pathlib import Path
 COMMANDS = (
     ("latency.py",),
     ("routing.py",),
-    ("published_priors.py",),
+    ("first_pick.py",),
     ("simulated_votes.py",),
     ("ranking.py",),
     ("cache_trace.py",),
@@ -23,7 +23,7 @@ COMMANDS = (
     ("gpu_swap.py",),
 )
 
-_USE_DATA = ("routing.py", "ranking.py", "cache_trace.py")
+_USE_DATA = ("first_pick.py", "routing.py", "ranking.py", "cache_trace.py")
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class CountingBackend(DiffusersBackend):
     """The real one, which counts its loads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.loads = 0
 
     def load(
@@ -198,7 +199,7 @@ def _repository(name: str, scratch: str) -> Path:
 
 
 def _add_checker(folder: Path) -> None:
-    """What SD 1.5 has besides: a checker of pictures, and what prepares them for it."""
+    """Add what SD 1.5 also has: a safety checker, and the processor that prepares pictures for it."""
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessorPil
 

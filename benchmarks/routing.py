@@ -32,7 +32,6 @@ from prompts_languages import PROMPTS as IN_OTHER_LANGUAGES
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
 from diffusiongpt.embedding.sentence import SentenceEmbedder
 from diffusiongpt.flow.request import Request
@@ -68,16 +67,15 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert carries the style, `nobody` if none does, `published` if it outranks all that do."""
+    """`tag` if the chosen expert has the style, `untagged` if none that may draw has, `published` if it outranks all."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
-    scores = router.table().score(list(zoo), route.understanding.evidence, route.input)
-    local = {one.id for one in zoo.values() if not is_hosted(one.backend)}
-    carriers = [score for score in scores if style in zoo[score.expert].tags.styles and score.expert in local]
+    out = {rejection.expert for rejection in route.rejected}
+    carriers = [one for one in zoo if style in zoo[one].tags.styles and one not in out]
+    scores = router.table().score([route.expert, *carriers], route.understanding.evidence, route.input)
     if not carriers:
-        return "nobody"
-    outranks = all(route.chosen.parts["published"] > score.parts["published"] for score in carriers)
-    return "published" if outranks else "no"
+        return "untagged"
+    return "published" if all(scores[0].mean > score.mean for score in scores[1:]) else "no"
 
 
 def styled() -> None:
@@ -91,7 +89,7 @@ def styled() -> None:
     print(f"{len(PROMPTS)} prompts that name a style, {len(CHINESE)} of them Chinese; {len(zoo)} experts")
     print(f"  expert carries the style's tag                {verdicts['tag'] / len(routes):6.1%}")
     print(f"  or outranks those that do by published votes  {verdicts['published'] / len(routes):6.1%}")
-    print(f"  nobody carries it, published votes decide     {verdicts['nobody'] / len(routes):6.1%}")
+    print(f"  no expert carries it, published votes decide {verdicts['untagged'] / len(routes):6.1%}")
     print(f"  none of these                                 {verdicts['no'] / len(routes):6.1%}")
     print(f"  different experts {len(chosen)}; most often {most}, {times / len(routes):.0%}")
 

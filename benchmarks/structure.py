@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def importers_of(graph: grimp.ImportGraph, files: dict[str, Path]) -> dict[str, set[str]]:
-    """Module -> modules that import it, itself or through the face of its room, which is no use of its own."""
+    """Module -> modules that import it, directly or through the face of its room; the face itself does not count."""
     direct = {name: set(graph.find_modules_that_directly_import(name)) & set(files) for name in files}
     found = {}
     for name, users in direct.items():

@@ -89,6 +89,7 @@ class ToyBackend:
     slow_s: float = 0.0
     seed: int = 0
     hosted: Literal[False] = False
+    small_bytes: int = 0
     parts: list[ToyPart] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     failed: int = 0
@@ -159,7 +160,7 @@ class ToyBackend:
         """Not needed here."""
         raise NotImplementedError
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
         """Not needed here."""
         raise NotImplementedError
 

@@ -113,7 +113,7 @@ def tiny_klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def repo(tiny_sd: Path, tmp_path: Path) -> Path:
-    """A copy of the miniature with files that nobody needs."""
+    """A copy of the miniature with files that the pipeline does not need."""
     folder = tmp_path / "repo"
     shutil.copytree(tiny_sd, folder)
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")

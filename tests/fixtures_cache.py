@@ -34,6 +34,7 @@ class Counting(DiffusersBackend):
     """The real backend, which also counts."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.loads: list[str] = []
 
     def load(
@@ -86,6 +87,7 @@ class Toy:
     before_bring: Callable[[str, str], Any] = lambda _, __: None
     before_leave: Callable[[str, str], Any] = lambda _, __: None
     hosted: Literal[False] = False
+    small_bytes: int = 0
 
     @property
     def alive(self) -> set[str]:
@@ -129,7 +131,7 @@ class Toy:
                 part.note("cpu")
         return Loaded(model=expert.id, device=device, parts=parts)
 
-    def draw(self, loaded: Loaded, resolved: Resolved, *, on_step: Any = None, offload: bool = False) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
         """Nothing."""
         raise NotImplementedError
 

@@ -54,7 +54,7 @@ class PostgresServer:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once: nobody needs the data
+            self._process.send_signal(signal.SIGQUIT)  # immediately: the data is not needed
             self._process.wait(timeout=60)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -63,7 +63,7 @@ class PostgresServer:
         return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
 
     def new_database(self) -> str:
-        """URL of a database that nobody used."""
+        """URL of a new database."""
         self._databases += 1
         name = f"votes{self._databases}"
         self.execute(f"CREATE DATABASE {name}")

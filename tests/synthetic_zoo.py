@@ -18,7 +18,7 @@ def synthetic_zoo(size: int, seed: int = 0) -> Zoo:
     """Every tenth expert is a generalist with up to three strengths, the others have one to four styles."""
     rng = Random(seed)  # noqa: S311 - a simulation
     nodes = Zoo.load("tiny").taxonomy.nodes
-    families = [*sorted({row.family for row in published().rows.values()}), None, None, None]
+    families = [*sorted(published().families), None, None, None]
     experts = (_expert(rng, index, nodes, families) for index in range(size))
     return Zoo({expert.id: expert for expert in experts}, nodes, (f"synthetic-{size}",))
 

@@ -1,4 +1,4 @@
-"""Judges give a new expert a place before the first vote, weakly, and never twice for one picture."""
+"""Judges rank a new expert before its first vote, with little weight, and never rate one picture twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PIXELS = ["a red star, pixel art", "a blue fish, pixel art"]
 
 
 class Strict:
-    """The tiny judge, counting its pictures; it may be told to stop."""
+    """The tiny judge, which counts its pictures and can be made to stop."""
 
     def __init__(self, patience: int = 1000) -> None:
         self.seen: list[str] = []
@@ -36,7 +36,7 @@ class Strict:
         self._patience = patience
 
     def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
-        """As the tiny judge."""
+        """Score like the tiny judge."""
         if len(self.seen) == self._patience:
             raise KeyboardInterrupt
         self.seen += [prompt] * len(images)
@@ -44,13 +44,13 @@ class Strict:
 
 
 class Says:
-    """A judge that says what it is told to."""
+    """A judge that returns given scores."""
 
     def __init__(self, *scores: float) -> None:
         self.scores = scores
 
     def score(self, prompt: str, images: Sequence[Image.Image]) -> Sequence[float]:  # noqa: ARG002 - a judge's form
-        """Say it."""
+        """Return them."""
         return self.scores
 
 
@@ -82,7 +82,7 @@ def test_the_tiny_judge_reads_what_a_prompt_names(prompt: str, named: dict[str, 
 
 
 def test_the_tiny_judge_scores_what_is_there(studio: DiffusionGPT) -> None:
-    """What shows the style that was asked for scores higher; all scores are shares, also where nothing is named."""
+    """A picture in the requested style scores higher; all scores are shares, also if the prompt names nothing."""
     prompt = PIXELS[0]
     pictures = [studio.route_and_generate(prompt, expert=f"tiny-{style}", seed=3).image for style in ("pixel", "oil")]
     pixel, oil = judges.JUDGES.make("tiny").score(prompt, pictures)
@@ -91,9 +91,9 @@ def test_the_tiny_judge_scores_what_is_there(studio: DiffusionGPT) -> None:
 
 
 def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
-    """Ratings are marked as the judge's; who suits the prompts leads, with less doubt; a person outweighs it.
+    """Ratings are marked as the judge's; the suitable expert leads with less uncertainty; a person outweighs the judge.
 
-    What is learnt tells it from those who do not suit them; that it is ahead of a generalist its tag says already.
+    The ratings separate it from the unsuitable experts; its tag alone already puts it ahead of a generalist.
     """
     told: list[Judged] = []
     done = studio.bootstrap("tiny", prompts=PIXELS, expert="tiny-pixel", on_judged=told.append)
@@ -114,7 +114,7 @@ def test_a_bootstrap_gives_a_place(studio: DiffusionGPT) -> None:
 
 
 def test_an_interrupted_bootstrap_goes_on(studio: DiffusionGPT) -> None:
-    """What was recorded stays, and is neither drawn nor judged again; a finished one has nothing to do."""
+    """What was recorded is kept, and is not drawn or judged again; a finished run has nothing to do."""
     with pytest.raises(KeyboardInterrupt):
         studio.bootstrap(Strict(patience=3), prompts=PIXELS, expert="tiny-oil")
     assert len(studio.preferences.store.ratings()) == 3
@@ -128,7 +128,7 @@ def test_an_interrupted_bootstrap_goes_on(studio: DiffusionGPT) -> None:
 
 
 def test_without_a_name_all_that_nobody_judged_are_new(studio: DiffusionGPT) -> None:
-    """Experts with a vote are those beside which the others are drawn; when all have one, a name is needed."""
+    """The others are drawn next to experts with votes; when all have votes, a name is needed."""
     one, other = (
         studio.route_and_generate("a star", expert=f"tiny-{name}", num_inference_steps=1) for name in ("oil", "pixel")
     )
@@ -149,7 +149,7 @@ def test_a_judge_says_one_finite_number(studio: DiffusionGPT, scores: tuple[floa
 
 
 def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) -> None:
-    """A judge or expert nobody has, too many prompts, nobody to draw beside: typed, before anything is drawn."""
+    """An unknown judge or expert, too many prompts, or no other expert is a typed error before anything is drawn."""
     with pytest.raises(JudgeError, match="no judge called 'nosuch'") as caught:
         studio.bootstrap("nosuch")
     assert "tiny" in caught.value.hint
@@ -164,7 +164,7 @@ def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) 
 
 
 def test_the_judge_is_found_when_none_is_named() -> None:
-    """The tiny zoo has its own; elsewhere the only one that is installed, and with none or two a name is needed."""
+    """The tiny zoo has its own; elsewhere the only installed one is used, and with none or several a name is needed."""
     assert judges.default_judge(("tiny",)) == "tiny"
     points = [EntryPoint(name=name, value="no.such:module", group=judges.JUDGES.group) for name in ("one", "two")]
     for installed, expected in ((points[:1], "one"), (points, None), ([], None)):

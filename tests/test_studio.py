@@ -119,7 +119,7 @@ def test_a_loaded_expert_is_ready(studio: DiffusionGPT) -> None:
 
 
 def test_a_broken_expert_is_replaced_and_named(tmp_path: Path) -> None:
-    """When the chosen expert cannot be had, the next candidate draws, and the result names the failure."""
+    """When the chosen expert cannot be loaded, the next candidate draws, and the result names the failure."""
     zoo = zoo_of(local("broken", tmp_path / "nowhere", "pixel_art"), local("whole", pixel_folder()))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
@@ -143,7 +143,7 @@ def test_an_expert_asked_for_by_name_has_no_stand_in(tmp_path: Path) -> None:
 
 
 def test_when_nobody_can_draw_the_tiny_zoo_does(tmp_path: Path) -> None:
-    """If no candidate can draw for want of a network, the zoo in the package does, and every failure is recorded."""
+    """If no candidate can draw without a network, the zoo in the package draws, and every failure is recorded."""
     zoo = zoo_of(expert("one", "pixel_art"), local("two", tmp_path / "b"))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         result = studio.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
@@ -176,7 +176,7 @@ def test_a_folder_that_is_no_pipeline_is_a_fallback(tmp_path: Path) -> None:
 
 
 def test_the_hub_pulls_only_the_chosen_expert(tmp_path: Path) -> None:
-    """Through the real hub client, the chosen expert comes and no other does; then the hub is not needed again."""
+    """Through the real hub client, only the chosen expert is pulled; then the hub is not needed again."""
     with serve_tiny_zoo() as hub:
         settings = settings_in(tmp_path, hub_endpoint=hub.url)
         plans: list[str] = []
@@ -208,7 +208,7 @@ def test_a_missing_repository_is_a_fallback(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_is_down_is_asked_once(tmp_path: Path) -> None:
-    """With the hub down what is on disk draws; experts that are not are left out without further waiting."""
+    """If the hub is down, experts on disk draw; the others are left out without further waiting."""
     with serve_tiny_zoo() as hub:
         url = hub.url
     gone = [expert(name, "pixel_art", repo=f"tiny-zoo/{name}") for name in ("one", "two")]
@@ -224,7 +224,7 @@ def test_a_hub_that_is_down_is_asked_once(tmp_path: Path) -> None:
 
 
 def test_a_large_pull_is_not_replaced_behind_your_back(tmp_path: Path) -> None:
-    """Above `max_download_gb` nobody is asked here, so it is an error, and not another expert's picture."""
+    """Above `max_download_gb` there is no terminal to ask on, so it is an error, and not another expert's picture."""
     with serve_tiny_zoo() as hub:
         settings = settings_in(tmp_path, hub_endpoint=hub.url, max_download_gb=0.0001)
         with DiffusionGPT(hub_zoo(), settings=settings) as studio, pytest.raises(PullTooLargeError):

@@ -92,6 +92,9 @@ class Backend(Protocol):
 
     hosted: Literal[False]
 
+    small_bytes: int
+    """Parts up to this size stay on the device while a model draws offloaded; see `draw`."""
+
     def files(
         self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
     ) -> tuple[str, ...]:
@@ -149,7 +152,10 @@ class Backend(Protocol):
         ...
 
     def opened(self, loaded: Loaded, *, scale: float = 1.0) -> AbstractContextManager[Any]:
-        """Reserve the device for one request, with the model ready to be called; whatever is set on it is undone.
+        """Reserve the device for one request, with the model ready to be called.
+
+        Whatever is set on its modules is undone: hooks, tiling, adapters, other types. On a device that is also true
+        of values that are written into its weights; on the host they stay until the model is loaded again.
 
         Args:
             loaded: The model, whose parts are on its device.
@@ -158,7 +164,13 @@ class Backend(Protocol):
         ...
 
     def draw(
-        self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
+        self,
+        loaded: Loaded,
+        resolved: Resolved,
+        *,
+        on_step: OnStep | None = None,
+        offload: bool = False,
+        tile: bool = False,
     ) -> Drawing:
         """Draw one picture for each seed; the same seed gives the same picture.
 
@@ -166,11 +178,12 @@ class Backend(Protocol):
             loaded: The model, whose parts are on its device.
             resolved: What to draw.
             on_step: Called after each step.
-            offload: Bring each part to the device only while it computes, which takes less memory and more time.
-                All parts are then on the host, and none on the device at the beginning and at the end.
+            offload: Bring each large part to the device only while it computes, which takes less memory and more
+                time. All parts are then on the host, and none on the device at the beginning and at the end.
+            tile: Decode by tiles, if the model can; the picture then differs a little at their seams.
 
         Raises:
-            OutOfMemoryError: If memory runs out.
+            OutOfMemoryError: If memory runs out, or tiles without offloading would not save any.
             DrawError: If the pipeline fails.
         """
         ...

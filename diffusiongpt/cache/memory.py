@@ -148,17 +148,17 @@ class Memory:
             self._settle_others(device)
 
     @contextmanager
-    def visited(self, device: str, sizes: Mapping[Key, int]) -> Iterator[None]:
-        """Let parts come to a device and leave it by themselves while the block runs, one at a time.
+    def visited(self, device: str, sizes: Mapping[Key, int], *, small_bytes: int) -> Iterator[None]:
+        """Let parts come to a device and leave it by themselves while the block runs, the large ones one at a time.
 
-        Room is kept for the largest. The block begins when no lease holds one of the parts there, and until it ends
-        nothing else brings one.
+        Room is kept for the largest, and for all of at most `small_bytes`. The block begins when no lease holds one
+        of the parts there, and until it ends nothing else brings one.
 
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave, or those leases do not end.
         """
         largest = max(sizes, key=lambda key: sizes[key], default=None)
-        room = {key: nbytes if key == largest else 0 for key, nbytes in sizes.items()}
+        room = {key: nbytes if key == largest or nbytes <= small_bytes else 0 for key, nbytes in sizes.items()}
         missing, victims = self._claim(device, room, ON_DEMAND, replace=True)
         try:
             self._drop(device, victims)

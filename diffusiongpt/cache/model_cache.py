@@ -105,8 +105,8 @@ class ModelCache:
             snapshot: Its files as `fetch` has just returned them; if absent, they are looked up and pulled if need be.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
-            offload: Hold it on the host only, with room on the device for its largest part. Until the lease ends,
-                other requests for one of its parts on the device wait.
+            offload: Hold it on the host only, with room on the device for its small parts and its largest. Until the
+                lease ends, other requests for one of its parts on the device wait.
 
         Raises:
             PullError: If its files could not be pulled.
@@ -222,7 +222,8 @@ class ModelCache:
             if not offload:
                 yield loaded
                 return
-            with self.memory.visited(device, {key: loaded.parts[name].nbytes for name, key in model.parts.items()}):
+            sizes: dict[Key, int] = {key: loaded.parts[name].nbytes for name, key in model.parts.items()}
+            with self.memory.visited(device, sizes, small_bytes=backend.small_bytes):
                 yield loaded
 
     @contextmanager

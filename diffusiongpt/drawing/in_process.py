@@ -141,7 +141,10 @@ class LocalExecutor:
         first, *others = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
         result = self._attempt(backend, call, snapshot, first)
         ladder: list[tuple[RecoveryStep, Placement]] = [("freed", first)]
-        ladder += [(_STEPS[one.kind], one) for one in others if one.kind in _STEPS]
+        if self._machine.device != HOST and not first.tiled:
+            ladder.append(("tiled", first.model_copy(update={"tiled": True})))
+        tiled = (one.model_copy(update={"tiled": one.kind != "cpu"}) for one in others)
+        ladder += [(_STEPS[one.kind], one) for one in tiled if one.kind in _STEPS]
         for step, placement in ladder:
             if not isinstance(result, OutOfMemoryError):
                 break
@@ -171,14 +174,14 @@ class LocalExecutor:
         try:
             with lease as loaded:
                 ready = perf_counter()
-                return backend.draw(loaded, call, on_step=self._on_step, offload=offload), ready
+                return backend.draw(loaded, call, on_step=self._on_step, offload=offload, tile=placement.tiled), ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
 
     def _free(self, step: RecoveryStep) -> None:
         """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
-        # if room on the device did not help, the host may be what is short
-        self.cache.clear(self._machine.device if step == "freed" else None)
+        # if neither room on the device nor tiles helped, the host may be what is short
+        self.cache.clear(None if step in ("offloaded", "cpu") else self._machine.device)
         release_cached(self._machine.device)
 
     def _on_step(self, done: int, total: int) -> None:

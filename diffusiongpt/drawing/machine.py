@@ -168,7 +168,7 @@ class Machine:
         planner = self._planners.get(spec)
         if planner is None:
             readiness = self.readiness if spec == self.spec else self._on_disk
-            planner = self._planners[spec] = Planner(spec, weigh=self._weigh, readiness=readiness)
+            planner = self._planners[spec] = Planner(spec, weigh=self._weigh, tiles=True, readiness=readiness)
         return planner
 
     def _on_disk(self, expert: Expert) -> Readiness:

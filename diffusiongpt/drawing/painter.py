@@ -199,7 +199,7 @@ class Painter:
                 self._machine.check_can_draw(expert, hub_is_down=hub_is_down)
                 return self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
-                # an expert asked for by name has no stand-in, and nobody agreed to a pull that large
+                # an expert requested by name has no fallback, and a pull above the limit was not agreed to
                 if request.expert or isinstance(error, PullTooLargeError):
                     raise
                 failures.append(error)

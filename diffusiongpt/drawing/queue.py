@@ -18,7 +18,8 @@ from diffusiongpt.errors import LoadError, RequestError
 
 log = logging.getLogger("diffusiongpt.drawing.queue")
 
-_TICK_S = 0.5
+TICK_S = 0.5
+"""Seconds after which a waiting thread looks again: on Windows, Ctrl-C does not end a wait without a limit."""
 
 _MODELS_AHEAD = 9
 """How many models `upcoming` names: the one that draws, and the eight that the cache protects."""
@@ -106,6 +107,7 @@ class Queue:
             thread that changed them; never twice at a time for one device, and the last call has the latest state.
             That thread waits for it, so it should only take note. Its failures go to the log.
         window: Places among which the order may be changed to save swaps; see `FairOrder`.
+        tick_s: See `TICK_S`.
     """
 
     def __init__(
@@ -114,7 +116,9 @@ class Queue:
         is_ready: Callable[[Hashable, str], bool] = lambda _model, _device: False,
         on_change: Callable[[str, tuple[Hashable, ...]], None] = lambda _device, _upcoming: None,
         window: int = 8,
+        tick_s: float = TICK_S,
     ) -> None:
+        self._tick_s = tick_s
         self._is_ready = is_ready
         self._on_change = on_change
         self._window = window
@@ -215,8 +219,7 @@ class Queue:
                 while waiter.due is None:
                     self._check_open()
                     _check_waiting(mine)
-                    # With a limit, because on Windows Ctrl-C does not end a wait without one.
-                    waiter.changed.wait(_TICK_S)
+                    waiter.changed.wait(self._tick_s)
             finally:
                 for ticket in mine:
                     ticket.waiter = None

@@ -55,9 +55,9 @@ class Resolved:
     placements: tuple[Placement, ...] = ()
 
 
-RecoveryStep = Literal["freed", "offloaded", "cpu"]
-"""What is done when memory runs out: free what is not in use, bring each part to the device only while it works, or
-draw on the processor."""
+RecoveryStep = Literal["freed", "tiled", "offloaded", "cpu"]
+"""What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts to the device
+only while they compute, or draw on the processor."""
 
 
 class Recovery(BaseModel):

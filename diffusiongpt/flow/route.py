@@ -127,6 +127,7 @@ class Route(BaseModel):
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
         llm_calls: Calls of the LLM.
+        evidence: Published evidence for the chosen expert beside that for the next one, as a phrase.
         ranking_version: Version of the ranking table.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
@@ -152,6 +153,7 @@ class Route(BaseModel):
     fallback_reason: str | None = None
     embedder: str
     llm_calls: int = 0
+    evidence: str = ""
     ranking_version: str
     seed: int | None = None
     timings_ms: Mapping[str, float] = Field(default_factory=dict)
@@ -219,26 +221,35 @@ class Route(BaseModel):
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
         learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))
-        believed = parts.get("tags", 0.0) + parts.get("published", 0.0)
+        least = min(candidate.parts.get("published", 0.0) for candidate in self.candidates)
+        listed = parts.get("published", 0.0) - least
+        believed = parts.get("tags", 0.0) + listed
         if named and believed >= learnt:
             return self._believed(named[0])
         if learnt > 0:
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
             return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
-        return "nothing fits better" if named else self._unnamed(listed=parts.get("published", 0.0) > 0)
+        return "nothing fits better" if named else self._unnamed(listed=listed > 0)
 
     def _believed(self, style: str) -> str:
-        made_for_it = max(candidate.parts.get("tags", 0.0) for candidate in self.candidates)
-        if self.chosen.parts.get("tags", 0.0) >= made_for_it - _SAME:
-            asked = "you asked for" if style in self.matched else "what you describe sounds like"
+        claims = {candidate.expert: candidate.parts.get("tags", 0.0) for candidate in self.candidates}
+        boldest = max(claims, key=lambda expert: claims[expert])
+        asked = "you asked for" if style in self.matched else "what you describe sounds like"
+        if claims[boldest] > claims[self.expert] + _SAME:
+            return f"{self._preferred(f'for {self._quoted(style)}')}, though {boldest} declares that style"
+        if claims[self.expert] > _SAME and claims[self.expert] > min(claims.values()) + _SAME:
             return f"{asked} {self._quoted(style)}"
-        return f"published votes on it or its kin put it above what was made for {self._quoted(style)}"
+        return f"{asked} {self._quoted(style)}, and {self._preferred('for that')}"
+
+    def _preferred(self, purpose: str = "") -> str:
+        shown = f"({self.evidence})" if self.evidence else ""
+        return " ".join(part for part in ("people prefer it", purpose, shown) if part)
 
     def _unnamed(self, *, listed: bool) -> str:
+        best = self._preferred() if listed else "it fits the rest best"
         if self.understanding.styles:
-            best = "published votes speak for it" if listed else "it fits the rest best"
             return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
-        return "you named no style and it can do any" + (", and published votes speak for it" if listed else "")
+        return "you named no style and it can do any" + (f", and {best}" if listed else "")
 
     def _quoted(self, node: str) -> str:
         words, name = self.matched.get(node, ""), node.replace("_", " ")

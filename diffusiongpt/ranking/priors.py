@@ -1,4 +1,4 @@
-"""What is believed of an expert before any vote: published preferences, and points for declared tags."""
+"""What is expected of an expert before any vote: published evidence, its declared tags, and the form of the prompt."""
 
 from __future__ import annotations
 
@@ -7,34 +7,84 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.ranking.published import Leaderboards, Standing, published
-from diffusiongpt.zoo.expert import ROOT
+from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, OVERALL, Published, Standing, log_odds, published
+from diffusiongpt.zoo.expert import ROOT, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from diffusiongpt.zoo.expert import Expert, Tags
+    from diffusiongpt.zoo.expert import Expert
 
 
-STYLE_POINTS = 3.0
-"""Log-odds for a declared style that the prompt surely asks for: it wins 95 of 100 against an expert
-without the tag, as sigmoid(3) = .953. A stated belief, not a measurement; votes unlearn it if it is wrong."""
+STYLE_POINTS = 1.0
+"""Log-odds that a declared style adds to the level of the base, where nothing is measured."""
 
-FURTHER_STYLE_POINTS = 0.25
-"""Log-odds taken off `STYLE_POINTS` for each further style an expert declares: who was made for one style beats who
-was made for four, 68 of 100, as sigmoid(.75) = .679."""
+MEASURED_STYLE_POINTS = 0.62
+"""The same where fine-tunes are measured beside their base: what the seven fine-tunes of Stable Diffusion 1.x in HPSv2
+gain in the styles they declare, with a spread of .27 (`benchmarks/first_pick.py`). They gain no less in other styles,
+so that little of it is due to the style."""
 
-STRENGTH_POINTS = 1.5
-"""Log-odds for a style that a generalist calls a strength: half of `STYLE_POINTS`; sigmoid(1.5) = .818."""
+MEASURED_STYLES = (
+    "photo",
+    "digital_art",
+    "fantasy_art",
+    "illustration",
+    "oil_painting",
+    "watercolor",
+    "anime",
+    "cartoon",
+)
+"""Styles that the columns of HPSv2 are about: Photo, Concept-art, Painting, Animation."""
 
-SUBJECT_POINTS = 0.5
-"""Log-odds for a declared subject: 62 of 100, as sigmoid(.5) = .622. Small, because a style expert draws
-most subjects, while an expert of another style misses the point of the prompt. Half for a generalist."""
+HARD_STYLE_POINTS = {"pixel_art": 2.2}
+"""Log-odds for styles that a base model cannot draw whatever the prompt says: a latent decoder leaves pixels that are
+off the grid and of a thousand colours. https://huggingface.co/nerijs/pixel-art-xl (downscale by 8 for perfect pixels),
+https://pixie.haus/blog_post/the-mathematics-of-nostalgia-why-true-grid-snapping-is-the-secret-to-ai-pixel-art."""
+
+_POINTS_BY_STYLE = dict.fromkeys(MEASURED_STYLES, MEASURED_STYLE_POINTS) | HARD_STYLE_POINTS
+
+FURTHER_STYLE_POINTS = 0.1
+"""Log-odds taken off for each further style an expert declares: of equals, who was made for one style beats who was
+made for four, 57 of 100."""
+
+STRENGTH_POINTS = 0.2
+"""Log-odds for a style that a generalist calls a strength; a stated belief, as it is a claim without a figure."""
+
+SUBJECT_POINTS = 0.1
+"""Log-odds for a declared subject: 52 of 100. Half for a generalist."""
 
 GENERALIST_POINTS = 1.0
-"""Log-odds for a generalist when the prompt names no style: 73 of 100, sigmoid(1) = .731."""
+"""Log-odds for a generalist when the prompt names no style, and against a specialist when it names another style: what
+a specialist gains in its style it loses elsewhere."""
+
+DANBOORU, LONG = "danbooru_tags", "long_description"
+"""Evidence about the form of a prompt; see `understanding.literal.prompt_form`."""
+
+FORM_POINTS = {
+    DANBOORU: {"danbooru": 1.5},
+    LONG: {"short_keywords": -0.5},
+}
+"""Log-odds by the first prompt style that an expert declares. Models trained on danbooru tags know thousands of them by
+name (https://huggingface.co/cagliostrolab/animagine-xl-4.0); CLIP reads 77 tokens and drops the rest of a description
+(https://huggingface.co/docs/transformers/model_doc/clip). The sizes are stated beliefs."""
+
+_SPOKEN_FOR = Tags(generalist=True)
+"""Tags of an expert that has figures of its own: these say more than a claim."""
+
+LANGUAGE = "language_"
+"""Prefix of the evidence that holds the language of the prompt."""
+
+SUBJECT_SHARE, NEED_SHARE = 0.7, 1.0
+"""How far the offsets of subjects and needs count, in what no style took; chosen on held-out cells of the arena."""
+
+FLOOR_ELO = 60.0
+"""Elo points of doubt that no table removes: two arenas with thousands of votes a model disagree by 31 (root mean
+square), and their voters and prompts are not yours."""
+
+LEVEL_ELO = 200.0
+"""Elo points of doubt about a model of which nothing is known; the usual doubt."""
 
 
 class Priors(Protocol):
@@ -63,12 +113,14 @@ class TagPriors:
 
     def __init__(self, tags: Mapping[str, Tags]) -> None:
         constants = (STYLE_POINTS, FURTHER_STYLE_POINTS, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
-        declared = [(expert, one.styles, one.subjects, one.generalist) for expert, one in sorted(tags.items())]
-        self._fingerprint = sha256(repr((constants, declared)).encode()).hexdigest()
-        self._rows = {expert: index for index, (expert, *_) in enumerate(declared)}
-        points = [_points_of(one) for _, one in sorted(tags.items())]
+        known = sorted(tags.items())
+        declared = [(name, one.styles, one.subjects, one.generalist) for name, one in known]
+        self._fingerprint = sha256(repr((constants, sorted(_POINTS_BY_STYLE.items()), declared)).encode()).hexdigest()
+        self._rows = {expert: index for index, (expert, _) in enumerate(known)}
+        styles = {style for _, one in known for style in one.styles}
+        points = [_points_of(one, styles) for _, one in known]
         self._nodes = sorted({node for row in points for node in row})
-        # the last row is that of an expert nobody told about
+        # the last row is that of an unknown expert
         self._points = np.array([[row.get(node, 0.0) for node in self._nodes] for row in [*points, {}]])
 
     @classmethod
@@ -84,9 +136,8 @@ class TagPriors:
     def points(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Points per style times the probability of the declared styles, plus the same for subjects.
 
-        A style is worth `STYLE_POINTS`, less `FURTHER_STYLE_POINTS` for each further one; a generalist's
-        `STRENGTH_POINTS`. Generalists, and experts without a style, get `GENERALIST_POINTS · p(root)` besides;
-        unknown experts 0.
+        Generalists, and experts without a style, get `GENERALIST_POINTS · p(root)` as well; the others lose as much for
+        every other style that some expert declares. Unknown experts get 0.
 
         Args:
             expert_ids: Experts, in the order of the answer.
@@ -108,45 +159,53 @@ class TagPriors:
         return np.ones(len(expert_ids))
 
 
-def _points_of(tags: Tags) -> dict[str, float]:
-    """Points per node, were the prompt sure to belong to it."""
-    share = 0.5 if tags.generalist else 1.0
-    further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
-    style = STRENGTH_POINTS if tags.generalist else max(STYLE_POINTS - further, 0.0)
-    points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * share) | dict.fromkeys(tags.styles, style)
+def _points_of(tags: Tags, styles: set[str]) -> dict[str, float]:
+    """Points per node, were the prompt sure to belong to it; `styles` are those that any expert declares."""
+    points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * (0.5 if tags.generalist else 1.0))
+    if tags.generalist:
+        points |= dict.fromkeys(tags.styles, STRENGTH_POINTS)
+    else:
+        further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
+        full = {style: _POINTS_BY_STYLE.get(style, STYLE_POINTS) for style in tags.styles}
+        points |= dict.fromkeys(styles, -GENERALIST_POINTS if tags.styles else 0.0)
+        points |= {style: max(worth - further, 0.0) for style, worth in full.items()}
     return points | {ROOT: GENERALIST_POINTS} if tags.generalist or not tags.styles else points
 
 
 class PublishedPriors:
-    """Published preferences where there are any, plus points for tags.
+    """Published evidence, points for tags, and what the form and the language of the prompt are worth.
 
     Args:
-        tags: Points for tags.
-        standings: What is published of each expert.
-        boards: Where that is from.
+        experts: The experts.
+        evidence: What is published.
     """
 
-    def __init__(self, tags: TagPriors, standings: Mapping[str, Standing], boards: Leaderboards) -> None:
-        self._tags = tags
-        self._styles, self._subjects = boards.styles, boards.subjects
-        known = sorted(standings.items())
-        told = (tags.fingerprint, sorted(self._styles.items()), sorted(self._subjects.items()), known)
-        self._fingerprint = sha256(repr(told).encode()).hexdigest()
-        self._rows = {expert: index for index, (expert, _) in enumerate(known)}
-        # the last row is that of an expert nobody told about
-        table = [*(standing for _, standing in known), Standing()]
-        self._categories = sorted({*self._styles.values(), *self._subjects.values()})
-        self._levels = np.array([standing.level for standing in table])
-        self._shifts = np.array([[standing.shifts.get(name, 0.0) for name in self._categories] for standing in table])
-        self._doubts = np.array([standing.doubt for standing in table])
+    def __init__(self, experts: Iterable[Expert], evidence: Published) -> None:
+        known = {expert.id: expert for expert in experts}
+        self._standings = {name: evidence.standing(expert) for name, expert in sorted(known.items())}
+        # the level of a measured expert is over all prompts, and holds what its maker claims
+        spoken = {name: _SPOKEN_FOR if self._standings[name].measured else one.tags for name, one in known.items()}
+        self._tags = TagPriors(spoken)
+        self._columns, self._styles = evidence.columns, evidence.styles
+        # the last row is that of an unknown expert
+        table = [*self._standings.values(), evidence.unknown]
+        self._rows = {name: index for index, name in enumerate(self._standings)}
+        self._nodes = sorted({node for standing in table for node in standing.offsets})
+        kinds = [0 if node in evidence.styles else 2 if node in evidence.needs else 1 for node in self._nodes]
+        self._kinds = np.array(kinds, dtype=np.intp)
+        self._levels = np.array([log_odds(standing.level) for standing in table])
+        self._offsets = _table(table, self._nodes) / ELO_PER_LOG_ODDS
+        doubts = np.array([standing.doubt for standing in table])
+        self._doubts = np.minimum(np.hypot(doubts, FLOOR_ELO) / LEVEL_ELO, 1.0)
+        self._form, self._forms = _forms([*(known[name] for name in self._standings), None], table)
+        arrays = [values.tolist() for values in (self._levels, self._offsets, self._doubts, self._forms)]
+        content = (self._tags.fingerprint, arrays, self._nodes, self._form, SUBJECT_SHARE, NEED_SHARE, *self._standings)
+        self._fingerprint = sha256(repr(content).encode()).hexdigest()
 
     @classmethod
-    def of(cls, experts: Iterable[Expert], boards: Leaderboards | None = None) -> PublishedPriors:
-        """The priors of these experts by the leaderboards of the package, or by others."""
-        boards = boards or published()
-        known = list(experts)
-        standings = {expert.id: boards.standing(expert) for expert in known}
-        return cls(TagPriors.of(known), standings, boards)
+    def of(cls, experts: Iterable[Expert], evidence: Published | None = None) -> PublishedPriors:
+        """The priors of these experts by the evidence of the package, or by other evidence."""
+        return cls(experts, evidence or published())
 
     @property
     def fingerprint(self) -> str:
@@ -154,31 +213,72 @@ class PublishedPriors:
         return self._fingerprint
 
     def points(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> NDArray[np.float64]:
-        """Published log-odds plus points for tags, shape (experts,)."""
-        parts = self.parts(expert_ids, evidence)
-        return parts["published"] + parts["tags"]
+        """The sum of `parts`, shape (experts,)."""
+        return np.asarray(sum(self.parts(expert_ids, evidence).values()), dtype=np.float64)
 
     def parts(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        """`published`, the log-odds against a model that nobody lists, and `tags`."""
-        rows = self._rows_of(expert_ids)
+        """`published`, the log-odds against `REFERENCE_ELO`; `tags`; and `wording`, for the form and the language."""
+        rows = [self._rows.get(expert, -1) for expert in expert_ids]
         return {
-            "published": self._levels[rows] + self._shifts[rows] @ self._weights(evidence),
+            "published": self._levels[rows] + self._offsets[rows] @ self._weights(evidence),
             "tags": self._tags.points(expert_ids, evidence),
+            "wording": self._forms[rows] @ np.array([evidence.get(node, 0.0) for node in self._form]),
         }
 
     def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
-        """Less for an expert with a row than for one known by its kin, and that less than for a stranger."""
-        return self._doubts[self._rows_of(expert_ids)]
+        """Less for an expert with figures of its own than for one of a known family, and that less than for others."""
+        rows = [self._rows.get(expert, -1) for expert in expert_ids]
+        return np.asarray(self._doubts[rows], dtype=np.float64)
 
-    def _rows_of(self, expert_ids: Sequence[str]) -> list[int]:
-        return [self._rows.get(expert, -1) for expert in expert_ids]
+    def evidence(self, expert: str, others: Sequence[str], node: str | None) -> str:
+        """What speaks for an expert, for a sentence in parentheses.
+
+        Args:
+            expert: Its id.
+            others: Experts it is compared with: the first of them that the same table has with a lower figure.
+            node: The style or subject that was asked for, if any.
+
+        Returns:
+            Such as "Artificial Analysis, cartoon: 1,153 against 1,086 for z-image", or where the prior is from.
+        """
+        one = self._standings.get(expert)
+        if one is None:
+            return ""
+        column = self._columns.get(node or "", OVERALL)
+        for source, figures in one.figures.items():
+            name = column if column in figures else OVERALL
+            if name in figures:
+                theirs = ((self._figure(other, source, name), other) for other in others)
+                lower = next((pair for pair in theirs if pair[0] < figures[name]), None)
+                against = f" against {lower[0]:,.0f} for {lower[1]}" if lower else ""
+                about = "" if name == OVERALL else f", {name.replace('_', ' ').replace('-', ' ')}"
+                return f"{source}{about}: {figures[name]:,.0f}{against}"
+        return one.source
+
+    def _figure(self, expert: str, source: str, column: str) -> float:
+        """A figure of a table, infinite if it does not have the expert."""
+        standing = self._standings.get(expert)
+        return standing.figures.get(source, {}).get(column, np.inf) if standing else np.inf
 
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
-        """Weight of each category: the styles' first, subjects share what no style took, the rest is overall."""
-        weights: dict[str, float] = {}
-        for node, name in self._styles.items():
-            weights[name] = weights.get(name, 0.0) + evidence.get(node, 0.0)
-        left = max(1 - sum(weights.values()), 0.0)
-        for node, name in self._subjects.items():
-            weights[name] = weights.get(name, 0.0) + left * evidence.get(node, 0.0)
-        return np.array([weights[name] for name in self._categories])
+        """Weight of each node's offset: styles first, subjects and needs share what no style took."""
+        asked = np.array([evidence.get(node, 0.0) for node in self._nodes])
+        left = max(1.0 - sum(evidence.get(style, 0.0) for style in self._styles), 0.0)
+        needs = max(float(asked[self._kinds == 2].sum()), 1.0)
+        return np.asarray(asked * np.array([1.0, SUBJECT_SHARE * left, NEED_SHARE * left / needs])[self._kinds])
+
+
+def _table(standings: Sequence[Standing], nodes: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[one.offsets.get(node, 0.0) for node in nodes] for one in standings])
+
+
+def _forms(experts: Sequence[Expert | None], standings: Sequence[Standing]) -> tuple[list[str], NDArray[np.float64]]:
+    """Evidence about form and language, and what each piece is worth to each expert, shape (experts, pieces)."""
+    languages = sorted({language for standing in standings for language in standing.languages})
+    names = [*FORM_POINTS, *(f"{LANGUAGE}{language}" for language in languages)]
+    rows = []
+    for expert, standing in zip(experts, standings, strict=True):
+        style = expert.prompt_style[0] if expert and expert.prompt_style else ""
+        form = [points.get(style, 0.0) for points in FORM_POINTS.values()]
+        rows.append([*form, *(standing.languages.get(language, 0.0) / ELO_PER_LOG_ODDS for language in languages)])
+    return names, np.array(rows)

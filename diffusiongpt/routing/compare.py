@@ -99,7 +99,7 @@ MOST_WEIGHED = 200
 
 
 def worth_showing(route: Route, table: PersonalTable, eligible: Sequence[str], *, seed: int) -> list[str]:
-    """The experts among whom a comparison chooses: all that may draw, of a large zoo those with a chance to be best.
+    """The experts that a comparison chooses from: all that may draw, in a large zoo those likely to be best.
 
     Of more than `MOST_WEIGHED` experts it keeps the candidates of the route and fills up with the best of one
     posterior sample, so that the cost of a comparison does not grow with the zoo and no expert is left out for good.

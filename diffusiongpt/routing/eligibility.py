@@ -11,6 +11,7 @@ from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.flow.request import Policy
 from diffusiongpt.flow.route import Rejection
 from diffusiongpt.flow.understanding import Understanding
+from diffusiongpt.understanding.literal import language_of
 from diffusiongpt.zoo.expert import Capabilities, Expert
 
 NOTHING: Mapping[str, str] = {}
@@ -23,11 +24,13 @@ class Need:
 
     Attributes:
         name: In plain words.
-        met_by: Whether capabilities meet it; unknown counts as no.
+        met_by: Whether an expert meets it.
+        lacking: Reason of the rejection of an expert that does not.
     """
 
     name: str
-    met_by: Callable[[Capabilities], bool]
+    met_by: Callable[[Expert], bool]
+    lacking: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +48,59 @@ class Eligibility:
 
 
 def needs_of(understanding: Understanding) -> list[Need]:
-    """What the prompt needs beyond drawing."""
+    """What the prompt needs beyond drawing; of capabilities, what is not known counts as missing."""
     needs = []
+    language = prompt_language(understanding)
+    if language not in ("und", "en"):
+        name = _LANGUAGES.get(language, f"the language {language!r}")
+        # an expert that states no languages may read any
+        needs.append(
+            Need(
+                name=f"prompts in {name}",
+                met_by=lambda expert: not expert.languages or language in map(_primary, expert.languages),
+                lacking=f"not known to read {name}",
+            )
+        )
+
+    def capability(name: str, met_by: Callable[[Capabilities], bool]) -> None:
+        needs.append(
+            Need(name=name, met_by=lambda expert: met_by(expert.capabilities), lacking=f"not known to do {name}")
+        )
+
     if understanding.transparent_background:
-        needs.append(Need(name="a transparent background", met_by=lambda can: can.transparent_background is True))
+        capability("a transparent background", lambda can: can.transparent_background is True)
     if "Hani" in understanding.text_scripts:
-        needs.append(Need(name="Chinese text in the picture", met_by=lambda can: can.text_rendering_zh in _CAN_WRITE))
+        capability("Chinese text in the picture", lambda can: can.text_rendering_zh in _CAN_WRITE)
     if "Latn" in understanding.text_scripts:
-        needs.append(Need(name="text in the picture", met_by=lambda can: can.text_rendering_en in _CAN_WRITE))
+        capability("text in the picture", lambda can: can.text_rendering_en in _CAN_WRITE)
     return needs
+
+
+def prompt_language(understanding: Understanding) -> str:
+    """Primary language of the text that the image model gets: English where the clean prompt is a translation.
+
+    An LLM may translate a prompt; `language` stays that of what the person typed, and the script of the clean
+    prompt says that it is no longer in it.
+    """
+    language = _primary(understanding.language)
+    if language in _OWN_SCRIPT and language_of(understanding.prompt) == "en":
+        return "en"
+    return language
+
+
+def _primary(tag: str) -> str:
+    """The primary subtag of a BCP 47 tag: `zh` of `zh-Hant`."""
+    return tag.partition("-")[0].lower()
+
+
+_LANGUAGES = {
+    "ar": "Arabic", "de": "German", "el": "Greek", "es": "Spanish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
+    "it": "Italian", "ja": "Japanese", "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "th": "Thai",
+    "zh": "Chinese",
+}  # fmt: skip
+
+_OWN_SCRIPT = frozenset({"ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh"})
+"""Languages that are not written in Latin letters."""
 
 
 def filter_experts(
@@ -80,9 +127,9 @@ def filter_experts(
             allowed.append(expert)
     unmet = []
     for need in needs_of(understanding):
-        able = [expert for expert in allowed if need.met_by(expert.capabilities)]
+        able = [expert for expert in allowed if need.met_by(expert)]
         if able:
-            rejected |= {expert.id: f"not known to do {need.name}" for expert in allowed if expert not in able}
+            rejected |= {expert.id: need.lacking for expert in allowed if expert not in able}
             allowed = able
         else:
             unmet.append(need.name)

@@ -13,14 +13,15 @@ from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
-from diffusiongpt.ranking.priors import PublishedPriors
+from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
-from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of
+from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.placement import Planner
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
 from diffusiongpt.understanding.lexicon import NeedReader
+from diffusiongpt.understanding.literal import prompt_form
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.zoo.expert import ROOT, Expert
 from diffusiongpt.zoo.layers import Zoo
@@ -106,6 +107,7 @@ class Router:
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
+        evidence |= form_evidence(request.prompt, thought.understanding)
         scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
@@ -130,6 +132,7 @@ class Router:
             fallback_reason=thought.fallback_reason,
             embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
+            evidence=self._evidence(choice.expert, candidates, thought.understanding),
             ranking_version=table.version,
             seed=choice.seed,
             timings_ms=clock.laps(),
@@ -142,6 +145,12 @@ class Router:
     ) -> tuple[str, ...]:
         """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
+
+    def _evidence(self, expert: str, candidates: Sequence[Candidate], understanding: Understanding) -> str:
+        """Published evidence for the chosen expert, beside that for the best other one that is behind it."""
+        others = [candidate.expert for candidate in candidates if candidate.expert != expert]
+        asked = [*understanding.styles, *understanding.subjects]
+        return self._priors.evidence(expert, others, asked[0].node if asked else None)
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count
@@ -244,6 +253,13 @@ def evidence_for(thought: Thought, trace: SearchTrace) -> dict[str, float]:
     """The evidence for the ranking table: the probability of each node; the root has what no branch could take."""
     evidence = {node: round(p, 9) for node, p in thought.values.items() if p > 0}
     return {**evidence, ROOT: trace.evidence[ROOT]}
+
+
+def form_evidence(prompt: str, understanding: Understanding) -> dict[str, float]:
+    """What only priors read: how the prompt is written, and in which language where that is not English."""
+    language = prompt_language(understanding)
+    spoken = {} if language in ("en", "und") else {f"{LANGUAGE}{language}": 1.0}
+    return prompt_form(prompt) | spoken
 
 
 class _Clock:

@@ -2,8 +2,8 @@
 
 Each step expands the most probable open node and values its children (Yao et al. 2023, "Tree of Thoughts",
 arXiv 2305.10601, best-first variant). What no child takes stays with the node itself: probability left on
-branches nobody visited belongs to their nearest visited ancestor. A branch without an eligible expert is left
-again, and its probability goes back to its parent.
+branches that were not visited belongs to their nearest visited ancestor. The search backtracks from a branch
+without an eligible expert, and its probability goes back to its parent.
 """
 
 from __future__ import annotations

@@ -232,6 +232,35 @@ _INSPIRATION_ZH = re.compile(
 _HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<condition>[^，,。]+)[，,。]?(?P<content>.*)$", re.DOTALL)
 
 
+_SURE_TAG = re.compile(
+    r"\b(?:[1-6]\+?(?:girl|boy)s?|absurdres|highres|masterpiece|very aesthetic|looking at viewer|score \d(?: up)?"
+    r"|rating[: ]\w+)\b"
+)
+_TAG = re.compile(
+    r"\b(?:solo|no humans|best quality|high score|newest|looking back|\w+ (?:hair|eyes|body)|cowboy shot|ponytail"
+    r"|simple background|thigh ?highs|twintails|school uniform|(?:open|closed) mouth|smile|blush)\b"
+)
+_MOST_TAG_WORDS = 4
+_LONG_WORDS = 50
+"""Words from which a prompt is a long description: CLIP reads 77 tokens, some 55 words."""
+
+
+def prompt_form(prompt: str) -> dict[str, float]:
+    """How a prompt is written, where some experts want it so: `danbooru_tags` and `long_description`, from 0 to 1.
+
+    Tags are short pieces between commas, some of them of the vocabulary of danbooru ("1girl, solo, silver hair"); a
+    long description has more words than CLIP reads. A prompt in plain words has neither.
+    """
+    pieces = [piece.strip().replace("_", " ") for piece in prompt.lower().split(",") if piece.strip()]
+    short = [piece for piece in pieces if len(piece.split()) <= _MOST_TAG_WORDS]
+    sure = sum(bool(_SURE_TAG.search(piece)) for piece in short)
+    known = sum(bool(_SURE_TAG.search(piece) or _TAG.search(piece)) for piece in short)
+    if len(short) >= 0.7 * len(pieces) and sure and known >= 3:
+        return {"danbooru_tags": 1.0}
+    words = len(prompt.split())
+    return {"long_description": 1.0} if words >= _LONG_WORDS else {}
+
+
 def read_wording(prompt: str) -> tuple[Paradigm, str]:
     """The paradigm of a prompt, and what the picture should show, in the prompt's own words."""
     text = prompt.strip().rstrip("。.!！?？ ") or prompt.strip()

@@ -25,6 +25,9 @@ _GPU_NODES = ("nvidiactl", "nvmap", "kfd", "dxg")
 def best_device(requested: str | None = None) -> str:
     """The device to draw on: the one asked for, else the best one present.
 
+    `"cuda"` is resolved to the index of the calling thread's current device, since every thread has its own, and
+    memory, slots and streams go by the name.
+
     Args:
         requested: `"cuda"`, `"cuda:1"`, `"mps"`, `"cpu"`, or `None` for the best one.
 
@@ -37,13 +40,13 @@ def best_device(requested: str | None = None) -> str:
         return "cpu"
     present = _present()
     if requested is None:
-        return present[0]
+        requested = next(iter(present))
     if requested not in present:
         raise SettingsError(
             f"this machine has no device {requested!r}, only {', '.join(present)}",
             hint="Leave the device out to take the best one, or install a torch build for it.",
         )
-    return requested
+    return present[requested]
 
 
 def device_memory(device: str) -> int | None:
@@ -101,15 +104,17 @@ def _may_have_accelerator() -> bool:
     return any(Path("/dev", node).exists() for node in _GPU_NODES)
 
 
-def _present() -> tuple[str, ...]:
+def _present() -> dict[str, str]:
+    """The devices that are present by the names that select them, the best one first."""
     import torch
 
-    found: list[str] = []
+    found: dict[str, str] = {}
     if torch.cuda.is_available():
-        found += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        found |= {"cuda": names[torch.cuda.current_device()], **dict(zip(names, names, strict=True))}
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return (*found, "cpu")
+        found["mps"] = "mps"
+    return {**found, HOST: HOST}
 
 
 def _host_memory() -> int:

@@ -6,8 +6,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.errors import LoadError
+from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.weights.devices import HOST
+from diffusiongpt.weights.exhausted import is_out_of_memory
 from diffusiongpt.weights.layout import PIECE, Spot, is_packable, lay_out, views
 from diffusiongpt.weights.replica import Replica, registered
 from diffusiongpt.weights.transfer import HostBlock, Send, send, trim
@@ -118,15 +119,28 @@ class Weights:
         `forward`.
 
         Raises:
+            OutOfMemoryError: If the place has no room for it.
             LoadError: If there is no copy to take the bytes from, or the module was changed in such a way.
         """
         with self._lock, _plain():
             if device in self.places:
                 return
-            if device == HOST:
-                self._come_back()
+            try:
+                if device == HOST:
+                    self._come_back()
+                else:
+                    self._copy_to(device)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}"
             else:
-                self._copy_to(device)
+                return
+        # After the block, since the traceback of torch's error holds the pieces that did find room.
+        raise OutOfMemoryError(
+            f"{self.nbytes} bytes of weights do not fit on {device}: {reason}",
+            hint="Choose a smaller expert, or close other programs that use the device.",
+        )
 
     def leave(self, device: str) -> None:
         """Free the copy on a device, if there is one; for `"cpu"` the block, while copies on devices remain."""

@@ -246,7 +246,7 @@ class Cuda:
 _CUDA = Cuda()
 
 _STAGING = threading.Lock()
-"""Held while the staging buffers are in use. There is one pair: a link is no faster for two copies at a time."""
+"""Held while the staging buffers are in use. There is one pair: two copies at a time make a link no faster."""
 
 
 def send_cuda(

@@ -72,9 +72,9 @@ def teach_text(
     seed: int,
     batch: int = 96,
 ) -> float:
-    """Teach the text encoder to say what a caption asks for, whatever language and whatever odd words are around.
+    """Train the text encoder to recognise what a caption asks for, in either language and among unrelated words.
 
-    The style is only to be told where the caption names it in the captions' own words.
+    The style counts only where the caption names it in the captions' own words.
     """
     rng = Random(seed)
     widths = [len(names) for names in QUESTIONS.values()]

@@ -63,7 +63,7 @@ def drawn(tmp_path: Path, *experts: str) -> list[Path]:
 
 
 def test_route_json_has_what_the_contract_says() -> None:
-    """`route --json` prints one object with every promised field, and candidates best first."""
+    """`route --json` prints one object with every promised field, and the candidates best first."""
     route = run_json("route", "an 8-bit fox")
     assert set(route) >= ROUTE_FIELDS
     assert set(route["understanding"]) == UNDERSTANDING_FIELDS
@@ -92,7 +92,7 @@ def test_route_tells_a_person() -> None:
 
 
 def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
-    """Where Python has an argument, the command line has an option: on stderr, in the table, and in JSON."""
+    """Every argument in Python has an option, whose effect shows on stderr, in the table and in JSON."""
     zoo = tmp_path / "zoo.yaml"
     zoo.write_text("experts: [{id: a, repo: o/a}]")
     asked = ("route", PROMPT, "--zoo", zoo, "--commercial-use")
@@ -106,7 +106,7 @@ def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
 
 
 def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:
-    """`--file` prints one JSON line per non-empty line; one that fails says why, the rest go on, and the exit is 1."""
+    """`--file` prints a JSON line per non-empty line; one that fails gives its error, the rest go on; exit 1."""
     lines = ["a pixel art fox", "", "bad \x00 line", "   ", "水墨\u2028山水", "x" * 40_000, "a\x0cb", "铅笔画"]
     (tmp_path / "prompts.txt").write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
     output = run("route", "--file", "prompts.txt", "--json", code=1).stdout
@@ -154,7 +154,7 @@ def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
     ],
 )
 def test_an_error_is_told_in_both_ways(arguments: list[str], code: int, kind: str) -> None:
-    """Wrong use exits 2, what could not be done 1; a person reads two lines, a program an object."""
+    """Wrong usage exits with 2 and a failure with 1; a person reads two lines, a program gets an object."""
     told = run(*arguments, code=code)
     assert told.stdout == ""
     assert told.stderr.startswith("error: ")
@@ -177,7 +177,7 @@ def test_an_error_is_told_in_both_ways(arguments: list[str], code: int, kind: st
     ],
 )
 def test_wrong_options_exit_2(arguments: list[str]) -> None:
-    """What the option parser refuses exits 2 too."""
+    """Arguments that the option parser refuses exit with 2 too."""
     run(*arguments, code=2)
 
 
@@ -215,7 +215,7 @@ def test_generate_tells_paths_on_stdout(tmp_path: Path) -> None:
 
 
 def test_generate_tells_what_went_otherwise(tmp_path: Path) -> None:
-    """A fallback and a changed argument are told on stderr, and stand in the JSON."""
+    """A fallback and a changed argument are reported on stderr and in the JSON."""
     zoo = tmp_path / "zoo.yaml"
     zoo.write_text("experts: [{id: broken, repo: some/where, architecture: sd15, tags: {styles: [pixel_art]}}]")
     arguments = ("generate", PROMPT, "--steps", 1, "--width", 33, "--zoo", "tiny", "--zoo", zoo, "--commercial-use")
@@ -232,7 +232,7 @@ def test_generate_tells_what_went_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_made_costs_no_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--out` is checked before anything is loaded: a file in its place is wrong use."""
+    """`--out` is checked before anything is loaded: a file in its place is wrong usage."""
     from diffusiongpt.studio import DiffusionGPT
 
     def never(*_: object, **__: object) -> None:
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_made_costs_no_drawing(tmp_path: Path, monkeypat
 
 
 def test_compare_is_blind_and_its_files_are_voted_on(tmp_path: Path) -> None:
-    """`compare` names no expert; `vote` on its files does, and the ranking knows."""
+    """`compare` does not name the experts; `vote` on its files does, and the ranking counts the vote."""
     shown = run_json("compare", PROMPT, "--seed", 5, "--out", "pair")
     assert not any(expert in json.dumps(shown) for expert in tiny_zoo())
     assert (shown["prompt"], shown["seed"], len(shown["images"])) == (PROMPT, 5, 2)
@@ -264,7 +264,7 @@ def test_compare_is_blind_and_its_files_are_voted_on(tmp_path: Path) -> None:
 
 
 def test_votes_are_told_and_taken_back(tmp_path: Path) -> None:
-    """A vote is told in a sentence; `--tie`, `--both-bad` and `--undo` do what they say."""
+    """A vote is reported in a sentence; `--tie`, `--both-bad` and `--undo` have the documented effect."""
     best, other = drawn(tmp_path, "tiny-oil", "tiny-pixel")
     assert run("vote", best, other).stdout == f"tiny-oil over tiny-pixel for {PROMPT!r}\n"
     assert "equally good" in run("vote", best, other, "--tie").stdout
@@ -292,7 +292,7 @@ def test_a_strange_picture_is_no_vote(tmp_path: Path) -> None:
 
 
 def test_zoo_list_is_an_array() -> None:
-    """`zoo list --json` is an array of experts; a person gets a table."""
+    """`zoo list --json` is an array of experts; without `--json` it is a table."""
     experts = run_json("zoo", "list")
     assert [expert["id"] for expert in experts] == list(tiny_zoo())
     assert "tiny-vector" in run("zoo", "list").stdout
@@ -337,7 +337,7 @@ def test_zoo_tree_draws_the_taxonomy() -> None:
 
 
 def test_an_empty_cache_is_explained_and_cleared() -> None:
-    """Nothing pulled is nothing listed and nothing freed."""
+    """If nothing was pulled, nothing is listed and nothing is freed."""
     assert run_json("cache", "explain")["pulls"] == []
     assert "0 pulls" in run("cache", "explain").stdout
     assert run_json("cache", "clear", "--yes") == {"removed": [], "bytes": 0}
@@ -345,7 +345,7 @@ def test_an_empty_cache_is_explained_and_cleared() -> None:
 
 
 def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`cache explain` lists what came from the hub; `clear` removes it, with `--yes` where nobody can be asked."""
+    """`cache explain` lists what came from the hub; `clear` removes it, and needs `--yes` without a terminal."""
     from diffusiongpt.backends.registry import get_backend
     from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import load_settings
@@ -367,7 +367,7 @@ def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monke
 
 
 def test_the_demo_draws_learns_and_leaves_pictures(tmp_path: Path) -> None:
-    """`demo` draws its prompts through a hub of its own, shows one vote, and touches nothing of the user's."""
+    """`demo` draws its prompts through its own hub, shows one vote, and touches no files of the user."""
     result = run("demo", "--out", "my.demo", "--json")
     shown = json.loads(result.stdout)
     assert len(shown["routes"]) == 6

@@ -42,7 +42,7 @@ def run_json(*arguments: str) -> Any:
 
 
 def without_times(report: Any) -> Any:
-    """A report but for what differs from run to run."""
+    """A report without the fields that differ from run to run."""
     for one in report["methods"].values():
         assert one.pop("ms_per_pick") >= 0
     return report
@@ -62,7 +62,7 @@ def test_json_has_what_the_contract_says() -> None:
 
 
 def test_with_votes_the_training_ratings_are_never_read(tmp_path: Path) -> None:
-    """Figures are the same whatever the ratings beside votes say, and also if there are none."""
+    """The figures are the same whatever the ratings given with votes say, and also without any ratings."""
     told = [without_times(run_json("--votes", "votes.csv", "--train", "train.csv", "--test", "test.csv"))]
     for number, rating in enumerate(("-5", "nan", "")):
         rows = [(*row[:4], rating) for row in rated_rows(PLACES[:8])]
@@ -75,7 +75,7 @@ def test_with_votes_the_training_ratings_are_never_read(tmp_path: Path) -> None:
 
 
 def test_several_training_files_are_one_training(tmp_path: Path) -> None:
-    """`--train` may be repeated, and parts make the whole."""
+    """`--train` may be repeated, and the parts together give the same report as the whole."""
     rows = rated_rows(PLACES[:8])
     write(tmp_path / "a.csv", RATED, rows[:20])
     write(tmp_path / "b.csv", RATED, rows[20:])
@@ -84,7 +84,7 @@ def test_several_training_files_are_one_training(tmp_path: Path) -> None:
 
 
 def test_the_table_says_it_in_words() -> None:
-    """Every method has a row, and what the columns mean stands below."""
+    """Every method has a row, and the meaning of the columns is printed below."""
     result = run("--votes", "votes.csv", "--test", "test.csv")
     for name in METHODS:
         assert name in result.stdout
@@ -94,7 +94,7 @@ def test_the_table_says_it_in_words() -> None:
 
 
 def test_a_wrong_file_is_reported_in_two_lines(tmp_path: Path) -> None:
-    """File, line and what to do, exit code 1; with `--json` the same as an object."""
+    """The error names file, line and remedy and exits with 1; with `--json` it is an object with the same content."""
     write(tmp_path / "bad.csv", RATED, [("1", "a fox", "", "furry", "nan")])
     result = run("--train", "bad.csv", "--test", "test.csv", code=1)
     assert result.stderr.startswith("error: bad.csv, line 2: rating 'nan' is not a finite number\nhint: ")
@@ -103,14 +103,14 @@ def test_a_wrong_file_is_reported_in_two_lines(tmp_path: Path) -> None:
 
 
 def test_wrong_use_exits_with_two() -> None:
-    """Nothing to learn from, no such file, and a missing option are wrong use."""
+    """No training data, a missing file, and a missing option are wrong usage."""
     assert "nothing to learn from" in run("--test", "test.csv", code=2).stderr
     assert "cannot read none.csv" in run("--train", "none.csv", "--test", "test.csv", code=2).stderr
     run("--train", "train.csv", code=2)
 
 
 def test_an_unknown_expert_in_the_test_is_reported(tmp_path: Path) -> None:
-    """An expert without training would make the oracle better than any method can be."""
+    """An expert without training data would make the oracle better than any method can be."""
     write(tmp_path / "more.csv", RATED, [("1", "a fox", "", "furry", "3"), ("1", "a fox", "", "Metal", "4")])
     result = run("--train", "train.csv", "--test", "more.csv", code=1)
     assert "line 3: expert 'Metal' is not known from training\nhint: Did you mean 'metal'?" in result.stderr

@@ -1,4 +1,4 @@
-"""`diffusiongpt votes` and `vote --rating`: files of votes, and forgetting a voter."""
+"""`diffusiongpt votes` and `vote --rating`: files of votes, and erasing a voter."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(*arguments: object, code: int = 0, answer: str | None = None) -> Result:
 
 
 def test_votes_go_out_and_come_back(cast: VoteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exported as JSON Lines and imported into another home, they are the same; a second import adds nothing."""
+    """Votes exported as JSON Lines and imported into another home are the same; a second import adds nothing."""
     run("votes", "export", "mine.jsonl")
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "other"))
     assert run("votes", "import", "mine.jsonl").stdout == "added 1 vote and 1 rating\n"
@@ -57,7 +57,7 @@ def test_votes_go_out_and_come_back(cast: VoteStore, tmp_path: Path, monkeypatch
 
 
 def test_export_writes_csv_to_stdout(cast: VoteStore) -> None:
-    """Results on stdout, and on stderr what CSV has no room for."""
+    """Results go to stdout, and stderr lists what CSV has no columns for."""
     result = run("votes", "export")
     header, row = result.stdout.splitlines()
     assert header.startswith("prompt_id,prompt,category,winner,loser,outcome")
@@ -72,7 +72,7 @@ def test_export_writes_csv_to_stdout(cast: VoteStore) -> None:
 
 @pytest.mark.usefixtures("cast")
 def test_export_needs_a_name_that_says_the_format_and_is_free() -> None:
-    """No file is overwritten, and nothing is guessed."""
+    """No file is overwritten, and the format is not guessed."""
     Path("votes.csv").write_text("precious")
     assert "exists already" in run("votes", "export", "votes.csv", code=1).stderr
     assert Path("votes.csv").read_text() == "precious"
@@ -82,7 +82,7 @@ def test_export_needs_a_name_that_says_the_format_and_is_free() -> None:
 
 
 def test_imported_prompts_are_read_by_the_local_thinker(cast: VoteStore) -> None:
-    """CSV does not say what a prompt is about; the same words are read that a route reads."""
+    """CSV does not say what a prompt is about; the same thinker that reads prompts for routes reads it."""
     Path("more.csv").write_text("prompt,winner,loser\nan oil painting of a dog,tiny-oil,tiny-pixel\n")
     run("votes", "import", "more.csv")
     evidence = cast.all()[1].evidence
@@ -91,7 +91,7 @@ def test_imported_prompts_are_read_by_the_local_thinker(cast: VoteStore) -> None
 
 
 def test_a_mistake_in_a_file_is_told_and_changes_nothing(cast: VoteStore) -> None:
-    """Two lines on stderr, exit code 1, and an object with `--json`."""
+    """A mistake prints two lines on stderr and exits with 1; with `--json` it is an object."""
     Path("more.csv").write_text("prompt,winner,loser\na,tiny-oil,tiny-pixel\na,tiny-oil,tiny-oil\n")
     result = run("votes", "import", "more.csv", "--json", code=1)
     assert result.stderr.splitlines()[0] == ("error: more.csv, line 3: 'tiny-oil' is compared with itself")
@@ -100,7 +100,7 @@ def test_a_mistake_in_a_file_is_told_and_changes_nothing(cast: VoteStore) -> Non
 
 
 def test_unknown_experts_are_refused_unless_asked_for(cast: VoteStore) -> None:
-    """The zoo that `--zoo` names decides who is known."""
+    """The zoo given by `--zoo` decides which experts are known."""
     Path("more.csv").write_text("prompt,winner,loser\na,tiny-oli,tiny-pixel\nb,tiny-oil,tiny-pixel\n")
     assert "'tiny-oli' (line 2, did you mean 'tiny-oil'?)" in run("votes", "import", "more.csv", code=1).stderr
     assert cast.count() == 1
@@ -112,9 +112,9 @@ def test_unknown_experts_are_refused_unless_asked_for(cast: VoteStore) -> None:
 
 
 def test_erasing_asks_first(cast: VoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says how many; without a person to ask it refuses, and no is no."""
+    """The command states how many votes there are; without a terminal it refuses, and "no" erases nothing."""
     result = run("votes", "erase", "--voter", "Ada", code=2)
-    assert "nobody is here to agree to removing 0 votes and 1 rating of 'Ada'" in result.stderr
+    assert "removing 0 votes and 1 rating of 'Ada' has to be confirmed" in result.stderr
     monkeypatch.setattr(exchange, "is_terminal", lambda: True)
     assert (
         "Remove 0 votes and 1 rating of 'Ada' for good?"
@@ -128,7 +128,7 @@ def test_erasing_asks_first(cast: VoteStore, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_erasing_can_be_agreed_to_beforehand(cast: VoteStore) -> None:
-    """`--yes`, and JSON; nobody to forget is no error."""
+    """`--yes` asks nothing, `--json` prints an object, and a voter without votes is not an error."""
     done = json.loads(run("votes", "erase", "--voter", "me", "--yes", "--json").stdout)
     assert done == {"voter": "me", "votes": 1, "ratings": 0}
     assert cast.all() == []
@@ -136,7 +136,7 @@ def test_erasing_can_be_agreed_to_beforehand(cast: VoteStore) -> None:
 
 
 def test_a_picture_can_be_rated_and_the_rating_taken_back(tmp_path: Path) -> None:
-    """The rating knows prompt, expert, seed, ranking and what the prompt is about."""
+    """A rating records prompt, expert, seed, ranking version and what the prompt is about."""
     [picture] = json.loads(
         run("generate", PROMPT, "--expert", "tiny-oil", "--seed", 5, "--steps", 1, "--out", "drawn", "--json").stdout
     )["images"]
@@ -161,12 +161,12 @@ def test_a_picture_can_be_rated_and_the_rating_taken_back(tmp_path: Path) -> Non
     ],
 )
 def test_a_rating_is_for_one_picture(arguments: tuple[str, ...]) -> None:
-    """Exit code 2, with how it is written."""
+    """Wrong usage exits with 2 and shows the correct form."""
     assert "hint: diffusiongpt vote" in run(*arguments, code=2).stderr
 
 
 def test_a_rating_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    """`nan` passes a command line's check for numbers and not ours."""
+    """`nan` passes the option parser's check for numbers, but not ours."""
     [picture] = json.loads(run("generate", PROMPT, "--steps", 1, "--out", "drawn", "--json").stdout)["images"]
     assert "rating nan is not a number" in run("vote", picture, "--rating", "nan", code=1).stderr
     assert not (tmp_path / "home" / "votes.db").exists() or VoteStore(tmp_path / "home" / "votes.db").ratings() == []

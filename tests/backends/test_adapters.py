@@ -1,4 +1,4 @@
-"""Adapters on a base that they share: each draws its own pictures, and the base those that it drew before."""
+"""Adapters on a shared base: each draws its own pictures, and the base draws the same pictures as before."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def three(tiny_sd: Path, loras: Path) -> tuple[Expert, Expert, Expert]:
 
 
 def drawn(cache: ModelCache, who: Expert, backend: Any = BACKEND) -> list[bytes]:
-    """What an expert draws out of a cache."""
+    """What an expert draws when leased from a cache."""
     with cache.lease(who, backend, device="cpu") as loaded:
         return pixels(BACKEND.draw(loaded, ask(who)))
 
 
 def leased(cache: ModelCache, who: Expert) -> Loaded:
-    """An expert out of a cache that evicts nothing."""
+    """What an expert draws when leased from a cache that evicts nothing."""
     with cache.lease(who, BACKEND, device="cpu") as loaded:
         return loaded
 
 
 def alone(settings: Settings, *experts: Expert) -> dict[str, list[bytes]]:
-    """What each draws where nothing else was ever loaded."""
+    """What each expert draws if nothing else was ever loaded."""
     return {who.id: drawn(ModelCache(settings), who) for who in experts}
 
 
 def linear(loaded: Loaded) -> Any:
-    """A layer that adapters go on."""
+    """A layer that adapters wrap."""
     return loaded.model.pipe.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
 
 
 def test_three_pictures_of_one_base(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
-    """In whatever order they draw, all three draw what they would alone: no adapter leaks into another or the base."""
+    """In whatever order they draw, all three draw what they would alone: no adapter affects another or the base."""
     wanted = alone(settings, *three)
     assert len({picture[0] for picture in wanted.values()}) == 3
     plain, ink, toy = three
@@ -72,7 +72,7 @@ def test_three_pictures_of_one_base(settings: Settings, three: tuple[Expert, Exp
 
 
 def test_three_pictures_of_one_base_at_a_time(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
-    """The same from six threads at once, the cold start included, with one load of the base."""
+    """The same holds for six threads at once, including a cold start, with one load of the base."""
     wanted = alone(settings, *three)
     cache, backend = ModelCache(settings), Counting()
     order = list(islice(cycle(three), 24))
@@ -86,7 +86,7 @@ def test_three_pictures_of_one_base_at_a_time(settings: Settings, three: tuple[E
 def test_an_adapter_is_a_small_addition(
     settings: Settings, three: tuple[Expert, Expert, Expert], tiny_sd: Path
 ) -> None:
-    """The base is in memory once, and each adapter with the bytes of its own file."""
+    """The base is in memory once, and each adapter takes the bytes of its own file."""
     cache = ModelCache(settings)
     touch(cache, BACKEND, *three)
     rows = Counter[tuple[str, ...]]()
@@ -113,7 +113,7 @@ def test_how_strongly_it_pulls(settings: Settings, tiny_sd: Path, loras: Path) -
 
 
 def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path) -> None:
-    """Other names for the same weights, and an alpha of half the rank: the picture is that of half the strength."""
+    """With other names for the same weights and an alpha of half the rank, the picture is that of half the strength."""
     in_kohyas_words(loras / "ink" / USUAL_NAME, tmp_path / "kohya.safetensors")
     cache = ModelCache(settings)
     half = drawn(cache, adapter("half", loras / "ink", tiny_sd, scale=0.5))
@@ -121,7 +121,7 @@ def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, t
 
 
 def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
-    """A transformer that generates by flow matching, with the base as it was before and after."""
+    """An adapter on a flow-matching transformer changes the picture, and the base is the same before and after."""
     plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
     lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
     who = on_their_bases({"plain": plain, "lora": lora})["lora"]
@@ -136,7 +136,7 @@ def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein:
 
 
 def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
-    """With the last adapter the layers are the very objects they were, and draw the same."""
+    """When the last adapter is removed, the layers are the very objects they were before, and draw the same."""
     plain, ink, toy = three
     base = BACKEND.load(plain, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     layer, picture = linear(base), pixels(BACKEND.draw(base, ask(plain)))
@@ -149,7 +149,7 @@ def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three:
     off(attached[1])
     assert linear(base) is layer
     assert pixels(BACKEND.draw(base, ask(plain))) == picture
-    # one that comes off only after its base was freed
+    # an adapter that comes off only after its base was freed
     late = BACKEND.attach(base, ink, loras / "ink" / USUAL_NAME)
     off(base)
     off(late)
@@ -164,7 +164,7 @@ def off(loaded: Loaded) -> None:
 def test_a_drawing_that_fails_leaves_the_base_as_it_was(
     settings: Settings, three: tuple[Expert, Expert, Expert]
 ) -> None:
-    """An adapter is taken off also when the drawing ends in an error."""
+    """An adapter is removed even if the drawing ends in an error."""
     plain, ink, _ = three
     cache = ModelCache(settings)
     before = drawn(cache, plain)
@@ -178,22 +178,22 @@ def test_a_drawing_that_fails_leaves_the_base_as_it_was(
 
 
 def renamed(weights: dict[str, Any]) -> dict[str, Any]:
-    """Nothing of it is a layer of the base."""
+    """None of its weights match a layer of the base."""
     return {key.replace("unet.", "transformer."): value for key, value in weights.items()}
 
 
 def elsewhere(weights: dict[str, Any]) -> dict[str, Any]:
-    """Few of its layers are in the base."""
+    """Few of its layers exist in the base."""
     return {key.replace("unet.down", "unet.left").replace("unet.up", "unet.right"): weights[key] for key in weights}
 
 
 def wider(weights: dict[str, Any]) -> dict[str, Any]:
-    """Made for a wider model of the same layers."""
+    """It was made for a wider model with the same layers."""
     return {key: torch.cat([value, value], dim=int("lora_A" in key)) for key, value in weights.items()}
 
 
 def whole(weights: dict[str, Any]) -> dict[str, Any]:
-    """Not low-rank weights alone: some would replace the base's."""
+    """It has more than low-rank weights: some would replace weights of the base."""
     return {**weights, "unet.conv_in.weight": torch.zeros(4)}
 
 
@@ -211,7 +211,7 @@ def test_an_adapter_of_another_model_is_refused(
     tmp_path: Path,
     spoil: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """An error that says what to check, in one line, and neither base nor other adapters draw otherwise afterwards."""
+    """The error says in one line what to check, and neither the base nor other adapters draw differently afterwards."""
     save_file(spoil(load_file(loras / "ink" / USUAL_NAME)), tmp_path / "x.safetensors")
     stranger = adapter("stranger", tmp_path, tiny_sd)
     wanted = alone(settings, *three)
@@ -227,7 +227,7 @@ def test_an_adapter_of_another_model_is_refused(
 
 
 def test_another_architecture_is_not_a_silent_base(settings: Settings, loras: Path, tiny_klein: Path) -> None:
-    """Nothing of a Stable Diffusion adapter fits FLUX.2; diffusers would go on without it."""
+    """No weight of a Stable Diffusion adapter fits FLUX.2; diffusers would continue without the adapter."""
     with (
         pytest.raises(LoadError, match="0 of the") as caught,
         ModelCache(settings).lease(adapter("ink", loras / "ink", tiny_klein), BACKEND, device="cpu"),
@@ -239,7 +239,7 @@ def test_another_architecture_is_not_a_silent_base(settings: Settings, loras: Pa
 def test_what_does_not_fit_is_reported(
     settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A few weights for layers that the base lacks are left out, with a line in the log that counts them."""
+    """A few weights for layers that the base lacks are skipped, and a line in the log counts them."""
     weights = load_file(loras / "ink" / USUAL_NAME)
     middle = {key: value.clone() for key, value in weights.items() if "mid_block" in key}
     spare = {key.replace("mid_block", "top_block"): value for key, value in middle.items()}
@@ -263,7 +263,7 @@ def test_a_damaged_file_is_an_error(settings: Settings, tiny_sd: Path, tmp_path:
 
 
 def test_a_pipeline_without_adapters_says_so(loras: Path) -> None:
-    """Some pipelines of diffusers take none."""
+    """Some pipelines of diffusers do not support adapters."""
     from diffusers import DDPMPipeline
 
     with pytest.raises(LoadError, match="DDPMPipeline takes no adapters"):
@@ -271,7 +271,7 @@ def test_a_pipeline_without_adapters_says_so(loras: Path) -> None:
 
 
 def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Path) -> None:
-    """A control adapter widens the first layer, for good: it is refused before it could."""
+    """A control adapter would widen the first layer permanently, so it is refused before it can."""
     weights = {"transformer.x_embedder.lora_A.weight": torch.zeros(4, 32)}
     weights["transformer.x_embedder.lora_B.weight"] = torch.zeros(32, 4)
     save_file(weights, tmp_path / "x.safetensors")
@@ -283,7 +283,7 @@ def test_an_adapter_made_for_pictures_is_refused(tiny_klein: Path, tmp_path: Pat
 def test_the_least_used_adapter_goes_first(
     settings: Settings, three: tuple[Expert, Expert, Expert], tmp_path: Path
 ) -> None:
-    """Within the bytes allowed an idle adapter goes before its base; the base takes its adapters along."""
+    """Within the budget, an idle adapter is evicted before its base; evicting the base also evicts its adapters."""
     plain, ink, toy = three
     cache = ModelCache(settings)
     touch(cache, BACKEND, *three)
@@ -301,7 +301,7 @@ def test_the_least_used_adapter_goes_first(
 
 
 def test_what_is_in_use_stays(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
-    """While one adapter is leased, base and adapter survive a clearing; then everything goes."""
+    """While one adapter is leased, base and adapter survive a clearing; afterwards everything is evicted."""
     _, ink, toy = three
     cache = ModelCache(settings, budget_bytes=1)
     with cache.lease(ink, BACKEND, device="cpu") as loaded:
@@ -318,7 +318,7 @@ def test_what_is_in_use_stays(settings: Settings, three: tuple[Expert, Expert, E
 
 
 def test_a_closed_cache_lets_go_of_base_and_adapter(settings: Settings, three: tuple[Expert, Expert, Expert]) -> None:
-    """What is leased when the cache closes goes when the lease ends."""
+    """A model that is leased when the cache closes is freed when the lease ends."""
     cache = ModelCache(settings)
     with cache.lease(three[1], BACKEND, device="cpu") as loaded:
         cache.close()

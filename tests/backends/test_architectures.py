@@ -1,4 +1,4 @@
-"""What the table of architectures says is what diffusers does, and calls obey it."""
+"""The table of architectures describes what diffusers does, and calls follow it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAPPINGS = {
     "inpaint": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 }
 MAKERS_DEFAULTS = {"flux2-klein", "z-image", "cogview4", "qwen-image-edit"}
-"""Where the model's maker recommends other steps or guidance than the pipeline's own."""
+"""Where the model's maker recommends steps or guidance other than the pipeline's defaults."""
 
 
 def parameters(known: Architecture) -> dict[str, inspect.Parameter]:
@@ -51,7 +51,7 @@ def parameters(known: Architecture) -> dict[str, inspect.Parameter]:
 
 @pytest.mark.parametrize("name", BUILDABLE)
 def test_the_table_agrees_with_the_signature(name: str) -> None:
-    """The class exists, takes what the table passes, and has its defaults unless the maker recommends others."""
+    """The class exists, accepts what the table passes, and has its defaults unless the maker recommends others."""
     known = TABLE[name]
     taken = parameters(known)
     assert {"prompt", "generator", "width", "height", known.guidance.argument, *known.arguments} <= set(taken)
@@ -66,7 +66,7 @@ def test_the_table_agrees_with_the_signature(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDABLE)
 def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
-    """Pictures from pictures are stated exactly where diffusers maps the class, or its sibling, to a pipeline."""
+    """Image to image is listed exactly where diffusers maps the class, or its sibling, to such a pipeline."""
     known = TABLE[name]
     keys = {key for mapping in MAPPINGS.values() for key, kind in mapping.items() if kind.__name__ == known.pipeline}
     mapped = {what for what, mapping in MAPPINGS.items() if keys & set(mapping)}
@@ -96,7 +96,7 @@ def qwen(qwen_folder: Path) -> Loaded:
 
 
 def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qwen_folder: Path) -> None:
-    """Its guidance counts only with a negative prompt, so a blank one goes along; the zoo's own name for it works."""
+    """Guidance counts only with a negative prompt, so a blank one is passed; the zoo's name for guidance works."""
     who = mini(qwen_folder)
     plain = plan_call(qwen.model.pipe, ask(who)).arguments
     assert (plain["true_cfg_scale"], plain["negative_prompt"]) == (4.0, " ")
@@ -110,7 +110,7 @@ def test_guidance_of_qwen_image_is_on_without_a_negative_prompt(qwen: Loaded, qw
 def test_the_callers_guidance_wins_over_the_zoos_own_name(
     qwen: Loaded, qwen_folder: Path, explicit: tuple[str, ...], passed: float
 ) -> None:
-    """`true_cfg_scale` among an entry's extras gives way to what the caller asks, and to nothing else."""
+    """`true_cfg_scale` among an entry's extras yields to the caller's value, and to nothing else."""
     call = ask(mini(qwen_folder), guidance_scale=2.0, true_cfg_scale=5.0, explicit=explicit)
     assert plan_call(qwen.model.pipe, call).arguments["true_cfg_scale"] == passed
 
@@ -126,7 +126,7 @@ def test_the_callers_guidance_wins_over_the_zoos_own_name(
 def test_a_negative_prompt_without_guidance_is_not_claimed(
     sd: Loaded, who: Expert, guidance: float, asked: bool, reason: str | None
 ) -> None:
-    """It has no effect then: it is left out, and reported if the caller gave it."""
+    """A negative prompt that has no effect is left out, and reported if the caller gave it."""
     call = plan_call(
         sd.model.pipe,
         ask(who, guidance_scale=guidance, negative_prompt="blue", explicit=("negative_prompt",) if asked else ()),
@@ -136,7 +136,7 @@ def test_a_negative_prompt_without_guidance_is_not_claimed(
 
 
 def test_the_end_of_a_prompt_that_is_not_read_is_reported(sd: Loaded, who: Expert) -> None:
-    """The encoder of the miniature reads 24 tokens, two of them its own; nothing is said of a prompt that fits."""
+    """The encoder of the miniature reads 24 tokens, including two special ones; a prompt that fits is not reported."""
     fits, long = (who.model_copy(update={"id": name}) for name in ("fits", "long"))
     words = "abcdefghijk lmnopqrstuv"
     for one, prompt, lost in ((fits, words, []), (long, f"{words} wxyz", ["wxyz"])):
@@ -155,7 +155,7 @@ def elsewhere(work: Callable[[], bool]) -> bool:
 
 
 class Watched:
-    """A tokenizer that notes whether the device is held while it counts."""
+    """A tokenizer that records whether the device is held while it counts."""
 
     def __init__(self, tokenizer: Any, held: list[bool]) -> None:
         self._tokenizer = tokenizer
@@ -171,7 +171,7 @@ class Watched:
 
 
 def test_counting_tokens_waits_for_the_model(who: Expert, tiny_sd: Path) -> None:
-    """A tokenizer that two threads use at a time fails, so tokens are counted only while the device is held."""
+    """A tokenizer that two threads use at once fails, so tokens are counted only while the device is held."""
     held: list[bool] = []
     loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     loaded.model.pipe.__dict__["tokenizer"] = Watched(loaded.model.pipe.tokenizer, held)
@@ -181,7 +181,7 @@ def test_counting_tokens_waits_for_the_model(who: Expert, tiny_sd: Path) -> None
 
 
 def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
-    """The native size, shaped as the prompt asks, on the architecture's grid; the zoo's own size goes before."""
+    """The size is the native area in the requested shape, on the architecture's grid; the zoo's size has precedence."""
 
     def size(prompt: str, architecture: str, settings: dict[str, Any], **asked: Any) -> tuple[int, int]:
         who = expert("one", architecture=architecture, settings=CallSettings(**settings))
@@ -196,14 +196,14 @@ def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
 
 
 def test_a_rounded_side_is_reported_with_the_architectures_grid() -> None:
-    """What is drawn is not what was asked, and the result says so."""
+    """The result reports when the drawn size is not the requested one."""
     who = expert("one", architecture="sana")
     resolved = resolve(Request(prompt="a fox", width=1000), think("a fox").understanding, who)
     assert [item.reason for item in resolved.dropped] == ["sides are multiples of 32: drawn at 992"]
 
 
 def test_a_negative_prompt_is_explicit_only_if_the_caller_asked_for_it() -> None:
-    """The maker's own is dropped in silence where it has no effect, the caller's is not."""
+    """The maker's negative prompt is dropped silently where it has no effect; the caller's is reported."""
     who = expert("one", negative_prompt="blurry")
     understanding = think("a fox").understanding
     for request, explicit in ((Request(prompt="a fox"), False), (Request(prompt="a fox", negative_prompt="x"), True)):
@@ -224,7 +224,7 @@ def test_a_negative_prompt_is_explicit_only_if_the_caller_asked_for_it() -> None
 def test_the_table_decides_the_type_where_the_zoo_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pipeline: str, device: str, native: bool, dtype: str
 ) -> None:
-    """SD 1.5 computes in float16 on a GPU that has bfloat16 too; what overflows in float16 never does."""
+    """SD 1.5 computes in float16 also on a GPU that has bfloat16; models that overflow in float16 never use it."""
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: native)
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").touch()
@@ -237,7 +237,7 @@ def test_the_table_decides_the_type_where_the_zoo_does_not(
 
 
 def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index alone is read, and the error names what to install."""
+    """Only the index is read, and the error names what to install."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
     index = json.dumps({"_class_name": "Flux2Pipeline"}).encode()
     with pytest.raises(LoadError, match="torchvision") as caught:
@@ -282,7 +282,7 @@ def documented(name: str) -> str:
 
 
 def test_the_documentation_shows_the_table() -> None:
-    """A row for each architecture, in the table's order, and each note below it."""
+    """The page has a row for each architecture, in the table's order, and each note below it."""
     page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("| `")] == [documented(name) for name in TABLE]
     notes = [f"- `{name}`: {known.notes}" for name, known in TABLE.items() if known.notes]

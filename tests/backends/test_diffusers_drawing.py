@@ -1,4 +1,4 @@
-"""Drawing with diffusers: the same picture for the same seed, and everything that was used on record."""
+"""Drawing with diffusers: the same seed gives the same picture, and everything that was used is recorded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def klein(tiny_klein: Path) -> Loaded:
 
 
 def test_same_seed_same_picture(sd: Loaded, who: Expert) -> None:
-    """Bit for bit, also after other pictures, and different for another seed."""
+    """The same seed gives the same pixels, also after other pictures, and another seed gives others."""
     first = BACKEND.draw(sd, ask(who, 7))
     other = BACKEND.draw(sd, ask(who, 8, num_inference_steps=3))
     assert pixels(BACKEND.draw(sd, ask(who, 7))) == pixels(first)
@@ -48,19 +48,19 @@ def test_any_picture_of_several_can_be_made_alone(sd: Loaded, who: Expert) -> No
 
 
 def test_same_seed_same_picture_after_a_reload(sd: Loaded, who: Expert, tiny_sd: Path) -> None:
-    """Nothing random happens while loading."""
+    """Loading uses no random numbers."""
     again = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     assert pixels(BACKEND.draw(again, ask(who))) == pixels(BACKEND.draw(sd, ask(who)))
 
 
 def test_prompt_and_negative_prompt_matter(sd: Loaded, who: Expert) -> None:
-    """Both reach the pipeline."""
+    """The negative prompt and the guidance both reach the pipeline."""
     plain = pixels(BACKEND.draw(sd, ask(who)))
     assert pixels(BACKEND.draw(sd, ask(who, negative_prompt="blue"))) != plain
 
 
 def test_params_are_what_was_used(sd: Loaded, who: Expert) -> None:
-    """Defaults of the pipeline and the sampler are recorded, not only what was asked."""
+    """Defaults of the pipeline and the sampler are recorded, not only what the caller gave."""
     drawing = BACKEND.draw(sd, ask(who, negative_prompt="blue", height=16))
     assert drawing.params == {
         "width": SIDE,
@@ -74,7 +74,7 @@ def test_params_are_what_was_used(sd: Loaded, who: Expert) -> None:
 
 
 def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loaded, tiny_klein: Path) -> None:
-    """The prompt goes by keyword, extra settings go through, and only what the caller gave is reported as dropped."""
+    """The prompt is passed by keyword, extra settings too, and only the caller's arguments are reported as dropped."""
     other = expert(tiny_klein, extra=KLEIN_EXTRA)
     drawing = BACKEND.draw(
         klein, ask(other, negative_prompt="blue", true_cfg_scale=2.0, explicit=("negative_prompt",), **KLEIN_EXTRA)
@@ -87,14 +87,14 @@ def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loade
 
 
 def test_steps_are_reported_to_the_end(sd: Loaded, who: Expert) -> None:
-    """Progress counts all pictures and arrives at the total, each step once."""
+    """Progress counts the steps of all pictures and reaches the total, each step once."""
     reported: list[tuple[int, int]] = []
     BACKEND.draw(sd, ask(who, 1, 2), on_step=lambda done, total: reported.append((done, total)))
     assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_callback_that_raises_reaches_the_caller_and_harms_nothing(sd: Loaded, who: Expert) -> None:
-    """Its own exception comes out, not ours, and the next picture is as before."""
+    """A callback's own exception is raised unchanged, and the next picture is as before."""
     before = pixels(BACKEND.draw(sd, ask(who)))
 
     def stop(_done: int, _total: int) -> None:
@@ -119,14 +119,14 @@ def test_the_callers_own_callback_is_called(sd: Loaded, who: Expert) -> None:
 
 
 def test_a_drawing_leaves_no_schedule_behind(who: Expert, tiny_sd: Path) -> None:
-    """Each request has a scheduler of its own; that of the loaded model is never advanced."""
+    """Each request has its own scheduler; that of the loaded model is never advanced."""
     loaded = BACKEND.load(who, tiny_sd, names_in(tiny_sd), device="cpu", have={})
     BACKEND.draw(loaded, ask(who, num_inference_steps=3))
     assert loaded.model.pipe.scheduler.num_inference_steps is None
 
 
 def test_one_request_at_a_time_uses_a_model(sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pipelines keep state of a call on themselves, so calls do not overlap."""
+    """Pipelines store the state of a call on themselves, so calls must not overlap."""
     inside: list[int] = []
     most: list[int] = []
     whole = sd.model.pipe.unet.forward
@@ -147,7 +147,7 @@ def test_one_request_at_a_time_uses_a_model(sd: Loaded, who: Expert, monkeypatch
 
 
 def test_requests_at_the_same_time_do_not_mix(sd: Loaded, who: Expert) -> None:
-    """Four threads on one model draw what each draws alone."""
+    """Four threads on one model draw what each would draw alone."""
 
     def draw(seed: int) -> list[bytes]:
         return pixels(BACKEND.draw(sd, ask(who, seed, num_inference_steps=2 + seed)))
@@ -158,7 +158,7 @@ def test_requests_at_the_same_time_do_not_mix(sd: Loaded, who: Expert) -> None:
 
 
 def test_a_size_the_pipeline_refuses_is_a_draw_error(sd: Loaded, who: Expert) -> None:
-    """The message is the pipeline's own, with the expert's name."""
+    """The message is that of the pipeline, with the expert's name."""
     with pytest.raises(DrawError, match=r"mini .*divisible by 8"):
         BACKEND.draw(sd, ask(who, width=33))
 
@@ -166,7 +166,7 @@ def test_a_size_the_pipeline_refuses_is_a_draw_error(sd: Loaded, who: Expert) ->
 def test_memory_running_out_while_drawing_has_its_own_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever form it takes, it becomes our error, and the error holds no tensors by its traceback."""
+    """Running out of memory becomes our error in any form, and the error's traceback keeps no tensors alive."""
     for kind, text in (
         (torch.OutOfMemoryError, "CUDA out of memory"),
         (MemoryError, ""),
@@ -190,7 +190,7 @@ def test_memory_running_out_while_drawing_has_its_own_error(
 def test_a_picture_that_the_safety_checker_blanked_is_an_error(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A black picture is not handed over as a result."""
+    """A black picture is not returned as a result."""
 
     def check(image: Any, _device: Any, _dtype: Any) -> tuple[Any, list[bool]]:
         return image, [True]
@@ -202,7 +202,7 @@ def test_a_picture_that_the_safety_checker_blanked_is_an_error(
 
 @pytest.mark.gpu
 def test_a_gpu_draws_from_the_same_noise(who: Expert, tiny_sd: Path) -> None:
-    """In float32 the picture is that of the CPU up to rounding, and the same each time."""
+    """In float32 the picture equals that of the CPU up to rounding, and is the same each time."""
     exact = who.model_copy(update={"settings": who.settings.model_copy(update={"dtype": "float32"})})
     loaded = BACKEND.load(exact, tiny_sd, names_in(tiny_sd), device="cuda", have={})
     for part in loaded.parts.values():

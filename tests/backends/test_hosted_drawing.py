@@ -1,4 +1,4 @@
-"""Hosted experts: the real OpenAI client asks for what was meant, and says what the service does not take."""
+"""Hosted experts: the real OpenAI client requests what was meant, and reports what the service does not support."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def images() -> Iterator[LocalImages]:
 
 @pytest.fixture
 def there(images: LocalImages, tmp_path: Path) -> Settings:
-    """Settings that lead to it."""
+    """Settings that point to it."""
     return settings_for(images, tmp_path)
 
 
 def reasons(dropped: tuple[Dropped, ...]) -> dict[str, str]:
-    """What was left out, and why."""
+    """What was dropped, and why."""
     return {one.name: one.reason for one in dropped}
 
 
 def test_a_request_says_what_was_meant(images: LocalImages, there: Settings) -> None:
-    """Model, prompt, size, number and the expert's own settings arrive, with the key; nothing else does."""
+    """Model, prompt, size, number and the expert's own settings are sent with the key, and nothing else."""
     drawing = draw(there, ask("a fox", hosted("cloud-2")))
     [request] = images.requests
     assert request.path == "/v1/images/generations"
@@ -69,7 +69,7 @@ def test_a_request_says_what_was_meant(images: LocalImages, there: Settings) -> 
 def test_the_nearest_size_is_drawn_and_reported(
     images: LocalImages, there: Settings, asked: dict[str, Any], size: str, reported: dict[str, str]
 ) -> None:
-    """Of the service's sizes the nearest in shape is requested, and reported if it differs from what was asked for."""
+    """The service's size that is nearest in shape is requested, and reported if it differs from the requested one."""
     resolved = ask(**asked)
     drawing = draw(there, resolved)
     assert images.requests[0].body["size"] == size
@@ -79,7 +79,7 @@ def test_the_nearest_size_is_drawn_and_reported(
 
 
 def test_a_server_with_any_size_gets_the_one_asked_for(images: LocalImages, there: Settings) -> None:
-    """Without a list of sizes the size goes through, and without any the server chooses."""
+    """Without a list of sizes, the requested size is sent, and without any size the server chooses."""
     free = hosted(settings=CallSettings())
     draw(there, ask(width=80, height=48, who=free))
     draw(there, ask(who=free))
@@ -88,7 +88,7 @@ def test_a_server_with_any_size_gets_the_one_asked_for(images: LocalImages, ther
 
 
 def test_a_transparent_background_is_asked_for(images: LocalImages, there: Settings) -> None:
-    """It comes as a picture one can see through, if the expert is known to do that, and is not asked for otherwise."""
+    """A transparent background is requested if the expert is known to support it, and otherwise not."""
     drawing = draw(there, ask(transparent_background=True))
     assert images.requests[0].body["background"] == "transparent"
     assert drawing.images[0].mode == "RGBA"
@@ -98,7 +98,7 @@ def test_a_transparent_background_is_asked_for(images: LocalImages, there: Setti
 
 
 def test_what_the_service_does_not_take_is_reported(images: LocalImages, there: Settings) -> None:
-    """Seed, negative prompt, steps, guidance and callback are dropped with a reason, as are unknown settings."""
+    """Seed, negative prompt, steps, guidance, callback and unknown settings are dropped with a reason."""
     odd = hosted(settings=CallSettings(extra={"clip_skip": 2, "n": 5, "user": "me"}))
     resolved = ask(
         who=odd, seed=7, negative_prompt="snow", num_inference_steps=9, guidance_scale=3.0,
@@ -116,12 +116,12 @@ def test_what_the_service_does_not_take_is_reported(images: LocalImages, there: 
 
 
 def test_a_seed_of_our_own_is_not_reported(there: Settings) -> None:
-    """A caller who gave no seed is not bothered with one that was dropped."""
+    """A caller who gave no seed gets no report of a dropped seed."""
     assert draw(there).dropped == ()
 
 
 def test_many_pictures_take_few_requests(images: LocalImages, there: Settings) -> None:
-    """Ten pictures a request; a server that gives fewer is asked for the rest, and each is counted."""
+    """Ten pictures are requested at a time; if a server returns fewer, the rest is requested, and each is counted."""
     steps: list[tuple[int, int]] = []
     drawing = get_backend("openai").draw(  # type: ignore[call-arg]  # it is the hosted one
         ask(num_images_per_prompt=12), there, on_step=lambda done, total: steps.append((done, total))
@@ -136,7 +136,7 @@ def test_many_pictures_take_few_requests(images: LocalImages, there: Settings) -
 
 
 def test_the_model_may_have_any_name(images: LocalImages, there: Settings) -> None:
-    """For a server whose models have slashes in their names the settings name the model, and ask for base64."""
+    """For a server whose models have slashes in their names, the settings name the model and request base64."""
     free = CallSettings(extra={"model": "black-forest-labs/FLUX.1-schnell", "response_format": "b64_json"})
     drawing = draw(there, ask(who=hosted(settings=free)))
     assert images.requests[0].body["model"] == "black-forest-labs/FLUX.1-schnell"
@@ -145,7 +145,7 @@ def test_the_model_may_have_any_name(images: LocalImages, there: Settings) -> No
 
 
 def test_the_whole_way(images: LocalImages, there: Settings, tmp_path: Path) -> None:
-    """With a price allowed, a hosted expert is chosen, draws without a pull or load, and its file tells the story."""
+    """If its price is allowed, a hosted expert is chosen, draws without a pull or load, and its file records this."""
     with studio_with(there, hosted()) as studio:
         result = studio.route_and_generate("a pixel art fox", max_price=0.04, seed=5, width=96, height=64)
         assert studio.cache.explain().residents == ()
@@ -161,7 +161,7 @@ def test_the_whole_way(images: LocalImages, there: Settings, tmp_path: Path) -> 
 
 
 def test_again_says_that_it_cannot(there: Settings, tmp_path: Path) -> None:
-    """A picture of a service cannot be made again bit for bit: `again` says so, spends nothing, and names a way."""
+    """A service's picture cannot be drawn again bit for bit: `again` raises an error with a hint and spends nothing."""
     with studio_with(there, hosted()) as studio:
         result = studio.route_and_generate("a pixel art fox", max_price=0.04)
         [path] = result.save(tmp_path / "fox.png")
@@ -173,7 +173,7 @@ def test_again_says_that_it_cannot(there: Settings, tmp_path: Path) -> None:
 
 
 def test_a_comparison_may_hold_a_hosted_expert(there: Settings) -> None:
-    """Hosted and local experts are shown side by side and voted on as any others."""
+    """Hosted and local experts are shown side by side and voted on like any others."""
     with studio_with(there, hosted("one"), hosted("two")) as studio:
         pair = studio.compare("a pixel art fox", max_price=0.04, seed=3)
         winner = pair.experts[0]
@@ -181,7 +181,7 @@ def test_a_comparison_may_hold_a_hosted_expert(there: Settings) -> None:
 
 
 def test_who_is_hosted() -> None:
-    """A backend says where it draws; one that is not installed draws nowhere."""
+    """A backend states whether it is hosted; one that is not installed counts as not hosted."""
     assert is_hosted("openai")
     assert not is_hosted("diffusers")
     assert not is_hosted("painter")

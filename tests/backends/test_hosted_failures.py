@@ -34,7 +34,7 @@ PROMPT = "a pixel art fox"
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalImages]:
-    """A server that draws; the client waits for nothing between its tries."""
+    """A server that draws; the client does not wait between attempts."""
     monkeypatch.setattr("openai._base_client.time.sleep", lambda _: None)
     with LocalImages() as running:
         yield running
@@ -42,12 +42,12 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalImages]:
 
 @pytest.fixture
 def there(images: LocalImages, tmp_path: Path) -> Settings:
-    """Settings that lead to it."""
+    """Settings that point to it."""
     return settings_for(images, tmp_path)
 
 
 def failure(there: Settings, **options: Any) -> DiffusionGPTError:
-    """The error that drawing ends in; it shows the key nowhere and says what to do."""
+    """The error that a drawing ends with; it never shows the key, and its hint says what to do."""
     with pytest.raises(DiffusionGPTError) as caught:
         draw(there, **options)
     error = caught.value
@@ -77,7 +77,7 @@ def failure(there: Settings, **options: Any) -> DiffusionGPTError:
 def test_each_status_has_its_error(
     images: LocalImages, there: Settings, status: int, kind: type[DrawError], retryable: bool, tries: int
 ) -> None:
-    """A status ends in its own error with the number in it, after one more try where that can help."""
+    """Each status gives its own error with its number, after one more attempt where that can help."""
     images.fail("status", status=status)
     error = failure(there)
     assert type(error) is kind
@@ -107,7 +107,7 @@ def test_each_status_has_its_error(
 def test_each_fault_has_its_error(
     images: LocalImages, there: Settings, kind: str, error: type[DrawError], words: str
 ) -> None:
-    """What a server does wrong ends in a typed error that names it."""
+    """A misbehaving server gives a typed error that names it."""
     fail(images, kind)
     found = failure(there, timeout_s=0.5)
     assert type(found) is error
@@ -115,13 +115,13 @@ def test_each_fault_has_its_error(
 
 
 def test_an_answer_without_end_is_cut_off(images: LocalImages, there: Settings) -> None:
-    """An answer is read no further than a picture could need."""
+    """An answer is read only as far as a picture could need."""
     fail(images, "endless")
     assert "larger than any picture" in str(failure(there, max_answer_bytes=3_000_000))
 
 
 def test_a_picture_above_the_limit_is_not_unpacked(there: Settings) -> None:
-    """A picture of more pixels than the limit is refused by what its head says."""
+    """A picture with more pixels than the limit is refused from its header alone."""
     assert "64x64 pixels" in str(failure(there, max_pixels=64 * 64 - 1))
 
 
@@ -136,7 +136,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, images: LocalImages) -> None
 
 
 def test_a_server_that_mends_itself_costs_one_more_try(images: LocalImages, there: Settings) -> None:
-    """The client bridges one failure; two are reported."""
+    """The client retries after one failure; two are reported."""
     images.fail("status", status=503, times=1)
     assert len(draw(there).images) == 1
     images.fail("status", status=503, times=2)
@@ -144,14 +144,14 @@ def test_a_server_that_mends_itself_costs_one_more_try(images: LocalImages, ther
 
 
 def test_a_redirect_is_not_followed(images: LocalImages, there: Settings) -> None:
-    """An address that a server names is never asked, not even by a redirect."""
+    """A URL that a server names is never fetched, not even by a redirect."""
     images.fail("status", status=302)
     assert "302" in str(failure(there))
     assert len(images.requests) == 1
 
 
 def test_what_a_provider_says_is_kept_short_and_clean(images: LocalImages, there: Settings) -> None:
-    """Of its words a line is passed on, printable, without the key or anything that looks like one."""
+    """One line of its message is passed on, printable, without the key or anything that looks like a key."""
     long = f"Bad\x1b[31m size\nfor {KEY} or sk-other-12 or Bearer abc.def: " + "x" * 500
     images.fail("status", status=400, message=long)
     text = str(failure(there))
@@ -162,7 +162,7 @@ def test_what_a_provider_says_is_kept_short_and_clean(images: LocalImages, there
 
 @pytest.mark.parametrize("key", [None, "", "  "])
 def test_without_a_key_nothing_is_asked(images: LocalImages, tmp_path: Path, key: str | None) -> None:
-    """A missing key is reported with the variable to set, before any request."""
+    """A missing key is reported with the variable to set, before any request is made."""
     error = failure(settings_for(images, tmp_path, openai_api_key=key))
     assert type(error) is NeedsKeyError
     assert "OPENAI_API_KEY" in error.hint
@@ -177,7 +177,7 @@ def test_a_key_that_is_none_is_refused(images: LocalImages, tmp_path: Path, key:
 
 
 def test_a_line_break_behind_a_key_does_no_harm(images: LocalImages, tmp_path: Path) -> None:
-    """As a file often has it."""
+    """A line break at the end, as files often have it, is removed."""
     draw(settings_for(images, tmp_path, openai_api_key=f"{KEY}\n"))
     assert images.requests[0].key == KEY
 
@@ -201,7 +201,7 @@ def test_without_the_client_the_extra_is_named(there: Settings, monkeypatch: pyt
 def test_the_key_is_in_no_log_and_no_repr(
     images: LocalImages, there: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even with all logs on."""
+    """The key is not in the logs, even with all of them on."""
     caplog.set_level(logging.DEBUG)
     with studio_with(there, hosted()) as studio:
         result = studio.route_and_generate(PROMPT, max_price=1)
@@ -214,7 +214,7 @@ def test_the_key_is_in_no_log_and_no_repr(
 
 @pytest.mark.parametrize("kind", ["refusal", "html", "closed"])
 def test_the_next_candidate_draws(images: LocalImages, there: Settings, kind: str) -> None:
-    """When a service fails, the next candidate draws and the result says who could not and why."""
+    """When a service fails, the next candidate draws, and the result records which expert failed and why."""
     images.fail(kind)
     with studio_with(there, hosted()) as studio:
         result = studio.route_and_generate(PROMPT, max_price=0.04)
@@ -224,7 +224,7 @@ def test_the_next_candidate_draws(images: LocalImages, there: Settings, kind: st
 
 
 def test_without_a_key_the_route_shows_it_and_generating_goes_on(images: LocalImages, tmp_path: Path) -> None:
-    """`route` marks what needs a key, `generate` falls to the next candidate and records it."""
+    """`route` marks an expert that needs a key; `generate` draws with the next candidate and records it."""
     with studio_with(settings_for(images, tmp_path, openai_api_key=None), hosted()) as studio:
         route = studio.route(PROMPT, max_price=0.04)
         assert (route.expert, route.chosen.readiness) == ("cloud", "needs_key")
@@ -238,7 +238,7 @@ def test_without_a_key_the_route_shows_it_and_generating_goes_on(images: LocalIm
 
 
 def test_a_picture_comes_also_from_a_zoo_of_services(images: LocalImages, tmp_path: Path) -> None:
-    """When only hosted experts are allowed and none can draw, the tiny zoo does: keyless always works."""
+    """When only hosted experts are allowed and none can draw, the tiny zoo draws: it always works without a key."""
     with DiffusionGPT(zoo_of(hosted()), settings=settings_in(tmp_path, openai_base_url=images.url)) as studio:
         result = studio.route_and_generate(PROMPT, max_price=0.04)
     assert result.drawn_by.startswith("tiny-")

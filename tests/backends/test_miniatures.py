@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 PROMPT = "a red fox"
 OTHER_GUIDANCE = {"qwen-image": "true_cfg_scale"}
-"""Architectures whose guidance goes by another name."""
+"""Architectures whose guidance has another name."""
 
 NO_NEGATIVE = {
     "flux1": "FLUX.1 reads a negative prompt only with true_cfg_scale above 1",
     "flux2-klein": "FLUX.2 [klein] reads no negative prompt",
 }
-"""Architectures that draw the same with a negative prompt and without, and what is said about it."""
+"""Architectures that draw the same with and without a negative prompt, and what is reported about it."""
 
 UNNEEDED = ("v1.safetensors", "notes.md", "vae/diffusion_pytorch_model.bin", "vae/model.onnx")
 
@@ -74,7 +74,7 @@ def studio(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def draw(studio: DiffusionGPT, name: str, seed: int = 7, **asked: Any) -> Generation:
-    """A picture by one expert, not by what stands in for it when it fails."""
+    """A picture by one expert, never by a fallback."""
     result = studio.route_and_generate(PROMPT, expert=name, seed=seed, **asked)
     assert (result.drawn_by, result.fallbacks) == (name, ())
     return result
@@ -84,7 +84,7 @@ def draw(studio: DiffusionGPT, name: str, seed: int = 7, **asked: Any) -> Genera
 def test_an_architecture_draws_over_http(
     studio: DiffusionGPT, hub: LocalHub, folders: dict[str, Path], name: str
 ) -> None:
-    """The size asked, the same pixels for a seed and others for another, and only what the pipeline needs is pulled."""
+    """The size is as requested, a seed repeats its pixels, another differs, and only the needed files are pulled."""
     first = draw(studio, name)
     asked = miniature_settings(name)
     assert first.image.size == (asked.width, asked.height)
@@ -97,13 +97,13 @@ def test_an_architecture_draws_over_http(
     kept = {path.relative_to(pulled).as_posix() for path in pulled.rglob("*") if path.is_file()}
     there = {path.relative_to(folders[name]).as_posix() for path in folders[name].rglob("*") if path.is_file()}
     assert kept == there - {*UNNEEDED, "README.md"}
-    # a file that is twice there by its content travels once
+    # a file that exists twice with the same content is downloaded once
     assert set(hub.downloads[f"mini/{name}"]) <= kept
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_guidance_arrives_under_its_own_name(studio: DiffusionGPT, name: str) -> None:
-    """It changes the picture, is on record under both names, and the record draws the picture again."""
+    """Guidance changes the picture, is recorded under both names, and the record draws the picture again."""
     weak, strong = (draw(studio, name, guidance_scale=scale) for scale in (1.5, 6.0))
     assert weak.image.tobytes() != strong.image.tobytes()
     assert strong.params["guidance_scale"] == strong.params[OTHER_GUIDANCE.get(name, "guidance_scale")] == 6.0
@@ -113,7 +113,7 @@ def test_guidance_arrives_under_its_own_name(studio: DiffusionGPT, name: str) ->
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_negative_prompt_is_read_or_reported(studio: DiffusionGPT, name: str) -> None:
-    """It changes the picture, or it is not passed on, and the result says why."""
+    """A negative prompt changes the picture, or is not passed on and the result says why."""
     plain = draw(studio, name, guidance_scale=3.0)
     negative = draw(studio, name, guidance_scale=3.0, negative_prompt="blue cat")
     if name in NO_NEGATIVE:
@@ -128,7 +128,7 @@ def test_a_negative_prompt_is_read_or_reported(studio: DiffusionGPT, name: str) 
 
 
 def test_weights_come_from_the_seed(tmp_path: Path) -> None:
-    """Same seed, same bytes; another seed, other weights; the caller's random numbers go on as they were."""
+    """The same seed writes the same bytes, another seed other weights; the caller's random state is not changed."""
     import torch
 
     torch.manual_seed(1)
@@ -145,7 +145,7 @@ def test_weights_come_from_the_seed(tmp_path: Path) -> None:
 
 
 def test_an_architecture_without_miniature_is_an_error(tmp_path: Path) -> None:
-    """The hint lists those there are."""
+    """The hint lists the architectures that exist."""
     for ask in (lambda: make_miniature("dalle", tmp_path), lambda: miniature_settings("dalle")):
         with pytest.raises(RequestError, match="dalle") as caught:
             ask()

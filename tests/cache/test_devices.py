@@ -14,6 +14,7 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError
@@ -34,6 +35,9 @@ DEVICE = "cpu:1"
 """To torch it is host memory like any other, so it serves as a second device."""
 
 LATE_S = 60.0
+
+STRICT = DiffusersBackend(small_bytes=0)
+"""Offloads every part, however small."""
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +174,11 @@ def test_part_by_part_the_same_pixels(
     wanted = drawn(cache, who)
     cache.clear(DEVICE)
     visits.clear()
-    with cache.lease(who, BACKEND, device=DEVICE, offload=True) as loaded:
+    with cache.lease(who, STRICT, device=DEVICE, offload=True) as loaded:
         (ledger,) = (one for one in cache.explain().ledgers if one.tier == DEVICE)
         largest = max(part.nbytes for part in loaded.parts.values())
         assert (ledger.resident, ledger.reserved + ledger.in_flight) == (0, largest)
-        assert pixels(BACKEND.draw(loaded, ask(who), offload=True)) == wanted
+        assert pixels(STRICT.draw(loaded, ask(who), offload=True)) == wanted
     assert set(visits) == {1}
     assert drawn(cache, who) == wanted
     cache.clear(DEVICE)

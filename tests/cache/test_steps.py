@@ -1,4 +1,4 @@
-"""The model-loader cache after any sequence of steps: it knows what is where, and what is leased is there."""
+"""The model-loader cache after any sequence of steps: its ledgers are right, and what is leased is in memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEVICE = st.sampled_from(DEVICES)
 
 
 class _Steps(RuleBasedStateMachine):
-    """One thread does anything that a cache offers, and things fail now and then."""
+    """One thread uses everything that a cache offers, and things fail now and then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Steps(RuleBasedStateMachine):
     @initialize(bytes_=st.integers(0, 60), policy=st.sampled_from([LRU, GDSF]))
     def begin(self, bytes_: int, policy: type[LRU | GDSF]) -> None:
         home = load_settings(home=FOLDER / "home", hub_cache=FOLDER / "hub")
-        # measured seconds would make the order of eviction, and so the steps, different at each run
+        # measured seconds would make the order of eviction, and so the steps, different in each run
         clock = partial(next, count())
         self.cache = ModelCache(home, budget_bytes=bytes_, policy=policy(), memory_of=MEMORY.__getitem__, clock=clock)
         self.loader, self.identities = Loader(self.cache.memory), Identities(home.home)
@@ -94,7 +94,7 @@ class _Steps(RuleBasedStateMachine):
 
     @rule(after=st.integers(1, 3))
     def fail_soon(self, after: int) -> None:
-        """Something that is loaded or copied will fail."""
+        """Make something that is loaded or copied fail."""
         self.failing = after
 
     @invariant()
@@ -131,7 +131,7 @@ class _Steps(RuleBasedStateMachine):
         self.leases.append((stack, loaded, name, device, offload and device != HOST))
 
     def _fits(self, name: str, device: str, *, offload: bool) -> bool:
-        """Whether it can be had without waiting for the end of a lease, which this one thread could not see."""
+        """Whether it can be leased without waiting for another lease to end, which this one thread would never see."""
         names = _parts(name)
         for _, _, other, where, visiting in self.leases:
             if where == device != HOST and (offload or visiting) and names & _parts(other):

@@ -285,7 +285,7 @@ def test_a_mistake_in_an_option_is_an_error(command: Path, option: str, value: s
 @pytest.mark.usefixtures("command")
 def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal nothing is written without a yes; `--yes` does not ask."""
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo_files.is_terminal", lambda: True)
     result = run("add", "t/sd", "--zoo", "mine.yaml", says="n\n")
     assert "Write this to mine.yaml?" in result.stderr
     assert not (tmp_path / "mine.yaml").exists()

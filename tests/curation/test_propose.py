@@ -334,7 +334,7 @@ def test_nothing_is_written_unseen(command: Path, monkeypatch: pytest.MonkeyPatc
     assert command.read_text() == MINE
     shown = json.loads(run("--llm", "openai:local", "--json").stdout)
     assert (shown["written"], "+  - id: silkscreen" in shown["diff"]) == (False, True)
-    monkeypatch.setattr("diffusiongpt.apps.cli.common.is_terminal", lambda: True)
+    monkeypatch.setattr("diffusiongpt.apps.cli.zoo_files.is_terminal", lambda: True)
     refused = run("--llm", "openai:local", says="n\n")
     assert "+  - id: silkscreen" in refused.stdout
     assert "nothing was written" in refused.stderr

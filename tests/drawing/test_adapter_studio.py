@@ -54,7 +54,7 @@ def draw(studio: DiffusionGPT, **options: Any) -> Generation:
 
 
 def test_an_adapter_is_routed_pulled_and_drawn(online: Settings, hub: LocalHub, zoo: Zoo, tmp_path: Path) -> None:
-    """From the prompt to the file: the record names base and adapter, and the picture can be made again from it."""
+    """From the prompt to the file: the record names base and adapter, and the picture can be drawn again from it."""
     with DiffusionGPT(zoo, settings=online, on_pull=lambda _: None) as studio:
         assert studio.route(PROMPT).chosen.readiness == "download"
         result = draw(studio)
@@ -78,7 +78,7 @@ def test_an_adapter_is_routed_pulled_and_drawn(online: Settings, hub: LocalHub, 
 
 
 def test_a_picture_keeps_its_strength(online: Settings, zoo: Zoo) -> None:
-    """A zoo that wears the adapter more weakly today draws an old picture as it was."""
+    """A zoo that uses the adapter at a lower strength today draws an old picture as it was."""
     with DiffusionGPT(zoo, settings=online, on_pull=lambda _: None) as studio:
         result = draw(studio)
     with DiffusionGPT(zoo_of(lora(scale=0.3), expert("t/sd", "plain")), settings=online) as studio:
@@ -87,7 +87,7 @@ def test_a_picture_keeps_its_strength(online: Settings, zoo: Zoo) -> None:
 
 
 def test_a_changed_adapter_or_base_is_noticed(tmp_path: Path, tiny_sd: Path, loras: Path) -> None:
-    """`again` refuses to draw when either is another file now."""
+    """`again` refuses to draw if the file of base or adapter has changed."""
     shutil.copytree(tiny_sd, tmp_path / "sd")
     shutil.copytree(loras / "ink", tmp_path / "ink")
     zoo = zoo_of(lora(repo=tmp_path / "ink", base=tmp_path / "sd"))
@@ -105,7 +105,7 @@ def test_a_changed_adapter_or_base_is_noticed(tmp_path: Path, tiny_sd: Path, lor
 
 
 def test_an_old_picture_is_drawn_at_its_own_commits(online: Settings, hub: LocalHub, zoo: Zoo, tmp_path: Path) -> None:
-    """The commits of base and adapter come from the record when the zoo has moved on."""
+    """The commits of base and adapter come from the record if the zoo has changed since."""
     with DiffusionGPT(zoo, settings=online, on_pull=lambda _: None) as studio:
         old = draw(studio)
     (tmp_path / "toy" / "README.md").write_text("a new commit")
@@ -129,7 +129,7 @@ def test_an_old_picture_is_drawn_at_its_own_commits(online: Settings, hub: Local
 def test_a_record_asks_for_no_more_than_a_zoo_may(
     online: Settings, hub: LocalHub, zoo: Zoo, forged: dict[str, Any], kind: type[Exception]
 ) -> None:
-    """A stranger's picture names no strength out of range, no branch and no base of its own."""
+    """A stranger's picture cannot name a strength out of range, a branch, or another base."""
     with DiffusionGPT(zoo, settings=online, on_pull=lambda _: None) as studio:
         result = draw(studio)
         asked = len(hub.requests)
@@ -143,7 +143,7 @@ def test_a_record_asks_for_no_more_than_a_zoo_may(
 
 
 def test_a_saved_picture_tells_no_folders(tmp_path: Path, tiny_sd: Path, loras: Path) -> None:
-    """The folder of a base is shortened like every other."""
+    """The folder of a base is shortened like any other."""
     with DiffusionGPT(zoo_of(lora(repo=loras / "ink", base=tiny_sd)), settings=settings_in(tmp_path)) as studio:
         (path,) = draw(studio).save(tmp_path / "out")
     record = Generation.from_file(path).records[0]
@@ -151,7 +151,7 @@ def test_a_saved_picture_tells_no_folders(tmp_path: Path, tiny_sd: Path, loras: 
 
 
 def test_a_stranger_of_an_adapter_is_a_fallback(tmp_path: Path, tiny_klein: Path, tiny_sd: Path, loras: Path) -> None:
-    """An adapter on the wrong base does not draw the base's picture: the next candidate draws, and it is told why."""
+    """An adapter on the wrong base does not draw the base's picture: the next candidate draws, as the record shows."""
     zoo = zoo_of(lora("wrong", loras / "ink", tiny_klein), lora("right", loras / "ink", tiny_sd))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         result = draw(studio)
@@ -161,7 +161,7 @@ def test_a_stranger_of_an_adapter_is_a_fallback(tmp_path: Path, tiny_klein: Path
 
 
 def test_what_does_not_fit_with_its_base_is_too_big(tmp_path: Path) -> None:
-    """The bytes of base and adapter together decide."""
+    """The total bytes of base and adapter decide whether an expert fits."""
     with DiffusionGPT("tiny", settings=settings_in(tmp_path)) as studio:
         machine = studio._machine
         memory = machine.spec.host_bytes
@@ -173,7 +173,7 @@ def test_what_does_not_fit_with_its_base_is_too_big(tmp_path: Path) -> None:
 
 
 def test_adapters_of_one_base_are_compared(online: Settings, hub: LocalHub, loras: Path) -> None:
-    """A comparison of base and adapters shows three different pictures of one seed."""
+    """A comparison of base and adapters shows three different pictures with one seed."""
     hub.add("t/ink", loras / "ink")
     plain = expert("t/sd", "plain").model_copy(update={"tags": PIXELS})
     zoo = zoo_of(lora(), lora("ink", "t/ink"), plain)

@@ -1,4 +1,4 @@
-"""Many prompts in one go, the lease of a pipeline, and what the studio does when memory runs out."""
+"""Many prompts at once, the lease of a pipeline, and what the studio does when memory runs out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STYLES = ("pixel art", "flat vector", "pencil sketch", "oil painting")
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[DiffusionGPT]:
-    """A studio of its own with the tiny zoo."""
+    """A separate studio with the tiny zoo."""
     with tiny_studio(tmp_path) as studio:
         yield studio
 
@@ -40,7 +40,7 @@ def hub_studio(folder: Path, hub: LocalHub, **values: Any) -> DiffusionGPT:
 
 
 def prompts(count: int) -> list[str]:
-    """Prompts that go to four experts in turn."""
+    """Prompts that are routed to four experts in turn."""
     return [f"{STYLES[at % 4]} of a red heart on a yellow background" for at in range(count)]
 
 
@@ -50,7 +50,7 @@ def pixels(results: list[Any]) -> list[bytes]:
 
 
 def test_results_come_in_the_order_of_the_prompts(studio: DiffusionGPT) -> None:
-    """Whatever order they were drawn in, and the same pictures as one by one."""
+    """The results come in the order of the prompts, with the same pictures as one by one."""
     asked = prompts(10)
     many = list(studio.generate_many(asked, seed=3, num_inference_steps=1))
     one_by_one = [studio.route_and_generate(prompt, seed=3, num_inference_steps=1) for prompt in asked]
@@ -59,7 +59,7 @@ def test_results_come_in_the_order_of_the_prompts(studio: DiffusionGPT) -> None:
 
 
 def test_prompts_of_one_expert_are_drawn_together(studio: DiffusionGPT) -> None:
-    """Eight prompts in turn for four experts are drawn with fewer changes of expert than they came in."""
+    """Eight prompts that alternate between four experts are drawn with fewer changes of expert than in their order."""
     drawn: list[str] = []
     whole = studio._painter.draw_with
 
@@ -74,7 +74,7 @@ def test_prompts_of_one_expert_are_drawn_together(studio: DiffusionGPT) -> None:
 
 
 def test_prompts_are_read_as_needed(studio: DiffusionGPT) -> None:
-    """An endless source is read a few prompts ahead, and what is given up leaves the queue."""
+    """An endless source is read a few prompts ahead, and closing the results empties the queue."""
     read = 0
 
     def endless() -> Iterator[str]:
@@ -92,7 +92,7 @@ def test_prompts_are_read_as_needed(studio: DiffusionGPT) -> None:
 
 
 def test_a_prompt_that_fails_is_told_at_its_place(studio: DiffusionGPT) -> None:
-    """As an error in the list, or raised; the pictures before it are there either way."""
+    """A failing prompt is an error in the list, or raised; the pictures before it are available either way."""
     asked = ["pixel art fish", "", "oil painting of a tree"]
     first, second, third = studio.generate_many(asked, return_exceptions=True, num_inference_steps=1)
     assert isinstance(first, Generation)
@@ -105,7 +105,7 @@ def test_a_prompt_that_fails_is_told_at_its_place(studio: DiffusionGPT) -> None:
 
 
 def test_the_next_experts_come_while_one_draws(tmp_path: Path) -> None:
-    """With all prompts known, the later experts are pulled and loaded ahead, before anybody waits for them."""
+    """If all prompts are known, the later experts are pulled and loaded in advance."""
     with (
         serve_tiny_zoo() as hub,
         DiffusionGPT(hub_zoo(), settings=settings_in(tmp_path, hub_endpoint=hub.url)) as studio,
@@ -124,7 +124,7 @@ def test_the_next_experts_come_while_one_draws(tmp_path: Path) -> None:
 
 
 def test_without_looking_ahead_nothing_comes_unasked(tmp_path: Path) -> None:
-    """`prefetch="off"` leaves the cache to what draws now."""
+    """`prefetch="off"` loads only what draws now."""
     with tiny_studio(tmp_path, prefetch="off") as studio:
         names: list[str] = []
         studio.cache.events.add(lambda _: names.append(threading.current_thread().name))
@@ -134,7 +134,7 @@ def test_without_looking_ahead_nothing_comes_unasked(tmp_path: Path) -> None:
 
 
 def test_who_could_stand_in_is_pulled_only_where_allowed(tmp_path: Path) -> None:
-    """`prefetch="download"` brings the runner-up of a prompt to the disk, the default does not."""
+    """`prefetch="download"` pulls the runner-up of a prompt, and the default does not."""
     pulled = {}
     for prefetch in ("stage", "download"):
         with (
@@ -156,7 +156,7 @@ def test_who_could_stand_in_is_pulled_only_where_allowed(tmp_path: Path) -> None
 
 
 def test_a_leased_pipeline_can_be_called(studio: DiffusionGPT) -> None:
-    """It draws what the studio draws, has a scheduler of its own, and leaves no trace."""
+    """The leased pipeline draws what the studio draws, has its own scheduler, and leaves no trace."""
     import torch
 
     drawn = studio.route_and_generate("a heart", expert="tiny-oil", seed=5, num_inference_steps=3)
@@ -171,7 +171,7 @@ def test_a_leased_pipeline_can_be_called(studio: DiffusionGPT) -> None:
 
 
 def test_nobody_else_draws_beside_a_lease(studio: DiffusionGPT) -> None:
-    """The device is the holder's; others wait for the end of the block, and in it the holder asks for no picture."""
+    """The device belongs to the holder: others wait for the block to end, and the holder draws nothing else in it."""
     with ThreadPoolExecutor(1) as pool:
         with studio.lease("tiny-oil"):
             other = pool.submit(studio.route_and_generate, "pixel art fish", num_inference_steps=1)
@@ -182,7 +182,7 @@ def test_nobody_else_draws_beside_a_lease(studio: DiffusionGPT) -> None:
 
 
 def test_a_closed_studio_draws_no_more(tmp_path: Path) -> None:
-    """It says so, in whatever way it is asked."""
+    """Using a closed studio raises an error that names the reason, by any method."""
     studio = tiny_studio(tmp_path)
     studio.close()
     for ask in (studio.lease("tiny-oil").__enter__, lambda: studio.route_and_generate("a fox", expert="tiny-oil")):
@@ -191,9 +191,10 @@ def test_a_closed_studio_draws_no_more(tmp_path: Path) -> None:
 
 
 class Tight(DiffusersBackend):
-    """Runs out of memory a number of times, and says what was in memory then."""
+    """Runs out of memory a number of times, and records what was in memory then."""
 
     def __init__(self, times: int) -> None:
+        super().__init__()
         self.times = times
         self.calls: list[bool] = []
 
@@ -219,7 +220,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_memory_that_runs_out_while_drawing_is_freed_once(studio: DiffusionGPT, tight: Any) -> None:
-    """What is idle goes, the picture is drawn after all, and its record says so."""
+    """Idle models are evicted, the picture is drawn after all, and its record notes this."""
     plain = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=1)
     studio.route_and_generate("an oil painting of a fish", num_inference_steps=1)
     tight(1)
@@ -232,7 +233,7 @@ def test_memory_that_runs_out_while_drawing_is_freed_once(studio: DiffusionGPT, 
 
 
 def test_memory_that_stays_short_goes_to_the_next_candidate(studio: DiffusionGPT, tight: Any) -> None:
-    """On the host there is nowhere to offload to: two tries, then the next expert, and the record tells."""
+    """On the host there is nowhere to offload to: two attempts, then the next expert, and the record lists them."""
     backend = tight(2)
     result = studio.route_and_generate("pixel art fish", num_inference_steps=1)
     assert backend.calls == [False, False, False]
@@ -243,20 +244,20 @@ def test_memory_that_stays_short_goes_to_the_next_candidate(studio: DiffusionGPT
 
 
 def test_on_a_device_the_last_try_is_part_by_part(studio: DiffusionGPT, tight: Any) -> None:
-    """Freed, then offloaded; the picture is the same, and afterwards nothing of it is left on the device."""
+    """Freed, tiled, then offloaded; the picture is the same, and afterwards nothing of it is left on the device."""
     plain = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
-    backend = tight(2)
+    backend = tight(3)
     studio._machine.__dict__["device"] = "cpu:1"
     studio._machine.__dict__["spec"] = MachineSpec(device="cpu:1", device_bytes=8e9, host_bytes=8e9)
     result = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
-    assert backend.calls == [False, False, True]
-    assert [step.step for step in result.recovered] == ["freed", "offloaded"]
+    assert backend.calls == [False, False, False, True]
+    assert [step.step for step in result.recovered] == ["freed", "tiled", "offloaded"]
     assert result.image == plain.image
     assert studio.cache.explain().on("cpu:1") == ()
 
 
 def test_what_does_not_fit_is_not_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes are exact before the download, whatever the zoo says of them."""
+    """Sizes are known exactly before the download, whatever the zoo states."""
     claims = hub_zoo()["tiny-pixel"].model_copy(update={"components": {}, "size_gb": 1e-6})
     with (
         serve_tiny_zoo() as hub,
@@ -270,7 +271,7 @@ def test_what_does_not_fit_is_not_pulled(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_draw_error_is_not_taken_for_lack_of_memory(tmp_path: Path) -> None:
-    """It is tried once, and the next candidate draws."""
+    """It is tried once, and then the next candidate draws."""
     zoo = zoo_of(local("one", pixel_folder(), "pixel_art"), local("two", pixel_folder()))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
         calls = 0

@@ -1,4 +1,4 @@
-"""The fair order: whose turn is next, and how long anybody may have to wait for it."""
+"""The fair order: whose turn is next, and how long a request may have to wait for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def served(order: FairOrder[Place], ready: Container[Hashable] = ()) -> Iterator
 
 
 def test_one_prompt_does_not_wait_for_a_thousand() -> None:
-    """Whoever comes while another client draws is next, however much that one has waiting."""
+    """A client that arrives while another draws is next, however many requests the other has waiting."""
     order = FairOrder[Place]()
     for number in range(1000):
         enter(order, number, "many")
@@ -38,7 +38,7 @@ def test_one_prompt_does_not_wait_for_a_thousand() -> None:
 
 
 def test_who_comes_late_does_not_catch_up() -> None:
-    """A client gets its share from when it enters; what others drew before is theirs."""
+    """A client's share counts from its arrival; what others drew before is theirs."""
     order = FairOrder[Place]()
     for number in range(30):
         enter(order, number, "early")
@@ -50,7 +50,7 @@ def test_who_comes_late_does_not_catch_up() -> None:
 
 
 def test_who_comes_late_is_not_behind_all_that_were_passed() -> None:
-    """Saving swaps does not push a newcomer back: one of the client that is being drawn is in front, not all."""
+    """Saving swaps does not push a newcomer back: one request of the current client goes first, not all of them."""
     order = FairOrder[Place]()
     for number in range(12):
         enter(order, "ab"[number % 2], "early")
@@ -61,7 +61,7 @@ def test_who_comes_late_is_not_behind_all_that_were_passed() -> None:
 
 
 def test_nothing_is_remembered_of_those_who_left() -> None:
-    """A queue that runs for weeks does not grow."""
+    """The state of a queue that runs for weeks does not grow."""
     order = FairOrder[Place]()
     for client in range(100):
         enter(order, client % 3, client % 50)
@@ -75,7 +75,7 @@ def test_nothing_is_remembered_of_those_who_left() -> None:
 
 
 def test_clients_with_much_to_do_take_turns() -> None:
-    """Arrival decides within a client, turns between them."""
+    """Arrival decides within a client, and turns decide between clients."""
     order = FairOrder[Place]()
     for client in "ab":
         for number in range(3):
@@ -84,7 +84,7 @@ def test_clients_with_much_to_do_take_turns() -> None:
 
 
 def test_who_comes_back_each_time_gets_a_fair_share_too() -> None:
-    """A client with one place at a time, which enters the next when that is taken, takes turns with a full queue."""
+    """A client with one place at a time, which re-enters when it is taken, takes turns with a client with many."""
     order = FairOrder[Place]()
     for number in range(6):
         enter(order, f"full{number}", "full")
@@ -100,7 +100,7 @@ def test_who_comes_back_each_time_gets_a_fair_share_too() -> None:
 
 
 def test_twice_the_work_is_half_the_turns() -> None:
-    """A request that is twice as much counts like two."""
+    """A request of twice the cost counts like two."""
     order = FairOrder[Place]()
     for number in range(4):
         enter(order, ("large", number), "large", work=2)
@@ -110,7 +110,7 @@ def test_twice_the_work_is_half_the_turns() -> None:
 
 
 def test_a_model_just_drawn_goes_on_then_one_that_is_ready() -> None:
-    """Both save a swap; the first saves the most."""
+    """Both save a swap, and the one that saves the most goes first."""
     order = FairOrder[Place]()
     for client, model in enumerate("abcacb"):
         enter(order, model, client)
@@ -121,7 +121,7 @@ def test_a_model_just_drawn_goes_on_then_one_that_is_ready() -> None:
 
 
 def test_nobody_is_passed_more_often_than_the_window() -> None:
-    """An endless stream for the model that is loaded does not keep another out, and the bound is reached."""
+    """An endless stream for the loaded model does not starve another model, and the bound is reached."""
     order = FairOrder[Place](window=4)
     enter(order, "a", "first")
     stream, taken = iter(range(100)), served(order)
@@ -138,7 +138,7 @@ def test_nobody_is_passed_more_often_than_the_window() -> None:
 
 
 def test_only_the_first_of_the_order_may_pass() -> None:
-    """What saves a swap far behind waits for its place."""
+    """A request far behind that would save a swap waits for its place."""
     order = FairOrder[Place](window=3)
     for client, model in enumerate("xabca"):
         enter(order, model, client)
@@ -150,7 +150,7 @@ def test_only_the_first_of_the_order_may_pass() -> None:
 
 
 def test_who_gives_up_passes_the_place_on_to_the_next_of_the_client() -> None:
-    """What was given up costs its client nothing."""
+    """A cancelled place costs its client nothing."""
     order = FairOrder[Place]()
     given_up = [enter(order, ("old", number), "a") for number in range(50)]
     enter(order, "urgent", "a")
@@ -164,7 +164,7 @@ def test_who_gives_up_passes_the_place_on_to_the_next_of_the_client() -> None:
 
 
 def test_who_cannot_come_now_is_not_waited_for_and_loses_nothing() -> None:
-    """It keeps its place, and those taken meanwhile are no passes."""
+    """A busy place keeps its position, and places taken meanwhile do not count as overtaking it."""
     order = FairOrder[Place](window=2)
     busy = enter(order, "busy", "a")
     for number in range(5):
@@ -177,7 +177,7 @@ def test_who_cannot_come_now_is_not_waited_for_and_loses_nothing() -> None:
 
 
 def test_after_a_rest_all_start_anew() -> None:
-    """What somebody drew before the device was idle is not held against them."""
+    """What a client drew before the device was idle is not held against it."""
     order = FairOrder[Place]()
     enter(order, "long", "a", work=100)
     assert next(served(order)).model == "long"
@@ -189,7 +189,7 @@ def test_after_a_rest_all_start_anew() -> None:
 
 @dataclass
 class Watched:
-    """What is known of a place since it entered, to hold the bound against it."""
+    """What is recorded of a place since it entered, to check the bound for it."""
 
     before: int
     ahead: int
@@ -212,7 +212,7 @@ STEPS = st.lists(
 
 
 class Replay:
-    """Runs steps against an order and holds every promise of `FairOrder` against every place."""
+    """Runs steps against an order and checks every promise of `FairOrder` for every place."""
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -222,7 +222,7 @@ class Replay:
         self.log: list[tuple[Hashable, int]] = []
 
     def run(self, steps: list[tuple[str, int, int, int]]) -> None:
-        """All steps, then until nobody waits."""
+        """Take all steps, and then empty the order."""
         for number, (step, what, model, work) in enumerate(steps):
             if step in {"enter", "stranger"}:
                 self.enter(model, what if step == "enter" else f"stranger {number}", work)
@@ -240,7 +240,7 @@ class Replay:
         assert not self.watched
 
     def enter(self, model: int, client: Hashable, work: int) -> None:
-        """A place enters: all others learn of its client."""
+        """A place enters: all other places note its client."""
         place = enter(self.order, model, client, work)
         for other, watched in self.watched.items():
             if other.client != client:
@@ -249,7 +249,7 @@ class Replay:
         self.watched[place] = Watched(before, place.tag - self.order.virtual_time)
 
     def take(self, ready: set[int]) -> None:
-        """One is taken: it kept its bound, and those in front of it were not passed too often."""
+        """A place is taken: it kept its bound, and those in front of it were not overtaken too often."""
         waiting = [place for place in self.order.waiting if place not in self.busy]
         time_before = self.order.virtual_time
         place = self.order.take(lambda place: place not in self.busy, ready.__contains__)
@@ -270,9 +270,9 @@ class Replay:
 @settings(max_examples=400, deadline=None)
 @given(STEPS, st.integers(1, 8))
 def test_the_bound_holds_for_every_place(steps: list[tuple[str, int, int, int]], window: int) -> None:
-    """Whatever enters, is taken, is given up or is busy, and whatever is ready: nobody waits longer than promised.
+    """Whatever enters, is taken, cancelled, busy or ready, no place waits longer than promised.
 
-    And the same steps give the same order.
+    The same steps give the same order.
     """
     one, other = Replay(window), Replay(window)
     one.run(steps)
@@ -283,7 +283,7 @@ def test_the_bound_holds_for_every_place(steps: list[tuple[str, int, int, int]],
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=40), st.sets(st.integers(0, 3)))
 def test_what_is_foreseen_comes_true(arrivals: list[tuple[int, int]], ready: set[int]) -> None:
-    """As long as nothing changes, places are taken as foreseen; looking ahead changes nothing."""
+    """As long as nothing changes, places are taken in the predicted order; predicting changes nothing."""
     order = FairOrder[Place](4)
     for client, model in arrivals:
         enter(order, model, client)
@@ -295,7 +295,7 @@ def test_what_is_foreseen_comes_true(arrivals: list[tuple[int, int]], ready: set
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.lists(st.integers(1, 5), min_size=1, max_size=30))
 def test_two_busy_clients_get_the_same_to_within_one_request_each(ours: list[int], theirs: list[int]) -> None:
-    """The fairness of start-time fair queueing (theorem 1 of the paper): as long as both have something waiting."""
+    """Start-time fair queueing is fair (theorem 1 of the paper) as long as both clients have requests waiting."""
     order = FairOrder[Place](1)
     for client, works in (("ours", ours), ("theirs", theirs)):
         for work in works:

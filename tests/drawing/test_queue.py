@@ -1,4 +1,4 @@
-"""The queue: one at a time on each device, each in its own thread, and nobody is lost however they leave."""
+"""The queue: one drawing at a time per device, each in its requester's thread, and no request is lost on any exit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
-from diffusiongpt.drawing import queue as scheduler
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, RequestError
 
-
-@pytest.fixture(autouse=True)
-def _no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is not woken sleeps too long for these tests: no wake-up may be lost."""
-    monkeypatch.setattr(scheduler, "_TICK_S", 600)
+NO_TICKS = partial(Queue, tick_s=600.0)
+"""A queue whose threads sleep too long for these tests unless they are woken: no wake-up may be lost."""
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for other threads to come so far."""
+    """Wait until other threads have come that far."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "the other threads never came so far"
@@ -40,21 +37,21 @@ def until(condition: Callable[[], object]) -> None:
 
 
 class Stage:
-    """Requesters that wait in threads and write down who drew, in order."""
+    """Requesters that wait in threads and record the order in which they drew."""
 
     def __init__(self, queue: Queue, pool: ThreadPoolExecutor) -> None:
         self.queue, self.pool = queue, pool
         self.drawn: list[Hashable] = []
 
     def request(self, model: Hashable, device: str = "cpu", client: Hashable | None = None) -> Future[None]:
-        """A requester in a thread of its own; returns when it waits."""
+        """Start a requester in its own thread; return when it waits."""
         ticket = self.queue.enter(model, device, client=model if client is None else client)
         future = self.pool.submit(self.draw, ticket)
         until(lambda: ticket.waiter is not None or ticket.gone)
         return future
 
     def draw(self, ticket: Ticket) -> None:
-        """What a requester does."""
+        """Wait for the turn and draw."""
         with ticket.turn():
             self.drawn.append(ticket.model)
 
@@ -62,12 +59,12 @@ class Stage:
 @pytest.fixture
 def stage(pool: ThreadPoolExecutor) -> Stage:
     """A queue and those who use it."""
-    return Stage(Queue(), pool)
+    return Stage(NO_TICKS(), pool)
 
 
 def test_one_at_a_time_on_each_device_and_nobody_is_lost(pool: ThreadPoolExecutor) -> None:
     """Forty threads, two devices, pauses, failures and cancellations: never two at once, and all come to an end."""
-    queue = Queue(is_ready=lambda model, _: model == 1, window=3)
+    queue = NO_TICKS(is_ready=lambda model, _: model == 1, window=3)
     drawing = {"cpu": 0, "cuda": 0}
     ended: list[str] = []
 
@@ -102,7 +99,7 @@ def test_one_at_a_time_on_each_device_and_nobody_is_lost(pool: ThreadPoolExecuto
 
 
 def test_devices_are_independent(stage: Stage) -> None:
-    """Who draws on one keeps nobody waiting for another."""
+    """A drawing on one device delays no request for another."""
     with stage.queue.enter("a", "cuda:0").turn():
         stage.request("b", "cuda:1").result(60)
         waiting = stage.request("c", "cuda:0")
@@ -111,7 +108,7 @@ def test_devices_are_independent(stage: Stage) -> None:
 
 
 def test_the_order_is_the_fair_one(stage: Stage) -> None:
-    """Clients take turns, the model just drawn goes on, and what is coming is known."""
+    """Clients take turns, the model that was just drawn continues, and the coming requests are known."""
     with stage.queue.enter("x", "cpu").turn():
         futures = [stage.request(model, client=client) for model, client in ["1a", "2a", "3a", "4b", "1c", "5c"]]
         assert stage.queue.upcoming("cpu") == ("x", "1", "4", "2", "5", "3")
@@ -121,7 +118,7 @@ def test_the_order_is_the_fair_one(stage: Stage) -> None:
 
 
 def test_threads_are_clients_by_default(stage: Stage) -> None:
-    """Another thread with one request comes before the second of a thread with many."""
+    """Another thread with one request is served before the second request of a thread with many."""
     many = [stage.queue.enter(model, "cpu") for model in "abc"]
     one = stage.pool.submit(stage.queue.enter, "one", "cpu").result(60)
     assert stage.queue.upcoming("cpu") == ("a", "one", "b", "c")
@@ -129,7 +126,7 @@ def test_threads_are_clients_by_default(stage: Stage) -> None:
 
 
 def test_an_idle_device_forgets_who_drew(stage: Stage) -> None:
-    """What somebody drew when nobody else wanted to is not held against them."""
+    """What a client drew while no other was waiting is not held against it."""
     with stage.queue.enter("long", "cpu", client="a", work=100).turn():
         pass
     for client in "ab":
@@ -138,7 +135,7 @@ def test_an_idle_device_forgets_who_drew(stage: Stage) -> None:
 
 
 def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture) -> None:
-    """A model that needs no loading saves a swap; one whose readiness cannot be told is not ready."""
+    """A model that is loaded saves a swap; a model whose readiness cannot be determined counts as not loaded."""
 
     def is_ready(model: Hashable, device: str) -> bool:
         assert device == "cpu"
@@ -146,7 +143,7 @@ def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCa
             raise OSError
         return model == "ready"
 
-    stage = Stage(Queue(is_ready=is_ready), pool)
+    stage = Stage(NO_TICKS(is_ready=is_ready), pool)
     with stage.queue.enter("x", "cpu").turn():
         futures = [stage.request(model) for model in ("broken", "cold", "ready")]
     for future in futures:
@@ -156,7 +153,7 @@ def test_what_is_ready_goes_first(pool: ThreadPoolExecutor, caplog: pytest.LogCa
 
 
 def test_who_is_busy_elsewhere_is_not_waited_for(stage: Stage) -> None:
-    """A place is kept for who has entered, the device is not: it stays free until somebody waits."""
+    """Entering reserves a place but not the device: it stays free until a requester waits."""
     early = stage.queue.enter("early", "cpu")
     stage.request("late").result(60)
     assert stage.queue.upcoming("cpu") == ("early",)
@@ -165,7 +162,7 @@ def test_who_is_busy_elsewhere_is_not_waited_for(stage: Stage) -> None:
 
 
 def test_cancelling_ends_the_wait_of_that_request_only(stage: Stage) -> None:
-    """It is told so, again is no harm, and its turn once come cannot be cancelled."""
+    """A cancelled ticket raises an error; cancelling twice does no harm, and a turn that began cannot be cancelled."""
     holder = stage.queue.enter("x", "cpu")
     with holder.turn():
         ticket = stage.queue.enter("a", "cpu")
@@ -181,7 +178,7 @@ def test_cancelling_ends_the_wait_of_that_request_only(stage: Stage) -> None:
 
 
 def test_a_ticket_is_good_for_one_turn(stage: Stage) -> None:
-    """Who wants more enters again."""
+    """A ticket is for one drawing; another drawing needs another ticket."""
     ticket = stage.queue.enter("a", "cpu")
     stage.draw(ticket)
     with pytest.raises(RequestError, match="left the queue"):
@@ -191,7 +188,7 @@ def test_a_ticket_is_good_for_one_turn(stage: Stage) -> None:
 
 
 def test_a_failure_gives_the_turn_on(stage: Stage) -> None:
-    """Whatever a block raises, it raises to its own requester, and the next one draws."""
+    """An error in a block is raised to its own requester, and the next requester draws."""
 
     def fail() -> None:
         with stage.queue.enter("a", "cpu").turn():
@@ -205,9 +202,9 @@ def test_a_failure_gives_the_turn_on(stage: Stage) -> None:
     assert stage.drawn == ["b"]
 
 
-def test_ctrl_c_ends_a_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_wait(pool: ThreadPoolExecutor) -> None:
     """Even where it does not wake a waiting thread, as on Windows; who waits behind is next."""
-    monkeypatch.setattr(scheduler, "_TICK_S", 0.05)
+    stage = Stage(Queue(tick_s=0.05), pool)
     held, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -236,7 +233,7 @@ def test_ctrl_c_ends_a_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_interrupt_between_being_chosen_and_waking_up_gives_the_turn_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slot was already given to the thread that Ctrl-C ends."""
+    """The slot had already been given to the thread that Ctrl-C ends."""
     ticket = stage.queue.enter("a", "cpu")
     with monkeypatch.context() as patch:
         patch.setattr(stage.queue, "_announce", lambda _: _throw(KeyboardInterrupt()))
@@ -246,7 +243,7 @@ def test_an_interrupt_between_being_chosen_and_waking_up_gives_the_turn_on(
 
 
 def test_one_thread_with_many_tickets_draws_whichever_is_due(stage: Stage) -> None:
-    """In fair order with the others, and those left over keep their places until they are cancelled."""
+    """They are in fair order with the others, and the remaining ones keep their places until they are cancelled."""
     mine = {stage.queue.enter(model, "cpu", client="me") for model in "abcd"}
     with stage.queue.next_of(mine) as ticket:
         mine.remove(ticket)
@@ -263,7 +260,7 @@ def test_one_thread_with_many_tickets_draws_whichever_is_due(stage: Stage) -> No
 
 
 def test_one_thread_with_tickets_for_two_devices_holds_one_turn(stage: Stage) -> None:
-    """It draws one picture at a time, on whichever device is free; the other stays free for others."""
+    """It draws one picture at a time, on whichever device is free; the other stays free for other requesters."""
     mine = [stage.queue.enter("a", "cuda:0"), stage.queue.enter("b", "cuda:1")]
     with stage.queue.enter("x", "cuda:0").turn():
         taken = stage.pool.submit(_models_of, stage.queue, mine)
@@ -279,7 +276,7 @@ def test_one_thread_with_tickets_for_two_devices_holds_one_turn(stage: Stage) ->
 
 
 def test_a_callback_that_draws_is_refused_instead_of_waiting_for_itself(stage: Stage) -> None:
-    """And the drawing it was called from goes on."""
+    """The drawing that it was called from continues."""
     with stage.queue.enter("a", "cpu").turn():
         for device in ("cpu", "cuda"):
             with pytest.raises(RequestError, match="already drawing on cpu"), stage.queue.enter("b", device).turn():
@@ -289,7 +286,7 @@ def test_a_callback_that_draws_is_refused_instead_of_waiting_for_itself(stage: S
 
 
 def test_closing_ends_all_waits_and_no_drawing(stage: Stage) -> None:
-    """Who draws finishes; who waits, comes to wait or enters is told."""
+    """After closing, a drawing finishes; a requester that waits, begins to wait or enters gets an error."""
     early = stage.queue.enter("early", "cpu")
     with stage.queue.enter("a", "cpu").turn():
         waiting = stage.request("b")
@@ -306,9 +303,9 @@ def test_closing_ends_all_waits_and_no_drawing(stage: Stage) -> None:
 
 
 def test_changes_are_told() -> None:
-    """Each time what is coming changes, and only then."""
+    """The listener is called when the coming models change, and only then."""
     told: list[tuple[str, tuple[Hashable, ...]]] = []
-    queue = Queue(on_change=lambda device, upcoming: told.append((device, upcoming)))
+    queue = NO_TICKS(on_change=lambda device, upcoming: told.append((device, upcoming)))
     with queue.enter("a", "cpu").turn():
         queue.enter("b", "cpu").cancel()
         queue.enter("c", "cuda")
@@ -319,7 +316,7 @@ def test_changes_are_told() -> None:
 
 
 def test_changes_are_told_one_at_a_time_and_the_latest_at_last(pool: ThreadPoolExecutor) -> None:
-    """Who changes something while another is being told does not wait: what is told next is the latest."""
+    """A change during a notification does not wait for it: the next notification has the latest state."""
     told: list[tuple[Hashable, ...]] = []
     inside, go_on = threading.Event(), threading.Event()
 
@@ -328,7 +325,7 @@ def test_changes_are_told_one_at_a_time_and_the_latest_at_last(pool: ThreadPoolE
         inside.set()
         go_on.wait(60)
 
-    queue = Queue(on_change=on_change)
+    queue = NO_TICKS(on_change=on_change)
     first = pool.submit(queue.enter, "a", "cpu", client="a")
     inside.wait(60)
     for model in "bcd":
@@ -340,9 +337,9 @@ def test_changes_are_told_one_at_a_time_and_the_latest_at_last(pool: ThreadPoolE
 
 
 def test_a_callback_that_fails_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The log tells it, and the next change is told again; Ctrl-C in it leaves no ticket behind."""
+    """The error is logged, and the next change is reported again; Ctrl-C in a listener leaves no ticket behind."""
     failures: list[BaseException] = [OSError("no room"), KeyboardInterrupt()]
-    queue = Queue(on_change=lambda _device, _upcoming: _throw(failures.pop(0)) if failures else None)
+    queue = NO_TICKS(on_change=lambda _device, _upcoming: _throw(failures.pop(0)) if failures else None)
     with caplog.at_level(logging.ERROR):
         ticket = queue.enter("a", "cpu")
     assert "no room" in caplog.text
@@ -355,7 +352,7 @@ def test_a_callback_that_fails_breaks_nothing(caplog: pytest.LogCaptureFixture) 
 
 def test_looking_ahead_has_an_end() -> None:
     """What is coming is nine models, however long the queue is."""
-    queue = Queue()
+    queue = NO_TICKS()
     for number in range(1000):
         queue.enter(number // 10, "cpu")
     assert queue.upcoming("cpu") == tuple(range(7))

@@ -1,4 +1,4 @@
-"""From what was understood to the exact call: what the caller gave wins over the prompt, that over the expert."""
+"""From an understanding to the exact call: the caller takes precedence over the prompt, the prompt over the expert."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def arguments(prompt: str, of: Expert = SDXL, **asked: Any) -> dict[str, Any]:
 
 
 def test_the_expert_knows_best_when_nobody_says_otherwise() -> None:
-    """Without a wish the maker's own size, steps and guidance are used; what is not known is left out."""
+    """Without a request, the maker's own size, steps and guidance are used; what is not known is left out."""
     assert arguments("a fox") == {"num_inference_steps": 30, "guidance_scale": 7.0, "width": 1024, "height": 1024}
     assert arguments("a fox", PLAIN) == {}
 
 
 def test_the_caller_wins() -> None:
-    """What the caller gives replaces what the prompt or the maker says, zero included."""
+    """The caller's values replace those of the prompt or the maker, including zero."""
     given = arguments("a fox 640x480", width=512, height=768, num_inference_steps=4, guidance_scale=0.0)
     assert given == {"num_inference_steps": 4, "guidance_scale": 0.0, "width": 512, "height": 768}
     assert arguments("a fox", PLAIN, width=512) == {"width": 512}
@@ -35,7 +35,7 @@ def test_the_caller_wins() -> None:
 
 
 def test_only_what_the_caller_gave_is_explicit() -> None:
-    """The backend reports a dropped argument only if the caller asked for it."""
+    """The backend reports a dropped argument only if the caller gave it."""
     resolved = resolve(Request(prompt="a fox", guidance_scale=3.0), think("a fox").understanding, SDXL)
     assert resolved.explicit == {"guidance_scale"}
 
@@ -52,7 +52,7 @@ def test_only_what_the_caller_gave_is_explicit() -> None:
     ],
 )
 def test_the_size_of_the_prompt_is_kept_within_what_the_expert_can(prompt: str, size: tuple[int, int]) -> None:
-    """A size or shape in the prompt is obeyed near the native area; a larger one is scaled down in shape."""
+    """A size or shape in the prompt is followed near the native area; a larger one is scaled down in proportion."""
     drawn = arguments(prompt)
     assert (drawn["width"], drawn["height"]) == size
     assert drawn["width"] % SIDE_STEP == drawn["height"] % SIDE_STEP == 0
@@ -60,7 +60,7 @@ def test_the_size_of_the_prompt_is_kept_within_what_the_expert_can(prompt: str, 
 
 
 def test_a_changed_size_is_told() -> None:
-    """A size that is not drawn as asked is among what was dropped, with the size that was used."""
+    """A size that is not drawn as requested is reported in `dropped`, with the size that was used."""
     (dropped,) = resolve(Request(prompt="x", width=500), think("x").understanding, SDXL).dropped
     assert (dropped.name, dropped.value) == ("width", 500)
     assert "drawn at 496" in dropped.reason
@@ -70,21 +70,21 @@ def test_a_changed_size_is_told() -> None:
 
 
 def test_a_small_native_size_needs_no_step() -> None:
-    """An expert whose own size is no multiple of the step is drawn at its own size."""
+    """An expert whose own size is not a multiple of the step is drawn at its own size."""
     odd = expert("odd", settings=CallSettings(width=40))
     assert arguments("x", odd) == {"width": 40, "height": 40}
     assert arguments("x", odd, width=40) == {"width": 40, "height": 40}
 
 
 def test_trigger_words_lead_once() -> None:
-    """Trigger words are put before the prompt unless it holds them."""
+    """Trigger words are put before the prompt unless it contains them."""
     trained = expert("t", trigger_words=("Ghibli style",))
     assert trained.prompt_for("a fox") == "Ghibli style, a fox"
     assert trained.prompt_for("ghibli Style fox") == "ghibli Style fox"
 
 
 def test_negatives_are_joined() -> None:
-    """What the caller, the prompt and the maker want absent is one negative prompt without repeats."""
+    """What the caller, the prompt and the maker exclude becomes one negative prompt without repetitions."""
     picky = expert("n", negative_prompt="blurry")
     understood = think("a street without cars").understanding
     joined = resolve(Request(prompt="x", negative_prompt=" snow "), understood, picky).negative_prompt

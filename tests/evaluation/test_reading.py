@@ -1,4 +1,4 @@
-"""Files of ratings and votes: what is read, and what is told of a file that is wrong."""
+"""Files of ratings and votes: what is read, and how mistakes in a file are reported."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_full_grid_is_read(tmp_path: Path) -> None:
 
 
 def test_a_partial_grid_has_gaps(tmp_path: Path) -> None:
-    """What nobody rated is no number, and a column of categories may be empty or absent."""
+    """A missing rating is NaN, and the column of categories may be empty or absent."""
     rows = [("1", "a fox", "furry", "3"), ("2", "a bus", "metal", "4")]
     training = read_ratings(write(tmp_path / "r.csv", ("prompt_id", "prompt", "expert", "rating"), rows))
     assert training.ratings is not None
@@ -36,7 +36,7 @@ def test_a_partial_grid_has_gaps(tmp_path: Path) -> None:
 
 
 def test_files_add_up(tmp_path: Path) -> None:
-    """The same ids with other texts, as in a translation, are other prompts; new ratings of one prompt join it."""
+    """The same ids with other texts, as in a translation, are other prompts; new ratings of a prompt join it."""
     first = write(tmp_path / "a.csv", RATED, [GOOD])
     second = write(tmp_path / "b.csv", RATED, [("1", "狐狸", "animal", "furry", "4")])
     third = write(tmp_path / "c.csv", RATED, [("1", "a fox", "", "metal", "2")])
@@ -47,7 +47,7 @@ def test_files_add_up(tmp_path: Path) -> None:
 
 
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
-    """Experts are sorted, so that whoever stands first in a file has no advantage."""
+    """Experts are sorted, so that being first in a file gives no advantage."""
     rows = rated_rows()
     there = read_ratings(write(tmp_path / "a.csv", RATED, rows))
     back = read_ratings(write(tmp_path / "b.csv", RATED, rows[::-1]))
@@ -58,7 +58,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_votes_are_read_with_all_their_columns(tmp_path: Path) -> None:
-    """Outcome, ballot, voter, source, weight and propensity arrive; the side says nothing about the winner."""
+    """Outcome, ballot, voter, source, weight and propensity are read; the side says nothing about the winner."""
     header = (*VOTED, "outcome", "ballot", "voter", "source", "weight", "propensity", "time")
     rows = [
         (*VOTE, "", "b1", "ann", "", "", "", "2026-01-01"),
@@ -80,7 +80,7 @@ def test_votes_are_read_with_all_their_columns(tmp_path: Path) -> None:
 
 
 def test_with_votes_the_training_file_only_names(tmp_path: Path) -> None:
-    """Ratings beside votes may be absent, empty or nonsense: nobody reads them."""
+    """Ratings given with votes may be absent, empty or invalid, since they are not read."""
     votes = write(tmp_path / "v.csv", VOTED, [VOTE])
     told = []
     for number, rating in enumerate(("", "nan", "best of all", "3")):
@@ -112,7 +112,7 @@ def test_with_votes_the_training_file_only_names(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_ratings_are_told_with_their_line(rows: list[tuple[str, ...]], message: str, tmp_path: Path) -> None:
-    """A wrong row is named by file and line, and the hint says what to do."""
+    """An invalid row is reported by file and line, and the hint says what to do."""
     path = write(tmp_path / "ratings.csv", RATED, rows)
     with pytest.raises(DataError, match=message) as caught:
         read_ratings(path)
@@ -132,7 +132,7 @@ def test_wrong_ratings_are_told_with_their_line(rows: list[tuple[str, ...]], mes
     ],
 )
 def test_wrong_votes_are_told_with_their_line(cells: dict[str, str], message: str, tmp_path: Path) -> None:
-    """A vote that makes no sense is named by file and line."""
+    """An invalid vote is reported by file and line."""
     row = dict(zip(VOTED, VOTE, strict=True)) | {"outcome": "", "weight": "", "propensity": ""} | cells
     path = write(tmp_path / "votes.csv", tuple(row), [tuple(row.values())])
     with pytest.raises(DataError, match=message) as caught:
@@ -142,7 +142,7 @@ def test_wrong_votes_are_told_with_their_line(cells: dict[str, str], message: st
 
 
 def test_one_ballot_decides_a_pair_once(tmp_path: Path) -> None:
-    """A voter's second row on the same pair of a ballot is refused; without ballots, equal votes are many people's."""
+    """A voter's second row on the same pair of a ballot is refused; without ballots, equal votes are by many people."""
     header = (*VOTED, "ballot", "voter")
     again = ("1", "a fox", "", "metal", "furry", "b1", "ann")
     path = write(tmp_path / "v.csv", header, [(*VOTE, "b1", "ann"), (*VOTE, "b1", "bob"), again])
@@ -168,14 +168,14 @@ def test_one_ballot_decides_a_pair_once(tmp_path: Path) -> None:
 def test_a_wrong_header_is_told_with_the_nearest_name(
     header: tuple[str, ...], message: str, hint: str, tmp_path: Path
 ) -> None:
-    """A missing or misspelt column is named, and the one probably meant."""
+    """A missing or misspelt column is reported, with the one that was probably meant."""
     with pytest.raises(DataError, match=message) as caught:
         read_ratings(write(tmp_path / "r.csv", header, [["1"] * len(header)]))
     assert hint in caught.value.hint
 
 
 def test_files_that_are_no_csv_are_told_apart(tmp_path: Path) -> None:
-    """No file, an empty one, another encoding and an open quote each get an error of their own."""
+    """A missing file, an empty file, another encoding and an unclosed quote are separate errors."""
     with pytest.raises(RequestError, match=r"cannot read .*none\.csv"):
         read_ratings(tmp_path / "none.csv")
     with pytest.raises(RequestError, match="no file of ratings"):
@@ -192,7 +192,7 @@ def test_files_that_are_no_csv_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_and_line_breaks_in_prompts_are_fine(tmp_path: Path) -> None:
-    """What spreadsheets write is read, and lines are still counted right."""
+    """Files written by spreadsheets are read, and lines are still counted correctly."""
     path = tmp_path / "r.csv"
     path.write_bytes(b'\xef\xbb\xbfprompt_id,prompt,expert,rating\r\n1,"a fox,\r\nin snow",a,1\r\n2,a bus,a,x\r\n')
     with pytest.raises(DataError, match="line 4: rating 'x'"):
@@ -200,7 +200,7 @@ def test_a_byte_order_mark_and_line_breaks_in_prompts_are_fine(tmp_path: Path) -
 
 
 def test_experts_of_the_test_must_be_known(tmp_path: Path) -> None:
-    """An expert that training never saw is named with the nearest known one; wholly different files are told so."""
+    """An expert missing from training is reported with the nearest known one; files without a common expert, too."""
     rows = [("1", "a fox", "", "furry", "3"), ("1", "a fox", "", "metall", "3")]
     path = write(tmp_path / "test.csv", RATED, rows)
     with pytest.raises(DataError, match="line 3: expert 'metall' is not known from training") as caught:
@@ -213,7 +213,7 @@ def test_experts_of_the_test_must_be_known(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_training_keeps_its_votes(tmp_path: Path) -> None:
-    """Cross-validation takes prompts with their ratings or votes, numbered anew."""
+    """Cross-validation takes prompts with their ratings or votes, and renumbers them."""
     training = read_votes(write(tmp_path / "v.csv", VOTED, vote_rows(60)))
     part = training.of_prompts([3, 1])
     assert part.prompts == (training.prompts[3], training.prompts[1])

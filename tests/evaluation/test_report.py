@@ -1,4 +1,4 @@
-"""Measuring a router: who may see what, what methods pick, and what the figures mean."""
+"""Measuring a router: which data methods see, what they pick, and what the figures mean."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_test_ratings_change_no_pick(kind: str, exam: Exam, request: pytest.Fixt
 
 
 def test_evaluate_shows_methods_no_ratings(exam: Exam, training: Training) -> None:
-    """In a whole evaluation the test ratings change the scores of the picks, and not the picks."""
+    """In a whole evaluation the test ratings change the scores of the picks, but not the picks."""
     true, turned = (evaluate(training, replace(exam, ratings=sign * exam.ratings)) for sign in (1, -1))
     for name in LEARNERS:
         assert true.methods[name].mean == pytest.approx(-turned.methods[name].mean)
@@ -104,7 +104,7 @@ def test_evaluate_shows_methods_no_ratings(exam: Exam, training: Training) -> No
 
 
 def test_every_method_learns_what_is_there_to_learn(training: Training, exam: Exam) -> None:
-    """A method that separates foxes from buses finds the right expert; the best single one is right for none."""
+    """A method that separates foxes from buses finds the right expert; the best single expert is right for neither."""
     report = evaluate(training, exam)
     assert tuple(report.methods) == METHODS
     for name in ("category_table", "paper_top5"):
@@ -120,7 +120,7 @@ def test_every_method_learns_what_is_there_to_learn(training: Training, exam: Ex
 
 
 def test_votes_teach_the_same(voted: Training, exam: Exam) -> None:
-    """From votes alone every method gets there too, and win probabilities are looked at."""
+    """Every method also learns this from votes alone, and win probabilities are evaluated."""
     report = evaluate(voted, exam)
     for name in ("category_table", "paper_top5"):
         assert report.methods[name].share == 1.0
@@ -129,7 +129,7 @@ def test_votes_teach_the_same(voted: Training, exam: Exam) -> None:
 
 
 def test_evaluation_is_deterministic(voted: Training, exam: Exam) -> None:
-    """The same files and seed give the same figures but for times; another seed holds out others."""
+    """The same files and seed give the same figures, except for times; another seed holds out other votes."""
     one, again = evaluate(voted, exam, seed=3), evaluate(voted, exam, seed=3)
     assert figures(one) == figures(again)
     assert one.calibration == again.calibration
@@ -137,9 +137,9 @@ def test_evaluation_is_deterministic(voted: Training, exam: Exam) -> None:
 
 
 def test_a_partial_grid_offers_only_who_is_rated(training: Training, exam: Exam) -> None:
-    """An expert without a rating for a prompt is not picked for it, and coverage says what is missing."""
+    """An expert without a rating for a prompt is not picked for it, and coverage shows how much is missing."""
     ratings = exam.ratings.copy()
-    ratings[::2, 0] = np.nan  # nobody rated furry's foxes
+    ratings[::2, 0] = np.nan  # no fox by furry is rated
     part = replace(exam, ratings=ratings)
     for picks in picks_of(training, part).values():
         assert np.isfinite(ratings[np.arange(8), picks]).all()
@@ -150,7 +150,7 @@ def test_a_partial_grid_offers_only_who_is_rated(training: Training, exam: Exam)
 
 
 def test_an_expert_without_test_ratings_is_not_counted(training: Training, exam: Exam) -> None:
-    """Training may know more experts than the test; they can be picked for no prompt."""
+    """Training may have more experts than the test; those are never picked."""
     ratings = exam.ratings.copy()
     ratings[:, 1] = np.nan
     report = evaluate(training, replace(exam, ratings=ratings))
@@ -158,14 +158,14 @@ def test_an_expert_without_test_ratings_is_not_counted(training: Training, exam:
 
 
 def test_share_is_null_where_random_is_as_good_as_the_oracle(training: Training, exam: Exam) -> None:
-    """If all experts are equally good there is no way to go, and every pick is among the best."""
+    """If all experts are equally good, the share is undefined, and every pick is among the best."""
     report = evaluate(training, replace(exam, ratings=np.full(exam.ratings.shape, 0.1)))
     assert {one.share for one in report.methods.values()} == {None}
     assert {one.top1 for one in report.methods.values()} == {1.0}
 
 
 def test_top1_counts_ties_and_random_expects() -> None:
-    """A pick as good as the best is a hit; random hits as often as there are best ones."""
+    """A pick as good as the best is a hit; `random` hits as often as best experts occur."""
     ratings = np.array([[1.0, 1.0, 0.0], [2.0, 1.0, np.nan]])
     results = score({"best_single": np.array([1, 1])}, ratings, seed=0)
     assert results["best_single"].top1 == 0.5
@@ -175,7 +175,7 @@ def test_top1_counts_ties_and_random_expects() -> None:
 
 
 def test_the_interval_is_that_of_paired_differences() -> None:
-    """A gain that is the same for every prompt has no width, however much prompts differ; a varying one has."""
+    """A gain that is the same for every prompt has an interval of no width, however much prompts differ."""
     rng = np.random.default_rng(0)
     ground = rng.normal(scale=100, size=(200, 1))
     ratings = ground + np.array([[0.0, 1.0]])
@@ -189,7 +189,7 @@ def test_the_interval_is_that_of_paired_differences() -> None:
 
 
 def test_collapse_is_measured() -> None:
-    """One expert for all is entropy 0, all equally often is 1."""
+    """One expert for all prompts has entropy 0, and all experts equally often have entropy 1."""
     ratings = np.zeros((4, 4))
     results = score({"best_single": np.zeros(4, int), "even": np.arange(4)}, ratings, seed=0)
     assert (results["best_single"].entropy, results["best_single"].top_expert_share) == (0.0, 1.0)
@@ -198,14 +198,14 @@ def test_collapse_is_measured() -> None:
 
 
 def test_hard_prompts_do_no_harm() -> None:
-    """On a partial grid an expert that was rated for hard prompts only is still known to be better."""
+    """On a partial grid, an expert that was rated only for hard prompts is still recognised as better."""
     ratings = np.array([[90.0, 80.0, np.nan], [90.0, 80.0, np.nan], [np.nan, 10.0, 30.0], [np.nan, 10.0, 30.0]])
     assert rating_levels(ratings).argmax() == 2
     assert rating_levels(np.array([[1.0, np.nan]]), np.array([0.0, 7.0])).tolist() == [0.0, 7.0]
 
 
 def test_bradley_terry_is_the_most_probable_one(voted: Training) -> None:
-    """Newton's steps end where a general optimiser of the posterior does, and order of votes does not matter."""
+    """Newton's method finds the same posterior mode as a general optimiser, and the order of votes does not matter."""
     assert voted.votes is not None
     votes = voted.votes
 
@@ -220,7 +220,7 @@ def test_bradley_terry_is_the_most_probable_one(voted: Training) -> None:
 
 
 def test_a_landslide_gives_finite_strengths() -> None:
-    """An expert that won ten thousand times to nil is strong, not infinitely so."""
+    """An expert that won ten thousand times without a loss has a large but finite strength."""
     n = 10_000
     votes = Votes(
         *(np.zeros(n, int), np.zeros(n, int), np.ones(n, int), np.ones(n), np.zeros(n, bool), np.ones(n)),
@@ -233,7 +233,7 @@ def test_a_landslide_gives_finite_strengths() -> None:
 
 
 def test_both_bad_says_nothing_about_which_is_better(voted: Training) -> None:
-    """Votes that neither would do leave strengths as they were."""
+    """Votes for neither picture do not change strengths."""
     assert voted.votes is not None
     bad = replace(voted, votes=replace(voted.votes, both_bad=voted.votes.share == 1))
     decided = replace(voted, votes=voted.votes.take(voted.votes.share != 1))
@@ -241,14 +241,14 @@ def test_both_bad_says_nothing_about_which_is_better(voted: Training) -> None:
 
 
 def test_votes_that_decide_nothing_leave_all_equal(voted: Training, exam: Exam) -> None:
-    """If neither would ever do, every method picks the first by name, and nothing breaks."""
+    """If all votes are for neither picture, every method picks the first by name, and nothing breaks."""
     assert voted.votes is not None
     nothing = replace(voted, votes=replace(voted.votes, both_bad=np.ones(len(voted.votes), dtype=bool)))
     assert set(map(tuple, picks_of(nothing, exam).values())) == {(0,) * 8}
 
 
 def test_paper_rule_takes_who_is_most_often_among_the_best() -> None:
-    """Of the five nearest prompts' five best experts the most frequent is chosen, then the higher placed."""
+    """Among the five best experts of the five nearest prompts, the most frequent is chosen, then the higher placed."""
     names = tuple("abcdefg")
     # a is best on four of the five fox prompts, but sixth on one; b is second on all
     order = ["abcdefg"] * 4 + ["bcdefag"]
@@ -264,7 +264,7 @@ def test_paper_rule_takes_who_is_most_often_among_the_best() -> None:
 
 
 def test_nearest_prompts_decide(training: Training) -> None:
-    """With few neighbours the prompt's own kind counts, with all of them everybody's."""
+    """With few neighbours only similar prompts count, with all of them every prompt."""
     everybody = np.ones((2, 3), dtype=bool)
     asked = ["a fox", "a bus"]
     assert Knn(training, LexicalEmbedder(), k=5).pick(asked, everybody).tolist() == [0, 1]
@@ -273,7 +273,7 @@ def test_nearest_prompts_decide(training: Training) -> None:
 
 
 def test_an_unknown_category_gets_the_best_single(training: Training) -> None:
-    """What training has no category for falls back."""
+    """A category that training does not have falls back to the best single expert."""
     table = CategoryTable(training, asked=("fox", "submarine", None))
     everybody = np.ones((3, 3), dtype=bool)
     single = BestSingle(training).pick(["x"], everybody[:1])[0]
@@ -301,11 +301,11 @@ def test_remembered_vectors_are_those_of_the_embedder() -> None:
 
 
 def test_prompts_seen_in_training_are_counted(training: Training) -> None:
-    """Measuring on prompts that were learnt from is possible, and reported."""
+    """Measuring on prompts that were also in training is possible, and reported."""
     assert evaluate(training, training.exam(range(6))).seen == 6
 
 
 def test_nothing_to_learn_from_is_an_error(training: Training, exam: Exam) -> None:
-    """Neither ratings nor votes is no training."""
+    """Training with neither ratings nor votes is an error."""
     with pytest.raises(DataError, match="nothing to learn from"):
         evaluate(replace(training, ratings=None), exam)

@@ -32,7 +32,7 @@ def votes_of(training: Training) -> Votes:
 
 
 def test_simulated_votes_win_as_often_as_they_should(training: Training) -> None:
-    """The share of wins is the logistic of the difference; prompts and pairs come equally often."""
+    """The share of wins is the logistic function of the difference; prompts and pairs occur equally often."""
     votes = votes_of(simulate_votes(training, 20_000, seed=1, scale=20.0))
     ratings = training.ratings
     assert ratings is not None
@@ -45,7 +45,7 @@ def test_simulated_votes_win_as_often_as_they_should(training: Training) -> None
 
 
 def test_simulated_votes_follow_the_seed(training: Training) -> None:
-    """The same seed draws the same votes, another one others."""
+    """The same seed draws the same votes, and another seed draws others."""
     one, again = (votes_of(simulate_votes(training, 200, seed=1, scale=20.0)) for _ in range(2))
     assert np.array_equal(one.share, again.share)
     assert np.array_equal(one.prompt, again.prompt)
@@ -66,7 +66,7 @@ def test_only_rated_pairs_are_voted_on(training: Training) -> None:
 
 
 def test_calibration_of_known_forecasts() -> None:
-    """Kept probabilities have no error, certain and wrong ones all of it; sides are shuffled first."""
+    """Correct probabilities have no error, certain and wrong ones have the maximum; sides are shuffled first."""
     rng = np.random.default_rng(1)
     n = 20_000
     p = rng.uniform(0.5, 1.0, size=n)  # the left side always looks better
@@ -87,7 +87,7 @@ def test_calibration_of_known_forecasts() -> None:
 
 
 def test_forecasts_are_of_prompts_never_learnt_from(tmp_path: Path) -> None:
-    """What is fitted for calibration has none of the held-out prompts, nor near-duplicates of them."""
+    """The model for calibration is fitted without the held-out prompts and their near-duplicates."""
     rows = vote_rows(300)
     training = read_votes(write(tmp_path / "v.csv", VOTED, [*rows, ("x", "IN THE SNOW, a fox!", "", "furry", "metal")]))
     taught: list[Training] = []

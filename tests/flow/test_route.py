@@ -1,4 +1,4 @@
-"""A route explains itself to a friend."""
+"""A route explains itself in plain words."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def candidate(score: float, std: float = 0.0) -> Candidate:
     ],
 )
 def test_the_first_line_is_what_a_friend_would_say(tmp_path: Path, prompt: str, sentence: str) -> None:
-    """The explanation begins with the expert, the person's own words as the reason, and the runner-up."""
+    """The explanation begins with the expert, the matching words of the prompt as the reason, and the runner-up."""
     assert route(prompt, tiny_zoo(), tmp_path / "v.db").explain().startswith(sentence)
 
 
@@ -44,7 +44,7 @@ def test_the_table_lists_every_candidate(tmp_path: Path) -> None:
 
 
 def test_every_expert_has_a_reason_why_not(tmp_path: Path) -> None:
-    """`why_not` answers for the chosen, the outscored and the rejected, and refuses strangers."""
+    """`why_not` explains the chosen, the outscored and the rejected, and raises for unknown experts."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")
     assert decision.why_not("tiny-pixel") == "tiny-pixel was chosen."
     assert "tags -" in decision.why_not("tiny-oil")
@@ -53,12 +53,12 @@ def test_every_expert_has_a_reason_why_not(tmp_path: Path) -> None:
 
 
 def test_one_candidate_has_no_runner_up(tmp_path: Path) -> None:
-    """With a single expert there is nobody to compare with."""
+    """With a single expert there is no other to compare it with."""
     assert "runner-up" not in route("a fox", zoo_of(expert("only")), tmp_path / "v.db").explain()
 
 
 def test_win_probability_is_a_probability_of_winning() -> None:
-    """Equal scores are even odds, certainty sharpens them, and the two sides sum to one."""
+    """Equal scores are even odds, less uncertainty makes them more extreme, and the two sides sum to one."""
     strong, weak = candidate(2.0), candidate(0.0)
     assert win_probability(weak, candidate(0.0)) == 0.5
     assert win_probability(strong, weak) == pytest.approx(0.880797, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What an adapter needs of the hub: its one file and its base, told together, pulled once each."""
+"""What an adapter needs of the hub: its one file and its base, announced together, each pulled once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PLAIN, INK, TOY = family("t/sd", "t/ink", "t/toy")
 LONE = adapter("lone", "t/ink", "t/sd")
-"""The same for a zoo that does not know the base."""
+"""The same for a zoo without the base."""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def weights_asked(hub: LocalHub) -> list[str]:
 
 
 def test_both_repositories_are_told_and_pulled(hub: LocalHub, online: Settings) -> None:
-    """Before anything comes both are named with the sum; then the base comes once, whoever asks for it."""
+    """Before the download both are named with their total; then the base is pulled once, whichever expert needs it."""
     told: list[tuple[str, tuple[str, ...]]] = []
     puller = Puller(online, on_pull=lambda plan: told.append((str(plan), tuple(hub.downloads.get("t/sd", ())))))
     cache, backend = ModelCache(online, puller=puller), Counting()
@@ -75,7 +75,7 @@ def test_both_repositories_are_told_and_pulled(hub: LocalHub, online: Settings) 
 
 
 def test_two_cold_adapters_pull_their_base_once(hub: LocalHub, online: Settings) -> None:
-    """However many ask for base and adapters at a time, each file comes once, and the base is loaded once."""
+    """However many request base and adapters at once, each file is downloaded once, and the base is loaded once."""
     cache, backend = ModelCache(online), Counting()
     start = threading.Barrier(9)
 
@@ -92,7 +92,7 @@ def test_two_cold_adapters_pull_their_base_once(hub: LocalHub, online: Settings)
 
 
 def test_a_base_outside_the_zoo_is_pulled_too(hub: LocalHub, online: Settings) -> None:
-    """An adapter draws the same whether the zoo knows its base or not, and shares it with whoever else asks."""
+    """An adapter draws the same whether or not the zoo has its base, and shares the base with other experts."""
     cache, backend = ModelCache(online), Counting()
     assert hub.requests == []
     assert picture(cache, LONE) == picture(cache, INK)
@@ -102,7 +102,7 @@ def test_a_base_outside_the_zoo_is_pulled_too(hub: LocalHub, online: Settings) -
 
 
 def test_the_limit_is_for_the_sum(hub: LocalHub, online: Settings) -> None:
-    """Base and adapter together may not be larger than is pulled without asking; the question shows both."""
+    """Base and adapter together may not exceed the limit for pulls without asking; the question shows both."""
     puller = Puller(online)
     plan = puller.plan(INK, BACKEND)
     largest = max(part.bytes_to_pull for part in plan.parts)
@@ -115,13 +115,13 @@ def test_the_limit_is_for_the_sum(hub: LocalHub, online: Settings) -> None:
     assert [part.repo for part in asked[0].parts] == ["t/sd", "t/ink"]
     assert small.on_disk(INK) == folder
     assert small.plan(INK, BACKEND).bytes_missing == 0
-    # the base is there by now
+    # the base is on disk by now
     assert Puller(small.settings).ensure(TOY, BACKEND).is_dir()
     assert "t/klein" not in hub.downloads
 
 
 def test_without_a_network_what_is_on_disk_draws(hub: LocalHub, online: Settings) -> None:
-    """Both parts were pulled: no request. The base alone is not enough, and the adapter alone neither."""
+    """If both parts were pulled, there is no request. The base alone is not enough, nor is the adapter alone."""
     wanted = picture(ModelCache(online), INK)
     asked = len(hub.requests)
     off = online.model_copy(update={"offline": True})
@@ -139,7 +139,7 @@ def test_without_a_network_what_is_on_disk_draws(hub: LocalHub, online: Settings
 
 
 def test_what_another_program_left_is_adopted(hub: LocalHub, online: Settings) -> None:
-    """Base and adapter in the hub cache, complete and not by us: they draw without a network, and stay ours never."""
+    """If other programs pulled base and adapter completely, they draw without a network, and never count as ours."""
     from huggingface_hub import snapshot_download
 
     for repo in ("t/sd", "t/ink"):
@@ -152,7 +152,7 @@ def test_what_another_program_left_is_adopted(hub: LocalHub, online: Settings) -
 
 @pytest.mark.usefixtures("hub")
 def test_clearing_takes_one_and_leaves_the_other(online: Settings) -> None:
-    """An adapter goes without its base, and comes back alone."""
+    """An adapter is cleared without its base, and can be pulled again alone."""
     puller = Puller(online)
     puller.ensure(INK, BACKEND)
     size = puller.pulled()[1].bytes
@@ -163,7 +163,7 @@ def test_clearing_takes_one_and_leaves_the_other(online: Settings) -> None:
 
 
 def test_a_gated_base_is_named(hub: LocalHub, online: Settings) -> None:
-    """Whose terms have to be accepted: those of the base, and nothing of the adapter is pulled before."""
+    """The terms are those of the base, and nothing of the adapter is pulled before they are accepted."""
     hub.gate("t/sd")
     with pytest.raises(GatedRepoError, match="t/sd") as caught:
         touch(ModelCache(online), BACKEND, INK)
@@ -172,7 +172,7 @@ def test_a_gated_base_is_named(hub: LocalHub, online: Settings) -> None:
 
 
 def test_a_missing_base_is_named(hub: LocalHub, online: Settings, loras: Path) -> None:
-    """On the hub, or as a folder beside the zoo file."""
+    """A base may be on the hub, or a folder next to the zoo file."""
     with pytest.raises(RepoMissingError, match="t/none"):
         touch(ModelCache(online), BACKEND, adapter("a", "t/ink", "t/none"))
     with pytest.raises(PullError, match="nowhere"):
@@ -182,7 +182,7 @@ def test_a_missing_base_is_named(hub: LocalHub, online: Settings, loras: Path) -
 
 @pytest.mark.usefixtures("hub")
 def test_a_base_that_is_no_checkpoint_is_named(online: Settings, loras: Path) -> None:
-    """A repository or folder with an adapter in it is no base."""
+    """A repository or folder with an adapter in it is not a base."""
     with pytest.raises(PullError, match=r"t/toy: no model_index\.json"):
         touch(ModelCache(online), BACKEND, adapter("a", "t/ink", "t/toy"))
     with pytest.raises(PullError, match=r"no model_index\.json"):
@@ -214,7 +214,7 @@ def crowd(loras: Path, tmp_path: Path) -> Path:
 
 
 def test_of_several_files_one_is_named(hub: LocalHub, online: Settings, crowd: Path) -> None:
-    """Two adapters of one repository are two pulls of one file each, at one commit; in memory content counts."""
+    """Two adapters of one repository are two pulls of one file each, at one commit; in memory, content decides."""
     hub.add("t/crowd", crowd)
     first, second = (adapter(name, "t/crowd", "t/sd", weight_name=f"{name}.safetensors") for name in ("ink", "toy"))
     cache = ModelCache(online)
@@ -244,21 +244,21 @@ def test_of_several_files_one_is_named(hub: LocalHub, online: Settings, crowd: P
 def test_which_file_is_meant_is_never_guessed(
     names: list[str], wanted: str | None, kind: type[PullError], told: str
 ) -> None:
-    """Without a name, several files are an error that lists them; formats that can hold code are refused."""
+    """Without a name, several files are an error that lists them; formats that can contain code are refused."""
     with pytest.raises(kind) as caught:
         adapter_file(names, adapter("a", "t/a", "t/sd", weight_name=wanted))
     assert told in f"{caught.value} {caught.value.hint}"
 
 
 def test_the_usual_file_needs_no_name() -> None:
-    """The only file, or the one that diffusers itself writes."""
+    """The only file is used, or the one that diffusers itself writes."""
     who = adapter("a", "t/a", "t/sd")
     assert adapter_file(["README.md", "only.safetensors"], who) == "only.safetensors"
     assert adapter_file(["a.safetensors", USUAL_NAME], who) == USUAL_NAME
 
 
 def test_a_folder_without_the_file_is_an_error(online: Settings, tiny_sd: Path, crowd: Path, loras: Path) -> None:
-    """Also where the adapter is a folder: several files and none named, or a file that is not there."""
+    """The same holds for a folder: several files without a name, or a missing file, are errors."""
     cache = ModelCache(online)
     with pytest.raises(PullError, match="does not name one"):
         touch(cache, BACKEND, adapter("a", crowd, tiny_sd))
@@ -268,7 +268,7 @@ def test_a_folder_without_the_file_is_an_error(online: Settings, tiny_sd: Path, 
 
 
 def test_a_backend_without_adapters_says_so(settings: Settings, tiny_sd: Path, loras: Path) -> None:
-    """A backend of somebody else may know nothing of adapters."""
+    """A backend of a third party may not support adapters."""
 
     class Plain:
         """Draws with checkpoints alone."""

@@ -1,4 +1,4 @@
-"""The same bytes have the same name wherever they lie, and weights are known to the byte before they come."""
+"""The same bytes have the same fingerprint wherever they are, and sizes are known to the byte before a download."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def counted(home: Path) -> tuple[ContentIds, list[str]]:
 
 
 def test_hub_and_folder_give_the_same_ids(repo: Path, puller: Puller, tmp_path: Path) -> None:
-    """A snapshot and the folder it was made from are the same to everybody who asks by content."""
+    """A snapshot and the folder it was made from have the same fingerprint."""
     ids = ContentIds(tmp_path / "a").of(puller.ensure(SD, BACKEND), NAMES)
     assert ids == ContentIds(tmp_path / "b").of(repo, NAMES)
     assert ids[UNET] == f"sha256:{hashlib.sha256((repo / UNET).read_bytes()).hexdigest()}"
@@ -60,7 +60,7 @@ def test_weights_of_a_snapshot_are_not_read(puller: Puller, tmp_path: Path) -> N
 
 
 def test_a_large_local_file_is_read_once_and_again_when_it_changes(repo: Path, tmp_path: Path) -> None:
-    """Its hash is remembered by path, size and time between processes; a record that is broken costs a read."""
+    """A hash is stored by path, size and time between processes; a damaged record only costs another read."""
     contents, read = counted(tmp_path)
     first = contents.of(repo, (UNET,))
     assert contents.of(repo, (UNET,)) == first
@@ -90,7 +90,7 @@ def test_a_home_that_cannot_be_written_costs_nothing_but_time(repo: Path, tmp_pa
 
 
 def test_bytes_in_memory_are_exact_before_any_download(hub: LocalHub, puller: Puller) -> None:
-    """What a plan says from ranged reads of headers is what the loaded pipeline weighs, less buffers without a file."""
+    """The size in a plan, from ranged reads of headers, is that of the loaded pipeline, less buffers without a file."""
     plan = puller.plan(SD, BACKEND)
     hub.downloads.clear()
     said = {dtype: plan.memory_bytes(dtype) for dtype in BYTES_OF}
@@ -112,7 +112,7 @@ def test_bytes_in_memory_are_exact_before_any_download(hub: LocalHub, puller: Pu
 
 
 def test_only_floating_numbers_change_their_type(tmp_path: Path) -> None:
-    """Half a model of whole numbers stays as large as it is stored, whatever type is asked for."""
+    """A model with many integers stays as large as it is stored, whatever type is requested."""
     import torch
 
     tensors = {
@@ -129,7 +129,7 @@ def test_only_floating_numbers_change_their_type(tmp_path: Path) -> None:
 def test_a_header_larger_than_the_first_read_is_read_whole(
     hub: LocalHub, repo: Path, puller: Puller, online: Settings
 ) -> None:
-    """Headers of any length: the same numbers from the hub as from the folder."""
+    """Headers of any length give the same sizes from the hub as from the folder."""
     import torch
 
     many = {f"a.tensor.with.a.rather.long.name.{number}": torch.zeros(1) for number in range(2000)}
@@ -148,7 +148,7 @@ def test_a_header_larger_than_the_first_read_is_read_whole(
     ids=["busy", "garbled", "gone"],
 )
 def test_headers_that_cannot_be_read_are_unknown_and_no_error(hub: LocalHub, puller: Puller, fault: Fault) -> None:
-    """A size is a help, not a condition: `None`; asked for by itself it is an error that says why."""
+    """In a plan an unknown size is `None`; asking for the size itself is an error that says why."""
     hub.fail(fault)
     plan = puller.plan(SD, BACKEND)
     assert plan.memory_bytes("float16") is None
@@ -157,7 +157,7 @@ def test_headers_that_cannot_be_read_are_unknown_and_no_error(hub: LocalHub, pul
 
 
 def test_an_adapter_weighs_with_its_base(hub: LocalHub, loras: Path, puller: Puller) -> None:
-    """The sum over both repositories, as all sums of a plan."""
+    """The size of an adapter is the sum over both repositories, like all sums of a plan."""
     hub.add("t/ink", loras / "ink")
     base = puller.plan(SD, BACKEND).memory_bytes("float16")
     both = puller.plan(adapter("ink", "t/ink", "t/sd"), BACKEND).memory_bytes("float16")

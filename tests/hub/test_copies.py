@@ -1,4 +1,4 @@
-"""One copy on disk: what another repository or commit brought is linked, counted once, and lost to nobody."""
+"""One copy on disk: what another repository or commit brought is linked, counted once, and never lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def inode(path: Path) -> tuple[int, int]:
 
 
 def weights_asked(hub: LocalHub, repo: str) -> set[str]:
-    """Weight files of a repository of which a byte was sent."""
+    """Weight files of a repository of which at least one byte was sent."""
     return {name for name in hub.downloads.get(repo, {}) if name.endswith(".safetensors")}
 
 
@@ -76,7 +76,7 @@ def test_shared_weights_come_once_and_lie_there_once(hub: LocalHub, puller: Pull
 
 
 def test_the_plan_counts_only_what_has_to_come(puller: Puller, online: Settings) -> None:
-    """Announced size, limit and disk check are of what is downloaded, not of what is linked."""
+    """Announced size, limit and disk check count what is downloaded, not what is linked."""
     puller.ensure(SD, BACKEND)
     plan = puller.plan(TWIN, BACKEND)
     assert plan.bytes_total == plan.bytes_missing + plan.bytes_shared
@@ -90,7 +90,7 @@ def test_the_plan_counts_only_what_has_to_come(puller: Puller, online: Settings)
 
 
 def test_a_new_commit_takes_over_what_did_not_change(hub: LocalHub, repo: Path, puller: Puller) -> None:
-    """The same repository at another commit downloads small files alone."""
+    """The same repository at another commit downloads only small files."""
     old = puller.ensure(SD, BACKEND)
     (repo / "vae" / "config.json").write_text((repo / "vae" / "config.json").read_text() + " ")
     hub.downloads.clear()
@@ -104,7 +104,7 @@ def test_a_new_commit_takes_over_what_did_not_change(hub: LocalHub, repo: Path, 
 
 
 def test_a_copy_by_another_program_serves_too(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """It is found by the name of its blob, and clearing ours leaves theirs."""
+    """Another program's file is found by the name of its blob, and clearing ours keeps theirs."""
     theirs = snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache)
     puller.ensure(TWIN, BACKEND)
     assert weights_asked(hub, "t/twin") == {UNET}
@@ -115,7 +115,7 @@ def test_a_copy_by_another_program_serves_too(hub: LocalHub, puller: Puller, onl
 
 
 def test_clearing_one_keeps_the_others_bytes(puller: Puller) -> None:
-    """What is freed is what was its alone; the second clearing frees the rest, and the sum is all there was."""
+    """Clearing frees what no other uses; the second clearing frees the rest, and the sum is the total."""
     puller.ensure(SD, BACKEND)
     second = puller.ensure(TWIN, BACKEND)
     report = puller.disk()
@@ -136,7 +136,7 @@ def test_bytes_that_a_folder_elsewhere_holds_are_not_freed(puller: Puller, tmp_p
 
 
 def test_a_damaged_copy_is_no_copy(hub: LocalHub, puller: Puller) -> None:
-    """Of another size, or with a broken header: it is downloaded."""
+    """If it has another size or a broken header, it is downloaded."""
     folder = puller.ensure(SD, BACKEND)
     (folder / VAE).resolve().write_bytes(b"\0" * (folder / VAE).stat().st_size)
     (folder / TEXT).resolve().write_bytes(b"short")
@@ -162,7 +162,7 @@ def test_where_nothing_can_be_linked_it_is_downloaded(
 def test_what_cannot_be_linked_after_all_is_downloaded(
     hub: LocalHub, puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link that fails between plan and pull costs a download, which is told, and nothing else."""
+    """If a link fails between plan and pull, the file is downloaded, and this is reported."""
     puller.ensure(SD, BACKEND)
     told: list[PullPlan] = []
     puller = Puller(puller.settings, on_pull=told.append)
@@ -184,7 +184,7 @@ def test_what_came_between_plan_and_pull_is_linked(hub: LocalHub, puller: Puller
 
 
 def test_a_file_that_a_repository_has_twice_comes_once(hub: LocalHub, repo: Path, puller: Puller) -> None:
-    """Two names for one content in one repository count as one in the size that is told."""
+    """Two names for one content in one repository count once in the announced size."""
     (repo / "vae2").mkdir()
     shutil.copytree(repo / "vae", repo / "vae2", dirs_exist_ok=True)
     index = json.loads((repo / "model_index.json").read_text())
@@ -198,7 +198,7 @@ def test_a_file_that_a_repository_has_twice_comes_once(hub: LocalHub, repo: Path
 
 
 def test_hashes_are_recorded_and_old_records_still_read(puller: Puller, online: Settings, hub: LocalHub) -> None:
-    """The record names sha256 and blob ids; one of an older version, without them, is as good as before."""
+    """The record names sha256 and blob ids; a record of an older version without them still works."""
     folder = puller.ensure(SD, BACKEND)
     (record,) = puller.pulled()
     files = hub.repo("t/sd").files()  # type: ignore[union-attr]
@@ -224,7 +224,7 @@ def test_a_model_of_linked_files_draws(puller: Puller, online: Settings) -> None
 def test_a_full_disk_says_what_of_ours_could_go(
     hub: LocalHub, puller: Puller, tiny_klein: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint is the command and what it frees; it names nothing that the pull itself needs, and deletes nothing."""
+    """The hint is the command and what it frees; it excludes what the pull itself needs, and nothing is deleted."""
     hub.add("t/klein", tiny_klein)
     puller.ensure(SD, BACKEND)
     puller.ensure(KLEIN, BACKEND)
@@ -233,7 +233,7 @@ def test_a_full_disk_says_what_of_ours_could_go(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size * 9, size * 9, 10))
     with pytest.raises(DiskFullError) as caught:
         puller.ensure(TWIN, BACKEND)
-    # the twin links to files of t/sd, so that clearing it would not help
+    # the fine-tune links to files of t/sd, so that clearing it would not help
     assert caught.value.hint.startswith("'diffusiongpt cache clear t/klein' would free ")
     assert f"{frees['t/klein'] / 1e6:.1f} MB" in caught.value.hint
     assert puller.on_disk(KLEIN) is not None
@@ -243,7 +243,7 @@ def test_a_full_disk_says_what_of_ours_could_go(
 
 
 def test_planning_beside_a_copy_leaves_nothing_behind(puller: Puller, online: Settings) -> None:
-    """Whether links can be made is tried beside the copy, and no trace of it stays."""
+    """Whether links work is tested next to the copy, and the test leaves no trace."""
     puller.ensure(SD, BACKEND)
     before = sorted(online.hub_cache.rglob("*"))
     assert puller.plan(TWIN, BACKEND).shared
@@ -251,7 +251,7 @@ def test_planning_beside_a_copy_leaves_nothing_behind(puller: Puller, online: Se
 
 
 def test_copies_that_come_at_a_time_become_one(hub: LocalHub, online: Settings) -> None:
-    """Two repositories that are pulled side by side each download the shared weights, and keep one copy of them."""
+    """Two repositories that are pulled at the same time each download the shared weights, and keep one copy of them."""
     hub.fail(Fault(match=TEXT, stall_s=0.5))
     meeting = threading.Barrier(2)
     puller = Puller(online, on_pull=lambda _: meeting.wait(20))

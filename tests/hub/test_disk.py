@@ -1,4 +1,4 @@
-"""`cache explain` says what lies on the disk, with whom it is shared, who wants it, and what would go first."""
+"""`cache explain` lists what is on the disk, what shares it, which experts use it, and what would be removed first."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shown(online: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def age(folder: Path, days: int) -> None:
-    """Let the files of a snapshot have been read so many days before they were."""
+    """Make the files of a snapshot look as if they were last read this many days earlier."""
     for path in folder.rglob("*"):
         if path.is_file():
             stat = path.stat()
@@ -62,7 +62,7 @@ def age(folder: Path, days: int) -> None:
 
 
 def test_sums_are_the_bytes_on_the_disk(puller: Puller, online: Settings) -> None:
-    """What two share counts once in the sum, and stands with both."""
+    """What two repositories share counts once in the sum, and is listed with both."""
     for who in (SD, TWIN, KLEIN):
         puller.ensure(who, BACKEND)
     report = puller.disk()
@@ -78,7 +78,7 @@ def test_sums_are_the_bytes_on_the_disk(puller: Puller, online: Settings) -> Non
 
 
 def test_what_another_program_holds_is_shared_with_it(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """Its repository is named, and clearing ours would not free what it holds."""
+    """The other repository is named, and clearing ours would not free what it uses."""
     snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache)
     puller.ensure(TWIN, BACKEND)
     (row,) = puller.disk().rows
@@ -89,7 +89,7 @@ def test_what_another_program_holds_is_shared_with_it(hub: LocalHub, puller: Pul
 def test_files_of_another_program_in_our_snapshot_are_not_freed(
     hub: LocalHub, puller: Puller, online: Settings
 ) -> None:
-    """What was there before us stays, so that it frees nothing."""
+    """What another program pulled first stays, so that clearing frees none of it."""
     snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache, allow_patterns=["vae/*"])
     puller.ensure(SD, BACKEND)
     (row,) = puller.disk().rows
@@ -98,7 +98,7 @@ def test_files_of_another_program_in_our_snapshot_are_not_freed(
 
 
 def test_experts_that_want_it_are_named(hub: LocalHub, puller: Puller, loras: Path) -> None:
-    """A base is wanted by the adapters on it as well."""
+    """A base is also in use by the adapters on it."""
     hub.add("t/ink", loras / "ink")
     ink = adapter("ink", "t/ink", "t/sd")
     puller.ensure(ink, BACKEND)
@@ -108,7 +108,7 @@ def test_experts_that_want_it_are_named(hub: LocalHub, puller: Puller, loras: Pa
 
 
 def test_what_nobody_wants_goes_first_then_what_was_read_longest_ago(puller: Puller) -> None:
-    """The order is of the disk alone, and the same as that in which room would be made."""
+    """The order depends on the disk alone, and is the one in which room would be made."""
     folders = {who.id: puller.ensure(who, BACKEND) for who in (SD, KLEIN)}
     age(folders["sd"], 3)
     age(folders["klein"], 9)
@@ -119,7 +119,7 @@ def test_what_nobody_wants_goes_first_then_what_was_read_longest_ago(puller: Pul
 
 
 def test_what_is_incomplete_says_what_is_missing(puller: Puller) -> None:
-    """A file that is gone or cut short is named; what is there still counts."""
+    """A missing or truncated file is named; the rest still counts."""
     folder = puller.ensure(SD, BACKEND)
     (folder / "vae" / "config.json").unlink()
     (folder / UNET).resolve().write_bytes(b"cut")
@@ -132,7 +132,7 @@ def test_what_is_incomplete_says_what_is_missing(puller: Puller) -> None:
 
 
 def test_the_table_fits_a_terminal(puller: Puller, shown: Any, online: Settings, hub: LocalHub) -> None:
-    """Eighty columns hold every fact: size, sharing, who wants it, when it came, at which commit, what is missing."""
+    """Eighty columns show every fact: size, sharing, users, date, commit, and missing files."""
     zoo = online.home.parent / "mine.yaml"
     zoo.write_text("schema_version: 1\nexperts:\n- {id: mine, repo: t/sd, license: {id: MIT}}\n", encoding="utf-8")
     puller.ensure(SD, BACKEND)
@@ -155,7 +155,7 @@ def test_the_table_fits_a_terminal(puller: Puller, shown: Any, online: Settings,
 
 
 def test_json_has_the_same_facts(puller: Puller, shown: Any, hub: LocalHub) -> None:
-    """For programs: each pull with its record, and the sums."""
+    """For programs there is JSON: each pull with its record, and the sums."""
     puller.ensure(SD, BACKEND)
     puller.ensure(TWIN, BACKEND)
     report = puller.disk()
@@ -171,14 +171,14 @@ def test_json_has_the_same_facts(puller: Puller, shown: Any, hub: LocalHub) -> N
 
 
 def test_a_renamed_repository_is_shown_under_both_names(hub: LocalHub, puller: Puller, shown: Any) -> None:
-    """The name that the zoo has, and the one that the hub has now."""
+    """It lists the name in the zoo and the current name on the hub."""
     hub.rename("t/sd", "o/better")
     puller.ensure(SD, BACKEND)
     assert "now called o/better" in shown()
 
 
 def test_a_broken_zoo_does_not_hide_the_disk(puller: Puller, shown: Any, online: Settings) -> None:
-    """Who wants it is then unknown, and all else is told."""
+    """The experts that use it are then unknown, and everything else is listed."""
     puller.ensure(SD, BACKEND)
     (online.home / "zoo.yaml").write_text("experts: 7\n")
     assert "t/sd" in shown()

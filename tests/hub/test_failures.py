@@ -1,4 +1,4 @@
-"""Whatever goes wrong while pulling is said clearly, and the next pull mends it."""
+"""Whatever goes wrong while pulling is reported clearly, and the next pull repairs it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKEN = "hf_right"  # noqa: S105  # opens a gate of this test only
 
 
 def test_a_pinned_commit_that_is_gone_is_said_so(repo: Path, puller: Puller, online: Settings) -> None:
-    """When files are lost and the hub no longer has the commit, the hint says how to forget it."""
+    """If files are missing and the hub no longer has the commit, the hint says how to forget it."""
     shutil.rmtree(puller.ensure(SD, BACKEND))
     (repo / "vae" / "config.json").write_text((repo / "vae" / "config.json").read_text() + " ")
     with pytest.raises(RepoMissingError, match="no longer has this revision") as caught:
@@ -51,7 +51,7 @@ def test_offline_without_files_is_an_error_that_says_so(online: Settings, hub: L
 
 
 def test_a_missing_or_shortened_file_is_noticed(hub: LocalHub, puller: Puller) -> None:
-    """On disk means every file with its size; only what is broken is fetched again."""
+    """A checkpoint is on disk only if every file has its size; only broken files are downloaded again."""
     folder = puller.ensure(SD, BACKEND)
     target = (folder / UNET).resolve()
     target.write_bytes(target.read_bytes()[:1000])
@@ -62,7 +62,7 @@ def test_a_missing_or_shortened_file_is_noticed(hub: LocalHub, puller: Puller) -
 
 
 def test_a_garbled_file_is_fetched_again_once(hub: LocalHub, puller: Puller) -> None:
-    """Right length, wrong bytes: the safetensors header tells, and the second try heals it."""
+    """Right length, wrong bytes: the safetensors header reveals it, and the second attempt repairs it."""
     hub.fail(Fault(match=UNET, garble=True, times=1))
     folder = puller.ensure(SD, BACKEND)
     gets = [path for method, path in hub.requests if method == "GET" and path.endswith(UNET)]
@@ -71,7 +71,7 @@ def test_a_garbled_file_is_fetched_again_once(hub: LocalHub, puller: Puller) -> 
 
 
 def test_a_file_broken_on_the_hub_is_refused(repo: Path, puller: Puller) -> None:
-    """A file that ends too early on the hub itself is an error that names it, and nothing counts as pulled."""
+    """A file that is truncated on the hub itself is an error that names it, and nothing counts as pulled."""
     (repo / UNET).write_bytes((repo / UNET).read_bytes()[:-7])
     with pytest.raises(PullError, match="does not end where") as caught:
         puller.ensure(SD, BACKEND)
@@ -81,7 +81,7 @@ def test_a_file_broken_on_the_hub_is_refused(repo: Path, puller: Puller) -> None
 
 
 def test_a_connection_cut_once_is_retried_in_silence(hub: LocalHub, puller: Puller) -> None:
-    """One break is no failure, and the client's warning of it is not shown."""
+    """A single break is not a failure, and the client's warning about it is not shown."""
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -104,12 +104,12 @@ def test_a_connection_cut_once_is_retried_in_silence(hub: LocalHub, puller: Pull
         (Fault(match="model_index.json", status=503), "answered 503"),
         (Fault(match=UNET, status=500), "answered 500"),
     ],
-    ids=["cut for ever", "500", "429", "503 on a small file", "500 on the weights"],
+    ids=["cut every time", "500", "429", "503 on a small file", "500 on the weights"],
 )
 def test_a_failing_hub_is_unreachable_and_can_be_retried(
     hub: LocalHub, puller: Puller, fault: Fault, match: str
 ) -> None:
-    """Whatever the hub does, the error is ours, retryable, and the next try works."""
+    """Whatever the hub does, the error is ours and retryable, and the next attempt works."""
     hub.fail(fault)
     with pytest.raises(HubUnreachableError, match=match) as caught:
         puller.ensure(SD, BACKEND)
@@ -121,14 +121,14 @@ def test_a_failing_hub_is_unreachable_and_can_be_retried(
 
 
 def test_a_hub_that_is_down_is_unreachable(hub: LocalHub, puller: Puller) -> None:
-    """No server: the message names the address."""
+    """The message for an unreachable server names the address."""
     hub.stop()
     with pytest.raises(HubUnreachableError, match=r"127\.0\.0\.1"):
         puller.ensure(SD, BACKEND)
 
 
 def test_a_missing_repository_and_revision_are_told(puller: Puller) -> None:
-    """Both name what is missing."""
+    """Both errors name what is missing."""
     with pytest.raises(RepoMissingError, match="t/none"):
         puller.ensure(expert("t/none"), BACKEND)
     with pytest.raises(RepoMissingError, match="no longer has this revision"):
@@ -136,7 +136,7 @@ def test_a_missing_repository_and_revision_are_told(puller: Puller) -> None:
 
 
 def test_a_gated_repository_names_the_page_to_accept(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """Without the token the hint has the page; with it the pull works; the token is in no text."""
+    """Without the token the hint names the page; with it the pull works; no text contains the token."""
     hub.gate("t/sd", token=TOKEN)
     with pytest.raises(GatedRepoError) as caught:
         puller.ensure(SD, BACKEND)
@@ -152,7 +152,7 @@ def test_a_gated_repository_names_the_page_to_accept(hub: LocalHub, puller: Pull
 def test_a_full_disk_is_noticed_before_the_download(
     hub: LocalHub, puller: Puller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Free space below 1.05 times the size: an error with both numbers, and no weights were asked for."""
+    """Free space below 1.05 times the size is an error with both numbers, and no weights are requested."""
     size = puller.plan(SD, BACKEND).bytes_total
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size * 2, size, round(size * 1.04)))
     with pytest.raises(DiskFullError, match=r"needs 0\.4 MB") as caught:
@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(puller: Puller, monkeypatch: pyt
 
 
 def test_a_folder_that_cannot_be_written_is_named(online: Settings, tmp_path: Path) -> None:
-    """A file stands where the folder should be, which stops root as well."""
+    """A file stands in the place of the folder, which stops root as well."""
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     for where in (blocked, blocked / "hub"):
@@ -203,7 +203,7 @@ def test_a_damaged_record_is_named_and_kept(puller: Puller, online: Settings) ->
 def test_a_record_that_cannot_be_written_keeps_the_old_one(
     puller: Puller, online: Settings, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk fills up while the record is written: the old record is whole, and nothing is left behind."""
+    """The disk fills up while the record is written: the old record is intact, and no partial file is left."""
     hub.add("t/two", hub.repo("t/sd").folder)  # type: ignore[union-attr]
     puller.ensure(SD, BACKEND)
     before = (online.home / "pulls.json").read_bytes()
@@ -237,7 +237,7 @@ Puller(settings).ensure(expert("t/sd"), get_backend("diffusers"))
 def test_a_process_killed_in_mid_download_leaves_a_cache_that_works(
     hub: LocalHub, puller: Puller, online: Settings
 ) -> None:
-    """Killed for real while the weights come: nothing half is taken for whole, and the next pull succeeds."""
+    """After SIGKILL during the download, no partial file counts as complete, and the next pull succeeds."""
     slow = hub.fail(Fault(match=UNET, bytes_per_s=20_000))
     here = Path(__file__).parents[1]
     arguments = [str(online.home), str(online.hub_cache), hub.url, str(here)]
@@ -257,7 +257,7 @@ def test_a_process_killed_in_mid_download_leaves_a_cache_that_works(
 
 
 def test_leftovers_of_a_killed_download_are_removed(puller: Puller, online: Settings) -> None:
-    """The client leaves such files for ever; old ones go at the next pull, fresh ones may be another's work."""
+    """The client never removes such files; the next pull removes old ones, and keeps fresh ones for other processes."""
     blobs = online.hub_cache / "models--t--sd" / "blobs"
     blobs.mkdir(parents=True)
     for name, age in (("old", 7200), ("fresh", 0)):

@@ -1,4 +1,4 @@
-"""A pull brings what the pipeline needs, once, whole, and clearing takes away no more than that."""
+"""A pull brings what the pipeline needs, once and completely, and clearing removes no more than that."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_only_needed_files_come(hub: LocalHub, puller: Puller) -> None:
 
 
 def test_planning_downloads_no_weights_and_writes_nothing(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """A plan knows sizes, commit and folder from small reads alone."""
+    """A plan determines sizes, commit and folder from small reads alone."""
     plan = puller.plan(SD, BACKEND)
     assert set(hub.downloads["t/sd"]) == {"model_index.json"}
     assert plan.commit == hub.commit("t/sd")
@@ -62,7 +62,7 @@ def test_planning_downloads_no_weights_and_writes_nothing(hub: LocalHub, puller:
 
 
 def test_the_pull_is_announced_before_it_begins(hub: LocalHub, online: Settings) -> None:
-    """Whoever listens sees the plan while no weights were asked for yet."""
+    """A listener sees the plan before any weights are requested."""
     seen: list[tuple[PullPlan, bool]] = []
     puller = Puller(online, on_pull=lambda plan: seen.append((plan, UNET in hub.downloads["t/sd"])))
     puller.ensure(SD, BACKEND)
@@ -81,13 +81,13 @@ def test_progress_is_real_bytes(puller: Puller) -> None:
 
 
 def test_nothing_is_printed(puller: Puller, capfd: pytest.CaptureFixture[str]) -> None:
-    """The client's own bars and warnings stay away from the terminal."""
+    """The client's own progress bars and warnings do not appear on the terminal."""
     puller.ensure(SD, BACKEND)
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_first_commit_is_kept(hub: LocalHub, repo: Path, puller: Puller, online: Settings) -> None:
-    """A repository that moves on does not change what we draw with, and no request is made any more."""
+    """A new commit in a repository does not change what we draw with, and makes no request."""
     first = puller.ensure(SD, BACKEND)
     (repo / "vae" / "config.json").write_text((repo / "vae" / "config.json").read_text() + " ")
     before = len(hub.requests)
@@ -97,7 +97,7 @@ def test_the_first_commit_is_kept(hub: LocalHub, repo: Path, puller: Puller, onl
 
 
 def test_offline_with_files_needs_no_network(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """What is complete on disk is found without a request; also when asked for by its commit."""
+    """What is complete on disk is found without a request, also by its commit."""
     folder = puller.ensure(SD, BACKEND)
     hub.stop()
     offline = Puller(online.model_copy(update={"offline": True}))
@@ -107,7 +107,7 @@ def test_offline_with_files_needs_no_network(hub: LocalHub, puller: Puller, onli
 
 
 def test_on_disk_is_cheap(puller: Puller) -> None:
-    """It is on the path of every route: well below a millisecond, warm."""
+    """Finding is on the path of every route, and takes well below a millisecond when warm."""
     puller.ensure(SD, BACKEND)
     times = []
     for _ in range(50):
@@ -118,7 +118,7 @@ def test_on_disk_is_cheap(puller: Puller) -> None:
 
 
 def test_large_pulls_need_agreement(online: Settings) -> None:
-    """Above the limit somebody has to say yes; asking gets the plan."""
+    """Above the limit a pull needs a yes; the question gets the plan."""
     puller = Puller(online.model_copy(update={"max_download_gb": 0.0001}))
     with pytest.raises(PullTooLargeError, match="without asking"):
         puller.ensure(SD, BACKEND)
@@ -135,7 +135,7 @@ def test_large_pulls_need_agreement(online: Settings) -> None:
 
 
 def test_clearing_removes_only_ours(hub: LocalHub, puller: Puller, online: Settings, tiny_klein: Path) -> None:
-    """Another program's checkpoint, and its files in a snapshot of ours, survive."""
+    """Another program's checkpoint, and its files in a snapshot of ours, are kept."""
     hub.add("o/klein", tiny_klein)
     theirs = snapshot_download("o/klein", endpoint=hub.url, cache_dir=online.hub_cache)
     kept = files_in(Path(theirs))
@@ -153,7 +153,7 @@ def test_clearing_removes_only_ours(hub: LocalHub, puller: Puller, online: Setti
 
 
 def test_clearing_one_repository_leaves_the_others(hub: LocalHub, tiny_klein: Path, puller: Puller) -> None:
-    """A list of names limits it; a checkpoint that was all ours goes with its folder."""
+    """A list of names limits clearing; a checkpoint that was entirely ours is removed with its folder."""
     hub.add("t/two", tiny_klein)
     folders = [puller.ensure(expert(name), BACKEND) for name in ("t/sd", "t/two")]
     assert puller.clear(("t/sd",)) > 300_000
@@ -163,7 +163,7 @@ def test_clearing_one_repository_leaves_the_others(hub: LocalHub, tiny_klein: Pa
 
 
 def test_what_another_program_pulled_is_used_without_network(hub: LocalHub, puller: Puller, online: Settings) -> None:
-    """A complete checkpoint in the hub cache draws offline, and clearing does not take it away."""
+    """A complete checkpoint in the hub cache draws offline, and clearing does not remove it."""
     folder = snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache)
     hub.stop()
     assert str(puller.ensure(SD, BACKEND)) == folder
@@ -172,7 +172,7 @@ def test_what_another_program_pulled_is_used_without_network(hub: LocalHub, pull
 
 
 def test_a_part_of_a_checkpoint_is_not_taken_for_the_whole(hub: LocalHub, online: Settings) -> None:
-    """Without weights, without a tokenizer file, or cut short: another program's download is not used."""
+    """Another program's download is not used if weights or a tokenizer file are missing or truncated."""
     for left_out in (UNET, "tokenizer/tokenizer.json"):
         snapshot_download("t/sd", endpoint=hub.url, cache_dir=online.hub_cache, ignore_patterns=[left_out])
         with pytest.raises(HubUnreachableError):
@@ -185,7 +185,7 @@ def test_a_part_of_a_checkpoint_is_not_taken_for_the_whole(hub: LocalHub, online
 
 
 def test_local_folders_need_no_pull(puller: Puller, repo: Path, tmp_path: Path, hub: LocalHub) -> None:
-    """A folder is used where it is; one that is not there or is no pipeline is an error."""
+    """A folder is used where it is; a missing folder, or one without a pipeline, is an error."""
     assert puller.ensure(expert(repo), BACKEND) == puller.on_disk(expert(repo)) == repo
     with pytest.raises(PullError, match="does not exist"):
         puller.ensure(expert(tmp_path / "none"), BACKEND)
@@ -196,7 +196,7 @@ def test_local_folders_need_no_pull(puller: Puller, repo: Path, tmp_path: Path, 
 
 
 def test_a_variant_is_preferred_where_it_exists(repo: Path, puller: Puller) -> None:
-    """The wanted variant comes for the components that have it, the plain file for the others, and both can be had."""
+    """The variant is pulled for the components that have it, and the plain files for the others; both can coexist."""
     shutil.copy(repo / UNET, repo / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     half = puller.ensure(expert("t/sd", "half", variant="fp16"), BACKEND)
     names = {name for name in files_in(half) if name.endswith(".safetensors")}
@@ -206,12 +206,12 @@ def test_a_variant_is_preferred_where_it_exists(repo: Path, puller: Puller) -> N
         "text_encoder/model.safetensors",
     }
     plain = puller.plan(SD, BACKEND)
-    # the test copied it, so that its bytes are there under another name
+    # the test copied it, so that its bytes are on disk under another name
     assert (plain.missing, set(plain.shared)) == ((), {UNET})
 
 
 def test_weights_in_other_formats_are_refused(hub: LocalHub, repo: Path, puller: Puller) -> None:
-    """A component with pickled weights only is an error that names it, before anything is downloaded."""
+    """A component with only pickled weights is an error that names it, before anything is downloaded."""
     (repo / UNET).unlink()
     (repo / "unet" / "diffusion_pytorch_model.ema.safetensors").unlink()
     with pytest.raises(UnsafeFilesError, match=r"'unet'.*\.bin"):

@@ -1,4 +1,4 @@
-"""What the hub refused is not asked for again for a while, and a renamed or redirected repository is no trap."""
+"""What the hub refused is not requested again for a while, and renamed or redirected repositories are handled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NONE = expert("t/none")
 
 
 class Clock:
-    """Seconds as a test wants them."""
+    """A clock that a test sets."""
 
     now = 1000.0
 
@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 
 def ask(puller: Puller, hub: LocalHub, who: object, kind: type[PullError]) -> tuple[int, str]:
-    """Pull what cannot be had: how many requests that took, and what was said."""
+    """Pull what is not available; return the number of requests and the error."""
     before = len(hub.requests)
     with pytest.raises(kind) as caught:
         puller.ensure(who, BACKEND)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def ask(puller: Puller, hub: LocalHub, who: object, kind: type[PullError]) -> tu
 
 
 def test_a_refusal_is_remembered_for_ten_minutes(hub: LocalHub, online: Settings, clock: Clock) -> None:
-    """Gated or missing: the same error at once and without a request, saying when the hub is asked again."""
+    """Gated or missing: the same error is raised at once without a request, and says when the hub is asked again."""
     hub.gate("t/sd")
     puller = Puller(online, clock=clock)
     for who, kind in (
@@ -73,7 +73,7 @@ def test_a_refusal_is_remembered_for_ten_minutes(hub: LocalHub, online: Settings
 
 
 def test_another_question_is_asked(hub: LocalHub, online: Settings, clock: Clock, repo: Path) -> None:
-    """Token, endpoint and revision belong to the question; a new puller, and clearing, forget."""
+    """Token, endpoint and revision belong to the request; a new puller, and clearing, forget the refusal."""
     hub.gate("t/sd", token=TOKEN)
     puller = Puller(online, clock=clock)
     ask(puller, hub, SD, GatedRepoError)
@@ -101,7 +101,7 @@ def test_a_login_meanwhile_is_another_question(
 
 
 def test_a_hub_that_is_down_is_asked_again(hub: LocalHub, online: Settings, clock: Clock) -> None:
-    """Only what is an answer is remembered; no answer is not."""
+    """Only an answer of the hub is remembered; a missing answer is not."""
     fault = hub.fail(Fault(match="/api/", status=500))
     puller = Puller(online, clock=clock)
     ask(puller, hub, SD, HubUnreachableError)
@@ -112,7 +112,7 @@ def test_a_hub_that_is_down_is_asked_again(hub: LocalHub, online: Settings, cloc
 def test_a_gate_met_at_the_weights_is_remembered_too(
     hub: LocalHub, online: Settings, clock: Clock, loras: Path
 ) -> None:
-    """Of an adapter nothing small is read, so that the gate is met when the download begins."""
+    """Nothing small is read for an adapter, so the gate appears only when the download begins."""
     hub.add("t/ink", loras / "ink")
     hub.gate("t/ink")
     puller = Puller(online, clock=clock)
@@ -122,7 +122,7 @@ def test_a_gate_met_at_the_weights_is_remembered_too(
 
 
 def test_a_renamed_repository_is_followed_and_recorded(hub: LocalHub, online: Settings) -> None:
-    """The endpoint redirects to the new name, as the real hub does: it works, is told and is written down."""
+    """The endpoint redirects to the new name, as the real hub does: the pull works, and the new name is recorded."""
     hub.rename("t/sd", "o/better")
     told: list[str] = []
     puller = Puller(online, on_pull=lambda plan: told.append(str(plan)))
@@ -137,7 +137,7 @@ def test_a_renamed_repository_is_followed_and_recorded(hub: LocalHub, online: Se
 
 
 def test_a_name_that_did_not_change_is_not_recorded_as_new(puller: Puller) -> None:
-    """Nothing is said of a repository that is where it was."""
+    """Nothing is reported for a repository that was not renamed."""
     puller.ensure(SD, BACKEND)
     assert puller.pulled()[0].moved_to is None
     assert "now" not in str(puller.plan(SD, BACKEND))
@@ -151,7 +151,7 @@ def elsewhere(repo: Path) -> Iterator[LocalHub]:
 
 
 def with_token(settings: Settings) -> Settings:
-    """The same, with a token that nobody else may see."""
+    """Another server with the same repository, and a token that it must not see."""
     return settings.model_validate({**settings.model_dump(), "hub_token": TOKEN})
 
 
@@ -159,7 +159,7 @@ def with_token(settings: Settings) -> Settings:
 def test_what_a_repository_holds_comes_from_the_endpoint(
     hub: LocalHub, elsewhere: LocalHub, online: Settings, match: str
 ) -> None:
-    """A listing that another server should give is refused by name, and that server sees no request."""
+    """A listing from another server is refused by name, and that server gets no request."""
     who = expert("t/sd", revision=hub.commit("t/sd"))
     hub.fail(Fault(match=match, redirect=elsewhere.url))
     with pytest.raises(HubUnreachableError, match="redirects to") as caught:
@@ -172,7 +172,7 @@ def test_what_a_repository_holds_comes_from_the_endpoint(
 def test_files_may_come_from_the_file_server_of_the_endpoint(
     hub: LocalHub, elsewhere: LocalHub, online: Settings
 ) -> None:
-    """As large files do on the real hub: the other server sends the bytes, and never sees the token."""
+    """The other server sends the bytes, as for large files on the real hub, and never sees the token."""
     hub.fail(Fault(match=".safetensors", redirect=elsewhere.url))
     puller = Puller(with_token(online))
     plan = puller.plan(SD, BACKEND)
@@ -187,7 +187,7 @@ def test_files_may_come_from_the_file_server_of_the_endpoint(
 def test_an_index_may_come_from_there_too_without_the_token(
     hub: LocalHub, elsewhere: LocalHub, online: Settings
 ) -> None:
-    """A small file that the hub keeps with the large ones is read like those."""
+    """A small file that the hub stores with the large ones is read in the same way."""
     hub.fail(Fault(match="model_index.json", redirect=elsewhere.url))
     found = read_small(with_token(online), "t/sd", hub.commit("t/sd"), "model_index.json")
     assert found == (elsewhere.repo("t/sd").folder / "model_index.json").read_bytes()  # type: ignore[union-attr]
@@ -197,7 +197,7 @@ def test_an_index_may_come_from_there_too_without_the_token(
 def test_bytes_from_there_are_checked_against_the_endpoint(
     hub: LocalHub, elsewhere: LocalHub, online: Settings
 ) -> None:
-    """A file server that sends other bytes of the right size is found out by the hash that the endpoint told."""
+    """A file server that sends other bytes of the right size is detected by the hash that the endpoint gave."""
     size = (hub.repo("t/sd").folder / UNET).stat().st_size  # type: ignore[union-attr]
     hub.fail(Fault(match=UNET, redirect=elsewhere.url))
     elsewhere.fail(Fault(match=UNET, garble=True, garble_from=size - 64))

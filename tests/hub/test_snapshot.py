@@ -1,4 +1,4 @@
-"""Which files a checkpoint has is decided once, stays so while nothing changes, and is found out again when it does."""
+"""The files of a checkpoint are decided once, are not looked up again while unchanged, and are when they change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tiny_sd: Path, tmp_path: Path) -> Path:
 
 
 def test_a_pulled_checkpoint_has_commit_sizes_and_hashes(hub: LocalHub, puller: Puller) -> None:
-    """What the pull decided is what is found afterwards, by another puller too, with a time of change for each file."""
+    """What the pull decided is found afterwards, also by another puller, with a modification time for each file."""
     assert puller.find(SD, BACKEND) is None
     place = puller.ensure(SD, BACKEND)
     found = puller.find(SD, BACKEND)
@@ -43,7 +43,7 @@ def test_a_pulled_checkpoint_has_commit_sizes_and_hashes(hub: LocalHub, puller: 
 
 
 def test_a_local_folder_is_chosen_from_again_only_when_it_changes(folder: Path, puller: Puller) -> None:
-    """A file with other bytes, and one that is added and preferred, make another snapshot with another fingerprint."""
+    """A changed file, and one that is added and preferred, give another snapshot with another fingerprint."""
     who = expert(folder, variant="fp16")
     first = puller.find(who, BACKEND)
     assert first is not None
@@ -62,7 +62,7 @@ def test_a_local_folder_is_chosen_from_again_only_when_it_changes(folder: Path, 
 
 
 def test_an_incomplete_folder_is_an_error_that_names_it(folder: Path, puller: Puller) -> None:
-    """It is not on disk as far as drawing goes, and the error says which component lacks files."""
+    """It does not count as on disk, and the error says which component lacks files."""
     (folder / UNET).unlink()
     with pytest.raises(PullError, match="unet") as caught:
         puller.find(expert(folder), BACKEND)

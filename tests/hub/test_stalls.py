@@ -1,4 +1,4 @@
-"""Downloads that stall, lie or are told to wait are noticed, begun again once, and then said clearly."""
+"""Downloads that stall, lie or have to pause are detected and restarted once; then the error is clear."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STALL_S = 0.8
 
 @pytest.fixture
 def hasty(online: Settings) -> Puller:
-    """A puller that waits hardly at all for the next bytes."""
+    """A puller that hardly waits for the next bytes."""
     return Puller(online.model_copy(update={"stall_s": STALL_S}))
 
 
@@ -46,7 +46,7 @@ def test_how_long_is_a_stall_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_download_that_stalls_once_is_resumed(hub: LocalHub, hasty: Puller) -> None:
-    """Bytes stop in the middle of a file: the next attempt brings it."""
+    """Bytes stop in the middle of a file: the next attempt completes it."""
     hub.fail(Fault(match=UNET, stall_after=50_000, stall_s=60, times=1))
     assert hasty.ensure(SD, BACKEND) == hasty.on_disk(SD)
     assert hub.downloads["t/sd"][UNET] > 300_000
@@ -54,7 +54,7 @@ def test_a_download_that_stalls_once_is_resumed(hub: LocalHub, hasty: Puller) ->
 
 
 def test_a_download_that_always_stalls_is_given_up(hub: LocalHub, hasty: Puller) -> None:
-    """An error that can be retried, no half file, no record; when the hub is well again the pull works."""
+    """The error can be retried, and no partial file or record is left; when the hub recovers, the pull works."""
     fault = hub.fail(Fault(match=UNET, stall_after=50_000, stall_s=60))
     with pytest.raises(HubUnreachableError, match=r"sent nothing|cannot be reached") as caught:
         hasty.ensure(SD, BACKEND)
@@ -66,7 +66,7 @@ def test_a_download_that_always_stalls_is_given_up(hub: LocalHub, hasty: Puller)
 
 
 def test_a_listing_that_never_comes_is_given_up(hub: LocalHub, hasty: Puller) -> None:
-    """The hub client would wait for ever for what a commit holds."""
+    """The hub client would wait without limit for the list of a commit's files."""
     plan = hasty.plan(SD, BACKEND)
     hub.fail(Fault(match="/api/models/t/sd/tree", stall_s=60))
     with pytest.raises(HubUnreachableError):
@@ -74,14 +74,14 @@ def test_a_listing_that_never_comes_is_given_up(hub: LocalHub, hasty: Puller) ->
 
 
 def test_a_plan_that_never_comes_is_given_up(hub: LocalHub, online: Settings) -> None:
-    """What we ask ourselves has a limit of its own."""
+    """Our own requests have their own limit."""
     hub.fail(Fault(match="/api/models/t/sd", stall_s=60))
     with pytest.raises(HubUnreachableError, match="cannot be reached"):
         Puller(online, timeout_s=STALL_S).plan(SD, BACKEND)
 
 
 def test_a_client_that_hangs_is_left_behind(hasty: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the client waits for, such as a Xet transfer that is no HTTP of ours: twice, then it is an error."""
+    """Whatever the client waits for, such as a Xet transfer without our HTTP client, two stalls are an error."""
     calls: list[float] = []
     release = threading.Event()
 
@@ -100,7 +100,7 @@ def test_a_client_that_hangs_is_left_behind(hasty: Puller, online: Settings, mon
 
 
 def test_a_slow_download_is_no_stall(hub: LocalHub, hasty: Puller) -> None:
-    """Bytes that come count, however few, although the client itself tells of every ten megabytes only."""
+    """Arriving bytes count, however few, although the client itself reports only every ten megabytes."""
     hub.fail(Fault(match=UNET, bytes_per_s=100_000))
     start = time.monotonic()
     assert hasty.ensure(SD, BACKEND) == hasty.on_disk(SD)
@@ -111,7 +111,7 @@ def test_a_slow_download_is_no_stall(hub: LocalHub, hasty: Puller) -> None:
 def test_what_another_process_is_writing_is_waited_for(
     hasty: Puller, online: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client waits for the lock of a file that grows under another's hands: no stall."""
+    """The client waits for the lock of a file that another process is downloading: that is not a stall."""
     blobs = online.hub_cache / "models--t--sd" / "blobs"
     blobs.mkdir(parents=True)
     real = snapshot_download
@@ -139,14 +139,14 @@ def test_other_users_of_the_client_are_left_alone(hub: LocalHub, puller: Puller)
 
 
 def test_a_connection_that_is_reset_once_is_begun_again(hub: LocalHub, puller: Puller) -> None:
-    """The one break in mid-file that the client does not try again by itself."""
+    """The only break in the middle of a file that the client itself does not retry."""
     hub.fail(Fault(match=UNET, cut_after=50_000, reset=True, times=1))
     assert puller.ensure(SD, BACKEND) == puller.on_disk(SD)
 
 
 @pytest.mark.parametrize("lie", [1000, -1000])
 def test_a_lie_about_a_size_once_is_healed(hub: LocalHub, puller: Puller, lie: int) -> None:
-    """Headers that promise more or less than comes: the file is fetched again, whole."""
+    """Headers announce more or less than arrives: the file is downloaded again, completely."""
     hub.fail(Fault(match=UNET, lie_size=lie, times=2))
     folder = puller.ensure(SD, BACKEND)
     assert (folder / UNET).read_bytes() == (hub.repo("t/sd").folder / UNET).read_bytes()  # type: ignore[union-attr]
@@ -154,7 +154,7 @@ def test_a_lie_about_a_size_once_is_healed(hub: LocalHub, puller: Puller, lie: i
 
 @pytest.mark.parametrize("lie", [1000, -1000])
 def test_a_lie_about_a_size_for_ever_is_an_error(hub: LocalHub, puller: Puller, lie: int) -> None:
-    """Nothing of it stays, and nothing counts as pulled."""
+    """None of it is kept, and nothing counts as pulled."""
     fault = hub.fail(Fault(match=UNET, lie_size=lie))
     with pytest.raises(PullError) as caught:
         puller.ensure(SD, BACKEND)
@@ -165,7 +165,7 @@ def test_a_lie_about_a_size_for_ever_is_an_error(hub: LocalHub, puller: Puller, 
 
 
 def test_a_listing_that_lies_about_sizes_is_an_error(hub: LocalHub, puller: Puller) -> None:
-    """The file that comes is not the one that was listed."""
+    """The file that arrives is not the one that was listed."""
     hub.fail(Fault(match="/api/models/t/sd", lie_size=64))
     with pytest.raises(PullError, match="instead of"):
         puller.ensure(SD, BACKEND)
@@ -173,7 +173,7 @@ def test_a_listing_that_lies_about_sizes_is_an_error(hub: LocalHub, puller: Pull
 
 
 def test_flipped_bytes_are_found_by_the_hash(hub: LocalHub, puller: Puller) -> None:
-    """Right size, right header, other tensors: fetched again once, and then it is what the hub lists."""
+    """Right size, right header, other tensors: downloaded again once, and then it is what the hub lists."""
     size = (hub.repo("t/sd").folder / UNET).stat().st_size  # type: ignore[union-attr]
     hub.fail(Fault(match=UNET, garble=True, garble_from=size - 100, times=1))
     folder = puller.ensure(SD, BACKEND)
@@ -183,7 +183,7 @@ def test_flipped_bytes_are_found_by_the_hash(hub: LocalHub, puller: Puller) -> N
 
 @pytest.mark.parametrize("match", ["/api/", "model_index.json", UNET])
 def test_a_busy_hub_is_asked_again_when_it_says(hub: LocalHub, puller: Puller, match: str) -> None:
-    """A short pause that the hub names is kept, for listings, small files and weights."""
+    """A short pause that the hub requests is observed, for listings, small files and weights."""
     hub.fail(Fault(match=match, status=429, retry_after=0, times=1))
     assert puller.ensure(SD, BACKEND) == puller.on_disk(SD)
 
@@ -191,7 +191,7 @@ def test_a_busy_hub_is_asked_again_when_it_says(hub: LocalHub, puller: Puller, m
 def test_a_pause_that_the_hub_asks_for_is_no_stall(
     hub: LocalHub, hasty: Puller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client sleeps through it, longer than a stall takes here, and goes on; nothing is begun again."""
+    """The client sleeps through it, longer than a stall takes here, and continues; nothing is restarted."""
     monkeypatch.setattr("huggingface_hub.utils._http.time", time)
     hub.fail(Fault(match="/tree/", status=429, retry_after=1, times=1))
     assert hasty.ensure(SD, BACKEND) == hasty.on_disk(SD)
@@ -220,7 +220,7 @@ def test_a_refusal_of_the_weights_alone_is_told(hub: LocalHub, puller: Puller, s
 
 
 def test_a_stop_ends_a_download_at_once(hub: LocalHub, puller: Puller) -> None:
-    """Also in the middle of the ten megabytes of which the client tells nothing."""
+    """This also holds in the middle of ten megabytes, about which the client reports nothing."""
     hub.fail(Fault(match=UNET, bytes_per_s=20_000))
     plan = puller.plan(SD, BACKEND)
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Weights that can run code are pulled only where the zoo entry and the user both say so."""
+"""Weights that can run code are pulled only if the zoo entry and the user both allow it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BIN = "unet/diffusion_pytorch_model.bin"
 
 @pytest.fixture
 def pickled(repo: Path, hub: LocalHub) -> Path:
-    """The repository behind `t/sd`, with a UNet that is there as a pickle alone."""
+    """The repository behind `t/sd`, whose UNet exists only as a pickle."""
     del hub
     import torch
     from safetensors.torch import load_file
@@ -50,7 +50,7 @@ def willing(online: Settings) -> Settings:
 
 
 def test_it_is_off_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting has a name in the environment; neither it nor the zoo's flag is on by itself."""
+    """The setting has a name in the environment; neither it nor the zoo's flag is on by default."""
     assert not load_settings().allow_unsafe_weights
     assert not SD.settings.unsafe_weights
     monkeypatch.setenv("DIFFUSIONGPT_ALLOW_UNSAFE_WEIGHTS", "1")
@@ -59,7 +59,7 @@ def test_it_is_off_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("pickled")
 def test_one_permission_is_not_enough(hub: LocalHub, online: Settings, willing: Settings) -> None:
-    """With one of the two the hint names the other; with neither it offers no way to run strangers' code."""
+    """With one of the two, the hint names the other; with neither, it does not suggest running strangers' code."""
     for settings, who, other in (
         (online, TRUSTED, "DIFFUSIONGPT_ALLOW_UNSAFE_WEIGHTS=1"),
         (willing, SD, "unsafe_weights: true"),
@@ -74,7 +74,7 @@ def test_one_permission_is_not_enough(hub: LocalHub, online: Settings, willing: 
 
 @pytest.mark.usefixtures("pickled")
 def test_with_both_the_pickle_is_pulled(willing: Settings, online: Settings) -> None:
-    """And nothing else that is not needed; diffusers draws from it once it is told that it may."""
+    """Nothing else that is not needed is pulled; diffusers draws from the folder if the user allows it."""
     folder = Puller(willing).ensure(TRUSTED, BACKEND)
     assert (folder / BIN).is_file()
     assert sorted(path.suffix for path in folder.glob("*/*.*") if path.suffix in (".bin", ".safetensors")) == [
@@ -87,7 +87,7 @@ def test_with_both_the_pickle_is_pulled(willing: Settings, online: Settings) -> 
 
     pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=None, local_files_only=True)  # type: ignore[no-untyped-call]
     assert pipe.unet.num_parameters() > 0
-    # who takes the permission back no longer draws with what it brought
+    # a user who withdraws the permission no longer draws with these weights
     assert Puller(online).on_disk(TRUSTED) is None
     with pytest.raises(UnsafeFilesError):
         Puller(online).ensure(TRUSTED, BACKEND)
@@ -135,7 +135,7 @@ def test_a_local_folder_needs_both_too(pickled: Path, online: Settings, willing:
     ids=["transformers", "variant", "variant missing", "shards", "safetensors first"],
 )
 def test_which_pickles_are_meant(files: list[str], variant: str | None, wanted: list[str]) -> None:
-    """Names as diffusers and transformers give them; other files that end in .bin are nobody's weights."""
+    """Names are those that diffusers and transformers use; other files that end in .bin are not weights."""
     index = {"_class_name": "StableDiffusionPipeline", "text_encoder": ["transformers", "CLIPTextModel"]}
     shards = {"weight_map": {str(at): name for at, name in enumerate(files) if name.endswith(".bin")}}
     names = ["model_index.json", "text_encoder/config.json", *(f"text_encoder/{name}" for name in files)]
@@ -152,7 +152,7 @@ def test_which_pickles_are_meant(files: list[str], variant: str | None, wanted: 
 
 
 def test_whether_a_folder_needs_it_is_seen_by_names() -> None:
-    """A component with pickles only does; one with both, and files beside the components, do not."""
+    """A component with only pickles does; one with both, and files next to the components, do not."""
     assert needs_unsafe(["unet/a.bin", "vae/a.safetensors"])
     assert not needs_unsafe(["unet/a.bin", "unet/a.safetensors", "whole.bin", "unet/config.json"])
 
@@ -168,10 +168,10 @@ def test_code_stays_refused_whatever_is_allowed(repo: Path, willing: Settings, h
 
 
 def test_a_backend_that_knows_nothing_of_it_serves_as_before(online: Settings, willing: Settings) -> None:
-    """It is asked with the new keyword only where both permissions are given."""
+    """The new keyword is passed only if both permissions are given."""
 
     class Old:
-        """A backend from before there was such a choice."""
+        """A backend that was written before the keyword existed."""
 
         def files(self, names: object, _read: object, *, variant: str | None) -> tuple[str, ...]:
             """Refuse."""
@@ -187,7 +187,7 @@ def test_a_backend_that_knows_nothing_of_it_serves_as_before(online: Settings, w
 def test_an_adapter_is_safetensors_whatever_is_allowed(
     hub: LocalHub, willing: Settings, loras: Path, tmp_path: Path
 ) -> None:
-    """Of adapters there is no format to fall back to; its base may be trusted by its flag."""
+    """Adapters have no format to fall back to; the flag may allow pickles for the base."""
     folder = tmp_path / "ink"
     shutil.copytree(loras / "ink", folder)
     (folder / "pytorch_lora_weights.safetensors").rename(folder / "pytorch_lora_weights.bin")

@@ -1,4 +1,4 @@
-"""A PNG carries its story, other programs read it, and what is no picture of ours is refused."""
+"""A PNG has a record of how it was drawn that other programs can read, and other pictures are refused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_any_prompt_comes_back_whole(tmp_path: Path, prompt: str) -> None:
     "prompt", ["a pixel art fox", ODD_PROMPTS[0], ODD_PROMPTS[2], "一只像素风的狐狸", "a fox, (red:1.2)"]
 )
 def test_other_programs_read_our_files(tmp_path: Path, prompt: str) -> None:
-    """A public parser finds prompt, negative prompt, seed, steps, sampler and model in our PNG."""
+    """A public parser finds the prompt, negative prompt, seed, steps, sampler and model in our PNG."""
     record = record_of(prompt, tmp_path)
     path = tmp_path / "fox.png"
     write_png(picture(), path, record)
@@ -137,7 +137,7 @@ def test_other_programs_read_our_files(tmp_path: Path, prompt: str) -> None:
 
 
 def test_a_file_is_read_as_a_generation(tmp_path: Path) -> None:
-    """`from_file` gives back what was drawn: seeds, parameters, what was dropped, who failed, where it was shown."""
+    """`from_file` restores what was drawn: seeds, parameters, what was dropped, failed experts, where it was shown."""
     generation = Generation.from_file(saved(tmp_path))
     assert generation.image.size == (32, 24)
     assert generation.seeds == (7,)
@@ -160,7 +160,7 @@ def test_a_notebook_shows_no_markup_of_a_prompt(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_our_record_is_refused(tmp_path: Path) -> None:
-    """A picture that does not say how it was drawn is a `PictureError` with a hint, whatever its format."""
+    """A picture without a record is a `PictureError` with a hint, whatever its format."""
     for name in ("plain.png", "plain.jpg", "plain.gif"):
         picture().save(tmp_path / name)
         with pytest.raises(PictureError, match="does not say how it was drawn") as caught:
@@ -206,7 +206,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_a_damaged_byte_is_read_or_refused(tmp_path: Path, at: float, byte: int) -> None:
-    """Whatever byte of a file is damaged, it is still read, or a `PictureError`."""
+    """Whatever byte of a file is damaged, it is read, or is a `PictureError`."""
     path = tmp_path / "fox.png"
     data = bytearray(path.read_bytes() if path.exists() else saved(tmp_path).read_bytes())
     data[int(at * len(data))] = byte
@@ -231,13 +231,13 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"seed": "x"}', "[" * 10_000, "\u0000", "{}" * 3])
 def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
-    """A record that is no JSON, or not ours, is a `PictureError`."""
+    """A record that is not JSON, or not ours, is a `PictureError`."""
     with pytest.raises(PictureError, match="record in"):
         Generation.from_file(with_chunk(tmp_path, text))
 
 
 def test_a_record_of_the_future_says_so(tmp_path: Path) -> None:
-    """A newer record's hint is to update; unknown keys of our own version are no reason to refuse."""
+    """The hint for a newer record is to update; unknown keys in a record of our version are ignored."""
     record = record_of("a fox", tmp_path).model_dump(mode="json")
     assert Generation.from_file(with_chunk(tmp_path, json.dumps({**record, "novelty": 1}))).seeds == (7,)
     with pytest.raises(PictureError) as caught:
@@ -246,7 +246,7 @@ def test_a_record_of_the_future_says_so(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A folder that cannot be made is a `PictureError`, and nothing is left behind."""
+    """A folder that cannot be created is a `PictureError`, and nothing is left behind."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PictureError, match="cannot write") as caught:
         write_png(picture(), tmp_path / "file" / "fox.png", record_of("a fox", tmp_path))
@@ -258,7 +258,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_names_never_overwrite(tmp_path: Path) -> None:
-    """Saving the same picture again takes another name; a folder is made if need be."""
+    """Saving the same picture again uses another name; the folder is created if necessary."""
     generation = Generation(images=(picture(),), records=(record_of("A Red Fox!", tmp_path),))
     folder = tmp_path / "new" / "folder"
     names = [generation.save(folder)[0].name for _ in range(3)]
@@ -286,7 +286,7 @@ def test_save_takes_a_file_or_a_folder(tmp_path: Path) -> None:
 @example("CON")
 @example("字" * 200)
 def test_a_slug_is_always_a_safe_name(prompt: str) -> None:
-    """Any prompt becomes a part of a file name that every system takes."""
+    """Any prompt gives a part of a file name that every system accepts."""
     name = slug(prompt)
     assert name
     assert not re.search(r"[^\w-]|_", name)
@@ -297,7 +297,7 @@ def test_a_slug_is_always_a_safe_name(prompt: str) -> None:
 
 
 def test_a_bare_copy_still_loads(tmp_path: Path) -> None:
-    """The file is an ordinary PNG to everyone else."""
+    """Other programs see an ordinary PNG."""
     with Image.open(BytesIO(saved(tmp_path).read_bytes())) as image:
         text: Mapping[str, str] = image.text
         assert image.format == "PNG"

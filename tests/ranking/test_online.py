@@ -66,7 +66,7 @@ def world(count: int, *, start: int = 0, **fields: object) -> list[Vote]:
 
 
 def picks(table: RankingTable) -> list[str]:
-    """Whom a table would choose, for many prompts."""
+    """The expert that a table would choose, for many prompts."""
     chosen = []
     for number in range(200):
         text, evidence = prompt_of(number * 3)
@@ -82,7 +82,7 @@ def filled(folder: Path, count: int, fit: Callable[..., RankingTable] = RankingT
 
 
 def test_votes_taken_in_one_by_one_agree_with_a_refit() -> None:
-    """After 2 % more votes at least 99 of 100 picks are those of a fit of all, and scores are near."""
+    """After 2 % more votes at least 99 of 100 picks agree with a fit of all votes, and scores are close."""
     base = RankingTable.fit(world(1500), PRIORS)
     online = base
     for vote in world(30, start=1500):
@@ -97,7 +97,7 @@ def test_votes_taken_in_one_by_one_agree_with_a_refit() -> None:
 
 
 def test_one_vote_taken_in_is_the_fit_of_it() -> None:
-    """For a single observation there is nothing to neglect but what its new mode does to the others."""
+    """For a single observation, nothing is neglected but the effect of its new mode on the others."""
     base = RankingTable.fit(world(40), PRIORS)
     newcomer = replace(world(1, start=40)[0], shown=(Shown(expert="new"), Shown(expert=EXPERTS[0])), winner="new")
     online, whole = base.updated([newcomer]), RankingTable.fit([*world(40), newcomer], PRIORS)
@@ -110,7 +110,7 @@ def test_one_vote_taken_in_is_the_fit_of_it() -> None:
 
 
 def test_ratings_and_both_bad_are_taken_in_too() -> None:
-    """Ratings that come together move their experts apart; the outside option joins when it is first voted for."""
+    """Ratings that arrive together move their experts apart; the outside option joins at the first vote for it."""
     base = RankingTable.fit(world(80), PRIORS)
     text, evidence = prompt_of(0)
     rated = [
@@ -135,21 +135,21 @@ def test_a_table_without_covariances_between_experts_is_updated_too() -> None:
 
 
 def test_a_few_more_votes_never_move_the_scales_by_a_whole_step() -> None:
-    """Else a refit would choose otherwise than the votes taken in one by one say, whatever they say."""
+    """A refit must not choose differently from the votes that were added one by one."""
     scales = [RankingTable.fit(world(1010 + 70 * more), PRIORS).scales for more in range(7)]
     for one, other in pairwise(scales):
         assert np.abs(np.log(np.divide(one, other))).max() < np.log(2) / 4
 
 
 def test_the_version_says_how_many_votes_are_pending() -> None:
-    """The same votes have the same hash however they came; `+2` says that two are not fitted yet."""
+    """The same votes have the same hash in any order; `+2` means that two are not fitted yet."""
     online = RankingTable.fit(world(70), PRIORS).updated(world(2, start=70))
     assert online.pending == 2
     assert online.version == RankingTable.fit(world(72), PRIORS).version + "+2"
 
 
 def test_a_vote_in_a_large_store_counts_at_once_and_is_fitted_later(tmp_path: Path) -> None:
-    """The next table knows it; when enough have come, a thread fits all, and the table is that of a plain fit."""
+    """The next table includes the vote; after enough votes a thread refits, and the table is that of a plain fit."""
     preferences = filled(tmp_path, 100)
     preferences.table(PRIORS)
     preferences.record(world(1, start=100)[0])
@@ -164,7 +164,7 @@ def test_a_vote_in_a_large_store_counts_at_once_and_is_fitted_later(tmp_path: Pa
 
 
 def test_a_retraction_in_a_large_store_is_fitted_beside_routing(tmp_path: Path) -> None:
-    """The table is that of the votes that are left, also for a process that starts right after."""
+    """The table is that of the remaining votes, also for a process that starts right afterwards."""
     preferences = filled(tmp_path, 101)
     preferences.table(PRIORS)
     preferences.store.retract("v000100")
@@ -177,7 +177,7 @@ def test_a_retraction_in_a_large_store_is_fitted_beside_routing(tmp_path: Path) 
 
 
 def test_routing_goes_on_during_a_refit(tmp_path: Path) -> None:
-    """While a thread fits, tables are handed out and votes added; those that come meanwhile are counted once."""
+    """While a thread fits, tables are available and votes can be added; votes that arrive meanwhile count once."""
     begun, go_on = Event(), Event()
 
     def slow(*args: Any) -> RankingTable:
@@ -207,7 +207,7 @@ def test_routing_goes_on_during_a_refit(tmp_path: Path) -> None:
 
 
 def test_a_saved_table_is_the_table(tmp_path: Path) -> None:
-    """Scores, rows, leaders and version come back, and it takes votes in as before."""
+    """Scores, rows, leaders and version are restored, and the table takes further votes as before."""
     for count in (0, 50, 300):
         table = RankingTable.fit(world(count), PRIORS)
         table.save(tmp_path / "table.npz")
@@ -222,7 +222,7 @@ def test_a_saved_table_is_the_table(tmp_path: Path) -> None:
 
 
 def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path) -> None:
-    """Covariances within each expert come back; files of earlier versions, which kept less, are read as they meant."""
+    """Covariances within each expert are restored; files of earlier versions, which stored less, are read correctly."""
     table = RankingTable.fit(world(200), PRIORS, options=LARGE).updated(world(3, start=200))
     table.save(tmp_path / "table.npz")
     found, more = RankingTable.load(tmp_path / "table.npz", PRIORS), world(2, start=203)
@@ -250,7 +250,7 @@ def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    """Missing, foreign, cut off, changed, newer: each is an error that says so, never a wrong table."""
+    """A missing, foreign, truncated, changed or newer file is an error that names the reason, never a wrong table."""
     path = tmp_path / "table.npz"
     RankingTable.fit(world(20), PRIORS).save(path)
     whole = path.read_bytes()
@@ -270,7 +270,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_process_that_starts_reads_the_table_that_another_fitted(tmp_path: Path) -> None:
-    """It fits nothing itself, and knows the votes that came since."""
+    """It does not fit anything itself, and includes the votes that arrived since."""
     code = (
         "from diffusiongpt.ranking.live import LiveTable\n"
         "from diffusiongpt.ranking.priors import TagPriors\n"
@@ -290,7 +290,7 @@ def test_a_process_that_starts_reads_the_table_that_another_fitted(tmp_path: Pat
 
 
 def test_a_damaged_snapshot_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is a cache: a log line, and the table all the same. One for other priors is not used."""
+    """The file is a cache: a damaged one is logged and the table is right. A file for other priors is not used."""
     preferences = filled(tmp_path, 100)
     version = preferences.table(PRIORS).version
     snapshot = preferences.store.snapshot
@@ -306,7 +306,7 @@ def test_a_damaged_snapshot_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_erasing_a_voter_removes_the_snapshot(tmp_path: Path) -> None:
-    """It holds prompts. One that is written while the voter is erased goes too."""
+    """The file contains prompts, so it is removed; a file that is written during the erasure is removed too."""
     preferences = filled(tmp_path, 100)
     store, snapshot = preferences.store, preferences.store.snapshot
     assert snapshot is not None
@@ -336,7 +336,7 @@ def test_erasing_a_voter_removes_the_snapshot(tmp_path: Path) -> None:
 
 
 def test_a_table_of_others_is_where_one_starts(tmp_path: Path) -> None:
-    """Without votes it is used as it is, few votes go on from it, and as many as it has replace it."""
+    """Without votes it is used as it is, a few votes update it, and when there are as many votes, they replace it."""
     RankingTable.fit(world(90), PRIORS).save(tmp_path / "theirs.npz")
     theirs = RankingTable.load(tmp_path / "theirs.npz", PRIORS)
     preferences = LiveTable(tmp_path / "votes.db")
@@ -357,7 +357,7 @@ def test_a_table_of_others_is_where_one_starts(tmp_path: Path) -> None:
 
 
 def test_a_table_that_may_have_learnt_from_these_very_votes_is_not_taken(tmp_path: Path) -> None:
-    """Else a vote that is taken back, or a voter who is erased, would still count through it."""
+    """Otherwise a retracted vote, or an erased voter, would still count through it."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.store.merge(world(5))
     preferences.table(PRIORS).save(tmp_path / "mine.npz")
@@ -368,7 +368,7 @@ def test_a_table_that_may_have_learnt_from_these_very_votes_is_not_taken(tmp_pat
 
 
 def test_a_damaged_import_is_told_and_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Routing goes on without it, and the same file brought again takes its place."""
+    """Routing continues without it, and the same file imported again replaces it."""
     RankingTable.fit(world(9), PRIORS).save(tmp_path / "theirs.npz")
     LiveTable(tmp_path / "votes.db").start_from(tmp_path / "theirs.npz", PRIORS)
     (tmp_path / "votes.db.imported.npz").write_bytes(b"hello")
@@ -379,7 +379,7 @@ def test_a_damaged_import_is_told_and_stops_nobody(tmp_path: Path, caplog: pytes
 
 
 def test_the_next_route_knows_a_rating(tmp_path: Path) -> None:
-    """Also with more votes than are fitted anew each time: two tables with nothing between them are the same."""
+    """This also holds with more votes than are refitted each time: two tables without votes in between are the same."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.store.merge(world(90))
     before = preferences.table(PRIORS).score(EXPERTS, {}, "a red circle")
@@ -406,7 +406,7 @@ def rated_world(count: int, *, start: int = 0, **fields: object) -> list[Rating]
 
 
 def test_ratings_taken_in_one_by_one_are_those_taken_in_together() -> None:
-    """Each beside those of its prompt that were there: their order is no matter, and nothing is counted twice."""
+    """Each counts relative to earlier ratings of its prompt: their order is irrelevant, and none counts twice."""
     base = RankingTable.fit(world(100), PRIORS, rated_world(80))
     new = rated_world(8, start=80)
     together = base.updated([], new)
@@ -423,7 +423,7 @@ def test_ratings_taken_in_one_by_one_are_those_taken_in_together() -> None:
 
 
 def test_ratings_taken_in_one_by_one_agree_with_a_refit() -> None:
-    """After 2 % more ratings at least 99 of 100 picks are those of a fit of all."""
+    """After 2 % more ratings at least 99 of 100 picks agree with a fit of all ratings."""
     old, new = rated_world(1000), rated_world(20, start=1000)
     base = RankingTable.fit(world(200), PRIORS, old)
     online = base
@@ -437,7 +437,7 @@ def test_ratings_taken_in_one_by_one_agree_with_a_refit() -> None:
 
 
 def test_the_next_route_knows_a_rating_in_a_store_of_thousands(tmp_path: Path) -> None:
-    """Without waiting for a fit, compared with earlier ratings of its prompt, and for a source that is new."""
+    """It counts without a fit, relative to earlier ratings of its prompt, also for a new source."""
     go_on = Event()
 
     def after_the_test(*args: Any) -> RankingTable:
@@ -464,7 +464,7 @@ def test_the_next_route_knows_a_rating_in_a_store_of_thousands(tmp_path: Path) -
 
 
 def test_how_voters_rate_stays_in_the_store(tmp_path: Path) -> None:
-    """The snapshot keeps the scale of each source; a table that goes to others does not name their voters."""
+    """The snapshot stores the scale of each source; an exported table does not name voters."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.store.merge(rated_world(80, voter="ada lovelace"))
     table = preferences.table(PRIORS)
@@ -475,7 +475,7 @@ def test_how_voters_rate_stays_in_the_store(tmp_path: Path) -> None:
 
 
 def test_ratings_that_agree_exactly_are_not_taken_for_certain() -> None:
-    """Two experts rated two stars apart on both of two prompts: the better leads, by no more than votes could."""
+    """Two experts are rated two stars apart on two prompts: the better one leads, by no more than votes could do."""
     ratings = [
         Rating(id=f"{prompt}{expert}", prompt=prompt, expert=expert, rating=stars, time="2026-01-01")
         for prompt, expert, stars in (("p1", "a", 5.0), ("p1", "b", 3.0), ("p2", "a", 4.0), ("p2", "b", 2.0))
@@ -485,7 +485,7 @@ def test_ratings_that_agree_exactly_are_not_taken_for_certain() -> None:
 
 
 def test_a_rating_that_compares_nothing_changes_nobody(tmp_path: Path) -> None:
-    """One picture rated where no other is says nothing of the others, nor how sure one is of them."""
+    """A single rating of a prompt changes neither the scores of the other experts nor their uncertainty."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.store.merge(world(20))
     before = preferences.table(PRIORS).score(EXPERTS, {})
@@ -496,7 +496,7 @@ def test_a_rating_that_compares_nothing_changes_nobody(tmp_path: Path) -> None:
 
 
 def test_the_store_tells_what_is_new(store: VoteStore) -> None:
-    """Votes and ratings since a version; whether any was taken back, and whether all that was there still is."""
+    """New votes and ratings since a version; whether one was retracted, and whether all earlier ones still exist."""
     assert store.since("0") == store.since(store.version)
     first, second, third = world(3)
     store.add(first)

@@ -1,4 +1,4 @@
-"""The ranking table: what votes teach it, and what they must not change."""
+"""The ranking table: what it learns from votes, and what votes must not change."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_order_of_votes_does_not_matter(votes: list[Vote], chance: random.Ra
 @settings(max_examples=25, deadline=None)
 @given(ballots())
 def test_the_parts_of_a_score_sum_to_it(votes: list[Vote]) -> None:
-    """What is explained is what is used, for experts and nodes with votes and without."""
+    """The explained parts are those that are used, for experts and nodes with and without votes."""
     for score in RankingTable.fit(votes, TAGS).score([*EXPERTS, "new"], PIXEL | {"unseen": 0.3}):
         assert sum(score.parts.values()) == pytest.approx(score.mean, abs=1e-9)
         assert list(score.parts) == ["tags", "global", "nodes", "residual"]
@@ -110,16 +110,17 @@ def test_a_name_is_only_a_name(votes: list[Vote]) -> None:
 
 
 def test_priors_are_points_for_declared_tags() -> None:
-    """Declared styles and subjects count as far as the prompt asks for them, generalists as far as it does not."""
+    """Declared styles and subjects count as far as the prompt names them, generalists as far as it does not."""
     on = {"oil_paint": 0.5, "animal": 0.8, "root": 0.25}
     oil, everything, unknown = TAGS.points(["oil", "all", "unknown"], on)
     assert oil == pytest.approx(STYLE_POINTS * 0.5 + SUBJECT_POINTS * 0.8)
+    assert TAGS.points(["sketch"], on).tolist() == [-GENERALIST_POINTS * 0.5]
     assert everything == pytest.approx(GENERALIST_POINTS * 0.25)
     assert unknown == 0
 
 
 def test_without_votes_a_score_is_its_prior() -> None:
-    """Before the first vote the tags decide, and the spread says how little that is."""
+    """Before the first vote the tags decide, and the uncertainty is wide."""
     table = RankingTable.fit([], TAGS)
     assert table.version == "r0"
     assert [score.mean for score in table.score(EXPERTS, PIXEL)] == TAGS.points(EXPERTS, PIXEL).tolist()
@@ -137,25 +138,28 @@ def test_an_expert_without_votes_has_its_prior() -> None:
 
 
 def test_few_votes_stay_near_the_prior_and_many_overcome_it() -> None:
-    """One vote against a declared style moves it and does not turn it; twelve do."""
+    """One vote against a declared style moves it, twelve move it further and turn it."""
     prior = means(RankingTable.fit([], TAGS))
     one = means(RankingTable.fit([vote(0, "oil", "pixel")], TAGS))
     many = means(RankingTable.fit([vote(i, "oil", "pixel") for i in range(12)], TAGS))
-    assert prior["pixel"] - prior["oil"] > one["pixel"] - one["oil"] > 0
-    assert many["oil"] > many["pixel"]
+    gaps = [table["pixel"] - table["oil"] for table in (prior, one, many)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 1 > gaps[1] > -1 > gaps[2]
 
 
 def test_votes_of_one_style_say_little_about_another() -> None:
-    """What is learnt at a node stays mostly there."""
+    """What is learnt at a node applies mostly to that node."""
     table = RankingTable.fit([vote(i, "oil", "pixel") for i in range(12)], TAGS)
-    here = means(table)["oil"] - means(table)["pixel"]
-    there = means(table, {"pencil_sketch": 0.9, "root": 0.1})
-    assert here > 0
-    assert there["sketch"] > max(there["oil"], there["pixel"])
+    elsewhere = {"pencil_sketch": 0.9, "root": 0.1}
+    prior = RankingTable.fit([], TAGS)
+    gaps = [means(one, on)["oil"] - means(one, on)["pixel"] for one in (prior, table) for on in (PIXEL, elsewhere)]
+    here, there = gaps[2] - gaps[0], gaps[3] - gaps[1]
+    assert gaps[2] > 0
+    assert here > 1.3 * there > 0
 
 
 def test_a_tie_between_equals_changes_no_mean() -> None:
-    """A tie is half a win each way: equals stay equal, unequal ones come closer, all become surer."""
+    """A tie is half a win each: equals stay equal, unequal experts come closer, all become more certain."""
     before, after = (
         RankingTable.fit([], TAGS),
         RankingTable.fit([vote(i, "oil", "sketch", tie=True) for i in range(5)], TAGS),
@@ -166,7 +170,7 @@ def test_a_tie_between_equals_changes_no_mean() -> None:
 
 
 def test_both_bad_lowers_both_and_teaches_nothing_between_them() -> None:
-    """Without tags both fall alike, below who was not shown; the ballot shows in the rows and in the version."""
+    """Without tags both lose equally and fall below those not shown; the ballot is in the rows and the version."""
     table = RankingTable.fit([vote(0, "oil", "pixel", outcome="both_bad")], NO_TAGS)
     found = means(table)
     assert found["oil"] == pytest.approx(found["pixel"])
@@ -176,7 +180,7 @@ def test_both_bad_lowers_both_and_teaches_nothing_between_them() -> None:
 
 
 def test_a_ballot_of_four_weighs_as_much_as_one_vote() -> None:
-    """Winner against each other, a third of a vote each; so do the same pairs cast under one ballot id."""
+    """The winner beats each other expert with a third of a vote, as do the same pairs under one ballot id."""
     whole = RankingTable.fit([vote(0, "oil", "pixel", "sketch", "all")], TAGS)
     pairs = [vote(i, "oil", other, ballot="b") for i, other in enumerate(("pixel", "sketch", "all"))]
     assert means(RankingTable.fit(pairs, TAGS)) == pytest.approx(means(whole), abs=1e-9)
@@ -187,7 +191,7 @@ def test_a_ballot_of_four_weighs_as_much_as_one_vote() -> None:
 
 
 def test_everybody_who_votes_on_one_ballot_counts() -> None:
-    """Twenty voters on one comparison are as good as twenty on as many; one who votes thrice on it counts once."""
+    """Twenty voters on one comparison count as on twenty; a voter with three votes on it counts once."""
     winners = [("oil", "pixel") if i % 4 else ("pixel", "oil") for i in range(20)]
     together = [vote(i, *pair, ballot="b", voter=f"v{i}") for i, pair in enumerate(winners)]
     apart = [vote(i, *pair, ballot=f"b{i}", voter=f"v{i}") for i, pair in enumerate(winners)]
@@ -198,7 +202,7 @@ def test_everybody_who_votes_on_one_ballot_counts() -> None:
 
 
 def test_the_ranking_counts_a_ballot_as_often_as_the_fit_does() -> None:
-    """Votes of one voter on one ballot are one in the rows; a change of mind is half a win each."""
+    """One voter's votes on one ballot are one in the rows; a change of mind is half a win each."""
     thrice = [vote(i, "oil", "pixel", ballot="b") for i in range(3)]
     assert counted(thrice) == {"oil": (1, 1.0), "pixel": (1, 0.0)}
     assert counted([vote(0, "oil", "pixel", ballot="b"), vote(1, "pixel", "oil", ballot="b")]) == {
@@ -239,7 +243,7 @@ def test_a_plain_tournament_agrees_with_bradley_terry() -> None:
 
 
 def test_the_spread_is_that_of_the_posterior() -> None:
-    """The std is the curvature at the mode: for one pair it can be written down."""
+    """The standard deviation follows from the curvature at the mode, which has a closed form for one pair."""
     table = RankingTable.fit([vote(i, "oil", "pixel", on={}, prompt="") for i in range(7)], NO_TAGS)
     oil, pixel = table.score(["oil", "pixel"], {})
     p = expit(oil.mean - pixel.mean)
@@ -274,7 +278,7 @@ def test_leaders_are_those_who_learnt_well_whatever_their_tags() -> None:
 
 
 def test_ties_between_equals_make_no_leader() -> None:
-    """Votes that teach nothing put nobody on a node."""
+    """Votes without information attach no expert to a node."""
     table = RankingTable.fit([vote(i, "oil", "sketch", tie=True) for i in range(5)], TAGS)
     assert table.leaders("pixel_art") == ()
 
@@ -325,7 +329,7 @@ def test_the_version_names_votes_and_priors() -> None:
 
 
 def test_a_vote_reaches_the_next_table_and_a_retraction_restores_the_last(tmp_path: Path) -> None:
-    """No restart, no waiting: the next table knows a vote, and undoing it gives back the very same numbers."""
+    """The next table includes a vote at once, and undoing it gives exactly the same numbers as before."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.record(vote(0, "oil", "pixel"))
     before = preferences.table(TAGS)
@@ -339,7 +343,7 @@ def test_a_vote_reaches_the_next_table_and_a_retraction_restores_the_last(tmp_pa
 
 
 def test_a_table_is_fitted_only_when_something_changed(tmp_path: Path) -> None:
-    """Asking again costs nothing; a vote of another process or another zoo is noticed."""
+    """A repeated request costs nothing; a vote of another process or another zoo is noticed."""
     preferences = LiveTable(VoteStore(tmp_path / "votes.db"))
     assert preferences.version == "r0"
     first = preferences.table(TAGS)
@@ -351,7 +355,7 @@ def test_a_table_is_fitted_only_when_something_changed(tmp_path: Path) -> None:
 
 
 def test_threads_share_one_table(tmp_path: Path) -> None:
-    """Many threads that ask at once get the same table."""
+    """Many threads that request the table at once get the same one."""
     preferences = LiveTable(tmp_path / "votes.db")
     preferences.record(vote(0, "oil", "pixel"))
     tables: list[RankingTable] = []

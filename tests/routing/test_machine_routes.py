@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures_routing import THINKER, expert, local, pixel_folder, settings_in, writer, zoo_of
+from fixtures_routing import expert, local, pixel_folder, router_of, settings_in, writer, zoo_of
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.errors import NoRouteError, RequestError
 from diffusiongpt.flow.placement import MachineSpec, Placement
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Route
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.placement import Planner, planned_for
-from diffusiongpt.routing.router import Router
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo.expert import CallSettings, Capabilities
 from diffusiongpt.zoo.layers import Zoo
@@ -22,26 +18,15 @@ from diffusiongpt.zoo.layers import Zoo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.settings import Memory
+    from diffusiongpt.routing.router import Router
 
 HERE = MachineSpec(device="cuda:0", device_bytes=24e9, host_bytes=64e9, flops=165e12)
 PROMPT = "a pixel art fox"
 
 
-def router_on(zoo: Zoo, votes: Path, here: MachineSpec = HERE) -> Router:
-    """A router of a machine that nothing has to be downloaded to."""
-
-    def planner(memory: Memory | None) -> Planner:
-        return Planner(planned_for(memory, here), readiness=lambda _: "on_disk")
-
-    return Router(
-        zoo,
-        THINKER,
-        LiveTable(votes),
-        embedder=LexicalEmbedder.name,
-        readiness=lambda _: "on_disk",
-        planner=planner,
-    )
+def router_on(zoo: Zoo, votes: Path) -> Router:
+    """A router of a machine with 24 GB, with everything on disk."""
+    return router_of(zoo, votes, here=HERE)
 
 
 def test_what_does_not_fit_is_rejected_with_the_number(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_most_probable_branch_comes_first() -> None:
 
 
 def test_a_branch_without_eligible_experts_is_left() -> None:
-    """A node on which and below which nobody may draw is a dead end; its probability goes back to its parent."""
+    """A node where no expert on it or below it may draw is a dead end; its probability goes back to its parent."""
     values = {"animal": 1.0, "fur": 0.9}
     trace = search(ZOO.taxonomy, values, eligible=["any", "photo"])
     assert [step.path[-1] for step in trace.steps if step.dead_end] != []
@@ -66,7 +66,7 @@ def test_a_branch_without_eligible_experts_is_left() -> None:
 
 
 def test_nothing_said_stays_at_the_root() -> None:
-    """Without any value the root is the path, and still every expert is found in a small tree."""
+    """Without any value the root is the path, and every expert of a small tree is still found."""
     trace = search(ZOO.taxonomy, {}, eligible=ZOO)
     assert trace.paths[0].nodes == (ROOT,)
     assert set(trace.experts) == set(ZOO)

@@ -252,7 +252,7 @@ def test_the_form_is_closed_and_knows_no_expert(chat: LocalChat) -> None:
 def test_a_prompt_that_gives_orders_is_data(chat: LocalChat, tmp_path: Path, template: str) -> None:
     """Orders in a prompt stay inside one JSON string, and change neither the rules nor the route."""
     router = router_of(thinker(client(chat)), tmp_path)
-    plain = router.route(Request(prompt="a watercolor fox"))
+    plain = router.route(Request(prompt="水彩狐狸" if "水彩" in template else "a watercolor fox"))
     prompt = template.replace("EXPERT", victim(plain))
     route = router.route(Request(prompt=prompt))
     first, second = chat.requests

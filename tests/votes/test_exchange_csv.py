@@ -1,4 +1,4 @@
-"""Votes and ratings as CSV: what is read, and how every mistake is told."""
+"""Votes and ratings as CSV: what is read, and how every mistake is reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def imported(store: VoteStore, file: Path, text: str) -> list[Vote]:
 
 
 def test_the_five_columns_of_the_contract_are_enough(kept: VoteStore, file: Path) -> None:
-    """`prompt_id` and `category` are not kept; the voter is nobody in particular, and the rest ordinary."""
+    """`prompt_id` and `category` are not stored; the voter is `unknown`, and the other values are the defaults."""
     [first, second] = imported(kept, file, f"{HEADER}\n1,a fox,animals,oil,pixel\n1,a fox,animals,ink,oil\n")
     assert (first.prompt, first.experts, first.winner, first.outcome) == ("a fox", ("oil", "pixel"), "oil", "win")
     assert (first.voter, first.source, first.weight, first.ballot) == ("unknown", "human", 1.0, None)
@@ -52,7 +52,7 @@ def test_the_five_columns_of_the_contract_are_enough(kept: VoteStore, file: Path
 
 
 def test_every_optional_column_is_read(kept: VoteStore, file: Path) -> None:
-    """In any order of the columns."""
+    """The columns may come in any order."""
     [cast] = imported(
         kept,
         file,
@@ -66,13 +66,13 @@ def test_every_optional_column_is_read(kept: VoteStore, file: Path) -> None:
 
 
 def test_what_spreadsheets_write_is_read(kept: VoteStore, file: Path) -> None:
-    """A byte order mark, line ends of Windows, and empty lines."""
+    """A byte order mark, Windows line ends and empty lines are accepted."""
     [cast] = imported(kept, file, f"\ufeff{HEADER}\r\n\r\n1,a fox,,oil,pixel\r\n\r\n")
     assert cast.winner == "oil"
 
 
 def test_rows_of_one_id_are_one_ballot(kept: VoteStore, file: Path) -> None:
-    """A ballot of three has two rows if one won, and three if none did."""
+    """A ballot of three has two rows if one expert won, and three if none did."""
     won, tied = imported(
         kept,
         file,
@@ -84,7 +84,7 @@ def test_rows_of_one_id_are_one_ballot(kept: VoteStore, file: Path) -> None:
 
 
 def test_importing_twice_adds_nothing(kept: VoteStore, file: Path) -> None:
-    """Neither an export, nor a file without ids: what it says is known by its content."""
+    """Neither an export nor a file without ids adds anything again: votes are recognised by their content."""
     file.write_text(f"{HEADER}\n1,a fox,,oil,pixel\n1,a dog,,oil,pixel\n", encoding="utf-8")
     assert import_file(kept, file) == Imported(votes=2, ratings=0, known=0, skipped=0, unknown=())
     version = kept.version
@@ -95,7 +95,7 @@ def test_importing_twice_adds_nothing(kept: VoteStore, file: Path) -> None:
 
 
 def test_a_retracted_vote_stays_retracted(kept: VoteStore, file: Path) -> None:
-    """A copy made before does not bring it back."""
+    """A copy that was made before does not restore a retracted vote."""
     file.write_text(export_text(kept, "csv"), encoding="utf-8", newline="")
     kept.retract("kept")
     assert import_file(kept, file).known == 1
@@ -103,7 +103,7 @@ def test_a_retracted_vote_stays_retracted(kept: VoteStore, file: Path) -> None:
 
 
 def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
-    """The header says which of the two a file holds; without a source, the file is one, with a scale of its own."""
+    """The header decides which of the two a file contains; without a source, the file is one, with its own scale."""
     file.write_text("prompt_id,prompt,category,expert,rating\n1,a fox,,oil,-3.5\n1,a fox,,ink,65\n", encoding="utf-8")
     assert import_file(kept, file).ratings == 2
     _, first, second = kept.ratings()
@@ -157,7 +157,7 @@ def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
 def test_a_mistake_is_told_with_its_row_and_changes_nothing(
     kept: VoteStore, file: Path, text: str, says: str, hint: str
 ) -> None:
-    """File, row, column and remedy; rows before the mistake are not added either."""
+    """The error names file, row, column and remedy; the rows before the mistake are not added either."""
     file.write_text(text, encoding="utf-8", newline="")
     before, version = (kept.all(), kept.ratings()), kept.version
     with pytest.raises(VoteError) as caught:
@@ -180,7 +180,7 @@ def test_a_mistake_is_told_with_its_row_and_changes_nothing(
     ids=["latin-1", "utf-16", "png", "zeros"],
 )
 def test_what_is_no_text_is_told(kept: VoteStore, file: Path, data: bytes, says: str) -> None:
-    """Another encoding, a picture, a hole in a disk."""
+    """Another encoding, a picture and a run of zero bytes are errors."""
     file.write_bytes(data)
     with pytest.raises(VoteError, match=says) as caught:
         import_file(kept, file)
@@ -191,14 +191,14 @@ def test_what_is_no_text_is_told(kept: VoteStore, file: Path, data: bytes, says:
     ("name", "says"), [("there/is/none.csv", "cannot read"), ("votes.xlsx", "is not clear from its name")]
 )
 def test_a_wrong_path_is_told(kept: VoteStore, tmp_path: Path, name: str, says: str) -> None:
-    """A file that is not there, or of a kind that is not read."""
+    """A missing file and an unknown format are errors."""
     with pytest.raises(VoteError, match=says) as caught:
         import_file(kept, tmp_path / name)
     assert caught.value.hint
 
 
 def test_experts_that_the_zoo_does_not_have_are_refused_by_name(kept: VoteStore, file: Path) -> None:
-    """Each with where it is and the nearest that there is; nothing is added."""
+    """Each is reported with its place and the nearest known id; nothing is added."""
     file.write_text("prompt,winner,loser\na,oil,pixel\na,oli,watercolor-xl\nb,oli,pixel\n", encoding="utf-8")
     with pytest.raises(VoteError) as caught:
         import_file(kept, file, experts=["oil", "pixel"])
@@ -211,7 +211,7 @@ def test_experts_that_the_zoo_does_not_have_are_refused_by_name(kept: VoteStore,
 def test_votes_for_unknown_experts_can_be_kept_or_skipped(
     kept: VoteStore, file: Path, unknown: str, added: int
 ) -> None:
-    """Both say which experts they were."""
+    """Both report the experts that were unknown."""
     file.write_text("prompt,winner,loser\na,oil,pixel\na,oli,ink\nb,oli,pixel\n", encoding="utf-8")
     done = import_file(kept, file, experts=["oil", "pixel"], unknown=unknown)  # type: ignore[arg-type]  # of a list
     assert (done.votes, done.skipped, done.unknown) == (added, 3 - added, ("oli", "ink"))
@@ -219,7 +219,7 @@ def test_votes_for_unknown_experts_can_be_kept_or_skipped(
 
 
 def test_each_prompt_is_read_once_for_what_it_is_about(kept: VoteStore, file: Path) -> None:
-    """CSV carries no evidence, so the caller's reader is asked, once for each prompt."""
+    """CSV has no evidence, so the caller's reader is called once for each prompt."""
     file.write_text("prompt,winner,loser\na,oil,pixel\nb,oil,pixel\na,ink,oil\n", encoding="utf-8")
     asked: list[str] = []
 
@@ -233,7 +233,7 @@ def test_each_prompt_is_read_once_for_what_it_is_about(kept: VoteStore, file: Pa
 
 
 def test_a_ballot_of_several_is_a_row_for_each_pair(kept: VoteStore) -> None:
-    """With one id and one ballot, so that other programs see that they belong together."""
+    """They have one id and one ballot, so that other programs see that they belong together."""
     for taken in kept.all():
         kept.retract(taken.id)
     kept.add(vote("b", "a", "b", "c", id="k"))

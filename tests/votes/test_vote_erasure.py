@@ -1,4 +1,4 @@
-"""What a voter said can be removed for real: from the table, from the count, and from the bytes on disk."""
+"""A voter's data can be removed completely: from the table, from the counts, and from the bytes on disk."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(server: postg
 
 
 def test_the_table_forgets_an_erased_voter(tmp_path: Path) -> None:
-    """The ranking is that of the votes that are left."""
+    """The ranking is that of the remaining votes."""
     both, mine = LiveTable(tmp_path / "both.db"), LiveTable(tmp_path / "mine.db")
     priors = TagPriors({})
     for number in range(6):
@@ -137,7 +137,7 @@ def test_a_log_that_cannot_be_emptied_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_erasure_killed_before_the_files_are_clean_can_be_finished(tmp_path: Path) -> None:
-    """SIGKILL between deleting and writing the file anew: erasing again removes the bytes."""
+    """SIGKILL between deleting and rewriting the file: erasing again removes the bytes."""
     store = VoteStore(tmp_path / "votes.db")
     fill(store)
     code = (

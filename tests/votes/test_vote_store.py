@@ -97,7 +97,7 @@ def test_merging_adds_what_is_new_and_keeps_what_is_known(store: VoteStore) -> N
 
 @pytest.mark.parametrize("where", ["in the store", "in what is merged"])
 def test_merging_a_contradiction_changes_nothing(store: VoteStore, where: str) -> None:
-    """Two votes of one id that say different things: neither is believed, and nothing at all is added."""
+    """If two votes with one id differ, neither is accepted, and nothing at all is added."""
     first = vote("a", id="1")
     if where == "in the store":
         store.add(first)
@@ -160,7 +160,7 @@ def test_processes_that_write_at_once_lose_nothing(place: Path | str, store: Vot
 
 
 def test_of_processes_that_record_one_id_one_wins(place: Path | str, store: VoteStore) -> None:
-    """The others are told, and the vote is there once."""
+    """The others get an error, and the vote is stored once."""
     code = (
         "from diffusiongpt.errors import VoteError\n"
         "store = VoteStore(sys.argv[1]); store.count()\n"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_vote_that_contradicts_itself_is_refused(fields: Mapping[str, Any], says: str) -> None:
-    """A vote that makes no sense cannot be made; the error says why and what to do."""
+    """An invalid vote cannot be made; the error says why and what to do."""
     right = {"prompt": "a fox", "shown": (Shown(expert="a"), Shown(expert="b")), "outcome": "win", "winner": "a"}
     with pytest.raises(VoteError, match=says) as caught:
         Vote(**{**right, **fields})
@@ -42,7 +42,7 @@ def test_a_vote_that_contradicts_itself_is_refused(fields: Mapping[str, Any], sa
 
 @pytest.mark.parametrize("propensity", [0.0, 1.1, float("nan"), True])
 def test_a_propensity_is_a_positive_probability(propensity: float) -> None:
-    """What was shown had some chance of being shown."""
+    """What was shown must have had a positive probability of being shown."""
     with pytest.raises(VoteError, match="not in"):
         Shown(expert="a", propensity=propensity)
 

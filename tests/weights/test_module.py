@@ -275,15 +275,15 @@ def test_copies_are_where_they_were_brought(pipes: Callable[[str], Any]) -> None
 
 
 def test_what_a_copy_would_get_wrong_is_refused(pipes: Callable[[str], Any]) -> None:
-    """A module without bytes, one that an adapter was put on, and one whose `forward` a hook replaced."""
+    """A module without bytes, one with an adapter, and one whose `forward` a hook replaced are errors."""
     import torch
     from peft import LoraConfig
 
     with pytest.raises(LoadError, match="no weights yet"):
         Weights.pack(torch.nn.Linear(2, 2, device="meta"))
-    worn = copy.deepcopy(pipes("sd15").unet)
-    weights = Weights.pack(worn)
-    worn.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    adapted = copy.deepcopy(pipes("sd15").unet)
+    weights = Weights.pack(adapted)
+    adapted.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     with pytest.raises(LoadError, match="tensors were added"):
         weights.bring(OTHER)
     hooked = copy.deepcopy(pipes("flux2-klein").transformer)

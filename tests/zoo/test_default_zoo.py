@@ -12,6 +12,7 @@ from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
 from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.flow.placement import MachineSpec
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.zoo.expert import CallSettings
@@ -79,23 +80,26 @@ def test_sixty_prompts_name_a_style() -> None:
         assert style in {weight.node for weight in think(prompt).understanding.styles}, prompt
 
 
-def test_the_style_decides_or_published_votes_do(routes: list[tuple[str, Route]]) -> None:
-    """The chosen expert has the style's tag, or outranks all that do by published preference, and says so."""
+def test_the_style_decides_or_people_do(routes: list[tuple[str, Route]]) -> None:
+    """The chosen expert has the style's tag, or outranks all that do by more than their tag, and says so."""
     priors = PublishedPriors.of(zoo().values())
     for style, route in routes:
-        local = [one for one in zoo().values() if not is_hosted(one.backend)]
-        carriers = [one.id for one in local if style in one.tags.styles]
-        published = priors.parts([route.expert, *carriers], route.understanding.evidence)["published"]
+        able = {one.id for one in zoo().values()} - {rejection.expert for rejection in route.rejected}
+        carriers = [one.id for one in zoo().values() if style in one.tags.styles and one.id in able]
+        points = priors.points([route.expert, *carriers], route.understanding.evidence)
         if route.expert not in carriers:
-            assert (published[0] > published[1:]).all(), route.input
-            assert "published votes" in route.explain().splitlines()[0]
+            assert (points[0] > points[1:]).all(), route.input
+            assert "people prefer it" in route.explain().splitlines()[0]
 
 
-def test_the_work_is_shared(routes: list[tuple[str, Route]]) -> None:
-    """Sixty styles are not drawn by one model: at least eight experts are chosen, none for more than 40 %."""
-    chosen = Counter(route.expert for _, route in routes)
-    assert len(chosen) >= 8
-    assert max(chosen.values()) <= 0.4 * len(routes)
+def test_the_best_of_all_is_chosen(routes: list[tuple[str, Route]]) -> None:
+    """The search leaves out no allowed expert that would have been better, and one model does not draw everything."""
+    priors = PublishedPriors.of(zoo().values())
+    for _, route in routes:
+        able = [one for one in zoo() if one not in {rejection.expert for rejection in route.rejected}]
+        points = priors.points(able, route.understanding.evidence)
+        assert points.max() == pytest.approx(route.chosen.score), route.input
+    assert len(Counter(route.expert for _, route in routes)) >= 4
 
 
 @pytest.mark.parametrize("prompt", ["an anime cat", "水墨山水", "a photo of a pier", "a red bicycle"])
@@ -105,7 +109,8 @@ def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
     chosen = zoo()[route.expert].license
     assert chosen is not None
     assert chosen.commercial == "yes"
-    assert {one.expert for one in route.rejected} == {
+    for_money = {one.expert for one in route.rejected if "not known to read" not in one.reason}
+    assert for_money == {
         one.id
         for one in zoo().values()
         if is_hosted(one.backend) or any(part.license is None or part.license.commercial != "yes" for part in one.parts)
@@ -132,10 +137,13 @@ def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
 
 @pytest.mark.parametrize("prompt", ["a fox in the snow", "an anime cat", "水墨山水", "logo for a bakery"])
 def test_a_small_machine_has_candidates(tmp_path: Path, prompt: str) -> None:
-    """Whatever the best expert weighs, generalists that fit into 8 GB are scored too."""
-    route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt))
-    sizes = {one.expert: zoo()[one.expert].size_gb for one in route.candidates if zoo()[one.expert].is_generalist}
-    assert sum(size is not None and size <= 8 for size in sizes.values()) >= 3
+    """On 8 GB several experts that fit there are scored, if they read the prompt, and all of them fit."""
+    here = MachineSpec(device="cuda:0", device_bytes=8e9, host_bytes=32e9)
+    route = router_of(zoo(), tmp_path / "v.db", here=here).route(Request(prompt=prompt))
+    able = set(zoo()) - {rejection.expert for rejection in route.rejected}
+    assert {one.expert for one in route.candidates} <= able
+    assert len(route.candidates) >= min(3, len(able))
+    assert all(one.placement is not None for one in route.candidates)
 
 
 def test_fast_sees_every_loaded_expert_of_the_branch(tmp_path: Path) -> None:

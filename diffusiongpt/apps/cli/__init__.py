@@ -1,37 +1,71 @@
-"""The command line. Results go to stdout, progress to stderr; exit codes 0 done, 1 could not, 2 wrong use."""
+"""The command line. Results go to stdout, progress to stderr; exit codes 0 done, 1 could not, 2 wrong use.
+
+A command is built when it is asked for: building all of them would take most of the time that `--help` takes.
+"""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from diffusiongpt.apps.cli import cache, demo, evaluate, ranking, votes
-from diffusiongpt.apps.cli import prompts as draw
-from diffusiongpt.apps.cli import prompts as route
-from diffusiongpt.apps.cli import zoo_files as zoo
 from diffusiongpt.apps.cli.common import reports_errors
+
+COMMANDS = {
+    "demo": ("demo:demo", "Show the whole flow: no network, no GPU, no key."),
+    "route": ("prompts:route", "Choose an expert for a prompt and say why."),
+    "generate": ("prompts:generate", "Draw with the expert people would like best."),
+    "compare": ("prompts:compare", "Draw with several experts, blind, then vote."),
+    "vote": ("votes:vote", "Say which picture is best, or how good one is."),
+    "votes": ("votes:app", "Export and import votes and ratings, or erase a voter."),
+    "ranking": ("ranking:app", "Show how votes rank the experts; give new experts a first place."),
+    "zoo": ("zoo_files:app", "Experts and their taxonomy."),
+    "evaluate": ("evaluate:evaluate", "Compare routing with simpler ways to choose on rated prompts."),
+    "cache": ("cache:app", "The checkpoints on disk."),
+}
+"""Command -> where it is, and the line of help that it begins with."""
+
+
+class Commands(TyperGroup):
+    """Lists commands without building them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the name and the argument are typer's
+        """Names of the commands, in the order people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # as above
+        """Build a command; `None` if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found = getattr(import_module(f"diffusiongpt.apps.cli.{module}"), name)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(rich_markup_mode=None, add_completion=False)
+            found.command(cmd_name)(reports_errors(function))
+        command = get_command(found)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # as above
+        """Write the commands with their lines of help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
 
 app = typer.Typer(
     name="diffusiongpt",
+    cls=Commands,
     help="Finds the image model people would like best for a prompt, draws with it, and learns from every vote.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,  # plain help: importing rich for it would take longer than all the rest
 )
-
-app.command("demo")(reports_errors(demo.demo))
-app.command("generate")(reports_errors(draw.generate))
-app.command("compare")(reports_errors(draw.compare))
-app.command("route")(reports_errors(route.route))
-app.add_typer(zoo.app, name="zoo")
-app.command("vote")(reports_errors(votes.vote))
-app.add_typer(votes.app, name="votes")
-app.add_typer(ranking.app, name="ranking")
-app.command("evaluate")(reports_errors(evaluate.evaluate))
-app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True)

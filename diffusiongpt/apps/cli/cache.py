@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TOLD = 3
 """Repositories that are named of those that share with one."""
 
-app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True)
+app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.command("explain")

@@ -58,7 +58,7 @@ def takes_request(*left_out: str) -> Callable[[Callable[..., None]], Callable[..
     """Give a command the options of every request; it is called with them as a mapping named `options`.
 
     Args:
-        *left_out: Fields that make no sense for this command.
+        *left_out: Fields that do not apply to this command.
     """
     shared = {name: option for name, option in REQUEST_OPTIONS.items() if name not in left_out}
 

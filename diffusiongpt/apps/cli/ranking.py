@@ -14,7 +14,9 @@ from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, ZooOption
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged
 
-app = typer.Typer(help="Show how votes rank the experts; give new experts a first place.")
+app = typer.Typer(
+    help="Show how votes rank the experts; give new experts a first place.", add_completion=False, rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)

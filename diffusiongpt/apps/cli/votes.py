@@ -80,7 +80,12 @@ def _sentence(cast: Vote | Rating) -> str:
 
 STDOUT = Path("-")
 
-app = typer.Typer(help="Export and import votes and ratings, or erase a voter.", no_args_is_help=True)
+app = typer.Typer(
+    help="Export and import votes and ratings, or erase a voter.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 @app.command("export")
@@ -152,7 +157,7 @@ def erase(
     there = store.tally(voter)
     if any(there) and not yes:
         if not is_terminal():
-            raise RequestError(f"nobody is here to agree to removing {there} of {voter!r}", hint="Add --yes.")
+            raise RequestError(f"removing {there} of {voter!r} has to be confirmed", hint="Add --yes to confirm.")
         typer.confirm(f"Remove {there} of {voter!r} for good?", abort=True, err=True)
     # also when there is nothing: it finishes an erasure that was killed
     gone = store.erase(voter)

@@ -27,7 +27,7 @@ _COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CY
 WIDE = 110
 """Columns from which a terminal is wide enough for descriptions."""
 
-app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True)
+app = typer.Typer(help="Experts and their taxonomy.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.command("list")

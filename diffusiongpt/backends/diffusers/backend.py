@@ -17,13 +17,15 @@ from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.offload import offloaded
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh
-from diffusiongpt.errors import LoadError
+from diffusiongpt.backends.diffusers.tiling import decoders, tiled
+from diffusiongpt.backends.diffusers.undo import undone, writes
+from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Resolved
 from diffusiongpt.weights.devices import HOST, slot
 from diffusiongpt.weights.module import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 _NUMBERS = count(1)
 """Numbers for the names of adapters: no name is used twice, so an adapter that leaves is never mistaken for another."""
+
+SMALL_BYTES = 512 << 20
+"""Parts up to this size stay on the device while a model draws offloaded: all autoencoders, and CLIP's encoders."""
 
 _OTHER_BASE = "Check 'base' and 'weight_name' in the zoo file: the adapter was made for another checkpoint."
 
@@ -74,9 +79,16 @@ class _Adapter:
 
 
 class DiffusersBackend:
-    """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code."""
+    """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code.
+
+    Args:
+        small_bytes: See `SMALL_BYTES`.
+    """
 
     hosted: Literal[False] = False
+
+    def __init__(self, *, small_bytes: int = SMALL_BYTES) -> None:
+        self.small_bytes = small_bytes
 
     def files(
         self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
@@ -119,10 +131,24 @@ class DiffusersBackend:
         return Loaded(model=model, device=base.device, parts={name: _Adapter(model=model, nbytes=nbytes)})
 
     @contextmanager
-    def opened(self, loaded: Loaded, *, scale: float = 1.0, offload: bool = False) -> Iterator[Any]:
-        """See `Backend.opened`; the pipeline has a scheduler of its own.
+    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> Iterator[Any]:
+        """See `Backend.opened`; the pipeline has a scheduler of its own."""
+        model: _Model = loaded.model
+        with self._reserved(loaded, scale=scale) as pipe:
+            modules = [weights.outline(loaded.device) for weights in model.weights.values()]
+            before = writes(modules)
+            try:
+                with undone(modules):
+                    yield pipe
+            finally:
+                if writes(modules) != before:
+                    _copy_again(model.weights.values(), loaded.device)
 
-        Weights that a pipeline replaced meanwhile are the shared ones again afterwards: some autoencoders turn
+    @contextmanager
+    def _reserved(self, loaded: Loaded, *, scale: float, offload: bool = False) -> Iterator[Any]:
+        """The device for one request, and the pipeline with its adapter active.
+
+        Weights that the pipeline replaced meanwhile are the shared ones again afterwards: some autoencoders turn
         themselves into float32 to decode.
         """
         model: _Model = loaded.model
@@ -130,7 +156,7 @@ class DiffusersBackend:
         offload = offload and loaded.device != HOST
         with slot(loaded.device):
             pipe = fresh(model.view(loaded.device))
-            visits = offloaded(model.weights, loaded.device) if offload else nullcontext()
+            visits = offloaded(model.weights, loaded.device, self.small_bytes) if offload else nullcontext()
             try:
                 with visits, activated(pipe, model.adapter, scale) if model.adapter else nullcontext():
                     yield pipe
@@ -139,7 +165,13 @@ class DiffusersBackend:
                     weights.restore(loaded.device)
 
     def draw(
-        self, loaded: Loaded, resolved: Resolved, *, on_step: OnStep | None = None, offload: bool = False
+        self,
+        loaded: Loaded,
+        resolved: Resolved,
+        *,
+        on_step: OnStep | None = None,
+        offload: bool = False,
+        tile: bool = False,
     ) -> Drawing:
         """See `Backend.draw`.
 
@@ -148,7 +180,12 @@ class DiffusersBackend:
         """
         images: list[Image] = []
         scale = resolved.expert.settings.adapter_scale or 1.0
-        with self.opened(loaded, scale=scale, offload=offload) as pipe:
+        if tile and not offload and not decoders(loaded.model.pipe):
+            raise OutOfMemoryError(f"{resolved.expert.id} cannot decode by tiles", hint="Draw a smaller picture.")
+        with (
+            self._reserved(loaded, scale=scale, offload=offload) as pipe,
+            tiled(pipe) if tile else nullcontext(),
+        ):
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
             call = plan_call(pipe, resolved)
             for index, seed in enumerate(resolved.seeds):
@@ -158,6 +195,14 @@ class DiffusersBackend:
         if loaded.model.adapter:
             params["adapter_scale"] = scale
         return Drawing(images=tuple(images), params=params, dropped=call.dropped)
+
+
+def _copy_again(parts: Iterable[Weights], device: str) -> None:
+    """Replace weights on a device that somebody wrote into, as `fuse_lora` does, by those on the host."""
+    for weights in parts:
+        if device != HOST and HOST in weights.places:
+            weights.leave(device)
+            weights.bring(device)
 
 
 def _has_weights(part: Any) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from textwrap import shorten
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
+from diffusiongpt.weights.exhausted import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusiongpt.backends.diffusers.run import Steps
     from diffusiongpt.zoo.expert import Expert
 
 
@@ -26,13 +26,19 @@ HINTS: dict[type[DiffusionGPTError], str] = {
 """What to do about an error where nothing better is known."""
 
 
+class KeepsError(Protocol):
+    """Keeps what a callback of the caller raised."""
+
+    raised: BaseException | None
+
+
 def guarded(
     work: Callable[[], T],
     expert: Expert,
     kind: type[DiffusionGPTError],
     what: str,
     *,
-    steps: Steps | None = None,
+    steps: KeepsError | None = None,
     hint: str = "",
 ) -> T:
     """Run `work`, and raise what torch and diffusers raise as errors of ours.
@@ -72,7 +78,7 @@ def guarded(
     ) as error:
         if steps is not None and error is steps.raised:
             raise
-        out_of_memory = _is_out_of_memory(error)
+        out_of_memory = is_out_of_memory(error)
         # one line for each of a thousand tensors would bury the message
         text = shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
         cause = None if out_of_memory else error
@@ -82,14 +88,3 @@ def guarded(
             hint="Choose a smaller expert or size, or close other programs that use the device.",
         )
     raise kind(f"{expert.id} {what}: {text}", hint=hint or HINTS[kind]) from cause
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -1,4 +1,4 @@
-"""Drawing on a device without room for a whole pipeline: each part is there only while it computes."""
+"""Drawing on a device without room for a whole pipeline: large parts are there only while they compute."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
-    """Bring each part to a device when it begins to compute, in place of the part that was there.
+def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int) -> Iterator[None]:
+    """Bring each large part to a device when it begins to compute, in place of the large part that was there.
 
-    Diffusers' own offloading copies weights back into new memory on the host; ours stay on the host all the time.
+    Parts of at most `small_bytes` stay for the whole block: they save little room by leaving, text encoders would
+    come twice for each picture, and some pipelines read tensors of an autoencoder before they call it (`vae.bn` of
+    FLUX.2 and ERNIE-Image). Diffusers' own offloading copies weights back into new memory on the host; ours stay on
+    the host all the time.
     """
     from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 
@@ -27,14 +30,17 @@ def offloaded(parts: Mapping[str, Weights], device: str) -> Iterator[None]:
 
         def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             if device not in self._part.places:
-                for other in parts.values():
+                for other in large:
                     other.leave(device)
                 _come(self._part, module, device)
             return args, kwargs
 
+    large = [part for part in parts.values() if part.nbytes > small_bytes]
     with ExitStack() as undo:
         for part in parts.values():
             undo.callback(part.leave, device)
+            if part not in large:
+                part.bring(device)
             module = part.outline(device)
             add_hook_to_module(module, Visit(part))
             undo.callback(remove_hook_from_module, module)

@@ -8,6 +8,8 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from diffusiongpt.backends.diffusers.dtypes import private_default_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,22 +55,12 @@ def quiet_construction() -> Iterator[None]:
 
     All other messages of the libraries still appear, such as that weights are missing.
     """
-    with CONSTRUCT_LOCK:
-        import torch
-
-        # diffusers changes the default type while it builds, and does not restore it if that fails
-        default_type = torch.get_default_dtype()
-        try:
-            with _no_bars(), quiet_call(), warnings.catch_warnings():
-                # several adapters on one model, and the removal of the active one, are both on purpose
-                warnings.filterwarnings("ignore", category=UserWarning, module="peft")
-                # one part of diffusers warns about an import in another
-                warnings.filterwarnings(
-                    "ignore", message=r"`\w+` is deprecated and will be removed", category=FutureWarning
-                )
-                yield
-        finally:
-            torch.set_default_dtype(default_type)
+    with CONSTRUCT_LOCK, _no_bars(), quiet_call(), private_default_dtype(), warnings.catch_warnings():
+        # several adapters on one model, and the removal of the active one, are both on purpose
+        warnings.filterwarnings("ignore", category=UserWarning, module="peft")
+        # one part of diffusers warns about an import in another
+        warnings.filterwarnings("ignore", message=r"`\w+` is deprecated and will be removed", category=FutureWarning)
+        yield
 
 
 @contextmanager

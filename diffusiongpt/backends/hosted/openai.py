@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.base import OnStep
-from diffusiongpt.backends.hosted.service import MAX_PIXELS, Service, explain_service_error, read_pictures
+from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Service, explain_service_error, read_pictures
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
 from diffusiongpt.flow.call import Drawing, Dropped, Resolved
 
@@ -110,7 +110,7 @@ class OpenAIBackend:
     def _client(self, settings: Settings, pictures: int) -> OpenAI:
         import openai
 
-        from diffusiongpt.backends.hosted.service import bounded_client, timeouts
+        from diffusiongpt.backends.hosted.http import bounded_client, timeouts
 
         return openai.OpenAI(
             api_key=_key(settings),

@@ -1,4 +1,4 @@
-"""What all services share: a client with bounds, and answers and errors read with care."""
+"""What services answer, read with care: pictures from untrusted input, and failures as errors of ours."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import binascii
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from io import BytesIO
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx2
-import openai
 from pydantic import BaseModel, ValidationError
 
 from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsKeyError, ServiceError
@@ -22,60 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffusiongpt.zoo.expert import Expert
-
-
-CONNECT_S = 10.0
-"""Seconds to reach the server."""
-
-
-class TooLargeError(httpx2.ReadError):
-    """An answer is longer than the limit."""
-
-
-def timeouts(seconds: float) -> openai.Timeout:
-    """This timeout for each wait, and at most `CONNECT_S` for the connection."""
-    return openai.Timeout(seconds, connect=min(seconds, CONNECT_S))
-
-
-def bounded_client(*, limit: int, seconds: float) -> httpx2.Client:
-    """A client for `openai.OpenAI` with the limits that it lacks.
-
-    Args:
-        limit: Most bytes of an answer, errors included.
-        seconds: Longest wait until an answer begins, and until it ends: a server that sends a byte now and again
-            never meets the timeout of a single read.
-    """
-
-    def bound(response: httpx2.Response) -> None:
-        # no compression was requested, and a small compressed answer can expand without limit
-        response.headers.pop("Content-Encoding", None)
-        if isinstance(response.stream, httpx2.SyncByteStream):
-            response.stream = _Bounded(response.stream, limit, monotonic() + seconds)
-
-    # by default the client follows redirects to any host
-    return openai.DefaultHttpxClient(
-        timeout=timeouts(seconds), follow_redirects=False, event_hooks={"response": [bound]}
-    )
-
-
-class _Bounded(httpx2.SyncByteStream):
-    def __init__(self, stream: httpx2.SyncByteStream, limit: int, deadline: float) -> None:
-        self._stream = stream
-        self._limit = limit
-        self._deadline = deadline
-
-    def __iter__(self) -> Iterator[bytes]:
-        left = self._limit
-        for chunk in self._stream:
-            left -= len(chunk)
-            if left < 0:
-                raise TooLargeError(f"more than {self._limit} bytes")
-            if monotonic() > self._deadline:
-                raise httpx2.ReadTimeout("the answer does not end")
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 MAX_WORDS = 200

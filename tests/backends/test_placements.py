@@ -1,0 +1,166 @@
+"""Every architecture draws the same picture wherever and however its weights are placed."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from fixtures_diffusers import BACKEND, pixels
+from miniature import expert
+from miniatures import ARCHITECTURES, make_miniature, miniature_settings
+
+from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.flow.call import Resolved
+from diffusiongpt.hub.files import names_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo.expert import Expert
+
+# diffusers calls its own deprecated method there
+pytestmark = pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
+
+DEVICE = "cpu:1"
+"""To torch it is host memory like any other, so it serves as a second device."""
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A miniature of each architecture; do not write into them."""
+    return {name: make_miniature(name, tmp_path_factory.mktemp(name)) for name in ARCHITECTURES}
+
+
+def entry(name: str, folder: Path, dtype: str = "float32") -> Expert:
+    """The zoo entry of a miniature, in a type that the host has too."""
+    settings = miniature_settings(name).model_copy(update={"dtype": dtype})
+    return expert(folder, name).model_copy(update={"settings": settings, "architecture": name})
+
+
+def call(who: Expert, *seeds: int) -> Resolved:
+    """Two steps at the miniature's size."""
+    settings = who.settings
+    arguments: dict[str, Any] = {"width": settings.width, "height": settings.height, "num_inference_steps": 2}
+    return Resolved(
+        expert=who,
+        prompt="a red fox",
+        negative_prompt="",
+        seeds=seeds or (7,),
+        arguments={**arguments, **settings.extra},
+    )
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_offloaded_the_same_pixels(settings: Settings, folders: dict[str, Path], name: str) -> None:
+    """Large parts take turns; small ones stay, so pipelines that read tensors of the autoencoder find them."""
+    who = entry(name, folders[name])
+    cache = ModelCache(settings)
+    with cache.lease(who, BACKEND, device=DEVICE) as loaded:
+        wanted = pixels(BACKEND.draw(loaded, call(who, 7, 8)))
+        sizes = {part: weights.nbytes for part, weights in loaded.parts.items()}
+    cache.clear(DEVICE)
+    # as on a GPU: the autoencoder stays, the largest part does not
+    decoder = next(size for part, size in sizes.items() if part in ("vae", "movq"))
+    backend = DiffusersBackend(small_bytes=min(decoder, max(sizes.values()) - 1))
+    with cache.lease(who, backend, device=DEVICE, offload=True) as loaded:
+        assert pixels(backend.draw(loaded, call(who, 7, 8), offload=True)) == wanted
+        assert all(DEVICE not in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]
+
+
+class Decoder(torch.nn.Module):
+    """Runs a decoder and notes the size of each picture, or tile, that it is asked for."""
+
+    def __init__(self, decoder: Any, sides: list[int]) -> None:
+        super().__init__()
+        self.inner = decoder
+        self._sides = sides
+
+    def forward(self, sample: torch.Tensor, *args: Any, **options: Any) -> Any:
+        """Decode."""
+        made = self.inner(sample, *args, **options)
+        self._sides.append(made.shape[-1])
+        return made
+
+
+def test_tiles_are_small_and_gone_afterwards(folders: dict[str, Path]) -> None:
+    """With `tile`, no more than a tile is decoded at a time; the next picture is decoded whole and as before."""
+    who = entry("flux1", folders["flux1"])
+    loaded = BACKEND.load(who, folders["flux1"], names_in(folders["flux1"]), device="cpu", have={})
+    vae = loaded.model.pipe.vae
+    wanted = pixels(BACKEND.draw(loaded, call(who)))
+    sides: list[int] = []
+    whole, vae.decoder = vae.decoder, Decoder(vae.decoder, sides)
+    # a miniature decodes at once what fills thousands of tiles of a real one
+    vae.tile_sample_min_size, vae.tile_latent_min_size = 16, 8
+    BACKEND.draw(loaded, call(who), tile=True)
+    assert len(sides) > 1
+    assert max(sides) == 16
+    vae.decoder = whole
+    assert not vae.use_tiling
+    assert pixels(BACKEND.draw(loaded, call(who))) == wanted
+
+
+def test_a_model_without_tiles_does_not_draw_the_same_again(folders: dict[str, Path]) -> None:
+    """Kandinsky's decoder has none: another attempt would run out of memory after all its steps, as the last did."""
+    who = entry("kandinsky3", folders["kandinsky3"])
+    loaded = BACKEND.load(who, folders["kandinsky3"], names_in(folders["kandinsky3"]), device="cpu", have={})
+    steps: list[int] = []
+    with pytest.raises(OutOfMemoryError, match="cannot decode by tiles"):
+        BACKEND.draw(loaded, call(who), tile=True, on_step=lambda done, _: steps.append(done))
+    assert steps == []
+
+
+def tensors(pipe: Any) -> dict[str, torch.Tensor]:
+    """All parameters and buffers of a pipeline, by name."""
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        f"{name}.{path}": tensor
+        for name, module in modules.items()
+        for path, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+
+
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_building_in_half_precision_never_sets_the_default_type(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    """Other threads make tensors meanwhile; what is built is bit for bit what diffusers builds by setting it."""
+    plain = DiffusionPipeline.from_pretrained(folders[name], dtype=getattr(torch, dtype), local_files_only=True)
+    wanted = tensors(plain)
+    changes: list[torch.dtype] = []
+    monkeypatch.setattr("torch.set_default_dtype", changes.append)
+    # the device decides only about the type
+    where = folders[name]
+    loaded = BACKEND.load(entry(name, where, dtype), where, names_in(where), device="mps", have={})
+    assert changes == []
+    found = tensors(loaded.model.pipe)
+    assert {path: tensor.dtype for path, tensor in found.items()} == {path: one.dtype for path, one in wanted.items()}
+    assert all(torch.equal(tensor, wanted[path]) for path, tensor in found.items())
+
+
+def test_a_build_leaves_drawings_in_other_threads_alone(folders: dict[str, Path]) -> None:
+    """Z-Image makes its sigmas in the default type: the same pixels, whatever is built meanwhile."""
+    who, other = entry("z-image", folders["z-image"]), entry("flux1", folders["flux1"], "bfloat16")
+    loaded = BACKEND.load(who, folders["z-image"], names_in(folders["z-image"]), device="cpu", have={})
+    wanted = pixels(BACKEND.draw(loaded, call(who)))
+    stop = threading.Event()
+
+    def build() -> None:
+        while not stop.is_set():
+            BACKEND.load(other, folders["flux1"], names_in(folders["flux1"]), device="mps", have={})
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    try:
+        assert [pixels(BACKEND.draw(loaded, call(who))) == wanted for _ in range(20)] == [True] * 20
+    finally:
+        stop.set()
+        thread.join()
