@@ -120,6 +120,7 @@ class DiffusionGPT:
         expert: str | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        memory: str | None = None,
         prefer: Prefer = "quality",
         commercial_use: bool = False,
         local_only: bool = False,
@@ -153,6 +154,7 @@ class DiffusionGPT:
         expert: str | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        memory: str | None = None,
         prefer: Prefer = "quality",
         commercial_use: bool = False,
         local_only: bool = False,
@@ -178,7 +180,9 @@ class DiffusionGPT:
             explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
                 on average.
             voter: Voter whose preferences count; `None` for everyone's.
-            prefer: `"quality"` ignores what is loaded; `"fast"` lets a loaded expert that is nearly as good win.
+            memory: Memory of the machine to plan for: `"24GB"`, `"24GB+64GB"` (device and host), `"cpu"`, or `"any"`;
+                `None` plans for the settings' memory, else for this machine.
+            prefer: `"quality"` ignores time; `"fast"` also weighs the seconds, with download and loading.
             commercial_use: Use only experts whose licence allows commercial use.
             local_only: Use only experts that run on this machine.
             max_price: Highest price of a picture in US dollars; a hosted expert of unknown price needs `math.inf`.
@@ -209,6 +213,7 @@ class DiffusionGPT:
         expert: str | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        memory: str | None = None,
         prefer: Prefer = "quality",
         commercial_use: bool = False,
         local_only: bool = False,
@@ -279,6 +284,7 @@ class DiffusionGPT:
         expert: str | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        memory: str | None = None,
         prefer: Prefer = "quality",
         commercial_use: bool = False,
         local_only: bool = False,
@@ -467,7 +473,15 @@ class DiffusionGPT:
 
     def _make_router(self, zoo: Zoo, thinker: Thinker) -> Router:
         embedder = self._reader.embedder.name
-        return Router(zoo, thinker, self.preferences, embedder=embedder, readiness=self._machine.readiness)
+        machine = self._machine
+        return Router(
+            zoo,
+            thinker,
+            self.preferences,
+            embedder=embedder,
+            readiness=machine.readiness,
+            planner=machine.planner,
+        )
 
 
 def _read(given: dict[str, Any]) -> tuple[Request, Policy]:

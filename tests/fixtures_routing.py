@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import LiveTable
+from diffusiongpt.routing.placement import Planner, planned_for
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from diffusiongpt.flow.placement import MachineSpec
     from diffusiongpt.flow.route import Readiness, Route
-    from diffusiongpt.settings import Settings
+    from diffusiongpt.settings import Memory, Settings
     from diffusiongpt.understanding.thinker import Thought
     from diffusiongpt.zoo.taxonomy import Node
 
@@ -47,8 +49,14 @@ def think(prompt: str) -> Thought:
 
 
 def expert(name: str, *styles: str, subjects: Sequence[str] = (), **fields: Any) -> Expert:
-    """An expert with some styles; without any, a generalist."""
-    wanted = {"repo": f"somebody/{name}", "license": License(id="MIT", commercial="yes"), **fields}
+    """An expert of some styles; without any a generalist."""
+    wanted = {
+        "repo": f"somebody/{name}",
+        "license": License(id="MIT", commercial="yes"),
+        # of no known size it would count as not fitting
+        "size_gb": None if {"kind", "components"} & set(fields) else 0.003,
+        **fields,
+    }
     return Expert(id=name, tags=Tags(styles=styles, subjects=tuple(subjects)), **wanted)
 
 
@@ -63,13 +71,24 @@ def zoo_of(*experts: Expert, nodes: Sequence[Node] | None = None) -> Zoo:
     return Zoo({expert.id: expert for expert in experts}, {node.id: node for node in tree}, ("test",))
 
 
-def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = ()) -> Router:
-    """A router that draws nothing; experts are on disk unless stated to be loaded."""
+def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = (), here: MachineSpec | None = None) -> Router:
+    """A router without anything to draw with; experts are on disk unless listed as loaded. `here` is its machine."""
 
     def readiness(one: Expert) -> Readiness:
         return "loaded" if one.id in loaded else "on_disk"
 
-    return Router(zoo, THINKER, LiveTable(votes), embedder=LexicalEmbedder.name, readiness=readiness)
+    def planner(memory: Memory | None) -> Planner:
+        assert here is not None
+        return Planner(planned_for(memory, here), readiness=readiness)
+
+    return Router(
+        zoo,
+        THINKER,
+        LiveTable(votes),
+        embedder=LexicalEmbedder.name,
+        readiness=readiness,
+        planner=planner if here else None,
+    )
 
 
 def route(prompt: str, zoo: Zoo, votes: Path, **asked: Any) -> Route:

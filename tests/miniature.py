@@ -29,5 +29,6 @@ def expert(repo: str | Path, name: str = "mini", *, revision: str | None = None,
         repo=str(repo),
         revision=revision,
         license=License(id="Apache-2.0"),
+        size_gb=0.003,
         settings=CallSettings(**wanted),
     )

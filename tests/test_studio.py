@@ -15,7 +15,6 @@ from diffusiongpt.errors import (
     HubUnreachableError,
     LoadError,
     NoRouteError,
-    OutOfMemoryError,
     PictureError,
     PullError,
     PullTooLargeError,
@@ -235,13 +234,16 @@ def test_a_large_pull_is_not_replaced_behind_your_back(tmp_path: Path) -> None:
 
 
 def test_what_cannot_fit_is_not_pulled(tmp_path: Path) -> None:
-    """An expert larger than the machine is `too_big` in the route, and a recorded failure when drawing."""
-    zoo = zoo_of(local("huge", pixel_folder(), "pixel_art", size_gb=1e6), local("small", pixel_folder()))
+    """An expert larger than the machine is rejected with the number that would change it, and another draws."""
+    huge = local("huge", pixel_folder(), "pixel_art", components={"unet": 1e6})
+    zoo = zoo_of(huge, local("small", pixel_folder()))
     with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as studio:
-        assert studio.route(PROMPT).chosen.readiness == "too_big"
+        assert "of host memory; this machine has" in studio.route(PROMPT).why_not("huge")
         assert studio.route_and_generate(PROMPT, num_inference_steps=1).drawn_by == "small"
-        with pytest.raises(OutOfMemoryError):
+        with pytest.raises(NoRouteError, match="huge cannot draw this: needs"):
             studio.route_and_generate(PROMPT, expert="huge")
+        assert studio.route(PROMPT, memory="any").expert == "huge"
+        assert studio.route_and_generate(PROMPT, memory="any", num_inference_steps=1).drawn_by == "small"
 
 
 def test_a_cache_folder_that_cannot_be_written_is_a_fallback(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -17,6 +17,7 @@ from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
+from diffusiongpt.flow.placement import Placement, PlacementKind
 from diffusiongpt.hub.plan import Agree
 from diffusiongpt.weights.devices import HOST, release_cached
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("diffusiongpt")
+
+
+_STEPS: Mapping[PlacementKind, RecoveryStep] = {"offload": "offloaded", "cpu": "cpu"}
+"""What changing to a placement is called where memory ran out."""
 
 
 class LocalExecutor:
@@ -133,27 +138,35 @@ class LocalExecutor:
     def _draw(self, backend: Backend, call: Resolved, snapshot: Snapshot) -> tuple[Drawing, float]:
         """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
         recovered: list[Recovery] = []
-        result = self._attempt(backend, call, snapshot)
-        for step in self._ladder(call.expert):
+        first, *others = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
+        result = self._attempt(backend, call, snapshot, first)
+        ladder: list[tuple[RecoveryStep, Placement]] = [("freed", first)]
+        if self._machine.device != HOST and not first.tiled:
+            ladder.append(("tiled", first.model_copy(update={"tiled": True})))
+        tiled = (one.model_copy(update={"tiled": one.kind != "cpu"}) for one in others)
+        ladder += [(_STEPS[one.kind], one) for one in tiled if one.kind in _STEPS]
+        for step, placement in ladder:
             if not isinstance(result, OutOfMemoryError):
                 break
             recovered.append(Recovery(step=step, error=str(result)))
             log.warning("%s; trying once more, %s", result, step)
             self._free(step)
-            result = self._attempt(backend, call, snapshot, offload=step == "offloaded", tile=step != "freed")
+            result = self._attempt(backend, call, snapshot, placement)
         if isinstance(result, OutOfMemoryError):
             raise result
         drawing, loaded = result
-        return replace(drawing, recovered=tuple(recovered)), loaded
+        used = ladder[len(recovered) - 1][1] if recovered else first
+        return replace(drawing, recovered=tuple(recovered), placement=used), loaded
 
     def _attempt(
-        self, backend: Backend, call: Resolved, snapshot: Snapshot, *, offload: bool = False, tile: bool = False
+        self, backend: Backend, call: Resolved, snapshot: Snapshot, placement: Placement
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
+        offload = placement.kind == "offload"
         lease = self.cache.lease(
             call.expert,
             backend,
-            device=self._machine.device,
+            device=HOST if placement.kind == "cpu" else self._machine.device,
             snapshot=snapshot,
             on_progress=self._on_progress,
             offload=offload,
@@ -161,21 +174,14 @@ class LocalExecutor:
         try:
             with lease as loaded:
                 ready = perf_counter()
-                return backend.draw(loaded, call, on_step=self._on_step, offload=offload, tile=tile), ready
+                return backend.draw(loaded, call, on_step=self._on_step, offload=offload, tile=placement.tiled), ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
-
-    def _ladder(self, expert: Expert) -> tuple[RecoveryStep, ...]:
-        if self._machine.device == HOST:
-            # there is nowhere else for the weights, and swap serves the decode
-            return ("freed",)
-        # an adapter is on modules that stay where they are
-        return ("freed", "tiled", "offloaded") if expert.kind == "checkpoint" else ("freed", "tiled")
 
     def _free(self, step: RecoveryStep) -> None:
         """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
         # if neither room on the device nor tiles helped, the host may be what is short
-        self.cache.clear(None if step == "offloaded" else self._machine.device)
+        self.cache.clear(None if step in ("offloaded", "cpu") else self._machine.device)
         release_cached(self._machine.device)
 
     def _on_step(self, done: int, total: int) -> None:

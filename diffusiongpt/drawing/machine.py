@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.backends.registry import get_backend, is_hosted
-from diffusiongpt.cache.model_cache import SAFE_SHARE
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -16,19 +16,19 @@ from diffusiongpt.errors import (
     OutOfMemoryError,
     ZooError,
 )
+from diffusiongpt.flow.placement import MachineSpec, Placement, PlacementKind
 from diffusiongpt.flow.route import Readiness
-from diffusiongpt.hub.plan import readable
-from diffusiongpt.weights.devices import best_device, device_memory
+from diffusiongpt.hub.plan import component_sizes
+from diffusiongpt.routing.placement import Planner, planned_for, speed_of
+from diffusiongpt.weights.devices import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.cache.model_cache import ModelCache
+    from diffusiongpt.flow.request import Request
     from diffusiongpt.hub.plan import PullPlan
-    from diffusiongpt.settings import Settings
+    from diffusiongpt.hub.snapshot import Snapshot
+    from diffusiongpt.settings import Memory, Settings
     from diffusiongpt.zoo.expert import Expert
-
-
-CPU_GROWTH = 2.0
-"""A CPU computes in float32: weights listed at 16 bits take twice the bytes."""
 
 
 class Machine:
@@ -44,6 +44,8 @@ class Machine:
         self._cache = cache
         self._settings = settings
         self._device = device
+        self._planners: dict[MachineSpec, Planner] = {}
+        self._weighed: dict[str, tuple[Snapshot, Mapping[str, int]]] = {}
 
     @cached_property
     def device(self) -> str:
@@ -51,17 +53,54 @@ class Machine:
         return best_device(self._device)
 
     @cached_property
-    def room(self) -> int | None:
-        """Bytes that the weights of one expert may take; `None` if not known."""
-        memory = device_memory(self.device)
-        return None if memory is None else round(memory * SAFE_SHARE)
+    def spec(self) -> MachineSpec:
+        """What plans have to know of this machine."""
+        total, host = device_memory(self.device), device_memory(HOST)
+        name, bfloat16 = device_facts(self.device)
+        flops, link = speed_of(self.device, name, total or 0)
+        return MachineSpec(
+            device=self.device,
+            device_bytes=total,
+            host_bytes=host,
+            flops=flops,
+            link_bytes_s=link,
+            bfloat16=bfloat16,
+        )
+
+    def planner(self, memory: Memory | None = None) -> Planner:
+        """Plans placements for the memory that was asked for; `None` for that of the settings, else this machine's."""
+        return self._planner_for(planned_for(memory or self._settings.memory, self.spec))
+
+    def placements(
+        self, expert: Expert, request: Request | None = None, begin: Placement | None = None
+    ) -> tuple[Placement, ...]:
+        """The ways to draw with an expert here, in the order in which they are tried.
+
+        Args:
+            expert: The expert that draws.
+            request: The size of the picture and the number of steps; the expert's own if absent.
+            begin: The placement of the route: better ones are left out, because it may be for a smaller machine.
+        """
+        planner = self._here
+        asked = {"width": request.width, "height": request.height} if request else {}
+        plan = planner(expert, **asked, steps=request.num_inference_steps if request else None)
+        if begin is not None and begin.kind == "cpu":
+            return (begin,)
+        if not plan.sized:
+            return (self.unplanned,)
+        kinds = get_args(PlacementKind)
+        first = kinds.index(begin.kind) if begin else 0
+        return tuple(one for one in plan.placements if kinds.index(one.kind) >= first)
+
+    @property
+    def unplanned(self) -> Placement:
+        """The placement of an expert that no plan has room for, and of one whose size is not known."""
+        return self._here.unknown
 
     def readiness(self, expert: Expert) -> Readiness:
         """What it would take to draw with an expert here; no network. A hosted expert counts as loaded."""
         if is_hosted(expert.backend):
             return self._hosted_readiness(expert)
-        if self._is_too_big(expert):
-            return "too_big"
         if self._cache.puller.on_disk(expert) is None:
             return "download"
         return "loaded" if self._cache.is_loaded(expert, device=self.device) else "on_disk"
@@ -70,7 +109,7 @@ class Machine:
         """Refuse an expert that cannot draw here and now, before anything is tried.
 
         Raises:
-            OutOfMemoryError: If its weights are larger than the device.
+            OutOfMemoryError: If there is no way to draw with it in the memory of this machine.
             HubUnreachableError: If it would have to be pulled and the hub was found to be down.
             LoadError: If no backend here can draw with it.
             NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
@@ -84,8 +123,9 @@ class Machine:
             return
         if expert.kind == "adapter":
             for_adapters(backend, expert)
-        if self._is_too_big(expert):
-            raise self._too_big(expert.id, self._needed(expert))
+        plan = self._here(expert)
+        if plan.reason and plan.sized:
+            raise _too_big(expert.id, plan.reason)
         if hub_is_down and not self._cache.puller.find_offline(expert, backend):
             raise HubUnreachableError(
                 f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
@@ -95,13 +135,12 @@ class Machine:
         """Refuse a pull if its weights, measured exactly by the headers of their files, would not fit here.
 
         Raises:
-            OutOfMemoryError: If they are larger than the device.
+            OutOfMemoryError: If there is no way to draw with them in the memory of this machine.
         """
-        # of the types that a device computes in, all but one take two bytes
-        dtype = "float32" if self.device == "cpu" else plan.expert.settings.dtype or "float16"
-        needed = plan.memory_bytes(dtype)
-        if needed is not None and self.room is not None and needed > self.room:
-            raise self._too_big(plan.asked_by, needed)
+        needed = plan.memory_bytes("float16")
+        reason = self._here.why_not_with(plan.expert, needed) if needed else ""
+        if reason:
+            raise _too_big(plan.asked_by, reason)
 
     def can_draw(self, expert: Expert) -> bool:
         """Whether an expert can draw here, as far as that is known beforehand."""
@@ -120,14 +159,40 @@ class Machine:
             return "download"
         return "loaded"
 
-    def _needed(self, expert: Expert) -> float:
-        return (expert.size_bytes or 0) * (CPU_GROWTH if self.device == "cpu" else 1.0)
+    @property
+    def _here(self) -> Planner:
+        """Plans for this machine, whatever memory routes are planned for."""
+        return self._planner_for(self.spec)
 
-    def _is_too_big(self, expert: Expert) -> bool:
-        return self.room is not None and self._needed(expert) > self.room
+    def _planner_for(self, spec: MachineSpec) -> Planner:
+        planner = self._planners.get(spec)
+        if planner is None:
+            readiness = self.readiness if spec == self.spec else self._on_disk
+            planner = self._planners[spec] = Planner(spec, weigh=self._weigh, tiles=True, readiness=readiness)
+        return planner
 
-    def _too_big(self, expert: str, needed: float) -> OutOfMemoryError:
-        return OutOfMemoryError(
-            f"{expert} needs {readable(needed)} on {self.device}, which has {readable(self.room or 0)} for it",
-            hint="Draw on a larger device, or choose a smaller expert.",
-        )
+    def _on_disk(self, expert: Expert) -> Readiness:
+        """What is loaded here is not loaded on another machine."""
+        readiness = self.readiness(expert)
+        return "on_disk" if readiness == "loaded" else readiness
+
+    def _weigh(self, part: Expert) -> Mapping[str, int] | None:
+        """Bytes of components by the headers of files on disk, where the zoo does not state them."""
+        if part.components:
+            return None
+        from huggingface_hub.errors import SafetensorsParsingError
+
+        try:
+            snapshot = self._cache.puller.find(part, get_backend(part.backend))  # type: ignore[arg-type]  # not hosted
+            if snapshot is None:
+                return None
+            known = self._weighed.get(part.repo)
+            if known is None or known[0] != snapshot:
+                known = self._weighed[part.repo] = snapshot, component_sizes(snapshot.folder, snapshot.files)
+            return known[1]
+        except (DiffusionGPTError, OSError, SafetensorsParsingError):
+            return None
+
+
+def _too_big(expert: str, reason: str) -> OutOfMemoryError:
+    return OutOfMemoryError(f"{expert} {reason}", hint="Draw on a larger machine, or choose a smaller expert.")

@@ -239,6 +239,9 @@ class Painter:
         """
         self._machine.check_can_draw(expert)
         call = resolve(request, route.understanding, expert)
+        begin = next((one.placement for one in route.candidates if one.expert == expert.id), None)
+        if not is_hosted(expert.backend):
+            call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks, shown_in=shown_in)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in call.seeds)
@@ -279,7 +282,12 @@ class Painter:
                 hint=fallbacks[0].hint,
             )
         zoo, expert = self._stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
-        log.warning("no expert of %r can draw here; %s of the demonstration zoo draws instead", self._zoo, expert.id)
+        log.warning(
+            "none of the %d candidates could draw (%s); %s of the demonstration zoo draws in their place",
+            len(fallbacks),
+            fallbacks[0].error,
+            expert.id,
+        )
         return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks, ticket=ticket)
 
     def _record(
@@ -310,6 +318,8 @@ class Painter:
             dropped=tuple(_recordable(dropped) for dropped in (*call.dropped, *drawing.dropped)),
             fallbacks=fallbacks,
             recovered=drawing.recovered,
+            placement=drawing.placement,
+            demonstration=LAST_RESORT in zoo and LAST_RESORT not in self._zoo.sources,
             route=route,
             shown_in=shown_in,
             time=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from diffusiongpt.flow.placement import Placement
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -37,6 +39,8 @@ class Resolved:
         explicit: Names of the arguments that the caller gave; those are reported when dropped.
         dropped: Arguments that were left out already while resolving.
         expected_weights: Fingerprint that the files must have; `None` takes any.
+        placements: Ways to draw, in the order in which they are tried while memory runs out; empty for the executor's
+            own plan.
     """
 
     expert: Expert
@@ -48,11 +52,12 @@ class Resolved:
     explicit: frozenset[str] = frozenset()
     dropped: tuple[Dropped, ...] = ()
     expected_weights: str | None = None
+    placements: tuple[Placement, ...] = ()
 
 
-RecoveryStep = Literal["freed", "tiled", "offloaded"]
+RecoveryStep = Literal["freed", "tiled", "offloaded", "cpu"]
 """What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts to the device
-only while they compute."""
+only while they compute, or draw on the processor."""
 
 
 class Recovery(BaseModel):
@@ -81,6 +86,7 @@ class Drawing:
         weights: Fingerprint of the files that were used; `None` for a hosted expert.
         timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`; filled in by the executor.
         recovered: Steps that were taken when memory ran out.
+        placement: How it was drawn.
     """
 
     images: tuple[Image, ...]
@@ -90,3 +96,4 @@ class Drawing:
     weights: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     recovered: tuple[Recovery, ...] = ()
+    placement: Placement | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from diffusiongpt.flow.call import Dropped, Recovery
+from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.route import Route
 
 
@@ -54,6 +55,8 @@ class PictureRecord(BaseModel):
         dropped: Arguments left out.
         fallbacks: Experts that could not draw.
         recovered: What it took when memory ran out.
+        placement: How it was drawn; `None` in pictures of earlier versions.
+        demonstration: Whether the demonstration zoo drew it because no expert that was asked for could.
         route: The decision.
         shown_in: The comparison, if it was one.
         time: When it was drawn, UTC, ISO 8601.
@@ -76,6 +79,8 @@ class PictureRecord(BaseModel):
     dropped: tuple[Dropped, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     recovered: tuple[Recovery, ...] = ()
+    placement: Placement | None = None
+    demonstration: bool = False
     route: Route
     shown_in: ShownIn | None = None
     time: str

@@ -8,10 +8,21 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from diffusiongpt.errors import RequestError, unknown_argument
+from diffusiongpt.settings import Memory
 
 MAX_PROMPT_CHARS: Final = 32_000
 """Longest prompt taken, in characters: the limit of OpenAI's Images API."""
@@ -113,6 +124,14 @@ class Request(_Asked):
         return self
 
 
+MemorySize = Annotated[
+    Memory,
+    BeforeValidator(Memory.parse),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["24GB"]}),
+]
+
+
 class Policy(_Asked):
     """What the caller allows.
 
@@ -122,7 +141,7 @@ class Policy(_Asked):
 
     prefer: Prefer = Field(
         default="quality",
-        description="`quality` ignores what is loaded; `fast` lets a loaded expert that is nearly as good win.",
+        description="`quality` ignores time; `fast` also weighs the seconds, with download and loading.",
     )
     commercial_use: bool = Field(default=False, description="Use only experts whose licence allows commercial use.")
     local_only: bool = Field(default=False, description="Use only experts that run on this machine.")
@@ -130,6 +149,12 @@ class Policy(_Asked):
         default=0.0,
         ge=0,
         description="Highest price of a picture in US dollars; a hosted expert of unknown price needs `inf`.",
+    )
+
+    memory: MemorySize | None = Field(
+        default=None,
+        description="Memory of the machine to plan for: `24GB`, `24GB+64GB` (device and host), `cpu`, or `any`; by "
+        "default that of this machine.",
     )
 
     @field_validator("max_price", mode="before")
@@ -195,6 +220,10 @@ def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
         return unknown_argument(name, known)
     if first["type"] == "literal_error":
         return RequestError(f"{name}={value!r} is unknown", hint=f"Use {first['ctx']['expected']}.")
+    if name == "memory":
+        return RequestError(
+            f"memory={value!r} cannot be used", hint="Use 24GB, 24GB+64GB (device and host), cpu or any."
+        )
     limits = {
         key: getattr(one, key)
         for one in model.model_fields[name].metadata

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, pi, sqrt
+from textwrap import wrap
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
 
 
@@ -79,7 +82,9 @@ class Candidate(BaseModel):
         score: Posterior mean of its utility, in log-odds of being preferred.
         std: Posterior standard deviation of the same.
         parts: What the score is made of; they sum to it.
-        readiness: What it would take to draw with it on this machine.
+        readiness: What it would take to draw with it on this machine. Pictures saved by earlier versions may say
+            `too_big`; such an expert is rejected now.
+        placement: The first way to draw with it on the machine that the route is for; `None` if not planned.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,6 +94,7 @@ class Candidate(BaseModel):
     std: float
     parts: Mapping[str, float]
     readiness: Readiness
+    placement: Placement | None = None
 
 
 class Rejection(BaseModel):
@@ -107,6 +113,7 @@ class Route(BaseModel):
         input: What the person typed.
         prompt: What the chosen expert gets.
         expert: The chosen expert.
+        placement: How it would draw on the machine that the route is for; `None` if not planned.
         path: Nodes of the most probable path, from the root.
         understanding: What the prompt says and needs.
         matched: For each node that the prompt names, the words that matched it.
@@ -132,6 +139,7 @@ class Route(BaseModel):
     input: str
     prompt: str
     expert: str
+    placement: Placement | None = None
     path: tuple[str, ...]
     understanding: Understanding
     # pictures saved by earlier versions call it `said`
@@ -171,7 +179,7 @@ class Route(BaseModel):
         """One sentence a friend would say, then the table of candidates and rejections."""
         lines = [self._sentence(), "", _table(self.candidates)]
         if self.rejected:
-            lines += ["", *(f"not {rejection.expert}: {rejection.reason}" for rejection in self.rejected)]
+            lines += ["", *_grouped(self.rejected)]
         return "\n".join(lines)
 
     def why_not(self, expert: str) -> str:
@@ -277,16 +285,54 @@ def _gap(chosen: Candidate, other: Candidate) -> str:
     return ", ".join(behind) or "a tie, broken by the order of the zoo"
 
 
+_LEARNT = ("global", "nodes", "residual")
+"""Parts of a score that come from votes, which the table shows as one."""
+
+_WIDTH = 78
+"""Longest line of an explanation, so that it fits a terminal of 80 columns with an indentation."""
+
+_LACKS_MEMORY = re.compile(r"needs (?P<what>.+); (?P<has>this machine has .+)")
+
+
 def _table(candidates: tuple[Candidate, ...]) -> str:
-    names = list(dict.fromkeys(name for candidate in candidates for name in candidate.parts))
+    """One line for each candidate, with the seconds and gigabytes that it would take; at most 80 columns."""
+    personal = any(candidate.parts.get("personal") for candidate in candidates)
     width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
-    lines = [
-        f"{'expert':<{width}}  {'score':>6}  {'±':>5}  " + "  ".join(f"{name:>9}" for name in names) + "  readiness"
-    ]
+    mine = f" {'personal':>8}" if personal else ""
+    lines = [f"{'expert':<{width}} {'score':>6} {'±':>4} {'prior':>5} {'votes':>5}{mine} {'s':>5} {'GB':>5} placement"]
     for candidate in candidates:
-        parts = "  ".join(f"{candidate.parts.get(name, 0.0):>+9.2f}" for name in names)
+        votes = sum(candidate.parts.get(name, 0.0) for name in _LEARNT)
+        own = candidate.parts.get("personal", 0.0)
+        mine = f" {own:>+8.2f}" if personal else ""
         lines.append(
-            f"{candidate.expert:<{width}}  {candidate.score:>+6.2f}  {candidate.std:>5.2f}  {parts}"
-            f"  {candidate.readiness}"
+            f"{candidate.expert:<{width}} {candidate.score:>+6.2f} {candidate.std:>4.2f} "
+            f"{candidate.score - votes - own:>+5.2f} {votes:>+5.2f}{mine} {_cost(candidate)}"
         )
     return "\n".join(lines)
+
+
+def _cost(candidate: Candidate) -> str:
+    placement = candidate.placement
+    if placement is None or placement.kind == "hosted":
+        kind = "hosted" if placement and candidate.readiness != "needs_key" else candidate.readiness
+        return f"{'-':>5} {'-':>5} {kind}"
+    seconds = "?" if placement.seconds is None else f"{placement.seconds:.0f}"
+    nbytes = placement.host_bytes if placement.kind == "cpu" else placement.device_bytes
+    gigabytes = "?" if nbytes is None else f"{nbytes / 1e9:.1f}"
+    return f"{seconds:>5} {gigabytes:>5} {placement.kind}"
+
+
+def _grouped(rejected: tuple[Rejection, ...]) -> list[str]:
+    """One paragraph for each reason; experts that lack memory share one, with what each would need."""
+    groups: dict[str, list[str]] = {}
+    for one in rejected:
+        lacks = _LACKS_MEMORY.fullmatch(one.reason)
+        reason = f"more memory than there is ({lacks['has']})" if lacks else one.reason
+        groups.setdefault(reason, []).append(f"{one.expert} ({lacks['what']})" if lacks else one.expert)
+    lines = []
+    for reason, experts in groups.items():
+        count = f"{len(experts)} experts: " if len(experts) > 1 else ""
+        lines += wrap(
+            f"not {count}{', '.join(experts)}: {reason}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False
+        )
+    return lines

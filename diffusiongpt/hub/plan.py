@@ -177,6 +177,18 @@ def sizes_on_disk(folder: Path, names: Iterable[str]) -> dict[str, TensorSizes]:
     return {name: _sizes_of(parse(folder / name)) for name in names if name.endswith(".safetensors")}
 
 
+def component_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Component -> bytes of its weights at 16 bits, for the files of a pipeline on disk; see `sizes_on_disk`.
+
+    A component has the name of its folder; what lies beside the folders is one component together.
+    """
+    sizes: Counter[str] = Counter()
+    for name, tensors in sizes_on_disk(folder, names).items():
+        component, _, rest = name.partition("/")
+        sizes[component if rest else "model"] += tensors.memory_bytes("float16")
+    return dict(sizes)
+
+
 def sizes_on_hub(settings: Settings, repo: str, commit: str, names: Iterable[str]) -> dict[str, TensorSizes]:
     """File -> sizes of its tensors, for the safetensors among some files on the hub.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from diffusiongpt.ranking.personal import PersonalTable
 
 
-FAST_MARGIN = 0.5
-"""Log-odds that a loaded expert may be behind and still be taken with `prefer="fast"`: it would lose 62 of
-100 comparisons at most, as sigmoid(.5) = .622."""
+SECONDS_POINTS = 0.25
+"""Log-odds that twice the seconds cost with `prefer="fast"`, a stated belief: an expert that takes four times as long
+is taken if it would win 62 of 100 comparisons, as sigmoid(2 * .25) = .622."""
+
+_USUAL_S = {"loaded": 20.0}
+"""Seconds of an expert whose placement does not say, by its readiness."""
+
+_UNKNOWN_S = 80.0
 
 REPLICAS = 512
 """Posterior samples from which the probability of being picked is estimated. The first of them decides, so that the
 expert that is picked has at least 1/512."""
-
-_CANNOT_DRAW = ("too_big", "needs_key")
 
 
 class Choice(NamedTuple):
@@ -53,7 +57,7 @@ def choose(
     Args:
         candidates: Scored experts, best first.
         request: Whether to explore, and by which seed.
-        prefer: Whether a loaded expert that is nearly as good is taken.
+        prefer: Whether the seconds until the picture count.
         table: The table that scored them.
         on: The evidence they were scored on.
     """
@@ -61,11 +65,10 @@ def choose(
         return Choice(best_of(candidates, prefer), request.seed, {})
     seed = fresh_seed() if request.seed is None else request.seed
     # an expert that is known not to draw here is picked only if there is no other
-    here = [c for c in candidates if c.readiness not in _CANNOT_DRAW] or list(candidates)
+    here = [c for c in candidates if c.readiness != "needs_key"] or list(candidates)
     experts = [candidate.expert for candidate in here]
     samples = table.sample(experts, on, chance(seed, request.prompt), REPLICAS, text=request.prompt)
-    loaded = np.array([candidate.readiness == "loaded" for candidate in here])
-    picks = picked(samples, loaded if prefer == "fast" else None)
+    picks = picked(samples, np.array([waiting_cost(one) for one in here]) if prefer == "fast" else None)
     shares = np.bincount(picks, minlength=len(here)) / REPLICAS
     return Choice(experts[picks[0]], seed, {e: p for e, p in zip(experts, shares.tolist(), strict=True) if p > 0})
 
@@ -76,25 +79,29 @@ def chance(seed: int, text: str) -> np.random.Generator:
 
 
 def best_of(candidates: Sequence[Candidate], prefer: Prefer) -> str:
-    """The best on average; with `prefer="fast"` a loaded one that is nearly as good."""
-    best = candidates[0]
+    """The best on average; with `prefer="fast"` the best for the seconds that it takes."""
     if prefer == "fast":
-        near = (c for c in candidates if c.readiness == "loaded" and best.score - c.score <= FAST_MARGIN)
-        best = next(near, best)
-    return best.expert
+        return max(candidates, key=lambda one: round(one.score - waiting_cost(one), 9)).expert
+    return candidates[0].expert
 
 
-def picked(samples: Floats, loaded: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
+def waiting_cost(candidate: Candidate) -> float:
+    """Log-odds that the seconds until the picture cost, with download and loading."""
+    seconds = candidate.placement.seconds if candidate.placement else None
+    if seconds is None:
+        seconds = _USUAL_S.get(candidate.readiness, _UNKNOWN_S)
+    return SECONDS_POINTS * log2(max(seconds, 1.0))
+
+
+def picked(samples: Floats, costs: Floats | None = None) -> NDArray[np.intp]:
     """The best of each joint sample of the posterior: Thompson sampling.
 
     Args:
         samples: Log-odds, shape (samples, experts).
-        loaded: Experts, shape (experts,), one of which is picked if it is nearly as good as the best; `None` if
-            what is loaded does not matter.
+        costs: Log-odds to subtract for the seconds that each takes, shape (experts,); `None` if they do not matter.
     """
-    if loaded is not None:
-        near = loaded & (samples >= samples.max(axis=1, keepdims=True) - FAST_MARGIN)
-        samples = np.where(near.any(axis=1, keepdims=True) & ~near, -np.inf, samples)
+    if costs is not None:
+        samples = samples - costs
     return np.asarray(samples.argmax(axis=1), dtype=np.intp)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -14,6 +14,7 @@ from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.understanding.literal import language_of
 from diffusiongpt.zoo.expert import Capabilities, Expert
 
+NOTHING: Mapping[str, str] = {}
 _CAN_WRITE = ("fair", "good", "strong")
 
 
@@ -102,16 +103,24 @@ _OWN_SCRIPT = frozenset({"ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh"})
 """Languages that are not written in Latin letters."""
 
 
-def filter_experts(experts: Iterable[Expert], understanding: Understanding, policy: Policy) -> Eligibility:
-    """Reject what the policy forbids, then what cannot do what the prompt needs.
+def filter_experts(
+    experts: Iterable[Expert], understanding: Understanding, policy: Policy, unfit: Mapping[str, str] = NOTHING
+) -> Eligibility:
+    """Reject what the policy forbids, then what cannot draw on the machine, then what cannot do what the prompt needs.
 
-    A need that no allowed expert meets rejects no expert, since a picture without it is better than none; it
-    is reported as unmet.
+    A need that no remaining expert meets rejects none, since a picture without it is better than no picture; it is
+    reported as unmet.
+
+    Args:
+        experts: Experts to choose from.
+        understanding: What the prompt needs.
+        policy: What the caller allows.
+        unfit: Expert -> why it cannot draw on the machine that the route is for.
     """
     rejected: dict[str, str] = {}
     allowed: list[Expert] = []
     for expert in experts:
-        reason = _forbidden(expert, policy)
+        reason = _forbidden(expert, policy) or unfit.get(expert.id)
         if reason:
             rejected[expert.id] = reason
         else:
@@ -171,6 +180,13 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
     """What to change when every expert was rejected."""
     if not rejected:
         return "The zoo is empty: add an expert to the zoo file, or use the zoo 'default'."
+    if any("this machine has" in rejection.reason for rejection in rejected):
+        return (
+            "Plan for another machine with memory='24GB', add a smaller expert, or draw with the demonstration zoo: "
+            "zoo='tiny'."
+        )
+    if all("size is not known" in rejection.reason for rejection in rejected):
+        return "Add size_gb or components to its entry in the zoo, or run: diffusiongpt pull EXPERT."
     if all("commercial use" in rejection.reason for rejection in rejected):
         return "Drop commercial_use=True, or add an expert whose licence allows it."
     if all("max_price" in rejection.reason for rejection in rejected):

@@ -6,7 +6,7 @@ plan. Bytes come from the sizes of components: from the headers of files on disk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -18,6 +18,7 @@ from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
 
 if TYPE_CHECKING:
+    from diffusiongpt.flow.route import Readiness
     from diffusiongpt.settings import Memory
     from diffusiongpt.zoo.expert import Expert
 
@@ -94,12 +95,14 @@ class Plan:
     """The placements of an expert on a machine, best first.
 
     Attributes:
-        placements: None if it cannot draw there.
+        placements: None if it cannot draw there, as far as that is known.
         reason: Why it cannot, with the number that would change it; empty if it can.
+        sized: Whether its size is known; what is not known counts as not fitting.
     """
 
     placements: tuple[Placement, ...] = ()
     reason: str = ""
+    sized: bool = True
 
     @property
     def best(self) -> Placement | None:
@@ -108,7 +111,10 @@ class Plan:
 
 
 Weigh = Callable[["Expert"], Mapping[str, int] | None]
-"""Exact bytes of each component at 16 bits, as far as its files are on disk; `None` if they are not."""
+"""Bytes of each component of a checkpoint at 16 bits; `None` to take what the zoo states."""
+
+_KEPT = 4096
+"""Answers that a planner keeps; sizes of pictures are as many as callers like."""
 
 
 class Planner:
@@ -116,10 +122,10 @@ class Planner:
 
     Args:
         machine: The machine.
-        weigh: Exact sizes of what is on disk; the zoo's are taken where it says `None`.
+        weigh: Sizes of components by something better than the zoo; those of the zoo are taken where it says `None`.
         ways: Kinds of placement that the backends can carry out.
         tiles: Whether they can decode in tiles.
-        to_download: Bytes that have to be downloaded for an expert; `None` if not known.
+        readiness: What it takes to have an expert's weights at hand.
         measured: What was measured here for an architecture.
     """
 
@@ -130,15 +136,16 @@ class Planner:
         weigh: Weigh = lambda _: None,
         ways: Collection[PlacementKind] = _KINDS,
         tiles: bool = False,
-        to_download: Callable[[Expert], int | None] = lambda _: None,
+        readiness: Callable[[Expert], Readiness] = lambda _: "download",
         measured: Callable[[str], Measured] = lambda _: Measured(),
     ) -> None:
         self.machine = machine
         self._weigh = weigh
         self._ways = frozenset(ways)
         self._tiles = tiles
-        self._to_download = to_download
+        self._readiness = readiness
         self._measured = measured
+        self._known: dict[Hashable, tuple[Mapping[str, int] | None, _Fit]] = {}
 
     def __call__(
         self, expert: Expert, *, width: int | None = None, height: int | None = None, steps: int | None = None
@@ -151,14 +158,62 @@ class Planner:
             height: Pixels.
             steps: Denoising steps.
         """
-        download = self._to_download(expert)
         if is_hosted(expert.backend):
             service = expert.repo.partition("/")[0]
             hosted = Placement(kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0)
             return Plan(placements=(hosted,))
-        sizes = self._weigh(expert) or component_bytes(expert)
+        fit = self._fit(expert, self._sizes(expert), width, height, steps)
+        if not fit.needs:
+            return Plan(reason=fit.reason, sized=fit.sized)
+        readiness = self._readiness(expert)
+        return Plan(placements=tuple(self._placement(need, readiness) for need in fit.needs))
+
+    @property
+    def unknown(self) -> Placement:
+        """The placement of an expert of unknown size, which only somebody who asked for it by name gets."""
+        return Placement(kind="cpu" if self.machine.device == "cpu" else "whole", device=self.machine.device)
+
+    def why_not(self, expert: Expert, *, width: int | None = None, height: int | None = None) -> str:
+        """Why an expert cannot draw, as `Plan.reason`; empty if it can. Cheaper than a plan."""
+        if is_hosted(expert.backend):
+            return ""
+        return self._fit(expert, self._sizes(expert), width, height, None).reason
+
+    def why_not_with(self, expert: Expert, total: int) -> str:
+        """The same if all its weights take `total` bytes at 16 bits, divided among components as they are known."""
+        known = self._sizes(expert) or {expert.id: total}
+        factor = total / max(sum(known.values()), 1)
+        sizes = {name: round(size * factor) for name, size in known.items()}
+        return self._fit(expert, sizes, None, None, None).reason
+
+    def _sizes(self, expert: Expert) -> dict[str, int] | None:
+        """Bytes of each component, those of an adapter's base included; `None` if not known."""
+        base = expert.base_expert
+        if base is not None:
+            sizes = self._sizes(base)
+            return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
+        weighed = self._weigh(expert)
+        return dict(weighed) if weighed else stated_bytes(expert)
+
+    def _fit(
+        self, expert: Expert, sizes: Mapping[str, int] | None, width: int | None, height: int | None, steps: int | None
+    ) -> _Fit:
+        key = (expert.id, expert.repo, width, height, steps)
+        known = self._known.get(key)
+        if known is None or known[0] != sizes:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            known = self._known[key] = sizes, self._find_fit(expert, sizes, width, height, steps)
+        return known[1]
+
+    def _find_fit(
+        self, expert: Expert, sizes: Mapping[str, int] | None, width: int | None, height: int | None, steps: int | None
+    ) -> _Fit:
         if sizes is None:
-            return Plan(reason="its size is not known, and what is not known does not count as fitting")
+            return _Fit(
+                reason="its size is not known, and does not count as fitting; state it in the zoo, or pull it first",
+                sized=False,
+            )
         if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
             sizes = {name: 2 * size for name, size in sizes.items()}
         job = _Job(
@@ -170,13 +225,11 @@ class Planner:
             measured=self._measured(expert.architecture or ""),
         )
         needs = list(self._needs(job))
-        fitting = [need for need in needs if self._fits(need)]
-        if not fitting:
-            return Plan(reason=self._reason(needs))
-        first: dict[PlacementKind, Placement] = {}
-        for need in fitting:
-            first.setdefault(need.kind, self._placement(need, download))
-        return Plan(placements=tuple(first.values()))
+        first: dict[PlacementKind, _Need] = {}
+        for need in needs:
+            if self._fits(need):
+                first.setdefault(need.kind, need)
+        return _Fit(needs=tuple(first.values()), reason="" if first else self._reason(needs))
 
     def _needs(self, job: _Job) -> Iterator[_Need]:
         """All ways that the backends know, best first."""
@@ -239,28 +292,31 @@ class Planner:
         device = "a device of unknown memory" if machine.device_bytes is None else as_sold(machine.device_bytes)
         return device if machine.one_memory else f"{device} and {host}"
 
-    def _placement(self, need: _Need, download: int | None) -> Placement:
+    def _placement(self, need: _Need, readiness: Readiness) -> Placement:
         return Placement(
             kind=need.kind,
             device="cpu" if need.kind == "cpu" else self.machine.device,
             device_bytes=ceil(need.device),
             host_bytes=ceil(need.host),
-            download_bytes=download,
-            seconds=self._seconds(need, download),
+            download_bytes=ceil(need.weights) if readiness == "download" else 0,
+            seconds=self._seconds(need, readiness),
             tiled=need.tiled,
         )
 
-    def _seconds(self, need: _Need, download: int | None) -> float | None:
+    def _seconds(self, need: _Need, readiness: Readiness) -> float | None:
         machine = self.machine
         flops = cpu_flops() if need.kind == "cpu" else machine.flops
-        if flops is None or download is None:
+        if flops is None:
             return None
         computing = need.operations / flops
         streamed = need.streamed / machine.link_bytes_s
         # the groups of one step come while those before them compute
         drawing = max(computing, streamed)
+        if readiness == "loaded":
+            return round(drawing + (need.moved / machine.link_bytes_s if need.kind != "whole" else 0), 1)
         bringing = need.weights / DISK_BYTES_S + need.moved / machine.link_bytes_s
-        return round(download / DOWNLOAD_BYTES_S + bringing + drawing, 1)
+        downloading = need.weights / DOWNLOAD_BYTES_S if readiness == "download" else 0.0
+        return round(downloading + bringing + drawing, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +340,15 @@ class _Need:
     moved: float = 0.0
     streamed: float = 0.0
     tiled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """The first way of each kind that fits, or why none does."""
+
+    needs: tuple[_Need, ...] = ()
+    reason: str = ""
+    sized: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +385,11 @@ class _Job:
     def denoising(self) -> float:
         return self.cost.denoise_gb * 1e9 * self.pixels / 1024**2 * self.measured.activations
 
+    @property
+    def encoding(self) -> float:
+        """Bytes that reading the prompt takes: never more than the weights that read it."""
+        return min(ENCODE, self.weights) * self.measured.activations
+
     def decoding(self, *, tiled: bool) -> float:
         """Bytes that decoding takes, with those by which an autoencoder in float32 grows."""
         width = 4 if self.cost.decode_type == "float32" else 2
@@ -328,7 +398,7 @@ class _Job:
         return growth + (min(whole, TILES * width) if tiled else whole)
 
     def whole(self, *, tiled: bool) -> _Need:
-        work = max(ENCODE, self.denoising, self.decoding(tiled=tiled))
+        work = max(self.encoding, self.denoising, self.decoding(tiled=tiled))
         return self._need("whole", self.weights + work, moved=self.weights, tiled=tiled)
 
     def offload(self, *, tiled: bool) -> _Need:
@@ -352,7 +422,7 @@ class _Job:
     def cpu(self) -> _Need:
         # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
         decoding = 4 * self.pixels * self.cost.decode * self.measured.activations
-        work = max(2 * ENCODE, 2 * self.denoising, decoding)
+        work = max(2 * self.encoding, 2 * self.denoising, decoding)
         return self._need("cpu", 0.0, host=2 * self.weights + work)
 
     def _stream(self, pinned: int, slower: float, *, tiled: bool) -> _Need:
@@ -368,7 +438,7 @@ class _Job:
         peaks = [stays + self.decoding(tiled=tiled)]
         for name, size in sizes.items():
             comes = size if size > _ALWAYS_THERE else 0
-            peaks.append(stays + comes + (self.denoising if name.startswith(_DENOISERS) else ENCODE))
+            peaks.append(stays + comes + (self.denoising if name.startswith(_DENOISERS) else self.encoding))
         return max(peaks)
 
     def _need(self, kind: PlacementKind, device: float, *, host: float | None = None, **more: Any) -> _Need:
@@ -379,18 +449,18 @@ class _Job:
         )
 
 
-def component_bytes(expert: Expert) -> dict[str, int] | None:
-    """Bytes of each component as the zoo states them, those of an adapter's base included.
+def stated_bytes(expert: Expert) -> dict[str, int] | None:
+    """Bytes of each component of a checkpoint as the zoo states them; `None` if it does not.
 
-    A size without components is one component, which can only be placed as a whole. `None` if nothing is stated.
+    A size without components is one component, which can only be placed as a whole.
     """
-    base = expert.base_expert
-    if base is not None:
-        sizes = component_bytes(base)
-        return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
     if expert.components:
         return {name: round(size * 1e9) for name, size in expert.components.items()}
-    return None if expert.size_gb is None else {expert.id: round(expert.size_gb * 1e9)}
+    if expert.size_gb is not None:
+        return {expert.id: round(expert.size_gb * 1e9)}
+    # some architectures have one size, which all their fine-tunes share
+    usual = _costs()["components"].get(expert.architecture)
+    return {name: round(size * 1e9) for name, size in usual.items()} if usual else None
 
 
 def can_quantise() -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
+from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
@@ -16,7 +17,9 @@ from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
+from diffusiongpt.routing.placement import Planner
 from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.settings import Memory
 from diffusiongpt.understanding.lexicon import NeedReader
 from diffusiongpt.understanding.literal import prompt_form
 from diffusiongpt.understanding.thinker import Thinker, Thought
@@ -42,6 +45,7 @@ class Router:
         preferences: What people prefer.
         embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
+        planner: Plans for the memory that was asked for, `None` for this machine's; without it every expert fits.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Router:
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
+        planner: Callable[[Memory | None], Planner] | None = None,
     ) -> None:
         self.zoo = zoo
         self.thinker = thinker
         self.preferences = preferences
         self._embedder = embedder
         self._readiness = readiness
+        self._planner = planner
         self._priors = PublishedPriors.of(zoo.values())
         self._nodes = tuple(zoo.taxonomy.nodes.values())
         self._needs = NeedReader(zoo.taxonomy.needs.values())
@@ -76,7 +82,7 @@ class Router:
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
-        return self._filter(request.expert, understanding, policy or Policy()).eligible
+        return self._filter(request, understanding, policy or Policy()).eligible
 
     def route(self, request: Request, policy: Policy | None = None, *, history: Sequence[str] = ()) -> Route:
         """Choose an expert.
@@ -106,13 +112,14 @@ class Router:
         scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
-        candidates = self._rank(scored, evidence, request.prompt, table)
+        candidates = self._rank(scored, evidence, request, table, policy)
         choice = choose(candidates, request, policy.prefer, table, evidence)
         clock.lap("rank")
         return Route(
             input=request.prompt,
             prompt=self.zoo[choice.expert].prompt_for(thought.understanding.prompt),
             expert=choice.expert,
+            placement=next(one.placement for one in candidates if one.expert == choice.expert),
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
             matched=thought.matched,
@@ -150,25 +157,52 @@ class Router:
         return self._needs.read(prompt, quotes=quotes, count=count)
 
     def _allowed(self, request: Request, thought: Thought, policy: Policy) -> Eligibility:
-        allowed = self._filter(request.expert, thought.understanding, policy)
+        allowed = self._filter(request, thought.understanding, policy)
         if not allowed.eligible:
+            only = allowed.rejected[0] if len(allowed.rejected) == 1 else None
             raise NoRouteError(
-                f"no expert may draw this: {len(allowed.rejected)} rejected",
+                f"{only.expert} cannot draw this: {only.reason}"
+                if only
+                else f"no expert may draw this: {len(allowed.rejected)} rejected",
                 rejected=[(rejection.expert, rejection.reason) for rejection in allowed.rejected],
                 hint=hint_for(allowed.rejected),
             )
         return allowed
 
-    def _filter(self, expert: str | None, understanding: Understanding, policy: Policy) -> Eligibility:
+    def _filter(self, request: Request, understanding: Understanding, policy: Policy) -> Eligibility:
         """Filter the zoo, or the one expert that was asked for; a prompt that needs the same has the same answer."""
-        if expert is not None:
-            return filter_experts([self.zoo[expert]], understanding, policy)
-        key = (policy, *(need.name for need in needs_of(understanding)))
+        if request.expert is not None:
+            named = self.zoo[request.expert]
+            return filter_experts([named], understanding, policy, self._unfit([named], request, policy))
+        unfit = self._unfit(self.zoo.values(), request, policy)
+        key = (policy, *(need.name for need in needs_of(understanding)), *unfit.items())
         if key not in self._filtered:
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
-            self._filtered[key] = filter_experts(self.zoo.values(), understanding, policy)
+            self._filtered[key] = filter_experts(self.zoo.values(), understanding, policy, unfit)
         return self._filtered[key]
+
+    def _unfit(self, experts: Iterable[Expert], request: Request, policy: Policy) -> dict[str, str]:
+        """Expert -> why it cannot draw on the machine that the route is for.
+
+        An expert that was asked for by name may be of unknown size: its headers are read before it is pulled.
+        """
+        if self._planner is None:
+            return {}
+        planner = self._planner(policy.memory)
+        reasons = {}
+        for one in experts:
+            reason = planner.why_not(one, width=request.width, height=request.height)
+            if reason and (request.expert is None or planner(one).sized):
+                reasons[one.id] = reason
+        return reasons
+
+    def _placement(self, expert: Expert, request: Request, policy: Policy) -> Placement | None:
+        if self._planner is None:
+            return None
+        planner = self._planner(policy.memory)
+        size = {"width": request.width, "height": request.height}
+        return planner(expert, **size, steps=request.num_inference_steps).best or planner.unknown
 
     def _loaded(self, trace: SearchTrace, others: frozenset[str]) -> list[str]:
         """Loaded experts on the paths of the search that were not worth scoring for their own sake."""
@@ -188,7 +222,12 @@ class Router:
         return tables
 
     def _rank(
-        self, experts: Sequence[str], evidence: Mapping[str, float], text: str, table: PersonalTable
+        self,
+        experts: Sequence[str],
+        evidence: Mapping[str, float],
+        request: Request,
+        table: PersonalTable,
+        policy: Policy,
     ) -> tuple[Candidate, ...]:
         candidates = [
             Candidate(
@@ -197,8 +236,9 @@ class Router:
                 std=score.std,
                 parts=score.parts,
                 readiness=self._readiness(self.zoo[score.expert]),
+                placement=self._placement(self.zoo[score.expert], request, policy),
             )
-            for score in table.score(experts, evidence, text)
+            for score in table.score(experts, evidence, request.prompt)
         ]
         return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from itertools import islice
 
-from diffusiongpt.backends.registry import is_hosted
 from diffusiongpt.flow.route import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.zoo.expert import ROOT
@@ -144,10 +143,6 @@ def _evidence(paths: Iterable[SearchPath], taxonomy: Taxonomy) -> dict[str, floa
     return {node: round(p, 9) for node, p in evidence.items() if p > 0 or node == ROOT}
 
 
-ROOMS_GB = (float("inf"), 24.0, 8.0)
-"""Memory that people have, in GB: the best experts for each come in turn, so that a machine that cannot hold the best
-ones still has candidates. An expert of unknown size counts for the largest only."""
-
 _KEPT = 1024
 """Orders that are kept: a path has one, and one more for each set of styles that a prompt names together."""
 
@@ -162,12 +157,10 @@ class Shortlists:
     def __init__(self, zoo: Zoo, table: RankingTable) -> None:
         self.table = table
         self._taxonomy = zoo.taxonomy
-        self._sizes = _sizes(zoo)
-        self._hosted = {one.id for one in zoo.values() if is_hosted(one.backend)}
         self._known: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
 
     def best(self, path: tuple[str, ...], also: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Experts on the last node of a path: the best for each of `ROOMS_GB` in turn, ties in zoo order.
+        """Experts on the last node of a path: the best first, ties in zoo order.
 
         Args:
             path: Nodes from the root; experts are judged by a prompt that is surely there.
@@ -176,7 +169,7 @@ class Shortlists:
         key = frozenset(path[1:]) | (also if path[-1] in also else frozenset()) or frozenset({ROOT})
         known = self._known.get((path[-1], key))
         if known is None:
-            known = self._in_turn(self._ranked(path[-1], key))
+            known = tuple(self._ranked(path[-1], key))
             if len(self._known) >= _KEPT:
                 self._known.clear()
             self._known[path[-1], key] = known
@@ -187,16 +180,3 @@ class Shortlists:
         scores = self.table.score(experts, dict.fromkeys(surely, 1.0))
         means = {score.expert: round(score.mean, 9) for score in scores}
         return sorted(experts, key=lambda expert: -means[expert])
-
-    def _in_turn(self, ranked: list[str]) -> tuple[str, ...]:
-        # services take turns of their own, so that leaving them out changes nothing else
-        local = [expert for expert in ranked if expert not in self._hosted]
-        rooms = [[expert for expert in local if self._sizes[expert] <= room] for room in ROOMS_GB]
-        rooms.append([expert for expert in ranked if expert in self._hosted])
-        turns = (expert for turn in zip_longest(*rooms) for expert in turn if expert is not None)
-        return tuple(dict.fromkeys(turns))
-
-
-def _sizes(zoo: Zoo) -> dict[str, float]:
-    """GB in memory of each expert, with its base if it is an adapter."""
-    return {one.id: one.size_bytes / 1e9 if one.size_bytes else float("inf") for one in zoo.values()}

@@ -60,6 +60,17 @@ def device_memory(device: str) -> int | None:
     return int(torch.mps.recommended_max_memory()) if device == "mps" else None
 
 
+def device_facts(device: str) -> tuple[str, bool]:
+    """What the driver calls a device, and whether it computes in bfloat16; neither allocates anything on it."""
+    if not device.startswith("cuda"):
+        return "", True
+    import torch
+
+    facts = torch.cuda.get_device_properties(device)
+    # compute capability 8 (Ampere) is the first with bfloat16 in hardware
+    return str(facts.name), bool(torch.version.hip) or facts.major >= 8
+
+
 def allocated_memory(device: str) -> int | None:
     """Bytes that this process has taken on a device by its allocator's count; on the host, its resident set.
 

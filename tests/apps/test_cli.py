@@ -75,7 +75,7 @@ def test_route_json_has_what_the_contract_says() -> None:
     scores = [candidate["score"] for candidate in route["candidates"]]
     assert scores == sorted(scores, reverse=True)
     for candidate in route["candidates"]:
-        assert {"expert", "score", "std", "parts", "readiness"} == set(candidate)
+        assert {"expert", "score", "std", "parts", "readiness", "placement"} == set(candidate)
         assert sum(candidate["parts"].values()) == pytest.approx(candidate["score"])
     assert isinstance(route["timings_ms"]["total"], float)
 
@@ -217,7 +217,7 @@ def test_generate_tells_paths_on_stdout(tmp_path: Path) -> None:
 def test_generate_tells_what_went_otherwise(tmp_path: Path) -> None:
     """A fallback and a changed argument are reported on stderr and in the JSON."""
     zoo = tmp_path / "zoo.yaml"
-    zoo.write_text("experts: [{id: broken, repo: some/where, tags: {styles: [pixel_art]}}]")
+    zoo.write_text("experts: [{id: broken, repo: some/where, architecture: sd15, tags: {styles: [pixel_art]}}]")
     arguments = ("generate", PROMPT, "--steps", 1, "--width", 33, "--zoo", "tiny", "--zoo", zoo, "--commercial-use")
     assert run_json("route", PROMPT, "--zoo", "tiny", "--zoo", zoo)["expert"] in ("tiny-pixel", "broken")
     result = run(*arguments[:-1], "--expert", "tiny-pixel")

@@ -12,6 +12,7 @@ from fixtures_routing import local, pixel_folder, settings_in, tiny_studio, zoo_
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, RequestError
+from diffusiongpt.flow.placement import MachineSpec
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
@@ -247,6 +248,7 @@ def test_on_a_device_the_last_try_is_part_by_part(studio: DiffusionGPT, tight: A
     plain = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
     backend = tight(3)
     studio._machine.__dict__["device"] = "cpu:1"
+    studio._machine.__dict__["spec"] = MachineSpec(device="cpu:1", device_bytes=8e9, host_bytes=8e9)
     result = studio.route_and_generate("pixel art fish", seed=1, num_inference_steps=2)
     assert backend.calls == [False, False, False, True]
     assert [step.step for step in result.recovered] == ["freed", "tiled", "offloaded"]
@@ -256,11 +258,13 @@ def test_on_a_device_the_last_try_is_part_by_part(studio: DiffusionGPT, tight: A
 
 def test_what_does_not_fit_is_not_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes are known exactly before the download, whatever the zoo states."""
+    claims = hub_zoo()["tiny-pixel"].model_copy(update={"components": {}, "size_gb": 1e-6})
     with (
         serve_tiny_zoo() as hub,
-        DiffusionGPT(hub_zoo(), settings=settings_in(tmp_path, hub_endpoint=hub.url)) as studio,
+        DiffusionGPT(zoo_of(claims), settings=settings_in(tmp_path, hub_endpoint=hub.url)) as studio,
     ):
-        monkeypatch.setitem(studio._machine.__dict__, "room", 100_000)
+        spec = MachineSpec(device="cpu", device_bytes=55e6, host_bytes=55e6)
+        monkeypatch.setitem(studio._machine.__dict__, "spec", spec)
         with pytest.raises(OutOfMemoryError, match="tiny-pixel needs"):
             studio.route_and_generate("pixel art fish", expert="tiny-pixel")
     assert not any("diffusion_pytorch_model" in files for files in hub.downloads.values())

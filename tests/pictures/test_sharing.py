@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
 
-from diffusiongpt.drawing.machine import CPU_GROWTH
 from diffusiongpt.errors import LoadError, NoRouteError, PictureError, RequestError
 from diffusiongpt.flow.record import Fallback
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.pictures.png import shareable, write_png
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo.expert import CallSettings
 
 PROMPT = "a pixel art fish on a blue background"
 
@@ -158,12 +158,11 @@ def test_who_cannot_draw_is_not_compared(tmp_path: Path) -> None:
 def test_a_cpu_needs_twice_the_listed_bytes(tmp_path: Path) -> None:
     """Sizes are listed at 16 bits, and a CPU computes in 32."""
     with tiny_studio(tmp_path) as studio:
-        room = studio._machine.room
-        assert room is not None
-        fits, grows = (expert("e", size_gb=room / 1e9 * share) for share in (0.99 / CPU_GROWTH, 1.01 / CPU_GROWTH))
-        assert CPU_GROWTH == 2
-        assert studio._machine.readiness(fits) == "download"
-        assert studio._machine.readiness(grows) == "too_big"
+        memory = studio._machine.spec.host_bytes
+        assert memory is not None
+        small = CallSettings(width=64, height=64)
+        sizes = [expert(f"e{share}", size_gb=memory * share / 1e9, settings=small) for share in (0.3, 0.46)]
+        assert [studio._machine.can_draw(one) for one in sizes] == [True, False]
 
 
 def test_a_checkpoint_on_disk_draws_though_the_hub_is_down(tmp_path: Path) -> None:

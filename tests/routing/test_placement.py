@@ -33,7 +33,7 @@ def laptop(host_gb: float) -> MachineSpec:
 
 def planner(machine: MachineSpec, **options: object) -> Planner:
     """A planner that knows all ways but quantising, with everything on disk."""
-    return Planner(machine, **{"ways": EVERY_WAY, "tiles": True, "to_download": lambda _: 0, **options})  # type: ignore[arg-type]
+    return Planner(machine, **{"ways": EVERY_WAY, "tiles": True, "readiness": lambda _: "on_disk", **options})  # type: ignore[arg-type]
 
 
 TABLE = {
@@ -128,7 +128,7 @@ def test_a_rejection_names_both_memories() -> None:
 
 def test_what_is_not_known_does_not_fit() -> None:
     """An expert of unknown size, and a machine of unknown memory, have no placement; neither is an error."""
-    plan = planner(gpu(80))(expert("mystery"))
+    plan = planner(gpu(80))(expert("mystery", size_gb=None))
     assert plan.best is None
     assert "size is not known" in plan.reason
     blind = MachineSpec(device="cuda:0", device_bytes=None, host_bytes=None)
@@ -212,10 +212,11 @@ def test_seconds_hold_download_loading_and_drawing() -> None:
     usual = plan(ZOO["z-image"]).placements[0].seconds or 0
     assert (plan(ZOO["z-image"], steps=100).placements[0].seconds or 0) > usual
     assert (plan(ZOO["z-image"], width=2048, height=2048).placements[0].seconds or 0) > usual
-    pulled = planner(gpu(80, flops=989e12), to_download=lambda _: 20_000_000_000)(ZOO["z-image"]).placements[0]
-    assert (pulled.seconds or 0) > usual + 300
-    assert pulled.download_bytes == 20_000_000_000
-    assert planner(gpu(80), to_download=lambda _: None)(ZOO["z-image"]).placements[0].seconds is None
+    pulled = planner(gpu(80, flops=989e12), readiness=lambda _: "download")(ZOO["z-image"]).placements[0]
+    assert (pulled.seconds or 0) > usual + 400
+    assert pulled.download_bytes == 20_530_000_000
+    loaded = planner(gpu(80, flops=989e12), readiness=lambda _: "loaded")(ZOO["z-image"]).placements[0]
+    assert (loaded.seconds or 0) < usual
 
 
 def test_what_was_measured_corrects_the_estimate() -> None:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import NoRouteError, ZooError
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.routing.search import _sizes
 from diffusiongpt.zoo.expert import CallSettings, Expert, License
 from diffusiongpt.zoo.layers import Zoo
 
@@ -74,7 +73,8 @@ def test_its_size_includes_that_of_its_base() -> None:
     """The size in memory includes that of the base; if the base's size is unknown, so is the sum."""
     zoo = zoo_of(base(), lora("a", size_gb=0.2), lora("b"), lora("c", on="o/unknown", size_gb=0.2))
     assert [zoo[name].size_bytes for name in "abc"] == [7_140_000_000, 6_940_000_000, None]
-    assert _sizes(zoo) == {"base": 6.94, "a": 7.14, "b": 6.94, "c": float("inf")}
+    sizes = {one.id: one.size_bytes for one in zoo.values()}
+    assert sizes == {"base": 6_940_000_000, "a": 7_140_000_000, "b": 6_940_000_000, "c": None}
 
 
 def test_the_base_may_come_in_another_layer_and_be_a_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
 from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.flow.placement import MachineSpec
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.zoo.expert import CallSettings
@@ -136,11 +137,13 @@ def test_a_large_zoo_costs_no_more_time(tmp_path: Path, votes: int) -> None:
 
 @pytest.mark.parametrize("prompt", ["a fox in the snow", "an anime cat", "水墨山水", "logo for a bakery"])
 def test_a_small_machine_has_candidates(tmp_path: Path, prompt: str) -> None:
-    """Whatever the best expert weighs, generalists that fit into 8 GB are scored too, if they read the prompt."""
-    route = router_of(zoo(), tmp_path / "v.db").route(Request(prompt=prompt))
-    small = {one.id for one in zoo().values() if one.is_generalist and one.size_gb is not None and one.size_gb <= 8}
-    able = small - {rejection.expert for rejection in route.rejected}
-    assert len({one.expert for one in route.candidates} & small) >= min(3, len(able))
+    """On 8 GB several experts that fit there are scored, if they read the prompt, and all of them fit."""
+    here = MachineSpec(device="cuda:0", device_bytes=8e9, host_bytes=32e9)
+    route = router_of(zoo(), tmp_path / "v.db", here=here).route(Request(prompt=prompt))
+    able = set(zoo()) - {rejection.expert for rejection in route.rejected}
+    assert {one.expert for one in route.candidates} <= able
+    assert len(route.candidates) >= min(3, len(able))
+    assert all(one.placement is not None for one in route.candidates)
 
 
 def test_fast_sees_every_loaded_expert_of_the_branch(tmp_path: Path) -> None:
