@@ -45,7 +45,7 @@ def main() -> None:
     for path in files.values():
         names[path.name].append(path)
     shared = {name: len(paths) for name, paths in names.items() if len(paths) > 1 and name != "__init__.py"}
-    print(f"file names that stand in several rooms            {len(shared)}: {', '.join(sorted(shared))}")
+    print(f"file names that occur in several rooms            {len(shared)}: {', '.join(sorted(shared))}")
 
 
 def importers_of(graph: grimp.ImportGraph, files: dict[str, Path]) -> dict[str, set[str]]:

@@ -239,7 +239,7 @@ class Memory:
                     going = self._victims(device, missing, here, how, spare=sizes)
                     if going is not None:
                         break
-                    # Patience is for leases; a move under way ends by itself.
+                    # Patience is for leases; a copy in progress ends without help.
                     if self.clock() >= deadline:
                         raise _no_room(tier, missing)
                 self._changed.wait(_TICK_S)
