@@ -123,7 +123,7 @@ class Memory:
         """Bring parts to a device unless they are there, after any other move of one of them has ended.
 
         Args:
-            device: Where to.
+            device: The device to bring them to.
             sizes: The parts, with the bytes each is expected to take.
             work: Called at most once, in this thread, with those that are missing, after room was made.
             how: What may leave for them, and how long to wait.

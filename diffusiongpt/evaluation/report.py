@@ -73,7 +73,7 @@ def held_out_calibration(
     Near-duplicate prompts are held out together.
 
     Args:
-        training: Votes.
+        training: Prompts with votes.
         fit: The method that is called `ours` in the result.
         seed: Seed of the split and of the swaps.
 

@@ -49,7 +49,7 @@ class Row:
         name: What the leaderboard calls it.
         table: Name of the leaderboard.
         repo: Repository of the weights.
-        family: Architecture.
+        family: Architecture of the model.
         writes: How well it renders text.
         elo: Elo by category, `overall` at least.
         anchored: Whether it comes from another table, moved onto the scale of the main one.
@@ -75,7 +75,7 @@ class Standing:
         level: Log-odds of being preferred to an unknown model, over all prompts.
         shifts: What a category adds to the level.
         doubt: Share of the usual doubt that is left; see `ROW`.
-        source: In words.
+        source: Where the figures come from, in words.
     """
 
     level: float = 0.0
