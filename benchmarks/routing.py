@@ -54,7 +54,7 @@ UNNAMED = ("a cat on a sofa", "a red bicycle", "two children playing chess", "ä¸
 
 
 def router_of(zoo: Zoo, sentences: SentenceEmbedder | None = None) -> Router:
-    """A router with an empty vote store of its own."""
+    """A router with an empty vote store."""
     votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
     thinker = LocalThinker(LexicalEmbedder(), sentences)
     return Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk")

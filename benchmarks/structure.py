@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diffusiongpt"
 
 SMALL = 80
-"""Lines below which a module with a single importer has to be worth a name of its own."""
+"""Lines below which a module with a single importer has to be worth its own name."""
 
 
 def main() -> None:
