@@ -43,7 +43,7 @@ def trace_rows(seeds: int, requests: int) -> Iterable[Row]:
         stalls = [measure(setting, MANAGERS[name], seeds).stall_s for name in (SHIPPED, REFERENCE)]
         shares[setting.name] = stalls[0] / stalls[1]
     note = f"{seeds} x {requests} requests: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
-    measured = "stall against LRU, worst of four, simulated"
+    measured = "stall relative to LRU, worst of four, simulated"
     yield Row(measure=measured, figure=max(shares.values()), floor=FLOOR, goal=GOAL, digits=3, note=note)
 
 
@@ -51,13 +51,13 @@ def random_rows(steps: int, operations: int, seed: int) -> Iterable[Row]:
     """Take the steps; a violated invariant is an `AssertionError` and ends the run."""
     start = perf_counter()
     random_steps(steps, seed)
-    note = f"no rule broke in {perf_counter() - start:.0f} s"
-    measured = "random steps on tiers without a broken rule"
+    note = f"no violation in {perf_counter() - start:.0f} s"
+    measured = "random steps on tiers without a violated invariant"
     yield Row(measure=measured, figure=steps, floor=STEPS_FLOOR, goal=STEPS_GOAL, more=True, note=note)
     start = perf_counter()
     done = storm(operations, seed)
     counted = ", ".join(f"{number} {what}" for what, number in done.most_common())
-    note = f"no rule broke in {perf_counter() - start:.0f} s: {counted}"
+    note = f"no violation in {perf_counter() - start:.0f} s: {counted}"
     yield Row(measure=f"operations of {THREADS} threads on a whole cache, the same", figure=operations, note=note)
 
 
@@ -66,20 +66,22 @@ def gpu_rows() -> Iterable[Row]:
     import torch
 
     there = torch.cuda.is_available()
-    note = "run python benchmarks/gpu_swap.py" if there else "no CUDA device here; gpu_swap.py measures it where one is"
+    note = "run python benchmarks/gpu_swap.py" if there else "no CUDA device; run gpu_swap.py on a machine with one"
     yield Row(measure="host-to-device swap as a share of the link", figure=None, note=note)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2, help="of the trace; 8 gives the figures of cache_trace.py")
-    parser.add_argument("--requests", type=int, default=4000, help="of the trace, for each seed and setting")
+    parser.add_argument(
+        "--seeds", type=int, default=2, help="seeds of the trace; 8 gives the figures of cache_trace.py"
+    )
+    parser.add_argument("--requests", type=int, default=4000, help="requests of the trace, for each seed and setting")
     parser.add_argument("--models", type=int, default=12, help="fine-tunes in a pool")
     parser.add_argument("--switches", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=STEPS_GOAL, help="on tiers")
-    parser.add_argument("--operations", type=int, default=20_000, help="on a whole cache")
-    parser.add_argument("--seed", type=int, default=0, help="of the random operations")
+    parser.add_argument("--steps", type=int, default=STEPS_GOAL, help="random steps on tiers")
+    parser.add_argument("--operations", type=int, default=20_000, help="random operations on a whole cache")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random operations")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     parts: dict[str, Callable[[], Iterable[Row]]] = {

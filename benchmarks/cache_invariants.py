@@ -25,7 +25,7 @@ def main() -> None:
     start = perf_counter()
     random_steps(arguments.steps, arguments.seed)
     seconds = perf_counter() - start
-    print(f"{arguments.steps:,} steps in {seconds:.0f} s; no invariant broke")
+    print(f"{arguments.steps:,} steps in {seconds:.0f} s; no invariant was violated")
 
 
 if __name__ == "__main__":

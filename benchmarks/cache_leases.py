@@ -95,10 +95,10 @@ def cold_rows(requests: int) -> list[Row]:
             measure=f"{what}: downloads of a weight file",
             figure=max(of_weights),
             floor=1,
-            note=f"{len(of_weights)} of them, and {sum(sent.values()) - len(sent)} small file read for the plan",
+            note=f"{len(of_weights)} weight files, and {sum(sent.values()) - len(sent)} small file read for the plan",
         ),
-        Row(measure=f"{what}: loads", figure=backend.loads, floor=1, note=f"{len(models)} model in all hands"),
-        Row(measure=f"{what}: until the last has it", figure=seconds, unit="s"),
+        Row(measure=f"{what}: loads", figure=backend.loads, floor=1, note=f"{len(models)} model for all"),
+        Row(measure=f"{what}: time to the last lease", figure=seconds, unit="s"),
     ]
 
 
@@ -143,13 +143,16 @@ def listing_rows() -> list[Row]:
             calls = _calls(lambda: renderer.render(call))
             chosen, looked = calls["choose_files"] + calls["names_in"], calls["look_at"]
             if name == "cold":
-                found.append(
-                    Row(measure="a cold picture: times its list of files was worked out", figure=chosen, floor=1)
-                )
+                found.append(Row(measure="a cold picture: times its files were listed", figure=chosen, floor=1))
             elif name == "warm":
-                note = f"its list of files was worked out {chosen} times"
+                note = f"its files were listed {chosen} times"
                 found.append(
-                    Row(measure="a warm picture: looks at its files on disk", figure=looked, floor=1, note=note)
+                    Row(
+                        measure="a warm picture: times its files were checked",
+                        figure=looked,
+                        floor=1,
+                        note=note,
+                    )
                 )
     return found
 

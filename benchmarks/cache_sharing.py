@@ -47,7 +47,7 @@ def _pool_rows(architecture: str, scratch: Path, number: int) -> Iterable[Row]:
     whole = sum(path.stat().st_size for path in served)
     name = f"{number} x {architecture}"
     reference = whole / sum(unique.values())
-    yield Row(measure=f"{name}: all copies by unique bytes", figure=reference, note="what it would be without sharing")
+    yield Row(measure=f"{name}: all copies / unique bytes", figure=reference, note="the ratio without sharing")
     experts = [_expert(f"pool/{folder.name}") for folder in folders]
     with LocalHub({f"pool/{folder.name}": folder for folder in folders}) as hub:
         settings = load_settings(home=scratch / "home", hub_cache=scratch / "hub", hub_endpoint=hub.url)
@@ -58,7 +58,7 @@ def _pool_rows(architecture: str, scratch: Path, number: int) -> Iterable[Row]:
     pulled = [path for folder in puller.pulled() for path in _snapshot(settings, folder.repo, folder.commit)]
     wanted = sum(_by_content(pulled).values())
     yield _row(f"{name}: disk", _on_disk(settings.hub_cache) / wanted, f"{wanted / 1e6:.0f} MB unique")
-    yield _row(f"{name}: bytes that came from the hub", sent / wanted, "")
+    yield _row(f"{name}: bytes downloaded from the hub", sent / wanted, "")
     weights = [path for path in pulled if path.suffix == ".safetensors"]
     for device, size in (("cpu", 4), (DEVICE, 2)):
         expected = _tensor_bytes(weights, size)

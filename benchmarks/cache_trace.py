@@ -117,7 +117,7 @@ def measure(setting: Setting, manager: Manager, seeds: int) -> Figures:
 
 def compare(title: str, settings: Sequence[Setting], managers: dict[str, Manager], seeds: int) -> Table:
     """Measure and print a table; return its figures by manager and setting, and the worst share of each manager."""
-    print(f"\n{title}: stall against {REFERENCE} (p95 s, share of time drawing, s of bytes moved)")
+    print(f"\n{title}: stall relative to {REFERENCE} (p95 in s, share of time spent drawing, s spent moving bytes)")
     print(" " * 36 + "".join(f"{setting.name:^26}" for setting in settings) + " worst")
     table: Table = {}
     reference: list[Figures] = []
@@ -177,7 +177,7 @@ def main() -> None:
             title = f"routed, {user}"
             tables[title] = compare(title, routed_settings(arguments.data, user), MANAGERS, seeds)
     worst = tables["whole models"][SHIPPED]["worst"]
-    print(f"\nworst of four, as it ships: {worst:.3f} (floor {FLOOR}, goal {GOAL})")
+    print(f"\nworst of four, as shipped: {worst:.3f} (floor {FLOOR}, goal {GOAL})")
     if arguments.json:
         arguments.json.write_text(json.dumps(tables, indent=2), encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """Pools of scaled-down fine-tunes: the real classes, each with its own denoiser, the rest byte for byte the same.
 
-Parts have the proportions of the real checkpoints at 16 bits, in GB: SD 1.5 has a UNet of 1.719 beside .246 of
-text encoder and .167 of autoencoder; SDXL 5.135 beside 1.636 and .167; FLUX.1 a transformer of 23.8 beside 9.766 and
+Parts have the proportions of the real checkpoints at 16 bits, in GB: SD 1.5 has a UNet of 1.719, and .246 of
+text encoder and .167 of autoencoder; SDXL 5.135, 1.636 and .167; FLUX.1 a transformer of 23.8, and 9.766 and
 .168. So twelve whole models take 1.216, 1.313 and 1.37 times what their different parts take.
 """
 

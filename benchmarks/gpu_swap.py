@@ -129,7 +129,7 @@ def report(rows: list[Row], speed: float, device: str, scale: float) -> str:
         "|---|---|" + "---|" * (3 * len(WAYS) + 2),
         *(_line(row, speed) for row in rows),
         "",
-        "| component | leaves in s | GB given back |",
+        "| component | seconds to leave | GB freed |",
         "|---|---|---|",
         *(f"| {row.name} | {row.leave:.4f} | {_gigabytes(row.freed)} |" for row in rows),
     ]

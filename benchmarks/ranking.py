@@ -166,7 +166,7 @@ def never_worse(data: Path, folds: int, embedder: RememberingEmbedder) -> None:
 
 
 def forecasts(bench: Bench, draws: int) -> None:
-    """Win probabilities of the tested folds' votes, beside the global Bradley-Terry model's; sides are shuffled."""
+    """Win probabilities of the tested folds' votes, next to the global Bradley-Terry model's; sides are shuffled."""
     say(f"\n{'win probabilities':<24}{'ECE ours':>10}{'ECE BT':>10}{'loss ours':>11}{'loss BT':>10}"
         "   asked: ECE ≤ .05, loss below BT's")  # fmt: skip
     for size in SIZES:

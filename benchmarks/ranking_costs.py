@@ -63,7 +63,7 @@ def made_up(votes: int) -> Training:
 
 
 def refit(votes: int) -> None:
-    """Fit once in a process of its own, and print seconds and the most memory the fit needed, as JSON."""
+    """Fit once in a separate process, and print seconds and the most memory the fit needed, as JSON."""
     training = made_up(votes)
     before = peak_mib()
     start = perf_counter()

@@ -99,7 +99,7 @@ def _pick(router: Router, text: str, user: str, seed: int) -> str:
 
 
 def _vote(router: Router, preferences: LiveTable, texts: Sequence[str]) -> None:
-    """Votes between two of the best for a prompt, of a person who likes each for some kinds of prompt, by chance."""
+    """Votes between two of the best experts for a prompt, by a person who likes each for some kinds of prompt."""
     rng = np.random.default_rng(0)
     liking: dict[tuple[str, str], float] = {}
     for number in rng.choice(len(texts), VOTES, replace=False):

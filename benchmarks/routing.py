@@ -53,7 +53,7 @@ UNNAMED = ("a cat on a sofa", "a red bicycle", "two children playing chess", "ä¸
 
 
 def router_of(zoo: Zoo, sentences: SentenceEmbedder | None = None) -> Router:
-    """A router with an empty vote store of its own."""
+    """A router with an empty vote store."""
     votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
     thinker = LocalThinker(LexicalEmbedder(), sentences)
     return Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk")
@@ -103,7 +103,7 @@ def named_styles(sentences: SentenceEmbedder | None) -> None:
         styles = router.route(Request(prompt=prompt)).understanding.styles
         return styles[0].node if styles else None
 
-    print("style named rightly, English / Chinese; ms per prompt, median / p95")
+    print("style identified correctly, English / Chinese; ms per prompt, median / p95")
     _print_named("ours, whole decision", ours)
     for embedder in (LexicalEmbedder(), sentences):
         if embedder is not None and find_spec("semantic_router"):
@@ -141,7 +141,7 @@ def latency(sentences: SentenceEmbedder | None) -> None:
     whole = Zoo.load("default")
     zoo = Zoo(dict(islice(whole.items(), 40)), whole.taxonomy.nodes, ("forty",))
     texts = prompts(300)
-    print(f"warm decision, {len(zoo)} experts, prompts of 4 to 64 words, ms of processor time, median / p95")
+    print(f"warm decision, {len(zoo)} experts, prompts of 4 to 64 words, ms of CPU time, median / p95")
     for title, embedder in (("lexical", None), ("with the sentence embedder", sentences)):
         if title == "lexical" or embedder is not None:
             router = router_of(zoo, embedder)
@@ -157,7 +157,7 @@ def latency(sentences: SentenceEmbedder | None) -> None:
     )
     unknown = list(garbled)
     median, late = percentiles(lambda text: router.route(Request(prompt=text)), unknown, process_time)
-    print(f"  {'embedded, every one':<28} {median:6.2f} / {late:6.2f}")
+    print(f"  {'all of them embedded':<28} {median:6.2f} / {late:6.2f}")
 
 
 def scale(votes: int) -> None:
@@ -194,11 +194,11 @@ def subjects(file: Path, sentences: SentenceEmbedder | None) -> None:
     guesses = [(_most_likely(thinker, prompt, nodes), subject) for prompt, subject in unnamed]
     believed = [(guess, subject) for guess, subject in guesses if guess]
     right = sum(guess == subject for guess, subject in believed)
-    print(f"  {sentences.name} believes a subject of {len(believed)}, and is right for {right / len(believed):.0%}")
+    print(f"  {sentences.name} assigns a subject to {len(believed)}, and is right for {right / len(believed):.0%}")
     styleless = [prompt for prompt, _ in rows if not plain.think(prompt, (), nodes).understanding.styles]
     meaning = Meaning(sentences, nodes)
     wrong = sum(meaning.style(prompt) is not None for prompt in styleless)
-    print(f"  of {len(styleless)} that name no style it would see one in {wrong / len(styleless):.1%}")
+    print(f"  of {len(styleless)} that name no style, it finds a style in {wrong / len(styleless):.1%}")
 
 
 def other_languages(sentences: SentenceEmbedder | None) -> None:
@@ -220,7 +220,7 @@ def other_languages(sentences: SentenceEmbedder | None) -> None:
 
 
 def _rightly(pairs: Sequence[tuple[str, str | None]]) -> str:
-    return f"{len(pairs)} found, {sum(one == other for one, other in pairs)} of them rightly"
+    return f"{len(pairs)} found, {sum(one == other for one, other in pairs)} of them correctly"
 
 
 def _most_likely(thinker: LocalThinker, prompt: str, nodes: Sequence[Node]) -> str | None:

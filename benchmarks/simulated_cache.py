@@ -3,7 +3,7 @@
 There is one channel from disk to host and one from host to device, each serial. What is needed now goes before
 look-ahead, and a copy under way is not interrupted: a request for what it brings waits for the rest of it, a request
 for something else for its end. Copies go on while a picture is drawn. What leaves the device costs nothing: its
-copy in the host tier is the one that counts, and the host tier may have let go of it, as it is ranked by itself.
+copy in the host tier is the one that counts, and the host tier may have freed it, as it is ranked separately.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Manager:
 
     Attributes:
         policy: Makes the policy of each tier.
-        protected: Requests after the one that draws whose parts go last.
+        protected: Requests after the one that draws whose parts are evicted last.
         look_ahead: Whether the next models are brought while one draws.
         window: Requests among which one whose model is on the device is drawn first; the next request is passed so
             often in a row at most.

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diffusiongpt"
 
 SMALL = 80
-"""Lines below which a module with a single importer has to be worth a name of its own."""
+"""Lines below which a module with a single importer has to be worth its own name."""
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     for path in files.values():
         names[path.name].append(path)
     shared = {name: len(paths) for name, paths in names.items() if len(paths) > 1 and name != "__init__.py"}
-    print(f"file names that stand in several rooms            {len(shared)}: {', '.join(sorted(shared))}")
+    print(f"file names that occur in several rooms            {len(shared)}: {', '.join(sorted(shared))}")
 
 
 def importers_of(graph: grimp.ImportGraph, files: dict[str, Path]) -> dict[str, set[str]]:

@@ -85,7 +85,7 @@ def picks_of(router: Router, prompts: list[TinyPrompt]) -> list[str]:
 
 
 def deal_wrongly(zoo: Zoo, rng: random.Random) -> Zoo:
-    """The zoo with every style expert declaring another one's style."""
+    """The zoo with every style expert declaring the style of another."""
     styled = [expert.id for expert in zoo.values() if expert.tags.styles]
     dealt = styled[:]
     while any(a == b for a, b in zip(styled, dealt, strict=True)):

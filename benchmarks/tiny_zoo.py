@@ -191,7 +191,7 @@ def floors_of(report: Report) -> list[Floor]:
 
 def show(report: Report, floors: Sequence[Floor]) -> None:
     """Print the report for people."""
-    print(f"All four things right, {report.per_cell} pictures a cell; rows: expert used, columns: style asked")
+    print(f"All four right, {report.per_cell} pictures per cell; rows: expert used, columns: requested style")
     print(f"{'':12}" + "".join(f"{style:>9}" for style in STYLES))
     for expert, shares in report.matrix.items():
         print(f"{expert:12}" + "".join(f"{shares[style]:9.3f}" for style in STYLES))

@@ -1,4 +1,4 @@
-"""Every test runs on one thread, in folders of its own, and without a network beyond this machine."""
+"""Every test runs on one thread, in its own folders, and without a network beyond this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README and the documentation say what the code does: every block in them is run."""
+"""The README and the documentation match the code: every block in them is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A reader's folder, with the tiny zoo as the default one."""
+    """A reader's folder, with the tiny zoo as the default zoo."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
@@ -50,7 +50,7 @@ def test_python_blocks_run(page: Path, reader: Path, capsys: pytest.CaptureFixtu
 
 
 def test_readme_commands_run(reader: Path) -> None:
-    """Every diffusiongpt command of the README works as written, in its order."""
+    """All diffusiongpt commands of the README work as written, in their order."""
     readme = ROOT / "README.md"
     (reader / "mine.yaml").write_text(blocks(readme, "yaml")[0], encoding="utf-8")
     shutil.copytree(TINY_FOLDER / "sketch", reader / "my-papercut-checkpoint")
@@ -66,7 +66,7 @@ def test_readme_commands_run(reader: Path) -> None:
 
 @pytest.mark.parametrize(("page", "files"), [("zoo.md", 2), ("hosted.md", 2)])
 def test_a_page_shows_valid_files(reader: Path, page: str, files: int) -> None:
-    """The files that document the keys of an entry, of an adapter too, are accepted by the check."""
+    """Each zoo file that a page shows is accepted by the check."""
     shown = blocks(ROOT / "docs" / page, "yaml")
     assert len(shown) == files
     for text in shown:

@@ -198,8 +198,8 @@ class AdapterBackend(Backend, Protocol):
 
         Args:
             base: The model; it outlives the result, and its parts are on its device.
-            expert: The adapter.
-            file: Its weights.
+            expert: The entry of the adapter.
+            file: File with the adapter's weights.
 
         Returns:
             The model with the adapter. Its one part is the adapter's own, and is detached by leaving the device.

@@ -69,7 +69,7 @@ class Model:
 
     Attributes:
         key: The checkpoint and its device.
-        snapshot: Its files.
+        snapshot: Its files on disk.
         parts: Component -> its key.
         sizes: Key -> bytes it will take in memory, exact except for layers that a library keeps in another type.
     """
@@ -106,7 +106,7 @@ class Identities:
         Args:
             expert: The expert that it draws for.
             backend: The backend that loads it.
-            snapshot: Its files.
+            snapshot: The files of the checkpoint.
             device: The device that it will draw on.
 
         Raises:

@@ -150,7 +150,7 @@ class Checkpoint:
 
     Attributes:
         expert: The expert that draws with it.
-        backend: Builds it.
+        backend: The backend that builds it.
         model: What it consists of.
     """
 
@@ -165,9 +165,9 @@ class Adapter:
 
     Attributes:
         expert: The expert that draws with it.
-        backend: Attaches it.
+        backend: The backend that attaches it.
         key: Its content, and the base that it is for.
-        file: Its weights.
+        file: File with its weights.
         base: The base, on its device.
         base_model: What the base consists of.
     """
@@ -248,7 +248,7 @@ class Loader:
         """Build a model from the parts that are in memory and those that are only on disk.
 
         Args:
-            wanted: The checkpoint.
+            wanted: The checkpoint to build.
             whole: Whether the host also needs what is on the device already.
             how: What may leave for it.
         """

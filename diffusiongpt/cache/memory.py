@@ -123,7 +123,7 @@ class Memory:
         """Bring parts to a device unless they are there, after any other move of one of them has ended.
 
         Args:
-            device: Where to.
+            device: The device to bring them to.
             sizes: The parts, with the bytes each is expected to take.
             work: Called at most once, in this thread, with those that are missing, after room was made.
             how: What may leave for them, and how long to wait.
@@ -239,7 +239,7 @@ class Memory:
                     going = self._victims(device, missing, here, how, spare=sizes)
                     if going is not None:
                         break
-                    # Patience is for leases; a move under way ends by itself.
+                    # Patience is for leases; a copy in progress ends without help.
                     if self.clock() >= deadline:
                         raise _no_room(tier, missing)
                 self._changed.wait(_TICK_S)

@@ -100,7 +100,7 @@ class ModelCache:
 
         Args:
             expert: The expert to draw with.
-            backend: Loads it.
+            backend: The backend that loads it.
             device: The device it draws on.
             snapshot: Its files as `fetch` has just returned them; if absent, they are looked up and pulled if need be.
             agree: Asked, in this thread, about a pull above `max_download_gb`.
@@ -135,7 +135,7 @@ class ModelCache:
         """The files of an expert on disk, pulled if need be.
 
         Args:
-            expert: The expert.
+            expert: The expert to find or pull.
             backend: Will load it.
             check: Receives the plan before a pull, and refuses it by raising.
             agree: As for `lease`.
@@ -170,7 +170,7 @@ class ModelCache:
         What is not on disk is pulled only if that needs no agreement.
 
         Args:
-            device: The device.
+            device: The device of the queue.
             coming: The drawings in the order of the queue.
             check: As for `fetch`.
         """

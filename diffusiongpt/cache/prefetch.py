@@ -37,7 +37,7 @@ class Wanted:
     """A model that the queue will need.
 
     Attributes:
-        model: Identifies it.
+        model: Key of the model.
         parts: Its components, with their bytes.
     """
 
@@ -50,7 +50,7 @@ class Move:
     """One model to bring to a tier, and what leaves for it.
 
     Attributes:
-        model: Identifies it.
+        model: Key of the model.
         missing: Its components that are not there, with their bytes.
         victims: The components that leave first.
     """
@@ -118,7 +118,7 @@ class Coming:
 
     Attributes:
         expert: The expert that will draw.
-        backend: Its backend.
+        backend: The backend that loads its expert.
         others: Experts that were not chosen and may be pulled meanwhile, with their backends.
     """
 
@@ -163,8 +163,8 @@ class Prefetcher:
         """Take note of a device's queue as it is now, the drawing under way first; what it needs is protected at once.
 
         Args:
-            device: The device.
-            coming: Its queue.
+            device: The device of the queue.
+            coming: The queue, in the order in which it will be drawn.
             check: Refuses a pull by raising.
         """
         with self._lock:

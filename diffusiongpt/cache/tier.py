@@ -284,7 +284,7 @@ class Moves:
     Attributes:
         claimed: What comes to a device or leaves it.
         leaving: What leaves, with its bytes, which are taken there until it has left.
-        visiting: What comes and goes by itself for a while.
+        visiting: What enters and leaves on its own for a while.
     """
 
     claimed: set[tuple[str, Key]] = field(default_factory=set)

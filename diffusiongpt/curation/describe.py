@@ -225,7 +225,7 @@ class Presence:
 
     Attributes:
         expert: Id of the expert.
-        repo: Its repository.
+        repo: The repository that was looked up.
         state: `ok`; `gated` if its terms must be accepted, even if the token in use has done so; `missing`; or
             `unreachable` if the hub gave no answer.
         revision: Revision in the zoo file; `None` if it names none.

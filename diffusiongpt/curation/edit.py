@@ -38,7 +38,7 @@ class Draft:
     """A change to a zoo file that has not been written yet.
 
     Attributes:
-        path: The file.
+        path: The zoo file.
         before: Its present bytes; `None` if it does not exist yet.
         after: Its new text.
     """

@@ -31,7 +31,7 @@ class _Job:
 
     Attributes:
         request: What was asked for; `None` if it could not be understood as a request.
-        route: The decision.
+        route: The route of the prompt.
         ticket: Its place in the queue; a hosted expert has none.
         result: The pictures, or the error.
     """
@@ -46,10 +46,10 @@ class Batch:
     """Draws many prompts for one client of the queue.
 
     Args:
-        zoo: The experts.
+        zoo: The experts to draw with.
         machine: Knows which experts are on disk.
         local: Has the queue of this machine.
-        painter: Draws.
+        painter: Draws the routed prompts.
         route: Reads and routes one prompt.
     """
 

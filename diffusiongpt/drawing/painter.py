@@ -162,7 +162,7 @@ class Painter:
     """Turns routes into pictures.
 
     Args:
-        zoo: The experts.
+        zoo: The experts to draw with.
         machine: Knows which of them can draw here.
         local: Carries out calls on this machine.
         hosted: Carries out calls at services.
@@ -183,7 +183,7 @@ class Painter:
 
         Args:
             request: What was asked for.
-            route: The decision.
+            route: The route of the request.
             ticket: Its place in the queue, if it has one.
 
         Raises:
@@ -226,7 +226,7 @@ class Painter:
         Args:
             expert: The expert that draws.
             request: What was asked for.
-            route: The decision.
+            route: The route of the request.
             zoo: Names of the layers that the expert is from.
             fallbacks: Experts that should have drawn and could not.
             shown_in: The comparison that the pictures are for.

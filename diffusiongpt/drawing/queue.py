@@ -127,7 +127,7 @@ class Queue:
         self._closed = False
 
     def enter(self, model: Hashable, device: str, *, client: Hashable | None = None, work: int = 1) -> Ticket:
-        """Take a place in the queue of a device; returns at once.
+        """Take a place in the queue of a device; returns immediately.
 
         Args:
             model: The model that will draw.

@@ -1,4 +1,4 @@
-"""Embedders turn texts into unit vectors whose dot product says how alike they are."""
+"""Embedders turn texts into unit vectors whose dot product measures their similarity."""
 
 from __future__ import annotations
 

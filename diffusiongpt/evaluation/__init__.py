@@ -1,4 +1,4 @@
-"""Measuring a router: how good are its picks on prompts it has not seen, beside simpler ways to choose."""
+"""Measuring a router: how good its picks are on prompts it has not seen, compared with simpler methods."""
 
 from diffusiongpt.evaluation.data import Exam, Training, Votes, simulate_votes
 from diffusiongpt.evaluation.methods import Forecaster, Method, Picker

@@ -66,7 +66,7 @@ class Training:
     """What methods learn from: ratings, or votes, or both.
 
     Attributes:
-        prompts: Texts.
+        prompts: Text of each prompt.
         categories: Category of each prompt, `None` where the file does not give one.
         experts: Ids, in alphabetical order.
         ratings: Shape (prompts, experts), NaN where a prompt was not rated; `None` when votes alone are given.
@@ -104,7 +104,7 @@ class Exam:
     """Prompts to pick experts for, and the ratings that score the picks.
 
     Attributes:
-        prompts: Texts.
+        prompts: Text of each prompt.
         categories: Category of each prompt; only the method `category_table` sees them.
         experts: The same as in training, in the same order.
         ratings: Shape (prompts, experts), NaN where not rated, at least one rating per prompt; no method sees them.
@@ -127,7 +127,7 @@ def simulate_votes(training: Training, count: int, *, seed: int, scale: float) -
     The higher rated one wins with probability `1 / (1 + exp(-difference / scale))`.
 
     Args:
-        training: Ratings.
+        training: Prompts with ratings.
         count: Number of votes.
         seed: Seed of prompts, pairs and choices.
         scale: Points of rating that make one log-odds.

@@ -68,7 +68,7 @@ def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> F
     strengths; a tie is half a win each way.
 
     Args:
-        votes: Comparisons.
+        votes: Comparisons of two experts each.
         experts: Number of experts.
         around: Strengths before any vote, shape (experts,); 0 if absent.
 
@@ -105,7 +105,7 @@ class Picker(Protocol):
         """Choose an expert for each prompt.
 
         Args:
-            prompts: Texts.
+            prompts: Text of each prompt.
             allowed: Which experts may be picked, shape (prompts, experts); at least one for every prompt.
 
         Returns:

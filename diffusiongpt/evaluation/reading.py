@@ -188,7 +188,7 @@ def _unknown(strangers: dict[str, CsvRow], asked: set[str], experts: Sequence[st
 
 
 def _vote_rows(path: Path) -> Iterator[CsvRow]:
-    """Rows of votes that make sense; one told twice on a ballot or at one time is refused."""
+    """Valid rows of votes; a vote that occurs twice on a ballot or at one time is refused."""
     seen: dict[tuple[object, ...], CsvRow] = {}
     for row in _rows(path, VOTE_COLUMNS, VOTE_OPTIONS):
         winner, loser, outcome = row.text("winner"), row.text("loser"), row.cells.get("outcome", "")

@@ -73,7 +73,7 @@ def held_out_calibration(
     Near-duplicate prompts are held out together.
 
     Args:
-        training: Votes.
+        training: Prompts with votes.
         fit: The method that is called `ours` in the result.
         seed: Seed of the split and of the swaps.
 
@@ -133,7 +133,7 @@ class Report:
 
 
 def evaluate(training: Training, exam: Exam, *, seed: int = 0, embedder: Embedder | None = None) -> Report:
-    """Measure this package's routing beside simpler methods.
+    """Measure this package's routing and simpler methods.
 
     Every method learns from the training and picks an expert for each test prompt from its text alone;
     `category_table` sees the test category instead. The test ratings only score the picks, except that an expert

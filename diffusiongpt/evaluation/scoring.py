@@ -54,7 +54,7 @@ class Result:
 
 
 def score(picks: Mapping[str, Indexes], ratings: Floats, *, seed: int) -> dict[str, Result]:
-    """Score picks by the ratings of the experts picked, beside `random` and `oracle`.
+    """Score picks by the ratings of the experts picked, next to `random` and `oracle`.
 
     Args:
         picks: Index of the expert for each prompt, by method; gains are measured against `best_single`.

@@ -43,7 +43,7 @@ class PictureRecord(BaseModel):
         version: Of this record's shape.
         generator: Package and version that drew it.
         zoo: Names of the zoo layers.
-        drawn_by: The expert.
+        drawn_by: Id of the expert that drew it.
         repo: Its repository, as the zoo names it.
         revision: Commit that was used; `None` for a local folder.
         base: Repository of the checkpoint that an adapter went on.
@@ -57,7 +57,7 @@ class PictureRecord(BaseModel):
         recovered: What it took when memory ran out.
         placement: How it was drawn; `None` in pictures of earlier versions.
         demonstration: Whether the demonstration zoo drew it because no expert that was asked for could.
-        route: The decision.
+        route: The route of the request.
         shown_in: The comparison, if it was one.
         time: When it was drawn, UTC, ISO 8601.
     """

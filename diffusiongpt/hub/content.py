@@ -28,7 +28,7 @@ def find_damage(path: Path, size: int, *, name: str | None = None, sha256: str |
     """Say what is wrong with a file, or `None` if nothing is.
 
     Args:
-        path: The file.
+        path: The file to check.
         size: Size in bytes it should have.
         name: Its name in the repository, which says its format; `None` for the name it has here.
         sha256: Hash that its content should have; `None` skips this check, which takes about a second per gigabyte.

@@ -184,7 +184,7 @@ class Watch:
 
     Args:
         settings: `stall_s`, and the endpoint that listings come from.
-        repo: Hub repository.
+        repo: Name of the hub repository.
         blobs: Folder of its partial files, to which another process may be writing what this one waits for.
         stop: Called at every sign of progress; when it returns true, the download is abandoned.
     """

@@ -31,7 +31,7 @@ class PullPlan:
     Attributes:
         expert: The checkpoint or adapter that the files belong to: the expert that was asked for, or its base.
         asked_by: Id of the expert that was asked for.
-        repo: Hub repository.
+        repo: Name of the hub repository.
         commit: Commit that the revision of the expert names, or that the first pull resolved it to.
         files: Name -> size in bytes of every file the pipeline needs.
         missing: Names of the files that have to be downloaded.
@@ -220,8 +220,8 @@ class Weigher:
 
     Args:
         settings: Endpoint and token; whether the network may be used.
-        repo: Hub repository.
-        commit: Commit.
+        repo: Name of the hub repository.
+        commit: Commit of the plan.
         names: Files of the plan.
         places: Name -> path of the files that are on this disk already.
     """

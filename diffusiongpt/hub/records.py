@@ -29,7 +29,7 @@ class PullRecord(BaseModel):
     """One checkpoint as it was pulled.
 
     Attributes:
-        repo: Hub repository.
+        repo: Name of the hub repository.
         revision: Revision that the expert names; `None` for the default branch.
         variant: File variant that the expert names; `None` for an adapter.
         weight_name: File that an adapter names.

@@ -1,4 +1,4 @@
-"""The live table: the ranking of a vote store, which knows every vote at once and refits in the background."""
+"""The live table: the ranking of a vote store, which includes every new vote and refits in the background."""
 
 from __future__ import annotations
 

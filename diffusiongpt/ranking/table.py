@@ -115,9 +115,9 @@ class RankingTable:
         """The table that these votes and ratings teach.
 
         Args:
-            votes: Votes.
+            votes: All votes that count.
             priors: Scores without any vote.
-            ratings: Ratings.
+            ratings: All ratings that count.
             embedder: Embeds sentences, if prompts are to be compared by their meaning too.
             options: Where the fit starts, and when it approximates.
         """
@@ -148,8 +148,8 @@ class RankingTable:
         has the weight of one vote only if they come together.
 
         Args:
-            votes: New votes.
-            ratings: New ratings.
+            votes: The new votes.
+            ratings: The new ratings.
             earlier: Ratings that are part of this table, of the same prompts and voters, to compare the new ones with.
             pending: Whether the new ones count as added since the fit.
         """

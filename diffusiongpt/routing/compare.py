@@ -1,4 +1,4 @@
-"""Which experts are shown together: those whose comparison teaches most."""
+"""Which experts are shown together: those whose comparison is most informative."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Router:
     Same zoo, ranking version, prompt, voter, policy and thinker: same route; to explore, also the same seed.
 
     Args:
-        zoo: The experts.
+        zoo: The experts to choose from.
         thinker: Reads prompts.
         preferences: What people prefer.
         embedder: Name of the embedder the thinker uses when it names none, for the record.

@@ -151,7 +151,7 @@ class Shortlists:
     """The experts of each path, in the order in which they are worth scoring by one state of the ranking table.
 
     Attributes:
-        table: That state.
+        table: The state of the ranking table.
     """
 
     def __init__(self, zoo: Zoo, table: RankingTable) -> None:

@@ -21,7 +21,7 @@ class RepoFile:
     Attributes:
         name: `folder/name` inside the repository.
         path: Where its bytes are.
-        size: Bytes.
+        size: Size in bytes.
         oid: Git blob id, 40 hex digits.
         sha256: Content hash of a large file, else `None`.
     """

@@ -116,7 +116,7 @@ class Probe:
         """The likeliest label of a text, and its lead.
 
         Args:
-            text: Any text.
+            text: The text to compare with the labels.
             than: The label that it must lead over; the second likeliest if absent.
 
         Returns:

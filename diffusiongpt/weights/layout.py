@@ -77,7 +77,7 @@ def lay_out(tensors: Iterable[Any], piece: int = PIECE) -> Layout:
     contiguous.
 
     Args:
-        tensors: The tensors.
+        tensors: The tensors to place.
         piece: Largest size of a piece in bytes, unless a single tensor is larger.
     """
     groups = _groups({id(tensor): tensor for tensor in tensors}.values())

@@ -87,7 +87,7 @@ class CallSettings(_Entry):
         width: Native width in pixels.
         height: Native height in pixels.
         sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
-        num_inference_steps: Denoising steps.
+        num_inference_steps: Number of denoising steps.
         guidance_scale: Guidance scale, in the meaning of this pipeline.
         dtype: Weight type on a GPU; a CPU always computes in float32.
         variant: File variant on the hub, such as `fp16`.

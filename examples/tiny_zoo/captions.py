@@ -128,7 +128,7 @@ def style_words(style: str, rng: Random) -> str:
 def foreign_words(rng: Random) -> str:
     """Words that mean nothing, in the style's place: made-up words, rare characters, numbers, or any bytes.
 
-    They teach the text encoder that what it has never seen tells it nothing, and the experts to draw on regardless.
+    They teach the text encoder that unknown text carries no information, and the experts to draw regardless.
     """
     kind = rng.random()
     if kind < 0.5:

@@ -33,7 +33,7 @@ def build_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     """A byte-level BPE tokenizer: every text has tokens, frequent words have one.
 
     Args:
-        captions: Texts whose words are worth a token.
+        captions: Texts whose words should become tokens.
     """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<|startoftext|>", "<|endoftext|>"]

@@ -125,7 +125,7 @@ def embedder_of(thinker: LocalThinker, prompt: str, votes: Path) -> str:
     ],
 )
 def test_the_route_says_which_embedder_was_used(prompt: str, embedder: str, tmp_path: Path) -> None:
-    """Only what the taxonomy's words leave open is read by meaning, in scripts the embedder reads; a route says so."""
+    """Only what the taxonomy's words leave open is read by meaning, in scripts the embedder reads; a route notes it."""
     assert embedder_of(LocalThinker(None, EMBEDDER), prompt, tmp_path / "v.db") == embedder
     assert embedder_of(LocalThinker(), prompt, tmp_path / "v.db") == "lexical"
 

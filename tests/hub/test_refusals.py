@@ -92,7 +92,7 @@ def test_another_question_is_asked(hub: LocalHub, online: Settings, clock: Clock
 def test_a_login_meanwhile_is_another_question(
     hub: LocalHub, online: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token that the hub client finds by itself counts as well."""
+    """The token that the hub client finds without our settings counts as well."""
     hub.gate("t/sd", token=TOKEN)
     puller = Puller(online, clock=clock)
     ask(puller, hub, SD, GatedRepoError)

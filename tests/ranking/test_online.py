@@ -43,7 +43,7 @@ def prompt_of(number: int) -> tuple[str, dict[str, float]]:
 
 
 def world(count: int, *, start: int = 0, **fields: object) -> list[Vote]:
-    """Votes in a world where each style has experts of its own."""
+    """Votes in a world where each style has its own experts."""
     votes = []
     for number in range(start, start + count):
         rng = np.random.default_rng(number)

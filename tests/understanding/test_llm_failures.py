@@ -283,7 +283,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_spec_makes_the_real_client(chat: LocalChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`openai:MODEL` reads its usual environment, and makes no retries of its own."""
+    """`openai:MODEL` reads its usual environment variables, and makes no retries itself."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", chat.url)
     mind = thinker("openai:local")

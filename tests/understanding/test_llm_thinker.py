@@ -305,7 +305,7 @@ def big_tree(subjects: int, styles: int) -> tuple[Node, ...]:
 
 
 def asked_nodes(llm: ScriptedChatModel, call: int) -> list[str]:
-    """Nodes whose descriptions a call had."""
+    """Nodes whose descriptions were in a call."""
     lines = str(llm.asked[call][0].content).splitlines()
     return [line[2:].partition(":")[0] for line in lines if line.startswith("- ")]
 

@@ -1,4 +1,4 @@
-"""`diffusiongpt demo`: the whole flow on the tiny zoo, pulled through a hub of its own on this machine."""
+"""`diffusiongpt demo`: the whole flow on the tiny zoo, pulled through a temporary hub on this machine."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def build(expert: Expert, folder: Path, files: Sequence[str], device: str, have:
     """Build a pipeline on the host.
 
     Args:
-        expert: The expert.
+        expert: The entry of the checkpoint.
         folder: The folder of its files.
         files: The files in it that are used.
         device: Where it will draw; the type of the weights depends on it.

@@ -164,7 +164,7 @@ def beats_best_single(
     one expert dominates loses: Intel EDGeS-23, AGIQA-3K and ImagenHub in `benchmarks/ranking.py`.
 
     Args:
-        seen: The observations.
+        seen: The observations to learn from.
         texts: Prompts, one for each row of the features.
         linear: Number of features in front of those of likeness.
         scales: Prior standard deviations of the model that chooses by prompt.

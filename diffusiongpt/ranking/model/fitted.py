@@ -39,7 +39,7 @@ class Judgement(NamedTuple):
     """What is learnt about some experts on one prompt, in log-odds; arrays have shape (experts,).
 
     Attributes:
-        level: Global levels.
+        level: Global level of each expert.
         nodes: Offsets at the nodes of the prompt.
         residual: What similar prompts add.
         variance: Posterior variance of the three together.
@@ -97,8 +97,8 @@ class Fitted:
         Args:
             prompts: The prompts that the rows number.
             experts: Number of experts.
-            votes: Votes.
-            ratings: Ratings.
+            votes: All votes.
+            ratings: All ratings.
             outside: Whether the last expert is the outside option.
             embedder: Embeds sentences, if prompts are to be compared by their meaning too.
             options: Where the fit starts, and when it approximates.
@@ -132,7 +132,7 @@ class Fitted:
         Args:
             prompts: The prompts that the rows number.
             order: For each expert that the rows number, its index in this model, or -1 if it is new.
-            votes: New votes.
+            votes: The new votes.
             ratings: Ratings, new ones after those they are compared with.
             known: How many of the ratings are not new.
             outside: Whether the last expert is the outside option.

@@ -45,7 +45,7 @@ def mode_by_rows(seen: Observations, sds: Floats, start: Mode) -> Mode:
     linear forms, and `a` the duals: a few hundred unknowns in place of experts times features.
 
     Args:
-        seen: The observations.
+        seen: The observations to fit.
         sds: Prior standard deviation of each weight, shape (experts, features).
         start: Where to begin.
     """

@@ -169,8 +169,8 @@ class Observations:
     Attributes:
         features: Features of each prompt, shape (prompts, features); the first is 1.
         experts: Number of experts.
-        votes: Votes.
-        ratings: Ratings.
+        votes: All votes.
+        ratings: All ratings.
     """
 
     features: Features

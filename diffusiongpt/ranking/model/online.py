@@ -51,7 +51,7 @@ def updated_posterior(
     Args:
         posterior: What was known; it is not changed.
         features: Of the prompts that the rows number, shape (prompts, features).
-        votes: New votes.
+        votes: The new votes.
         ratings: Ratings; for each group, those that were known come before the new ones.
         known: How many of the ratings were known before.
     """

@@ -53,9 +53,9 @@ def weigh(
     Args:
         local: The local thinker's reading of the prompt.
         values: Probabilities before the answer.
-        reading: The answer.
+        reading: The LLM's answer.
         ballot: The nodes that were voted on.
-        nodes: All nodes.
+        nodes: All nodes of the taxonomy.
 
     Returns:
         Probability by node; subjects sum to at most one, and so do styles.
@@ -88,7 +88,7 @@ def merge(
         local: The local thinker's reading of the prompt, whose literal facts take precedence.
         reading: The answer about the prompt itself.
         values: Probability by node, from `weigh`.
-        nodes: All nodes.
+        nodes: All nodes of the taxonomy.
         prompt: What the person typed.
         history: Earlier prompts, oldest first.
     """

@@ -21,7 +21,7 @@ class CsvRow:
     """One record of a file.
 
     Attributes:
-        path: The file.
+        path: The file it comes from.
         line: Line of the file on which the record ends, from 1.
         cells: Text by column; absent columns and empty cells are left out.
     """
@@ -79,7 +79,7 @@ def read_rows(
     """All rows of a CSV file in UTF-8; empty lines are skipped.
 
     Args:
-        path: The file.
+        path: The file to read.
         required: Columns that must be there.
         optional: Columns that may be there.
         strict: Whether other columns are refused. If not, they are ignored, unless they look like a misspelt one.

@@ -30,8 +30,8 @@ class Imported:
     """The result of an import.
 
     Attributes:
-        votes: New votes.
-        ratings: New ratings.
+        votes: Number of votes that were added.
+        ratings: Number of ratings that were added.
         known: Number of votes and ratings that the store had before.
         skipped: Number of votes and ratings left out because of an expert that the zoo does not have.
         unknown: Those experts, also if their votes were kept.
@@ -114,7 +114,7 @@ def import_file(
 
     Args:
         store: The vote store.
-        path: The file.
+        path: The file to import.
         file_format: Format of the file; `None` infers it from the name.
         experts: Ids of the known experts; `None` accepts any.
         unknown: Treatment of votes for other experts: `"refuse"` the file, or `"keep"` or `"skip"` those votes.
