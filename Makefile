@@ -43,7 +43,7 @@ bench: $(READY)  ## Measure; DATA=DIR adds the benchmarks that need rating files
 	$(BIN)/python benchmarks/all.py $(if $(DATA),--data $(DATA))
 
 schema: $(READY)  ## Write the JSON schema of zoo files, which editors complete from.
-	$(BIN)/python -c "import json; from diffusiongpt.zoo.file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json
+	$(BIN)/python -c "import json; from diffusiongpt.zoo.zoo_file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json
 
 clean:
 	rm -rf $(VENV) dist demo

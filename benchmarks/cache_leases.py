@@ -19,13 +19,13 @@ import numpy as np
 from cache_rows import Row, in_fresh_process
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.backends.diffusers.files import choose_files
-from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.backends.diffusers.build import quiet_construction
+from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.drawing.in_process import Renderer
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.flow.call import Resolved
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 from diffusiongpt.hub.snapshot import look_at
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing.hub import LocalHub

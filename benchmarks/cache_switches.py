@@ -13,7 +13,7 @@ import psutil
 from cache_leases import CountingBackend
 from cache_rows import Row, in_fresh_process
 
-from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.backends.diffusers.build import quiet_construction
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.flow.call import Resolved
 from diffusiongpt.settings import load_settings

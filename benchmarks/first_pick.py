@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "prior"))
 from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
 
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import LiveTable
@@ -40,7 +40,7 @@ from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, read_pub
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 TARGET = Path(__file__).parents[1] / "diffusiongpt" / "ranking" / "prior.json"
 

@@ -26,8 +26,8 @@ from diffusiongpt.flow.request import Request
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 _ENGLISH = str.split(
     "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "

@@ -20,7 +20,7 @@ from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 VOTES = 60
 CANDIDATES = 6

@@ -40,8 +40,8 @@ from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 SUBJECT_OF = {
     "Animals": "animal", "People": "character", "Outdoor Scenes": "scene", "Indoor Scenes": "scene",

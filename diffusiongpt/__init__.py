@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from diffusiongpt.understanding.thinker import Thinker
     from diffusiongpt.votes.store import VoteStore
     from diffusiongpt.zoo.expert import Expert
-    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.zoo_file import Zoo
 
 _HOMES = {
     "AdapterBackend": "backends.base",
@@ -80,7 +80,7 @@ _HOMES = {
     "Settings": "settings",
     "Thinker": "understanding.thinker",
     "VoteStore": "votes.store",
-    "Zoo": "zoo.layers",
+    "Zoo": "zoo.zoo_file",
 }
 """Room of each class of the product; it is imported when the class is first used."""
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from diffusiongpt.pictures.generation import Generation
     from diffusiongpt.ranking.live import LiveTable
     from diffusiongpt.ranking.table import RankingTable
-    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.zoo_file import Zoo
 
 
 TINY = "tiny"

@@ -31,8 +31,7 @@ from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.thinker import Thinker
 from diffusiongpt.votes.store import VoteStore
 from diffusiongpt.votes.vote import Outcome, Rating, Vote
-from diffusiongpt.zoo.file import ZooSource
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo, ZooSource
 
 if TYPE_CHECKING:
     import torch

@@ -166,7 +166,7 @@ def local(tmp_path: Path) -> Callable[[str], Expert]:
 def sd(tiny_sd: Path) -> Loaded:
     """The miniature, loaded."""
     from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-    from diffusiongpt.hub.files import names_in
+    from diffusiongpt.hub.needed_files import names_in
 
     return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, names_in(tiny_sd), device="cpu", have={})
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miniature import KLEIN_EXTRA, SIDE, expert
 
-from diffusiongpt.backends.base import Component, Loaded
+from diffusiongpt.backends.base import Component, Loaded, get_backend
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.backends.registry import get_backend
 from diffusiongpt.errors import LoadError
 from diffusiongpt.files import replace_file
 from diffusiongpt.flow.call import Drawing, Resolved

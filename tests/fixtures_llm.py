@@ -15,8 +15,8 @@ from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.router import Router
 from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
 from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

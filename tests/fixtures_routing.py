@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.embedding.lexical import LexicalEmbedder
 from diffusiongpt.flow.request import Request
+from diffusiongpt.placement.planner import Planner, planned_for
 from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.placement import Planner, planned_for
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Capabilities, Expert, License, Tags
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusiongpt.flow.placement import MachineSpec
-    from diffusiongpt.flow.route import Readiness, Route
+    from diffusiongpt.flow.route import MachineSpec, Readiness, Route
     from diffusiongpt.settings import Memory, Settings
     from diffusiongpt.understanding.thinker import Thought
     from diffusiongpt.zoo.taxonomy import Node

@@ -7,8 +7,8 @@ from random import Random
 from diffusiongpt.ranking.published import published
 from diffusiongpt.votes.vote import Shown, Vote
 from diffusiongpt.zoo.expert import Capabilities, Expert, Tags
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 SIZES = (2.13, 6.94, 16.0, 20.5, 33.7, 57.8, None)
 SKILLS = ("none", "poor", "fair", "good", "strong")

@@ -26,7 +26,7 @@ from diffusiongpt.errors import (
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
 from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,15 +1,17 @@
-"""The protocols of backends, which are ways to draw, and what they hand over."""
+"""What the rest of the package knows about ways to make an image: the protocols, and how they are found by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from diffusiongpt.errors import LoadError
+from diffusiongpt.errors import LoadError, ZooError
 from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.plugins import Plugins
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -254,3 +256,34 @@ class HostedBackend(Protocol):
             DrawError: If the request or the answer cannot be used.
         """
         ...
+
+
+BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
+    group="diffusiongpt.backends",
+    what="backend",
+    ours={
+        "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
+        "fake": "diffusiongpt.testing.fake_backend:FakeBackend",
+        "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
+    },
+    error=ZooError,
+)
+
+
+@cache
+def get_backend(name: str) -> Backend | HostedBackend:
+    """The backend that a zoo entry names; made once in a process.
+
+    Raises:
+        ZooError: If no installed package offers it, or its module cannot be loaded.
+    """
+    return BACKENDS.make(name)
+
+
+@cache
+def is_hosted(name: str) -> bool:
+    """Whether a backend draws at a service; `False` for one that is not installed."""
+    try:
+        return get_backend(name).hosted
+    except ZooError:
+        return False

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.backends.diffusers.architectures import architectures
-from diffusiongpt.backends.diffusers.files import INDEX, choose_files
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.diffusers.selection import INDEX, choose_files
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -21,9 +21,9 @@ from diffusiongpt.errors import (
     UnsafeFilesError,
 )
 from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, small_reader
-from diffusiongpt.hub.files import USUAL_NAME
+from diffusiongpt.hub.needed_files import USUAL_NAME
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

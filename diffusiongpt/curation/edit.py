@@ -16,9 +16,8 @@ from diffusiongpt.curation.yaml_text import YamlEdit, YamlEditError
 from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
 from diffusiongpt.files import expand_home, replace_file
 from diffusiongpt.zoo.expert import Expert, Tags
-from diffusiongpt.zoo.file import SHIPPED, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import SHIPPED, Zoo, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

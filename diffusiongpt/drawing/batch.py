@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.errors import DiffusionGPTError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffusiongpt.flow.request import Request
     from diffusiongpt.flow.route import Route
     from diffusiongpt.pictures.generation import Generation
-    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.zoo_file import Zoo
 
 AHEAD = 16
 """Prompts that are routed before the first of them is drawn."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from diffusiongpt.backends.registry import get_backend
+from diffusiongpt.backends.base import get_backend
 from diffusiongpt.errors import DrawError
 
 if TYPE_CHECKING:

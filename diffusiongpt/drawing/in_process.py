@@ -9,15 +9,14 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.backends.base import Backend
-from diffusiongpt.backends.registry import get_backend
+from diffusiongpt.backends.base import Backend, get_backend
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.prefetch import Coming
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
-from diffusiongpt.flow.placement import Placement, PlacementKind
+from diffusiongpt.flow.route import Placement, PlacementKind
 from diffusiongpt.hub.plan import Agree
 from diffusiongpt.weights.devices import HOST, release_cached
 

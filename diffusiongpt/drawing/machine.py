@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
-from diffusiongpt.backends.base import for_adapters
-from diffusiongpt.backends.registry import get_backend, is_hosted
+from diffusiongpt.backends.base import for_adapters, get_backend, is_hosted
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -16,10 +15,9 @@ from diffusiongpt.errors import (
     OutOfMemoryError,
     ZooError,
 )
-from diffusiongpt.flow.placement import MachineSpec, Placement, PlacementKind
-from diffusiongpt.flow.route import Readiness
+from diffusiongpt.flow.route import MachineSpec, Placement, PlacementKind, Readiness
 from diffusiongpt.hub.plan import component_sizes
-from diffusiongpt.routing.placement import Planner, planned_for, speed_of
+from diffusiongpt.placement.planner import Planner, planned_for, speed_of
 from diffusiongpt.weights.devices import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:

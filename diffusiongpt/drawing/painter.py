@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import (
     DiffusionGPTError,
@@ -35,8 +35,7 @@ from diffusiongpt.flow.request import Request
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.version import GENERATOR
 from diffusiongpt.zoo.expert import CallSettings, Expert
-from diffusiongpt.zoo.file import SHIPPED
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import SHIPPED, Zoo
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.executor import Executor

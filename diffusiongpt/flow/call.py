@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from diffusiongpt.flow.placement import Placement
+from diffusiongpt.flow.route import Placement
 
 if TYPE_CHECKING:
     from PIL.Image import Image

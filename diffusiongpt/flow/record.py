@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from diffusiongpt.flow.call import Dropped, Recovery
-from diffusiongpt.flow.placement import Placement
-from diffusiongpt.flow.route import Route
+from diffusiongpt.flow.route import Placement, Route
 
 
 class Fallback(BaseModel):

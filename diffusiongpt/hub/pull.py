@@ -14,7 +14,7 @@ from diffusiongpt.hub.client import TIMEOUT_S, Refusals, not_writable, repo_info
 from diffusiongpt.hub.copies import Copies
 from diffusiongpt.hub.disk import DiskReport, clear_records, disk_rows, room_from
 from diffusiongpt.hub.download import OnBytes, download, repair
-from diffusiongpt.hub.files import check_unsafe_folder, files_of
+from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder

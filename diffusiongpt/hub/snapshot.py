@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import PullError
 from diffusiongpt.hub.content import blob_sha256, find_damage, fingerprint
-from diffusiongpt.hub.files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
+from diffusiongpt.hub.needed_files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
 from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
 
 if TYPE_CHECKING:

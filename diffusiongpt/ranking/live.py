@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
-from diffusiongpt.ranking.snapshot import read
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
-from diffusiongpt.votes.changes import EMPTY
+from diffusiongpt.ranking.table_file import read
 from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes.vote import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from diffusiongpt.ranking.priors import Priors
-    from diffusiongpt.votes.changes import Changes
-    from diffusiongpt.votes.vote import Entry
+    from diffusiongpt.votes.vote import Changes, Entry
 
 
 FEW = 60

@@ -14,7 +14,7 @@ from diffusiongpt.ranking.model.laplace import DEFAULTS, FitOptions
 from diffusiongpt.ranking.model.observations import noise_by_source
 from diffusiongpt.ranking.model.rows import OUTSIDE, Prompts, Tallies, rating_rows, vote_rows
 from diffusiongpt.ranking.model.space import Prompt
-from diffusiongpt.ranking.snapshot import About, as_bytes, read
+from diffusiongpt.ranking.table_file import About, as_bytes, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

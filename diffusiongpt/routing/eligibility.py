@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.flow.request import Policy
 from diffusiongpt.flow.route import Rejection
 from diffusiongpt.flow.understanding import Understanding

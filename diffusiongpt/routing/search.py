@@ -16,8 +16,8 @@ from itertools import islice
 from diffusiongpt.flow.route import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Taxonomy
+from diffusiongpt.zoo.zoo_file import Zoo
 
 BEAM_WIDTH = 6
 """Paths that end with experts of their own before the search may stop."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.testing.backend import FakeBackend
 from diffusiongpt.testing.chat import ChatFault, LocalChat, form
+from diffusiongpt.testing.fake_backend import FakeBackend
 from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
 from diffusiongpt.testing.images import ImagesFault, LocalImages
 

@@ -73,7 +73,7 @@ def _reader() -> LocalThinker:
 
 @cache
 def _base_nodes() -> dict[str, Node]:
-    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.zoo_file import Zoo
 
     return Zoo.load("tiny").taxonomy.nodes
 

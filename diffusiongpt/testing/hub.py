@@ -11,7 +11,7 @@ from diffusiongpt.testing._hub_handler import Fault, HubHandler
 from diffusiongpt.testing._server import LoopbackService
 from diffusiongpt.testing.repository import FolderRepo
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

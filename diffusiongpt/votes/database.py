@@ -16,9 +16,8 @@ from sqlalchemy import exc
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.changes import EMPTY, Changes
 from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Mark, journal_of
-from diffusiongpt.votes.vote import Entry, Rating, Vote
+from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

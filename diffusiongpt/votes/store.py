@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file
-from diffusiongpt.votes.changes import EMPTY, Changes
-from diffusiongpt.votes.vote import Entry, Rating, Vote
+from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.weights.devices import HOST
-from diffusiongpt.weights.exhausted import is_out_of_memory
+from diffusiongpt.weights.devices import HOST, is_out_of_memory
 from diffusiongpt.weights.layout import PIECE, Spot, is_packable, lay_out, views
 from diffusiongpt.weights.replica import Replica, registered
 from diffusiongpt.weights.transfer import HostBlock, Send, send, trim

@@ -346,7 +346,7 @@ def test_an_empty_cache_is_explained_and_cleared() -> None:
 
 def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`cache explain` lists what came from the hub; `clear` removes it, and needs `--yes` without a terminal."""
-    from diffusiongpt.backends.registry import get_backend
+    from diffusiongpt.backends.base import get_backend
     from diffusiongpt.hub.pull import Puller
     from diffusiongpt.settings import load_settings
     from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo

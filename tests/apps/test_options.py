@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from diffusiongpt.apps.cli import COMMANDS, app
-from diffusiongpt.apps.cli.options import REQUEST_OPTIONS
+from diffusiongpt.apps.cli.common import REQUEST_OPTIONS
 from diffusiongpt.flow.request import Policy, Request
 
 FIELDS = {**Request.model_fields, **Policy.model_fields}

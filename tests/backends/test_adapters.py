@@ -20,8 +20,8 @@ from diffusiongpt.backends.diffusers.lora import attach
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.tier import LRU
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.files import USUAL_NAME, names_in
-from diffusiongpt.zoo.layers import on_their_bases
+from diffusiongpt.hub.needed_files import USUAL_NAME, names_in
+from diffusiongpt.zoo.zoo_file import on_their_bases
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,12 +18,12 @@ from miniature import expert as mini
 from miniatures import ARCHITECTURES, make_miniature
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
-from diffusiongpt.backends.diffusers.call import plan_call
-from diffusiongpt.backends.diffusers.files import choose_files
+from diffusiongpt.backends.diffusers.arguments import plan_call
+from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow.request import Request
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 from diffusiongpt.weights.devices import slot
 from diffusiongpt.zoo.expert import CallSettings
 

@@ -18,7 +18,7 @@ from diffusiongpt.errors import (
     DrawError,
     OutOfMemoryError,
 )
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from miniatures import ARCHITECTURES, make_miniature
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.base import Loaded
-from diffusiongpt.backends.diffusers.files import choose_files
+from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.cache.identity import Identities
 from diffusiongpt.errors import (
     LoadError,
@@ -25,7 +25,7 @@ from diffusiongpt.errors import (
     SettingsError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.weights.devices import _cgroup_limits, best_device, device_memory
 

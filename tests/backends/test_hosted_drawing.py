@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_hosted import KEY, ask, draw, hosted, settings_for, studio_with
 
-from diffusiongpt.backends.registry import get_backend, is_hosted
+from diffusiongpt.backends.base import get_backend, is_hosted
 from diffusiongpt.errors import DrawError
 from diffusiongpt.flow.call import Dropped
 from diffusiongpt.pictures.generation import Generation

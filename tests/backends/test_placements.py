@@ -16,7 +16,7 @@ from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow.call import Resolved
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fixtures_cache import SD, Counting, draw
 
 from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.testing import Fault
+from diffusiongpt.testing._hub_handler import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

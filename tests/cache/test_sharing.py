@@ -17,7 +17,8 @@ from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
 from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing import Fault, LocalHub
+from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing.hub import LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable

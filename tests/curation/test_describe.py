@@ -19,9 +19,9 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.testing import Fault
+from diffusiongpt.testing._hub_handler import Fault
 from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

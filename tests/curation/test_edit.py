@@ -13,8 +13,8 @@ from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
 from diffusiongpt.files import replace_file
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo.expert import Tags
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

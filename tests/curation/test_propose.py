@@ -19,8 +19,8 @@ from diffusiongpt.testing.chat import LocalChat
 from diffusiongpt.understanding.llm.structured import Failure
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.zoo.expert import Expert, Tags
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

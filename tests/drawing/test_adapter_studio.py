@@ -13,7 +13,7 @@ from miniature import expert
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.errors import LoadError, RequestError
-from diffusiongpt.hub.files import USUAL_NAME
+from diffusiongpt.hub.needed_files import USUAL_NAME
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo.expert import Expert, Tags
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.layers import Zoo
+    from diffusiongpt.zoo.zoo_file import Zoo
 
 PROMPT = "a pixel art fish"
 PIXELS = Tags(styles=("pixel_art",))

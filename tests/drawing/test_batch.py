@@ -12,7 +12,7 @@ from fixtures_routing import local, pixel_folder, settings_in, tiny_studio, zoo_
 
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, RequestError
-from diffusiongpt.flow.placement import MachineSpec
+from diffusiongpt.flow.route import MachineSpec
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo

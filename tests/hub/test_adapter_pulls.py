@@ -22,7 +22,7 @@ from diffusiongpt.errors import (
     RepoMissingError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.files import USUAL_NAME, adapter_file
+from diffusiongpt.hub.needed_files import USUAL_NAME, adapter_file
 from diffusiongpt.hub.plan import PullPlan
 from diffusiongpt.hub.pull import Puller
 

@@ -19,7 +19,7 @@ from diffusiongpt.errors import PullError
 from diffusiongpt.hub.content import ContentIds, hash_file
 from diffusiongpt.hub.plan import BYTES_OF, sizes_on_disk, sizes_on_hub, total
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing import Fault
+from diffusiongpt.testing._hub_handler import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -19,7 +19,7 @@ from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import DiskFullError
 from diffusiongpt.hub.plan import PullPlan
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing import Fault
+from diffusiongpt.testing._hub_handler import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -25,7 +25,8 @@ from diffusiongpt.errors import (
     RepoMissingError,
 )
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing import Fault, LocalHub
+from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing.hub import LocalHub
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -226,7 +227,7 @@ import sys
 sys.path.insert(0, sys.argv[4])
 from pathlib import Path
 from miniature import expert
-from diffusiongpt.backends.registry import get_backend
+from diffusiongpt.backends.base import get_backend
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
 settings = load_settings(home=Path(sys.argv[1]), hub_cache=Path(sys.argv[2]), hub_endpoint=sys.argv[3])

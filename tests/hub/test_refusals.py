@@ -13,7 +13,8 @@ from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
 from diffusiongpt.hub.client import read_small
 from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing import Fault, LocalHub
+from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing.hub import LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from diffusiongpt.errors import HubUnreachableError, PullError
 from diffusiongpt.hub.download import AbandonedError
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing import Fault
+from diffusiongpt.testing._hub_handler import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from fixtures_cache import BACKEND, SD, UNET, draw
 from miniature import expert
 
 from diffusiongpt.backends.diffusers import build
-from diffusiongpt.backends.diffusers.files import choose_files
+from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.cache.model_cache import ModelCache
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
-from diffusiongpt.hub.files import files_of, names_in, needs_unsafe
+from diffusiongpt.hub.needed_files import files_of, names_in, needs_unsafe
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo.expert import CallSettings, Expert

@@ -72,7 +72,7 @@ def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, vari
     chosen = _find(architecture)
     import torch
 
-    from diffusiongpt.backends.diffusers.quiet import quiet_construction
+    from diffusiongpt.backends.diffusers.build import quiet_construction
 
     with quiet_construction(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

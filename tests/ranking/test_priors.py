@@ -24,7 +24,7 @@ from diffusiongpt.ranking.priors import (
 from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, log_odds, published, read_published
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.zoo.expert import Tags
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

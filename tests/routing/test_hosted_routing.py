@@ -16,7 +16,7 @@ from prompts_styled import PROMPTS
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.backends.registry import is_hosted
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.errors import NoRouteError, RequestError, SettingsError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.ranking.published import published
@@ -24,7 +24,7 @@ from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing.images import LocalImages
 from diffusiongpt.zoo.expert import Price
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from prompts_styled import CHINESE
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.understanding import Understanding
 from diffusiongpt.routing.eligibility import filter_experts, prompt_language
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,11 @@ import pytest
 from fixtures_routing import expert, local, pixel_folder, router_of, settings_in, writer, zoo_of
 
 from diffusiongpt.errors import NoRouteError, RequestError
-from diffusiongpt.flow.placement import MachineSpec, Placement
 from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Route
+from diffusiongpt.flow.route import MachineSpec, Placement, Route
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo.expert import CallSettings, Capabilities
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

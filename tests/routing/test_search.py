@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from diffusiongpt.routing.search import BEAM_WIDTH, MAX_EXPANSIONS, search
 from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

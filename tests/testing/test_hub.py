@@ -18,7 +18,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]  # exported lazily
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.testing import Fault, LocalHub
+from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing.hub import LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights.exhausted import is_out_of_memory
+from diffusiongpt.weights.devices import is_out_of_memory
 from diffusiongpt.weights.module import Weights
 from diffusiongpt.weights.transfer import send
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from miniatures import make_miniature
 
+from diffusiongpt.backends.diffusers.build import quiet_construction
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
-from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.errors import LoadError
 from diffusiongpt.weights.module import Weights
 from diffusiongpt.weights.transfer import HostBlock, send

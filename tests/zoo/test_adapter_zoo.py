@@ -12,7 +12,7 @@ from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import NoRouteError, ZooError
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.zoo.expert import CallSettings, Expert, License
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

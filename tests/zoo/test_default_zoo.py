@@ -11,12 +11,12 @@ from fixtures_routing import expert, router_of, think, zoo_of
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.backends.registry import is_hosted
-from diffusiongpt.flow.placement import MachineSpec
+from diffusiongpt.backends.base import is_hosted
 from diffusiongpt.flow.request import Policy, Request
+from diffusiongpt.flow.route import MachineSpec
 from diffusiongpt.ranking.priors import PublishedPriors
 from diffusiongpt.zoo.expert import CallSettings
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

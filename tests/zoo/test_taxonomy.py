@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from diffusiongpt.errors import ZooError
 from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.taxonomy import Node, Taxonomy
+from diffusiongpt.zoo.zoo_file import Zoo
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 

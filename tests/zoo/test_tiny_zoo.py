@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from diffusiongpt.backends.registry import get_backend
+from diffusiongpt.backends.base import get_backend
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.flow.request import Request
-from diffusiongpt.hub.files import names_in
+from diffusiongpt.hub.needed_files import names_in
 from diffusiongpt.testing.hub import TINY_FOLDER
 from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.layers import Zoo
 from diffusiongpt.zoo.tiny.judge import TinyJudge
+from diffusiongpt.zoo.zoo_file import Zoo
 
 ASKED = (
     ("red", "heart", "yellow"),

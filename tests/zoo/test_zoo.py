@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from diffusiongpt.errors import UnknownExpertError, ZooError
 from diffusiongpt.zoo.expert import ROOT, Expert
-from diffusiongpt.zoo.file import shipped_zoo
-from diffusiongpt.zoo.layers import Zoo
+from diffusiongpt.zoo.zoo_file import Zoo, shipped_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,7 +248,7 @@ def test_any_slip_of_the_keyboard_is_read_or_refused(tmp_path: Path, at: int, dr
 
 def test_the_published_schema_is_current() -> None:
     """Editors complete zoo files from `docs/zoo.schema.json`; `make schema` writes it."""
-    from diffusiongpt.zoo.file import ZooFile
+    from diffusiongpt.zoo.zoo_file import ZooFile
 
     published = (Path(__file__).parents[2] / "docs" / "zoo.schema.json").read_text(encoding="utf-8")
     assert json.loads(published) == ZooFile.model_json_schema()

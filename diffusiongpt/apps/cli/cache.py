@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors
-from diffusiongpt.apps.cli.options import JsonOption, ZooOption
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import make_folder, print_json, say
-from diffusiongpt.apps.cli.options import JsonOption
+from diffusiongpt.apps.cli.common import JsonOption, make_folder, print_json, say
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import print_json
-from diffusiongpt.apps.cli.options import JsonOption
+from diffusiongpt.apps.cli.common import JsonOption, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusiongpt.apps.cli.common import (
+    DeviceOption,
+    JsonOption,
+    LLMOption,
+    ZooOption,
     error_object,
     is_terminal,
     make_folder,
@@ -16,9 +20,9 @@ from diffusiongpt.apps.cli.common import (
     print_json,
     read_lines,
     say,
+    takes_request,
     with_options,
 )
-from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, LLMOption, ZooOption, takes_request
 
 if TYPE_CHECKING:
     from diffusiongpt.flow.route import Route

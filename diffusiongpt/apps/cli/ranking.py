@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import open_studio, print_json, reports_errors, say
-from diffusiongpt.apps.cli.options import DeviceOption, JsonOption, ZooOption
+from diffusiongpt.apps.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ZooOption,
+    open_studio,
+    print_json,
+    reports_errors,
+    say,
+)
 
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diffusiongpt.apps.cli.common import is_terminal, open_studio, print_json, reports_errors, say
-from diffusiongpt.apps.cli.options import JsonOption, VoterOption, ZooOption
+from diffusiongpt.apps.cli.common import (
+    JsonOption,
+    VoterOption,
+    ZooOption,
+    is_terminal,
+    open_studio,
+    print_json,
+    reports_errors,
+    say,
+)
 
 if TYPE_CHECKING:
     from diffusiongpt.votes.exchange.exchange import Imported

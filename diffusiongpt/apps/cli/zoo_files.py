@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import is_terminal, load_zoo, print_json, reports_errors, say
-from diffusiongpt.apps.cli.options import JsonOption, ZooOption
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors, say
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from diffusiongpt.curation.describe import Presence
     from diffusiongpt.curation.edit import Draft
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.layers import Zoo
     from diffusiongpt.zoo.taxonomy import Taxonomy
+    from diffusiongpt.zoo.zoo_file import Zoo
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
@@ -169,7 +168,7 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     Raises:
         ZooError: If there is no expert, a backend is not installed, or a local folder does not exist.
     """
-    from diffusiongpt.backends.registry import get_backend
+    from diffusiongpt.backends.base import get_backend
     from diffusiongpt.errors import ZooError
 
     if not zoo:

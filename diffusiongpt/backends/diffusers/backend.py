@@ -9,16 +9,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
-from diffusiongpt.backends.diffusers.build import build, components_in
-from diffusiongpt.backends.diffusers.call import plan_call
-from diffusiongpt.backends.diffusers.failures import guarded
-from diffusiongpt.backends.diffusers.files import choose_files
+from diffusiongpt.backends.diffusers.arguments import plan_call
+from diffusiongpt.backends.diffusers.build import build, components_in, quiet_construction
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
-from diffusiongpt.backends.diffusers.offload import offloaded
-from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh
-from diffusiongpt.backends.diffusers.tiling import decoders, tiled
-from diffusiongpt.backends.diffusers.undo import undone, writes
+from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
+from diffusiongpt.backends.diffusers.selection import choose_files
+from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow.call import Drawing, Resolved
 from diffusiongpt.weights.devices import HOST, slot

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from diffusiongpt.backends.base import OnStep
     from diffusiongpt.settings import Settings
 
+
 SIDE = 64
 """Width and height in pixels where none is asked for."""
 

@@ -14,13 +14,14 @@ from importlib.util import find_spec
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
-from diffusiongpt.backends.registry import is_hosted
-from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
+from diffusiongpt.backends.base import is_hosted
+from diffusiongpt.flow.route import GIB, MachineSpec, Placement, PlacementKind, as_sold
 
 if TYPE_CHECKING:
     from diffusiongpt.flow.route import Readiness
     from diffusiongpt.settings import Memory
     from diffusiongpt.zoo.expert import Expert
+
 
 USABLE: Final = 0.9
 """Share of a memory that a plan may fill; the rest is for other programs and for what allocators lose."""
@@ -523,6 +524,6 @@ def cost_of(architecture: str | None) -> Cost:
 def _costs() -> dict[str, Any]:
     from ruamel.yaml import YAML
 
-    text = resources.files("diffusiongpt.routing").joinpath("costs.yaml").read_text(encoding="utf-8")
+    text = resources.files("diffusiongpt.placement").joinpath("costs.yaml").read_text(encoding="utf-8")
     costs: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     return costs
