@@ -18,25 +18,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cache_rows import Row, in_fresh_process
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.backends.diffusers.build import quiet_construction
-from diffusiongpt.backends.diffusers.selection import choose_files
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.drawing.in_process import Renderer
-from diffusiongpt.drawing.machine import Machine
-from diffusiongpt.flow.call import Resolved
-from diffusiongpt.hub.needed_files import names_in
-from diffusiongpt.hub.snapshot import look_at
+from diffusiongpt.backends.diffusers import DiffusersBackend, choose_files, quiet_construction
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.drawing import LocalExecutor, Machine
+from diffusiongpt.flow import Resolved
+from diffusiongpt.hub import look_at, names_in
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing.hub import LocalHub
-from diffusiongpt.zoo.expert import Expert, License
+from diffusiongpt.testing import LocalHub
+from diffusiongpt.zoo import Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from miniatures import make_miniature, miniature_settings  # the tests' own miniatures are measured here too
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Loaded, Part
+    from diffusiongpt.backends import Loaded, Part
 
 REQUESTS = 100
 LEASES = 3000
@@ -136,11 +132,11 @@ def listing_rows() -> list[Row]:
     with TemporaryDirectory() as scratch, LocalHub({"t/sdxl": _repository("sdxl", scratch)}) as hub:
         settings = load_settings(home=f"{scratch}/home", hub_cache=f"{scratch}/hub", hub_endpoint=hub.url)
         cache = ModelCache(settings)
-        renderer = Renderer(cache, Machine(cache, settings, "cpu"), settings)
+        executor = LocalExecutor(cache, Machine(cache, settings, "cpu"), settings)
         arguments = {"width": 32, "height": 32, "num_inference_steps": 1}
         call = Resolved(expert=_expert("sdxl"), prompt="a fox", negative_prompt="", seeds=(1,), arguments=arguments)
         for name in ("cold", "first warm", "warm"):
-            calls = _calls(lambda: renderer.render(call))
+            calls = _calls(lambda: executor.run(call))
             chosen, looked = calls["choose_files"] + calls["names_in"], calls["look_at"]
             if name == "cold":
                 found.append(Row(measure="a cold picture: times its files were listed", figure=chosen, floor=1))

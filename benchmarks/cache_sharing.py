@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from cache_rows import Row, in_fresh_process
 from fine_tunes import SHAPES, write_pool
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.hub import Puller
 from diffusiongpt.settings import Settings, load_settings
-from diffusiongpt.testing.hub import LocalHub
-from diffusiongpt.zoo.expert import CallSettings, Expert, License
+from diffusiongpt.testing import LocalHub
+from diffusiongpt.zoo import CallSettings, Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -13,12 +13,10 @@ from time import monotonic, sleep
 
 from toy_backend import HOST, ToyBackend, ToyModel
 
-from diffusiongpt.cache.model_cache import SAFE_SHARE, ModelCache
-from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.tier import GDSF, LRU, Key
+from diffusiongpt.cache import GDSF, LRU, SAFE_SHARE, Coming, Key, ModelCache
 from diffusiongpt.errors import DiffusionGPTError, OutOfMemoryError
 from diffusiongpt.settings import load_settings
-from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo import Expert
 
 DEVICES = (HOST, "cpu:1", "cpu:2")
 THREADS = 6

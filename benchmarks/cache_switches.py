@@ -13,11 +13,11 @@ import psutil
 from cache_leases import CountingBackend
 from cache_rows import Row, in_fresh_process
 
-from diffusiongpt.backends.diffusers.build import quiet_construction
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.flow.call import Resolved
+from diffusiongpt.backends.diffusers import quiet_construction
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.flow import Resolved
 from diffusiongpt.settings import load_settings
-from diffusiongpt.zoo.expert import CallSettings, Expert, License
+from diffusiongpt.zoo import CallSettings, Expert, License
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

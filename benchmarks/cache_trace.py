@@ -30,8 +30,7 @@ import numpy as np
 from model_traces import make_jobs, zipf_trace
 from simulated_cache import Job, Machine, Manager, Outcome, SimulatedCache
 
-from diffusiongpt.cache.prefetch import PROTECTED
-from diffusiongpt.cache.tier import GDSF, LRU, Usage
+from diffusiongpt.cache import GDSF, LRU, PROTECTED, Usage
 
 FLOOR = 0.20
 GOAL = 0.15

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 
-from diffusiongpt.cache.prefetch import PROTECTED
-from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Key, Tier
+from diffusiongpt.cache import GDSF, LRU, PROTECTED, EvictionPolicy, Key, Tier
 
 KEYS = tuple("abcdefghijkl")
 LARGEST = 40

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusiongpt.backends.diffusers.build import quiet_construction
+from diffusiongpt.backends.diffusers import quiet_construction
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

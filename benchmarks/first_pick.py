@@ -31,16 +31,13 @@ sys.path.insert(0, str(Path(__file__).parent / "prior"))
 from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
 
-from diffusiongpt.backends.base import is_hosted
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.priors import PublishedPriors
-from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, read_published
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import ELO_PER_LOG_ODDS, LiveTable, Published, PublishedPriors, read_published
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.zoo import Expert, Zoo
 
 TARGET = Path(__file__).parents[1] / "diffusiongpt" / "ranking" / "prior.json"
 

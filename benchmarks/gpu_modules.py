@@ -22,7 +22,7 @@ def make(part: Part, scale: float) -> Any:
     """Build a component in host memory; its bytes shrink with `scale`, as far as its classes allow."""
     import torch
 
-    from diffusiongpt.backends.diffusers.build import quiet_construction
+    from diffusiongpt.backends.diffusers import quiet_construction
 
     with quiet_construction(), torch.device("meta"):
         module = part.build(scale**0.5).eval().requires_grad_(False)  # noqa: FBT003  # torch's own name

@@ -28,8 +28,7 @@ from typing import Any
 
 from gpu_modules import MODELS, Part, make
 
-from diffusiongpt.weights import transfer
-from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights import Weights, transfer
 
 WAYS = ("plain", "staged", "first", "warm")
 

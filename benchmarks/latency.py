@@ -20,14 +20,12 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.embedding.sentence import SentenceEmbedder
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.zoo import Node, Zoo
 
 _ENGLISH = str.split(
     "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "

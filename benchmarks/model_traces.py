@@ -9,8 +9,7 @@ from itertools import islice
 import numpy as np
 from simulated_cache import Job
 
-from diffusiongpt.cache.prefetch import Wanted
-from diffusiongpt.cache.tier import Key
+from diffusiongpt.cache import Key, Wanted
 
 DRIFT = 50
 """Requests after which each popularity is passed on to the next model, and the least popular one becomes the first."""

@@ -26,13 +26,25 @@ from time import perf_counter
 import numpy as np
 from ranking_costs import print_costs
 
-from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Training, Votes, simulate_votes
-from diffusiongpt.evaluation.methods import BestSingle
-from diffusiongpt.evaluation.ours import Ours, RememberingEmbedder, best_embedder
-from diffusiongpt.evaluation.reading import read_ratings
-from diffusiongpt.evaluation.report import ask, calibration, methods_for
-from diffusiongpt.evaluation.scoring import score, share_of
-from diffusiongpt.ranking.model.cross_validation import grouped_folds, near_duplicate_groups
+from diffusiongpt.evaluation import (
+    BestSingle,
+    Exam,
+    Floats,
+    Indexes,
+    Ours,
+    RememberingEmbedder,
+    Training,
+    Votes,
+    ask,
+    best_embedder,
+    calibration,
+    methods_for,
+    read_ratings,
+    score,
+    share_of,
+    simulate_votes,
+)
+from diffusiongpt.ranking.model import grouped_folds, near_duplicate_groups
 
 SCALE = 6.0
 """Points of rating (out of 100) that equal one log-odds in simulated votes."""

@@ -21,11 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.evaluation.data import Training, Votes
-from diffusiongpt.evaluation.ours import Ours
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.evaluation import Ours, Training, Votes
+from diffusiongpt.ranking import LiveTable, TagPriors
+from diffusiongpt.votes import VoteStore
 
 EXPERTS = 100
 SEED = 0

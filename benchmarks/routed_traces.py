@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from simulated_cache import Job
 
-from diffusiongpt.cache.prefetch import Wanted
-from diffusiongpt.cache.tier import Key
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import read_options
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.cache import Key, Wanted
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.flow import read_options
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.zoo import Expert, Zoo
 
 VOTES = 60
 CANDIDATES = 6

@@ -32,16 +32,12 @@ from prompts_languages import PROMPTS as IN_OTHER_LANGUAGES
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
-from diffusiongpt.embedding.sentence import SentenceEmbedder
-from diffusiongpt.flow.request import Request
-from diffusiongpt.flow.route import Route
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.understanding.meaning import Meaning
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder
+from diffusiongpt.flow import Request, Route
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding import LocalThinker, Meaning
+from diffusiongpt.zoo import Node, Zoo
 
 SUBJECT_OF = {
     "Animals": "animal", "People": "character", "Outdoor Scenes": "scene", "Indoor Scenes": "scene",

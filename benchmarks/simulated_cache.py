@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from diffusiongpt.cache.prefetch import Move, Wanted, needed_soon, next_to_device, next_to_host
-from diffusiongpt.cache.tier import EvictionPolicy, Key, Tier
+from diffusiongpt.cache import EvictionPolicy, Key, Move, Tier, Wanted, needed_soon, next_to_device, next_to_host
 
 VISIBLE = 9
 """The request that draws and the eight after it."""

@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.routing.compare import Slate, choose_shown
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.expert import Tags
+from diffusiongpt.ranking import RankingTable, TagPriors
+from diffusiongpt.routing import Slate, choose_shown
+from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.zoo import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from diffusiongpt.routing.compare import Sampler
+    from diffusiongpt.routing import Sampler
 
     Choose = Callable[[Sampler, Sequence[str], int, np.random.Generator], Slate]
 

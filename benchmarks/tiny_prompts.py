@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from diffusiongpt.zoo.tiny.judge import (
+from diffusiongpt.zoo.tiny import (
     BACKGROUND_TERMS,
     BACKGROUNDS,
     COLOR_TERMS,

@@ -20,18 +20,17 @@ import numpy as np
 import torch
 from tiny_prompts import TinyPrompt, make_prompts
 
-from diffusiongpt.backends.base import get_backend
-from diffusiongpt.drawing.resolve import resolve
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import Request, read_options
-from diffusiongpt.hub.needed_files import names_in
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.compare import choose_ballot
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.backends import get_backend
+from diffusiongpt.drawing import resolve
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.flow import Request, read_options
+from diffusiongpt.hub import names_in
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router, choose_ballot
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.zoo import Zoo
+from diffusiongpt.zoo.tiny import TinyJudge
 
 RIGHT = {"vector": "tiny-vector", "pixel": "tiny-pixel", "sketch": "tiny-sketch", "oil": "tiny-oil"}
 SHARE_WANTED = 0.95

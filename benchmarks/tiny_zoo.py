@@ -22,13 +22,7 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from diffusiongpt.zoo.tiny.judge import (  # noqa: E402
-    BACKGROUNDS,
-    COLORS,
-    OBJECTS,
-    STYLES,
-    TinyJudge,
-)
+from diffusiongpt.zoo.tiny import BACKGROUNDS, COLORS, OBJECTS, STYLES, TinyJudge  # noqa: E402
 from examples.tiny_zoo.captions import caption, foreign_words, style_words  # noqa: E402
 from examples.tiny_zoo.cards import SETTINGS  # noqa: E402
 from examples.tiny_zoo.data import HELD_OUT_PAIRS, originals, scene_of  # noqa: E402

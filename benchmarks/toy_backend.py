@@ -11,14 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.base import Component, Loaded
+from diffusiongpt.backends import Component, Loaded
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.files import replace_file
-from diffusiongpt.flow.call import Drawing, Resolved
-from diffusiongpt.zoo.expert import Expert, License
+from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.zoo import Expert, License
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Part
+    from diffusiongpt.backends import Part
 
 HOST = "cpu"
 

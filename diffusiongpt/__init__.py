@@ -49,38 +49,35 @@ from diffusiongpt.errors import checks_names as _checks_names
 if TYPE_CHECKING:
     import torch
 
-    from diffusiongpt.backends.base import AdapterBackend, Backend, HostedBackend
-    from diffusiongpt.cache.tier import EvictionPolicy
-    from diffusiongpt.embedding.lexical import Embedder
-    from diffusiongpt.flow.request import Explore, OnStepEnd, Policy, Prefer
-    from diffusiongpt.flow.route import Route
+    from diffusiongpt.backends import AdapterBackend, Backend, HostedBackend
+    from diffusiongpt.cache import EvictionPolicy
+    from diffusiongpt.embedding import Embedder
+    from diffusiongpt.flow import Explore, OnStepEnd, Policy, Prefer, Route
     from diffusiongpt.judging import Judge
-    from diffusiongpt.pictures.comparison import Comparison
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.pictures import Comparison, Generation
     from diffusiongpt.settings import Settings
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.understanding.thinker import Thinker
-    from diffusiongpt.votes.store import VoteStore
-    from diffusiongpt.zoo.expert import Expert
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.understanding import Thinker
+    from diffusiongpt.votes import VoteStore
+    from diffusiongpt.zoo import Expert, Zoo
 
 _HOMES = {
-    "AdapterBackend": "backends.base",
-    "Backend": "backends.base",
-    "Comparison": "pictures.comparison",
+    "AdapterBackend": "backends",
+    "Backend": "backends",
+    "Comparison": "pictures",
     "DiffusionGPT": "studio",
-    "Embedder": "embedding.lexical",
-    "EvictionPolicy": "cache.tier",
-    "Expert": "zoo.expert",
-    "Generation": "pictures.generation",
-    "HostedBackend": "backends.base",
+    "Embedder": "embedding",
+    "EvictionPolicy": "cache",
+    "Expert": "zoo",
+    "Generation": "pictures",
+    "HostedBackend": "backends",
     "Judge": "judging",
-    "Policy": "flow.request",
-    "Route": "flow.route",
+    "Policy": "flow",
+    "Route": "flow",
     "Settings": "settings",
-    "Thinker": "understanding.thinker",
-    "VoteStore": "votes.store",
-    "Zoo": "zoo.zoo_file",
+    "Thinker": "understanding",
+    "VoteStore": "votes",
+    "Zoo": "zoo",
 }
 """Room of each class of the product; it is imported when the class is first used."""
 

@@ -22,19 +22,18 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from diffusiongpt.errors import JudgeError, RequestError, VoteError
 from diffusiongpt.plugins import Plugins
-from diffusiongpt.ranking.model.rows import JUDGE
-from diffusiongpt.votes.vote import Rating
+from diffusiongpt.ranking.model import JUDGE
+from diffusiongpt.votes import Rating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from PIL.Image import Image
 
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.pictures.generation import Generation
-    from diffusiongpt.ranking.live import LiveTable
-    from diffusiongpt.ranking.table import RankingTable
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.flow import Route
+    from diffusiongpt.pictures import Generation
+    from diffusiongpt.ranking import LiveTable, RankingTable
+    from diffusiongpt.zoo import Zoo
 
 
 TINY = "tiny"

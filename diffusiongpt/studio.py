@@ -8,40 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.drawing.batch import Batch
-from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
-from diffusiongpt.drawing.in_process import LocalExecutor
-from diffusiongpt.drawing.machine import Machine
-from diffusiongpt.drawing.painter import Painter
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.embedding.sentence import SentenceEmbedder
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.drawing import Batch, HostedExecutor, LocalExecutor, Machine, OnProgress, Painter
+from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
-from diffusiongpt.flow.request import Policy, Request, fresh_seed, read_options
-from diffusiongpt.flow.route import Route
-from diffusiongpt.hub.plan import Agree, PullPlan
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.pictures.comparison import Comparison, as_rating, as_vote
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.compare import choose_ballot, worth_showing
-from diffusiongpt.routing.router import Router
+from diffusiongpt.flow import Policy, Request, Route, fresh_seed, read_options
+from diffusiongpt.hub import Agree, Puller, PullPlan
+from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.settings import Settings, load_settings
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.understanding.thinker import Thinker
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Outcome, Rating, Vote
-from diffusiongpt.zoo.zoo_file import Zoo, ZooSource
+from diffusiongpt.understanding import LocalThinker, Thinker
+from diffusiongpt.votes import Outcome, Rating, Vote, VoteStore
+from diffusiongpt.zoo import Zoo, ZooSource
 
 if TYPE_CHECKING:
     import torch
     from langchain_core.language_models import BaseChatModel
 
-    from diffusiongpt.flow.request import Explore, OnStepEnd, Prefer
+    from diffusiongpt.flow import Explore, OnStepEnd, Prefer
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
-    from diffusiongpt.ranking.table import RankingTable
-    from diffusiongpt.votes.exchange.exchange import FileFormat, Imported, Unknown
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.ranking import RankingTable
+    from diffusiongpt.votes.exchange import FileFormat, Imported, Unknown
+    from diffusiongpt.zoo import Expert
 
 log = logging.getLogger("diffusiongpt")
 
@@ -388,7 +377,7 @@ class DiffusionGPT:
         Raises:
             VoteError: If the file has a mistake, reported with its row, or the store cannot be written.
         """
-        from diffusiongpt.votes.exchange.exchange import import_file
+        from diffusiongpt.votes.exchange import import_file
 
         nodes = tuple(self.zoo.taxonomy.nodes.values())
         return import_file(
@@ -491,7 +480,7 @@ def _read(given: dict[str, Any]) -> tuple[Request, Policy]:
 def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     if llm is None:
         return local
-    from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
+    from diffusiongpt.understanding.llm import LLMThinker
 
     return LLMThinker(llm, local=local)
 

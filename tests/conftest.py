@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Loaded
-    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.backends import Loaded
+    from diffusiongpt.hub import Puller
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Expert
 
 
 class NetworkForbiddenError(RuntimeError):
@@ -126,7 +126,7 @@ def repo(tiny_sd: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(repo: Path, tiny_klein: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """A hub with that copy and the other architecture; the client waits for nothing between its retries."""
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
     clock = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
     monkeypatch.setattr("huggingface_hub.file_download.time", clock)
@@ -144,7 +144,7 @@ def online(settings: Settings, hub: LocalHub) -> Settings:
 @pytest.fixture
 def puller(online: Settings) -> Puller:
     """A puller on an empty disk."""
-    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.hub import Puller
 
     return Puller(online)
 
@@ -165,8 +165,8 @@ def local(tmp_path: Path) -> Callable[[str], Expert]:
 @pytest.fixture(scope="session")
 def sd(tiny_sd: Path) -> Loaded:
     """The miniature, loaded."""
-    from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-    from diffusiongpt.hub.needed_files import names_in
+    from diffusiongpt.backends.diffusers import DiffusersBackend
+    from diffusiongpt.hub import names_in
 
     return DiffusersBackend().load(miniature.expert(tiny_sd), tiny_sd, names_in(tiny_sd), device="cpu", have={})
 

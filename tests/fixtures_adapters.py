@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from miniature import SIDE, expert
 
-from diffusiongpt.hub.needed_files import USUAL_NAME
-from diffusiongpt.zoo.expert import CallSettings, Expert, License
-from diffusiongpt.zoo.zoo_file import on_their_bases
+from diffusiongpt.hub import USUAL_NAME
+from diffusiongpt.zoo import CallSettings, Expert, License, on_their_bases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ def write_lora(base: Path, folder: Path, *, seed: int, text: bool = False, name:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from diffusiongpt.backends.diffusers.build import quiet_construction
+    from diffusiongpt.backends.diffusers import quiet_construction
 
     torch.manual_seed(seed)
     config = partial(LoraConfig, r=4, lora_alpha=4, init_lora_weights=False)
@@ -46,7 +45,7 @@ def write_klein_lora(base: Path, folder: Path) -> Path:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from diffusiongpt.backends.diffusers.build import quiet_construction
+    from diffusiongpt.backends.diffusers import quiet_construction
 
     torch.manual_seed(7)
     with quiet_construction():

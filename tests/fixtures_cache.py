@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from miniature import KLEIN_EXTRA, SIDE, expert
 
-from diffusiongpt.backends.base import Component, Loaded, get_backend
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends import Component, Loaded, get_backend
+from diffusiongpt.backends.diffusers import DiffusersBackend
 from diffusiongpt.errors import LoadError
 from diffusiongpt.files import replace_file
-from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.flow import Drawing, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Part
-    from diffusiongpt.cache.model_cache import ModelCache
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.backends import Part
+    from diffusiongpt.cache import ModelCache
+    from diffusiongpt.zoo import Expert
 
 BACKEND = get_backend("diffusers")
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from miniature import SIDE
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.flow import Drawing, Resolved
 
 if TYPE_CHECKING:
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 BACKEND = DiffusersBackend()
 

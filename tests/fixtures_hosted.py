@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, Any
 from fixtures_routing import expert, settings_in, tiny_zoo, zoo_of
 from PIL import Image
 
-from diffusiongpt.backends.hosted.openai import OpenAIBackend
-from diffusiongpt.drawing.resolve import resolve
-from diffusiongpt.flow.call import Resolved
-from diffusiongpt.flow.request import Request
-from diffusiongpt.flow.understanding import Understanding
+from diffusiongpt.backends.hosted import OpenAIBackend
+from diffusiongpt.drawing import resolve
+from diffusiongpt.flow import Request, Resolved, Understanding
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.zoo.expert import CallSettings, Capabilities, Expert, Price
+from diffusiongpt.zoo import CallSettings, Capabilities, Expert, Price
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.flow.call import Drawing
+    from diffusiongpt.flow import Drawing
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.images import ImagesFault, LocalImages
+    from diffusiongpt.testing import ImagesFault, LocalImages
 
 KEY = "sk-proj-a-secret-that-nobody-may-see"
 SIZES = ("64x64", "96x64", "64x96")

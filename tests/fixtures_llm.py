@@ -10,20 +10,18 @@ from fixtures_routing import THINKER
 from langchain_openai import ChatOpenAI
 from scripted_model import ScriptedChatModel
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding.llm import LLMThinker
+from diffusiongpt.zoo import ROOT, Node, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.testing.chat import LocalChat
-    from diffusiongpt.understanding.thinker import Thinker, Thought
+    from diffusiongpt.flow import Route
+    from diffusiongpt.testing import LocalChat
+    from diffusiongpt.understanding import Thinker, Thought
 
 KEY = "sk-proj-a-secret-that-must-not-leak"
 IMPLIED = "a fox as that old man in Hangzhou would have done it"

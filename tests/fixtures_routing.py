@@ -5,26 +5,25 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.flow.request import Request
-from diffusiongpt.placement.planner import Planner, planned_for
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.flow import Request
+from diffusiongpt.placement import Planner, planned_for
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.expert import Capabilities, Expert, License, Tags
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.zoo import Capabilities, Expert, License, Tags, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from diffusiongpt.flow.route import MachineSpec, Readiness, Route
+    from diffusiongpt.flow import MachineSpec, Readiness, Route
     from diffusiongpt.settings import Memory, Settings
-    from diffusiongpt.understanding.thinker import Thought
-    from diffusiongpt.zoo.taxonomy import Node
+    from diffusiongpt.understanding import Thought
+    from diffusiongpt.zoo import Node
 
 THINKER = LocalThinker()
 """Its lexicon is built once for all tests."""

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Rating, Shown, Vote
+from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusiongpt.testing.chat import ChatFault, LocalChat
+    from diffusiongpt.testing import ChatFault, LocalChat
 
 _CHATTER = (
     "Certainly! ",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from miniatures import SIDE, make_miniature, miniature_settings
 
-from diffusiongpt.zoo.expert import CallSettings, Expert, License
+from diffusiongpt.zoo import CallSettings, Expert, License
 
 if TYPE_CHECKING:
     from pathlib import Path

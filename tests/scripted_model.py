@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field
 
-from diffusiongpt.testing.chat import as_text
+from diffusiongpt.testing import as_text
 
 
 class ScriptedChatModel(BaseChatModel):

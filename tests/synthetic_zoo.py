@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from diffusiongpt.ranking.published import published
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.expert import Capabilities, Expert, Tags
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.ranking import published
+from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.zoo import Capabilities, Expert, Node, Tags, Zoo
 
 SIZES = (2.13, 6.94, 16.0, 20.5, 33.7, 57.8, None)
 SKILLS = ("none", "poor", "fair", "good", "strong")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import diffusiongpt
 from diffusiongpt.apps.cli import app
-from diffusiongpt.testing.hub import TINY_FOLDER
+from diffusiongpt.testing import TINY_FOLDER
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

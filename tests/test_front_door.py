@@ -13,7 +13,7 @@ import pytest
 import diffusiongpt
 from diffusiongpt import errors
 from diffusiongpt.errors import DiffusionGPTError
-from diffusiongpt.flow.request import Request
+from diffusiongpt.flow import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_routing_is_light() -> None:
 
 def test_the_function_route_is_never_hidden_by_its_module() -> None:
     """`diffusiongpt.route` stays a function, even after a module of that name was imported."""
-    from diffusiongpt.flow.route import Route
+    from diffusiongpt.flow import Route
     from diffusiongpt.studio import DiffusionGPT
 
     assert callable(diffusiongpt.route)

@@ -16,9 +16,9 @@ from diffusiongpt import judging as judges
 from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import JudgeError, RequestError, UnknownExpertError, VoteError
 from diffusiongpt.judging import Judged, shipped_prompts
-from diffusiongpt.ranking.model.rows import source_weight
+from diffusiongpt.ranking.model import source_weight
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.zoo.tiny.judge import TinyJudge, named_answers
+from diffusiongpt.zoo.tiny import TinyJudge, named_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

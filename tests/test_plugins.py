@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from diffusiongpt.backends.base import BACKENDS, get_backend
+from diffusiongpt.backends import BACKENDS, get_backend
 from diffusiongpt.errors import JudgeError, ZooError
 from diffusiongpt.plugins import Plugins
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_routing import tiny_studio
 
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures import Generation
 
 if TYPE_CHECKING:
     from pathlib import Path

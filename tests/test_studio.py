@@ -23,10 +23,10 @@ from diffusiongpt.errors import (
     UnknownExpertError,
     VoteError,
 )
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
-from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,1 +1,31 @@
 """Ways to make an image."""
+
+from __future__ import annotations
+
+from diffusiongpt.backends.base import (
+    BACKENDS,
+    AdapterBackend,
+    Backend,
+    Component,
+    HostedBackend,
+    Loaded,
+    OnStep,
+    Part,
+    for_adapters,
+    get_backend,
+    is_hosted,
+)
+
+__all__ = [
+    "BACKENDS",
+    "AdapterBackend",
+    "Backend",
+    "Component",
+    "HostedBackend",
+    "Loaded",
+    "OnStep",
+    "Part",
+    "for_adapters",
+    "get_backend",
+    "is_hosted",
+]

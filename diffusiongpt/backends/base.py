@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from diffusiongpt.errors import LoadError, ZooError
-from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.flow import Drawing, Resolved
 from diffusiongpt.plugins import Plugins
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 OnStep = Callable[[int, int], None]

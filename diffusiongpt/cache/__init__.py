@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from diffusiongpt.cache.events import CacheEvent, Events, OnEvent
-from diffusiongpt.cache.explain import Explanation, Resident
-from diffusiongpt.cache.identity import ComponentKey, ModelKey
+from diffusiongpt.cache.events import CacheEvent, Events
+from diffusiongpt.cache.identity import Identities, ModelKey
+from diffusiongpt.cache.loading import Checkpoint, Loader
+from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.model_cache import SAFE_SHARE, ModelCache
-from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.single_flight import OnProgress
-from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy
-from diffusiongpt.hub.content import fingerprint
-from diffusiongpt.hub.plan import Agree, PullPlan
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.hub.records import PullRecord
-from diffusiongpt.weights.devices import HOST
+from diffusiongpt.cache.prefetch import (
+    DEVICE_DEPTH,
+    HOST_DEPTH,
+    PROTECTED,
+    Coming,
+    Move,
+    Wanted,
+    needed_soon,
+    next_to_device,
+    next_to_host,
+)
+from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
+from diffusiongpt.cache.tier import GDSF, LRU, Bring, EvictionPolicy, Key, Tier, Usage
 
 __all__ = [
+    "DEVICE_DEPTH",
     "GDSF",
-    "HOST",
+    "HOST_DEPTH",
     "LRU",
+    "PROTECTED",
     "SAFE_SHARE",
-    "Agree",
+    "Bring",
     "CacheEvent",
+    "Checkpoint",
     "Coming",
-    "ComponentKey",
     "Events",
     "EvictionPolicy",
-    "Explanation",
+    "Identities",
+    "Key",
+    "Loader",
+    "Memory",
     "ModelCache",
     "ModelKey",
-    "OnEvent",
-    "OnProgress",
-    "PullPlan",
-    "PullRecord",
-    "Puller",
-    "Resident",
-    "fingerprint",
+    "Move",
+    "SharedCall",
+    "SingleFlight",
+    "Tier",
+    "Usage",
+    "Wanted",
+    "needed_soon",
+    "next_to_device",
+    "next_to_host",
 ]

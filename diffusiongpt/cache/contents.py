@@ -10,7 +10,7 @@ from diffusiongpt.cache.identity import AdapterKey, ModelKey
 from diffusiongpt.cache.tier import Key
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Loaded, Part
+    from diffusiongpt.backends import Loaded, Part
 
 
 class Contents:

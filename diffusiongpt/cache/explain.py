@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.identity import ComponentKey
-from diffusiongpt.hub.plan import readable
-from diffusiongpt.weights.devices import allocated_memory
+from diffusiongpt.hub import readable
+from diffusiongpt.weights import allocated_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.cache.loading import Downloads
     from diffusiongpt.cache.memory import Memory
     from diffusiongpt.cache.tier import Key, Ledger, Tier
-    from diffusiongpt.hub.disk import DiskRow
+    from diffusiongpt.hub import DiskRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.tier import Key
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.content import ContentIds, find_damage
-from diffusiongpt.hub.plan import sizes_on_disk, total
+from diffusiongpt.hub import ContentIds, find_damage, sizes_on_disk, total
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend, Component
-    from diffusiongpt.hub.snapshot import Snapshot
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.backends import Backend, Component
+    from diffusiongpt.hub import Snapshot
+    from diffusiongpt.zoo import Expert
 
 
 _DAMAGED = "Replace the file by a complete copy. If it was pulled, run 'diffusiongpt cache clear' and pull it again."

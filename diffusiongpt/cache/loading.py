@@ -12,24 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends.base import for_adapters
+from diffusiongpt.backends import for_adapters
 from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.single_flight import OnProgress, SharedCall, SingleFlight, wait_for
 from diffusiongpt.cache.tier import ON_DEMAND, Bring, Ledger
 from diffusiongpt.errors import DiskFullError, LoadError
-from diffusiongpt.hub.plan import readable
-from diffusiongpt.hub.records import PullKey, key_of
-from diffusiongpt.hub.snapshot import Snapshot, check_local
-from diffusiongpt.weights.devices import HOST
+from diffusiongpt.hub import PullKey, Snapshot, check_local, key_of, readable
+from diffusiongpt.weights import HOST
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend, Loaded, Part
+    from diffusiongpt.backends import Backend, Loaded, Part
     from diffusiongpt.cache.identity import AdapterKey, Model
     from diffusiongpt.cache.tier import Key
-    from diffusiongpt.hub.plan import Agree, PullPlan
-    from diffusiongpt.hub.pull import Puller
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.hub import Agree, Puller, PullPlan
+    from diffusiongpt.zoo import Expert
 
 
 Check = Callable[["PullPlan"], None]

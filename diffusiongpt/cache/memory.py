@@ -13,10 +13,10 @@ from diffusiongpt.cache.events import CacheEvent, Events, Kind
 from diffusiongpt.cache.identity import AdapterKey, ModelKey
 from diffusiongpt.cache.tier import ON_DEMAND, Bring, EvictionPolicy, Key, Moves, Tier
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights.devices import HOST
+from diffusiongpt.weights import HOST
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Loaded, Part
+    from diffusiongpt.backends import Loaded, Part
 
 
 Work = Callable[[frozenset[Key]], Mapping[Key, "Part"]]

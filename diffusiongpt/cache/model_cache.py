@@ -17,15 +17,14 @@ from diffusiongpt.cache.prefetch import Coming, Prefetcher
 from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, SingleFlight
 from diffusiongpt.cache.tier import GDSF, EvictionPolicy, Key
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.weights.devices import HOST, device_memory
+from diffusiongpt.hub import Puller
+from diffusiongpt.weights import HOST, device_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend, Loaded
-    from diffusiongpt.hub.plan import Agree
-    from diffusiongpt.hub.snapshot import Snapshot
+    from diffusiongpt.backends import Backend, Loaded
+    from diffusiongpt.hub import Agree, Snapshot
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 SAFE_SHARE = 0.9

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
-from diffusiongpt.weights.devices import HOST
+from diffusiongpt.weights import HOST
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.backends import Backend
     from diffusiongpt.cache.loading import Check, Checkpoint
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 log = logging.getLogger("diffusiongpt.cache")

@@ -1,1 +1,24 @@
 """Changing a zoo file: descriptions from the hub, edits, proposals."""
+
+from __future__ import annotations
+
+from diffusiongpt.curation.describe import Presence, describe_repo, find_presence
+from diffusiongpt.curation.edit import Draft, ZooDraft, editable_layers
+from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
+from diffusiongpt.curation.yaml_text import YamlEdit, YamlEditError, dump_yaml
+
+__all__ = [
+    "MAX_NODES",
+    "Draft",
+    "Presence",
+    "Proposed",
+    "YamlEdit",
+    "YamlEditError",
+    "ZooDraft",
+    "describe_repo",
+    "dump_yaml",
+    "editable_layers",
+    "find_presence",
+    "propose_taxonomy",
+    "read_proposal",
+]

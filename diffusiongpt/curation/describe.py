@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.base import is_hosted
-from diffusiongpt.backends.diffusers.architectures import architectures
-from diffusiongpt.backends.diffusers.selection import INDEX, choose_files
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -20,10 +19,8 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, small_reader
-from diffusiongpt.hub.needed_files import USUAL_NAME
-from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, hub_api, hub_errors, small_reader
+from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.curation.yaml_text import YamlEdit, YamlEditError
 from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
 from diffusiongpt.files import expand_home, replace_file
-from diffusiongpt.zoo.expert import Expert, Tags
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import SHIPPED, Zoo, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
+from diffusiongpt.zoo import SHIPPED, Expert, Node, Tags, Zoo, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from diffusiongpt.errors import LLMError, RequestError
-from diffusiongpt.understanding.lexicon import name_key, names_of
-from diffusiongpt.understanding.llm.form import NONE, form_messages, one_of
-from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
-from diffusiongpt.understanding.llm.structured import Failure, methods_of
-from diffusiongpt.zoo.expert import ROOT, Expert, Tags
-from diffusiongpt.zoo.taxonomy import Node, NodeKind
+from diffusiongpt.understanding import name_key, names_of
+from diffusiongpt.understanding.llm import NONE, Failure, Talk, form_messages, methods_of, model_from, name_of, one_of
+from diffusiongpt.zoo import ROOT, Expert, Node, NodeKind, Tags
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -1,1 +1,28 @@
 """From a route to pictures."""
+
+from __future__ import annotations
+
+from diffusiongpt.drawing.batch import Batch
+from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
+from diffusiongpt.drawing.fairness import FairOrder, Place
+from diffusiongpt.drawing.in_process import LocalExecutor
+from diffusiongpt.drawing.machine import Machine
+from diffusiongpt.drawing.painter import Painter
+from diffusiongpt.drawing.queue import Queue, Ticket
+from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, resolve
+
+__all__ = [
+    "MAX_AREA_FACTOR",
+    "SIDE_STEP",
+    "Batch",
+    "FairOrder",
+    "HostedExecutor",
+    "LocalExecutor",
+    "Machine",
+    "OnProgress",
+    "Painter",
+    "Place",
+    "Queue",
+    "Ticket",
+    "resolve",
+]

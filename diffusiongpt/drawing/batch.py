@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends.base import is_hosted
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.errors import DiffusionGPTError
 
 if TYPE_CHECKING:
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.painter import Painter
     from diffusiongpt.drawing.queue import Ticket
-    from diffusiongpt.flow.request import Request
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.pictures.generation import Generation
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.flow import Request, Route
+    from diffusiongpt.pictures import Generation
+    from diffusiongpt.zoo import Zoo
 
 AHEAD = 16
 """Prompts that are routed before the first of them is drawn."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from diffusiongpt.backends.base import get_backend
+from diffusiongpt.backends import get_backend
 from diffusiongpt.errors import DrawError
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
-    from diffusiongpt.flow.call import Drawing, Resolved
+    from diffusiongpt.flow import Drawing, Resolved
     from diffusiongpt.settings import Settings
 
 OnProgress = Callable[[str, int, int | None], None]

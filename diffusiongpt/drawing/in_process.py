@@ -9,22 +9,20 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.backends.base import Backend, get_backend
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.prefetch import Coming
+from diffusiongpt.backends import Backend, get_backend
+from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow.call import Drawing, Recovery, RecoveryStep, Resolved
-from diffusiongpt.flow.route import Placement, PlacementKind
-from diffusiongpt.hub.plan import Agree
-from diffusiongpt.weights.devices import HOST, release_cached
+from diffusiongpt.flow import Drawing, Placement, PlacementKind, Recovery, RecoveryStep, Resolved
+from diffusiongpt.hub import Agree
+from diffusiongpt.weights import HOST, release_cached
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
-    from diffusiongpt.hub.snapshot import Snapshot
+    from diffusiongpt.hub import Snapshot
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 log = logging.getLogger("diffusiongpt")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
-from diffusiongpt.backends.base import for_adapters, get_backend, is_hosted
+from diffusiongpt.backends import for_adapters, get_backend, is_hosted
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -15,18 +15,17 @@ from diffusiongpt.errors import (
     OutOfMemoryError,
     ZooError,
 )
-from diffusiongpt.flow.route import MachineSpec, Placement, PlacementKind, Readiness
-from diffusiongpt.hub.plan import component_sizes
-from diffusiongpt.placement.planner import Planner, planned_for, speed_of
-from diffusiongpt.weights.devices import HOST, best_device, device_facts, device_memory
+from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, Readiness
+from diffusiongpt.hub import component_sizes
+from diffusiongpt.placement import Planner, planned_for, speed_of
+from diffusiongpt.weights import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.cache.model_cache import ModelCache
-    from diffusiongpt.flow.request import Request
-    from diffusiongpt.hub.plan import PullPlan
-    from diffusiongpt.hub.snapshot import Snapshot
+    from diffusiongpt.cache import ModelCache
+    from diffusiongpt.flow import Request
+    from diffusiongpt.hub import PullPlan, Snapshot
     from diffusiongpt.settings import Memory, Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 class Machine:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from diffusiongpt.backends.base import is_hosted
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import (
     DiffusionGPTError,
@@ -29,22 +29,18 @@ from diffusiongpt.errors import (
     ServiceError,
     UnknownExpertError,
 )
-from diffusiongpt.flow.call import Resolved
-from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
-from diffusiongpt.flow.request import Request
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.flow import Fallback, PictureRecord, Request, Resolved, ShownIn
+from diffusiongpt.pictures import Generation
 from diffusiongpt.version import GENERATOR
-from diffusiongpt.zoo.expert import CallSettings, Expert
-from diffusiongpt.zoo.zoo_file import SHIPPED, Zoo
+from diffusiongpt.zoo import SHIPPED, CallSettings, Expert, Zoo
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.executor import Executor
     from diffusiongpt.drawing.in_process import LocalExecutor
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
-    from diffusiongpt.flow.call import Drawing, Dropped
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.flow import Drawing, Dropped, Route
+    from diffusiongpt.hub import Puller
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from math import isclose, log, sqrt
 from typing import Any
 
-from diffusiongpt.backends.diffusers.architectures import architectures
-from diffusiongpt.flow.call import Dropped, Resolved
-from diffusiongpt.flow.request import Request, fresh_seed
-from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.backends.diffusers import architectures
+from diffusiongpt.flow import Dropped, Request, Resolved, Understanding, fresh_seed
+from diffusiongpt.zoo import Expert
 
 SIDE_STEP = 16
 """Sides are multiples of this where the architecture is not known (OpenAI's Images API asks the same)."""

@@ -11,7 +11,7 @@ from diffusiongpt.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.embedding import Embedder
     from diffusiongpt.evaluation.data import Floats, Indexes, Mask, Training, Votes
 
 

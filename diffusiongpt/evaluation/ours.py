@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder, Vectors
-from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
+from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, Vectors, can_read
 from diffusiongpt.evaluation.methods import best_allowed
-from diffusiongpt.ranking.model.fitted import Fitted
-from diffusiongpt.ranking.model.observations import RATING_SCALE, RatingRows, VoteRows, in_log_odds, rating_noise
-from diffusiongpt.ranking.model.rows import source_weight
-from diffusiongpt.ranking.model.space import Prompt
-from diffusiongpt.understanding.lexicon import NeedReader
-from diffusiongpt.understanding.literal import read_literals
-from diffusiongpt.zoo.taxonomy import shipped_needs
+from diffusiongpt.ranking.model import (
+    RATING_SCALE,
+    Fitted,
+    Prompt,
+    RatingRows,
+    VoteRows,
+    in_log_odds,
+    rating_noise,
+    source_weight,
+)
+from diffusiongpt.understanding import NeedReader, read_literals
+from diffusiongpt.zoo import shipped_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,9 +9,8 @@ import numpy as np
 
 from diffusiongpt.errors import DataError, RequestError
 from diffusiongpt.evaluation.data import Exam, Floats, Training, Votes
-from diffusiongpt.votes.exchange.csv_rows import MISSPELT, CsvRow, read_rows
-from diffusiongpt.votes.exchange.problems import nearest
-from diffusiongpt.votes.vote import Outcome
+from diffusiongpt.votes import Outcome
+from diffusiongpt.votes.exchange import MISSPELT, CsvRow, nearest, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

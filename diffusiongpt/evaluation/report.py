@@ -12,12 +12,12 @@ import numpy as np
 from diffusiongpt.evaluation.methods import BestSingle, CategoryTable, Knn, PaperTop5
 from diffusiongpt.evaluation.ours import Ours, RememberingEmbedder, best_embedder
 from diffusiongpt.evaluation.scoring import Result, score
-from diffusiongpt.ranking.model.cross_validation import grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model import grouped_folds, near_duplicate_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.embedding import Embedder
     from diffusiongpt.evaluation.data import Exam, Floats, Indexes, Mask, Training, Votes
     from diffusiongpt.evaluation.methods import Forecaster, Method, Picker
 

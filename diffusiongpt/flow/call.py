@@ -13,7 +13,7 @@ from diffusiongpt.flow.route import Placement
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,56 @@
 """Everything said to the Hugging Face Hub, and what came of it on disk."""
+
+from __future__ import annotations
+
+from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, read_small, small_reader
+from diffusiongpt.hub.content import ContentIds, find_damage, hash_file, is_sha256
+from diffusiongpt.hub.disk import DiskRow
+from diffusiongpt.hub.download import AbandonedError
+from diffusiongpt.hub.needed_files import USUAL_NAME, adapter_file, files_of, names_in, needs_unsafe
+from diffusiongpt.hub.plan import (
+    BYTES_OF,
+    Agree,
+    PullPlan,
+    component_sizes,
+    readable,
+    sizes_on_disk,
+    sizes_on_hub,
+    total,
+)
+from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub.records import PullKey, PullRecord, key_of
+from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at
+
+__all__ = [
+    "BYTES_OF",
+    "TIMEOUT_S",
+    "USUAL_NAME",
+    "AbandonedError",
+    "Agree",
+    "ContentIds",
+    "DiskRow",
+    "PullKey",
+    "PullPlan",
+    "PullRecord",
+    "Puller",
+    "Snapshot",
+    "adapter_file",
+    "check_local",
+    "component_sizes",
+    "files_of",
+    "find_damage",
+    "hash_file",
+    "hub_api",
+    "hub_errors",
+    "is_sha256",
+    "key_of",
+    "look_at",
+    "names_in",
+    "needs_unsafe",
+    "read_small",
+    "readable",
+    "sizes_on_disk",
+    "sizes_on_hub",
+    "small_reader",
+    "total",
+]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, by hub version
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 TIMEOUT_S = 10.0

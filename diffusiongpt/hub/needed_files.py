@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.backends import Backend
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from huggingface_hub.utils._safetensors import SafetensorsFileMetadata
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 _GB = 1e9

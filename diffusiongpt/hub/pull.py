@@ -22,9 +22,9 @@ from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at,
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.backends import Backend
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 log = logging.getLogger("diffusiongpt.cache")

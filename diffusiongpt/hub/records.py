@@ -16,7 +16,7 @@ from diffusiongpt.files import replace_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 FILE_NAME = "pulls.json"

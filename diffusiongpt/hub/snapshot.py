@@ -18,9 +18,9 @@ from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from diffusiongpt.backends.base import Backend
+    from diffusiongpt.backends import Backend
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -1,1 +1,23 @@
 """Results, and the files they become."""
+
+from __future__ import annotations
+
+from diffusiongpt.pictures.comparison import MOST, Comparison, as_rating, as_vote
+from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
+from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, shareable, slug, write_png
+
+__all__ = [
+    "CHUNK",
+    "MOST",
+    "PARAMETERS",
+    "SMALL",
+    "Comparison",
+    "Generation",
+    "as_rating",
+    "as_vote",
+    "enlarged",
+    "read_png",
+    "shareable",
+    "slug",
+    "write_png",
+]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from diffusiongpt.errors import VoteError
 from diffusiongpt.pictures.generation import Generation, gallery_html
 from diffusiongpt.pictures.png import save_free
-from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote
+from diffusiongpt.votes import Outcome, Rating, Shown, Vote
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.votes.store import VoteStore
+    from diffusiongpt.votes import VoteStore
 
 
 MOST = len(ascii_uppercase)

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from diffusiongpt.errors import PictureError, RequestError
-from diffusiongpt.flow.call import Dropped, Recovery
-from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
-from diffusiongpt.flow.route import Route
+from diffusiongpt.flow import Dropped, Fallback, PictureRecord, Recovery, Route, ShownIn
 from diffusiongpt.pictures.png import read_png, save_free, write_png
 
 if TYPE_CHECKING:

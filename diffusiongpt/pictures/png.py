@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from pydantic import ValidationError
 
 from diffusiongpt.errors import PictureError
-from diffusiongpt.flow.record import PictureRecord
+from diffusiongpt.flow import PictureRecord
 
 CHUNK = "diffusiongpt"
 """PNG text chunk with our record."""

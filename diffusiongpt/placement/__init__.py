@@ -1,1 +1,15 @@
 """Where and how an expert would draw on a machine: what fits, what it takes, and how long it would take."""
+
+from __future__ import annotations
+
+from diffusiongpt.placement.planner import USABLE, Measured, Planner, can_quantise, cost_of, planned_for, speed_of
+
+__all__ = [
+    "USABLE",
+    "Measured",
+    "Planner",
+    "can_quantise",
+    "cost_of",
+    "planned_for",
+    "speed_of",
+]

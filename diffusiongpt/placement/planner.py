@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
-from diffusiongpt.backends.base import is_hosted
-from diffusiongpt.flow.route import GIB, MachineSpec, Placement, PlacementKind, as_sold
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.flow import GIB, MachineSpec, Placement, PlacementKind, as_sold
 
 if TYPE_CHECKING:
-    from diffusiongpt.flow.route import Readiness
+    from diffusiongpt.flow import Readiness
     from diffusiongpt.settings import Memory
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 USABLE: Final = 0.9

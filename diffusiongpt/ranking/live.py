@@ -10,15 +10,14 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
 from diffusiongpt.ranking.table_file import read
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import EMPTY
+from diffusiongpt.votes import EMPTY, VoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from diffusiongpt.ranking.priors import Priors
-    from diffusiongpt.votes.vote import Changes, Entry
+    from diffusiongpt.votes import Changes, Entry
 
 
 FEW = 60

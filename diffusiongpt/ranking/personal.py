@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.ranking.model.laplace import Mode, mode_by_gradient, unit_precisions
-from diffusiongpt.ranking.model.observations import Observations
-from diffusiongpt.ranking.model.rows import Prompts, is_person, rating_rows, vote_rows
+from diffusiongpt.ranking.model import (
+    Mode,
+    Observations,
+    Prompts,
+    is_person,
+    mode_by_gradient,
+    rating_rows,
+    unit_precisions,
+    vote_rows,
+)
 from diffusiongpt.ranking.table import RankingTable, Score
-from diffusiongpt.zoo.expert import ROOT
+from diffusiongpt.zoo import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from diffusiongpt.ranking.model.observations import Floats
-    from diffusiongpt.votes.vote import Rating, Vote
+    from diffusiongpt.ranking.model import Floats
+    from diffusiongpt.votes import Rating, Vote
 
 
 LEVEL = 1.0

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, OVERALL, Published, Standing, log_odds, published
-from diffusiongpt.zoo.expert import ROOT, Tags
+from diffusiongpt.zoo import ROOT, Tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 STYLE_POINTS = 1.0

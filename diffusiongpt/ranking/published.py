@@ -16,7 +16,7 @@ from math import log
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 OVERALL = "overall"
 """Column of a table that holds all its prompts."""

@@ -9,23 +9,29 @@ import numpy as np
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import replace_file
-from diffusiongpt.ranking.model.fitted import Fitted, nothing_fitted
-from diffusiongpt.ranking.model.laplace import DEFAULTS, FitOptions
-from diffusiongpt.ranking.model.observations import noise_by_source
-from diffusiongpt.ranking.model.rows import OUTSIDE, Prompts, Tallies, rating_rows, vote_rows
-from diffusiongpt.ranking.model.space import Prompt
+from diffusiongpt.ranking.model import (
+    DEFAULTS,
+    OUTSIDE,
+    FitOptions,
+    Fitted,
+    Prompt,
+    Prompts,
+    Tallies,
+    noise_by_source,
+    nothing_fitted,
+    rating_rows,
+    vote_rows,
+)
 from diffusiongpt.ranking.table_file import About, as_bytes, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from diffusiongpt.embedding.lexical import Embedder
-    from diffusiongpt.ranking.model.fitted import Judgement
-    from diffusiongpt.ranking.model.laplace import Scales
-    from diffusiongpt.ranking.model.observations import Floats, Indexes, RatingNoise
+    from diffusiongpt.embedding import Embedder
+    from diffusiongpt.ranking.model import Floats, Indexes, Judgement, RatingNoise, Scales
     from diffusiongpt.ranking.priors import Priors
-    from diffusiongpt.votes.vote import Rating, Vote
+    from diffusiongpt.votes import Rating, Vote
 
 
 NO_VOTES = "r0"

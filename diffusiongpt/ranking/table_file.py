@@ -12,10 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.model.fitted import Fitted
-from diffusiongpt.ranking.model.laplace import Posterior, Scales
-from diffusiongpt.ranking.model.observations import RatingNoise
-from diffusiongpt.ranking.model.space import BUCKETS, Prompt, PromptSpace, SpaceState
+from diffusiongpt.ranking.model import BUCKETS, Fitted, Posterior, Prompt, PromptSpace, RatingNoise, Scales, SpaceState
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.flow.request import fresh_seed
-from diffusiongpt.flow.route import NEAR_TIE, Candidate, win_probability
+from diffusiongpt.flow import NEAR_TIE, Candidate, fresh_seed, win_probability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from diffusiongpt.flow.request import Prefer, Request
-    from diffusiongpt.ranking.model.observations import Floats
-    from diffusiongpt.ranking.personal import PersonalTable
+    from diffusiongpt.flow import Prefer, Request
+    from diffusiongpt.ranking import PersonalTable
+    from diffusiongpt.ranking.model import Floats
 
 
 SECONDS_POINTS = 0.25

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.flow.record import ShownIn
-from diffusiongpt.flow.route import Route
-from diffusiongpt.pictures.comparison import MOST
-from diffusiongpt.ranking.personal import PersonalTable
+from diffusiongpt.flow import Route, ShownIn
+from diffusiongpt.pictures import MOST
+from diffusiongpt.ranking import PersonalTable
 from diffusiongpt.routing.choose import chance
-from diffusiongpt.votes.vote import FEWEST_SHOWN
+from diffusiongpt.votes import FEWEST_SHOWN
 
 REPLICAS = 512
 """Slates drawn to estimate how likely each expert was to be shown."""

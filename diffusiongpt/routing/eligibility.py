@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from diffusiongpt.backends.base import is_hosted
-from diffusiongpt.flow.request import Policy
-from diffusiongpt.flow.route import Rejection
-from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.understanding.literal import language_of
-from diffusiongpt.zoo.expert import Capabilities, Expert
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.flow import Policy, Rejection, Understanding
+from diffusiongpt.understanding import language_of
+from diffusiongpt.zoo import Capabilities, Expert
 
 NOTHING: Mapping[str, str] = {}
 _CAN_WRITE = ("fair", "good", "strong")

@@ -7,24 +7,15 @@ from functools import partial
 from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Placement, Readiness, Route, SearchTrace
-from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.placement.planner import Planner
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.personal import PersonalTable, PersonalTables
-from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
-from diffusiongpt.ranking.table import RankingTable
+from diffusiongpt.flow import Candidate, Placement, Policy, Readiness, Request, Route, SearchTrace, Understanding
+from diffusiongpt.placement import Planner
+from diffusiongpt.ranking import LANGUAGE, LiveTable, PersonalTable, PersonalTables, PublishedPriors, RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
-from diffusiongpt.understanding.lexicon import NeedReader
-from diffusiongpt.understanding.literal import prompt_form
-from diffusiongpt.understanding.thinker import Thinker, Thought
-from diffusiongpt.zoo.expert import ROOT, Expert
-from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.understanding import NeedReader, Thinker, Thought, prompt_form
+from diffusiongpt.zoo import ROOT, Expert, Taxonomy, Zoo
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""

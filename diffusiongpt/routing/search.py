@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from diffusiongpt.flow.route import SearchPath, SearchStep, SearchTrace
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Taxonomy
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.flow import SearchPath, SearchStep, SearchTrace
+from diffusiongpt.ranking import RankingTable
+from diffusiongpt.zoo import ROOT, Taxonomy, Zoo
 
 BEAM_WIDTH = 6
 """Paths that end with experts of their own before the search may stop."""

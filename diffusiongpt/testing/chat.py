@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
-from diffusiongpt.understanding.llm.form import NONE, VOICES, find_object
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.taxonomy import Node, NodeKind
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.understanding.llm import NONE, VOICES, find_object
+from diffusiongpt.zoo import Node, NodeKind
 
 
 def form(
@@ -73,7 +73,7 @@ def _reader() -> LocalThinker:
 
 @cache
 def _base_nodes() -> dict[str, Node]:
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.zoo import Zoo
 
     return Zoo.load("tiny").taxonomy.nodes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Literal
 
-from diffusiongpt.flow.call import Drawing, Resolved
+from diffusiongpt.flow import Drawing, Resolved
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import OnStep
+    from diffusiongpt.backends import OnStep
     from diffusiongpt.settings import Settings
 
 

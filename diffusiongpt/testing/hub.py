@@ -10,8 +10,7 @@ from diffusiongpt.errors import RequestError
 from diffusiongpt.testing._hub_handler import Fault, HubHandler
 from diffusiongpt.testing._server import LoopbackService
 from diffusiongpt.testing.repository import FolderRepo
-from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

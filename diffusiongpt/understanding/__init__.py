@@ -1,1 +1,25 @@
 """From a prompt to what it says and needs."""
+
+from __future__ import annotations
+
+from diffusiongpt.understanding.lexicon import Lexicon, NeedReader, name_key, names_of
+from diffusiongpt.understanding.literal import language_of, prompt_form, read_literals, read_wording, scripts_of
+from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.understanding.meaning import Meaning
+from diffusiongpt.understanding.thinker import Thinker, Thought
+
+__all__ = [
+    "Lexicon",
+    "LocalThinker",
+    "Meaning",
+    "NeedReader",
+    "Thinker",
+    "Thought",
+    "language_of",
+    "name_key",
+    "names_of",
+    "prompt_form",
+    "read_literals",
+    "read_wording",
+    "scripts_of",
+]

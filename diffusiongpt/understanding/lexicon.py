@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusiongpt.embedding.lexical import CJK, Embedder, normalize
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.embedding import CJK, Embedder, normalize
+from diffusiongpt.zoo import Node
 
 MIN_LIKENESS = 0.5
 """Cosine similarity from which words count as a misspelt alias: `wathercolor` has .67 to `watercolor`, `pixle art`

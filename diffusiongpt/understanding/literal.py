@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from diffusiongpt.embedding.lexical import CJK
-from diffusiongpt.flow.understanding import Paradigm
+from diffusiongpt.embedding import CJK
+from diffusiongpt.flow import Paradigm
 
 _SPACES = re.compile(r"[^\S\n]+")
 _QUOTES = re.compile(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diffusiongpt.embedding.lexical import Embedder, LexicalEmbedder
-from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
-from diffusiongpt.flow.understanding import NodeWeight, SubjectClass, Understanding
+from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, can_read
+from diffusiongpt.flow import NodeWeight, SubjectClass, Understanding
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, weights
 from diffusiongpt.understanding.literal import read_literals, read_wording
 from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.thinker import Thought
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node, NodeKind
+from diffusiongpt.zoo import ROOT, Node, NodeKind
 
 NAMED = 0.95
 """Probability that a prompt belongs to a style that it names; the rest is for names used in another sense."""

@@ -8,9 +8,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from diffusiongpt.embedding.lexical import CJK, Embedder, normalize
-from diffusiongpt.embedding.sentence import SentenceEmbedder, can_read
-from diffusiongpt.zoo.taxonomy import Node, NodeKind
+from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, can_read, normalize
+from diffusiongpt.zoo import Node, NodeKind
 
 SUBJECT_MARGIN = 0.35
 """Lead over the second subject from which the first is believed. `benchmarks/routing.py --data`: of 200 PartiPrompts

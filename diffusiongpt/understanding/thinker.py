@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from diffusiongpt.flow.understanding import ThinkerName, Understanding
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.flow import ThinkerName, Understanding
+from diffusiongpt.zoo import Node
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,19 @@
 """What people said about pictures, kept in a database."""
+
+from __future__ import annotations
+
+from diffusiongpt.votes.store import Tally, VoteStore
+from diffusiongpt.votes.vote import EMPTY, FEWEST_SHOWN, Changes, Entry, Outcome, Rating, Shown, Vote
+
+__all__ = [
+    "EMPTY",
+    "FEWEST_SHOWN",
+    "Changes",
+    "Entry",
+    "Outcome",
+    "Rating",
+    "Shown",
+    "Tally",
+    "Vote",
+    "VoteStore",
+]

@@ -1,1 +1,38 @@
 """Who can draw: experts, zoo files and their taxonomy, and the tiny zoo that always works."""
+
+from __future__ import annotations
+
+from diffusiongpt.zoo.expert import ROOT, CallSettings, Capabilities, Expert, License, Price, Tags
+from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
+from diffusiongpt.zoo.zoo_file import (
+    SHIPPED,
+    Zoo,
+    ZooFile,
+    ZooSource,
+    on_their_bases,
+    parse_zoo_text,
+    read_zoo_file,
+    shipped_zoo,
+)
+
+__all__ = [
+    "ROOT",
+    "SHIPPED",
+    "CallSettings",
+    "Capabilities",
+    "Expert",
+    "License",
+    "Node",
+    "NodeKind",
+    "Price",
+    "Tags",
+    "Taxonomy",
+    "Zoo",
+    "ZooFile",
+    "ZooSource",
+    "on_their_bases",
+    "parse_zoo_text",
+    "read_zoo_file",
+    "shipped_needs",
+    "shipped_zoo",
+]

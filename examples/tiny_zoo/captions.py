@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusiongpt.zoo.tiny.judge import BACKGROUND_TERMS, COLOR_TERMS, OBJECT_TERMS, STYLE_TERMS
+from diffusiongpt.zoo.tiny import BACKGROUND_TERMS, COLOR_TERMS, OBJECT_TERMS, STYLE_TERMS
 
 if TYPE_CHECKING:
     from random import Random

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, OBJECTS
+from diffusiongpt.zoo.tiny import BACKGROUNDS, COLORS, OBJECTS
 
 # Call arguments of the pipelines at which the zoo was measured.
 SETTINGS: dict[str, float | int] = {"num_inference_steps": 8, "guidance_scale": 1.5, "width": 64, "height": 64}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from diffusiongpt.zoo.tiny.judge import BACKGROUNDS, COLORS, OBJECTS, STYLES
+from diffusiongpt.zoo.tiny import BACKGROUNDS, COLORS, OBJECTS, STYLES
 from examples.tiny_zoo.drawing import Scene, draw
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from diffusiongpt.zoo.tiny.judge import STYLES
+from diffusiongpt.zoo.tiny import STYLES
 from examples.tiny_zoo.captions import caption, foreign_words, style_words
 from examples.tiny_zoo.data import scene_of
 from examples.tiny_zoo.teaching import timed, tokenise

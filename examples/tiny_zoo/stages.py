@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import multiprocessing as mp
 from transformers import CLIPTokenizer
 
-from diffusiongpt.zoo.tiny.judge import STYLES
+from diffusiongpt.zoo.tiny import STYLES
 from examples.tiny_zoo.cards import card_of
 from examples.tiny_zoo.data import Originals, originals
 from examples.tiny_zoo.diffusion import Course, Trainer, Words

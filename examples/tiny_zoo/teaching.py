@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffusiongpt.zoo.tiny.judge import QUESTIONS, build_network, split_answers
+from diffusiongpt.zoo.tiny import QUESTIONS, build_network, split_answers
 from examples.tiny_zoo.captions import caption, foreign_words, style_words
 from examples.tiny_zoo.data import Originals, scene_of
 from examples.tiny_zoo.models import TEXT_LENGTH, TEXT_WIDTH

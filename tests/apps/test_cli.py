@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures import Generation
 from diffusiongpt.version import VERSION
 
 if TYPE_CHECKING:
@@ -346,10 +346,10 @@ def test_an_empty_cache_is_explained_and_cleared() -> None:
 
 def test_what_was_pulled_is_listed_and_removed_when_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`cache explain` lists what came from the hub; `clear` removes it, and needs `--yes` without a terminal."""
-    from diffusiongpt.backends.base import get_backend
-    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.backends import get_backend
+    from diffusiongpt.hub import Puller
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
+    from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
 
     with serve_tiny_zoo() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

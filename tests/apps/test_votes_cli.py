@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.apps.cli import votes as exchange
-from diffusiongpt.votes.store import Tally, VoteStore
+from diffusiongpt.votes import Tally, VoteStore
 
 if TYPE_CHECKING:
     from click.testing import Result

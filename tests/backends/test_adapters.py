@@ -16,20 +16,19 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import KLEIN_EXTRA, expert, stable_diffusion
 from safetensors.torch import load_file, save_file
 
-from diffusiongpt.backends.diffusers.lora import attach
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.tier import LRU
+from diffusiongpt.backends.diffusers import attach
+from diffusiongpt.cache import LRU, ModelCache
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.needed_files import USUAL_NAME, names_in
-from diffusiongpt.zoo.zoo_file import on_their_bases
+from diffusiongpt.hub import USUAL_NAME, names_in
+from diffusiongpt.zoo import on_their_bases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Loaded
+    from diffusiongpt.backends import Loaded
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 @pytest.fixture

@@ -17,21 +17,27 @@ from fixtures_routing import expert, think
 from miniature import expert as mini
 from miniatures import ARCHITECTURES, make_miniature
 
-from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
-from diffusiongpt.backends.diffusers.arguments import plan_call
-from diffusiongpt.backends.diffusers.selection import choose_files
-from diffusiongpt.drawing.resolve import resolve
+from diffusiongpt.backends.diffusers import (
+    Architecture,
+    advice,
+    architectures,
+    check_needs,
+    choose_files,
+    of_pipeline,
+    plan_call,
+)
+from diffusiongpt.drawing import resolve
 from diffusiongpt.errors import LoadError
-from diffusiongpt.flow.request import Request
-from diffusiongpt.hub.needed_files import names_in
-from diffusiongpt.weights.devices import slot
-from diffusiongpt.zoo.expert import CallSettings
+from diffusiongpt.flow import Request
+from diffusiongpt.hub import names_in
+from diffusiongpt.weights import slot
+from diffusiongpt.zoo import CallSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from diffusiongpt.backends.base import Loaded
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.backends import Loaded
+    from diffusiongpt.zoo import Expert
 
 TABLE = architectures()
 BUILDABLE = [name for name, known in TABLE.items() if not known.missing]

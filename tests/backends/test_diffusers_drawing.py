@@ -13,17 +13,17 @@ import torch
 from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import KLEIN_EXTRA, SIDE, expert
 
-from diffusiongpt.backends.base import Loaded
+from diffusiongpt.backends import Loaded
 from diffusiongpt.errors import (
     DrawError,
     OutOfMemoryError,
 )
-from diffusiongpt.hub.needed_files import names_in
+from diffusiongpt.hub import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from miniature import expert, stable_diffusion
 from miniatures import ARCHITECTURES, make_miniature
 from safetensors.torch import load_file, save_file
 
-from diffusiongpt.backends.base import Loaded
-from diffusiongpt.backends.diffusers.selection import choose_files
-from diffusiongpt.cache.identity import Identities
+from diffusiongpt.backends import Loaded
+from diffusiongpt.backends.diffusers import choose_files
+from diffusiongpt.cache import Identities
 from diffusiongpt.errors import (
     LoadError,
     OutOfMemoryError,
@@ -25,15 +25,15 @@ from diffusiongpt.errors import (
     SettingsError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.needed_files import names_in
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.weights.devices import _cgroup_limits, best_device, device_memory
+from diffusiongpt.hub import Puller, names_in
+from diffusiongpt.weights import best_device, device_memory
+from diffusiongpt.weights.devices import _cgroup_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_hosted import KEY, ask, draw, hosted, settings_for, studio_with
 
-from diffusiongpt.backends.base import get_backend, is_hosted
+from diffusiongpt.backends import get_backend, is_hosted
 from diffusiongpt.errors import DrawError
-from diffusiongpt.flow.call import Dropped
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.testing.images import LocalImages
-from diffusiongpt.zoo.expert import CallSettings, Capabilities
+from diffusiongpt.flow import Dropped
+from diffusiongpt.pictures import Generation
+from diffusiongpt.testing import LocalImages
+from diffusiongpt.zoo import CallSettings, Capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

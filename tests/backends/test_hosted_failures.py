@@ -21,7 +21,7 @@ from diffusiongpt.errors import (
     ServiceError,
 )
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.images import LocalImages
+from diffusiongpt.testing import LocalImages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,16 +9,16 @@ import pytest
 from fixtures_routing import settings_in
 from miniatures import ARCHITECTURES, make_miniature, miniature_settings
 
-from diffusiongpt.backends.diffusers.architectures import architectures
+from diffusiongpt.backends.diffusers import architectures
 from diffusiongpt.errors import RequestError
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.testing import LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.pictures import Generation
 
 PROMPT = "a red fox"
 OTHER_GUIDANCE = {"qwen-image": "true_cfg_scale"}

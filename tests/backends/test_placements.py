@@ -12,17 +12,17 @@ from fixtures_diffusers import BACKEND, pixels
 from miniature import expert
 from miniatures import ARCHITECTURES, make_miniature, miniature_settings
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.flow.call import Resolved
-from diffusiongpt.hub.needed_files import names_in
+from diffusiongpt.flow import Resolved
+from diffusiongpt.hub import names_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 # diffusers calls its own deprecated method there
 pytestmark = pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")

@@ -10,13 +10,13 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert
 from miniatures import make_miniature
 
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.cache import ModelCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.backends.base import Loaded
+    from diffusiongpt.backends import Loaded
     from diffusiongpt.settings import Settings
 
 DEVICE = "cpu:1"

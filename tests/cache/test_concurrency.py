@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, check_at_rest, draw, touch
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.prefetch import Coming
+from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.errors import DiffusionGPTError, LoadError
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub import Puller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from diffusiongpt.hub.plan import PullPlan
+    from diffusiongpt.hub import PullPlan
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Expert
 
 DEVICE = "cpu:1"
 LATE_S = 60.0

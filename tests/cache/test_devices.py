@@ -14,19 +14,18 @@ from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert, stable_diffusion
 from miniatures import make_miniature
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
-from diffusiongpt.cache.identity import Identities
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.backends.diffusers import DiffusersBackend
+from diffusiongpt.cache import Identities, ModelCache
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.weights.module import Weights
+from diffusiongpt.hub import Puller
+from diffusiongpt.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 # diffusers calls its own deprecated method there
 pytestmark = pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")

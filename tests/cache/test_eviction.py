@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.tier import LRU
+from diffusiongpt.cache import LRU, ModelCache
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 def test_same_picture_after_eviction_and_reload(online: Settings) -> None:

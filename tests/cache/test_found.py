@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures_cache import Toy, touch
 
-from diffusiongpt.backends.base import Loaded
-from diffusiongpt.cache.events import Events
-from diffusiongpt.cache.identity import ModelKey
-from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.tier import LRU, Bring
+from diffusiongpt.backends import Loaded
+from diffusiongpt.cache import LRU, Bring, Events, Memory, ModelCache, ModelKey
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 DEVICE = "cpu:1"
 SMALL = ModelKey(backend="toy", folder="/small", variant=None, dtype=None, device=DEVICE)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from fixtures_cache import SD, Counting, draw
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 LATE_S = 60.0
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"

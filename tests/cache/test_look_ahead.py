@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from diffusiongpt.cache.prefetch import (
+from diffusiongpt.cache import (
     DEVICE_DEPTH,
+    GDSF,
     HOST_DEPTH,
+    LRU,
     PROTECTED,
+    Tier,
+    Usage,
     Wanted,
     needed_soon,
     next_to_device,
     next_to_host,
 )
-from diffusiongpt.cache.tier import GDSF, LRU, Tier, Usage
 
 
 def model(name: str, nbytes: int = 10, **shared: int) -> Wanted:

@@ -11,10 +11,9 @@ from fixtures_cache import KLEIN, SD, Counting, Toy, touch
 from fixtures_routing import expert as any_expert
 from fixtures_routing import tiny_zoo, zoo_of
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.prefetch import HOST_DEPTH, Coming
+from diffusiongpt.cache import HOST_DEPTH, Coming, ModelCache
 from diffusiongpt.errors import LoadError
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.pictures import Generation
 from diffusiongpt.studio import DiffusionGPT
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Expert
 
 DEVICE = "cpu:1"
 LATE_S = 10.0

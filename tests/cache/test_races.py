@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_cache import Toy, check_at_rest, touch
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.prefetch import Coming
-from diffusiongpt.cache.single_flight import SingleFlight
-from diffusiongpt.cache.tier import Bring
+from diffusiongpt.cache import Bring, Coming, ModelCache, SingleFlight
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 ONE, OTHER = "cpu:1", "cpu:2"
 """Separate devices, as far as the cache knows."""

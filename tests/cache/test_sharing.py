@@ -11,21 +11,17 @@ import pytest
 from fixtures_cache import KLEIN, SD, Counting, Toy, draw, touch
 from miniature import expert
 
-from diffusiongpt.cache.identity import Identities
-from diffusiongpt.cache.loading import Checkpoint, Loader
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.single_flight import SharedCall, SingleFlight
+from diffusiongpt.cache import Checkpoint, Identities, Loader, ModelCache, SharedCall, SingleFlight
 from diffusiongpt.errors import HubUnreachableError, LoadError, PullError, PullTooLargeError
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.hub import Puller
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 def test_only_what_is_leased_is_pulled_and_loaded(hub: LocalHub, online: Settings) -> None:

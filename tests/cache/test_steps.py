@@ -15,16 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from miniature import expert
 
-from diffusiongpt.cache.identity import Identities
-from diffusiongpt.cache.loading import Checkpoint, Loader
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.cache.prefetch import Wanted, needed_soon
-from diffusiongpt.cache.tier import GDSF, LRU, Bring
+from diffusiongpt.cache import GDSF, LRU, Bring, Checkpoint, Identities, Loader, ModelCache, Wanted, needed_soon
 from diffusiongpt.errors import LoadError
 from diffusiongpt.settings import load_settings
 
 if TYPE_CHECKING:
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 HOST = "cpu"
 DEVICES = (HOST, "cpu:1", "cpu:2")

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from benchmarks.checked_tier import KEYS, LARGEST, POLICIES, CheckedTier, random_steps
-from diffusiongpt.cache.prefetch import PROTECTED
-from diffusiongpt.cache.tier import GDSF, LRU, EvictionPolicy, Tier
+from diffusiongpt.cache import GDSF, LRU, PROTECTED, EvictionPolicy, Tier
 
 KEY = st.sampled_from(KEYS)
 NBYTES = st.integers(0, LARGEST)

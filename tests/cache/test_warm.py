@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from fixtures_cache import SD, UNET, Counting, touch
 
-from diffusiongpt.cache.model_cache import ModelCache
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.hub import Puller
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends.base import Backend
-    from diffusiongpt.hub.snapshot import Snapshot
+    from diffusiongpt.backends import Backend
+    from diffusiongpt.hub import Snapshot
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Expert
 
 
 def test_a_warm_lease_looks_at_the_disk_once(online: Settings) -> None:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.curation.describe import describe_repo, find_presence
+from diffusiongpt.curation import describe_repo, find_presence
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -19,9 +19,8 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.zoo.expert import Expert
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.testing import Fault
+from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 CARD = """\
 ---

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from diffusiongpt.curation.edit import ZooDraft, editable_layers
+from diffusiongpt.curation import ZooDraft, editable_layers
 from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
 from diffusiongpt.files import replace_file
 from diffusiongpt.settings import load_settings
-from diffusiongpt.zoo.expert import Tags
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import Node, Tags, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

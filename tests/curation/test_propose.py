@@ -12,15 +12,12 @@ from malformed import MALFORMED, fail
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.curation.edit import ZooDraft
-from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
+from diffusiongpt.curation import MAX_NODES, Proposed, ZooDraft, propose_taxonomy, read_proposal
 from diffusiongpt.errors import LLMError, RequestError, SettingsError
-from diffusiongpt.testing.chat import LocalChat
-from diffusiongpt.understanding.llm.structured import Failure
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.expert import Expert, Tags
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.testing import LocalChat
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.understanding.llm import Failure
+from diffusiongpt.zoo import Expert, Node, Tags, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from diffusiongpt.curation.yaml_text import YamlEdit, YamlEditError, dump_yaml
+from diffusiongpt.curation import YamlEdit, YamlEditError, dump_yaml
 
 ROOT = Path(__file__).parents[2]
 ENTRY = {

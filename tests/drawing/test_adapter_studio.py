@@ -13,17 +13,17 @@ from miniature import expert
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.errors import LoadError, RequestError
-from diffusiongpt.hub.needed_files import USUAL_NAME
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.hub import USUAL_NAME
+from diffusiongpt.pictures import Generation
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.zoo.expert import Expert, Tags
+from diffusiongpt.zoo import Expert, Tags
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Zoo
 
 PROMPT = "a pixel art fish"
 PIXELS = Tags(styles=("pixel_art",))

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures_routing import local, pixel_folder, settings_in, tiny_studio, zoo_of
 
-from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers import DiffusersBackend
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, RequestError
-from diffusiongpt.flow.route import MachineSpec
-from diffusiongpt.pictures.generation import Generation
+from diffusiongpt.flow import MachineSpec
+from diffusiongpt.pictures import Generation
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
+from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.cache.events import CacheEvent
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.cache import CacheEvent
+    from diffusiongpt.testing import LocalHub
 
 STYLES = ("pixel art", "flat vector", "pencil sketch", "oil painting")
 

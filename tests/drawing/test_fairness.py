@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusiongpt.drawing.fairness import FairOrder, Place
+from diffusiongpt.drawing import FairOrder, Place
 
 
 def enter(order: FairOrder[Place], model: Hashable, client: Hashable, work: int = 1) -> Place:

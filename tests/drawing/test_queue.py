@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from diffusiongpt.drawing.queue import Queue, Ticket
+from diffusiongpt.drawing import Queue, Ticket
 from diffusiongpt.errors import LoadError, RequestError
 
 NO_TICKS = partial(Queue, tick_s=600.0)

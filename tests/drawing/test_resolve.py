@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from fixtures_routing import expert, think
 
-from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, resolve
-from diffusiongpt.flow.request import Request
-from diffusiongpt.zoo.expert import CallSettings, Expert
+from diffusiongpt.drawing import MAX_AREA_FACTOR, SIDE_STEP, resolve
+from diffusiongpt.flow import Request
+from diffusiongpt.zoo import CallSettings, Expert
 
 SDXL = expert("xl", settings=CallSettings(width=1024, height=1024, num_inference_steps=30, guidance_scale=7.0))
 PLAIN = expert("plain")

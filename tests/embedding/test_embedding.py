@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder, normalize, words
+from diffusiongpt.embedding import LexicalEmbedder, normalize, words
 
 EMBEDDER = LexicalEmbedder()
 

@@ -14,12 +14,12 @@ from fixtures_routing import base_nodes, expert, router_of, zoo_of
 from prompts_languages import PROMPTS
 from threadpoolctl import threadpool_info
 
-from diffusiongpt.embedding.sentence import MAX_CHARACTERS, SentenceEmbedder, can_read, check_weights
+from diffusiongpt.embedding import MAX_CHARACTERS, SentenceEmbedder, can_read, check_weights
 from diffusiongpt.errors import LoadError
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.model.space import Prompt, PromptSpace
-from diffusiongpt.routing.router import Router
-from diffusiongpt.understanding.local import LocalThinker
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking.model import Prompt, PromptSpace
+from diffusiongpt.routing import Router
+from diffusiongpt.understanding import LocalThinker
 
 EMBEDDER = SentenceEmbedder()
 

@@ -9,7 +9,7 @@ import pytest
 from fixtures_evaluation import RATED, VOTED, rated_rows, vote_rows, write
 
 from diffusiongpt.errors import DataError, RequestError
-from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
+from diffusiongpt.evaluation import read_exam, read_ratings, read_votes
 
 GOOD = ("1", "a fox", "", "furry", "3.5")
 VOTE = ("1", "a fox", "", "furry", "metal")

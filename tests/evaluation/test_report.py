@@ -12,23 +12,30 @@ import pytest
 from fixtures_evaluation import PLACES, RATED, VOTED, rated_rows, vote_rows, write
 from scipy.optimize import minimize
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import DataError
-from diffusiongpt.evaluation.data import Exam, Training, Votes
-from diffusiongpt.evaluation.methods import (
+from diffusiongpt.evaluation import (
+    METHODS,
     BestSingle,
     CategoryTable,
+    Exam,
     Knn,
     PaperTop5,
+    RememberingEmbedder,
+    Report,
+    Training,
+    Votes,
+    ask,
     bradley_terry,
     levels,
+    methods_for,
     rating_levels,
+    read_exam,
+    read_ratings,
+    read_votes,
+    score,
 )
-from diffusiongpt.evaluation.ours import RememberingEmbedder
-from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
-from diffusiongpt.evaluation.report import METHODS, Report, ask, methods_for
-from diffusiongpt.evaluation.report import evaluate as evaluate_with
-from diffusiongpt.evaluation.scoring import score
+from diffusiongpt.evaluation import evaluate as evaluate_with
 
 if TYPE_CHECKING:
     from pathlib import Path

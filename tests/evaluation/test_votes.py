@@ -10,10 +10,16 @@ import pytest
 from fixtures_evaluation import RATED, VOTED, rated_rows, vote_rows, write
 
 from diffusiongpt.errors import DataError
-from diffusiongpt.evaluation.data import Training, Votes, simulate_votes
-from diffusiongpt.evaluation.methods import BestSingle
-from diffusiongpt.evaluation.reading import read_ratings, read_votes
-from diffusiongpt.evaluation.report import calibration, held_out_calibration
+from diffusiongpt.evaluation import (
+    BestSingle,
+    Training,
+    Votes,
+    calibration,
+    held_out_calibration,
+    read_ratings,
+    read_votes,
+    simulate_votes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import pytest
 from fixtures_routing import expert, route, tiny_zoo, zoo_of
 
 from diffusiongpt.errors import UnknownExpertError
-from diffusiongpt.flow.route import Candidate, win_probability
+from diffusiongpt.flow import Candidate, win_probability
 
 if TYPE_CHECKING:
     from pathlib import Path

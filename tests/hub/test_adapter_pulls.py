@@ -12,7 +12,7 @@ from fixtures_adapters import adapter, family
 from fixtures_cache import BACKEND, SD, Counting, touch
 from fixtures_diffusers import ask, pixels
 
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -22,16 +22,14 @@ from diffusiongpt.errors import (
     RepoMissingError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.needed_files import USUAL_NAME, adapter_file
-from diffusiongpt.hub.plan import PullPlan
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub import USUAL_NAME, Puller, PullPlan, adapter_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.testing import LocalHub
+    from diffusiongpt.zoo import Expert
 
 PLAIN, INK, TOY = family("t/sd", "t/ink", "t/toy")
 LONE = adapter("lone", "t/ink", "t/sd")

@@ -16,14 +16,12 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub.content import ContentIds, hash_file
-from diffusiongpt.hub.plan import BYTES_OF, sizes_on_disk, sizes_on_hub, total
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.hub import BYTES_OF, ContentIds, Puller, hash_file, sizes_on_disk, sizes_on_hub, total
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 NAMES = (UNET, VAE, "unet/config.json", "tokenizer/tokenizer.json")

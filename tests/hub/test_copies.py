@@ -15,15 +15,14 @@ from fixtures_cache import BACKEND, KLEIN, SD, UNET, Usage, draw
 from huggingface_hub import snapshot_download
 from miniature import expert
 
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import DiskFullError
-from diffusiongpt.hub.plan import PullPlan
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.hub import Puller, PullPlan
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 TWIN = expert("t/twin", "twin")
 VAE, TEXT = "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"

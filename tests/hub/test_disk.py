@@ -16,13 +16,13 @@ from miniature import expert
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub import Puller
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 TWIN = expert("t/twin", "twin")
 VAE = "vae/diffusion_pytorch_model.safetensors"

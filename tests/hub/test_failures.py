@@ -24,9 +24,8 @@ from diffusiongpt.errors import (
     PullError,
     RepoMissingError,
 )
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.hub import Puller
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

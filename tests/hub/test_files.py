@@ -18,9 +18,8 @@ from diffusiongpt.errors import (
     PullTooLargeError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub.plan import PullPlan
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.hub import Puller, PullPlan
+from diffusiongpt.testing import LocalHub
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings

@@ -9,12 +9,10 @@ from fixtures_adapters import adapter
 from fixtures_cache import BACKEND, SD, UNET, touch
 from miniature import expert
 
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
-from diffusiongpt.hub.client import read_small
-from diffusiongpt.hub.pull import Puller
-from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.hub import Puller, read_small
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

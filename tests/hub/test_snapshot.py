@@ -12,13 +12,13 @@ from fixtures_cache import BACKEND, SD, UNET
 from miniature import expert
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub.content import is_sha256
+from diffusiongpt.hub import is_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.hub.pull import Puller
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.hub import Puller
+    from diffusiongpt.testing import LocalHub
 
 HALF = "unet/diffusion_pytorch_model.fp16.safetensors"
 

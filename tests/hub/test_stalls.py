@@ -12,16 +12,15 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # exported lazily
 
 from diffusiongpt.errors import HubUnreachableError, PullError
-from diffusiongpt.hub.download import AbandonedError
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub import AbandonedError, Puller
 from diffusiongpt.settings import load_settings
-from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 STALL_S = 0.8
 """Short, so that a test is; a real one is half a minute."""

@@ -11,20 +11,18 @@ import pytest
 from fixtures_cache import BACKEND, SD, UNET, draw
 from miniature import expert
 
-from diffusiongpt.backends.diffusers import build
-from diffusiongpt.backends.diffusers.selection import choose_files
-from diffusiongpt.cache.model_cache import ModelCache
+from diffusiongpt.backends.diffusers import build, choose_files
+from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
-from diffusiongpt.hub.needed_files import files_of, names_in, needs_unsafe
-from diffusiongpt.hub.pull import Puller
+from diffusiongpt.hub import Puller, files_of, names_in, needs_unsafe
 from diffusiongpt.settings import load_settings
-from diffusiongpt.zoo.expert import CallSettings, Expert
+from diffusiongpt.zoo import CallSettings, Expert
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 TRUSTED = expert("t/sd", "sd", unsafe_weights=True)
 BIN = "unet/diffusion_pytorch_model.bin"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.zoo.expert import CallSettings
+from diffusiongpt.zoo import CallSettings
 from miniatures import _dit, _flow, _language, _newest, _unets
 
 SIDE = 32
@@ -72,7 +72,7 @@ def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, vari
     chosen = _find(architecture)
     import torch
 
-    from diffusiongpt.backends.diffusers.build import quiet_construction
+    from diffusiongpt.backends.diffusers import quiet_construction
 
     with quiet_construction(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

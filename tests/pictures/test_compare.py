@@ -9,14 +9,14 @@ from fixtures_routing import settings_in, tiny_studio, zoo_of
 from PIL import Image
 
 from diffusiongpt.errors import PictureError, VoteError
-from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
+from diffusiongpt.pictures import SMALL, Generation, enlarged
 from diffusiongpt.studio import DiffusionGPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.pictures.comparison import Comparison
+    from diffusiongpt.pictures import Comparison
 
 PROMPT = "a pixel art star on a black background"
 
@@ -57,7 +57,7 @@ def test_who_drew_what_is_not_told_before_the_vote(studio: DiffusionGPT, pair: C
 
 def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
     """Over many seeds, each of two experts comes first at times."""
-    from diffusiongpt.routing.compare import choose_ballot
+    from diffusiongpt.routing import choose_ballot
 
     route = studio.route(PROMPT)
     table = studio.ranking()

@@ -18,11 +18,8 @@ from sd_parsers import ParserManager
 from sd_parsers.data import Generators
 
 from diffusiongpt.errors import PictureError, RequestError
-from diffusiongpt.flow.call import Dropped
-from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
-from diffusiongpt.flow.request import MAX_PROMPT_CHARS
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, slug, write_png
+from diffusiongpt.flow import MAX_PROMPT_CHARS, Dropped, Fallback, PictureRecord, ShownIn
+from diffusiongpt.pictures import CHUNK, PARAMETERS, Generation, read_png, slug, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

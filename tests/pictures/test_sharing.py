@@ -12,12 +12,11 @@ import pytest
 from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
 
 from diffusiongpt.errors import LoadError, NoRouteError, PictureError, RequestError
-from diffusiongpt.flow.record import Fallback
-from diffusiongpt.pictures.generation import Generation
-from diffusiongpt.pictures.png import shareable, write_png
+from diffusiongpt.flow import Fallback
+from diffusiongpt.pictures import Generation, shareable, write_png
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.hub import TINY_FOLDER, hub_zoo, serve_tiny_zoo
-from diffusiongpt.zoo.expert import CallSettings
+from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo import CallSettings
 
 PROMPT = "a pixel art fish on a blue background"
 

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import SettingsError
-from diffusiongpt.flow.route import GIB, MachineSpec, Placement
-from diffusiongpt.placement.planner import USABLE, Measured, Planner, can_quantise, cost_of, planned_for, speed_of
+from diffusiongpt.flow import GIB, MachineSpec, Placement
+from diffusiongpt.placement import USABLE, Measured, Planner, can_quantise, cost_of, planned_for, speed_of
 from diffusiongpt.settings import Memory, load_settings
-from diffusiongpt.zoo.expert import CallSettings
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import CallSettings, Zoo
 
 ZOO = Zoo.load("default")
 EVERY_WAY = ("whole", "offload", "stream", "cpu")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.ranking.model.cross_validation import ALIKE, _tokens, grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model import ALIKE, grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model.cross_validation import _tokens
 
 WORDS = st.sampled_from(["red", "fox", "snow", "blue", "bus", "two", "cats", "狐狸", "雪中的狐狸"])
 

@@ -16,13 +16,10 @@ import pytest
 from fixtures_votes import child, finish
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.model.laplace import FitOptions
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Rating, Shown, Vote
-from diffusiongpt.zoo.expert import Tags
+from diffusiongpt.ranking import LiveTable, RankingTable, TagPriors
+from diffusiongpt.ranking.model import FitOptions
+from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
+from diffusiongpt.zoo import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable

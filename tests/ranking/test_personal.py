@@ -11,13 +11,9 @@ from fixtures_routing import expert, router_of, zoo_of
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.personal import LATEST, LEVEL, PersonalTables
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Rating, Shown, Vote
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import LATEST, LEVEL, LiveTable, PersonalTables, RankingTable, TagPriors
+from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

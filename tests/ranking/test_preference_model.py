@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 from fixtures_routing import expert, router_of, zoo_of
 
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.model.observations import RATING_SCALE, Observations, RatingRows, VoteRows, rating_noise
-from diffusiongpt.ranking.model.space import Prompt, PromptSpace
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.understanding.lexicon import NeedReader
-from diffusiongpt.votes.vote import Rating, Shown, Vote
-from diffusiongpt.zoo.taxonomy import shipped_needs
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import RankingTable, TagPriors
+from diffusiongpt.ranking.model import (
+    RATING_SCALE,
+    Observations,
+    Prompt,
+    PromptSpace,
+    RatingRows,
+    VoteRows,
+    rating_noise,
+)
+from diffusiongpt.understanding import NeedReader
+from diffusiongpt.votes import Rating, Shown, Vote
+from diffusiongpt.zoo import shipped_needs
 
 if TYPE_CHECKING:
     from pathlib import Path

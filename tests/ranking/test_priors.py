@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from fixtures_routing import expert, route, router_of, tiny_zoo, zoo_of
 
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.priors import (
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import (
+    ELO_PER_LOG_ODDS,
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
     HARD_STYLE_POINTS,
@@ -19,12 +20,13 @@ from diffusiongpt.ranking.priors import (
     STYLE_POINTS,
     SUBJECT_SHARE,
     PublishedPriors,
+    RankingTable,
     TagPriors,
+    log_odds,
+    published,
+    read_published,
 )
-from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, log_odds, published, read_published
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.zoo.expert import Tags
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import Tags, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

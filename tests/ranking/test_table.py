@@ -14,14 +14,11 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.model.laplace import FitOptions, Scales
-from diffusiongpt.ranking.priors import GENERALIST_POINTS, STYLE_POINTS, SUBJECT_POINTS, TagPriors
-from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.routing.compare import choose_shown
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Shown, Vote
-from diffusiongpt.zoo.expert import Tags
+from diffusiongpt.ranking import GENERALIST_POINTS, STYLE_POINTS, SUBJECT_POINTS, LiveTable, RankingTable, TagPriors
+from diffusiongpt.ranking.model import FitOptions, Scales
+from diffusiongpt.routing import choose_shown
+from diffusiongpt.votes import Shown, Vote, VoteStore
+from diffusiongpt.zoo import Tags
 
 if TYPE_CHECKING:
     import random

@@ -12,24 +12,21 @@ from fixtures_routing import expert, route, router_of, tiny_studio, tiny_zoo, zo
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.embedding.lexical import LexicalEmbedder
+from diffusiongpt.embedding import LexicalEmbedder
 from diffusiongpt.errors import RequestError
-from diffusiongpt.flow.record import Fallback
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import Candidate, Route, win_probability
-from diffusiongpt.pictures.comparison import as_vote
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.choose import REPLICAS, near_ties, picked
-from diffusiongpt.routing.router import Router
+from diffusiongpt.flow import Candidate, Fallback, Policy, Request, Route, win_probability
+from diffusiongpt.pictures import as_vote
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import REPLICAS, Router, near_ties, picked
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.votes import Shown, Vote
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.flow.route import Readiness
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.flow import Readiness
+    from diffusiongpt.zoo import Expert
 
 PROMPT = "a house"
 

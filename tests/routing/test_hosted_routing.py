@@ -16,21 +16,20 @@ from prompts_styled import PROMPTS
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.backends.base import is_hosted
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.errors import NoRouteError, RequestError, SettingsError
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.ranking.published import published
+from diffusiongpt.flow import Policy, Request
+from diffusiongpt.ranking import published
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing.images import LocalImages
-from diffusiongpt.zoo.expert import Price
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.testing import LocalImages
+from diffusiongpt.zoo import Price, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.flow import Route
+    from diffusiongpt.zoo import Expert
 
 DEAR, FREE, UNKNOWN, HERE = (
     hosted("dear", price=Price(usd=0.04)),

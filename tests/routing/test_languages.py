@@ -8,10 +8,9 @@ import pytest
 from fixtures_routing import expert, route, router_of, think, zoo_of
 from prompts_styled import CHINESE
 
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.routing.eligibility import filter_experts, prompt_language
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.flow import Policy, Request, Understanding
+from diffusiongpt.routing import filter_experts, prompt_language
+from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,16 +8,14 @@ import pytest
 from fixtures_routing import expert, local, pixel_folder, router_of, settings_in, writer, zoo_of
 
 from diffusiongpt.errors import NoRouteError, RequestError
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import MachineSpec, Placement, Route
+from diffusiongpt.flow import MachineSpec, Placement, Policy, Request, Route
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.zoo.expert import CallSettings, Capabilities
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import CallSettings, Capabilities, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.routing.router import Router
+    from diffusiongpt.routing import Router
 
 HERE = MachineSpec(device="cuda:0", device_bytes=24e9, host_bytes=64e9, flops=165e12)
 PROMPT = "a pixel art fox"

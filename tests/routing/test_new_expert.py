@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from fixtures_routing import expert, router_of, tiny_studio, tiny_zoo, zoo_of
 
-from diffusiongpt.flow.request import Request
-from diffusiongpt.routing.compare import MOST_WEIGHED, choose_ballot, choose_shown, worth_showing
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.flow import Request
+from diffusiongpt.routing import MOST_WEIGHED, choose_ballot, choose_shown, worth_showing
+from diffusiongpt.votes import Shown, Vote, VoteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.routing.router import Router
+    from diffusiongpt.routing import Router
 
 PROMPT = "a fox"
 KNOWN = ("a", "b", "c", "d")

@@ -10,12 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import NoRouteError, RequestError, UnknownExpertError
-from diffusiongpt.flow.request import MAX_PROMPT_CHARS, MAX_SEED, Policy, Request, read_options
-from diffusiongpt.flow.route import Route
-from diffusiongpt.flow.understanding import Understanding
-from diffusiongpt.routing.eligibility import filter_experts
-from diffusiongpt.zoo.expert import ROOT, License
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.flow import MAX_PROMPT_CHARS, MAX_SEED, Policy, Request, Route, Understanding, read_options
+from diffusiongpt.routing import filter_experts
+from diffusiongpt.zoo import ROOT, License, Node
 
 if TYPE_CHECKING:
     from pathlib import Path

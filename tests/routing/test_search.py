@@ -9,10 +9,8 @@ from fixtures_routing import expert, think, tiny_zoo, zoo_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusiongpt.routing.search import BEAM_WIDTH, MAX_EXPANSIONS, search
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.routing import BEAM_WIDTH, MAX_EXPANSIONS, search
+from diffusiongpt.zoo import ROOT, Node, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,9 +14,8 @@ from langchain_openai import ChatOpenAI
 from malformed import MALFORMED
 from scripted_model import ScriptedChatModel
 
-from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.form import NONE, Ballot, read_reply
-from diffusiongpt.understanding.llm.llm_thinker import LLMThinker
+from diffusiongpt.testing import LocalChat, form
+from diffusiongpt.understanding.llm import NONE, Ballot, LLMThinker, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]  # exported lazily
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.testing._hub_handler import Fault
-from diffusiongpt.testing.hub import LocalHub
+from diffusiongpt.testing import Fault, LocalHub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

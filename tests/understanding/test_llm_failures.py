@@ -31,16 +31,15 @@ from pydantic import BaseModel
 from scripted_model import ScriptedChatModel
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
-from diffusiongpt.flow.request import Request
-from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.form import find_object
-from diffusiongpt.understanding.llm.structured import failure_of
+from diffusiongpt.flow import Request
+from diffusiongpt.testing import LocalChat, form
+from diffusiongpt.understanding.llm import failure_of, find_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.understanding.thinker import Thinker, Thought
+    from diffusiongpt.understanding import Thinker, Thought
 
 
 @pytest.fixture

@@ -24,20 +24,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scripted_model import ScriptedChatModel
 
-from diffusiongpt.flow.request import Request
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.routing.router import Router
-from diffusiongpt.testing.chat import LocalChat, form
-from diffusiongpt.understanding.llm.form import NONE, Ballot, Reading, Voice, read_reply
-from diffusiongpt.understanding.llm.llm_thinker import MAX_NODES
-from diffusiongpt.understanding.llm.merge import weigh
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.flow import Request
+from diffusiongpt.ranking import LiveTable
+from diffusiongpt.routing import Router
+from diffusiongpt.testing import LocalChat, form
+from diffusiongpt.understanding.llm import MAX_NODES, NONE, Ballot, Reading, Voice, read_reply, weigh
+from diffusiongpt.zoo import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from diffusiongpt.flow.route import Route
+    from diffusiongpt.flow import Route
 
 
 INJECTIONS = (

@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prompts_routing import CHINESE, ENGLISH
 
-from diffusiongpt.embedding.lexical import LexicalEmbedder
-from diffusiongpt.understanding.lexicon import Lexicon
-from diffusiongpt.understanding.literal import language_of, read_literals, read_wording, scripts_of
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.understanding import Lexicon, language_of, read_literals, read_wording, scripts_of
+from diffusiongpt.zoo import ROOT, Node
 from diffusiongpt.zoo.tiny import judge as vocabulary
 
 

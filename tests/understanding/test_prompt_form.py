@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffusiongpt.understanding.literal import prompt_form
+from diffusiongpt.understanding import prompt_form
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 from fixtures_votes import rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.exchange.exchange import Imported, export_text, import_file
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Shown, Vote
+from diffusiongpt.votes import Shown, Vote, VoteStore
+from diffusiongpt.votes.exchange import Imported, export_text, import_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

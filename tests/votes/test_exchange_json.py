@@ -10,8 +10,8 @@ import pytest
 from fixtures_votes import rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.exchange.exchange import Imported, export_text, import_file, write_new
-from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes import VoteStore
+from diffusiongpt.votes.exchange import Imported, export_text, import_file, write_new
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from diffusiongpt.votes.exchange.exchange import export_text, import_file
-from diffusiongpt.votes.store import VoteStore
-from diffusiongpt.votes.vote import Rating, Shown, Vote
+from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
+from diffusiongpt.votes.exchange import export_text, import_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

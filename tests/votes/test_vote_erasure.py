@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.priors import TagPriors
-from diffusiongpt.votes.store import Tally, VoteStore
+from diffusiongpt.ranking import LiveTable, TagPriors
+from diffusiongpt.votes import Tally, VoteStore
 
 if TYPE_CHECKING:
     import postgres

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes import VoteStore
 
 
 def sound(path: Path) -> bool:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
+from diffusiongpt.votes import VoteStore
 from diffusiongpt.votes.schema import SCHEMA_VERSION, schema
-from diffusiongpt.votes.store import VoteStore
 
 OpenStore = Callable[[], VoteStore]
 

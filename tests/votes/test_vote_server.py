@@ -12,7 +12,7 @@ from fixtures_votes import rating, vote
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.votes.store import VoteStore
+from diffusiongpt.votes import VoteStore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import pytest
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.store import Tally, VoteStore
+from diffusiongpt.votes import Tally, VoteStore
 
 OpenStore = Callable[[], VoteStore]
 

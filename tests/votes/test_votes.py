@@ -8,7 +8,7 @@ import pytest
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes.vote import Rating, Shown, Vote
+from diffusiongpt.votes import Rating, Shown, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

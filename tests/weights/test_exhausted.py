@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights.devices import is_out_of_memory
-from diffusiongpt.weights.module import Weights
-from diffusiongpt.weights.transfer import send
+from diffusiongpt.weights import Weights, is_out_of_memory, send
 
 REAL = (
     "CUDA out of memory. Tried to allocate 2.00 GiB",

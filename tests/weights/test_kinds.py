@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights import Weights
 
 OTHER = "cpu:1"
 

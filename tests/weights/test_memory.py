@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from diffusiongpt.weights.module import Weights
-from diffusiongpt.weights.transfer import HostBlock, send
+from diffusiongpt.weights import HostBlock, Weights, send
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory from Linux")
 

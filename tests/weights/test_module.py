@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from miniatures import make_miniature
 
-from diffusiongpt.backends.diffusers.build import quiet_construction
-from diffusiongpt.backends.diffusers.lora import activated, attach, detach
+from diffusiongpt.backends.diffusers import activated, attach, detach, quiet_construction
 from diffusiongpt.errors import LoadError
-from diffusiongpt.weights.module import Weights
-from diffusiongpt.weights.transfer import HostBlock, send
+from diffusiongpt.weights import HostBlock, Weights, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

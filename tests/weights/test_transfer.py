@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.weights.layout import lay_out, views
-from diffusiongpt.weights.module import Weights
-from diffusiongpt.weights.transfer import Cuda, HostBlock, copy_staged, may_pin, pinned_bytes, send_cuda
+from diffusiongpt.weights import Cuda, HostBlock, Weights, copy_staged, lay_out, may_pin, pinned_bytes, send_cuda, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

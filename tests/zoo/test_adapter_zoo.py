@@ -10,15 +10,14 @@ from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import NoRouteError, ZooError
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.zoo.expert import CallSettings, Expert, License
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.flow import Policy, Request
+from diffusiongpt.zoo import CallSettings, Expert, License, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from diffusiongpt.flow.route import Route
+    from diffusiongpt.flow import Route
 
 BASE_SETTINGS = CallSettings(
     width=1024,

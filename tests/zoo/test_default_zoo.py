@@ -11,17 +11,15 @@ from fixtures_routing import expert, router_of, think, zoo_of
 from prompts_styled import CHINESE, ENGLISH, PROMPTS
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.backends.base import is_hosted
-from diffusiongpt.flow.request import Policy, Request
-from diffusiongpt.flow.route import MachineSpec
-from diffusiongpt.ranking.priors import PublishedPriors
-from diffusiongpt.zoo.expert import CallSettings
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.flow import MachineSpec, Policy, Request
+from diffusiongpt.ranking import PublishedPriors
+from diffusiongpt.zoo import CallSettings, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusiongpt.flow.route import Route
+    from diffusiongpt.flow import Route
 
 
 @cache

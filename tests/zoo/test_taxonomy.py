@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import ZooError
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node, Taxonomy
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.zoo import ROOT, Node, Taxonomy, Zoo
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from diffusiongpt.backends.base import get_backend
-from diffusiongpt.drawing.resolve import resolve
-from diffusiongpt.flow.request import Request
-from diffusiongpt.hub.needed_files import names_in
-from diffusiongpt.testing.hub import TINY_FOLDER
-from diffusiongpt.understanding.local import LocalThinker
-from diffusiongpt.zoo.tiny.judge import TinyJudge
-from diffusiongpt.zoo.zoo_file import Zoo
+from diffusiongpt.backends import get_backend
+from diffusiongpt.drawing import resolve
+from diffusiongpt.flow import Request
+from diffusiongpt.hub import names_in
+from diffusiongpt.testing import TINY_FOLDER
+from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.zoo import Zoo
+from diffusiongpt.zoo.tiny import TinyJudge
 
 ASKED = (
     ("red", "heart", "yellow"),

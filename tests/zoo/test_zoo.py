@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import UnknownExpertError, ZooError
-from diffusiongpt.zoo.expert import ROOT, Expert
-from diffusiongpt.zoo.zoo_file import Zoo, shipped_zoo
+from diffusiongpt.zoo import ROOT, Expert, Zoo, shipped_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,8 +210,8 @@ def test_an_unknown_home_does_not_crash(write: Callable[..., Path]) -> None:
 
 def test_an_alias_without_a_word_names_nothing(write: Callable[..., Path]) -> None:
     """An empty alias, or one of punctuation alone, is never found in a prompt."""
-    from diffusiongpt.embedding.lexical import LexicalEmbedder
-    from diffusiongpt.understanding.lexicon import Lexicon
+    from diffusiongpt.embedding import LexicalEmbedder
+    from diffusiongpt.understanding import Lexicon
 
     zoo = Zoo.load(write("taxonomy:\n  - {id: odd, kind: style, aliases: ['', '!!']}\n"))
     lexicon = Lexicon(zoo.taxonomy.nodes.values(), LexicalEmbedder())
@@ -248,7 +247,7 @@ def test_any_slip_of_the_keyboard_is_read_or_refused(tmp_path: Path, at: int, dr
 
 def test_the_published_schema_is_current() -> None:
     """Editors complete zoo files from `docs/zoo.schema.json`; `make schema` writes it."""
-    from diffusiongpt.zoo.zoo_file import ZooFile
+    from diffusiongpt.zoo import ZooFile
 
     published = (Path(__file__).parents[2] / "docs" / "zoo.schema.json").read_text(encoding="utf-8")
     assert json.loads(published) == ZooFile.model_json_schema()

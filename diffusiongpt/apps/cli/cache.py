@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from diffusiongpt.hub.disk import DiskRow
-    from diffusiongpt.hub.pull import Puller
-    from diffusiongpt.hub.records import PullRecord
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.hub import DiskRow, Puller, PullRecord
+    from diffusiongpt.zoo import Expert
 
 _TOLD = 3
 """Repositories that are named of those that share with one."""
@@ -30,7 +28,7 @@ app = typer.Typer(help="The checkpoints on disk.", no_args_is_help=True, add_com
 @reports_errors
 def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
     """Show what was pulled, what it shares, which experts need it, and what would go first if room was needed."""
-    from diffusiongpt.hub.plan import readable
+    from diffusiongpt.hub import readable
 
     report = _puller().disk(_experts(zoo))
     if as_json:
@@ -81,7 +79,7 @@ def _table(rows: Sequence[DiskRow]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from diffusiongpt.hub.plan import readable
+    from diffusiongpt.hub import readable
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("goes", "takes", "frees"):
@@ -96,7 +94,7 @@ def _told(row: DiskRow) -> Text:
     """The repository; below it when it was pulled and read, what it shares, which experts need it, and any problem."""
     from rich.text import Text
 
-    from diffusiongpt.hub.plan import readable
+    from diffusiongpt.hub import readable
 
     record = row.record
     text = Text(" ".join(part for part in (record.repo, record.weight_name, record.variant) if part))
@@ -129,7 +127,7 @@ def clear(
 ) -> None:
     """Remove what diffusiongpt pulled, and nothing that other tools did."""
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.hub.plan import readable
+    from diffusiongpt.hub import readable
 
     puller = _puller()
     chosen = _chosen(puller, repos)
@@ -162,7 +160,7 @@ def _chosen(puller: Puller, repos: list[str] | None) -> list[PullRecord]:
 
 
 def _puller() -> Puller:
-    from diffusiongpt.hub.pull import Puller
+    from diffusiongpt.hub import Puller
     from diffusiongpt.settings import load_settings
 
     return Puller(load_settings())

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from diffusiongpt.errors import DiffusionGPTError
-    from diffusiongpt.hub.plan import PullPlan
+    from diffusiongpt.hub import PullPlan
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.zoo import Zoo
 
 
 ZooOption = Annotated[
@@ -167,7 +167,7 @@ def is_terminal() -> bool:
 def load_zoo(sources: list[str] | None) -> Zoo:
     """The zoo that `--zoo` names, else the one of the settings."""
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.zoo import Zoo
 
     return Zoo.load(*(sources or load_settings().zoo_layers))
 

@@ -15,9 +15,9 @@ from diffusiongpt.apps.cli.common import JsonOption, make_folder, print_json, sa
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.pictures import Generation
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.testing.hub import LocalHub
+    from diffusiongpt.testing import LocalHub
 
 PROMPTS = (
     "an 8-bit red heart on a yellow background",
@@ -40,7 +40,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole flow: no network, no GPU, no key."""
-    from diffusiongpt.testing.hub import hub_zoo, serve_tiny_zoo
+    from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
 
     out = make_folder(out)
     _stay_on_this_machine()
@@ -69,7 +69,7 @@ def _stay_on_this_machine() -> None:
 def _studio(hub: LocalHub, home: Path) -> DiffusionGPT:
     from diffusiongpt.settings import load_settings
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.testing.hub import hub_zoo
+    from diffusiongpt.testing import hub_zoo
 
     settings = load_settings(home=home, hub_cache=home / "hub", hub_endpoint=hub.url, offline=False, hub_token=None)
     return DiffusionGPT(hub_zoo(), device="cpu", settings=settings, on_pull=lambda plan: say(f"  {plan}"))
@@ -112,7 +112,7 @@ def _vote(studio: DiffusionGPT, out: Path, *, quiet: bool) -> dict[str, Any]:
 
 def _best(images: Sequence[Image]) -> int:
     """Index of the picture that most probably shows what `COMPARED` asks for."""
-    from diffusiongpt.zoo.tiny.judge import TinyJudge
+    from diffusiongpt.zoo.tiny import TinyJudge
 
     judge = TinyJudge.load()
     likely = []
@@ -125,7 +125,7 @@ def _best(images: Sequence[Image]) -> int:
 def _sheet(images: list[Image], path: Path) -> str:
     from PIL import Image as Pillow
 
-    from diffusiongpt.pictures.generation import enlarged
+    from diffusiongpt.pictures import enlarged
 
     columns = 3
     rows = -(-len(images) // columns)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from diffusiongpt.evaluation.report import Report
+    from diffusiongpt.evaluation import Report
 
 
 def evaluate(
@@ -33,8 +33,8 @@ def evaluate(
 ) -> None:
     """Compare routing with simpler ways to choose on rated prompts; experts come from the files, not from a zoo."""
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.evaluation.reading import read_exam, read_ratings, read_votes
-    from diffusiongpt.evaluation.report import evaluate as measure
+    from diffusiongpt.evaluation import evaluate as measure
+    from diffusiongpt.evaluation import read_exam, read_ratings, read_votes
 
     if not train and not votes:
         raise RequestError("there is nothing to learn from", hint="Pass --train RATINGS.csv or --votes VOTES.csv.")

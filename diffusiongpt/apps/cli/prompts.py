@@ -25,11 +25,10 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.flow.route import Route
-    from diffusiongpt.pictures.comparison import Comparison
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.flow import Route
+    from diffusiongpt.pictures import Comparison, Generation
     from diffusiongpt.studio import DiffusionGPT
-    from diffusiongpt.votes.vote import Outcome
+    from diffusiongpt.votes import Outcome
 
 
 @takes_request()

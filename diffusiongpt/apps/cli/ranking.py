@@ -93,7 +93,7 @@ def _show(
     node: str | None, zoo: list[str] | None, export: Path | None, start_from: Path | None, *, as_json: bool
 ) -> None:
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.votes.exchange.exchange import write_new
+    from diffusiongpt.votes.exchange import write_new
 
     with open_studio(zoo) as studio:
         nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs

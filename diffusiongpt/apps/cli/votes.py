@@ -22,8 +22,8 @@ from diffusiongpt.apps.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from diffusiongpt.votes.exchange.exchange import Imported
-    from diffusiongpt.votes.vote import Outcome, Rating, Vote
+    from diffusiongpt.votes import Outcome, Rating, Vote
+    from diffusiongpt.votes.exchange import Imported
 
 
 def vote(
@@ -60,10 +60,9 @@ def vote(
 
 def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str) -> Vote | Rating:
     """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo."""
-    from diffusiongpt.pictures.comparison import as_rating, as_vote
-    from diffusiongpt.pictures.generation import Generation
+    from diffusiongpt.pictures import Generation, as_rating, as_vote
     from diffusiongpt.settings import load_settings
-    from diffusiongpt.votes.store import VoteStore
+    from diffusiongpt.votes import VoteStore
 
     shown = [Generation.from_file(picture) for picture in pictures]
     with closing(VoteStore.own(load_settings())) as store:
@@ -75,7 +74,7 @@ def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter
 
 
 def _sentence(cast: Vote | Rating) -> str:
-    from diffusiongpt.votes.vote import Rating
+    from diffusiongpt.votes import Rating
 
     if isinstance(cast, Rating):
         return f"{cast.rating:g} for {cast.expert} and {cast.prompt!r}"
@@ -109,8 +108,8 @@ def export(
     ratings: Annotated[bool, typer.Option("--ratings", help="Write ratings instead of votes; jsonl has both.")] = False,
 ) -> None:
     """Write all votes that count; jsonl has everything, csv one row for each pair."""
-    from diffusiongpt.votes.exchange.exchange import export_text, format_of, write_new
-    from diffusiongpt.votes.store import VoteStore
+    from diffusiongpt.votes import VoteStore
+    from diffusiongpt.votes.exchange import export_text, format_of, write_new
 
     chosen = file_format or ("csv" if file == STDOUT else format_of(file))
     store = VoteStore()
@@ -159,7 +158,7 @@ def erase(
 ) -> None:
     """Delete all votes and ratings of a voter for good; earlier exports and backups are not touched."""
     from diffusiongpt.errors import RequestError
-    from diffusiongpt.votes.store import VoteStore
+    from diffusiongpt.votes import VoteStore
 
     store = VoteStore()
     there = store.tally(voter)
@@ -177,7 +176,7 @@ def erase(
 
 
 def _imported_sentence(done: Imported) -> str:
-    from diffusiongpt.votes.store import Tally
+    from diffusiongpt.votes import Tally
 
     parts = [f"added {Tally(done.votes, done.ratings)}"]
     if done.known:

@@ -12,11 +12,9 @@ from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, loa
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from diffusiongpt.curation.describe import Presence
-    from diffusiongpt.curation.edit import Draft
+    from diffusiongpt.curation import Draft, Presence
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.taxonomy import Taxonomy
-    from diffusiongpt.zoo.zoo_file import Zoo
+    from diffusiongpt.zoo import Taxonomy, Zoo
 
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
@@ -96,7 +94,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a zoo file: keys, values, ids, tags, the taxonomy, and whether its architectures are supported."""
-    from diffusiongpt.backends.diffusers.architectures import advice
+    from diffusiongpt.backends.diffusers import advice
 
     if pin and not online:
         from diffusiongpt.errors import RequestError
@@ -134,8 +132,7 @@ def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: 
     Returns:
         One record for each expert on the hub.
     """
-    from diffusiongpt.curation.describe import find_presence
-    from diffusiongpt.curation.edit import ZooDraft
+    from diffusiongpt.curation import ZooDraft, find_presence
     from diffusiongpt.settings import load_settings
 
     settings = load_settings()
@@ -168,7 +165,7 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     Raises:
         ZooError: If there is no expert, a backend is not installed, or a local folder does not exist.
     """
-    from diffusiongpt.backends.base import get_backend
+    from diffusiongpt.backends import get_backend
     from diffusiongpt.errors import ZooError
 
     if not zoo:
@@ -247,8 +244,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a repository to a zoo file, the last --zoo, with what the hub says about it."""
-    from diffusiongpt.curation.describe import describe_repo
-    from diffusiongpt.curation.edit import ZooDraft, editable_layers
+    from diffusiongpt.curation import ZooDraft, describe_repo, editable_layers
     from diffusiongpt.settings import load_settings
 
     settings = load_settings()
@@ -301,8 +297,7 @@ def propose(
     as_json: JsonOption = False,
 ) -> None:
     """Let an LLM propose categories for a zoo file, the last --zoo; shows a diff, and writes it only after a yes."""
-    from diffusiongpt.curation.edit import ZooDraft, editable_layers
-    from diffusiongpt.curation.propose import propose_taxonomy
+    from diffusiongpt.curation import ZooDraft, editable_layers, propose_taxonomy
     from diffusiongpt.errors import RequestError
     from diffusiongpt.settings import load_settings
 

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
+from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.build import quiet_construction
+from diffusiongpt.backends.diffusers.lora import activated, attach, detach
+from diffusiongpt.backends.diffusers.selection import INDEX, choose_files
 
-__all__ = ["DiffusersBackend"]
+__all__ = [
+    "INDEX",
+    "Architecture",
+    "DiffusersBackend",
+    "activated",
+    "advice",
+    "architectures",
+    "attach",
+    "check_needs",
+    "choose_files",
+    "detach",
+    "of_pipeline",
+    "plan_call",
+    "quiet_construction",
+]

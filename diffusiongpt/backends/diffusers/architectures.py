@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from diffusiongpt.errors import LoadError
-from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo import Expert
 
 TYPO_CUTOFF = 0.75
 """Similarity above which an unknown name counts as a misspelling: `sdlx` does, `my-own` does not."""

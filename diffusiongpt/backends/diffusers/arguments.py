@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
-from diffusiongpt.flow.call import Dropped, Resolved
+from diffusiongpt.flow import Dropped, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,8 @@ from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow.call import Drawing, Resolved
-from diffusiongpt.weights.devices import HOST, slot
-from diffusiongpt.weights.module import Weights
+from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.weights import HOST, Weights, slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 _NUMBERS = count(1)

@@ -10,14 +10,14 @@ from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.diffusers.arguments import Call
 from diffusiongpt.backends.diffusers.build import quiet_call
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
-from diffusiongpt.weights.devices import is_out_of_memory
+from diffusiongpt.weights import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from PIL.Image import Image
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from diffusiongpt.weights.module import Weights
+    from diffusiongpt.weights import Weights
 
 
 @contextmanager

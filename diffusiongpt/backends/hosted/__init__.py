@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from diffusiongpt.backends.hosted.openai import OpenAIBackend
 
-__all__ = ["OpenAIBackend"]
+__all__ = [
+    "OpenAIBackend",
+]

@@ -17,7 +17,7 @@ from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsKeyError, S
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 MAX_WORDS = 200

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Service, explain_service_error, read_pictures
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
-from diffusiongpt.flow.call import Drawing, Dropped, Resolved
+from diffusiongpt.flow import Drawing, Dropped, Resolved
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from PIL.Image import Image
 
     from diffusiongpt.settings import Settings
-    from diffusiongpt.zoo.expert import Expert
+    from diffusiongpt.zoo import Expert
 
 
 SERVICE = Service(key="OPENAI_API_KEY", address="OPENAI_BASE_URL")

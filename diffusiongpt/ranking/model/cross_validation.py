@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusiongpt.embedding.lexical import CJK, normalize, words
+from diffusiongpt.embedding import CJK, normalize, words
 from diffusiongpt.errors import RequestError
 from diffusiongpt.ranking.model.laplace import DEFAULTS, LEVELS_ONLY, FitOptions, Scales, a_sample, fit_mean
 

@@ -26,7 +26,7 @@ from diffusiongpt.ranking.model.space import Prompt, PromptSpace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.embedding import Embedder
     from diffusiongpt.ranking.model.observations import Floats, Indexes, RatingRows, VoteRows
 
 

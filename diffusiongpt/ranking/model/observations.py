@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusiongpt.votes.vote import Rating
+    from diffusiongpt.votes import Rating
 
 
 SPARSE = 4

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.ranking.model.observations import RatingNoise
     from diffusiongpt.ranking.priors import Priors
-    from diffusiongpt.votes.vote import Rating, Vote
+    from diffusiongpt.votes import Rating, Vote
 
 
 OUTSIDE = ""

@@ -13,15 +13,14 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusiongpt.embedding.lexical import CJK, normalize
-from diffusiongpt.embedding.lexical import words as words_of
-from diffusiongpt.embedding.sentence import can_read
+from diffusiongpt.embedding import CJK, can_read, normalize
+from diffusiongpt.embedding import words as words_of
 from diffusiongpt.errors import VoteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from diffusiongpt.embedding.lexical import Embedder
+    from diffusiongpt.embedding import Embedder
 
 
 CHARACTERS_A_WORD = 1.55

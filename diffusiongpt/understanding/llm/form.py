@@ -14,8 +14,8 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema, create_model
 
-from diffusiongpt.flow.understanding import Paradigm, SubjectClass
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.flow import Paradigm, SubjectClass
+from diffusiongpt.zoo import Node
 
 VOICES = 5
 """Independent voices that vote: the number of DiffusionGPT's agents (arXiv 2401.10061, section 3.2)."""

@@ -15,7 +15,7 @@ from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
 from diffusiongpt.understanding.llm.structured import Failure, Method, methods_of
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.thinker import Thought
-from diffusiongpt.zoo.taxonomy import Node
+from diffusiongpt.zoo import Node
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

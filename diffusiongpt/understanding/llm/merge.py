@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusiongpt.embedding.lexical import CJK, normalize, words
-from diffusiongpt.flow.understanding import NodeWeight
+from diffusiongpt.embedding import CJK, normalize, words
+from diffusiongpt.flow import NodeWeight
 from diffusiongpt.understanding.literal import scripts_of
 from diffusiongpt.understanding.llm.form import LANGUAGES, VOICES, Ballot, Reading
 from diffusiongpt.understanding.thinker import Thought
-from diffusiongpt.zoo.expert import ROOT
-from diffusiongpt.zoo.taxonomy import Node, NodeKind
+from diffusiongpt.zoo import ROOT, Node, NodeKind
 
 LLM_WEIGHT = 4.0
 """Weight of all five voices together; less if some have no usable vote."""
