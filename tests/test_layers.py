@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+BEHIND_THEIR_FACE = {"diffusiongpt.votes.database", "diffusiongpt.votes.schema"}
+"""What a face leaves out, because importing it would load SQLAlchemy for those who have no votes."""
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -57,3 +61,23 @@ def test_a_wrong_import_is_seen(scratch: Path, module: str, line: str, broken: s
             file.write_text(before, encoding="utf-8")
     assert done.returncode != 0
     assert broken in " ".join(done.stdout.split()) or "newroom" in done.stdout
+
+
+def faces_passed_by(package: Path) -> list[str]:
+    """Imports of a file of another room where the face of that room would have done."""
+    modules = {".".join(path.relative_to(package.parent).with_suffix("").parts): path for path in package.rglob("*.py")}
+    found = []
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module not in modules:
+                continue
+            room = node.module.rpartition(".")[0]
+            inside = name.startswith(f"{'.'.join(node.module.split('.')[:2])}.")
+            if room != "diffusiongpt" and not inside and node.module not in BEHIND_THEIR_FACE:
+                found.append(f"{name} imports {node.module}")
+    return found
+
+
+def test_rooms_speak_through_their_faces() -> None:
+    """Files of a room import each other; all others import the room."""
+    assert faces_passed_by(ROOT / "diffusiongpt") == []
