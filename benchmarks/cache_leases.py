@@ -27,6 +27,7 @@ from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.flow.call import Resolved
 from diffusiongpt.hub.files import names_in
 from diffusiongpt.hub.snapshot import look_at
+from diffusiongpt.routing.placement import planner_for
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing.hub import LocalHub
 from diffusiongpt.zoo.expert import Expert, License
@@ -136,7 +137,7 @@ def listing_rows() -> list[Row]:
     with TemporaryDirectory() as scratch, LocalHub({"t/sdxl": _repository("sdxl", scratch)}) as hub:
         settings = load_settings(home=f"{scratch}/home", hub_cache=f"{scratch}/hub", hub_endpoint=hub.url)
         cache = ModelCache(settings)
-        renderer = Renderer(cache, Machine(cache, settings, "cpu"), settings)
+        renderer = Renderer(cache, Machine(cache, settings, "cpu", make_planner=planner_for), settings)
         arguments = {"width": 32, "height": 32, "num_inference_steps": 1}
         call = Resolved(expert=_expert("sdxl"), prompt="a fox", negative_prompt="", seeds=(1,), arguments=arguments)
         for name in ("cold", "first warm", "warm"):

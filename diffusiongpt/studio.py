@@ -25,6 +25,7 @@ from diffusiongpt.pictures.comparison import Comparison, as_rating, as_vote
 from diffusiongpt.pictures.generation import Generation
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.routing.compare import choose_ballot, worth_showing
+from diffusiongpt.routing.placement import planner_for
 from diffusiongpt.routing.router import Router
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.understanding.local import LocalThinker
@@ -87,7 +88,8 @@ class DiffusionGPT:
         self.preferences = LiveTable(votes if votes is not None else VoteStore.own(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
-        self._machine = Machine(self.cache, self.settings, device or self.settings.device)
+        wanted = device or self.settings.device
+        self._machine = Machine(self.cache, self.settings, wanted, make_planner=planner_for)
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         hosted = HostedExecutor(self.settings, on_progress)
         self._painter = Painter(self.zoo, self._machine, local=self._local, hosted=hosted, stand_in=self._stand_in)

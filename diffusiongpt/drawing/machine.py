@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from diffusiongpt.backends.base import for_adapters
 from diffusiongpt.backends.registry import get_backend, is_hosted
@@ -16,10 +16,9 @@ from diffusiongpt.errors import (
     OutOfMemoryError,
     ZooError,
 )
-from diffusiongpt.flow.placement import MachineSpec, Placement, PlacementKind
+from diffusiongpt.flow.placement import MachineSpec, Placement, PlacementKind, Planner, Weigh
 from diffusiongpt.flow.route import Readiness
 from diffusiongpt.hub.plan import component_sizes
-from diffusiongpt.routing.placement import Planner, planned_for, speed_of
 from diffusiongpt.weights.devices import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
@@ -31,6 +30,16 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo.expert import Expert
 
 
+class MakePlanner(Protocol):
+    """Makes the planner for a memory that was asked for, or for this machine."""
+
+    def __call__(
+        self, memory: Memory | None, here: MachineSpec, *, weigh: Weigh, readiness: Callable[[Expert], Readiness]
+    ) -> Planner:
+        """Make it."""
+        ...
+
+
 class Machine:
     """Which experts can draw here.
 
@@ -38,13 +47,17 @@ class Machine:
         cache: Checkpoints on disk and in memory.
         settings: Keys and addresses of hosted experts.
         device: Device to draw on; `None` for the best one present.
+        make_planner: Makes the planner for a memory.
     """
 
-    def __init__(self, cache: ModelCache, settings: Settings, device: str | None = None) -> None:
+    def __init__(
+        self, cache: ModelCache, settings: Settings, device: str | None = None, *, make_planner: MakePlanner
+    ) -> None:
         self._cache = cache
         self._settings = settings
         self._device = device
-        self._planners: dict[MachineSpec, Planner] = {}
+        self._make_planner = make_planner
+        self._planners: dict[tuple[Memory | None, MachineSpec], Planner] = {}
         self._weighed: dict[str, tuple[Snapshot, Mapping[str, int]]] = {}
 
     @cached_property
@@ -57,19 +70,17 @@ class Machine:
         """What plans have to know of this machine."""
         total, host = device_memory(self.device), device_memory(HOST)
         name, bfloat16 = device_facts(self.device)
-        flops, link = speed_of(self.device, name, total or 0)
         return MachineSpec(
             device=self.device,
             device_bytes=total,
             host_bytes=host,
-            flops=flops,
-            link_bytes_s=link,
+            name=name,
             bfloat16=bfloat16,
         )
 
     def planner(self, memory: Memory | None = None) -> Planner:
         """Plans placements for the memory that was asked for; `None` for that of the settings, else this machine's."""
-        return self._planner_for(planned_for(memory or self._settings.memory, self.spec))
+        return self._planner_for(memory or self._settings.memory)
 
     def placements(
         self, expert: Expert, request: Request | None = None, begin: Placement | None = None
@@ -162,13 +173,14 @@ class Machine:
     @property
     def _here(self) -> Planner:
         """Plans for this machine, whatever memory routes are planned for."""
-        return self._planner_for(self.spec)
+        return self._planner_for(None)
 
-    def _planner_for(self, spec: MachineSpec) -> Planner:
-        planner = self._planners.get(spec)
+    def _planner_for(self, memory: Memory | None) -> Planner:
+        planner = self._planners.get((memory, self.spec))
         if planner is None:
-            readiness = self.readiness if spec == self.spec else self._on_disk
-            planner = self._planners[spec] = Planner(spec, weigh=self._weigh, tiles=True, readiness=readiness)
+            readiness = self.readiness if memory is None else self._on_disk
+            planner = self._make_planner(memory, self.spec, weigh=self._weigh, readiness=readiness)
+            self._planners[memory, self.spec] = planner
         return planner
 
     def _on_disk(self, expert: Expert) -> Readiness:

@@ -15,7 +15,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from diffusiongpt.backends.registry import is_hosted
-from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
+from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, Plan, Weigh, as_sold
 
 if TYPE_CHECKING:
     from diffusiongpt.flow.route import Readiness
@@ -90,29 +90,6 @@ class Measured:
     seconds: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The placements of an expert on a machine, best first.
-
-    Attributes:
-        placements: None if it cannot draw there, as far as that is known.
-        reason: Why it cannot, with the number that would change it; empty if it can.
-        sized: Whether its size is known; what is not known counts as not fitting.
-    """
-
-    placements: tuple[Placement, ...] = ()
-    reason: str = ""
-    sized: bool = True
-
-    @property
-    def best(self) -> Placement | None:
-        """The first placement, if there is one."""
-        return self.placements[0] if self.placements else None
-
-
-Weigh = Callable[["Expert"], Mapping[str, int] | None]
-"""Bytes of each component of a checkpoint at 16 bits; `None` to take what the zoo states."""
-
 _KEPT = 4096
 """Answers that a planner keeps; sizes of pictures are as many as callers like."""
 
@@ -139,7 +116,7 @@ class Planner:
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
         measured: Callable[[str], Measured] = lambda _: Measured(),
     ) -> None:
-        self.machine = machine
+        self.machine = machine if machine.flops is not None else _with_speed(machine)
         self._weigh = weigh
         self._ways = frozenset(ways)
         self._tiles = tiles
@@ -466,6 +443,20 @@ def stated_bytes(expert: Expert) -> dict[str, int] | None:
 def can_quantise() -> bool:
     """Whether a library that makes weights of 4 bits is installed."""
     return any(find_spec(name) is not None for name in QUANTISERS)
+
+
+def planner_for(
+    memory: Memory | None, here: MachineSpec, *, weigh: Weigh, readiness: Callable[[Expert], Readiness]
+) -> Planner:
+    """Plans for the memory that was asked for, by what our own backends can do; see `planned_for` and `Planner`."""
+    return Planner(planned_for(memory, here), weigh=weigh, tiles=True, readiness=readiness)
+
+
+def _with_speed(machine: MachineSpec) -> MachineSpec:
+    if machine.device == "any":
+        return machine
+    flops, link = speed_of(machine.device, machine.name, machine.device_bytes or 0)
+    return replace(machine, flops=flops, link_bytes_s=link)
 
 
 def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:

@@ -7,7 +7,7 @@ from functools import partial
 from time import perf_counter
 
 from diffusiongpt.errors import NoRouteError
-from diffusiongpt.flow.placement import Placement
+from diffusiongpt.flow.placement import Placement, Planner
 from diffusiongpt.flow.request import Policy, Request
 from diffusiongpt.flow.route import Candidate, Readiness, Route, SearchTrace
 from diffusiongpt.flow.understanding import Understanding
@@ -17,7 +17,6 @@ from diffusiongpt.ranking.priors import LANGUAGE, PublishedPriors
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
-from diffusiongpt.routing.placement import Planner
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
 from diffusiongpt.understanding.lexicon import NeedReader
