@@ -67,7 +67,7 @@ def best_of_all(router: Router, route: Route) -> str:
 
 
 def fits(zoo: Zoo, router: Router, style: str, route: Route) -> str:
-    """`tag` if the chosen expert has the style, `untagged` if none that may draw has, `published` if it outranks all."""
+    """`tag` if the chosen expert has the style, `untagged` if none has, `published` if it outranks all."""
     if style in zoo[route.expert].tags.styles:
         return "tag"
     out = {rejection.expert for rejection in route.rejected}

@@ -185,6 +185,7 @@ def test_loading_is_silent_but_real_warnings_come_through(
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "requires_safety_checker": True,
+    "text_encoder_select_layers": [1, 2],
     "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
     "feature_extractor": [None, None],
     "scheduler": ["diffusers", "DDIMScheduler"],

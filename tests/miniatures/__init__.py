@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusiongpt.errors import RequestError
 from diffusiongpt.zoo.expert import CallSettings
-from miniatures import _dit, _flow, _language, _unets
+from miniatures import _dit, _flow, _language, _newest, _unets
 
 SIDE = 32
 """Width and height that miniatures draw at, in pixels."""
@@ -42,6 +42,9 @@ _MINIATURES = {
     "chroma": _Miniature(build=_flow.chroma),
     "kandinsky3": _Miniature(build=_unets.kandinsky3, side=64),
     "hunyuandit": _Miniature(build=_dit.hunyuandit, extra=_NO_BINS),
+    "ernie-image": _Miniature(build=_newest.ernie_image, extra={"use_pe": False}),
+    "ovis-image": _Miniature(build=_newest.ovis_image),
+    "krea2": _Miniature(build=_newest.krea2),
 }
 
 ARCHITECTURES = tuple(_MINIATURES)

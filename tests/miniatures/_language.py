@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from miniatures._latent import autoencoder, deep_autoencoder
+from miniatures._latent import autoencoder, deep_autoencoder, qwen_autoencoder
 from miniatures._text import (
     WIDTH,
     gemma2_encoder,
@@ -18,7 +18,6 @@ from miniatures._text import (
 def qwen_image() -> Any:
     """A `QwenImagePipeline`."""
     from diffusers import (
-        AutoencoderKLQwenImage,
         FlowMatchEulerDiscreteScheduler,
         QwenImagePipeline,
         QwenImageTransformer2DModel,
@@ -34,17 +33,9 @@ def qwen_image() -> Any:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 4, 8),
     )
-    vae = AutoencoderKLQwenImage(
-        base_dim=8,
-        z_dim=latents,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
-        latents_mean=[0.0] * latents,
-        latents_std=[1.0] * latents,
-    )
     return QwenImagePipeline(
         transformer=transformer,
-        vae=vae,
+        vae=qwen_autoencoder(latents),
         text_encoder=qwen25_vl_encoder(),
         tokenizer=qwen_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),

@@ -19,6 +19,20 @@ def flux2_autoencoder() -> Any:
     return AutoencoderKLFlux2(latent_channels=4, layers_per_block=1, **_SIZES)
 
 
+def qwen_autoencoder(channels: int) -> Any:
+    """An `AutoencoderKLQwenImage`, which halves the sides three times."""
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=channels,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
+    )
+
+
 def deep_autoencoder(*, halvings: int, **settings: Any) -> Any:
     """An `AutoencoderKL` that halves the sides so often, for pipelines that take its factor for granted."""
     from diffusers import AutoencoderKL

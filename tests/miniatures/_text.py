@@ -105,6 +105,44 @@ def qwen25_vl_encoder() -> Any:
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
+def qwen3_vl_encoder() -> Any:
+    """A `Qwen3VLModel`."""
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    text = {
+        **qwen3_settings(),
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "deepstack_visual_indexes": [0],
+        "patch_size": 2,
+        "num_position_embeddings": 16,
+    }
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+
+
+def mistral3_encoder() -> Any:
+    """A `Mistral3Model`, which reads text and pictures."""
+    from transformers import Mistral3Config, Mistral3Model
+
+    text = {"model_type": "ministral3", **qwen3_settings()}
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 2,
+    }
+    return Mistral3Model(Mistral3Config(text_config=text, vision_config=vision))
+
+
 def gemma_tokenizer() -> Any:
     """A `GemmaTokenizer`."""
     from transformers import GemmaTokenizer

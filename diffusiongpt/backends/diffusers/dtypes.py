@@ -49,6 +49,8 @@ def _in_this_thread(dtype: Any, model_class_name: str | None = None) -> Iterator
     casts = {tensor.float, tensor.double, tensor.half, tensor.bfloat16, tensor.to, tensor.type, tensor.type_as}
 
     def is_floating(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return any(map(is_floating, value))
         # arrays of numpy bring a type of their own, as tensors do
         return value.is_floating_point() if isinstance(value, tensor) else hasattr(value, "__array__")
 

@@ -116,8 +116,7 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
     _check_pipeline(index)
     components: dict[str, str] = {}
     for component, value in index.items():
-        # components are listed as [library, class]; plain values are arguments of the pipeline's constructor
-        if not component.startswith("_") and isinstance(value, list) and len(value) == 2 and value[0] is not None:
+        if _is_component(component, value):
             _check_library(component, value[0], names)
             components[component] = str(value[1])
     return components
@@ -136,6 +135,13 @@ def weight_variant(chosen: Sequence[str], variant: str | None) -> str | None:
         if match and variant == _variant(match):
             return variant
     return None
+
+
+def _is_component(name: str, value: Any) -> bool:
+    """Whether it is listed as `[library, class]`; other values are arguments of the pipeline's constructor."""
+    is_pair = not name.startswith("_") and isinstance(value, list) and len(value) == 2
+    # a pair of numbers is an argument too, such as two layers of a text encoder
+    return is_pair and value[0] is not None and not isinstance(value[0], int | float)
 
 
 def _variant(match: re.Match[str]) -> str | None:
