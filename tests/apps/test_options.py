@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from diffusiongpt.apps.cli import COMMANDS, REQUEST_OPTIONS, app
+from diffusiongpt.apps.cli import COMMANDS, app
+from diffusiongpt.apps.cli.common import REQUEST_OPTIONS
 from diffusiongpt.flow import Policy, Request
 
 FIELDS = {**Request.model_fields, **Policy.model_fields}

@@ -60,6 +60,7 @@ def studio(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             "id": name,
             "repo": f"mini/{name}",
             "architecture": name,
+            "size_gb": 0.003,
             "settings": miniature_settings(name).model_dump(mode="json", exclude_none=True),
         }
         for name in ARCHITECTURES

@@ -59,7 +59,7 @@ EVIDENCE: dict[str, Any] = {
 SMALL = read_published(EVIDENCE)
 LISTED, OTHER = expert("a", repo="o/a"), expert("b", repo="o/b")
 KINDRED = expert("d", repo="o/d", architecture="new")
-STRANGER = expert("e", repo="o/e", architecture="other")
+STRANGER = expert("e", repo="o/e", architecture="other", size_gb=None)
 PRIORS = PublishedPriors.of([LISTED, OTHER, KINDRED, STRANGER], SMALL)
 
 
