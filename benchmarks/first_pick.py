@@ -18,7 +18,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from math import log
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ from latency import percentiles
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.embedding import LexicalEmbedder
-from diffusiongpt.flow import Request
+from diffusiongpt.flow import MachineSpec, Request
+from diffusiongpt.placement import Planner, planned_for
 from diffusiongpt.ranking import ELO_PER_LOG_ODDS, LiveTable, Published, PublishedPriors, read_published
 from diffusiongpt.routing import Router
+from diffusiongpt.settings import Memory
 from diffusiongpt.understanding import LocalThinker
 from diffusiongpt.zoo import Expert, Zoo
 
@@ -295,9 +297,14 @@ def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[s
     return found, guessed
 
 
-def weighs_at_most(gigabytes: float, expert: Expert) -> bool:
-    """Whether all weights of an expert are known to fit into so many GB at once."""
-    return expert.size_bytes is not None and expert.size_bytes <= gigabytes * 1e9
+MEMORIES = ("80GB+64GB", "48GB+64GB", "24GB+64GB", "16GB+64GB", "8GB+64GB")
+"""Devices that people have, with the host memory beside them."""
+
+
+def planner_for(memory: str) -> Planner:
+    """Plans for a GPU with so much memory; how fast it is decides nothing here."""
+    gpu = MachineSpec(device="cuda:0", device_bytes=0.0, host_bytes=0.0, flops=100e12)
+    return Planner(planned_for(Memory.parse(memory), gpu), tiles=True, readiness=lambda _: "on_disk")
 
 
 def print_picks(report: dict[str, tuple[float, float, float, str]], *, each: bool) -> None:
@@ -351,11 +358,12 @@ def main() -> None:
     print_picks(picked_elo(export, zoo), each=True)
     print("the same with all figures, as the package has them")
     print_picks(picked_elo(export, zoo, blind=False), each=False)
-    for gigabytes in (48, 24):
-        print(f"of experts whose weights are at most {gigabytes} GB, without the figures of the kind and with them")
+    for memory in MEMORIES:
+        planner = planner_for(memory)
+        here = [one.id for one in zoo.values() if not is_hosted(one.backend) and planner(one).best]
+        print(f"memory={memory}, {len(here)} experts that fit; without the figures of the kind and with them")
         for blind in (True, False):
-            fits = partial(weighs_at_most, gigabytes)
-            print_picks(picked_elo(export, zoo, fits, blind=blind), each=False)
+            print_picks(picked_elo(export, zoo, lambda one: one.id in here, blind=blind), each=False)  # noqa: B023
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)
