@@ -21,7 +21,7 @@ from cache_rows import Row, in_fresh_process
 from diffusiongpt.backends.diffusers import DiffusersBackend, choose_files, quiet_construction
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import LocalExecutor, Machine
-from diffusiongpt.flow import Resolved
+from diffusiongpt.flow import Call
 from diffusiongpt.hub import look_at, names_in
 from diffusiongpt.settings import load_settings
 from diffusiongpt.testing import LocalHub
@@ -134,7 +134,7 @@ def listing_rows() -> list[Row]:
         cache = ModelCache(settings)
         executor = LocalExecutor(cache, Machine(cache, settings, "cpu"), settings)
         arguments = {"width": 32, "height": 32, "num_inference_steps": 1}
-        call = Resolved(expert=_expert("sdxl"), prompt="a fox", negative_prompt="", seeds=(1,), arguments=arguments)
+        call = Call(expert=_expert("sdxl"), prompt="a fox", negative_prompt="", seeds=(1,), arguments=arguments)
         for name in ("cold", "first warm", "warm"):
             calls = _calls(lambda: executor.run(call))
             chosen, looked = calls["choose_files"] + calls["names_in"], calls["look_at"]

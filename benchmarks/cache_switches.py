@@ -15,7 +15,7 @@ from cache_rows import Row, in_fresh_process
 
 from diffusiongpt.backends.diffusers import quiet_construction
 from diffusiongpt.cache import ModelCache
-from diffusiongpt.flow import Resolved
+from diffusiongpt.flow import Call
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo import CallSettings, Expert, License
 
@@ -87,6 +87,6 @@ def _expert(folder: str) -> Expert:
     return Expert(id=Path(folder).name, repo=folder, license=License(id="none"), settings=settings)
 
 
-def _drawing(expert: Expert) -> Resolved:
+def _drawing(expert: Expert) -> Call:
     arguments = {"width": SIDE, "height": SIDE, "num_inference_steps": 1}
-    return Resolved(expert=expert, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
+    return Call(expert=expert, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffusiongpt.backends import Component, Loaded
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.files import replace_file
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.zoo import Expert, License
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class ToyBackend:
         """Not needed here."""
         raise NotImplementedError
 
-    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Call, **options: Any) -> Drawing:
         """Not needed here."""
         raise NotImplementedError
 

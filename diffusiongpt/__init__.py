@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import cache as _cache
 from importlib import import_module as _import_module
+from threading import Lock as _Lock
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import (
@@ -80,6 +81,9 @@ _HOMES = {
     "Zoo": "zoo",
 }
 """Room of each class of the product; it is imported when the class is first used."""
+
+_MAKING = _Lock()
+"""Held while the default studio is made; a second one would double the queue and the budgets of the device."""
 
 __all__ = [
     "AdapterBackend",
@@ -148,9 +152,14 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-@_cache
 def _default_studio() -> DiffusionGPT:
-    """The studio that `route`, `route_and_generate` and `compare` share; made at the first call."""
+    """The studio that `route`, `route_and_generate` and `compare` share; the first call makes it, and only one."""
+    with _MAKING:
+        return _made_studio()
+
+
+@_cache
+def _made_studio() -> DiffusionGPT:
     from diffusiongpt.studio import DiffusionGPT
 
     return DiffusionGPT()

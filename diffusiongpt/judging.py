@@ -217,6 +217,8 @@ def _judged(studio: Bench, judge: Judge, source: str, route: Route, expert: str)
 
 
 def _texts(prompts: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(prompts, str):
+        raise RequestError("prompts is a single string", hint="Pass a list of prompts, or how many of the package's.")
     if not isinstance(prompts, int):
         return tuple(dict.fromkeys(prompts))
     shipped = shipped_prompts()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import Batch, HostedExecutor, LocalExecutor, Machine, OnProgress, Painter
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
@@ -399,7 +400,13 @@ class DiffusionGPT:
 
     def at_hand(self) -> tuple[str, ...]:
         """Ids of the experts that can draw here without a download, in zoo order."""
-        return tuple(one.id for one in self.zoo.values() if self._machine.readiness(one) in ("loaded", "on_disk"))
+        return tuple(
+            one.id
+            for one in self.zoo.values()
+            if not is_hosted(one.backend)
+            and self._machine.readiness(one) in ("loaded", "on_disk")
+            and self._machine.can_draw(one)
+        )
 
     def bootstrap(
         self,

@@ -12,7 +12,7 @@ from diffusiongpt.backends import Component, Loaded, get_backend
 from diffusiongpt.backends.diffusers import DiffusersBackend
 from diffusiongpt.errors import LoadError
 from diffusiongpt.files import replace_file
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -130,7 +130,7 @@ class Toy:
                 part.note("cpu")
         return Loaded(model=expert.id, device=device, parts=parts)
 
-    def draw(self, loaded: Loaded, resolved: Resolved, **options: Any) -> Drawing:
+    def draw(self, loaded: Loaded, resolved: Call, **options: Any) -> Drawing:
         """Nothing."""
         raise NotImplementedError
 
@@ -153,7 +153,7 @@ def touch(cache: ModelCache, backend: Any, *experts: Expert) -> None:
 def draw(loaded: Loaded, who: Expert) -> list[bytes]:
     """Two steps with a fixed seed."""
     arguments = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **who.settings.extra}
-    resolved = Resolved(expert=who, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
+    resolved = Call(expert=who, prompt="a fox", negative_prompt="", seeds=(3,), arguments=arguments)
     return [image.tobytes() for image in DiffusersBackend().draw(loaded, resolved).images]
 
 

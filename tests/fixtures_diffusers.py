@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from miniature import SIDE
 
 from diffusiongpt.backends.diffusers import DiffusersBackend
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 
 if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 BACKEND = DiffusersBackend()
 
 
-def ask(who: Expert, *seeds: int, explicit: tuple[str, ...] = (), **arguments: Any) -> Resolved:
+def ask(who: Expert, *seeds: int, explicit: tuple[str, ...] = (), **arguments: Any) -> Call:
     """A call at the miniature's size."""
     given = {"width": SIDE, "height": SIDE, "num_inference_steps": 2, **arguments}
-    return Resolved(
+    return Call(
         expert=who,
         prompt="a red fox",
         negative_prompt=given.pop("negative_prompt", ""),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffusiongpt.backends.hosted import OpenAIBackend
 from diffusiongpt.drawing import resolve
-from diffusiongpt.flow import Request, Resolved, Understanding
+from diffusiongpt.flow import Call, Request, Understanding
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo import CallSettings, Capabilities, Expert, Price
 
@@ -55,13 +55,13 @@ def studio_with(settings: Settings, *experts: Expert) -> DiffusionGPT:
     return DiffusionGPT(zoo_of(*experts, tiny_zoo()[TINY]), settings=settings)
 
 
-def ask(prompt: str = "a fox", who: Expert | None = None, **asked: Any) -> Resolved:
+def ask(prompt: str = "a fox", who: Expert | None = None, **asked: Any) -> Call:
     """The exact call for a request to a hosted expert."""
     meant = {name: asked.pop(name) for name in tuple(asked) if name not in Request.__annotations__}
     return resolve(Request(prompt=prompt, **asked), Understanding(prompt=prompt, **meant), who or hosted())
 
 
-def draw(settings: Settings, resolved: Resolved | None = None, *, timeout_s: float = 20, **limits: Any) -> Drawing:
+def draw(settings: Settings, resolved: Call | None = None, *, timeout_s: float = 20, **limits: Any) -> Drawing:
     """Draw at the server with the real client."""
     return OpenAIBackend(timeout_s=timeout_s, **limits).draw(resolved or ask(), settings)
 

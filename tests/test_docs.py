@@ -25,10 +25,10 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
-    diffusiongpt._default_studio.cache_clear()
+    diffusiongpt._made_studio.cache_clear()
     yield tmp_path
     diffusiongpt._default_studio().close()
-    diffusiongpt._default_studio.cache_clear()
+    diffusiongpt._made_studio.cache_clear()
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -334,7 +334,7 @@ def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
     monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    diffusiongpt._default_studio.cache_clear()
+    diffusiongpt._made_studio.cache_clear()
     try:
         first = diffusiongpt.route_and_generate(PROMPT, seed=1, num_inference_steps=1)
         second = asyncio.run(diffusiongpt.aroute_and_generate(PROMPT, seed=1, num_inference_steps=1))
@@ -345,4 +345,4 @@ def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert second.again().image.tobytes() == first.image.tobytes()
     finally:
         diffusiongpt._default_studio().close()
-        diffusiongpt._default_studio.cache_clear()
+        diffusiongpt._made_studio.cache_clear()

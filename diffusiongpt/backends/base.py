@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from diffusiongpt.errors import LoadError, ZooError
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Backend(Protocol):
     def draw(
         self,
         loaded: Loaded,
-        resolved: Resolved,
+        resolved: Call,
         *,
         on_step: OnStep | None = None,
         offload: bool = False,
@@ -246,7 +246,7 @@ class HostedBackend(Protocol):
         """
         ...
 
-    def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
+    def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """Have one picture drawn for each seed.
 
         Raises:

@@ -117,3 +117,7 @@ class Batch:
             job.result = self._painter.draw(job.request, job.route, job.ticket)
         except DiffusionGPTError as error:
             job.result = error
+        finally:
+            if job.ticket is not None:
+                # one that failed before its turn would stay in the queue
+                job.ticket.cancel()

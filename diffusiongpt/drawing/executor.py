@@ -12,7 +12,7 @@ from diffusiongpt.errors import DrawError
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
-    from diffusiongpt.flow import Drawing, Resolved
+    from diffusiongpt.flow import Call, Drawing
     from diffusiongpt.settings import Settings
 
 OnProgress = Callable[[str, int, int | None], None]
@@ -22,7 +22,7 @@ OnProgress = Callable[[str, int, int | None], None]
 class Executor(Protocol):
     """A place where calls are carried out: this process, a service, or another machine."""
 
-    def run(self, call: Resolved, *, ticket: Ticket | None = None) -> Drawing:
+    def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
         """Draw one picture for each seed of a call.
 
         Args:
@@ -49,7 +49,7 @@ class HostedExecutor:
         self._settings = settings
         self._on_progress = on_progress
 
-    def run(self, call: Resolved, *, ticket: Ticket | None = None) -> Drawing:
+    def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
         """See `Executor.run`."""
         del ticket  # a service has a queue of its own
         backend = get_backend(call.expert.backend)

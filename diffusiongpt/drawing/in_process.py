@@ -14,7 +14,7 @@ from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow import Drawing, Placement, PlacementKind, Recovery, RecoveryStep, Resolved
+from diffusiongpt.flow import Call, Drawing, Placement, PlacementKind, Recovery, RecoveryStep
 from diffusiongpt.hub import Agree
 from diffusiongpt.weights import HOST, release_cached
 
@@ -96,7 +96,7 @@ class LocalExecutor:
             on_progress=self._on_progress,
         )
 
-    def run(self, call: Resolved, *, ticket: Ticket | None = None) -> Drawing:
+    def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
         """Draw on this machine; see `Executor.run`."""
         backend = _local(call.expert)
         start = perf_counter()
@@ -132,7 +132,7 @@ class LocalExecutor:
         ):
             yield model
 
-    def _draw(self, backend: Backend, call: Resolved, snapshot: Snapshot) -> tuple[Drawing, float]:
+    def _draw(self, backend: Backend, call: Call, snapshot: Snapshot) -> tuple[Drawing, float]:
         """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
         recovered: list[Recovery] = []
         first, *others = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
@@ -156,7 +156,7 @@ class LocalExecutor:
         return replace(drawing, recovered=tuple(recovered), placement=used), loaded
 
     def _attempt(
-        self, backend: Backend, call: Resolved, snapshot: Snapshot, placement: Placement
+        self, backend: Backend, call: Call, snapshot: Snapshot, placement: Placement
     ) -> tuple[Drawing, float] | OutOfMemoryError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
         offload = placement.kind == "offload"

@@ -1,17 +1,15 @@
-"""Draws a routed request with the first candidate that can, writes down what happened, and draws it again."""
+"""Draws a routed request with the first candidate that can, and writes down what happened."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from diffusiongpt.backends import is_hosted
+from diffusiongpt.drawing.redraw import recorded_call
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import (
     DiffusionGPTError,
@@ -25,14 +23,12 @@ from diffusiongpt.errors import (
     OutOfMemoryError,
     PullError,
     PullTooLargeError,
-    RequestError,
     ServiceError,
-    UnknownExpertError,
 )
-from diffusiongpt.flow import Fallback, PictureRecord, Request, Resolved, ShownIn
+from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, ShownIn
 from diffusiongpt.pictures import Generation
 from diffusiongpt.version import GENERATOR
-from diffusiongpt.zoo import SHIPPED, CallSettings, Expert, Zoo
+from diffusiongpt.zoo import SHIPPED, Expert, Zoo
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.executor import Executor
@@ -40,108 +36,18 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.flow import Drawing, Dropped, Route
-    from diffusiongpt.hub import Puller
-
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A picture may name a commit, which the hub never changes, and no branch or path."""
-
-_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
-
-
-def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Resolved:
-    """The exact call that a record describes.
-
-    Args:
-        record: The record of a picture.
-        seeds: One seed per picture.
-        zoo: The zoo that has the expert.
-        puller: Knows the commit that is used now.
-
-    Raises:
-        DrawError: If the expert takes no seed, so that the picture cannot be drawn again.
-        UnknownExpertError: If the zoo does not have the expert.
-        LoadError: If the expert is another repository now.
-        RequestError: If the record asks for something that no request could.
-    """
-    if not record.repeatable:
-        raise DrawError(
-            f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
-            hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
-        )
-    expert = _as_strong(_same_expert(record, zoo, puller), record)
-    return Resolved(
-        expert=expert,
-        prompt=record.params["prompt"],
-        negative_prompt=record.params.get("negative_prompt", ""),
-        seeds=seeds,
-        arguments=_recorded_arguments(record, expert),
-        expected_weights=record.weights,
-    )
-
-
-def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
-    expert = _expert_of(record, zoo)
-    base = expert.base_expert
-    revision = _commit_to_draw(expert, record.repo, record.revision, record, puller)
-    if base is None:
-        return expert.at(revision)
-    return expert.at(revision, _commit_to_draw(base, record.base, record.base_revision, record, puller))
-
-
-def _commit_to_draw(
-    part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller
-) -> str | None:
-    """The commit of a record where it differs from the one in use; `None` if it does not.
-
-    Raises:
-        LoadError: If the record names another repository, or a revision that may change.
-    """
-    if part.is_local or commit in (None, puller.commit(part)):
-        return None
-    if repo != part.repo or not COMMIT.fullmatch(commit or ""):
-        raise LoadError(
-            f"{record.drawn_by} is {part.repo} in this zoo, and was {repo} when the picture was drawn",
-            hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
-        )
-    return commit
-
-
-def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
-    """An adapter with the strength of a record, checked like that of a zoo file: a stranger may have written it."""
-    if expert.kind != "adapter" or "adapter_scale" not in record.params:
-        return expert
-    try:
-        scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
-    except ValidationError:
-        raise RequestError(
-            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is above 0 and at most 4."
-        ) from None
-    settings = expert.settings.model_copy(update={"adapter_scale": scale})
-    return expert.model_copy(update={"settings": settings})
-
-
-def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
-    try:
-        return zoo[record.drawn_by]
-    except UnknownExpertError as error:
-        raise UnknownExpertError(
-            str(error), hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}."
-        ) from None
-
-
-def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
-    """The call arguments of a record, which a stranger may have written: it passes the checks of a request."""
-    asked = {name: value for name, value in record.params.items() if name in _CHECKED}
-    Request(prompt=record.params["prompt"], seed=record.seed, **asked)
-    extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
-    arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
-    return {**extra, **arguments}
 
 
 log = logging.getLogger("diffusiongpt")
 
-MACHINE = (HubUnreachableError, OutOfMemoryError, DiskFullError, NeedsKeyError, ServiceError, NeedsExtraError)
+NOT_THE_ZOO = (
+    HubUnreachableError,
+    OutOfMemoryError,
+    DiskFullError,
+    NeedsKeyError,
+    ServiceError,
+    NeedsExtraError,
+)
 """Failures that say nothing against the zoo."""
 
 LAST_RESORT = "tiny"
@@ -194,16 +100,16 @@ class Painter:
                 self._machine.check_can_draw(expert, hub_is_down=hub_is_down)
                 return self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
-                # an expert requested by name has no fallback, and a pull above the limit was not agreed to
-                if request.expert or isinstance(error, PullTooLargeError):
+                # an expert requested by name has no fallback, and the pull of the chosen one was not agreed to
+                if request.expert or (isinstance(error, PullTooLargeError) and expert.id == route.expert):
                     raise
-                failures.append(error)
+                failures.append(_without_frames(error))
                 log.info("%s cannot draw: %s", expert.id, error)
                 if ticket is not None:
                     # the next candidate may have to be pulled first
                     self._local.queue.give_back(ticket)
                     ticket = None
-        return self._last_resort(request, route, failures, ticket)
+        return self._last_resort(request, route, failures)
 
     def draw_with(
         self,
@@ -258,19 +164,17 @@ class Painter:
         drawing = self._run(call)
         return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
 
-    def _run(self, call: Resolved, ticket: Ticket | None = None) -> Drawing:
+    def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
         executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
         return executor.run(call, ticket=ticket)
 
-    def _last_resort(
-        self, request: Request, route: Route, failures: Sequence[DiffusionGPTError], ticket: Ticket | None
-    ) -> Generation:
+    def _last_resort(self, request: Request, route: Route, failures: Sequence[DiffusionGPTError]) -> Generation:
         """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
 
         Only where the machine is to blame; what is wrong with the zoo is reported instead.
         """
         fallbacks = _fallbacks(route.order, failures)
-        if LAST_RESORT in self._zoo.sources or not any(isinstance(error, MACHINE) for error in failures):
+        if LAST_RESORT in self._zoo.sources or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
@@ -283,11 +187,11 @@ class Painter:
             fallbacks[0].error,
             expert.id,
         )
-        return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks, ticket=ticket)
+        return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks)
 
     def _record(
         self,
-        call: Resolved,
+        call: Call,
         drawing: Drawing,
         route: Route,
         *,
@@ -321,6 +225,12 @@ class Painter:
         )
 
 
+def _without_frames(error: DiffusionGPTError) -> DiffusionGPTError:
+    """The error without the frames of the failed call, which would keep its tensors while the next expert draws."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 def _fallbacks(order: Sequence[str], failures: Sequence[DiffusionGPTError]) -> tuple[Fallback, ...]:
     """The experts that could not draw, as a result lists them."""
     tried = zip(order, failures, strict=False)
@@ -333,7 +243,7 @@ def _recordable(dropped: Dropped) -> Dropped:
     return dropped if is_plain else replace(dropped, value=repr(dropped.value))
 
 
-def _params(call: Resolved, drawing: Drawing) -> dict[str, Any]:
+def _params(call: Call, drawing: Drawing) -> dict[str, Any]:
     return {
         name: value
         for name, value in {"prompt": call.prompt, **drawing.params}.items()

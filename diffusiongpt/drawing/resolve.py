@@ -6,7 +6,7 @@ from math import isclose, log, sqrt
 from typing import Any
 
 from diffusiongpt.backends.diffusers import architectures
-from diffusiongpt.flow import Dropped, Request, Resolved, Understanding, fresh_seed
+from diffusiongpt.flow import Call, Dropped, Request, Understanding, fresh_seed
 from diffusiongpt.zoo import Expert
 
 SIDE_STEP = 16
@@ -16,7 +16,7 @@ MAX_AREA_FACTOR = 2.25
 """A size read from the prompt is obeyed up to this multiple of the native area; beyond it objects repeat."""
 
 
-def resolve(request: Request, understanding: Understanding, expert: Expert) -> Resolved:
+def resolve(request: Request, understanding: Understanding, expert: Expert) -> Call:
     """Fill in every argument for one expert.
 
     What the caller gave wins over what the prompt says, and that over what the expert's maker recommends.
@@ -36,15 +36,15 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> R
         "num_inference_steps": request.num_inference_steps or settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         **size,
-        **settings.extra,
         "callback_on_step_end": request.callback_on_step_end,
     }
-    return Resolved(
+    given_arguments = {name: value for name, value in arguments.items() if value is not None}
+    return Call(
         expert=expert,
         prompt=expert.prompt_for(understanding.prompt),
         negative_prompt=_negative_for(request, understanding, expert),
         seeds=_seeds(request),
-        arguments={name: value for name, value in arguments.items() if value is not None},
+        arguments={**settings.extra, **given_arguments},
         transparent=understanding.transparent_background and expert.capabilities.transparent_background is True,
         explicit=frozenset(name for name, value in given.items() if value is not None),
         dropped=tuple(dropped),

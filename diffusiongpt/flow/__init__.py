@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.flow.call import Drawing, Dropped, Recovery, RecoveryStep, Resolved
+from diffusiongpt.flow.call import Call, Drawing, Dropped, Recovery, RecoveryStep
 from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_PROMPT_CHARS",
     "MAX_SEED",
     "NEAR_TIE",
+    "Call",
     "Candidate",
     "Drawing",
     "Dropped",
@@ -57,7 +58,6 @@ __all__ = [
     "RecoveryStep",
     "Rejection",
     "Request",
-    "Resolved",
     "Route",
     "SearchPath",
     "SearchStep",

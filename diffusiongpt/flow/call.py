@@ -26,7 +26,7 @@ class Dropped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolved:
+class Call:
     """The exact call for one expert.
 
     Attributes:

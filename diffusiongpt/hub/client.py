@@ -69,7 +69,20 @@ def hub_errors(repo: str, settings: Settings) -> Iterator[None]:
         raise
     # when a connection breaks too often, the client lets raw transport errors escape, which are not an OSError
     except (OSError, EntryNotFoundError, HFValidationError, XetDownloadError, httpx.HTTPError) as error:
+        _forget_token(error)
         raise _translate(error, repo, settings) from error
+
+
+def _forget_token(error: BaseException) -> None:
+    """Take the token out of the requests that an error of the client holds: what logs the error would log them too."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for holder in (seen, getattr(seen, "response", None)):
+            known = {} if holder is None else vars(holder)
+            headers = getattr(known.get("_request") or known.get("request"), "headers", None)
+            if headers is not None:
+                headers.pop("Authorization", None)
+        seen = seen.__cause__ or seen.__context__
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
             "zoo='tiny'."
         )
     if all("size is not known" in rejection.reason for rejection in rejected):
-        return "Add size_gb or components to its entry in the zoo, or run: diffusiongpt pull EXPERT."
+        return "Add size_gb or components to its entry in the zoo, or ask for it by name with expert=."
     if all("commercial use" in rejection.reason for rejection in rejected):
         return "Drop commercial_use=True, or add an expert whose licence allows it."
     if all("max_price" in rejection.reason for rejection in rejected):

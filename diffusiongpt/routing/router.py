@@ -166,11 +166,13 @@ class Router:
             return filter_experts([named], understanding, policy, self._unfit([named], request, policy))
         unfit = self._unfit(self.zoo.values(), request, policy)
         key = (policy, *(need.name for need in needs_of(understanding)), *unfit.items())
-        if key not in self._filtered:
+        known = self._filtered.get(key)
+        if known is None:
+            known = filter_experts(self.zoo.values(), understanding, policy, unfit)
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
-            self._filtered[key] = filter_experts(self.zoo.values(), understanding, policy, unfit)
-        return self._filtered[key]
+            self._filtered[key] = known
+        return known
 
     def _unfit(self, experts: Iterable[Expert], request: Request, policy: Policy) -> dict[str, str]:
         """Expert -> why it cannot draw on the machine that the route is for.

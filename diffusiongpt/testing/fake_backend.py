@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Literal
 
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import OnStep
@@ -33,7 +33,7 @@ class FakeBackend:
     def check(self, settings: Settings) -> None:
         """It can always draw."""
 
-    def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
+    def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """One flat picture for each seed, in the size that was asked for."""
         from PIL import Image
 

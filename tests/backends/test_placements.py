@@ -15,7 +15,7 @@ from miniatures import ARCHITECTURES, make_miniature, miniature_settings
 from diffusiongpt.backends.diffusers import DiffusersBackend
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
-from diffusiongpt.flow import Resolved
+from diffusiongpt.flow import Call
 from diffusiongpt.hub import names_in
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def entry(name: str, folder: Path, dtype: str = "float32") -> Expert:
     return expert(folder, name).model_copy(update={"settings": settings, "architecture": name})
 
 
-def call(who: Expert, *seeds: int) -> Resolved:
+def call(who: Expert, *seeds: int) -> Call:
     """Two steps at the miniature's size."""
     settings = who.settings
     arguments: dict[str, Any] = {"width": settings.width, "height": settings.height, "num_inference_steps": 2}
-    return Resolved(
+    return Call(
         expert=who,
         prompt="a red fox",
         negative_prompt="",

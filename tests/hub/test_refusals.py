@@ -8,6 +8,7 @@ import pytest
 from fixtures_adapters import adapter
 from fixtures_cache import BACKEND, SD, UNET, touch
 from miniature import expert
+from pydantic import SecretStr
 
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import GatedRepoError, HubUnreachableError, PullError, RepoMissingError
@@ -212,3 +213,17 @@ def test_a_circle_of_redirects_ends(hub: LocalHub, puller: Puller) -> None:
     hub.fail(Fault(match="/api/", redirect=hub.url))
     with pytest.raises(HubUnreachableError, match="in circles"):
         puller.plan(SD, BACKEND)
+
+
+def test_an_error_carries_no_token(online: Settings, hub: LocalHub) -> None:
+    """Whoever logs an error with its cause logs the client's request, which has had the token in its headers."""
+    hub.faults.append(Fault(match="/api/", status=500))
+    settings = online.model_copy(update={"hub_token": SecretStr("hf_secret")})
+    with pytest.raises(PullError) as caught:
+        Puller(settings).plan(SD, BACKEND)
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        for holder in (seen, getattr(seen, "response", None)):
+            request = None if holder is None else vars(holder).get("_request")
+            assert "hf_secret" not in str(dict(request.headers) if request else "")
+        seen = seen.__cause__ or seen.__context__

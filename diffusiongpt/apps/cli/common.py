@@ -57,7 +57,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "num_inference_steps": _option(int | None, None, "--steps", help="Denoising steps."),
     "guidance_scale": _option(float | None, None, "--guidance", help="Guidance scale."),
     "num_images_per_prompt": _option(int, 1, "-n", "--number", help="Pictures to draw."),
-    "seed": _option(int | None, None, min=0, max=2**63 - 1, help="Seed of the first picture; fresh if absent."),
+    "seed": _option(int | None, None, help="Seed of the first picture; fresh if absent."),
     "expert": _option(str | None, None, help="Id of the expert that draws."),
     "explore": _option(str | None, None, help="thompson picks by chance from what may be best, by the seed."),
     "voter": _option(str, "me", help="Voter whose preferences count."),
@@ -143,6 +143,7 @@ def error_object(error: DiffusionGPTError) -> dict[str, str]:
 
 def with_options(text: str) -> str:
     """A message with arguments of Python written as the options of the command line that they are."""
+    text = re.sub(r"\b(memory|zoo)='([\w+]+)'", r"--\1 \2", text)
     return _ARGUMENT.sub(lambda said: f"--{said[0]}".replace("_", "-").replace("=True", "").replace("=", " "), text)
 
 

@@ -179,14 +179,14 @@ def _report(generation: Generation, paths: list[Path]) -> None:
 
 
 def _ask(comparison: Comparison) -> None:
-    letters = "".join(comparison.letters)
+    letters = comparison.letters
     answer = (
         typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
     )
     outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
     if answer in outcomes:
         comparison.vote(outcomes[answer])
-    elif answer and answer in letters:
+    elif answer in letters:
         comparison.vote(letters.index(answer))
     else:
         say("not voted")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
-from diffusiongpt.flow import Dropped, Resolved
+from diffusiongpt.flow import Call, Dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _SHOWN = ("num_inference_steps", GUIDANCE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class PipelineCall:
     """The arguments for one pipeline; all of them fit its signature.
 
     Attributes:
@@ -62,7 +62,7 @@ class Call:
         return params if self.sampler is None else {**params, "sampler": self.sampler}
 
 
-def plan_call(pipe: Any, resolved: Resolved) -> Call:
+def plan_call(pipe: Any, resolved: Call) -> PipelineCall:
     """Fit a request to the signature of a pipeline, and to what is known of its architecture."""
     kind = type(pipe).__name__
     known = of_pipeline(kind, resolved.expert.architecture)
@@ -85,7 +85,7 @@ def plan_call(pipe: Any, resolved: Resolved) -> Call:
         if name not in taken and name in resolved.explicit
     ]
     scheduler = getattr(pipe, "scheduler", None)
-    return Call(
+    return PipelineCall(
         arguments={name: value for name, value in given.items() if name in taken},
         defaults=defaults,
         dropped=(*dropped, *(one for one in unread if one)),
@@ -96,7 +96,7 @@ def plan_call(pipe: Any, resolved: Resolved) -> Call:
     )
 
 
-def _with_defaults(known: Architecture, resolved: Resolved, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(known: Architecture, resolved: Call, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments over the table's defaults, with guidance under the pipeline's own name for it."""
     name = known.guidance.argument
     fitted = dict(wanted)
@@ -109,7 +109,7 @@ def _with_defaults(known: Architecture, resolved: Resolved, wanted: Mapping[str,
 
 
 def _negative_prompt(
-    known: Architecture, resolved: Resolved, arguments: Mapping[str, Any], defaults: Mapping[str, Any]
+    known: Architecture, resolved: Call, arguments: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[str, Dropped | None]:
     """The negative prompt to pass, and what to report where it would have no effect."""
     rule, text = known.negative_prompt, resolved.negative_prompt

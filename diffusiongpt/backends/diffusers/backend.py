@@ -16,7 +16,7 @@ from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow import Drawing, Resolved
+from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.weights import HOST, Weights, slot
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class DiffusersBackend:
     def draw(
         self,
         loaded: Loaded,
-        resolved: Resolved,
+        resolved: Call,
         *,
         on_step: OnStep | None = None,
         offload: bool = False,

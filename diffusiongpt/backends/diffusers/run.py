@@ -7,7 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.backends.base import OnStep
-from diffusiongpt.backends.diffusers.arguments import Call
+from diffusiongpt.backends.diffusers.arguments import PipelineCall
 from diffusiongpt.backends.diffusers.build import quiet_call
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights import is_out_of_memory
@@ -103,7 +103,7 @@ class Steps:
         raised: What a callback raised; it reaches the caller unchanged.
     """
 
-    def __init__(self, on_step: OnStep | None, call: Call, *, index: int, pictures: int) -> None:
+    def __init__(self, on_step: OnStep | None, call: PipelineCall, *, index: int, pictures: int) -> None:
         self.raised: BaseException | None = None
         self._on_step = on_step
         self._callback = call.on_step_end
@@ -144,7 +144,7 @@ def fresh(pipe: Any) -> Any:
     return view
 
 
-def draw_one(pipe: Any, call: Call, seed: int, steps: Steps, expert: Expert) -> Image:
+def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Expert) -> Image:
     """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Service, explain_service_error, read_pictures
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
-from diffusiongpt.flow import Drawing, Dropped, Resolved
+from diffusiongpt.flow import Call, Drawing, Dropped
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -81,7 +81,7 @@ class OpenAIBackend:
                 hint="Unset DIFFUSIONGPT_OFFLINE and HF_HUB_OFFLINE, or choose an expert that runs here.",
             )
 
-    def draw(self, resolved: Resolved, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
+    def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`.
 
         A server that returns fewer pictures than requested is asked again for the rest.
@@ -151,7 +151,7 @@ def _key(settings: Settings) -> str:
     return key
 
 
-def _arguments(resolved: Resolved) -> dict[str, Any]:
+def _arguments(resolved: Call) -> dict[str, Any]:
     """The arguments of `images.generate`, except for the number of pictures."""
     extra = {name: value for name, value in resolved.expert.settings.extra.items() if name in _TAKEN}
     arguments = {"model": resolved.expert.repo.rpartition("/")[2], "prompt": resolved.prompt, **extra}
@@ -163,7 +163,7 @@ def _arguments(resolved: Resolved) -> dict[str, Any]:
     return arguments
 
 
-def _dropped(resolved: Resolved) -> tuple[Dropped, ...]:
+def _dropped(resolved: Call) -> tuple[Dropped, ...]:
     """What was asked for and is not passed on."""
     asked = {name: value for name, value in resolved.arguments.items() if name in resolved.explicit}
     if "seed" in resolved.explicit:

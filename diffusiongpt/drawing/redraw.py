@@ -1,0 +1,111 @@
+"""The call that draws a result again, from its record, which a stranger may have written."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from diffusiongpt.errors import DrawError, LoadError, RequestError, UnknownExpertError
+from diffusiongpt.flow import Call, PictureRecord, Request
+from diffusiongpt.zoo import CallSettings, Expert, Zoo
+
+if TYPE_CHECKING:
+    from diffusiongpt.hub import Puller
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A picture may name a commit, which the hub never changes, and no branch or path."""
+
+_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
+
+
+def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Call:
+    """The exact call that a record describes.
+
+    Args:
+        record: The record of a picture.
+        seeds: One seed per picture.
+        zoo: The zoo that has the expert.
+        puller: Knows the commit that is used now.
+
+    Raises:
+        DrawError: If the expert takes no seed, so that the picture cannot be drawn again.
+        UnknownExpertError: If the zoo does not have the expert.
+        LoadError: If the expert is another repository now.
+        RequestError: If the record asks for something that no request could.
+    """
+    if not record.repeatable:
+        raise DrawError(
+            f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
+            hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
+        )
+    expert = _as_strong(_same_expert(record, zoo, puller), record)
+    return Call(
+        expert=expert,
+        prompt=record.params["prompt"],
+        negative_prompt=record.params.get("negative_prompt", ""),
+        seeds=seeds,
+        arguments=_recorded_arguments(record, expert),
+        expected_weights=record.weights,
+    )
+
+
+def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
+    expert = _expert_of(record, zoo)
+    base = expert.base_expert
+    revision = _commit_to_draw(expert, record.repo, record.revision, record, puller)
+    if base is None:
+        return expert.at(revision)
+    return expert.at(revision, _commit_to_draw(base, record.base, record.base_revision, record, puller))
+
+
+def _commit_to_draw(
+    part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller
+) -> str | None:
+    """The commit of a record where it differs from the one in use; `None` if it does not.
+
+    Raises:
+        LoadError: If the record names another repository, or a revision that may change.
+    """
+    if part.is_local or commit in (None, puller.commit(part)):
+        return None
+    if repo != part.repo or not COMMIT.fullmatch(commit or ""):
+        raise LoadError(
+            f"{record.drawn_by} is {part.repo} in this zoo, and was {repo} when the picture was drawn",
+            hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
+        )
+    return commit
+
+
+def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
+    """An adapter with the strength of a record, checked like that of a zoo file: a stranger may have written it."""
+    if expert.kind != "adapter" or "adapter_scale" not in record.params:
+        return expert
+    try:
+        scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
+    except ValidationError:
+        raise RequestError(
+            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is above 0 and at most 4."
+        ) from None
+    settings = expert.settings.model_copy(update={"adapter_scale": scale})
+    return expert.model_copy(update={"settings": settings})
+
+
+def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
+    try:
+        return zoo[record.drawn_by]
+    except UnknownExpertError as error:
+        raise UnknownExpertError(
+            str(error), hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}."
+        ) from None
+
+
+def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
+    """The call arguments of a record, which a stranger may have written: it passes the checks of a request."""
+    asked = {name: value for name, value in record.params.items() if name in _CHECKED}
+    Request(prompt=record.params["prompt"], seed=record.seed, **asked)
+    extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
+    arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
+    return {**extra, **arguments}
