@@ -15,7 +15,7 @@ demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no
 	$(BIN)/diffusiongpt demo --out demo
 
 test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest -q -rs
+	$(BIN)/python -m pytest -q -rs -n auto --maxprocesses 4
 
 check: lint types docs test package  ## All that CI runs.
 

@@ -9,7 +9,7 @@ from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.drawing.queue import Queue, Ticket
-from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP
+from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, resolve
 
 __all__ = [
     "MAX_AREA_FACTOR",
@@ -24,4 +24,5 @@ __all__ = [
     "Place",
     "Queue",
     "Ticket",
+    "resolve",
 ]

@@ -17,7 +17,7 @@ from diffusiongpt.ranking.priors import (
     PublishedPriors,
     TagPriors,
 )
-from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, log_odds, read_published
+from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, log_odds, published, read_published
 from diffusiongpt.ranking.table import RankingTable
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "RankingTable",
     "TagPriors",
     "log_odds",
+    "published",
     "read_published",
 ]

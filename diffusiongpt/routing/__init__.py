@@ -6,7 +6,7 @@ from diffusiongpt.routing.choose import REPLICAS, near_ties, picked
 from diffusiongpt.routing.compare import MOST_WEIGHED, Sampler, Slate, choose_ballot, choose_shown, worth_showing
 from diffusiongpt.routing.eligibility import filter_experts, prompt_language
 from diffusiongpt.routing.router import Router
-from diffusiongpt.routing.search import BEAM_WIDTH, MAX_EXPANSIONS
+from diffusiongpt.routing.search import BEAM_WIDTH, MAX_EXPANSIONS, search
 
 __all__ = [
     "BEAM_WIDTH",
@@ -22,5 +22,6 @@ __all__ = [
     "near_ties",
     "picked",
     "prompt_language",
+    "search",
     "worth_showing",
 ]
