@@ -18,6 +18,7 @@ from diffusiongpt.flow.request import (
 from diffusiongpt.flow.route import (
     GIB,
     NEAR_TIE,
+    READS,
     Candidate,
     MachineSpec,
     Placement,
@@ -38,6 +39,7 @@ __all__ = [
     "MAX_PROMPT_CHARS",
     "MAX_SEED",
     "NEAR_TIE",
+    "READS",
     "Call",
     "Candidate",
     "Drawing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, pi, sqrt
 from textwrap import wrap
@@ -135,6 +135,9 @@ class SearchTrace:
 _SAME = 0.3
 """Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
 
+READS = "prompts in "
+"""How the need for an expert that reads a language begins; the language follows."""
+
 NEAR_TIE = 0.05
 """How far from even the odds of two experts may be for the choice between them to be a near-tie."""
 
@@ -176,6 +179,9 @@ class Rejection(BaseModel):
     reason: str
 
 
+Task = Literal["text-to-image", "image-to-image", "edit", "inpaint"]
+
+
 class Route(BaseModel):
     """One decision, complete enough to be checked and repeated.
 
@@ -184,6 +190,7 @@ class Route(BaseModel):
         prompt: What the chosen expert gets.
         expert: The chosen expert.
         placement: How it would draw on the machine that the route is for; `None` if not planned.
+        task: What is asked of the expert.
         path: Nodes of the most probable path, from the root.
         understanding: What the prompt says and needs.
         matched: For each node that the prompt names, the words that matched it.
@@ -210,6 +217,7 @@ class Route(BaseModel):
     prompt: str
     expert: str
     placement: Placement | None = None
+    task: Task = "text-to-image"
     path: tuple[str, ...]
     understanding: Understanding
     # pictures saved by earlier versions call it `said`
@@ -280,7 +288,7 @@ class Route(BaseModel):
         if self.near_ties:
             sentence += f"; nearly even: {_listed(self.near_ties)}"
         if self.unmet:
-            sentence += f"; no expert here can do {' or '.join(self.unmet)}"
+            sentence += f"; {_unmet(self.unmet)}"
         return sentence + "."
 
     def _reason(self) -> str:
@@ -334,6 +342,16 @@ def win_probability(a: Candidate, b: Candidate) -> float:
     """
     variance = a.std**2 + b.std**2
     return 1 / (1 + exp(-(a.score - b.score) / sqrt(1 + pi * variance / 8)))
+
+
+def _unmet(needs: Sequence[str]) -> str:
+    """The needs that no expert here meets, as a clause."""
+    languages = [need.removeprefix(READS) for need in needs if need.startswith(READS)]
+    others = [need for need in needs if not need.startswith(READS)]
+    clauses = [f"no expert here is known to read {one}" for one in languages]
+    if others:
+        clauses.append(f"no expert here can do {' or '.join(others)}")
+    return ", and ".join(clauses)
 
 
 def _runner_up(chosen: Candidate, other: Candidate) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import inf
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.flow import Policy, Rejection, Understanding
+from diffusiongpt.flow import READS, Policy, Rejection, Understanding
 from diffusiongpt.understanding import language_of
 from diffusiongpt.zoo import Capabilities, Expert
 
@@ -54,7 +54,7 @@ def needs_of(understanding: Understanding) -> list[Need]:
         # an expert that states no languages may read any
         needs.append(
             Need(
-                name=f"prompts in {name}",
+                name=f"{READS}{name}",
                 met_by=lambda expert: not expert.languages or language in map(_primary, expert.languages),
                 lacking=f"not known to read {name}",
             )

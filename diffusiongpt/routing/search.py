@@ -56,14 +56,14 @@ class _Search:
                 heapq.heappush(frontier, (-p, (*path, child)))
         for negative_p, path in frontier:
             self._keep(path[:-1], -negative_p)
-        return self._trace(stopped or "every branch was visited")
+        return self._trace(stopped or "the last branch")
 
     def _enough(self) -> str:
         # the budget never ends a search that has not met an expert yet
         if self.experts and len(self.steps) >= MAX_EXPANSIONS:
-            return f"{MAX_EXPANSIONS} expansions"
+            return "the limit of expansions"
         if self.leaves >= BEAM_WIDTH and len(self.experts) >= ENOUGH_EXPERTS:
-            return f"{self.leaves} paths and {len(self.experts)} experts are enough"
+            return f"{self.leaves} paths and {len(self.experts)} experts, which are enough"
         return ""
 
     def _expand(self, path: tuple[str, ...], p: float) -> dict[str, float]:

@@ -279,7 +279,8 @@ def read_lines(file: Path) -> list[str]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
-            f"cannot read {file}: {error}", hint="Pass a UTF-8 text file with one prompt a line."
+            f"cannot read {file}: {getattr(error, 'strerror', None) or error}",
+            hint="Pass a UTF-8 text file with one prompt a line.",
         ) from error
     # only line breaks part prompts; `splitlines` would part them at form feeds too
     return [line for line in text.split("\n") if line.strip()]

@@ -86,7 +86,7 @@ def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int |
         lines = lines[: top + 1]
     typer.echo("\n".join(f"  {line}" for line in lines))
     if explain and route.trace is not None:
-        typer.echo(f"\n  search: {len(route.trace.steps)} expansions; {route.trace.stopped}")
+        typer.echo(f"\n  search: {len(route.trace.steps)} expansions; stopped at {route.trace.stopped}")
         typer.echo("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
     typer.echo()
 
@@ -150,12 +150,17 @@ def compare(
             say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {' '.join(map(str, paths))}")
 
 
+_RECORDED = {"params", "dropped", "fallbacks", "recovered", "demonstration"}
+"""Fields of the record that say what was drawn; the rest is in the route."""
+
+
 def generation_object(generation: Generation, paths: list[Path]) -> dict[str, Any]:
     """What `generate --json` prints: the route's fields and what was drawn."""
-    record = generation.records[0].model_dump(mode="json", include={"params", "dropped", "fallbacks"})
+    record = generation.records[0].model_dump(mode="json", include=_RECORDED)
     return {
         **generation.route.model_dump(mode="json"),
         "drawn_by": generation.drawn_by,
+        "drawn_with": generation.records[0].model_dump(mode="json")["placement"],
         "images": [str(path) for path in paths],
         "seeds": list(generation.seeds),
         **record,

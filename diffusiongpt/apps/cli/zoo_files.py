@@ -114,7 +114,8 @@ def check(
     }
     if not as_json:
         typer.echo(
-            f"{report['zoo']}: {len(zoo)} experts, {report['generalists']} of them generalists, {len(styles)} styles"
+            f"{report['zoo']}: {len(zoo)} expert{'s' * (len(zoo) != 1)}, {report['generalists']} of them generalists, "
+            f"{len(styles)} styles"
         )
     found = _check_online(zoo, file, pin=pin, yes=yes, as_json=as_json) if online else []
     if as_json:
