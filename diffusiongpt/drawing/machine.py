@@ -16,14 +16,14 @@ from diffusiongpt.errors import (
     ZooError,
 )
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, Readiness
-from diffusiongpt.hub import component_sizes
+from diffusiongpt.hub import component_sizes, key_of
 from diffusiongpt.placement import Planner, planned_for, speed_of
 from diffusiongpt.weights import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.cache import ModelCache
     from diffusiongpt.flow import Request
-    from diffusiongpt.hub import PullPlan, Snapshot
+    from diffusiongpt.hub import PullKey, PullPlan, Snapshot
     from diffusiongpt.settings import Memory, Settings
     from diffusiongpt.zoo import Expert
 
@@ -42,7 +42,7 @@ class Machine:
         self._settings = settings
         self._device = device
         self._planners: dict[MachineSpec, Planner] = {}
-        self._weighed: dict[str, tuple[Snapshot, Mapping[str, int]]] = {}
+        self._weighed: dict[PullKey, tuple[Snapshot | str, Mapping[str, int]]] = {}
 
     @cached_property
     def device(self) -> str:
@@ -98,9 +98,9 @@ class Machine:
         """What it would take to draw with an expert here; no network. A hosted expert counts as loaded."""
         if is_hosted(expert.backend):
             return self._hosted_readiness(expert)
-        if self._cache.puller.on_disk(expert) is None:
-            return "download"
-        return "loaded" if self._cache.is_loaded(expert, device=self.device) else "on_disk"
+        if self._cache.is_loaded(expert, device=self.device):
+            return "loaded"
+        return "download" if self._cache.puller.on_disk(expert) is None else "on_disk"
 
     def check_can_draw(self, expert: Expert, *, hub_is_down: bool = False) -> None:
         """Refuse an expert that cannot draw here and now, before anything is tried.
@@ -179,13 +179,19 @@ class Machine:
             return None
         from huggingface_hub.errors import SafetensorsParsingError
 
+        key = key_of(part)
+        known = self._weighed.get(key)
         try:
+            # the files of a commit never change, so what was weighed is not looked at again; a local folder is
+            commit = self._cache.puller.commit(part)
+            if known is not None and commit is not None and known[0] == commit:
+                return known[1]
             snapshot = self._cache.puller.find(part, get_backend(part.backend))  # type: ignore[arg-type]  # not hosted
             if snapshot is None:
                 return None
-            known = self._weighed.get(part.repo)
-            if known is None or known[0] != snapshot:
-                known = self._weighed[part.repo] = snapshot, component_sizes(snapshot.folder, snapshot.files)
+            version = commit or snapshot
+            if known is None or known[0] != version:
+                known = self._weighed[key] = version, component_sizes(snapshot.folder, snapshot.files)
             return known[1]
         except (DiffusionGPTError, OSError, SafetensorsParsingError):
             return None
