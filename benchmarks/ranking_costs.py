@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from synthetic_zoo import synthetic_votes, synthetic_zoo
 
-from diffusiongpt.evaluation import Ours, Training, Votes
+from diffusiongpt.evaluation import Ours, Training, simulate_votes
 from diffusiongpt.ranking import LiveTable, TagPriors
 from diffusiongpt.votes import VoteStore
 
@@ -43,21 +43,10 @@ def made_up(votes: int) -> Training:
     prompts = tuple(f"{style} of {thing} {place}" for style in STYLES for thing in THINGS for place in PLACES)
     style = np.arange(len(prompts)) // (len(THINGS) * len(PLACES))
     skill = rng.normal(size=(1, EXPERTS)) + rng.normal(size=(len(STYLES), EXPERTS))
-    asked = rng.integers(len(prompts), size=votes)
-    left, right = np.sort([rng.choice(EXPERTS, 2, replace=False) for _ in range(votes)], axis=1).T
-    apart = skill[style[asked], left] - skill[style[asked], right]
-    drawn = Votes(
-        prompt=asked,
-        left=left,
-        right=right,
-        share=(rng.random(votes) < 1 / (1 + np.exp(-apart))).astype(np.float64),
-        both_bad=np.zeros(votes, dtype=bool),
-        weight=np.ones(votes),
-        ballot=np.arange(votes),
-        source=np.full(votes, "simulated"),
-        propensity=np.ones(votes),
+    known = Training(
+        prompts, (None,) * len(prompts), tuple(f"expert-{i:03}" for i in range(EXPERTS)), ratings=skill[style]
     )
-    return Training(prompts, (None,) * len(prompts), tuple(f"expert-{i:03}" for i in range(EXPERTS)), votes=drawn)
+    return simulate_votes(known, votes, seed=SEED, scale=1.0)
 
 
 def refit(votes: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from diffusiongpt.placement.planner import USABLE, Measured, Planner, can_quantise, cost_of, planned_for, speed_of
+from diffusiongpt.placement.planner import USABLE, Measured, Planner, cost_of, planned_for, speed_of
 
 __all__ = [
     "USABLE",
     "Measured",
     "Planner",
-    "can_quantise",
     "cost_of",
     "planned_for",
     "speed_of",

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from importlib.util import find_spec
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,9 +52,6 @@ DOWNLOAD_BYTES_S: Final = 50e6
 
 CPU_PATIENCE_S: Final = 600.0
 """Longest drawing on the processor of a machine with a GPU that still counts as a way to draw."""
-
-QUANTISERS: Final = ("torchao", "bitsandbytes", "gguf")
-"""Modules any of which can make weights of 4 bits."""
 
 _KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "cpu")
 """What our own backend can do."""
@@ -462,11 +458,6 @@ def stated_bytes(expert: Expert) -> dict[str, int] | None:
     # some architectures have one size, which all their fine-tunes share
     usual = _costs()["components"].get(expert.architecture)
     return {name: round(size * 1e9) for name, size in usual.items()} if usual else None
-
-
-def can_quantise() -> bool:
-    """Whether a library that makes weights of 4 bits is installed."""
-    return any(find_spec(name) is not None for name in QUANTISERS)
 
 
 def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:

@@ -136,7 +136,7 @@ def clear(
     if chosen and not yes:
         if not is_terminal():
             raise RequestError(
-                "there is no terminal to confirm the removal on", hint="Add --yes to remove without asking."
+                "the removal cannot be confirmed without a terminal", hint="Add --yes to remove without asking."
             )
         typer.confirm("Remove them?", abort=True, err=True)
     freed = puller.clear(tuple(record.repo for record in chosen))
