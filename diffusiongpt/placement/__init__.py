@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffusiongpt.placement.planner import USABLE, Measured, Planner, cost_of, planned_for, speed_of
+from diffusiongpt.placement.costs import cost_of, planned_for, speed_of
+from diffusiongpt.placement.planner import USABLE, Measured, Planner
 
 __all__ = [
     "USABLE",

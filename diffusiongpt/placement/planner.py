@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.flow import GIB, MachineSpec, Placement, PlacementKind, as_sold
+from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, as_sold
+from diffusiongpt.placement.costs import Cost, cost_of, cpu_flops, stated_bytes
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Readiness
-    from diffusiongpt.settings import Memory
     from diffusiongpt.zoo import Expert
 
 
@@ -61,17 +59,6 @@ _ALWAYS_THERE: Final = 500_000_000
 the autoencoder before they call it."""
 
 _DENOISERS: Final = ("transformer", "unet", "prior", "decoder")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What drawing with an architecture takes; see `costs.yaml`."""
-
-    denoise_gb: float
-    decode: float = 2200
-    decode_type: str = "float16"
-    token: int = 16
-    evaluations: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,77 +431,3 @@ class _Job:
         return _Need(
             kind=kind, device=on_device, host=on_host, weights=self.weights, operations=self.operations, **more
         )
-
-
-def stated_bytes(expert: Expert) -> dict[str, int] | None:
-    """Bytes of each component of a checkpoint as the zoo states them; `None` if it does not.
-
-    A size without components is one component, which can only be placed as a whole.
-    """
-    if expert.components:
-        return {name: round(size * 1e9) for name, size in expert.components.items()}
-    if expert.size_gb is not None:
-        return {expert.id: round(expert.size_gb * 1e9)}
-    # some architectures have one size, which all their fine-tunes share
-    usual = _costs()["components"].get(expert.architecture)
-    return {name: round(size * 1e9) for name, size in usual.items()} if usual else None
-
-
-def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:
-    """The machine to plan for.
-
-    Args:
-        memory: The memory that was asked for; `None` for this machine.
-        here: This machine, whose host memory counts where only a device was named.
-    """
-    if memory is None:
-        return here
-    if memory.kind == "any":
-        return MachineSpec(device="any", device_bytes=inf, host_bytes=inf)
-    if memory.kind == "cpu":
-        return MachineSpec(device="cpu", device_bytes=here.host_bytes, host_bytes=here.host_bytes, flops=cpu_flops())
-    speed = next(row for row in _costs()["by_memory"] if (memory.device or 0) >= row["gb"] * GIB)
-    return MachineSpec(
-        device="cuda",
-        device_bytes=memory.device,
-        host_bytes=memory.host or here.host_bytes,
-        flops=speed["tflops"] * 1e12,
-        link_bytes_s=speed["link"] * 1e9,
-    )
-
-
-def speed_of(device: str, name: str, total: float) -> tuple[float, float]:
-    """Operations and bytes of the link a second, as listed for a device.
-
-    Args:
-        device: `"cuda"`, `"cuda:N"`, `"mps"` or `"cpu"`.
-        name: What its driver calls it.
-        total: Bytes of its memory, which decide where no name is known.
-    """
-    rows = _costs()
-    if device in ("cpu", "mps"):
-        row = rows[device]
-    else:
-        named = [row for row in rows["devices"] if row["name"] in name]
-        row = named[0] if named else next(row for row in rows["by_memory"] if total >= row["gb"] * GIB)
-    return row["tflops"] * 1e12, row["link"] * 1e9
-
-
-def cpu_flops() -> float:
-    """Operations a second of a usual processor, in float32."""
-    return float(_costs()["cpu"]["tflops"]) * 1e12
-
-
-def cost_of(architecture: str | None) -> Cost:
-    """What drawing with an architecture takes; a stated guess for one that is not listed."""
-    costs = _costs()
-    return Cost(**costs["architectures"].get(architecture, costs["default"]))
-
-
-@cache
-def _costs() -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    text = resources.files("diffusiongpt.placement").joinpath("costs.yaml").read_text(encoding="utf-8")
-    costs: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
-    return costs
