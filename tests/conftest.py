@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -37,6 +38,9 @@ for _name in (
 ):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
+
+# A shell script that runs the tests in the background makes them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
