@@ -7,6 +7,7 @@
     │   └── ZooFileChangedError  a zoo file that someone else changed while it was edited
     ├── LLMError                 an LLM that was needed gave no usable answer
     ├── RequestError             a prompt or argument that cannot be drawn as asked
+    ├── FileError                a file of prompts that cannot be read
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
     │   └── DataError            a file of ratings or votes that cannot be used
@@ -88,6 +89,10 @@ class LLMError(DiffusionGPTError):
 
 class RequestError(DiffusionGPTError):
     """The prompt or an argument cannot be drawn as asked."""
+
+
+class FileError(DiffusionGPTError):
+    """A file of prompts cannot be read as text."""
 
 
 class NoRouteError(DiffusionGPTError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.curation.address import read_address
 from diffusiongpt.curation.describe import Presence, describe_repo, find_presence
 from diffusiongpt.curation.edit import Draft, ZooDraft, editable_layers
 from diffusiongpt.curation.propose import MAX_NODES, Proposed, propose_taxonomy, read_proposal
@@ -20,5 +21,6 @@ __all__ = [
     "editable_layers",
     "find_presence",
     "propose_taxonomy",
+    "read_address",
     "read_proposal",
 ]

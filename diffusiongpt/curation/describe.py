@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files
+from diffusiongpt.curation.address import read_address
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -49,7 +50,7 @@ def describe_repo(
     """The zoo file entry for a repository: what the hub says about it, and nothing else.
 
     Args:
-        repo: `owner/name`.
+        repo: `owner/name`, or the address of its page, of a folder at a revision, or of the file of an adapter.
         settings: Settings with the hub's endpoint and token.
         expert_id: Id of the expert; derived from the repository's name by default.
         subjects: Subjects it is good at drawing, which the hub does not know.
@@ -59,16 +60,16 @@ def describe_repo(
         weight_name: File of an adapter, needed only if the repository has several.
 
     Raises:
-        RequestError: If `repo` is not of the form `owner/name`, or a required fact is neither given nor on the hub.
+        RequestError: If `repo` names no repository of the hub, or a required fact is neither given nor on the hub.
         PullError: If the hub cannot be reached or does not have the repository, if its terms must be accepted
             first, or if it has no usable weights.
         LoadError: If its pipeline is not supported.
     """
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
-        raise RequestError(f"{repo!r} is not a repository", hint="Write it as owner/name, as on its hub page.")
+    place = read_address(repo, settings)
+    repo, weight_name = place.repo, weight_name or place.weight_name
     check_online(settings)
     with hub_errors(repo, settings):
-        info = hub_api(settings).model_info(repo, files_metadata=True, timeout=TIMEOUT_S)
+        info = hub_api(settings).model_info(repo, revision=place.revision, files_metadata=True, timeout=TIMEOUT_S)
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
     if INDEX not in sizes and _is_adapter(info):
         particular = _adapter_facts(info, sizes, base=base, weight_name=weight_name, zoo=zoo)
@@ -76,7 +77,13 @@ def describe_repo(
         raise RequestError(f"{repo} is not an adapter", hint="Leave out --base and --weight-name.")
     else:
         particular = _checkpoint_facts(repo, small_reader(settings, repo, str(info.sha), sizes), sizes)
-    facts = {"id": expert_id or _id_from(repo), "repo": repo, **particular, **_card_facts(info)}
+    facts = {
+        "id": expert_id or _id_from(repo),
+        "repo": repo,
+        "revision": place.revision,
+        **particular,
+        **_card_facts(info),
+    }
     facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
     facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.sha}"]
     return {key: facts[key] for key in Expert.model_fields if facts.get(key) not in (None, [], {})}

@@ -41,9 +41,9 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: object, code: int = 0) -> Result:
-    """Run a command and check its exit code."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(*arguments: object, code: int = 0, says: str | None = None) -> Result:
+    """Run a command, which may read `says` on its standard input, and check its exit code."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=says)
     assert result.exit_code == code, result.output
     return result
 
@@ -138,7 +138,7 @@ def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
         (["route", "x" * 100_000], 2, "RequestError"),
         (["route"], 2, "RequestError"),
         (["route", "a", "--file", "b"], 2, "RequestError"),
-        (["route", "--file", "nosuch.txt"], 2, "RequestError"),
+        (["route", "--file", "nosuch.txt"], 1, "FileError"),
         (["route", "a", "--zoo", "nosuch"], 1, "ZooError"),
         (["generate", "a fox", "--expert", "tiny-pixle"], 2, "UnknownExpertError"),
         (["generate", "a fox", "--width", "3"], 2, "RequestError"),
@@ -188,6 +188,78 @@ def test_no_command_shows_the_help() -> None:
         assert command in text
     assert run("--version").stdout.strip() == VERSION
     assert "route" in CliRunner().invoke(app, []).output
+
+
+@pytest.mark.parametrize("command", [(), ("route",), ("zoo", "add"), ("votes",)])
+def test_every_command_has_a_short_help(command: tuple[str, ...]) -> None:
+    """`-h` is `--help`, also of a command within a command."""
+    assert run(*command, "-h").stdout == run(*command, "--help").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script that `--show-completion` prints asks for commands, and gets those that begin as typed."""
+    monkeypatch.setenv("_DIFFUSIONGPT_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "diffusiongpt gen")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    monkeypatch.setenv("COMP_WORDS", "diffusiongpt gen")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    shown = CliRunner().invoke(app, [], prog_name="diffusiongpt").stdout
+    assert "generate" in shown
+    assert "compare" not in shown
+
+
+def test_a_dash_reads_standard_input() -> None:
+    """`-` as the prompt is all of standard input, and as `--file` its lines; bytes that are not text exit 1."""
+    assert json.loads(run("route", "-", "--json", says="an 8-bit\nfox\n").stdout)["input"] == "an 8-bit\nfox"
+    lines = run("route", "--file", "-", "--json", says="a fox\n\n铅笔画\n").stdout.splitlines()
+    assert [json.loads(line)["input"] for line in lines] == ["a fox", "铅笔画"]
+    made = json.loads(run("generate", "-", "--steps", 1, "--json", says=f"{PROMPT}\n").stdout)
+    assert made["input"] == PROMPT
+    assert "cannot read standard input" in CliRunner().invoke(app, ["route", "-"], input=b"\xff\xfe\x00").stderr
+
+
+def test_a_picture_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out` takes a new `.png` file; whatever cannot be saved so is refused before anything is drawn."""
+    made = run_json("generate", PROMPT, "--steps", 1, "--out", "new/fox.PNG")
+    assert made["images"] == ["new/fox.PNG"]
+    assert Generation.from_file(tmp_path / "new" / "fox.PNG").drawn_by == "tiny-pixel"
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was drawn")
+
+    monkeypatch.setattr("diffusiongpt.studio.DiffusionGPT.route_and_generate", never)
+    for asked, message in (
+        (["new/fox.PNG"], "no picture is ever overwritten"),
+        (["two.png", "-n", 2], "2 pictures do not fit into two.png"),
+        (["fox.jpg"], "only PNG carries the record"),
+        (["new/fox.PNG/inside.png"], "cannot save into"),
+    ):
+        assert message in run("generate", PROMPT, "--out", *asked, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("says", "voted"),
+    [
+        ("a\n", 0),
+        (" B \n", 1),
+        ("AB\nc\nB\n", 1),
+        ("tie\n", "tie"),
+        ("BAD\n", "both_bad"),
+        ("\n", None),
+        ("ab\nskip\n", None),
+    ],
+)
+def test_only_a_clear_answer_is_a_vote(says: str, voted: int | str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that names no single picture is asked about again; Enter and `skip` leave without a vote."""
+    monkeypatch.setattr("diffusiongpt.apps.cli.prompts.is_terminal", lambda: True)
+    result = run("compare", PROMPT, "--steps", 1, "--seed", 5, says=says)
+    ranking = run_json("ranking")
+    assert (ranking["ranking_version"] != "r0") == (voted is not None)
+    assert ("not voted" in result.stderr) == (voted is None)
+    if isinstance(voted, int):
+        (winner,) = [row["expert"] for row in ranking["rows"] if row["wins"]]
+        assert f"{'AB'[voted]} was {winner}" in result.stdout
 
 
 def test_generate_json_has_what_the_contract_says(tmp_path: Path) -> None:

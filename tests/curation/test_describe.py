@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.curation import describe_repo, find_presence
+from diffusiongpt.curation import describe_repo, find_presence, read_address
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -252,7 +252,7 @@ def run(*arguments: str, code: int = 0, says: str | None = None) -> Result:
 
 def test_add_writes_the_users_zoo(command: Path) -> None:
     """`zoo add` shows the entry, writes it where routes find it, and refuses to repeat it."""
-    result = run("add", "t/sd", "--style", "anime", "--style", "comic", "--subject", "animal", "--id", "mine")
+    result = run("add", "t/sd", "--style", "anime", "--style", "comic", "--subject", "animal", "--id", "mine", "--yes")
     assert "+    tags: {subjects: [animal], styles: [anime, comic]}" in result.stdout
     assert "wrote" in result.stderr
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)][-1] == "mine"
@@ -263,7 +263,7 @@ def test_add_writes_the_users_zoo(command: Path) -> None:
 
 def test_add_prints_json(command: Path) -> None:
     """With `--json` stdout has one object, and the file that `--zoo` names has the same entry."""
-    printed: dict[str, Any] = json.loads(run("add", "t/klein", "--zoo", "mine.yaml", "--json").stdout)
+    printed: dict[str, Any] = json.loads(run("add", "t/klein", "--zoo", "mine.yaml", "--json", "--yes").stdout)
     assert printed["written"] is True
     assert printed["entry"]["repo"] == "t/klein"
     assert Zoo.load(command / "mine.yaml")["klein"].architecture == "flux2"
@@ -293,6 +293,66 @@ def test_on_a_terminal_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert set(Zoo.load(tmp_path / "mine.yaml")) == {"sd", "klein"}
 
 
+@pytest.mark.parametrize("command_line", [("add", "t/sd"), ("add", "t/sd", "--json")])
+def test_without_a_terminal_nothing_is_written_unless_confirmed(command: Path, command_line: tuple[str, ...]) -> None:
+    """What would be written is shown, the file stays as it is, and the exit code says that it was not done."""
+    shown = run(*command_line, "--zoo", "mine.yaml", code=2)
+    assert "repo: t/sd" in shown.output
+    assert "use --yes" in shown.stderr
+    assert not (command / "mine.yaml").exists()
+    run(*command_line, "--zoo", "mine.yaml", "--yes")
+    assert set(Zoo.load(command / "mine.yaml")) == {"sd"}
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("t/sd", ("t/sd", None, None)),
+        ("https://huggingface.co/t/sd", ("t/sd", None, None)),
+        ("https://huggingface.co/t/sd/", ("t/sd", None, None)),
+        ("huggingface.co/t/sd?library=diffusers#files", ("t/sd", None, None)),
+        ("http://hf.co/t/sd/tree/main", ("t/sd", None, None)),
+        ("https://huggingface.co/t/sd/tree/v2/unet", ("t/sd", "v2", None)),
+        ("https://huggingface.co/t/sd/tree/refs%2Fpr%2F1", ("t/sd", "refs/pr/1", None)),
+        ("https://huggingface.co/t/ink/blob/main/ink.safetensors", ("t/ink", None, "ink.safetensors")),
+        ("https://huggingface.co/t/ink/resolve/abc/ink.safetensors?download=true", ("t/ink", "abc", "ink.safetensors")),
+        ("https://huggingface.co/t/sd/discussions/3", ("t/sd", None, None)),
+        ("  t/sd\n", ("t/sd", None, None)),
+    ],
+)
+def test_a_repository_may_be_named_by_its_address(
+    settings: Settings, address: str, place: tuple[str, str | None, str | None]
+) -> None:
+    """The address of a page, a folder or a file on the hub names the repository, its revision and its weights."""
+    read = read_address(address, settings)
+    assert (read.repo, read.revision, read.weight_name) == place
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://civitai.com/models/4201",
+        "https://huggingface.co.evil.example/t/sd",
+        "https://huggingface.co@evil.example/t/sd",
+        "https://huggingface.co/datasets/t/sd",
+        "https://huggingface.co/t",
+        "https://huggingface.co/../sd",
+        "file://huggingface.co/t/sd",
+    ],
+)
+def test_an_address_elsewhere_is_refused(settings: Settings, address: str) -> None:
+    """An address of another host, of something that is not a model, or of no repository is a `RequestError`."""
+    with pytest.raises(RequestError) as caught:
+        read_address(address, settings)
+    assert caught.value.hint
+
+
+def test_add_takes_the_address_of_the_page(hub: LocalHub, command: Path) -> None:
+    """The address of the hub in use names the same repository."""
+    run("add", f"{hub.url}/t/sd/tree/main", "--zoo", "mine.yaml", "--yes")
+    assert Zoo.load(command / "mine.yaml")["sd"].repo == "t/sd"
+
+
 def test_check_online_reports_and_pins(hub: LocalHub, command: Path) -> None:
     """`zoo check --online` lists each repository and fails if one is missing; `--pin` writes commits in place."""
     mine = command / "mine.yaml"
@@ -303,7 +363,7 @@ def test_check_online_reports_and_pins(hub: LocalHub, command: Path) -> None:
     assert "not pinned" in run("check", "mine.yaml", "--online").stdout
     assert mine.read_text() == before
     assert "--online" in run("check", "mine.yaml", "--pin", code=2).stderr
-    run("check", "mine.yaml", "--online", "--pin")
+    run("check", "mine.yaml", "--online", "--pin", "--yes")
     pinned = before.replace("main", hub.commit("t/sd")).replace(
         "t/klein", f"t/klein, revision: {hub.commit('t/klein')}"
     )

@@ -63,7 +63,7 @@ app = typer.Typer(
     help="Finds the image model people would like best for a prompt, draws with it, and learns from every vote.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # the commands inherit it
     rich_markup_mode=None,  # plain help: importing rich for it would take longer than all the rest
 )
 

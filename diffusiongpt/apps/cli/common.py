@@ -44,6 +44,7 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, mps or cpu; the best one present if absent.", show_default=False)
 ]
 VoterOption = Annotated[str, typer.Option(help="Voter whose preferences count.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do what is otherwise asked about first.")]
 
 
 def _option(kind: Any, default: Any, *names: str, **details: Any) -> tuple[Any, Any]:
@@ -70,35 +71,27 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
 """Field of `Request` or `Policy` -> its annotation for typer and its default; `prompt` is an argument instead."""
 
 
-def takes_request(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of every request; it is called with them as a mapping named `options`.
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every request; it is called with them as a mapping named `options`."""
 
-    Args:
-        *left_out: Fields that do not apply to this command.
-    """
-    shared = {name: option for name, option in REQUEST_OPTIONS.items() if name not in left_out}
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = {name: given.pop(name) for name in REQUEST_OPTIONS}
+        command(**given, options=options)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            options = {name: given.pop(name) for name in shared}
-            command(**given, options=options)
-
-        own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
-        kinds = get_type_hints(command, include_extras=True)
-        added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-            for name, (kind, default) in shared.items()
-        ]
-        parameters = [
-            *(one.replace(annotation=kinds[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in own),
-            *added,
-        ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
-        return run
-
-    return decorate
+    own = [one for one in inspect.signature(command).parameters.values() if one.name != "options"]
+    kinds = get_type_hints(command, include_extras=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in REQUEST_OPTIONS.items()
+    ]
+    parameters = [
+        *(one.replace(annotation=kinds[one.name], kind=inspect.Parameter.KEYWORD_ONLY) for one in own),
+        *added,
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 P = ParamSpec("P")
@@ -227,17 +220,26 @@ class Progress:
 
 @contextmanager
 def open_studio(
-    sources: list[str] | None, *, device: str | None = None, llm: str | None = None
+    sources: list[str] | None, *, device: str | None = None, llm: str | None = None, yes: bool = False
 ) -> Iterator[DiffusionGPT]:
-    """A studio that shows its progress on stderr, asks before large pulls, and is closed at the end."""
+    """A studio that shows its progress on stderr, asks before large pulls, and is closed at the end.
+
+    Args:
+        sources: Zoo layers; those of the settings if absent.
+        device: Device to draw on.
+        llm: LLM that reads prompts.
+        yes: Whether large pulls are agreed to already.
+    """
     from diffusiongpt.studio import DiffusionGPT
+
+    may_pull = (lambda _: True) if yes else agree if is_terminal() else None
 
     with Progress() as progress:
         studio = DiffusionGPT(
             load_zoo(sources),
             llm=llm,
             device=device,
-            agree=agree if is_terminal() else None,
+            agree=may_pull,
             on_pull=lambda plan: say(str(plan)),
             on_progress=progress.update,
         )
@@ -257,30 +259,81 @@ def make_folder(out: Path) -> Path:
         RequestError: If it is a file or cannot be made.
     """
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.files import expand_home
 
+    folder = expand_home(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(
             f"cannot save into {out}: {error.strerror}", hint="Pass a folder you may write to."
         ) from error
-    return out
+    return folder
 
 
-def read_lines(file: Path) -> list[str]:
-    """The non-empty lines of a text file.
+PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp")
+"""What a name ends in that is meant as the name of a picture and not of a folder."""
+
+
+def make_target(out: Path, pictures: int) -> Path:
+    """Where to save: a folder that exists now, or a new `.png` file for a single picture.
 
     Raises:
-        RequestError: If it cannot be read as UTF-8 text.
+        RequestError: If it cannot be written, is not a PNG, exists, or is one file for several pictures.
     """
     from diffusiongpt.errors import RequestError
 
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    if out.suffix.lower() not in PICTURE_FILES or out.is_dir():
+        return make_folder(out)
+    target = make_folder(out.parent) / out.name
+    if target.suffix.lower() != ".png":
         raise RequestError(
-            f"cannot read {file}: {getattr(error, 'strerror', None) or error}",
-            hint="Pass a UTF-8 text file with one prompt a line.",
-        ) from error
+            f"{out.name}: only PNG carries the record of how it was drawn", hint=f"Use {out.with_suffix('.png').name}."
+        )
+    if pictures > 1:
+        raise RequestError(f"{pictures} pictures do not fit into {out.name}", hint="Pass a folder with --out.")
+    if target.exists():
+        raise RequestError(f"{out} exists, and no picture is ever overwritten", hint="Pass another name, or a folder.")
+    return target
+
+
+STDIN = "-"
+"""Stands for standard input where a prompt or a file is expected."""
+
+
+def read_prompt(given: str) -> str:
+    """The prompt that was typed; `-` for what standard input holds.
+
+    Raises:
+        FileError: If that is not UTF-8 text.
+    """
+    return read_text(STDIN).strip("\r\n") if given == STDIN else given
+
+
+def read_lines(file: str) -> list[str]:
+    """The non-empty lines of a text file; `-` for standard input.
+
+    Raises:
+        FileError: If it cannot be read as UTF-8 text.
+    """
     # only line breaks part prompts; `splitlines` would part them at form feeds too
-    return [line for line in text.split("\n") if line.strip()]
+    return [line for line in read_text(file).split("\n") if line.strip()]
+
+
+def read_text(file: str) -> str:
+    """The text of a file; `-` for standard input.
+
+    Raises:
+        FileError: If it cannot be read as UTF-8 text.
+    """
+    from diffusiongpt.errors import FileError
+    from diffusiongpt.files import expand_home
+
+    try:
+        data = sys.stdin.buffer.read() if file == STDIN else expand_home(file).read_bytes()
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except (OSError, ValueError) as error:
+        name = "standard input" if file == STDIN else file
+        raise FileError(
+            f"cannot read {name}: {getattr(error, 'strerror', None) or error}", hint="Pass UTF-8 text."
+        ) from error

@@ -12,13 +12,16 @@ from diffusiongpt.apps.cli.common import (
     DeviceOption,
     JsonOption,
     LLMOption,
+    YesOption,
     ZooOption,
     error_object,
     is_terminal,
     make_folder,
+    make_target,
     open_studio,
     print_json,
     read_lines,
+    read_prompt,
     say,
     takes_request,
     with_options,
@@ -31,13 +34,18 @@ if TYPE_CHECKING:
     from diffusiongpt.votes import Outcome
 
 
-@takes_request()
+@takes_request
 def route(
     options: dict[str, Any],
-    prompt: Annotated[str | None, typer.Argument(help="What to draw.", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option(help="Route every line of this file.", show_default=False)] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to draw; - reads it from standard input.", show_default=False)
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Route every line of this file; - for standard input.", show_default=False)
+    ] = None,
     zoo: ZooOption = None,
     llm: LLMOption = None,
+    device: DeviceOption = None,
     top: Annotated[int, typer.Option(min=1, help="Candidates to show.")] = 5,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
@@ -49,10 +57,12 @@ def route(
 
     if (prompt is None) == (file is None):
         raise RequestError("pass either a prompt or --file", hint='For example: diffusiongpt route "a red fox".')
-    with open_studio(zoo, llm=llm) as studio:
-        if file is None:
-            _show(studio.route(prompt or "", **options), top=top, explain=explain, as_json=as_json, indent=2)
-        elif not _route_lines(studio, read_lines(file), options, top=top, explain=explain, as_json=as_json):
+    text = None if prompt is None else read_prompt(prompt)
+    lines = [] if file is None else read_lines(file)
+    with open_studio(zoo, device=device, llm=llm) as studio:
+        if text is not None:
+            _show(studio.route(text, **options), top=top, explain=explain, as_json=as_json, indent=2)
+        elif not _route_lines(studio, lines, options, top=top, explain=explain, as_json=as_json):
             raise typer.Exit(1)
 
 
@@ -97,50 +107,55 @@ _LONGEST = 60
 _NAMED_FALLBACKS = 3
 """Experts that could not draw and are named on a terminal; the others are counted."""
 
-PromptArgument = Annotated[str, typer.Argument(help="What to draw.", show_default=False)]
-OutOption = Annotated[Path, typer.Option(help="Folder for the pictures.")]
+PromptArgument = Annotated[
+    str, typer.Argument(help="What to draw; - reads it from standard input.", show_default=False)
+]
 
 
-@takes_request()
+@takes_request
 def generate(
     prompt: PromptArgument,
     options: dict[str, Any],
     zoo: ZooOption = None,
     llm: LLMOption = None,
-    out: OutOption = Path(),
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, or a new .png file for one.")] = Path(),
     device: DeviceOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw with the expert people would like best."""
-    folder = make_folder(out)
-    with open_studio(zoo, device=device, llm=llm) as studio:
-        generation = studio.route_and_generate(prompt, **options)
-        paths = generation.save(folder)
+    text = read_prompt(prompt)
+    target = make_target(out, options["num_images_per_prompt"])
+    with open_studio(zoo, device=device, llm=llm, yes=yes) as studio:
+        generation = studio.route_and_generate(text, **options)
+        paths = generation.save(target)
     if as_json:
         print_json(generation_object(generation, paths))
     else:
         _report(generation, paths)
 
 
-@takes_request("num_images_per_prompt", "explore")
+@takes_request
 def compare(
     prompt: PromptArgument,
     options: dict[str, Any],
     k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
     zoo: ZooOption = None,
     llm: LLMOption = None,
-    out: OutOption = Path(),
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(),
     device: DeviceOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw with several experts, blind, then vote."""
+    text = read_prompt(prompt)
     folder = make_folder(out)
-    with open_studio(zoo, device=device, llm=llm) as studio:
-        comparison = studio.compare(prompt, k, **options)
+    with open_studio(zoo, device=device, llm=llm, yes=yes) as studio:
+        comparison = studio.compare(text, k, **options)
         paths = comparison.save(folder)
         if as_json:
             seed = comparison.generations[0].seeds[0]
-            print_json({"prompt": prompt, "seed": seed, "images": [str(path) for path in paths]})
+            print_json({"prompt": text, "seed": seed, "images": [str(path) for path in paths]})
             return
         for letter, path in zip(comparison.letters, paths, strict=True):
             typer.echo(f"{letter}  {path}")
@@ -184,17 +199,18 @@ def _report(generation: Generation, paths: list[Path]) -> None:
 
 
 def _ask(comparison: Comparison) -> None:
+    """Ask until the answer can be meant only one way; Enter leaves without a vote."""
     letters = comparison.letters
-    answer = (
-        typer.prompt(f"Which is best? {'/'.join(letters)}, tie, bad (none will do) or skip", err=True).strip().upper()
-    )
+    choices = {letter: index for index, letter in enumerate(letters)}
     outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
-    if answer in outcomes:
-        comparison.vote(outcomes[answer])
-    elif answer in letters:
-        comparison.vote(letters.index(answer))
-    else:
-        say("not voted")
-        return
-    for letter, expert in zip(letters, comparison.experts, strict=True):
-        typer.echo(f"{letter} was {expert}")
+    question = f"Which is best? {'/'.join(letters)}, tie, bad (none will do), or Enter to skip"
+    while answer := typer.prompt(question, default="", show_default=False, err=True).strip().upper():
+        if answer in choices or answer in outcomes:
+            comparison.vote(outcomes.get(answer) or choices[answer])
+            for letter, expert in zip(letters, comparison.experts, strict=True):
+                typer.echo(f"{letter} was {expert}")
+            return
+        if answer == "SKIP":
+            break
+        say(f"{answer!r} is not one of them; a vote is for one picture, and equals are a tie")
+    say("not voted")

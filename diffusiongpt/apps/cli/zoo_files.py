@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors, say
+from diffusiongpt.apps.cli.common import (
+    JsonOption,
+    YesOption,
+    ZooOption,
+    is_terminal,
+    load_zoo,
+    print_json,
+    reports_errors,
+    say,
+)
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -17,7 +26,6 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Taxonomy, Zoo
 
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Write without asking.")]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _COLOURS = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
 
@@ -144,8 +152,9 @@ def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: 
     if change is not None:
         change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
         draft = change.finish()
-        written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+        written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
         say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
+        _check_confirmed(draft, yes=yes)
     return [{**vars(one), "error": str(one.error) if one.error else None} for one in found]
 
 
@@ -226,7 +235,9 @@ def _label(taxonomy: Taxonomy, node: str) -> str:
 @app.command("add")
 @reports_errors
 def add(
-    repo: Annotated[str, typer.Argument(help="Repository on the hub: owner/name.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(help="Repository on the hub: owner/name, or the address of its page.", show_default=False)
+    ],
     zoo: ZooOption = None,
     style: Annotated[
         list[str] | None, typer.Option(help="A style of its pictures; may be repeated.", show_default=False)
@@ -262,24 +273,32 @@ def add(
     )
     change.add(entry)
     draft = change.finish()
-    written = _show_and_write(draft, settings, ask=not yes and is_terminal(), as_json=as_json)
+    written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
     if as_json:
         print_json({"file": str(draft.path), "entry": entry, "diff": draft.diff(), "written": written})
     elif written:
         say(f"wrote {draft.path}")
         if str(draft.path) not in settings.zoo_layers:
             say(f"use it with: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
+    _check_confirmed(draft, yes=yes)
 
 
-def _show_and_write(draft: Draft, settings: Settings, *, ask: bool, as_json: bool) -> bool:
-    """Show the change and write it, if asked after a yes; whether it was written."""
+def _show_and_write(draft: Draft, settings: Settings, *, yes: bool, as_json: bool) -> bool:
+    """Show the change, and write it after a yes, which takes a terminal or `--yes`; whether it was written."""
     if draft.is_empty:
         return False
     _show(draft, err=as_json)
-    if ask and not typer.confirm(f"Write this to {draft.path}?", err=True):
+    if not yes and not (is_terminal() and typer.confirm(f"Write this to {draft.path}?", err=True)):
         return False
     draft.write(settings)
     return True
+
+
+def _check_confirmed(draft: Draft, *, yes: bool) -> None:
+    """Exit 2 where a change was asked for that could not be confirmed, as other commands do that ask first."""
+    if not draft.is_empty and not yes and not is_terminal():
+        say("nothing was written; use --yes to write it without a terminal")
+        raise typer.Exit(2)
 
 
 def _show(draft: Draft, *, err: bool) -> None:
@@ -310,13 +329,10 @@ def propose(
     draft = proposal.draft
     for note in proposal.notes:
         say(f"note: {note}")
-    agreed = yes or is_terminal()
-    written = agreed and _show_and_write(draft, settings, ask=not yes, as_json=as_json)
-    if not agreed:
-        _show(draft, err=as_json)
+    written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
     if as_json:
         print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
-    say(_outcome(draft, agreed=agreed, written=written))
+    say(_outcome(draft, agreed=yes or is_terminal(), written=written))
 
 
 def _outcome(draft: Draft, *, agreed: bool, written: bool) -> str:
