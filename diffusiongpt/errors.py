@@ -38,9 +38,12 @@ Each carries a `hint` that says what to do next and `retryable`, whether the sam
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import ParamSpec, TypeVar
+
+from diffusiongpt.safe_text import clean, safe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +51,9 @@ R = TypeVar("R")
 
 class DiffusionGPTError(Exception):
     """Base of all errors of this package.
+
+    Message and hint hold no secrets and no control characters, whatever they were made of, and neither do the
+    messages of the exception that is being handled, which a traceback shows as the cause.
 
     Attributes:
         hint: What to do next, one sentence; also attached as a traceback note.
@@ -57,10 +63,12 @@ class DiffusionGPTError(Exception):
     retryable = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(safe(message))
+        self.hint = safe(hint)
         if hint:
-            self.add_note(f"hint: {hint}")
+            self.add_note(f"hint: {self.hint}")
+        if (handled := sys.exception()) is not None:
+            clean(handled)
 
 
 class SettingsError(DiffusionGPTError):
@@ -104,7 +112,7 @@ class NoRouteError(DiffusionGPTError):
 
     def __init__(self, message: str, *, rejected: Sequence[tuple[str, str]], hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.rejected = tuple(rejected)
+        self.rejected = tuple((expert, safe(reason)) for expert, reason in rejected)
 
 
 class VoteError(DiffusionGPTError):

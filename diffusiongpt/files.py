@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,34 @@ from secrets import token_hex
 def expand_home(path: str | Path) -> Path:
     """A path with `~` for the home folder; one that names no user's stays as it is, where `Path` would raise."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def read_regular(path: str | Path, limit: int) -> bytes:
+    """All bytes of a file that a stranger may have named or written.
+
+    Args:
+        path: A regular file, or a link to one. Devices and pipes are refused, which might never end.
+        limit: Most bytes that are read.
+
+    Raises:
+        OSError: If it cannot be read, is not a regular file, or is larger; `strerror` says which.
+        ValueError: If it is not a path, because it holds a null character.
+    """
+    # without `O_NONBLOCK`, opening a pipe waits for someone to write into it
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+    descriptor = os.open(path, sum(flags, os.O_RDONLY))
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+        status = os.fstat(descriptor)
+        kind = status.st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        # one byte more than promised, since a file may grow while it is read
+        data = stream.read(min(limit, status.st_size) + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit / 1e6:g} MB", str(path))
+    return data
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from diffusiongpt.errors import DiffusionGPTError
+from diffusiongpt.safe_text import logger
 
-log = logging.getLogger("diffusiongpt.plugins")
+log = logger("diffusiongpt.plugins")
 
 T = TypeVar("T")
 

@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     ByteSize,
@@ -26,6 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.files import expand_home
+from diffusiongpt.safe_text import keep_secret, keep_url_secrets
 
 _PERCENT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*%")
 _BYTES = TypeAdapter(ByteSize)
@@ -130,6 +133,57 @@ BudgetSetting = Annotated[Budget, NoDecode, BeforeValidator(Budget.parse), Plain
 """A budget as a setting: `60%`, `12GB`."""
 
 
+def read_secret(value: object) -> object:
+    """A key or token as its service takes it, without the line break that files and CI secrets end with.
+
+    Raises:
+        ValueError: If characters are left that no key has; the message does not show the value.
+    """
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
+        return value
+    text = text.strip().strip("\ufeff\u200b").strip()
+    keep_secret(text)
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("it holds characters that are not part of any key; copy it again, without quotes or blanks")
+    return text or None
+
+
+Secret = Annotated[SecretStr | None, BeforeValidator(read_secret)]
+"""A key or token as a setting: checked once, hidden in every text, and absent if it is blank."""
+
+
+def read_address(value: object) -> object:
+    """The address of a server without blanks around it, and without a slash at its end.
+
+    Raises:
+        ValueError: If it is not an http(s) address.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip().rstrip("/")
+    keep_url_secrets(text)
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        known = False
+    if not known or not (text.isascii() and text.isprintable()) or set(text) & set(' \\<>"{}|^`'):
+        raise ValueError("it is not an address such as https://host or http://host:8000")
+    return text
+
+
+Address = Annotated[str, BeforeValidator(read_address)]
+"""The address of a server as a setting: `https://host`, `http://host:8000/v1`."""
+
+
+def _keep_url_secrets(place: str | None) -> str | None:
+    if place and "://" in place:
+        place = place.strip()
+        keep_url_secrets(place)
+    return place
+
+
 def _user_home() -> Path:
     from platformdirs import user_data_path
 
@@ -174,27 +228,30 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DIFFUSIONGPT_", env_ignore_empty=True, populate_by_name=True, frozen=True, extra="ignore"
+        env_prefix="DIFFUSIONGPT_",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # an input may be a secret
     )
 
     zoo: str = "default"
     llm: str | None = None
     home: Path = Field(default_factory=_user_home)
-    votes: str | None = Field(default=None, repr=False)  # a URL may hold a password
+    # a URL may hold a password
+    votes: Annotated[str | None, AfterValidator(_keep_url_secrets)] = Field(default=None, repr=False)
     hub_cache: Path = Field(default_factory=_hub_cache)
-    hub_endpoint: str = Field(
+    hub_endpoint: Address = Field(
         default="https://huggingface.co",
         validation_alias=AliasChoices("DIFFUSIONGPT_HUB_ENDPOINT", "HF_ENDPOINT"),
     )
-    hub_token: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("DIFFUSIONGPT_HUB_TOKEN", "HF_TOKEN")
-    )
-    openai_api_key: SecretStr | None = Field(
+    hub_token: Secret = Field(default=None, validation_alias=AliasChoices("DIFFUSIONGPT_HUB_TOKEN", "HF_TOKEN"))
+    openai_api_key: Secret = Field(
         default=None, validation_alias=AliasChoices("DIFFUSIONGPT_OPENAI_API_KEY", "OPENAI_API_KEY")
     )
-    openai_base_url: str = Field(
+    openai_base_url: Address = Field(
         default="https://api.openai.com/v1",
-        pattern=r"^https?://\S+$",
         validation_alias=AliasChoices("DIFFUSIONGPT_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
     )
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))

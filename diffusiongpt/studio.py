@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from diffusiongpt.hub import Agree, Puller, PullPlan
 from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
 from diffusiongpt.ranking import LiveTable
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
+from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.understanding import LocalThinker, Thinker
 from diffusiongpt.votes import Outcome, Rating, Vote, VoteStore
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from diffusiongpt.votes.exchange import FileFormat, Imported, Unknown
     from diffusiongpt.zoo import Expert
 
-log = logging.getLogger("diffusiongpt")
+log = logger("diffusiongpt")
 
 
 class DiffusionGPT:

@@ -87,6 +87,63 @@ def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name:
     assert "DIFFUSIONGPT_" in caught.value.hint
 
 
+SECRETS = ["HF_TOKEN", "DIFFUSIONGPT_HUB_TOKEN", "OPENAI_API_KEY", "DIFFUSIONGPT_OPENAI_API_KEY"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("around", ["\n", "\r\n", " ", "\t", "\u00a0", "\ufeff"])
+def test_a_key_is_taken_without_blanks_around_it(monkeypatch: pytest.MonkeyPatch, name: str, around: str) -> None:
+    """Files and CI secrets end with a line break, which no server accepts."""
+    monkeypatch.setenv(name, f"{around}key-of-someone{around}")
+    settings = load_settings()
+    key = settings.hub_token or settings.openai_api_key
+    assert key is not None
+    assert key.get_secret_value() == "key-of-someone"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("value", ["key-ö-x", "key\nof", "key of", "key\x1bof", "“key”", "key\x7f1"])
+def test_what_is_no_key_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Letters that no header takes, and blanks within, are a `SettingsError` that names the variable alone."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="characters that are not part of any key") as caught:
+        load_settings()
+    import traceback
+
+    shown = "".join(traceback.format_exception(caught.value))
+    assert value not in shown
+    assert value.encode("unicode_escape").decode() not in shown
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_blank_key_is_no_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable of blanks is how a missing CI secret arrives."""
+    monkeypatch.setenv(name, " \n")
+    settings = load_settings()
+    assert settings.hub_token is None
+    assert settings.openai_api_key is None
+
+
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize(
+    "value",
+    ["http://h ost", "host", "ftp://host", "http://", "http://host:port", "http://[::1", "http://hö st", "http://a\nb"],
+)
+def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """An address that no client could use is refused when it is read, by its variable's name."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"(?i){name.removeprefix('HF_')}.*not an address"):
+        load_settings()
+
+
+def test_an_address_is_taken_without_blanks_and_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both come with copying."""
+    monkeypatch.setenv("HF_ENDPOINT", " http://mirror:80/hub/ \n")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://[::1]:80/v1/")
+    settings = load_settings()
+    assert (settings.hub_endpoint, settings.openai_base_url) == ("http://mirror:80/hub", "http://[::1]:80/v1")
+
+
 def test_every_error_is_in_one_tree_and_drawn_there() -> None:
     """All errors have one base class, state whether a retry can help, and are in the module's diagram."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-log = logging.getLogger("diffusiongpt.cache")
+from diffusiongpt.safe_text import logger
+
+log = logger("diffusiongpt.cache")
 
 Kind = Literal["pulled", "loaded", "placed", "freed"]
 

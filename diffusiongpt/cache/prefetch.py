@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
+from diffusiongpt.safe_text import logger
 from diffusiongpt.weights import HOST
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 
-log = logging.getLogger("diffusiongpt.cache")
+log = logger("diffusiongpt.cache")
 
 HOST_DEPTH = 3
 """Models after the one that draws which are brought from disk to the host."""

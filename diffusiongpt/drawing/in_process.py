@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,7 @@ from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing, Placement, PlacementKind, Recovery, RecoveryStep
 from diffusiongpt.hub import Agree
+from diffusiongpt.safe_text import logger
 from diffusiongpt.weights import HOST, release_cached
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 
-log = logging.getLogger("diffusiongpt")
+log = logger("diffusiongpt")
 
 
 _STEPS: Mapping[PlacementKind, RecoveryStep] = {"offload": "offloaded", "cpu": "cpu"}

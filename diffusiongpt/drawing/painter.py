@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, ShownIn
 from diffusiongpt.pictures import Generation
+from diffusiongpt.safe_text import logger
 from diffusiongpt.version import GENERATOR
 from diffusiongpt.zoo import SHIPPED, Expert, Zoo
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from diffusiongpt.flow import Drawing, Dropped, Route
 
 
-log = logging.getLogger("diffusiongpt")
+log = logger("diffusiongpt")
 
 NOT_THE_ZOO = (
     HubUnreachableError,

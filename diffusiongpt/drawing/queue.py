@@ -6,7 +6,6 @@ exceptions stay with the requester, and a requester that no longer wants a pictu
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from functools import cache
 
 from diffusiongpt.drawing.fairness import FairOrder, IsReady, Place
 from diffusiongpt.errors import LoadError, RequestError
+from diffusiongpt.safe_text import logger
 
-log = logging.getLogger("diffusiongpt.drawing.queue")
+log = logger("diffusiongpt.drawing.queue")
 
 TICK_S = 0.5
 """Seconds after which a waiting thread looks again: on Windows, Ctrl-C does not end a wait without a limit."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from diffusiongpt.files import replace_file
+from diffusiongpt.safe_text import logger
 
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header, a little-endian number of this many bytes."""
@@ -96,7 +96,7 @@ def remove_damaged(path: Path) -> None:
 
 FILE_NAME = "hashes.json"
 
-log = logging.getLogger("diffusiongpt.cache")
+log = logger("diffusiongpt.cache")
 
 
 class ContentIds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from diffusiongpt.hub.client import (
     redirected,
 )
 from diffusiongpt.hub.content import find_damage, is_sha256, remove_damaged
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
 
 
-log = logging.getLogger("diffusiongpt.cache")
+log = logger("diffusiongpt.cache")
 
 _STALE_S = 3600.0
 

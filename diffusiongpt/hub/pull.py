@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 
-log = logging.getLogger("diffusiongpt.cache")
+log = logger("diffusiongpt.cache")
 
 _DISK_MARGIN = 1.05
 _GB = 1e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from threading import Lock, Thread, get_ident
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
 from diffusiongpt.ranking.table_file import read
+from diffusiongpt.safe_text import logger
 from diffusiongpt.votes import EMPTY, VoteStore
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ SHARE = 0.01
 """Votes added since the last fit, as a share of those fitted, above which a refit is due. Up to there, sequential
 updates choose nearly as a refit would."""
 
-_log = logging.getLogger(__name__)
+_log = logger(__name__)
 
 
 class LiveTable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import mmap
 import threading
 import weakref
@@ -13,13 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.safe_text import logger
 from diffusiongpt.weights.devices import HOST, device_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-log = logging.getLogger("diffusiongpt.backends")
+log = logger("diffusiongpt.backends")
 
 PINNED_SHARE = 0.4
 """Largest share of this process's memory that is pinned, which the system cannot move (ComfyUI's default as well)."""

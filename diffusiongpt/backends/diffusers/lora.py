@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.build import quiet_construction
 from diffusiongpt.errors import LoadError
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-log = logging.getLogger("diffusiongpt.backends")
+log = logger("diffusiongpt.backends")
 
 _WEIGHT = re.compile(r"lora|lokr")
 _FACTOR = re.compile(r"\.alpha$|dora_scale$")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import SettingsError
+from diffusiongpt.safe_text import logger
 from diffusiongpt.understanding.llm.form import NONE, VOICES, Ballot, Reading, form_messages, read_reply
 from diffusiongpt.understanding.llm.merge import merge, weigh
 from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 
-log = logging.getLogger("diffusiongpt")
+log = logger("diffusiongpt")
 
 TIMEOUT_S = 30.0
 """Seconds that a prompt may wait for the LLM, including a second attempt."""
