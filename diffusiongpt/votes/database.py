@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.safe_text import keep_url_secrets, without_secrets
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
 from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Mark, journal_of
@@ -53,7 +54,8 @@ class Database:
             self._engine = sa.create_engine("sqlite://", creator=opener, poolclass=sa.pool.NullPool)
         else:
             self._engine = _engine_of(place)
-            self.name = self._engine.url.render_as_string(hide_password=True)
+            # a driver takes the password in the query too, which this does not hide
+            self.name = without_secrets(self._engine.url.render_as_string(hide_password=True))
         self._dialect = self._engine.dialect.name
 
     def insert(self, entry: Entry) -> None:
@@ -283,6 +285,7 @@ def _marks_of(version: str) -> list[Mark]:
 
 
 def _engine_of(url: str) -> sa.Engine:
+    keep_url_secrets(url)
     try:
         return sa.create_engine(url, pool_pre_ping=True)
     except exc.ArgumentError as error:

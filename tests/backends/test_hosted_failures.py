@@ -19,6 +19,7 @@ from diffusiongpt.errors import (
     NeedsExtraError,
     NeedsKeyError,
     ServiceError,
+    SettingsError,
 )
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing import LocalImages
@@ -171,8 +172,10 @@ def test_without_a_key_nothing_is_asked(images: LocalImages, tmp_path: Path, key
 
 @pytest.mark.parametrize("key", [f"{KEY}\nX-Evil: 1", f"{KEY} {KEY}", f"“{KEY}”"])
 def test_a_key_that_is_none_is_refused(images: LocalImages, tmp_path: Path, key: str) -> None:
-    """A key with line breaks or quotes is reported, and not sent."""
-    assert type(failure(settings_for(images, tmp_path, openai_api_key=key))) is NeedsKeyError
+    """A key with line breaks or quotes is reported when it is read, without showing it, and not sent."""
+    with pytest.raises(SettingsError, match="openai_api_key") as caught:
+        settings_for(images, tmp_path, openai_api_key=key)
+    assert KEY not in str(caught.value)
     assert images.requests == []
 
 
