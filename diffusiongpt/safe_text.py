@@ -119,6 +119,11 @@ def _written_out(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def json_safe(text: str) -> str:
+    """JSON that a terminal shows as it is, and that reads back the same."""
+    return _STEERING.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def safe(text: str) -> str:
     """A text without secrets and control characters."""
     return printable(without_secrets(text))

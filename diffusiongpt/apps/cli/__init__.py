@@ -6,6 +6,8 @@ A command is built when it is asked for: building all of them would take most of
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
@@ -15,6 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from diffusiongpt.apps.cli.common import reports_errors
+from diffusiongpt.apps.cli.printing import show
+from diffusiongpt.safe_text import printable
 
 COMMANDS = {
     "demo": ("demo:demo", "Show the whole flow: no network, no GPU, no key."),
@@ -29,6 +33,17 @@ COMMANDS = {
     "cache": ("cache:app", "The checkpoints on disk."),
 }
 """Command -> where it is, and the line of help that it begins with."""
+
+
+@contextmanager
+def _safe_usage() -> Iterator[None]:
+    """Errors of use name what was typed, which may be the name of a stranger's file."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]  # of typer's own classes
+        raise
 
 
 class Commands(TyperGroup):
@@ -50,6 +65,16 @@ class Commands(TyperGroup):
         command = get_command(found)
         command.name = cmd_name
         return command
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """As always, with errors that are safe to print."""
+        with _safe_usage():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As always, with errors that are safe to print."""
+        with _safe_usage():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # as above
         """Write the commands with their lines of help."""
@@ -73,7 +98,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
     if version:
         from diffusiongpt.version import VERSION
 
-        typer.echo(VERSION)
+        show(VERSION)
         raise typer.Exit
 
 
@@ -83,4 +108,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # in a pipe, Windows and old locales know no Chinese: better an escape than no answer
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001  # the edge of the process
+        from diffusiongpt.apps.cli.unexpected import report_unexpected, wants_json
+
+        sys.exit(report_unexpected(error, as_json=wants_json()))

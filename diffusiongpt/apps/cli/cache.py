@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, print_json, reports_errors
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, reports_errors
+from diffusiongpt.apps.cli.printing import confirm, print_json, show, show_styled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +36,11 @@ def explain(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
         facts = {"folder": str(report.folder), "bytes": report.unique_bytes, "bytes_free": report.free_bytes}
         print_json({**facts, "pulls": [_facts(row) for row in report.rows]})
         return
-    from rich.console import Console
-
-    typer.echo(f"{report.folder}, shared with other tools of the Hugging Face hub")
+    show(f"{report.folder}, shared with other tools of the Hugging Face hub")
     if report.rows:
-        Console().print(_table(report.rows))
-        typer.echo("goes: the order in which they go if room is needed; frees: what clearing it alone frees")
-    typer.echo(
+        show_styled(_table(report.rows))
+        show("goes: the order in which they go if room is needed; frees: what clearing it alone frees")
+    show(
         f"{len(report.rows)} pulls of diffusiongpt take {readable(report.unique_bytes)}, shared files counted once\n"
         f"{readable(report.free_bytes)} are free on this disk"
     )
@@ -132,18 +131,18 @@ def clear(
     puller = _puller()
     chosen = _chosen(puller, repos)
     for record in chosen:
-        typer.echo(f"  {readable(record.bytes):>9}  {record.repo}", err=as_json)
+        show(f"  {readable(record.bytes):>9}  {record.repo}", err=as_json)
     if chosen and not yes:
         if not is_terminal():
             raise RequestError(
                 "the removal cannot be confirmed without a terminal", hint="Add --yes to remove without asking."
             )
-        typer.confirm("Remove them?", abort=True, err=True)
+        confirm("Remove them?", abort=True)
     freed = puller.clear(tuple(record.repo for record in chosen))
     if as_json:
         print_json({"removed": [record.repo for record in chosen], "bytes": freed})
     else:
-        typer.echo(f"freed {readable(freed)}")
+        show(f"freed {readable(freed)}")
 
 
 def _chosen(puller: Puller, repos: list[str] | None) -> list[PullRecord]:

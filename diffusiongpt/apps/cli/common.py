@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, Self, TypeVar, get_type_hints
 
 import typer
+
+from diffusiongpt.apps.cli.printing import confirm, make_console, print_json, say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -113,6 +114,12 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             if kwargs.get("as_json"):
                 print_json({"error": error_object(error)})
             fail(error)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:  # the edge of the process
+            from diffusiongpt.apps.cli.unexpected import report_unexpected
+
+            raise typer.Exit(report_unexpected(error, as_json=bool(kwargs.get("as_json")))) from error
 
     return run
 
@@ -140,19 +147,6 @@ def with_options(text: str) -> str:
     return _ARGUMENT.sub(lambda said: f"--{said[0]}".replace("_", "-").replace("=True", "").replace("=", " "), text)
 
 
-def say(text: str) -> None:
-    """One line on stderr."""
-    typer.echo(text, err=True)
-
-
-def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """JSON on stdout, in the script of the prompt where stdout can write it."""
-    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, default=str)
-    # line breaks to some readers, and JSON lines have one object each
-    typer.echo(text.translate({0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}))
-
-
 def is_terminal() -> bool:
     """Whether a person sits at both ends."""
     return sys.stdin.isatty() and sys.stderr.isatty()
@@ -174,11 +168,10 @@ class Progress:
 
     def __init__(self) -> None:
         # rich takes longer to import than the rest of the command line, and only drawing needs it
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        console = Console(stderr=True)
+        console = make_console(err=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -249,7 +242,7 @@ def open_studio(
 
 def agree(plan: PullPlan) -> bool:
     """Ask whether a large pull is wanted."""
-    return typer.confirm(f"{plan}. Pull it?", err=True)
+    return confirm(f"{plan}. Pull it?")
 
 
 def make_folder(out: Path) -> Path:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, make_folder, print_json, say
+from diffusiongpt.apps.cli.common import JsonOption, make_folder
+from diffusiongpt.apps.cli.printing import print_json, say, show
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,7 +56,7 @@ def demo(
         routes = [{**generation.route.model_dump(mode="json"), "images": paths} for generation, paths in shown]
         print_json({"routes": routes, "sheet": sheet, "learnt": learnt})
     else:
-        typer.echo(f"all pictures, enlarged: {sheet}")
+        show(f"all pictures, enlarged: {sheet}")
         say('\nyour turn:\n  diffusiongpt compare "a pixel art fish on a blue background" --zoo tiny')
 
 
@@ -79,7 +80,7 @@ def _draw(studio: DiffusionGPT, prompt: str, out: Path, *, quiet: bool) -> tuple
     generation = studio.route_and_generate(prompt, seed=SEED)
     paths = [str(path) for path in generation.save(out)]
     if not quiet:
-        typer.echo(f"{prompt}\n  {generation.route.explain().partition(chr(10))[0]}\n  {paths[0]}\n")
+        show(f"{prompt}\n  {generation.route.explain().partition(chr(10))[0]}\n  {paths[0]}\n")
     return generation, paths
 
 
@@ -101,12 +102,12 @@ def _vote(studio: DiffusionGPT, out: Path, *, quiet: bool) -> dict[str, Any]:
     after = studio.route(COMPARED)
     if not quiet:
         scores = {c.expert: c.score for c in before.candidates}
-        typer.echo(f"compared for {COMPARED!r}:\n  " + "\n  ".join(paths))
-        typer.echo(f"the judge of the tiny zoo votes for {cast.winner}, and the next route knows:")
+        show(f"compared for {COMPARED!r}:\n  " + "\n  ".join(paths))
+        show(f"the judge of the tiny zoo votes for {cast.winner}, and the next route knows:")
         for candidate in after.candidates:
             if candidate.expert in cast.experts:
-                typer.echo(f"  {candidate.expert:<16} {scores[candidate.expert]:+.2f} → {candidate.score:+.2f}")
-        typer.echo()
+                show(f"  {candidate.expert:<16} {scores[candidate.expert]:+.2f} → {candidate.score:+.2f}")
+        show()
     return {"vote": cast.to_record(), "ranking_version": after.ranking_version, "images": paths}
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, print_json
+from diffusiongpt.apps.cli.common import JsonOption
+from diffusiongpt.apps.cli.printing import print_json, show_styled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,9 +49,7 @@ def evaluate(
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console, Group
-
-    Console().print(Group(_figures(report), _spread(report), *_notes(report)), highlight=False)
+    show_styled(_figures(report), _spread(report), *_notes(report))
 
 
 def _figures(report: Report) -> RenderableType:

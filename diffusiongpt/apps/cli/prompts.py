@@ -19,13 +19,12 @@ from diffusiongpt.apps.cli.common import (
     make_folder,
     make_target,
     open_studio,
-    print_json,
     read_lines,
     read_prompt,
-    say,
     takes_request,
     with_options,
 )
+from diffusiongpt.apps.cli.printing import ask, print_json, say, show
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Route
@@ -90,15 +89,15 @@ def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int |
         print_json(route.model_dump(mode="json"), indent=indent)
         return
     sentence, _, table = with_options(route.explain()).partition("\n")
-    typer.echo(f"{route.input[:100]}\n  {sentence}")
+    show(f"{route.input[:100]}\n  {sentence}")
     lines = table.strip().splitlines()
     if not explain:
         lines = lines[: top + 1]
-    typer.echo("\n".join(f"  {line}" for line in lines))
+    show("\n".join(f"  {line}" for line in lines))
     if explain and route.trace is not None:
-        typer.echo(f"\n  search: {len(route.trace.steps)} expansions; stopped at {route.trace.stopped}")
-        typer.echo("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
-    typer.echo()
+        show(f"\n  search: {len(route.trace.steps)} expansions; stopped at {route.trace.stopped}")
+        show("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
+    show()
 
 
 _LONGEST = 60
@@ -158,7 +157,7 @@ def compare(
             print_json({"prompt": text, "seed": seed, "images": [str(path) for path in paths]})
             return
         for letter, path in zip(comparison.letters, paths, strict=True):
-            typer.echo(f"{letter}  {path}")
+            show(f"{letter}  {path}")
         if is_terminal():
             _ask(comparison)
         else:
@@ -184,7 +183,7 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 
 
 def _report(generation: Generation, paths: list[Path]) -> None:
-    typer.echo(generation.route.explain().partition("\n")[0])
+    show(generation.route.explain().partition("\n")[0])
     for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
         say(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip())
     if len(generation.fallbacks) > _NAMED_FALLBACKS:
@@ -195,7 +194,7 @@ def _report(generation: Generation, paths: list[Path]) -> None:
         value = shorten(str(dropped.value), _LONGEST, placeholder=" ...")
         say(f"{dropped.name}={value} was not used: {dropped.reason}")
     for path in paths:
-        typer.echo(path)
+        show(path)
 
 
 def _ask(comparison: Comparison) -> None:
@@ -204,11 +203,11 @@ def _ask(comparison: Comparison) -> None:
     choices = {letter: index for index, letter in enumerate(letters)}
     outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
     question = f"Which is best? {'/'.join(letters)}, tie, bad (none will do), or Enter to skip"
-    while answer := typer.prompt(question, default="", show_default=False, err=True).strip().upper():
+    while answer := ask(question).strip().upper():
         if answer in choices or answer in outcomes:
             comparison.vote(outcomes.get(answer) or choices[answer])
             for letter, expert in zip(letters, comparison.experts, strict=True):
-                typer.echo(f"{letter} was {expert}")
+                show(f"{letter} was {expert}")
             return
         if answer == "SKIP":
             break

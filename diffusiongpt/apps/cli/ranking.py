@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    DeviceOption,
-    JsonOption,
-    ZooOption,
-    open_studio,
-    print_json,
-    reports_errors,
-    say,
-)
+from diffusiongpt.apps.cli.common import DeviceOption, JsonOption, ZooOption, open_studio, reports_errors
+from diffusiongpt.apps.cli.printing import print_json, say, show
 
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged
@@ -79,9 +72,9 @@ def bootstrap(
     if as_json:
         print_json({**asdict(done), "scores": {name: [one.mean, one.std] for name, one in scores.items()}})
         return
-    typer.echo(f"{done.source} rated {done.added} pictures of {done.prompts} prompts; {done.known} were rated before")
+    show(f"{done.source} rated {done.added} pictures of {done.prompts} prompts; {done.known} were rated before")
     for name in done.new:
-        typer.echo(f"{name}  {scores[name].mean:+.2f} ± {scores[name].std:.2f}")
+        show(f"{name}  {scores[name].mean:+.2f} ± {scores[name].std:.2f}")
 
 
 def _report(judged: Judged) -> None:
@@ -109,7 +102,7 @@ def _show(
         print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
         return
     width = max([len("expert"), *(len(row.expert) for row in rows)])
-    typer.echo(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
+    show(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
     for row in rows:
-        typer.echo(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
-    typer.echo(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")
+        show(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
+    show(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -10,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    JsonOption,
-    VoterOption,
-    ZooOption,
-    is_terminal,
-    open_studio,
-    print_json,
-    reports_errors,
-    say,
-)
+from diffusiongpt.apps.cli.common import JsonOption, VoterOption, ZooOption, is_terminal, open_studio, reports_errors
+from diffusiongpt.apps.cli.printing import confirm, print_json, say, show, write_data
 
 if TYPE_CHECKING:
     from diffusiongpt.votes import Outcome, Rating, Vote
@@ -55,7 +46,7 @@ def vote(
     if as_json:
         print_json({**cast.to_record(), "undone": undo})
     else:
-        typer.echo(("taken back: " if undo else "") + _sentence(cast))
+        show(("taken back: " if undo else "") + _sentence(cast))
 
 
 def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str) -> Vote | Rating:
@@ -115,8 +106,7 @@ def export(
     store = VoteStore()
     data = export_text(store, chosen, ratings=ratings).encode()
     if file == STDOUT:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_data(data)
     else:
         write_new(file, data)
     left_out = len(store.ratings()) if chosen == "csv" and not ratings else 0
@@ -146,7 +136,7 @@ def import_votes(
     if as_json:
         print_json(asdict(done))
     else:
-        typer.echo(_imported_sentence(done))
+        show(_imported_sentence(done))
 
 
 @app.command("erase")
@@ -165,14 +155,14 @@ def erase(
     if any(there) and not yes:
         if not is_terminal():
             raise RequestError(f"removing {there} of {voter!r} has to be confirmed", hint="Add --yes to confirm.")
-        typer.confirm(f"Remove {there} of {voter!r} for good?", abort=True, err=True)
+        confirm(f"Remove {there} of {voter!r} for good?", abort=True)
     # also when there is nothing: it finishes an erasure that was killed
     gone = store.erase(voter)
     store.close()
     if as_json:
         print_json({"voter": voter, **gone._asdict()})
     else:
-        typer.echo(f"removed {gone} of {voter!r}")
+        show(f"removed {gone} of {voter!r}")
 
 
 def _imported_sentence(done: Imported) -> str:

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    JsonOption,
-    YesOption,
-    ZooOption,
-    is_terminal,
-    load_zoo,
-    print_json,
-    reports_errors,
-    say,
-)
+from diffusiongpt.apps.cli.common import JsonOption, YesOption, ZooOption, is_terminal, load_zoo, reports_errors
+from diffusiongpt.apps.cli.printing import confirm, make_console, print_json, say, show, show_styled
 
 if TYPE_CHECKING:
+    from rich.text import Text
     from rich.tree import Tree
 
     from diffusiongpt.curation import Draft, Presence
@@ -44,11 +37,9 @@ def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
         print_json([expert.model_dump(mode="json", exclude_none=True) for expert in experts])
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    is_wide = console.width >= WIDE
+    is_wide = make_console().width >= WIDE
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("expert", no_wrap=True)
     for heading in ("GB or $", "styles", "licence", *(["description"] if is_wide else [])):
@@ -59,12 +50,12 @@ def list_experts(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
         licence = expert.license.id if expert.license else "?"
         cells = [expert.id, size, ", ".join(expert.tags.styles) or "any", licence]
         table.add_row(*cells, *([expert.description] if is_wide else []))
-    console.print(table)
+    show_styled(table)
 
 
 @app.command("show")
 @reports_errors
-def show(
+def show_expert(
     expert: Annotated[str, typer.Argument(help="Id of an expert.", show_default=False)],
     zoo: ZooOption = None,
     as_json: JsonOption = False,
@@ -80,7 +71,7 @@ def show(
 
     text = StringIO()
     YAML(typ="rt", pure=True).dump(facts, text)
-    typer.echo(text.getvalue().rstrip())
+    show(text.getvalue().rstrip())
 
 
 @app.command("check")
@@ -121,7 +112,7 @@ def check(
         "advice": notes,
     }
     if not as_json:
-        typer.echo(
+        show(
             f"{report['zoo']}: {len(zoo)} expert{'s' * (len(zoo) != 1)}, {report['generalists']} of them generalists, "
             f"{len(styles)} styles"
         )
@@ -130,7 +121,7 @@ def check(
         print_json({**report, "online": found} if online else report)
     else:
         for note in notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     if any(one["state"] in ("missing", "unreachable") for one in found):
         raise typer.Exit(1)
 
@@ -166,7 +157,7 @@ def _print_presence(found: tuple[Presence, ...]) -> None:
     width = max((len(one.expert) for one in found), default=0)
     for one in found:
         what = f"{one.commit}{'' if _is_pinned(one) else '  not pinned'}" if one.commit else str(one.error)
-        typer.echo(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
+        show(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
 
 
 def _check_can_be_drawn(zoo: Zoo) -> None:
@@ -204,13 +195,12 @@ def tree(zoo: ZooOption = None, as_json: JsonOption = False) -> None:
             {node: {"children": taxonomy.children(node), "experts": taxonomy.experts_on(node)} for node in nodes}
         )
         return
-    from rich.console import Console
-
-    Console().print(_draw(taxonomy))
+    show_styled(_draw(taxonomy))
 
 
 def _draw(taxonomy: Taxonomy) -> Tree:
     """The taxonomy as a tree; a style that several subjects share is drawn once, below the first."""
+    from rich.text import Text
     from rich.tree import Tree
 
     root = Tree(_label(taxonomy, "root"))
@@ -222,14 +212,16 @@ def _draw(taxonomy: Taxonomy) -> Tree:
                 branches[child] = branches[parent].add(_label(taxonomy, child))
                 drawn.add(child)
         if parent != "root" and drawn.issuperset(shared := taxonomy.children(parent)) and not branches[parent].children:
-            branches[parent].add(f"[dim]the same {len(shared)} styles[/dim]")
+            branches[parent].add(Text(f"the same {len(shared)} styles", style="dim"))
     return root
 
 
-def _label(taxonomy: Taxonomy, node: str) -> str:
+def _label(taxonomy: Taxonomy, node: str) -> Text:
+    from rich.text import Text
+
     name = "anything" if node == "root" else f"{node} · {taxonomy.nodes[node].name('zh')}"
     experts = ", ".join(taxonomy.experts_on(node))
-    return f"[bold]{name}[/bold]  {experts}" if experts else f"[bold]{name}[/bold]"
+    return Text.assemble((name, "bold"), f"  {experts}" if experts else "")
 
 
 @app.command("add")
@@ -288,7 +280,7 @@ def _show_and_write(draft: Draft, settings: Settings, *, yes: bool, as_json: boo
     if draft.is_empty:
         return False
     _show(draft, err=as_json)
-    if not yes and not (is_terminal() and typer.confirm(f"Write this to {draft.path}?", err=True)):
+    if not yes and not (is_terminal() and confirm(f"Write this to {draft.path}?")):
         return False
     draft.write(settings)
     return True
@@ -303,7 +295,7 @@ def _check_confirmed(draft: Draft, *, yes: bool) -> None:
 
 def _show(draft: Draft, *, err: bool) -> None:
     for line in draft.diff().splitlines():
-        typer.secho(line, fg=_COLOURS.get(line[:1]), err=err)
+        show(line, fg=_COLOURS.get(line[:1]), err=err)
 
 
 @app.command("propose")

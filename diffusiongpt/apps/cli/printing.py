@@ -1,0 +1,85 @@
+"""The one door through which the command line prints.
+
+What is printed may be a stranger's: a description in a zoo file, the record in a picture, the name of a file. Nothing
+of it reaches the terminal as a command to the terminal, or as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from diffusiongpt.safe_text import json_safe, printable, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
+
+
+def show(text: object = "", *, err: bool = False, fg: str | None = None) -> None:
+    """Lines of a result on stdout, or with `err` on stderr."""
+    typer.secho(printable(str(text)), err=err, fg=fg)
+
+
+def say(text: str) -> None:
+    """What is not a result, on stderr."""
+    typer.echo(safe(text), err=True)
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """JSON on stdout, in the script of the prompt where stdout can write it."""
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    typer.echo(json_safe(json.dumps(value, ensure_ascii=ascii_only, indent=indent, default=str)))
+
+
+def write_data(data: bytes) -> None:
+    """A file on stdout: its bytes, unless a person looks at them."""
+    if sys.stdout.isatty():
+        show(data.decode("utf-8", errors="replace").rstrip("\n"))
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def confirm(question: str, *, abort: bool = False) -> bool:
+    """Ask for a yes on stderr."""
+    return typer.confirm(printable(question), err=True, abort=abort)
+
+
+def ask(question: str) -> str:
+    """Ask for a line on stderr; empty if none is given."""
+    return str(typer.prompt(printable(question), default="", show_default=False, err=True))
+
+
+def show_styled(*parts: RenderableType) -> None:
+    """Tables and trees on stdout; text in them is text, whatever markup it looks like."""
+    console = make_console()
+    for part in parts:
+        console.print(part, highlight=False)
+
+
+def make_console(*, err: bool = False) -> Console:
+    """A console of rich that takes no text as markup."""
+    # rich takes longer to import than the rest of the command line
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        """Every text passes here: cells and labels, too."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            """A text as it is, with controls written out."""
+            return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            """What is made of a renderable, which may be a text that did not pass `render_str`."""
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(printable(one.text), one.style)
+
+    return Plain(stderr=err, markup=False, emoji=False, highlight=False)
