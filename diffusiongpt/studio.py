@@ -47,7 +47,8 @@ class DiffusionGPT:
         device: `"cuda"`, `"mps"` or `"cpu"`; `None` takes the best one present.
         votes: Where votes are kept: a file or a database URL; `None` for the user's own store.
         settings: All other settings; read from the environment if absent.
-        agree: Asked about a pull above `max_download_gb`; without it such a pull is refused.
+        agree: Asked about a pull above `max_download_gb`; without it such a pull is refused, and the next candidate
+            draws.
         on_pull: Called with size, licence and free disk space before each pull; by default these are logged as a
             warning, which Python prints on stderr.
         on_progress: Called with the progress of a download, a load or a drawing.
@@ -179,7 +180,7 @@ class DiffusionGPT:
         Raises:
             RequestError: If the prompt or an argument cannot be used.
             NoRouteError: If no candidate can draw here; it lists the reasons.
-            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
+            PullTooLargeError: If no candidate can draw here that may be pulled without asking.
         """
         request, route = self._plan(*_read(locals()))
         return self._painter.draw(request, route)

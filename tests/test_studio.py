@@ -23,6 +23,7 @@ from diffusiongpt.errors import (
     UnknownExpertError,
     VoteError,
 )
+from diffusiongpt.flow import win_probability
 from diffusiongpt.pictures import Generation
 from diffusiongpt.studio import DiffusionGPT, as_zoo
 from diffusiongpt.testing import TINY_FOLDER, hub_zoo, serve_tiny_zoo
@@ -223,11 +224,29 @@ def test_a_hub_that_is_down_is_asked_once(tmp_path: Path) -> None:
     assert caught.value.retryable
 
 
-def test_a_large_pull_is_not_replaced_behind_your_back(tmp_path: Path) -> None:
-    """Above `max_download_gb` there is no terminal to ask on, so it is an error, and not another expert's picture."""
+def test_a_large_pull_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a yes, the best expert within `max_download_gb` draws, and the result says what more would buy."""
     with serve_tiny_zoo() as hub:
         settings = settings_in(tmp_path, hub_endpoint=hub.url, max_download_gb=0.0001)
-        with DiffusionGPT(hub_zoo(), settings=settings) as studio, pytest.raises(PullTooLargeError):
+        small = local("here", pixel_folder(), "oil_painting")
+        with DiffusionGPT(zoo_of(*hub_zoo().values(), small), settings=settings) as studio:
+            result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+            with pytest.raises(PullTooLargeError):
+                studio.route_and_generate(PROMPT, expert="tiny-pixel")
+        assert not (tmp_path / "hub").exists()
+    assert (result.route.expert, result.drawn_by) == ("tiny-pixel", "here")
+    chosen = next(one for one in result.route.candidates if one.expert == "here")
+    share = 100 * win_probability(result.route.chosen, chosen)
+    assert "DIFFUSIONGPT_MAX_DOWNLOAD_GB=1," in result.fallbacks[0].hint
+    assert f"{share:.0f} of 100 people would prefer tiny-pixel to here." in result.fallbacks[0].hint
+    assert "here draws instead: pulling tiny-zoo/pixel takes" in caplog.text
+
+
+def test_if_all_pulls_are_too_large_that_is_the_error(tmp_path: Path) -> None:
+    """Where no candidate draws without a yes, the error is about the pull, and neither the demonstration zoo draws."""
+    with serve_tiny_zoo() as hub:
+        settings = settings_in(tmp_path, hub_endpoint=hub.url, max_download_gb=0.0001)
+        with DiffusionGPT(hub_zoo(), settings=settings) as studio, pytest.raises(PullTooLargeError, match="pixel"):
             studio.route_and_generate(PROMPT)
         with DiffusionGPT(hub_zoo(), settings=settings, agree=lambda _: True) as studio:
             assert studio.route_and_generate(PROMPT, num_inference_steps=1).drawn_by == "tiny-pixel"

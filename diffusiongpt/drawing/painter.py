@@ -24,7 +24,7 @@ from diffusiongpt.errors import (
     PullTooLargeError,
     ServiceError,
 )
-from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, ShownIn
+from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, ShownIn, win_probability
 from diffusiongpt.pictures import Generation
 from diffusiongpt.safe_text import logger
 from diffusiongpt.version import GENERATOR
@@ -56,6 +56,9 @@ LAST_RESORT = "tiny"
 StandIn = Callable[["Request", str], tuple[Zoo, "Expert"]]
 """Finds which expert of another zoo, by its name, draws a request."""
 
+IN_RESULT = {"in_result": True}
+"""Marks what is logged for those who do not look at the result, which says it too."""
+
 _NOT_RECORDED = frozenset({"callback_on_step_end"})
 
 
@@ -82,6 +85,9 @@ class Painter:
     def draw(self, request: Request, route: Route, ticket: Ticket | None = None) -> Generation:
         """Draw with the first candidate of a route that can; those that could not are listed in the record.
 
+        One that is too large to be pulled without asking is left out like any other that cannot draw, and the record
+        says what a higher limit would buy.
+
         Args:
             request: What was asked for.
             route: The route of the request.
@@ -89,19 +95,18 @@ class Painter:
 
         Raises:
             NoRouteError: If no candidate can draw here; it lists the reasons.
-            PullTooLargeError: If the chosen expert is larger than may be pulled without asking.
+            PullTooLargeError: If no candidate can draw here that may be pulled without asking.
         """
         self._local.queue.check_open()
         failures: list[DiffusionGPTError] = []
         for expert in map(self._zoo.__getitem__, route.order):
             hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
-            fallbacks = _fallbacks(route.order, failures)
+            fallbacks = _fallbacks(route, failures, expert.id)
             try:
                 self._machine.check_can_draw(expert, hub_is_down=hub_is_down)
-                return self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
+                done = self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
-                # an expert requested by name has no fallback, and the pull of the chosen one was not agreed to
-                if request.expert or (isinstance(error, PullTooLargeError) and expert.id == route.expert):
+                if request.expert:
                     raise
                 failures.append(_without_frames(error))
                 log.info("%s cannot draw: %s", expert.id, error)
@@ -109,6 +114,11 @@ class Painter:
                     # the next candidate may have to be pulled first
                     self._local.queue.give_back(ticket)
                     ticket = None
+            else:
+                if failures and isinstance(failures[0], PullTooLargeError):
+                    first = fallbacks[0]
+                    log.warning("%s draws instead: %s. %s", expert.id, first.error, first.hint, extra=IN_RESULT)
+                return done
         return self._last_resort(request, route, failures)
 
     def draw_with(
@@ -173,7 +183,10 @@ class Painter:
 
         Only where the machine is to blame; what is wrong with the zoo is reported instead.
         """
-        fallbacks = _fallbacks(route.order, failures)
+        fallbacks = _fallbacks(route, failures)
+        for failure in failures:
+            if isinstance(failure, PullTooLargeError):
+                raise failure
         if LAST_RESORT in self._zoo.sources or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
@@ -186,6 +199,7 @@ class Painter:
             len(fallbacks),
             fallbacks[0].error,
             expert.id,
+            extra=IN_RESULT,
         )
         return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks)
 
@@ -231,10 +245,24 @@ def _without_frames(error: DiffusionGPTError) -> DiffusionGPTError:
     return error.with_traceback(None)
 
 
-def _fallbacks(order: Sequence[str], failures: Sequence[DiffusionGPTError]) -> tuple[Fallback, ...]:
-    """The experts that could not draw, as a result lists them."""
-    tried = zip(order, failures, strict=False)
-    return tuple(Fallback(expert=expert, error=str(error), hint=error.hint) for expert, error in tried)
+def _fallbacks(route: Route, failures: Sequence[DiffusionGPTError], instead: str | None = None) -> tuple[Fallback, ...]:
+    """The experts that could not draw, as a result lists them.
+
+    Args:
+        route: The route, whose candidates failed in order.
+        failures: The errors.
+        instead: The candidate that draws in their place, to say what a higher limit for pulls would buy.
+    """
+    candidates = {candidate.expert: candidate for candidate in route.candidates}
+
+    def hint(expert: str, error: DiffusionGPTError) -> str:
+        if not isinstance(error, PullTooLargeError) or instead is None:
+            return error.hint
+        share = win_probability(candidates[expert], candidates[instead])
+        return f"{error.hint} {100 * share:.0f} of 100 people would prefer {expert} to {instead}."
+
+    tried = zip(route.order, failures, strict=False)
+    return tuple(Fallback(expert=expert, error=str(error), hint=hint(expert, error)) for expert, error in tried)
 
 
 def _recordable(dropped: Dropped) -> Dropped:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -144,6 +145,7 @@ def error_object(error: DiffusionGPTError) -> dict[str, str]:
 def with_options(text: str) -> str:
     """A message with arguments of Python written as the options of the command line that they are."""
     text = re.sub(r"\b(memory|zoo)='([\w+]+)'", r"--\1 \2", text)
+    text = text.replace("Allow it with DIFFUSIONGPT_MAX", "Allow it with --yes or DIFFUSIONGPT_MAX")
     return _ARGUMENT.sub(lambda said: f"--{said[0]}".replace("_", "-").replace("=True", "").replace("=", " "), text)
 
 
@@ -225,9 +227,8 @@ def open_studio(
     """
     from diffusiongpt.studio import DiffusionGPT
 
-    may_pull = (lambda _: True) if yes else agree if is_terminal() else None
-
-    with Progress() as progress:
+    may_pull = (lambda _: True) if yes else AsksOnce() if is_terminal() else None
+    with Progress() as progress, _without_what_results_say():
         studio = DiffusionGPT(
             load_zoo(sources),
             llm=llm,
@@ -240,9 +241,31 @@ def open_studio(
             yield studio
 
 
-def agree(plan: PullPlan) -> bool:
-    """Ask whether a large pull is wanted."""
-    return confirm(f"{plan}. Pull it?")
+@contextmanager
+def _without_what_results_say() -> Iterator[None]:
+    """Drop the warnings that repeat what a result says: the commands print results."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not getattr(record, "in_result", False)
+
+    log = logging.getLogger("diffusiongpt")
+    log.addFilter(is_news)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_news)
+
+
+class AsksOnce:
+    """Asks whether a large pull is wanted; after a no, the other candidates are not asked about."""
+
+    def __init__(self) -> None:
+        self._declined = False
+
+    def __call__(self, plan: PullPlan) -> bool:
+        """Whether to pull."""
+        self._declined = self._declined or not confirm(f"{plan}. Pull it?")
+        return not self._declined
 
 
 def make_folder(out: Path) -> Path:

@@ -185,7 +185,7 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 def _report(generation: Generation, paths: list[Path]) -> None:
     show(generation.route.explain().partition("\n")[0])
     for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
-        say(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip())
+        say(with_options(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip()))
     if len(generation.fallbacks) > _NAMED_FALLBACKS:
         say(f"nor could {len(generation.fallbacks) - _NAMED_FALLBACKS} more; --json lists them all")
     if generation.drawn_by != generation.route.expert:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import DeviceOption, JsonOption, ZooOption, open_studio, reports_errors
+from diffusiongpt.apps.cli.common import DeviceOption, JsonOption, YesOption, ZooOption, open_studio, reports_errors
 from diffusiongpt.apps.cli.printing import print_json, say, show
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ def bootstrap(
     ] = None,
     zoo: ZooOption = None,
     device: DeviceOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw with a new expert and a few others, and let a judge rate the pictures; resumes if interrupted."""
     from diffusiongpt.judging import default_judge
 
-    with open_studio(zoo, device=device) as studio:
+    with open_studio(zoo, device=device, yes=yes) as studio:
         chosen = judge or default_judge(studio.zoo.sources)
         done = studio.bootstrap(chosen, prompts=prompts, expert=expert, on_judged=_report)
         scores = {score.expert: score for score in studio.ranking().score((*done.new, *done.others), {})}
