@@ -49,6 +49,8 @@ from diffusiongpt.errors import (
 from diffusiongpt.errors import checks_names as _checks_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from diffusiongpt.backends import AdapterBackend, Backend, HostedBackend
@@ -181,6 +183,7 @@ def route(
     generator: torch.Generator | None = None,
     callback_on_step_end: OnStepEnd | None = None,
     expert: str | None = None,
+    experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
     memory: str | None = None,
@@ -207,6 +210,7 @@ def route_and_generate(
     generator: torch.Generator | None = None,
     callback_on_step_end: OnStepEnd | None = None,
     expert: str | None = None,
+    experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
     memory: str | None = None,
@@ -232,6 +236,7 @@ async def aroute_and_generate(
     generator: torch.Generator | None = None,
     callback_on_step_end: OnStepEnd | None = None,
     expert: str | None = None,
+    experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
     memory: str | None = None,
@@ -250,7 +255,7 @@ async def aroute_and_generate(
 @_checks_names
 def compare(
     prompt: str,
-    k: int = 2,
+    k: int | None = None,
     *,
     negative_prompt: str | None = None,
     width: int | None = None,
@@ -262,6 +267,7 @@ def compare(
     generator: torch.Generator | None = None,
     callback_on_step_end: OnStepEnd | None = None,
     expert: str | None = None,
+    experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
     memory: str | None = None,

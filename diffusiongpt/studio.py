@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache import ModelCache
-from diffusiongpt.drawing import Batch, HostedExecutor, LocalExecutor, Machine, OnProgress, Painter
+from diffusiongpt.drawing import Batch, HostedExecutor, LocalExecutor, Machine, OnProgress, Painter, draw_ballot
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
-from diffusiongpt.flow import Policy, Request, Route, fresh_seed, read_options
+from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
 from diffusiongpt.hub import Agree, Puller, PullPlan
 from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
 from diffusiongpt.ranking import LiveTable
@@ -20,7 +20,7 @@ from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.understanding import LocalThinker, Thinker
-from diffusiongpt.votes import Outcome, Rating, Vote, VoteStore
+from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class DiffusionGPT:
         self.preferences = LiveTable(votes if votes is not None else VoteStore.own(self.settings))
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
+        self._asks = agree is not None
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         hosted = HostedExecutor(self.settings, on_progress)
@@ -108,6 +109,7 @@ class DiffusionGPT:
         generator: torch.Generator | None = None,
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
+        experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
         memory: str | None = None,
@@ -142,6 +144,7 @@ class DiffusionGPT:
         generator: torch.Generator | None = None,
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
+        experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
         memory: str | None = None,
@@ -167,6 +170,7 @@ class DiffusionGPT:
             generator: A `torch.Generator` in place of `seed`; the seed it was made with is used and recorded.
             callback_on_step_end: Called by the pipeline after each step, in diffusers' shape.
             expert: Id of the expert that draws; no other one stands in for it.
+            experts: Ids of the experts to choose from; by default all that may draw.
             explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
                 on average.
             voter: Voter whose preferences count; `None` for everyone's.
@@ -201,6 +205,7 @@ class DiffusionGPT:
         generator: torch.Generator | None = None,
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
+        experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
         memory: str | None = None,
@@ -260,7 +265,7 @@ class DiffusionGPT:
     def compare(  # noqa: D417  # the others are described at route_and_generate
         self,
         prompt: str,
-        k: int = 2,
+        k: int | None = None,
         *,
         negative_prompt: str | None = None,
         width: int | None = None,
@@ -272,6 +277,7 @@ class DiffusionGPT:
         generator: torch.Generator | None = None,
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
+        experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
         memory: str | None = None,
@@ -280,43 +286,64 @@ class DiffusionGPT:
         local_only: bool = False,
         max_price: float = 0.0,
     ) -> Comparison:
-        """Draw a prompt with the `k` experts whose comparison teaches most, one seed for all, in blind order.
+        """Draw a prompt with the expert that a route picks and those from which a vote teaches most, in blind order.
 
-        The other arguments are those of `route_and_generate`. With a `seed`, the same experts are chosen again;
-        `voter` is the person who will be asked; `explore` changes nothing, because comparing explores.
+        All draw with one seed. Experts at hand come before those that would have to be pulled, which are taken up to
+        `max_download_gb`; one that cannot draw after all makes room for another. The other arguments are those of
+        `route_and_generate`. With a `seed`, the same experts are chosen again; `voter` is the person who will be
+        asked; `explore` changes nothing, because comparing explores.
 
         Args:
             prompt: What to draw, in any language.
-            k: How many experts to compare, at least two.
+            k: How many experts to compare, at least two; two if absent, or as many as `experts` names.
+            experts: Ids of the experts to compare; none is replaced if it cannot draw.
+            expert: Id of an expert to compare in place of the one that the route picks.
+            num_images_per_prompt: Pictures of each expert; the vote is for an expert by all of them.
 
         Raises:
             RequestError: If the prompt or an argument cannot be used.
+            NoRouteError: If an expert that was named may not draw the prompt.
             VoteError: If fewer than `k` experts may draw the prompt.
-            PullError, LoadError, DrawError: If a chosen expert cannot draw after all.
+            PullError, LoadError, DrawError: If too few experts are left because one could not draw after all.
         """
         request, policy = _read({name: value for name, value in locals().items() if name != "k"})
-        if request.num_images_per_prompt > 1:
-            raise RequestError("a comparison shows one picture of each expert", hint="Leave num_images_per_prompt out.")
-        # the experts to compare are chosen to teach, which is exploring already
-        request = request.model_copy(update={"explore": None})
-        route = self._router.route(request, policy)
         seed = fresh_seed() if request.seed is None else request.seed
-        seeded = request.model_copy(update={"seed": seed})
+        # the experts to compare are chosen to teach, which is exploring already
+        request = request.model_copy(update={"explore": None, "seed": seed})
+        for one in request.named:
+            self._router.route(request.model_copy(update={"expert": one}), policy)  # refuses what may not draw
+        leader, request = request.expert, request.model_copy(update={"expert": None})
+        route = self._router.route(request, policy)
+        if leader is None and self._asks:
+            leader = route.expert
         table = self._router.table_of(request.voter)
         eligible = self._router.may_draw(request, route.understanding, policy)
         shown = worth_showing(route, table, eligible, seed=seed)
-        able = [expert for expert in shown if self._machine.can_draw(self.zoo[expert])]
-        experts, shown_in = choose_ballot(route, table, k, seed=seed, able=able)
-        # not in the order shown: what is reported of pulls meanwhile must not give it away
-        drawn = {
-            expert: self._painter.draw_with(self.zoo[expert], seeded, route, zoo=self.zoo.sources, shown_in=shown_in)
-            for expert in sorted(experts)
-        }
-        return Comparison(
-            generations=tuple(drawn[expert] for expert in experts),
-            votes=self.preferences.store,
-            voter=request.voter or "me",
+        able = [
+            one for one in dict.fromkeys((*filter(None, [leader]), *shown)) if self._machine.can_draw(self.zoo[one])
+        ]
+
+        def choose(left: Sequence[str]) -> tuple[tuple[str, ...], ShownIn]:
+            return choose_ballot(
+                route,
+                table,
+                k or len(request.experts or ()) or FEWEST_SHOWN,
+                seed=seed,
+                able=left,
+                leader=leader,
+                downloads=downloads,
+                limit=self.settings.max_download_gb * 1e9,
+            )
+
+        downloads = {} if request.experts else {one: self._machine.download_bytes(self.zoo[one]) for one in able}
+        generations = draw_ballot(
+            able,
+            choose,
+            lambda one: self._painter.draw_with(self.zoo[one], request, route, zoo=self.zoo.sources),
+            at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
+            replaces=not request.experts,
         )
+        return Comparison(generations=generations, votes=self.preferences.store, voter=request.voter or "me")
 
     def vote(
         self,

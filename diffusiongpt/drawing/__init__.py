@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
 from diffusiongpt.drawing.fairness import FairOrder, Place
@@ -24,5 +25,6 @@ __all__ = [
     "Place",
     "Queue",
     "Ticket",
+    "draw_ballot",
     "resolve",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, get_args
 
 from diffusiongpt.backends import for_adapters, get_backend, is_hosted
@@ -101,6 +102,17 @@ class Machine:
         if self._cache.is_loaded(expert, device=self.device):
             return "loaded"
         return "download" if self._cache.puller.on_disk(expert) is None else "on_disk"
+
+    def download_bytes(self, expert: Expert) -> float:
+        """Bytes to pull before an expert can draw, as the zoo states them; 0 if it is at hand, `inf` if not known.
+
+        What an adapter adds to its base is small, whether it is stated or not.
+        """
+        if self.readiness(expert) != "download":
+            return 0
+        missing = [part for part in expert.parts if self._cache.puller.on_disk(part) is None]
+        sizes = [part.own_bytes or (0 if part.kind == "adapter" else inf) for part in missing]
+        return max(sum(sizes), 1)
 
     def check_can_draw(self, expert: Expert, *, hub_is_down: bool = False) -> None:
         """Refuse an expert that cannot draw here and now, before anything is tried.

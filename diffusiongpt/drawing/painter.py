@@ -24,7 +24,7 @@ from diffusiongpt.errors import (
     PullTooLargeError,
     ServiceError,
 )
-from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, ShownIn, win_probability
+from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, win_probability
 from diffusiongpt.pictures import Generation
 from diffusiongpt.safe_text import logger
 from diffusiongpt.version import GENERATOR
@@ -129,7 +129,6 @@ class Painter:
         *,
         zoo: tuple[str, ...],
         fallbacks: tuple[Fallback, ...] = (),
-        shown_in: ShownIn | None = None,
         ticket: Ticket | None = None,
     ) -> Generation:
         """Draw a routed request with one expert.
@@ -140,7 +139,6 @@ class Painter:
             route: The route of the request.
             zoo: Names of the layers that the expert is from.
             fallbacks: Experts that should have drawn and could not.
-            shown_in: The comparison that the pictures are for.
             ticket: Its place in the queue, if it has one.
 
         Raises:
@@ -154,7 +152,7 @@ class Painter:
         if not is_hosted(expert.backend):
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
-        record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks, shown_in=shown_in)
+        record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         return Generation(images=drawing.images, records=records, timings=seconds, redraws=self)
@@ -211,7 +209,6 @@ class Painter:
         *,
         zoo: tuple[str, ...],
         fallbacks: tuple[Fallback, ...],
-        shown_in: ShownIn | None,
     ) -> PictureRecord:
         """The record of the first picture."""
         expert, puller = call.expert, self._local.cache.puller
@@ -234,7 +231,6 @@ class Painter:
             placement=drawing.placement,
             demonstration=LAST_RESORT in zoo and LAST_RESORT not in self._zoo.sources,
             route=route,
-            shown_in=shown_in,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -91,6 +91,9 @@ class Request(_Asked):
         description="Seed of the first picture; without one, a fresh seed is drawn and recorded.",
     )
     expert: str | None = Field(default=None, description="Id of the expert that draws; no other one stands in for it.")
+    experts: tuple[str, ...] | None = Field(
+        default=None, description="Ids of the experts to choose from, or to compare; by default all that may draw."
+    )
     explore: Explore | None = Field(
         default=None,
         description="`thompson` picks the best expert of one posterior sample; the default picks the best on average.",
@@ -116,12 +119,33 @@ class Request(_Asked):
             )
         return voter
 
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _are_ids(cls, experts: object) -> object:
+        ids = [one.strip() for one in experts.split(",") if one.strip()] if isinstance(experts, str) else experts
+        if isinstance(ids, Sequence) and (not ids or len(set(map(str, ids))) < len(ids)):
+            raise RequestError(f"experts={experts!r} is not a list of different ids", hint="Pass ['a', 'b'] or 'a,b'.")
+        return ids
+
+    @model_validator(mode="after")
+    def _names_one_way(self) -> Self:
+        if self.expert is not None and self.experts is not None and self.expert not in self.experts:
+            raise RequestError(
+                f"expert={self.expert!r} is not one of experts={','.join(self.experts)!r}", hint="Pass one of the two."
+            )
+        return self
+
     @model_validator(mode="after")
     def _last_seed_fits(self) -> Self:
         last = MAX_SEED - self.num_images_per_prompt + 1
         if self.seed is not None and self.seed > last:
             raise RequestError(f"seed={self.seed} is out of range", hint=f"Use a whole number from 0 to {last}.")
         return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Ids of the experts that may draw, if the caller named any: one that draws, or some to choose from."""
+        return (self.expert,) if self.expert is not None else self.experts or ()
 
 
 MemorySize = Annotated[

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.pictures.generation import Generation, gallery_html
+from diffusiongpt.pictures.generation import Generation, enlarged, gallery_html
 from diffusiongpt.pictures.png import save_free
 from diffusiongpt.votes import Outcome, Rating, Shown, Vote
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MOST = len(ascii_uppercase)
 """Pictures that can be told apart by a letter."""
+
+
+CELL, GAP, HEADING = 512, 8, 48
+"""Pixels of a grid: longest side of a picture, space around pictures, height of the row of letters."""
 
 
 @dataclass
@@ -41,8 +45,28 @@ class Comparison:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The pictures, in the order shown."""
+        """The first picture of each expert, in the order shown."""
         return tuple(generation.image for generation in self.generations)
+
+    def grid(self, side: int = CELL) -> Image:
+        """All pictures on one sheet: a column for each expert under its letter, a row for each seed.
+
+        Args:
+            side: Longest side of a picture on it, in pixels.
+        """
+        from PIL import Image as Pillow
+        from PIL import ImageDraw
+
+        columns = [[enlarged(image, side) for image in generation.images] for generation in self.generations]
+        width = max(image.width for column in columns for image in column) + GAP
+        height = max(image.height for column in columns for image in column) + GAP
+        sheet = Pillow.new("RGB", (width * len(columns) + GAP, HEADING + height * len(columns[0])), "white")
+        pen = ImageDraw.Draw(sheet)
+        for x, (letter, column) in enumerate(zip(self.letters, columns, strict=True)):
+            pen.text((GAP + x * width, GAP), letter, fill="black", font_size=HEADING - 2 * GAP)
+            for y, image in enumerate(column):
+                sheet.paste(image, (GAP + x * width, HEADING + y * height))
+        return sheet
 
     @property
     def prompt(self) -> str:
@@ -79,10 +103,16 @@ class Comparison:
         return self.cast
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Save the pictures under names that do not give the experts away; return the paths, in the order shown."""
+        """Save the pictures under names that do not give the experts away.
+
+        Returns:
+            Paths in the order shown: the first picture of each expert, then the second of each, and so on.
+        """
         target = Path(folder).expanduser()
         shown = zip(self.letters, self.generations, strict=True)
-        return [save_free(one.image, target, letter, one.records[0]) for letter, one in shown]
+        rows = [[(letter, *one) for one in zip(by.images, by.records, strict=True)] for letter, by in shown]
+        pictures = [picture for row in zip(*rows, strict=True) for picture in row]
+        return [save_free(image, target, letter, record) for letter, image, record in pictures]
 
     def _counts(self) -> bool:
         """Whether its vote has been cast and not been taken back."""
@@ -106,7 +136,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         names = self.experts if self.cast else self.letters
         captions = [f"{index}: {name}" for index, name in enumerate(names)]
-        return gallery_html(list(zip(self.images, captions, strict=True)))
+        shown = zip(self.generations, captions, strict=True)
+        return gallery_html([(image, caption) for one, caption in shown for image in one.images])
 
 
 def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> Vote:

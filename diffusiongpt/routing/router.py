@@ -98,7 +98,7 @@ class Router:
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
         evidence |= form_evidence(request.prompt, thought.understanding)
-        scored = allowed.eligible if request.expert else self._worth_scoring(request.prompt, evidence, trace, table)
+        scored = allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
@@ -160,10 +160,10 @@ class Router:
         return allowed
 
     def _filter(self, request: Request, understanding: Understanding, policy: Policy) -> Eligibility:
-        """Filter the zoo, or the one expert that was asked for; a prompt that needs the same has the same answer."""
-        if request.expert is not None:
-            named = self.zoo[request.expert]
-            return filter_experts([named], understanding, policy, self._unfit([named], request, policy))
+        """Filter the zoo, or the experts that were asked for; a prompt that needs the same has the same answer."""
+        if request.named:
+            named = [self.zoo[expert] for expert in request.named]
+            return filter_experts(named, understanding, policy, self._unfit(named, request, policy))
         unfit = self._unfit(self.zoo.values(), request, policy)
         key = (policy, *(need.name for need in needs_of(understanding)), *unfit.items())
         known = self._filtered.get(key)
@@ -185,7 +185,7 @@ class Router:
         reasons = {}
         for one in experts:
             reason = planner.why_not(one, width=request.width, height=request.height)
-            if reason and (request.expert is None or planner(one).sized):
+            if reason and (not request.named or planner(one).sized):
                 reasons[one.id] = reason
         return reasons
 

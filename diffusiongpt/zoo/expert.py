@@ -252,11 +252,16 @@ class Expert(_Entry):
     def size_bytes(self) -> int | None:
         """Bytes of its weights in memory, those of its base included; `None` if not known."""
         if self._base_expert is None:
-            size = sum(self.components.values()) or self.size_gb
-            return None if size is None else round(size * 1e9)
+            return self.own_bytes
         base = self._base_expert.size_bytes
         # next to its base an adapter is small, whether its own size is known or not
-        return None if base is None else base + round((self.size_gb or 0) * 1e9)
+        return None if base is None else base + (self.own_bytes or 0)
+
+    @property
+    def own_bytes(self) -> int | None:
+        """Bytes of its weights in memory without those of a base; `None` if not known."""
+        size = sum(self.components.values()) or self.size_gb
+        return None if size is None else round(size * 1e9)
 
 
 def _over(adapter: Expert, base: Expert) -> Expert:

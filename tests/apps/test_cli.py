@@ -335,6 +335,20 @@ def test_compare_is_blind_and_its_files_are_voted_on(tmp_path: Path) -> None:
     assert {row["expert"] for row in ranking["rows"]} == set(tiny_zoo())
 
 
+def test_compare_names_experts_and_saves_a_grid(tmp_path: Path) -> None:
+    """`--experts` names who is compared, `-n` draws several of each, and `--grid` puts all on one sheet."""
+    asked = ("compare", PROMPT, "--experts", "tiny-oil,tiny-pixel", "-n", 2, "--steps", 1, "--grid", "sheet")
+    shown = run_json(*asked)
+    assert len(shown["images"]) == 4
+    with Image.open(tmp_path / shown["grid"]) as grid:
+        assert grid.size == (2 * 520 + 8, 48 + 2 * 520)
+    experts = {Generation.from_file(tmp_path / path).drawn_by for path in shown["images"]}
+    assert experts == {"tiny-oil", "tiny-pixel"}
+    assert "no picture is ever overwritten" in run(*asked, code=2).stderr
+    told = run(*asked[:-1], "other.png")
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["A", "B", "A", "B", "all"]
+
+
 def test_votes_are_told_and_taken_back(tmp_path: Path) -> None:
     """A vote is reported in a sentence; `--tie`, `--both-bad` and `--undo` have the documented effect."""
     best, other = drawn(tmp_path, "tiny-oil", "tiny-pixel")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_routing import settings_in, tiny_studio, zoo_of
+from fixtures_routing import expert, settings_in, tiny_studio, zoo_of
 from PIL import Image
 
-from diffusiongpt.errors import PictureError, VoteError
+from diffusiongpt.errors import DiffusionGPTError, PictureError, RequestError, UnknownExpertError, VoteError
 from diffusiongpt.pictures import SMALL, Generation, enlarged
+from diffusiongpt.routing import choose_ballot
 from diffusiongpt.studio import DiffusionGPT
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def test_who_drew_what_is_not_told_before_the_vote(studio: DiffusionGPT, pair: C
 
 def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
     """Over many seeds, each of two experts comes first at times."""
-    from diffusiongpt.routing import choose_ballot
-
     route = studio.route(PROMPT)
     table = studio.ranking()
     able = [candidate.expert for candidate in route.candidates]
@@ -66,6 +65,91 @@ def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
     assert any(ballot != tuple(sorted(ballot)) for ballot in ballots)
     assert any(ballot == tuple(sorted(ballot)) for ballot in ballots)
     assert ballots[3] == choose_ballot(route, table, 2, seed=3, able=able)[0]
+
+
+def test_the_pick_of_the_route_is_always_shown(studio: DiffusionGPT) -> None:
+    """A comparison is about what people get: the expert that a route picks, against another one each time."""
+    route, table = studio.route(PROMPT), studio.ranking()
+    ballots = [choose_ballot(route, table, 2, seed=seed, able=list(studio.zoo)) for seed in range(20)]
+    assert all(route.expert in experts for experts, _ in ballots)
+    assert all(shown.propensities[route.expert] == 1 for _, shown in ballots)
+    assert len({expert for experts, _ in ballots for expert in experts}) > 2
+
+
+def test_what_is_at_hand_comes_before_downloads(studio: DiffusionGPT) -> None:
+    """Downloads are shown only where too little is at hand, up to the limit; the pick of the route leads if it can."""
+    route, table = studio.route(PROMPT), studio.ranking()
+    first, second, third, *rest = route.order
+    able = list(studio.zoo)
+
+    def shown(k: int, downloads: dict[str, float], leader: str | None = None) -> list[set[str]]:
+        ballots = [
+            choose_ballot(route, table, k, seed=seed, able=able, leader=leader, downloads=downloads, limit=10)[0]
+            for seed in range(12)
+        ]
+        assert all(len(ballot) == k for ballot in ballots)
+        return [set(ballot) for ballot in ballots]
+
+    assert all(one < {first, second, third} for one in shown(2, dict.fromkeys((first, *rest), 5.0)))
+    assert all(second in one and not one & {first, third} for one in shown(2, {first: 50.0, third: 5.0}))
+    assert all({first, third} < one for one in shown(3, dict.fromkeys((second, *rest), 5.0)))
+    assert all(first in one and not one & {*rest} for one in shown(2, dict.fromkeys((first, *rest), 50.0), first))
+    with pytest.raises(VoteError, match="3 of 5 that can draw are downloads of more than"):
+        shown(3, dict.fromkeys((first, second, third), 50.0))
+
+
+def test_experts_may_be_named(studio: DiffusionGPT) -> None:
+    """`experts` are compared as they are, `expert` takes the place of the pick, and what may not draw is an error."""
+    three = studio.compare(PROMPT, experts=["tiny-oil", "tiny-pixel", "tiny-vector"], num_inference_steps=1)
+    assert set(three.experts) == {"tiny-oil", "tiny-pixel", "tiny-vector"}
+    two = studio.compare(PROMPT, experts="tiny-oil, tiny-vector", num_inference_steps=1)
+    assert set(two.experts) == {"tiny-oil", "tiny-vector"}
+    assert "tiny-sketch" in studio.compare(PROMPT, expert="tiny-sketch", num_inference_steps=1).experts
+    with pytest.raises(UnknownExpertError):
+        studio.compare(PROMPT, experts=["tiny-oil", "tiny-pixle"])
+    with pytest.raises(VoteError, match="cannot compare 3 of 2"):
+        studio.compare(PROMPT, 3, experts=["tiny-oil", "tiny-pixel"])
+    for wrong in ([], "", ["tiny-oil", "tiny-oil"]):
+        with pytest.raises(RequestError, match="different ids"):
+            studio.compare(PROMPT, experts=wrong)
+    with pytest.raises(RequestError, match="not one of experts"):
+        studio.route(PROMPT, expert="tiny-oil", experts=["tiny-pixel", "tiny-sketch"])
+
+
+def test_a_route_chooses_among_those_that_were_named(studio: DiffusionGPT) -> None:
+    """With `experts`, no other expert is a candidate or stands in."""
+    route = studio.route(PROMPT, experts=["tiny-oil", "tiny-sketch"])
+    assert {candidate.expert for candidate in route.candidates} == {"tiny-oil", "tiny-sketch"}
+    assert route.rejected == ()
+
+
+def test_another_takes_the_place_of_one_that_cannot_draw(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """An expert whose files turn out unusable is replaced, unless it was named."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "model_index.json").write_text("{}")
+    one = expert("broken", "pixel_art", repo=str(broken))
+    zoo = zoo_of(one, studio.zoo["tiny-pixel"], studio.zoo["tiny-oil"])
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as other:
+        assert other.route(PROMPT).expert == "broken"
+        assert set(other.compare(PROMPT, num_inference_steps=1).experts) == {"tiny-pixel", "tiny-oil"}
+        with pytest.raises(DiffusionGPTError, match="broken"):
+            other.compare(PROMPT, experts=["broken", "tiny-oil"])
+
+
+def test_several_pictures_of_each_are_a_grid(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """Each expert draws with the same seeds; the grid has a column for each expert and a row for each seed."""
+    pair = studio.compare(PROMPT, seed=5, num_images_per_prompt=2, num_inference_steps=1)
+    assert {generation.seeds for generation in pair.generations} == {(5, 6)}
+    assert [path.stem[-3:] for path in pair.save(tmp_path)] == ["A-5", "B-5", "A-6", "B-6"]
+    assert pair._repr_html_().count("data:image/png;base64,") == 4
+    grid = pair.grid(256)
+    assert grid.size == (2 * (256 + 8) + 8, 48 + 2 * (256 + 8))
+    cells = [grid.crop((8 + x * 264, 48 + y * 264, 264 + x * 264, 304 + y * 264)) for y in (0, 1) for x in (0, 1)]
+    drawn = [generation.images[row] for row in (0, 1) for generation in pair.generations]
+    assert [cell.tobytes() for cell in cells] == [enlarged(image, 256).convert("RGB").tobytes() for image in drawn]
+    assert pair.vote(0).winner == pair.experts[0]
+    studio.undo_vote()
 
 
 def test_the_next_route_knows_the_vote(studio: DiffusionGPT, pair: Comparison) -> None:

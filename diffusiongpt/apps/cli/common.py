@@ -62,6 +62,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "num_images_per_prompt": _option(int, 1, "-n", "--number", help="Pictures to draw."),
     "seed": _option(int | None, None, help="Seed of the first picture; fresh if absent."),
     "expert": _option(str | None, None, help="Id of the expert that draws."),
+    "experts": _option(str | None, None, help="Ids of the experts to choose from or compare: a,b,c."),
     "explore": _option(str | None, None, help="thompson picks by chance from what may be best, by the seed."),
     "voter": _option(str, "me", help="Voter whose preferences count."),
     "memory": _option(str | None, None, help="Memory to plan for: 24GB, 24GB+64GB (device and host), cpu or any."),

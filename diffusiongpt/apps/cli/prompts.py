@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,10 +139,17 @@ def generate(
 def compare(
     prompt: PromptArgument,
     options: dict[str, Any],
-    k: Annotated[int, typer.Option("-k", min=2, max=26, help="Experts to compare.")] = 2,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", min=2, max=26, help="Experts to compare: 2, or all of --experts.", show_default=False),
+    ] = None,
     zoo: ZooOption = None,
     llm: LLMOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path(),
+    grid: Annotated[
+        Path | None,
+        typer.Option(help="Also save all pictures as one: experts by seeds. A new .png file.", show_default=False),
+    ] = None,
     device: DeviceOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -149,19 +157,26 @@ def compare(
     """Draw with several experts, blind, then vote."""
     text = read_prompt(prompt)
     folder = make_folder(out)
+    sheet = None if grid is None else make_target(grid.with_suffix(grid.suffix or ".png"), 1)
     with open_studio(zoo, device=device, llm=llm, yes=yes) as studio:
         comparison = studio.compare(text, k, **options)
         paths = comparison.save(folder)
+        if sheet is not None:
+            comparison.grid().save(sheet)
         if as_json:
             seed = comparison.generations[0].seeds[0]
-            print_json({"prompt": text, "seed": seed, "images": [str(path) for path in paths]})
+            shown = {"prompt": text, "seed": seed, "images": [str(path) for path in paths]}
+            print_json(shown if sheet is None else {**shown, "grid": str(sheet)})
             return
-        for letter, path in zip(comparison.letters, paths, strict=True):
+        for letter, path in zip(cycle(comparison.letters), paths, strict=False):
             show(f"{letter}  {path}")
+        if sheet is not None:
+            show(f"all  {sheet}")
         if is_terminal():
             _ask(comparison)
         else:
-            say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {' '.join(map(str, paths))}")
+            first = " ".join(map(str, paths[: len(comparison.letters)]))
+            say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {first}")
 
 
 _RECORDED = {"params", "dropped", "fallbacks", "recovered", "demonstration"}
