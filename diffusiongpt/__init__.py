@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from diffusiongpt.backends import AdapterBackend, Backend, HostedBackend
     from diffusiongpt.cache import EvictionPolicy
     from diffusiongpt.embedding import Embedder
-    from diffusiongpt.flow import Explore, OnStepEnd, Policy, Prefer, Route
+    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Policy, Prefer, Route
     from diffusiongpt.judging import Judge
     from diffusiongpt.pictures import Comparison, Generation
     from diffusiongpt.settings import Settings
@@ -174,6 +174,9 @@ def route(
     prompt: str,
     *,
     negative_prompt: str | None = None,
+    image: ImageSource | Sequence[ImageSource] | None = (),
+    mask_image: ImageSource | None = None,
+    strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
     num_inference_steps: int | None = None,
@@ -201,6 +204,9 @@ def route_and_generate(
     prompt: str,
     *,
     negative_prompt: str | None = None,
+    image: ImageSource | Sequence[ImageSource] | None = (),
+    mask_image: ImageSource | None = None,
+    strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
     num_inference_steps: int | None = None,
@@ -227,6 +233,9 @@ async def aroute_and_generate(
     prompt: str,
     *,
     negative_prompt: str | None = None,
+    image: ImageSource | Sequence[ImageSource] | None = (),
+    mask_image: ImageSource | None = None,
+    strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
     num_inference_steps: int | None = None,
@@ -258,6 +267,9 @@ def compare(
     k: int | None = None,
     *,
     negative_prompt: str | None = None,
+    image: ImageSource | Sequence[ImageSource] | None = (),
+    mask_image: ImageSource | None = None,
+    strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
     num_inference_steps: int | None = None,

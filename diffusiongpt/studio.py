@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from langchain_core.language_models import BaseChatModel
 
-    from diffusiongpt.flow import Explore, OnStepEnd, Prefer
+    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
     from diffusiongpt.votes.exchange import FileFormat, Imported, Unknown
@@ -100,6 +100,9 @@ class DiffusionGPT:
         prompt: str,
         *,
         negative_prompt: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = (),
+        mask_image: ImageSource | None = None,
+        strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
         num_inference_steps: int | None = None,
@@ -135,6 +138,9 @@ class DiffusionGPT:
         prompt: str,
         *,
         negative_prompt: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = (),
+        mask_image: ImageSource | None = None,
+        strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
         num_inference_steps: int | None = None,
@@ -161,6 +167,11 @@ class DiffusionGPT:
         Args:
             prompt: What to draw, in any language.
             negative_prompt: What must not be in the picture.
+            image: Picture to start from or to change, or several to take things from: a path, the bytes of a file, a
+                PIL image, a `Generation`, or a list of them.
+            mask_image: What of the picture is painted: white, or transparent. All other pixels stay as they are.
+            strength: How far to go from the picture, from 0.01, hardly, to 1, as if it were not there; with it the
+                picture is a starting point and never an order to change something.
             width: Width in pixels.
             height: Height in pixels.
             num_inference_steps: Denoising steps.
@@ -196,6 +207,9 @@ class DiffusionGPT:
         *,
         return_exceptions: bool = False,
         negative_prompt: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = (),
+        mask_image: ImageSource | None = None,
+        strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
         num_inference_steps: int | None = None,
@@ -268,6 +282,9 @@ class DiffusionGPT:
         k: int | None = None,
         *,
         negative_prompt: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = (),
+        mask_image: ImageSource | None = None,
+        strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
         num_inference_steps: int | None = None,

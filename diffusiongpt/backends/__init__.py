@@ -14,6 +14,8 @@ from diffusiongpt.backends.base import (
     for_adapters,
     get_backend,
     is_hosted,
+    nearest_task_of,
+    tasks_of,
 )
 
 __all__ = [
@@ -28,4 +30,6 @@ __all__ = [
     "for_adapters",
     "get_backend",
     "is_hosted",
+    "nearest_task_of",
+    "tasks_of",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from diffusiongpt.errors import LoadError, ZooError
-from diffusiongpt.flow import Call, Drawing
+from diffusiongpt.flow import Call, Drawing, Task, nearest_task
 from diffusiongpt.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -112,6 +112,10 @@ class Backend(Protocol):
             UnsafeFilesError: If a component has no weights that may be used.
             PullError: If this backend cannot use the repository.
         """
+        ...
+
+    def tasks(self, expert: Expert) -> frozenset[Task]:
+        """What an expert can do, as far as is known without its files; left out, it draws from text alone."""
         ...
 
     def prepare(self) -> None:
@@ -246,6 +250,10 @@ class HostedBackend(Protocol):
         """
         ...
 
+    def tasks(self, expert: Expert) -> frozenset[Task]:
+        """See `Backend.tasks`."""
+        ...
+
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """Have one picture drawn for each seed.
 
@@ -287,3 +295,21 @@ def is_hosted(name: str) -> bool:
         return get_backend(name).hosted
     except ZooError:
         return False
+
+
+FROM_TEXT: frozenset[Task] = frozenset({"text-to-image"})
+
+
+def tasks_of(expert: Expert) -> frozenset[Task]:
+    """What an expert can do."""
+    try:
+        backend = get_backend(expert.backend)
+    except ZooError:
+        return FROM_TEXT
+    known = getattr(backend, "tasks", None)
+    return FROM_TEXT if known is None else known(expert)
+
+
+def nearest_task_of(expert: Expert, wanted: Task) -> Task | None:
+    """The task nearest to one that is wanted that an expert can do; `None` if it has none in its place."""
+    return nearest_task(wanted, tasks_of(expert))

@@ -10,7 +10,8 @@ from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
 from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.drawing.queue import Queue, Ticket
-from diffusiongpt.drawing.resolve import MAX_AREA_FACTOR, SIDE_STEP, resolve
+from diffusiongpt.drawing.resolve import resolve
+from diffusiongpt.drawing.size import MAX_AREA_FACTOR, SIDE_STEP
 
 __all__ = [
     "MAX_AREA_FACTOR",

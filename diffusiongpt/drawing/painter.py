@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import is_hosted
+from diffusiongpt.drawing.finish import finished
 from diffusiongpt.drawing.redraw import recorded_call
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.errors import (
@@ -24,7 +25,7 @@ from diffusiongpt.errors import (
     PullTooLargeError,
     ServiceError,
 )
-from diffusiongpt.flow import Call, Fallback, PictureRecord, Request, win_probability
+from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Request, win_probability
 from diffusiongpt.pictures import Generation
 from diffusiongpt.safe_text import logger
 from diffusiongpt.version import GENERATOR
@@ -155,7 +156,8 @@ class Painter:
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
-        return Generation(images=drawing.images, records=records, timings=seconds, redraws=self)
+        inputs = (*call.inputs, *([call.mask] if call.mask else []))
+        return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again from its records; the implementation of `Redraws`.
@@ -168,13 +170,13 @@ class Painter:
         """
         record = generation.records[0]
         zoo = self._zoo if record.drawn_by in self._zoo else Zoo.load(*_shipped(record.zoo))
-        call = recorded_call(record, generation.seeds, zoo, self._local.cache.puller)
+        call = recorded_call(record, generation.seeds, zoo, self._local.cache.puller, generation.inputs)
         drawing = self._run(call)
         return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
         executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
-        return executor.run(call, ticket=ticket)
+        return finished(call, executor.run(call, ticket=ticket))
 
     def _last_resort(self, request: Request, route: Route, failures: Sequence[DiffusionGPTError]) -> Generation:
         """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
@@ -225,6 +227,8 @@ class Painter:
             repeatable=drawing.repeatable,
             seed=call.seeds[0],
             params=_params(call, drawing),
+            task=call.task,
+            inputs=_inputs(call),
             dropped=tuple(_recordable(dropped) for dropped in (*call.dropped, *drawing.dropped)),
             fallbacks=fallbacks,
             recovered=drawing.recovered,
@@ -273,6 +277,12 @@ def _params(call: Call, drawing: Drawing) -> dict[str, Any]:
         for name, value in {"prompt": call.prompt, **drawing.params}.items()
         if name not in _NOT_RECORDED and value not in (None, "")
     }
+
+
+def _inputs(call: Call) -> tuple[InputRecord, ...]:
+    pictures = [InputRecord(role="image", sha256=one.sha256, name=one.name[:255]) for one in call.inputs]
+    mask = [InputRecord(role="mask", sha256=call.mask.sha256, name=call.mask.name[:255])] if call.mask else []
+    return (*pictures, *mask)
 
 
 def _shipped(sources: Sequence[str]) -> list[str]:

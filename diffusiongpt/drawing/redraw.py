@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from diffusiongpt.errors import DrawError, LoadError, RequestError, UnknownExpertError
-from diffusiongpt.flow import Call, PictureRecord, Request
+from diffusiongpt.errors import DrawError, LoadError, PictureError, RequestError, UnknownExpertError
+from diffusiongpt.flow import Call, InputImage, PictureRecord, Request
 from diffusiongpt.zoo import CallSettings, Expert, Zoo
 
 if TYPE_CHECKING:
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A picture may name a commit, which the hub never changes, and no branch or path."""
 
-_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale"})
+_CHECKED = frozenset({"negative_prompt", "width", "height", "num_inference_steps", "guidance_scale", "strength"})
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
-def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller) -> Call:
+def recorded_call(
+    record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, puller: Puller, inputs: Sequence[InputImage] = ()
+) -> Call:
     """The exact call that a record describes.
 
     Args:
@@ -29,8 +34,10 @@ def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, pulle
         seeds: One seed per picture.
         zoo: The zoo that has the expert.
         puller: Knows the commit that is used now.
+        inputs: The pictures that went in, as far as they are at hand.
 
     Raises:
+        PictureError: If a picture that went in is not at hand.
         DrawError: If the expert takes no seed, so that the picture cannot be drawn again.
         UnknownExpertError: If the zoo does not have the expert.
         LoadError: If the expert is another repository now.
@@ -42,14 +49,49 @@ def recorded_call(record: PictureRecord, seeds: tuple[int, ...], zoo: Zoo, pulle
             hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
         )
     expert = _as_strong(_same_expert(record, zoo, puller), record)
+    pictures, mask = _recorded_inputs(record, inputs)
     return Call(
         expert=expert,
+        task=record.task,
+        inputs=pictures,
+        mask=mask,
+        size=_recorded_size(record, mask and pictures[0]),
         prompt=record.params["prompt"],
         negative_prompt=record.params.get("negative_prompt", ""),
         seeds=seeds,
         arguments=_recorded_arguments(record, expert),
         expected_weights=record.weights,
     )
+
+
+def _recorded_inputs(
+    record: PictureRecord, inputs: Sequence[InputImage]
+) -> tuple[tuple[InputImage, ...], InputImage | None]:
+    """The pictures that a record names, found by their content, and the mask."""
+    by_hash = {one.sha256: one for one in inputs}
+    missing = [one.name or one.sha256[:12] for one in record.inputs if one.sha256 not in by_hash]
+    if missing:
+        raise PictureError(
+            f"the picture that went in is not at hand: {', '.join(missing)}",
+            hint="It is saved in the folder 'inputs' beside the result; keep the two together.",
+        )
+    pictures = tuple(by_hash[one.sha256] for one in record.inputs if one.role == "image")
+    mask = next((by_hash[one.sha256] for one in record.inputs if one.role == "mask"), None)
+    if bool(pictures) != (record.task != "text-to-image") or (mask is not None and not pictures):
+        raise PictureError("the record names a task without its picture", hint="Pass a PNG this package saved.")
+    return pictures, mask
+
+
+def _recorded_size(record: PictureRecord, whole: InputImage | None) -> tuple[int, int] | None:
+    """The size that the pictures were brought to, if it is not the one that was drawn."""
+    if whole is not None:
+        return whole.size
+    match = _SIZE.fullmatch(str(record.params.get("resized_to", "")))
+    if match is None:
+        return None
+    size = int(match[1]), int(match[2])
+    Request(prompt=record.params["prompt"], width=size[0], height=size[1])
+    return size
 
 
 def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
@@ -105,7 +147,16 @@ def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
 def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
     """The call arguments of a record, which a stranger may have written: it passes the checks of a request."""
     asked = {name: value for name, value in record.params.items() if name in _CHECKED}
+    strength = asked.pop("strength", None)
     Request(prompt=record.params["prompt"], seed=record.seed, **asked)
+    if strength is not None:
+        asked["strength"] = _checked_strength(strength)
     extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
     arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
     return {**extra, **arguments}
+
+
+def _checked_strength(strength: Any) -> float:
+    if isinstance(strength, int | float) and 0 < strength <= 1:
+        return float(strength)
+    raise RequestError(f"strength={strength!r} is out of range", hint="It is above 0 and at most 1.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diffusiongpt.flow.call import Call, Drawing, Dropped, Recovery, RecoveryStep
-from diffusiongpt.flow.record import Fallback, PictureRecord, ShownIn
+from diffusiongpt.flow.inputs import MAX_INPUTS, ImageSource, InputImage, read_image, read_images
+from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
     MAX_SEED,
@@ -32,10 +33,13 @@ from diffusiongpt.flow.route import (
     as_sold,
     win_probability,
 )
+from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task
 from diffusiongpt.flow.understanding import NodeWeight, Paradigm, SubjectClass, ThinkerName, Understanding
 
 __all__ = [
     "GIB",
+    "IN_PLACE",
+    "MAX_INPUTS",
     "MAX_PROMPT_CHARS",
     "MAX_SEED",
     "NEAR_TIE",
@@ -46,6 +50,9 @@ __all__ = [
     "Dropped",
     "Explore",
     "Fallback",
+    "ImageSource",
+    "InputImage",
+    "InputRecord",
     "MachineSpec",
     "NodeWeight",
     "OnStepEnd",
@@ -66,10 +73,15 @@ __all__ = [
     "SearchTrace",
     "ShownIn",
     "SubjectClass",
+    "Task",
     "ThinkerName",
     "Understanding",
     "as_sold",
     "fresh_seed",
+    "nearest_task",
+    "read_image",
+    "read_images",
     "read_options",
+    "wanted_task",
     "win_probability",
 ]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from diffusiongpt.flow.route import Placement
+from diffusiongpt.flow.task import Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from diffusiongpt.flow.inputs import InputImage
     from diffusiongpt.zoo import Expert
 
 
@@ -31,10 +33,14 @@ class Call:
 
     Attributes:
         expert: The expert that draws.
+        task: What is asked of it.
         prompt: The exact prompt.
         negative_prompt: Exact negative prompt; empty for none.
         seeds: One seed per picture.
         arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
+        inputs: The pictures that go in.
+        mask: Mask of the first of them.
+        size: Width and height of the result, if another than the expert draws.
         transparent: Whether the background must be transparent, and the expert is known to do that.
         explicit: Names of the arguments that the caller gave; those are reported when dropped.
         dropped: Arguments that were left out already while resolving.
@@ -44,10 +50,14 @@ class Call:
     """
 
     expert: Expert
+    task: Task = "text-to-image"
     prompt: str
     negative_prompt: str
     seeds: tuple[int, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[InputImage, ...] = ()
+    mask: InputImage | None = None
+    size: tuple[int, int] | None = None
     transparent: bool = False
     explicit: frozenset[str] = frozenset()
     dropped: tuple[Dropped, ...] = ()

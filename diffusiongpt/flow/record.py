@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from diffusiongpt.flow.call import Dropped, Recovery
+from diffusiongpt.flow.inputs import MAX_INPUTS
 from diffusiongpt.flow.route import Placement, Route
+from diffusiongpt.flow.task import Task
 
 
 class Fallback(BaseModel):
@@ -35,6 +37,22 @@ class ShownIn(BaseModel):
     propensities: Mapping[str, float]
 
 
+class InputRecord(BaseModel):
+    """A picture that went in, by its content.
+
+    Attributes:
+        role: Whether it is a picture or the mask of one.
+        sha256: Hash of its pixels; see `InputImage.sha256`.
+        name: Name of its file, without folders.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["image", "mask"]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str = Field(default="", max_length=255)
+
+
 class PictureRecord(BaseModel):
     """All it takes to explain one picture and to draw it again.
 
@@ -51,6 +69,8 @@ class PictureRecord(BaseModel):
         repeatable: Whether the same call gives the same picture again.
         seed: Seed of this picture.
         params: Arguments really used, under diffusers' names.
+        task: What was asked of the expert.
+        inputs: The pictures that went in, and the mask.
         dropped: Arguments left out.
         fallbacks: Experts that could not draw.
         recovered: What it took when memory ran out.
@@ -75,6 +95,8 @@ class PictureRecord(BaseModel):
     repeatable: bool = True
     seed: int
     params: Mapping[str, Any]
+    task: Task = "text-to-image"
+    inputs: tuple[InputRecord, ...] = Field(default=(), max_length=MAX_INPUTS + 1)
     dropped: tuple[Dropped, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     recovered: tuple[Recovery, ...] = ()

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    InstanceOf,
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from diffusiongpt.errors import RequestError, unknown_argument
+from diffusiongpt.flow.inputs import InputImage, read_image, read_images
 from diffusiongpt.settings import Memory
 
 MAX_PROMPT_CHARS: Final = 32_000
@@ -53,6 +55,22 @@ def _plain(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_plain), Field(strict=True)]
 
+_PATH: dict[str, Any] = {"type": "string", "description": "Path of a picture."}
+Pictures = Annotated[
+    tuple[InstanceOf[InputImage], ...],
+    BeforeValidator(read_images),
+    PlainSerializer(lambda pictures: [one.sha256 for one in pictures]),
+    WithJsonSchema({"type": "array", "items": _PATH}),
+]
+"""One picture or several, however they were given; see `read_image`."""
+
+Mask = Annotated[
+    InstanceOf[InputImage] | None,
+    BeforeValidator(lambda mask: None if mask is None else read_image(mask, argument="mask_image")),
+    PlainSerializer(lambda mask: mask and mask.sha256),
+    WithJsonSchema({"anyOf": [_PATH, {"type": "null"}]}),
+]
+
 
 class _Asked(BaseModel):
     """Arguments of a caller; one that cannot be used is a `RequestError`, wherever the model is made."""
@@ -75,6 +93,18 @@ class Request(_Asked):
 
     prompt: str = Field(description="What to draw, in any language.")
     negative_prompt: str | None = Field(default=None, description="What must not be in the picture.")
+    image: Pictures = Field(
+        default=(), description="Picture to start from or to change, or several to take things from."
+    )
+    mask_image: Mask = Field(
+        default=None, description="What of the picture is painted: white, or transparent. All the rest stays as it is."
+    )
+    strength: Number | None = Field(
+        default=None,
+        ge=0.01,
+        le=1,
+        description="How far to go from the picture, from 0.01, hardly, to 1, as if it were not there.",
+    )
     width: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Width in pixels.")
     height: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Height in pixels.")
     num_inference_steps: Whole | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
@@ -133,6 +163,15 @@ class Request(_Asked):
             raise RequestError(
                 f"expert={self.expert!r} is not one of experts={','.join(self.experts)!r}", hint="Pass one of the two."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_picture(self) -> Self:
+        for name in ("mask_image", "strength"):
+            if getattr(self, name) is not None and not self.image:
+                raise RequestError(f"{name} is for a picture, and none was given", hint="Pass image= as well.")
+        if self.mask_image is not None:
+            self.mask_image.as_mask(self.image[0].size)
         return self
 
     @model_validator(mode="after")

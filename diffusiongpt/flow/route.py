@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.task import Task
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
 
 PlacementKind = Literal["whole", "offload", "stream", "quantised", "hosted", "cpu"]
@@ -177,9 +178,6 @@ class Rejection(BaseModel):
 
     expert: str
     reason: str
-
-
-Task = Literal["text-to-image", "image-to-image", "edit", "inpaint"]
 
 
 class Route(BaseModel):

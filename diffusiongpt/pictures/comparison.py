@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.pictures.generation import Generation, enlarged, gallery_html
+from diffusiongpt.pictures.inputs import keep_inputs
 from diffusiongpt.pictures.png import save_free
 from diffusiongpt.votes import Outcome, Rating, Shown, Vote
 
@@ -109,6 +110,7 @@ class Comparison:
             Paths in the order shown: the first picture of each expert, then the second of each, and so on.
         """
         target = Path(folder).expanduser()
+        keep_inputs(self.generations[0].inputs, target)
         shown = zip(self.letters, self.generations, strict=True)
         rows = [[(letter, *one) for one in zip(by.images, by.records, strict=True)] for letter, by in shown]
         pictures = [picture for row in zip(*rows, strict=True) for picture in row]

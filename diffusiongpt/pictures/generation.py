@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from diffusiongpt.errors import PictureError, RequestError
-from diffusiongpt.flow import Dropped, Fallback, PictureRecord, Recovery, Route, ShownIn
+from diffusiongpt.flow import Dropped, Fallback, InputImage, PictureRecord, Recovery, Route, ShownIn
+from diffusiongpt.pictures.inputs import keep_inputs, kept_inputs
 from diffusiongpt.pictures.png import read_png, save_free, write_png
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Generation:
     Attributes:
         images: One picture per seed.
         records: The record that each saved picture carries.
+        inputs: The pictures that went in, and the mask.
         timings: Seconds for `route`, `download`, `queue` (waiting for the device; 0 of `generate_many`,
             which waits for all its prompts at once), `load` and `draw`.
         redraws: Draws it again; `None` for a picture read from a file, which the default studio draws again.
@@ -87,6 +89,7 @@ class Generation:
 
     images: tuple[Image, ...]
     records: tuple[PictureRecord, ...]
+    inputs: tuple[InputImage, ...] = field(default=(), repr=False)
     timings: Mapping[str, float] = field(default_factory=dict)
     redraws: Redraws | None = field(default=None, repr=False, compare=False)
 
@@ -139,12 +142,14 @@ class Generation:
         """The comparison these pictures were shown in."""
         return self.records[0].shown_in
 
-    def save(self, path: str | Path) -> list[Path]:
+    def save(self, path: str | Path, *, inputs: bool = True) -> list[Path]:
         """Save the pictures as PNG with their record inside.
 
         Args:
             path: A file ending in `.png` for one picture, or a folder; in a folder names are made from the
                 prompt, and no file is ever overwritten.
+            inputs: Whether the pictures that went in are saved as well, in a folder `inputs` beside the result. Without
+                them a result that is read back cannot be drawn again.
 
         Returns:
             Paths of the files.
@@ -163,7 +168,9 @@ class Generation:
             if len(self.images) > 1:
                 raise RequestError(f"{len(self.images)} pictures do not fit into {target.name}", hint="Pass a folder.")
             write_png(self.image, target, self.records[0])
+            keep_inputs(self.inputs if inputs else (), target.parent)
             return [target]
+        keep_inputs(self.inputs if inputs else (), target)
         pictures = zip(self.images, self.records, strict=True)
         return [save_free(image, target, record.drawn_by, record) for image, record in pictures]
 
@@ -174,7 +181,8 @@ class Generation:
             DrawError: If the expert is hosted and takes no seed, so that it cannot repeat a picture.
             UnknownExpertError: If no zoo at hand has the expert any more.
             LoadError: If its weights are no longer the same.
-        PictureError: If the picture was read from a file without the front door, and there is no studio to ask.
+            PictureError: If a picture that went in is not at hand, or the result was read from a file without the
+                front door, and there is no studio to ask.
         """
         redraws = self.redraws or (default() if (default := type(self).default_redraws) else None)
         if redraws is None:
@@ -190,8 +198,9 @@ class Generation:
         Raises:
             PictureError: If the file is missing or does not carry our record.
         """
-        image, record = read_png(Path(path).expanduser())
-        return cls(images=(image,), records=(record,))
+        file = Path(path).expanduser()
+        image, record = read_png(file)
+        return cls(images=(image,), records=(record,), inputs=kept_inputs(record, file.parent))
 
     def _repr_html_(self) -> str:
         captions = (f"seed {seed}" for seed in self.seeds)

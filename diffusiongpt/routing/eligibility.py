@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from diffusiongpt.backends import is_hosted
-from diffusiongpt.flow import READS, Policy, Rejection, Understanding
+from diffusiongpt.backends import is_hosted, tasks_of
+from diffusiongpt.flow import IN_PLACE, READS, Policy, Rejection, Task, Understanding
 from diffusiongpt.understanding import language_of
 from diffusiongpt.zoo import Capabilities, Expert
 
@@ -45,8 +45,13 @@ class Eligibility:
         return frozenset(self.eligible)
 
 
-def needs_of(understanding: Understanding) -> list[Need]:
-    """What the prompt needs beyond drawing; of capabilities, what is not known counts as missing."""
+def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
+    """What the prompt needs beyond its task; of capabilities, what is not known counts as missing.
+
+    Args:
+        understanding: What the prompt says.
+        pictures: How many pictures go in.
+    """
     needs = []
     language = prompt_language(understanding)
     if language not in ("und", "en"):
@@ -65,6 +70,8 @@ def needs_of(understanding: Understanding) -> list[Need]:
             Need(name=name, met_by=lambda expert: met_by(expert.capabilities), lacking=f"not known to do {name}")
         )
 
+    if pictures > 1:
+        capability("several pictures at once", lambda can: can.multi_reference is True)
     if understanding.transparent_background:
         capability("a transparent background", lambda can: can.transparent_background is True)
     if "Hani" in understanding.text_scripts:
@@ -101,8 +108,22 @@ _OWN_SCRIPT = frozenset({"ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh"})
 """Languages that are not written in Latin letters."""
 
 
+_TASKS: Mapping[Task, str] = {
+    "text-to-image": "drawing from text alone",
+    "image-to-image": "starting from a picture",
+    "edit": "changing a picture as the text says",
+    "inpaint": "painting inside a mask",
+}
+
+
 def filter_experts(
-    experts: Iterable[Expert], understanding: Understanding, policy: Policy, unfit: Mapping[str, str] = NOTHING
+    experts: Iterable[Expert],
+    understanding: Understanding,
+    policy: Policy,
+    unfit: Mapping[str, str] = NOTHING,
+    *,
+    task: Task = "text-to-image",
+    pictures: int = 0,
 ) -> Eligibility:
     """Reject what the policy forbids, then what cannot draw on the machine, then what cannot do what the prompt needs.
 
@@ -114,6 +135,8 @@ def filter_experts(
         understanding: What the prompt needs.
         policy: What the caller allows.
         unfit: Expert -> why it cannot draw on the machine that the route is for.
+        task: What is asked of an expert; where none can do it, what comes nearest.
+        pictures: How many pictures go in.
     """
     rejected: dict[str, str] = {}
     allowed: list[Expert] = []
@@ -124,7 +147,16 @@ def filter_experts(
         else:
             allowed.append(expert)
     unmet = []
-    for need in needs_of(understanding):
+    for nearest in (task, *IN_PLACE[task]):
+        able = [expert for expert in allowed if nearest in tasks_of(expert)]
+        if able or nearest == "text-to-image":
+            lacking = f"not known to do {_TASKS[nearest]}"
+            rejected |= {expert.id: lacking for expert in allowed if expert not in able}
+            allowed = able
+            break
+        if nearest == task:
+            unmet.append(_TASKS[task])
+    for need in needs_of(understanding, pictures):
         able = [expert for expert in allowed if need.met_by(expert)]
         if able:
             rejected |= {expert.id: need.lacking for expert in allowed if expert not in able}

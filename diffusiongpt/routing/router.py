@@ -6,8 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
+from diffusiongpt.backends import nearest_task_of
 from diffusiongpt.errors import NoRouteError
-from diffusiongpt.flow import Candidate, Placement, Policy, Readiness, Request, Route, SearchTrace, Understanding
+from diffusiongpt.flow import (
+    Candidate,
+    Placement,
+    Policy,
+    Readiness,
+    Request,
+    Route,
+    SearchTrace,
+    Understanding,
+    wanted_task,
+)
 from diffusiongpt.placement import Planner
 from diffusiongpt.ranking import LANGUAGE, LiveTable, PersonalTable, PersonalTables, PublishedPriors, RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
@@ -105,10 +116,13 @@ class Router:
         candidates = self._rank(scored, evidence, request, table, policy)
         choice = choose(candidates, request, policy.prefer, table, evidence)
         clock.lap("rank")
+        chosen = self.zoo[choice.expert]
+        task = nearest_task_of(chosen, wanted_task(request, thought.understanding)) or "text-to-image"
         return Route(
             input=request.prompt,
-            prompt=self.zoo[choice.expert].prompt_for(thought.understanding.prompt),
+            prompt=chosen.prompt_for(request.prompt if task == "edit" else thought.understanding.prompt),
             expert=choice.expert,
+            task=task,
             placement=next(one.placement for one in candidates if one.expert == choice.expert),
             path=trace.paths[0].nodes,
             understanding=thought.understanding.model_copy(update={"evidence": evidence}),
@@ -161,14 +175,16 @@ class Router:
 
     def _filter(self, request: Request, understanding: Understanding, policy: Policy) -> Eligibility:
         """Filter the zoo, or the experts that were asked for; a prompt that needs the same has the same answer."""
+        task, pictures = wanted_task(request, understanding), len(request.image)
         if request.named:
             named = [self.zoo[expert] for expert in request.named]
-            return filter_experts(named, understanding, policy, self._unfit(named, request, policy))
+            unfit = self._unfit(named, request, policy)
+            return filter_experts(named, understanding, policy, unfit, task=task, pictures=pictures)
         unfit = self._unfit(self.zoo.values(), request, policy)
-        key = (policy, *(need.name for need in needs_of(understanding)), *unfit.items())
+        key = (policy, task, *(need.name for need in needs_of(understanding, pictures)), *unfit.items())
         known = self._filtered.get(key)
         if known is None:
-            known = filter_experts(self.zoo.values(), understanding, policy, unfit)
+            known = filter_experts(self.zoo.values(), understanding, policy, unfit, task=task, pictures=pictures)
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
             self._filtered[key] = known

@@ -290,10 +290,10 @@ def test_generate_tells_what_went_otherwise(tmp_path: Path) -> None:
     """A fallback and a changed argument are reported on stderr and in the JSON."""
     zoo = tmp_path / "zoo.yaml"
     zoo.write_text("experts: [{id: broken, repo: some/where, architecture: sd15, tags: {styles: [pixel_art]}}]")
-    arguments = ("generate", PROMPT, "--steps", 1, "--width", 33, "--zoo", "tiny", "--zoo", zoo, "--commercial-use")
+    arguments = ("generate", f"{PROMPT} 4000x4000", "--steps", 1, "--zoo", "tiny", "--zoo", zoo, "--commercial-use")
     assert run_json("route", PROMPT, "--zoo", "tiny", "--zoo", zoo)["expert"] in ("tiny-pixel", "broken")
     result = run(*arguments[:-1], "--expert", "tiny-pixel")
-    assert "width=33 was not used" in result.stderr
+    assert "size=4000x4000 was not used" in result.stderr
     made = run_json("generate", PROMPT, "--steps", 1, "--zoo", zoo)
     assert made["drawn_by"] == "tiny-pixel"
     assert made["expert"] == "broken"

@@ -72,11 +72,16 @@ def test_the_table_agrees_with_the_signature(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDABLE)
 def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
-    """Image to image is listed exactly where diffusers maps the class, or its sibling, to such a pipeline."""
+    """Image to image is listed exactly where diffusers maps the class, or its sibling, to such a pipeline.
+
+    A class that is mapped to itself takes pictures, and no strength: it edits.
+    """
     known = TABLE[name]
     keys = {key for mapping in MAPPINGS.values() for key, kind in mapping.items() if kind.__name__ == known.pipeline}
     mapped = {what for what, mapping in MAPPINGS.items() if keys & set(mapping)}
-    assert set(known.abilities) == mapped | {"t2i"}
+    itself = known.pipeline in {mapping[key].__name__ for mapping in MAPPINGS.values() for key in keys & set(mapping)}
+    edits = {"edit"} if itself and "image" in parameters(known) else set()
+    assert set(known.abilities) == (mapped - {"i2i"} if edits else mapped) | edits | {"t2i"}
 
 
 def test_families_are_names_of_the_table() -> None:
@@ -201,11 +206,11 @@ def test_a_size_is_that_of_the_architecture_where_the_zoo_names_none() -> None:
     assert size("a fox", "sd15", {}, width=520) == (520, 512)
 
 
-def test_a_rounded_side_is_reported_with_the_architectures_grid() -> None:
-    """The result reports when the drawn size is not the requested one."""
+def test_a_side_off_the_architectures_grid_is_drawn_on_it() -> None:
+    """The expert draws at the nearest size of its grid, and the picture is brought to the one asked for."""
     who = expert("one", architecture="sana")
     resolved = resolve(Request(prompt="a fox", width=1000), think("a fox").understanding, who)
-    assert [item.reason for item in resolved.dropped] == ["sides are multiples of 32: drawn at 992"]
+    assert (resolved.arguments["width"], resolved.size) == (992, (1000, 1024))
 
 
 def test_a_negative_prompt_is_explicit_only_if_the_caller_asked_for_it() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from fixtures_routing import expert, think
+from PIL import Image
 
 from diffusiongpt.drawing import MAX_AREA_FACTOR, SIDE_STEP, resolve
 from diffusiongpt.flow import Request
-from diffusiongpt.zoo import CallSettings, Expert
+from diffusiongpt.zoo import CallSettings, Capabilities, Expert
 
 SDXL = expert("xl", settings=CallSettings(width=1024, height=1024, num_inference_steps=30, guidance_scale=7.0))
 PLAIN = expert("plain")
@@ -59,14 +60,40 @@ def test_the_size_of_the_prompt_is_kept_within_what_the_expert_can(prompt: str, 
     assert drawn["width"] * drawn["height"] <= MAX_AREA_FACTOR * 1024 * 1024
 
 
-def test_a_changed_size_is_told() -> None:
-    """A size that is not drawn as requested is reported in `dropped`, with the size that was used."""
-    (dropped,) = resolve(Request(prompt="x", width=500), think("x").understanding, SDXL).dropped
-    assert (dropped.name, dropped.value) == ("width", 500)
-    assert "drawn at 496" in dropped.reason
-    (dropped,) = resolve(Request(prompt="fox 9x9"), think("fox 8000x4000").understanding, SDXL).dropped
+def test_what_the_caller_sets_is_met() -> None:
+    """A size off the grid, or far from what the expert draws well, is drawn near it and brought to size."""
+    near = resolve(Request(prompt="x", width=500), think("x").understanding, SDXL)
+    assert (near.arguments["width"], near.size, near.dropped) == (496, (500, 1024), ())
+    icon = resolve(Request(prompt="x", width=64, height=64), think("x").understanding, SDXL)
+    assert (icon.arguments["width"], icon.size) == (1024, (64, 64))
+    plain = resolve(Request(prompt="x", width=512, height=512), think("x").understanding, SDXL)
+    assert (plain.arguments["width"], plain.size) == (512, None)
+
+
+def test_a_size_in_the_prompt_that_enlarging_cannot_fill_is_reported() -> None:
+    """A prompt that names 8000 pixels gets what the expert can do, and `dropped` says so."""
+    (dropped,) = resolve(Request(prompt="x"), think("fox 8000x4000").understanding, SDXL).dropped
     assert (dropped.name, dropped.value) == ("size", "8000x4000")
-    assert resolve(Request(prompt="x", width=512), think("x").understanding, SDXL).dropped == ()
+    far = resolve(Request(prompt="x"), think("a fox 4096x1024").understanding, SDXL)
+    assert (far.arguments["width"], far.size, far.dropped) == (2048, (4096, 1024), ())
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "drawn", "final"),
+    [
+        ((1000, 700), {}, (992, 704), (1000, 700)),
+        ((4000, 3000), {}, (1184, 880), None),
+        ((100, 50), {}, (1456, 720), None),
+        ((1000, 500), {"width": 810}, (816, 400), (810, 405)),
+    ],
+)
+def test_a_picture_that_goes_in_sets_the_size(
+    given: tuple[int, int], asked: dict[str, int], drawn: tuple[int, int], final: tuple[int, int] | None
+) -> None:
+    """The result is as large as the picture where the expert can draw about that, else of its shape."""
+    starts = expert("starts", settings=SDXL.settings, capabilities=Capabilities(img2img=True))
+    call = resolve(Request(prompt="x", image=Image.new("RGB", given), **asked), think("x").understanding, starts)
+    assert ((call.arguments["width"], call.arguments["height"]), call.size) == (drawn, final)
 
 
 def test_a_small_native_size_needs_no_step() -> None:

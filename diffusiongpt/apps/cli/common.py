@@ -55,6 +55,15 @@ def _option(kind: Any, default: Any, *names: str, **details: Any) -> tuple[Any, 
 
 REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "negative_prompt": _option(str | None, None, "--negative", help="What must not be in the picture."),
+    "image": (
+        Annotated[
+            list[Path],
+            typer.Option("--image", help="Picture to start from or to change; repeatable.", show_default=False),
+        ],
+        (),
+    ),
+    "mask_image": _option(Path | None, None, "--mask", help="What of the picture is painted: white, or transparent."),
+    "strength": _option(float | None, None, help="How far to go from the picture, 0.01 to 1."),
     "width": _option(int | None, None, help="Width in pixels; the expert's own if absent."),
     "height": _option(int | None, None, help="Height in pixels; the expert's own if absent."),
     "num_inference_steps": _option(int | None, None, "--steps", help="Denoising steps."),

@@ -12,12 +12,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from diffusiongpt.errors import LoadError
+from diffusiongpt.flow import Task
 from diffusiongpt.zoo import Expert
 
 TYPO_CUTOFF = 0.75
 """Similarity above which an unknown name counts as a misspelling: `sdlx` does, `my-own` does not."""
 
-Ability = Literal["t2i", "i2i", "inpaint"]
+Ability = Literal["t2i", "i2i", "inpaint", "edit"]
+
+_TASKS: Mapping[Ability, Task] = {
+    "t2i": "text-to-image",
+    "i2i": "image-to-image",
+    "inpaint": "inpaint",
+    "edit": "edit",
+}
 
 
 class _Entry(BaseModel):
@@ -75,7 +83,9 @@ class Architecture(_Entry):
         dtype: Type of the weights on a GPU.
         arguments: Arguments to pass on every call.
         needs: Modules without which it cannot be built.
-        abilities: Drawing from text, from a picture, inside a mask; the last two where diffusers' AutoPipelines can.
+        abilities: Drawing from text, from a picture, inside a mask, where diffusers' AutoPipelines can; and changing
+            a picture as the text says, where the pipeline itself takes one.
+        references: Most pictures that an edit takes.
         notes: What may surprise a caller.
         sources: Where these facts come from.
     """
@@ -93,8 +103,14 @@ class Architecture(_Entry):
     arguments: Mapping[str, Any] = Field(default_factory=dict)
     needs: tuple[str, ...] = ()
     abilities: tuple[Ability, ...]
+    references: int = Field(default=1, ge=1)
     notes: str = ""
     sources: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """Its abilities as tasks of requests."""
+        return frozenset(_TASKS[one] for one in self.abilities)
 
     @property
     def missing(self) -> tuple[str, ...]:

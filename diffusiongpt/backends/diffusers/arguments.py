@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
+from diffusiongpt.backends.diffusers.tasks import inputs_for
 from diffusiongpt.flow import Call, Dropped
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ GUIDANCE = "guidance_scale"
 
 _OURS = frozenset({"prompt", "negative_prompt", "generator", "callback_on_step_end", "num_images_per_prompt"})
 """Arguments that the backend sets itself."""
+
+_NOT_SHOWN = frozenset({"prompt", "image", "mask_image"})
+"""Arguments that are not parameters of a picture: the record has the prompt and the pictures in places of their own."""
 
 _SHOWN = ("num_inference_steps", GUIDANCE)
 """Arguments that are recorded even where the pipeline's own default is used."""
@@ -54,7 +59,7 @@ class PipelineCall:
             height: Pixels of the picture.
         """
         shown = {name: self.defaults[name] for name in _SHOWN if self.defaults.get(name) is not None}
-        passed = {name: value for name, value in self.arguments.items() if name != "prompt"}
+        passed = {name: value for name, value in self.arguments.items() if name not in _NOT_SHOWN}
         params = {**shown, **passed, "width": width, "height": height}
         if self.guidance in params:
             # also under the name that requests use, so that the record draws the picture again
@@ -62,10 +67,16 @@ class PipelineCall:
         return params if self.sampler is None else {**params, "sampler": self.sampler}
 
 
-def plan_call(pipe: Any, resolved: Call) -> PipelineCall:
-    """Fit a request to the signature of a pipeline, and to what is known of its architecture."""
+def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
+    """Fit a request to the signature of a pipeline, and to what is known of its architecture.
+
+    Args:
+        pipe: The pipeline of the task.
+        resolved: The request.
+        base: The pipeline of the checkpoint, if that is another one.
+    """
     kind = type(pipe).__name__
-    known = of_pipeline(kind, resolved.expert.architecture)
+    known = of_pipeline(type(base or pipe).__name__, resolved.expert.architecture)
     taken = inspect.signature(pipe.__call__).parameters
     defaults = {name: item.default for name, item in taken.items() if item.default is not inspect.Parameter.empty}
     wanted = {name: value for name, value in resolved.arguments.items() if name not in _OURS}
@@ -78,7 +89,15 @@ def plan_call(pipe: Any, resolved: Call) -> PipelineCall:
             ignored if "negative_prompt" in resolved.explicit else None,
             _unread_prompt(known, pipe, resolved.prompt, wanted),
         ]
-    given = {"prompt": resolved.prompt, **({"negative_prompt": negative} if negative else {}), **wanted}
+    pictures = inputs_for(resolved, known)
+    if pictures.arguments:
+        wanted = _for_pictures(wanted, taken, defaults)
+    given = {
+        "prompt": resolved.prompt,
+        **({"negative_prompt": negative} if negative else {}),
+        **wanted,
+        **pictures.arguments,
+    }
     dropped = [
         Dropped(name=name, value=value, reason=f"{kind} takes no {name}")
         for name, value in given.items()
@@ -88,12 +107,23 @@ def plan_call(pipe: Any, resolved: Call) -> PipelineCall:
     return PipelineCall(
         arguments={name: value for name, value in given.items() if name in taken},
         defaults=defaults,
-        dropped=(*dropped, *(one for one in unread if one)),
+        dropped=(*dropped, *pictures.dropped, *(one for one in unread if one)),
         sampler=None if scheduler is None else type(scheduler).__name__,
         takes_callback="callback_on_step_end" in taken,
         guidance=known.guidance.argument if known else GUIDANCE,
         on_step_end=resolved.arguments.get("callback_on_step_end"),
     )
+
+
+def _for_pictures(wanted: Mapping[str, Any], taken: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call with pictures: their size where it is not that of the picture, and one step at least."""
+    fitted = {name: value for name, value in wanted.items() if name not in ("width", "height") or name in taken}
+    strength = fitted.get("strength")
+    steps = fitted.get("num_inference_steps", defaults.get("num_inference_steps"))
+    if strength and isinstance(steps, int) and "strength" in taken:
+        # a pipeline that starts from a picture takes this share of its steps, rounded down
+        fitted["num_inference_steps"] = next(n for n in count(steps) if int(n * strength) >= 1)
+    return fitted
 
 
 def _with_defaults(known: Architecture, resolved: Call, wanted: Mapping[str, Any]) -> dict[str, Any]:

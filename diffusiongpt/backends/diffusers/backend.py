@@ -15,6 +15,7 @@ from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
+from diffusiongpt.backends.diffusers.tasks import blend_for, known_tasks, pipeline_for
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.weights import HOST, Weights, slot
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from diffusiongpt.flow import Task
     from diffusiongpt.zoo import Expert
 
 
@@ -90,6 +92,10 @@ class DiffusersBackend:
     ) -> tuple[str, ...]:
         """See `Backend.files`."""
         return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
+
+    def tasks(self, expert: Expert) -> frozenset[Task]:
+        """See `Backend.tasks`."""
+        return known_tasks(expert)
 
     def prepare(self) -> None:
         """See `Backend.prepare`."""
@@ -181,11 +187,13 @@ class DiffusersBackend:
             self._reserved(loaded, scale=scale, offload=offload) as pipe,
             tiled(pipe) if tile else nullcontext(),
         ):
+            doer = pipeline_for(pipe, resolved.task)
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
-            call = plan_call(pipe, resolved)
+            call = plan_call(doer, resolved, base=pipe)
             for index, seed in enumerate(resolved.seeds):
-                steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds))
-                images.append(draw_one(pipe, call, seed, steps, resolved.expert))
+                blend = blend_for(doer, resolved, seed)
+                steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds), blend=blend)
+                images.append(draw_one(doer, call, seed, steps, resolved.expert))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
         if loaded.model.adapter:
             params["adapter_scale"] = scale

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from diffusiongpt.backends.diffusers.blend import Blend
     from diffusiongpt.zoo import Expert
 
 
@@ -97,26 +98,38 @@ def guarded(
 
 
 class Steps:
-    """Counts the steps of one picture as part of a request for several.
+    """Counts the steps of one picture as part of a request for several, and keeps it as it was outside a mask.
 
     Attributes:
         raised: What a callback raised; it reaches the caller unchanged.
     """
 
-    def __init__(self, on_step: OnStep | None, call: PipelineCall, *, index: int, pictures: int) -> None:
+    def __init__(
+        self,
+        on_step: OnStep | None,
+        call: PipelineCall,
+        *,
+        index: int,
+        pictures: int,
+        blend: Blend | None = None,
+    ) -> None:
         self.raised: BaseException | None = None
+        self._blend = blend
         self._on_step = on_step
         self._callback = call.on_step_end
         self._index = index
         self._reported = 0
         self._pictures = pictures
         asked = call.arguments.get("num_inference_steps", call.defaults.get("num_inference_steps"))
-        self._steps = asked if isinstance(asked, int) else 1
+        strength = call.arguments.get("strength") or 1.0
+        self._steps = max(1, int(asked * strength)) if isinstance(asked, int) else 1
 
     def __call__(self, pipe: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Report one step, in the form of diffusers' `callback_on_step_end`."""
         # Schedulers of higher order take more steps than were asked for.
         self._steps = max(getattr(pipe, "num_timesteps", 0) or 0, self._steps)
+        if self._blend is not None and "latents" in kwargs:
+            kwargs = {**kwargs, "latents": self._blend(pipe, timestep, kwargs["latents"])}
         try:
             self._report(step + 1)
             changed = self._callback(pipe, step, timestep, kwargs) if self._callback else None

@@ -1,0 +1,257 @@
+"""Pictures that go into a request: read within limits, upright, in eight bits, and known by their content."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import stat
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from diffusiongpt.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_INPUTS: Final = 16
+"""Most pictures that one request takes: the limit of OpenAI's image edits."""
+
+MAX_INPUT_BYTES: Final = 64 << 20
+"""Largest file that is read; OpenAI's image edits take 50 MB."""
+
+MAX_INPUT_SIDE: Final = 16_384
+MAX_INPUT_PIXELS: Final = 64_000_000
+"""Most pixels that are decoded: the largest pictures of telephones have 50 million, and each takes up to 4 bytes."""
+
+ImageSource = Any
+"""What a picture may be given as: a path, the bytes of a file, a `data:` URL, a PIL image, or a result; `read_image`
+says what it accepts, since results are of a room above this one."""
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+"""Formats that are opened; for others Pillow may start a program on the file, as Ghostscript for EPS."""
+
+_DATA_URL = "data:image/"
+_SAME_SHAPE: Final = 0.01
+"""How far, as a share, the shape of a mask may be from that of its picture: sides are rounded when one is scaled."""
+
+_OPAQUE: Final = 255
+_HALF: Final = 128
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InputImage:
+    """A picture that goes in; two of equal pixels are equal.
+
+    Attributes:
+        image: The picture, upright, as RGB, or as RGBA if any of it is transparent.
+        name: Name of its file, without folders; empty if it has none.
+        notes: What was changed while it was read.
+    """
+
+    image: Image
+    name: str = ""
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of its mode, size and pixels, which is the same for every file format without loss."""
+        head = f"{self.image.mode} {self.image.width}x{self.image.height}\n".encode()
+        return hashlib.sha256(head + self.image.tobytes()).hexdigest()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+    @property
+    def opaque(self) -> Image:
+        """The picture as RGB, on white where it is transparent."""
+        if self.image.mode == "RGB":
+            return self.image
+        from PIL import Image
+
+        white = Image.new("RGBA", self.image.size, "white")
+        return Image.alpha_composite(white, self.image).convert("RGB")
+
+    def as_mask(self, size: tuple[int, int]) -> Image:
+        """The picture as a mask of another one: 255 where that is to be painted, 0 where it stays.
+
+        Marked is what is transparent, as OpenAI's image edits have it, or, in a picture without transparency, what is
+        white, as diffusers has it.
+
+        Args:
+            size: Width and height of the picture that it is a mask of.
+
+        Raises:
+            RequestError: If it has another shape, or marks nothing.
+        """
+        from PIL.Image import Resampling
+
+        width, height = size
+        if abs(self.image.width * height - self.image.height * width) > _SAME_SHAPE * self.image.width * height:
+            raise RequestError(
+                f"mask_image is {self.image.width}x{self.image.height} pixels, and the picture {width}x{height}",
+                hint="Make the mask as large as the picture.",
+            )
+        if self.image.mode == "RGBA":
+            marked = self.image.getchannel("A").point(lambda alpha: 0 if alpha >= _HALF else _OPAQUE)
+        else:
+            marked = self.image.convert("L").point(lambda light: _OPAQUE if light >= _HALF else 0)
+        if marked.getextrema() == (0, 0):
+            raise RequestError(
+                "mask_image marks nothing",
+                hint="Make white, or transparent, what is to be painted, and the rest black.",
+            )
+        return marked if marked.size == size else marked.resize(size, Resampling.NEAREST)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the pixels are the same."""
+        return isinstance(other, InputImage) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        """By the pixels."""
+        return hash(self.sha256)
+
+    def __repr__(self) -> str:
+        """Name and size."""
+        return f"<InputImage {self.name or self.sha256[:8]} {self.image.width}x{self.image.height}>"
+
+
+def read_images(source: object, *, argument: str = "image") -> tuple[InputImage, ...]:
+    """Read one picture, or a sequence of them.
+
+    Raises:
+        RequestError: If one cannot be read, or there are more than `MAX_INPUTS`.
+    """
+    if source is None:
+        return ()
+    sources = list(source) if isinstance(source, Sequence) and not isinstance(source, _SINGLE) else [source]
+    if len(sources) > MAX_INPUTS:
+        raise RequestError(f"{argument} holds {len(sources)} pictures", hint=f"Pass at most {MAX_INPUTS}.")
+    return tuple(read_image(one, argument=argument) for one in sources)
+
+
+_SINGLE = (str, bytes, bytearray, memoryview)
+
+
+def read_image(source: object, *, argument: str = "image") -> InputImage:
+    """Read a picture.
+
+    Args:
+        source: A path, the bytes of a file, a `data:` URL, a PIL image, or a result with an `image`, of which the
+            first is taken.
+        argument: Name of the argument that it is, for messages.
+
+    Raises:
+        RequestError: If it is not a picture, or too large.
+    """
+    from PIL import Image
+
+    if isinstance(source, InputImage):
+        return source
+    if isinstance(source, Image.Image):
+        return _upright(source, argument)
+    if isinstance(held := getattr(source, "image", None), Image.Image):
+        return _upright(held, argument)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decoded(bytes(source), argument)
+    if isinstance(source, str) and source.startswith(_DATA_URL):
+        return _decoded(_from_data_url(source, argument), argument)
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        return replace(_decoded(_read_file(path, argument), f"{argument} {path}"), name=path.name)
+    raise RequestError(
+        f"{argument} must be a picture, not {type(source).__name__}",
+        hint="Pass a path, the bytes of a file, a PIL image, a Generation, or a list of them.",
+    )
+
+
+def _read_file(path: Path, argument: str) -> bytes:
+    try:
+        # a pipe or a device would be read without end
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RequestError(f"{argument} {path} is not a file", hint="Pass the path of a picture.")
+        with path.open("rb") as file:
+            return file.read(MAX_INPUT_BYTES + 1)
+    except FileNotFoundError:
+        raise RequestError(f"{argument} {path} does not exist", hint="Check the path.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"{argument} {path} could not be read: {reason}", hint="Check the path.") from error
+
+
+def _from_data_url(url: str, argument: str) -> bytes:
+    kind, _, content = url.partition(",")
+    if not kind.endswith(";base64") or len(content) > MAX_INPUT_BYTES * 4 // 3 + 4:
+        raise RequestError(f"{argument} is a data: URL that cannot be read", hint="Encode at most 64 MB as base64.")
+    try:
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"{argument} is not base64: {error}", hint="Encode the picture again.") from None
+
+
+def _decoded(data: bytes, argument: str) -> InputImage:
+    """Decode the bytes of a file; its size is checked by its header, before its pixels take memory."""
+    from PIL import Image
+
+    if len(data) > MAX_INPUT_BYTES:
+        limit = f"{MAX_INPUT_BYTES >> 20} MB"
+        raise RequestError(f"{argument} is a file of more than {limit}", hint="Save it smaller, or as JPEG.")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, argument)
+            frames = getattr(image, "n_frames", 1)
+            read = _upright(image, argument)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
+        raise RequestError(
+            f"{argument} is not a picture that can be read: {error}", hint="Pass a PNG, JPEG or WebP."
+        ) from None
+    notes = (f"the first of its {frames} pictures was taken",) if frames > 1 else ()
+    return replace(read, notes=notes)
+
+
+def _check_size(image: Image, argument: str) -> None:
+    width, height = image.size
+    if max(width, height) > MAX_INPUT_SIDE or width * height > MAX_INPUT_PIXELS:
+        raise RequestError(
+            f"{argument} is {width:,}x{height:,} pixels",
+            hint=f"Make it smaller: sides up to {MAX_INPUT_SIDE:,}, and {MAX_INPUT_PIXELS // 10**6} million pixels.",
+        )
+
+
+def _upright(image: Image, argument: str) -> InputImage:
+    """A copy turned as its EXIF data says, in eight bits, as RGB or RGBA."""
+    from PIL import ImageOps
+
+    _check_size(image, argument)
+    if min(image.size) == 0:
+        raise RequestError(f"{argument} has no pixels", hint="Pass a picture.")
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith(("I", "F")):
+        turned = _in_eight_bits(turned)
+    sees_through = turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info
+    # premultiplied pixels become plain ones first
+    plain = turned.convert("RGBA" if turned.mode in ("RGBA", "RGBa", "La") else turned.mode) if sees_through else turned
+    clean = plain.convert("RGBA" if sees_through else "RGB")
+    if clean.mode == "RGBA" and clean.getchannel("A").getextrema()[0] == _OPAQUE:
+        clean = clean.convert("RGB")
+    # comments and profiles of a stranger's file go no further
+    clean.info = {}
+    return InputImage(image=clean)
+
+
+def _in_eight_bits(image: Image) -> Image:
+    """A picture of one channel with more than eight bits, as grey; Pillow would cut off what is above 255."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+    largest = 65_535 if image.mode.startswith("I") and values.max(initial=0) > _OPAQUE else _OPAQUE
+    return Image.fromarray(np.clip(values * (_OPAQUE / largest), 0, _OPAQUE).astype(np.uint8))

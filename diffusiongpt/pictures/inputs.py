@@ -1,0 +1,57 @@
+"""The pictures that went in, kept beside the result under the hash of their pixels, so that it can be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from diffusiongpt.errors import PictureError, RequestError
+from diffusiongpt.flow import InputImage, read_image
+
+if TYPE_CHECKING:
+    from diffusiongpt.flow import PictureRecord
+
+FOLDER = "inputs"
+"""Name of the folder, beside the result."""
+
+
+def keep_inputs(inputs: Iterable[InputImage], folder: Path) -> None:
+    """Save pictures that went in, each once.
+
+    Raises:
+        PictureError: If a file cannot be written.
+    """
+    for one in inputs:
+        path = _place(folder, one.sha256)
+        if path.exists():
+            continue
+        partial = path.with_name(f".{uuid4().hex}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            one.image.copy().save(partial, format="PNG")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise PictureError(
+                f"cannot write into {path.parent}: {error.strerror or error}", hint="Choose a folder you may write to."
+            ) from error
+
+
+def kept_inputs(record: PictureRecord, folder: Path) -> tuple[InputImage, ...]:
+    """The pictures of a record that are in the folder and have not changed; a record names hashes, and never paths."""
+    found = []
+    for one in record.inputs:
+        path = _place(folder, one.sha256)
+        try:
+            kept = read_image(path) if path.is_file() else None
+        except RequestError:
+            continue
+        if kept is not None and kept.sha256 == one.sha256:
+            found.append(kept)
+    return tuple(found)
+
+
+def _place(folder: Path, sha256: str) -> Path:
+    return folder / FOLDER / f"{sha256}.png"
