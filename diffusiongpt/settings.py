@@ -6,8 +6,11 @@ keep their usual names and meaning, and so do `OPENAI_API_KEY` and `OPENAI_BASE_
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -28,7 +31,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.files import expand_home
-from diffusiongpt.safe_text import keep_secret, keep_url_secrets
+from diffusiongpt.safe_text import keep_secret, keep_url_secrets, logger
+
+log = logger("diffusiongpt.settings")
 
 _PERCENT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*%")
 _BYTES = TypeAdapter(ByteSize)
@@ -287,12 +292,53 @@ class Settings(BaseSettings):
         return self.votes or self.home / "votes.db"
 
 
+PREFIX = "DIFFUSIONGPT_"
+"""What the names of our own variables begin with."""
+
+_NEAR = 0.8
+"""How alike, from 0 to 1, a name has to be to one of ours to count as a slip even where it begins otherwise."""
+
+
+def variables() -> dict[str, tuple[str, ...]]:
+    """Setting -> the environment variables that it is read from, the first of them our own."""
+    names = {}
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [f"{PREFIX}{name.upper()}"]
+        names[name] = tuple(str(choice) for choice in choices)
+    return names
+
+
+def misspelt_variables() -> dict[str, str]:
+    """Variables of the environment that look like a setting and are none -> the nearest one, or an empty text."""
+    known = [names[0] for names in variables().values()]
+    found = {}
+    for name in os.environ:
+        said = name.upper()
+        if said in known or not said.startswith("DIFFUSION"):
+            continue
+        if said.startswith(PREFIX):
+            # the part that all names share would make any two of them alike
+            near = get_close_matches(said.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
+            found[name] = f"{PREFIX}{near[0]}" if near else ""
+        elif near := get_close_matches(said, known, n=1, cutoff=_NEAR):
+            found[name] = near[0]
+    return found
+
+
+@cache
+def _warn_of_variable(name: str, nearest: str) -> None:
+    log.warning("%s is not a setting%s", name, f"; did you mean {nearest}?" if nearest else "")
+
+
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment; keyword arguments win over it.
+    """Read the environment; keyword arguments win over it, and a misspelt variable is a warning, once.
 
     Raises:
         SettingsError: If a value cannot be used; the message names the setting.
     """
+    for name, nearest in misspelt_variables().items():
+        _warn_of_variable(name, nearest)
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:

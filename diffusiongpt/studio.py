@@ -254,6 +254,16 @@ class DiffusionGPT:
         batch = Batch(self.zoo, self._machine, self._local, self._painter, plan)
         return batch.draw(prompts, return_exceptions=return_exceptions)
 
+    def pull(self, expert: str) -> Path:
+        """Bring the files of an expert to the disk, whether or not it could draw here, and return their folder.
+
+        Raises:
+            UnknownExpertError: If the zoo has no such expert.
+            PullError: If they could not be pulled.
+            LoadError: If it is hosted, so that there is nothing to pull.
+        """
+        return self._local.fetch(self.zoo[expert], fitting=False).folder
+
     @contextmanager
     def lease(self, expert: str) -> Iterator[Any]:
         """Hold an expert on the device, pulled and loaded if need be, to call its pipeline yourself.

@@ -8,7 +8,7 @@ import pytest
 
 from diffusiongpt import errors
 from diffusiongpt.errors import DiffusionGPTError, NoRouteError, SettingsError
-from diffusiongpt.settings import load_settings
+from diffusiongpt.settings import load_settings, misspelt_variables
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -142,6 +142,32 @@ def test_an_address_is_taken_without_blanks_and_slash(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_BASE_URL", "http://[::1]:80/v1/")
     settings = load_settings()
     assert (settings.hub_endpoint, settings.openai_base_url) == ("http://mirror:80/hub", "http://[::1]:80/v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("DIFFUSIONGPT_MAX_DOWNLOADS_GB", "DIFFUSIONGPT_MAX_DOWNLOAD_GB"),
+        ("DIFFUSIONGPT_DEVICES", "DIFFUSIONGPT_DEVICE"),
+        ("DIFFUSION_GPT_HOME", "DIFFUSIONGPT_HOME"),
+        ("DIFFUSIONGTP_LLM", "DIFFUSIONGPT_LLM"),
+        ("DIFFUSIONGPT_QQQQQQ", ""),
+        ("diffusiongpt_offline", None),
+        ("DIFFUSIONGPT_HUB_TOKEN", None),
+        ("DIFFUSION_STEPS", None),
+    ],
+)
+def test_a_misspelt_variable_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, nearest: str | None
+) -> None:
+    """A variable that looks like a setting and is none is a warning with the nearest setting, whatever its case."""
+    monkeypatch.setenv(name, "1")
+    assert misspelt_variables().get(name) == nearest
+    load_settings()
+    load_settings()
+    said = [record.message for record in caplog.records if name in record.message]
+    assert len(said) == (nearest is not None)
+    assert all(message.endswith(f"did you mean {nearest}?" if nearest else "is not a setting") for message in said)
 
 
 def test_every_error_is_in_one_tree_and_drawn_there() -> None:

@@ -81,8 +81,12 @@ class LocalExecutor:
         self._coming[model] = Coming(expert, _local(expert), tuple(stand_ins.values()))
         return self.queue.enter(model, self._machine.device, client=client)
 
-    def fetch(self, expert: Expert) -> Snapshot:
+    def fetch(self, expert: Expert, *, fitting: bool = True) -> Snapshot:
         """The files of an expert on disk, pulled if need be.
+
+        Args:
+            expert: The expert to find or pull.
+            fitting: Whether to refuse what could not draw in the memory of this machine.
 
         Raises:
             PullError: If they could not be pulled.
@@ -91,7 +95,7 @@ class LocalExecutor:
         return self.cache.fetch(
             expert,
             _local(expert),
-            check=self._machine.check_fits,
+            check=self._machine.check_fits if fitting else None,
             agree=self._agree,
             on_progress=self._on_progress,
         )

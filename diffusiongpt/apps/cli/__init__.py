@@ -30,7 +30,9 @@ COMMANDS = {
     "ranking": ("ranking:app", "Show how votes rank the experts; give new experts a first place."),
     "zoo": ("zoo_files:app", "Experts and their taxonomy."),
     "evaluate": ("evaluate:evaluate", "Compare routing with simpler ways to choose on rated prompts."),
+    "pull": ("pull:pull", "Bring experts to the disk before they are needed."),
     "cache": ("cache:app", "The checkpoints on disk."),
+    "doctor": ("doctor:doctor", "Check this installation: device, memory, what fits, where files are, keys, versions."),
 }
 """Command -> where it is, and the line of help that it begins with."""
 
