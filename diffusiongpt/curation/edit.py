@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.curation.yaml_text import YamlEdit, YamlEditError
 from diffusiongpt.errors import RequestError, ZooError, ZooFileChangedError
-from diffusiongpt.files import expand_home, replace_file
+from diffusiongpt.files import expand_home, read_regular, replace_file
 from diffusiongpt.zoo import SHIPPED, Expert, Node, Tags, Zoo, ZooFile, ZooSource, parse_zoo_text, read_zoo_file
 
 if TYPE_CHECKING:
@@ -211,8 +211,12 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+MAX_EDITED = 1_000_000
+"""Bytes of the largest zoo file that is edited in place: finding the place takes far longer than reading the file."""
+
+
 def _bytes_of(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    return read_regular(path, MAX_EDITED) if path.exists() else None
 
 
 def _check_writable(path: Path) -> None:

@@ -6,7 +6,16 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from diffusiongpt.files import expand_home
 
@@ -17,11 +26,20 @@ prompt names no style."""
 _SIZES_DIFFER: Final = 0.05
 """How far, as a share, the components may be from the size of the whole: figures on model cards are rounded."""
 
-NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$")]
+NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=80)]
 ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
 ComponentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Name = Annotated[str, StringConstraints(max_length=200)]
+"""A name of something: a licence, a type, a language, a file variant."""
+Line = Annotated[str, StringConstraints(max_length=2_000)]
+"""A sentence, a path or an address."""
+Paragraph = Annotated[str, StringConstraints(max_length=8_000)]
+"""A description, or a negative prompt: image models read a few hundred words at most."""
 TextSkill = Literal["none", "poor", "fair", "good", "strong"]
 PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
+
+
+Gigabytes = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
 
 class _Entry(BaseModel):
@@ -37,8 +55,8 @@ class Tags(_Entry):
         generalist: Whether it draws anything, and the tags are only its strengths: it is on the root as well.
     """
 
-    subjects: tuple[NodeId, ...] = ()
-    styles: tuple[NodeId, ...] = ()
+    subjects: tuple[NodeId, ...] = Field(default=(), max_length=500)
+    styles: tuple[NodeId, ...] = Field(default=(), max_length=500)
     generalist: bool = False
 
 
@@ -51,9 +69,9 @@ class License(_Entry):
         note: The condition for commercial use, in a few words.
     """
 
-    id: str
+    id: Name
     commercial: Literal["yes", "conditional", "no", "unknown"] = "unknown"
-    note: str = ""
+    note: Line = ""
 
 
 class Price(_Entry):
@@ -65,7 +83,7 @@ class Price(_Entry):
     """
 
     usd: float = Field(ge=0, allow_inf_nan=False)
-    note: str = ""
+    note: Line = ""
 
 
 class Capabilities(_Entry):
@@ -98,17 +116,38 @@ class CallSettings(_Entry):
         extra: Further call arguments, passed on unchanged.
     """
 
-    width: int | None = Field(default=None, ge=8)
-    height: int | None = Field(default=None, ge=8)
-    sizes: tuple[Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")], ...] = ()
-    num_inference_steps: int | None = Field(default=None, ge=1)
-    guidance_scale: float | None = Field(default=None, ge=0)
+    width: int | None = Field(default=None, ge=8, le=65_536)
+    height: int | None = Field(default=None, ge=8, le=65_536)
+    sizes: tuple[Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")], ...] = Field(
+        default=(), max_length=200
+    )
+    num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
-    variant: str | None = None
-    weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$")
+    variant: Name | None = None
+    weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$", max_length=200)
     adapter_scale: float | None = Field(default=None, gt=0, le=4)
     unsafe_weights: bool = False
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: dict[Name, Any] = Field(default_factory=dict, max_length=100)
+
+    @field_validator("extra")
+    @classmethod
+    def _leaves_ours_alone(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name, value in extra.items():
+            if name in _OURS or name.startswith("callback"):
+                raise ValueError(f"{name!r} is set by diffusiongpt, and 'extra' may not name it")
+            if len(repr(value)) > _LONGEST_EXTRA:
+                raise ValueError(f"{name!r} has more than {_LONGEST_EXTRA} characters")
+        return extra
+
+
+_LONGEST_EXTRA: Final = 8_000
+
+_OURS: Final = frozenset({
+    "prompt", "negative_prompt", "image", "mask_image", "width", "height", "num_inference_steps", "guidance_scale",
+    "num_images_per_prompt", "seed", "generator", "output_type", "return_dict",
+})  # fmt: skip
+"""Call arguments that a request, the settings above, or the reading of the result decide."""
 
 
 class Expert(_Entry):
@@ -141,26 +180,26 @@ class Expert(_Entry):
     """
 
     id: ExpertId
-    backend: str = "diffusers"
-    repo: str = Field(min_length=1)
-    revision: str | None = None
-    architecture: str | None = None
+    backend: Name = "diffusers"
+    repo: Line = Field(min_length=1)
+    revision: Name | None = None
+    architecture: Name | None = None
     kind: Literal["checkpoint", "adapter"] = "checkpoint"
-    base: str | None = None
+    base: Line | None = None
     tags: Tags = Tags()
     capabilities: Capabilities = Capabilities()
-    languages: tuple[str, ...] = ()
+    languages: tuple[Name, ...] = Field(default=(), max_length=1_000)
     license: License | None = None
     price: Price | None = None
     gated: bool | None = None
-    components: dict[ComponentName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
-    size_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    components: dict[ComponentName, Gigabytes] = Field(default_factory=dict, max_length=50)
+    size_gb: Gigabytes | None = None
     settings: CallSettings = CallSettings()
-    prompt_style: tuple[PromptStyle, ...] = ()
-    trigger_words: tuple[str, ...] = ()
-    negative_prompt: str | None = None
-    description: str = ""
-    sources: tuple[str, ...] = ()
+    prompt_style: tuple[PromptStyle, ...] = Field(default=(), max_length=20)
+    trigger_words: tuple[Line, ...] = Field(default=(), max_length=50)
+    negative_prompt: Paragraph | None = None
+    description: Paragraph = ""
+    sources: tuple[Line, ...] = Field(default=(), max_length=100)
     _folder: Path | None = PrivateAttr(default=None)
     _base_expert: Expert | None = PrivateAttr(default=None)
 

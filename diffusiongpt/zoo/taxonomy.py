@@ -12,7 +12,8 @@ import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusiongpt.errors import ZooError
-from diffusiongpt.zoo.expert import ROOT, Expert, NodeId
+from diffusiongpt.zoo.expert import ROOT, Expert, Name, NodeId, Paragraph
+from diffusiongpt.zoo.yaml_file import read_yaml
 
 NodeKind = Literal["subject", "style", "need"]
 
@@ -34,10 +35,10 @@ class Node(BaseModel):
 
     id: NodeId
     kind: NodeKind
-    parents: tuple[NodeId, ...] = ()
-    label: dict[str, str] = Field(default_factory=dict)
-    description: str = ""
-    aliases: tuple[str, ...] = ()
+    parents: tuple[NodeId, ...] = Field(default=(), max_length=500)
+    label: dict[Name, Name] = Field(default_factory=dict, max_length=500)
+    description: Paragraph = ""
+    aliases: tuple[Name, ...] = Field(default=(), max_length=1_000)
 
     def name(self, language: str = "en") -> str:
         """Label in a language, or the id in plain words if there is none."""
@@ -180,7 +181,5 @@ _NODE_FILES = ("taxonomy.yaml", "needs.yaml")
 @cache
 def shipped_nodes() -> tuple[Node, ...]:
     """The subjects, styles and needs that every zoo has."""
-    from ruamel.yaml import YAML
-
     texts = [resources.files("diffusiongpt.zoo").joinpath(name).read_text(encoding="utf-8") for name in _NODE_FILES]
-    return tuple(Node.model_validate(entry) for text in texts for entry in YAML(typ="safe", pure=True).load(text))
+    return tuple(Node.model_validate(entry) for text in texts for entry in read_yaml(text))

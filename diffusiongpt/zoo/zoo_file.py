@@ -6,20 +6,25 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from reprlib import Repr
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from diffusiongpt.errors import UnknownExpertError, ZooError
-from diffusiongpt.files import expand_home
+from diffusiongpt.files import expand_home, read_regular
 from diffusiongpt.zoo.expert import Expert
 from diffusiongpt.zoo.taxonomy import Node, Taxonomy, shipped_nodes
+from diffusiongpt.zoo.yaml_file import MAX_ENTRIES, YamlError, line_of, read_yaml
 
 SCHEMA_VERSION = 1
 SHIPPED = ("default", "tiny")
 """Names of the zoos that come with the package."""
 
 ZooSource = str | Path
+
+MAX_BYTES = 16_000_000
+"""Bytes of the largest zoo file that is read: that of some ten thousand experts."""
 
 
 class ZooFile(BaseModel):
@@ -28,8 +33,9 @@ class ZooFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
-    taxonomy: tuple[Node, ...] = ()
-    experts: tuple[Expert, ...] = ()
+    # the first bad entry ends it: an error for each of ten thousand would take more memory than the file
+    taxonomy: Annotated[tuple[Node, ...], FailFast()] = Field(default=(), max_length=MAX_ENTRIES)
+    experts: Annotated[tuple[Expert, ...], FailFast()] = Field(default=(), max_length=MAX_ENTRIES)
 
 
 def shipped_zoo(name: str) -> Path | None:
@@ -75,32 +81,26 @@ def parse_zoo_text(text: str, path: Path) -> ZooFile:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, MAX_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ZooError(
             f"zoo file {path} does not exist", hint="Use a path, 'default' or 'tiny'; repeat --zoo to combine several."
         ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"zoo file {path} could not be read: {error}", hint="Save it as UTF-8 YAML.") from error
+        raise ZooError(
+            f"zoo file {path} could not be read: {getattr(error, 'strerror', None) or error}",
+            hint=f"Save it as UTF-8 YAML of at most {MAX_BYTES / 1e6:g} MB.",
+        ) from error
 
 
 def _parse(text: str, path: Path) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        data = read_yaml(text)
+    except YamlError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
         raise ZooError(
-            f"{where}: not valid YAML: {problem}", hint="Check quotes, indentation and duplicate keys."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        # not every error of the parser is a YAMLError: a date in a thirteenth month raises a ValueError
-        raise ZooError(
-            f"{path}: not valid YAML: {error}", hint="Put quotes around values that look like dates."
+            f"{where}: not valid YAML: {error}",
+            hint="Check quotes, indentation and duplicate keys; put quotes around values that look like dates.",
         ) from error
     if not isinstance(data, dict):
         raise ZooError(f"{path}: a zoo file must be a mapping", hint="Start with 'schema_version: 1' and 'experts:'.")
@@ -109,13 +109,15 @@ def _parse(text: str, path: Path) -> Any:
 
 def _check_unique(file: ZooFile, text: str, path: Path) -> None:
     for kind, ids in (("experts", [e.id for e in file.experts]), ("taxonomy", [n.id for n in file.taxonomy])):
+        seen: set[str] = set()
         for index, entry_id in enumerate(ids):
-            if entry_id in ids[:index]:
+            if entry_id in seen:
                 line = line_of(text, (kind, index, "id"))
                 raise ZooError(
                     f"{path}:{line}: {kind} has the id {entry_id!r} twice",
                     hint="Ids are unique in a file; to replace an entry of another file, put yours into a later layer.",
                 )
+            seen.add(entry_id)
 
 
 def _explain(error: ValidationError, text: str, path: Path) -> ZooError:
@@ -135,21 +137,6 @@ def _explain(error: ValidationError, text: str, path: Path) -> ZooError:
     return ZooError(f"{where}: {key}: {message}{more}", hint=f"Check the value {_shorten(first.get('input'))}.")
 
 
-def line_of(text: str, location: tuple[str | int, ...]) -> int:
-    """Line, from 1, of a key in YAML text, or of the nearest enclosing entry if the key is missing."""
-    from ruamel.yaml import YAML
-
-    node: Any = YAML(typ="rt", pure=True).load(text)
-    line = 0
-    for part in location:
-        try:
-            line = node.lc.key(part)[0] if isinstance(part, str) else node.lc.item(part)[0]
-            node = node[part]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return line + 1
-
-
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = ZooFile
     for part in location:
@@ -166,8 +153,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_REPR = Repr()
+"""Shows the beginning of a value without writing all of it out first."""
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 
 class Zoo(Mapping[str, Expert]):
