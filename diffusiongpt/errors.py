@@ -19,7 +19,9 @@
     │   ├── GatedRepoError       someone has to accept the terms of the model first
     │   ├── UnsafeFilesError     the repository holds no safetensors weights
     │   ├── PullTooLargeError    larger than what may be pulled without asking
-    │   └── DiskFullError        not enough room for the download
+    │   ├── DiskFullError        not enough room for the download
+    │   ├── StorageError         a folder of this machine cannot be written, or is locked
+    │   └── TokenRefusedError    the hub does not accept the token
     ├── LoadError                files are there, the pipeline could not be built
     │   └── OutOfMemoryError     it does not fit in memory
     ├── DrawError                the pipeline failed while drawing
@@ -159,6 +161,14 @@ class PullTooLargeError(PullError):
 
 class DiskFullError(PullError):
     """The disk has no room for the download."""
+
+
+class StorageError(PullError):
+    """A folder that pulls need cannot be written, or another process holds its lock: no expert can be pulled."""
+
+
+class TokenRefusedError(PullError):
+    """The hub does not accept the token, for example because it expired: no expert can be pulled with it."""
 
 
 class LoadError(DiffusionGPTError):

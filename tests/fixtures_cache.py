@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 BACKEND = get_backend("diffusers")
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
+PLANNED = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/tokenizer_config.json",
+    "unet/config.json",
+    "vae/config.json",
+}
+"""What is read of the miniature to plan its pull."""
+
 SD = expert("t/sd", "sd")
 KLEIN = expert("t/klein", "klein", extra=KLEIN_EXTRA)
 

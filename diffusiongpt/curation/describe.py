@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files
+from diffusiongpt.bounded import parse_json
 from diffusiongpt.curation.address import read_address
 from diffusiongpt.errors import (
     GatedRepoError,
@@ -20,12 +20,10 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, hub_api, hub_errors, small_reader
+from diffusiongpt.hub import USUAL_NAME, RepoListing, repo_info, small_reader
 from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
-
     from diffusiongpt.settings import Settings
 
 
@@ -68,15 +66,14 @@ def describe_repo(
     place = read_address(repo, settings)
     repo, weight_name = place.repo, weight_name or place.weight_name
     check_online(settings)
-    with hub_errors(repo, settings):
-        info = hub_api(settings).model_info(repo, revision=place.revision, files_metadata=True, timeout=TIMEOUT_S)
-    sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
+    info = repo_info(settings, repo, place.revision)
+    sizes = info.sizes
     if INDEX not in sizes and _is_adapter(info):
-        particular = _adapter_facts(info, sizes, base=base, weight_name=weight_name, zoo=zoo)
+        particular = _adapter_facts(repo, info, sizes, base=base, weight_name=weight_name, zoo=zoo)
     elif base or weight_name:
         raise RequestError(f"{repo} is not an adapter", hint="Leave out --base and --weight-name.")
     else:
-        particular = _checkpoint_facts(repo, small_reader(settings, repo, str(info.sha), sizes), sizes)
+        particular = _checkpoint_facts(repo, small_reader(settings, repo, info.commit, sizes), sizes)
     facts = {
         "id": expert_id or _id_from(repo),
         "repo": repo,
@@ -85,7 +82,7 @@ def describe_repo(
         **_card_facts(info),
     }
     facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
-    facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.sha}"]
+    facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.commit}"]
     return {key: facts[key] for key in Expert.model_fields if facts.get(key) not in (None, [], {})}
 
 
@@ -125,27 +122,33 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
 
 def _architecture(read: Callable[[str], bytes], sizes: Mapping[str, int]) -> str | None:
     """The family whose pipeline the index names; Stable Diffusion 1 and 2 share one and differ in the text width."""
-    name = json.loads(read(INDEX))["_class_name"]
+    name = parse_json(read(INDEX))["_class_name"]
     families = {entry.family or key for key, entry in architectures().items() if entry.pipeline == name}
     if len(families) < 2:
         return next(iter(families), None)
     config = "unet/config.json"
     try:
-        width = json.loads(read(config)).get("cross_attention_dim") if config in sizes else None
+        width = parse_json(read(config)).get("cross_attention_dim") if config in sizes else None
     except (ValueError, AttributeError):
         return None
     return "sd15" if width == _SD15_TEXT_WIDTH else None
 
 
-def _is_adapter(info: ModelInfo) -> bool:
-    return any(tag == "lora" or tag.startswith(_ADAPTER_TAG) for tag in info.tags or ())
+def _is_adapter(info: RepoListing) -> bool:
+    return any(tag == "lora" or tag.startswith(_ADAPTER_TAG) for tag in info.tags)
 
 
 def _adapter_facts(
-    info: ModelInfo, sizes: Mapping[str, int], *, base: str | None, weight_name: str | None, zoo: Zoo | None
+    repo: str,
+    info: RepoListing,
+    sizes: Mapping[str, int],
+    *,
+    base: str | None,
+    weight_name: str | None,
+    zoo: Zoo | None,
 ) -> dict[str, Any]:
-    file = _weight_file(info.id, sizes, weight_name)
-    base = base or _base(info)
+    file = _weight_file(repo, sizes, weight_name)
+    base = base or _base(repo, info)
     known = next((one.architecture for one in (zoo or {}).values() if one.repo == base), None)
     return {
         "kind": "adapter",
@@ -153,7 +156,7 @@ def _adapter_facts(
         "architecture": known,
         "size_gb": _gigabytes(sizes[file]),
         "settings": {"weight_name": file},
-        "trigger_words": _texts(getattr(info.card_data, "instance_prompt", None)),
+        "trigger_words": [*info.card.instance_prompt],
     }
 
 
@@ -171,40 +174,33 @@ def _weight_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str
     raise RequestError(f"{repo} {problem}", hint=f"Name one with --weight-name: {', '.join(files[:8])}.")
 
 
-def _base(info: ModelInfo) -> str:
-    tagged = {tag.removeprefix(_ADAPTER_TAG) for tag in info.tags or () if tag.startswith(_ADAPTER_TAG)}
-    bases = tagged or {*_texts(getattr(info.card_data, "base_model", None))}
+def _base(repo: str, info: RepoListing) -> str:
+    tagged = {tag.removeprefix(_ADAPTER_TAG) for tag in info.tags if tag.startswith(_ADAPTER_TAG)}
+    bases = tagged or {*info.card.base_model}
     if len(bases) != 1:
         raise RequestError(
-            f"{info.id} names {len(bases) or 'no'} base checkpoints, and an adapter needs exactly one",
+            f"{repo} names {len(bases) or 'no'} base checkpoints, and an adapter needs exactly one",
             hint="Name the repository of the checkpoint with --base owner/name.",
         )
     return bases.pop()
 
 
-def _card_facts(info: ModelInfo) -> dict[str, Any]:
-    card = info.card_data
+def _card_facts(info: RepoListing) -> dict[str, Any]:
     return {
-        "license": _license(getattr(card, "license", None), getattr(card, "license_name", None)),
+        "license": _license(info.card.license, info.card.license_name),
         "gated": None if info.gated is None else bool(info.gated),
-        "languages": [tag for tag in _texts(getattr(card, "language", None)) if _LANGUAGE.fullmatch(tag)],
+        "languages": [tag for tag in info.card.language if _LANGUAGE.fullmatch(tag)],
     }
 
 
-def _license(value: object, name: object) -> dict[str, str] | None:
+def _license(ids: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
     """The licence, and whether it allows commercial use if all experts of the shipped zoo that have it agree."""
-    found = next(iter(_texts(name if value == "other" else value)), "unknown")
+    found = next(iter(names if "other" in ids[:1] else ids), "unknown")
     if found in ("other", "unknown"):
         return None
     shipped = Zoo.load("default").values()
     verdicts = {one.license.commercial for one in shipped if one.license and one.license.id == found}
     return {"id": found} | ({"commercial": verdicts.pop()} if len(verdicts) == 1 else {})
-
-
-def _texts(value: object) -> list[str]:
-    """The texts in a field of a model card, which may hold one or several; unprintable ones are left out."""
-    texts = value if isinstance(value, list) else [value]
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip() and text.isprintable()]
 
 
 def _id_from(repo: str) -> str:
@@ -264,10 +260,9 @@ def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presen
 def _presence(expert: Expert, settings: Settings) -> Presence:
     unknown = Presence(expert=expert.id, repo=expert.repo, state="unreachable", revision=expert.revision)
     try:
-        with hub_errors(expert.repo, settings):
-            info = hub_api(settings).model_info(expert.repo, revision=expert.revision, timeout=TIMEOUT_S)
+        info = repo_info(settings, expert.repo, expert.revision)
     except PullError as error:
         if isinstance(error, RepoMissingError):
             return replace(unknown, state="missing", error=error)
         return replace(unknown, state="gated" if isinstance(error, GatedRepoError) else "unreachable", error=error)
-    return replace(unknown, state="gated" if info.gated else "ok", commit=str(info.sha))
+    return replace(unknown, state="gated" if info.gated else "ok", commit=info.commit)

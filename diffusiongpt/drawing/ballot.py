@@ -13,6 +13,8 @@ from diffusiongpt.errors import (
     LoadError,
     NeedsExtraError,
     PullError,
+    StorageError,
+    TokenRefusedError,
     VoteError,
 )
 
@@ -63,7 +65,7 @@ def draw_ballot(
                     raise
                 failed.append(error)
                 left = [one for one in left if one != expert]
-                if isinstance(error, HubUnreachableError):
+                if isinstance(error, HubUnreachableError | StorageError | TokenRefusedError):
                     left = [one for one in left if at_hand(one)]
                 break
         else:

@@ -114,12 +114,17 @@ class Machine:
         sizes = [part.own_bytes or (0 if part.kind == "adapter" else inf) for part in missing]
         return max(sum(sizes), 1)
 
-    def check_can_draw(self, expert: Expert, *, hub_is_down: bool = False) -> None:
+    def check_can_draw(self, expert: Expert, *, no_pulls: DiffusionGPTError | None = None) -> None:
         """Refuse an expert that cannot draw here and now, before anything is tried.
+
+        Args:
+            expert: The expert.
+            no_pulls: Why nothing can be pulled now, as the pull of another expert found; `None` if that is not so.
 
         Raises:
             OutOfMemoryError: If there is no way to draw with it in the memory of this machine.
             HubUnreachableError: If it would have to be pulled and the hub was found to be down.
+            PullError: If it would have to be pulled and that was found to be impossible for another reason.
             LoadError: If no backend here can draw with it.
             NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
         """
@@ -135,10 +140,13 @@ class Machine:
         plan = self._here(expert)
         if plan.reason and plan.sized:
             raise _too_big(expert.id, plan.reason)
-        if hub_is_down and not self._cache.puller.find_offline(expert, backend):
-            raise HubUnreachableError(
-                f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
-            )
+        if no_pulls is None or self._cache.puller.find_offline(expert, backend):
+            return
+        if not isinstance(no_pulls, HubUnreachableError):
+            raise type(no_pulls)(str(no_pulls), hint=no_pulls.hint)
+        raise HubUnreachableError(
+            f"{expert.id} is not on disk and the hub cannot be reached", hint="Try again when there is a network."
+        )
 
     def check_fits(self, plan: PullPlan) -> None:
         """Refuse a pull if its weights, measured exactly by the headers of their files, would not fit here.
@@ -189,8 +197,6 @@ class Machine:
         """Bytes of components by the headers of files on disk, where the zoo does not state them."""
         if part.components:
             return None
-        from huggingface_hub.errors import SafetensorsParsingError
-
         key = key_of(part)
         known = self._weighed.get(key)
         try:
@@ -205,7 +211,7 @@ class Machine:
             if known is None or known[0] != version:
                 known = self._weighed[key] = version, component_sizes(snapshot.folder, snapshot.files)
             return known[1]
-        except (DiffusionGPTError, OSError, SafetensorsParsingError):
+        except (DiffusionGPTError, OSError):
             return None
 
 

@@ -24,6 +24,8 @@ from diffusiongpt.errors import (
     PullError,
     PullTooLargeError,
     ServiceError,
+    StorageError,
+    TokenRefusedError,
 )
 from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Request, win_probability
 from diffusiongpt.pictures import Generation
@@ -50,6 +52,9 @@ NOT_THE_ZOO = (
     NeedsExtraError,
 )
 """Failures that say nothing against the zoo."""
+
+_OF_THIS_MACHINE = (StorageError, TokenRefusedError)
+"""Failures that every other pull would meet as well."""
 
 LAST_RESORT = "tiny"
 """Zoo that draws when nothing else can: its weights come with the package."""
@@ -97,14 +102,17 @@ class Painter:
         Raises:
             NoRouteError: If no candidate can draw here; it lists the reasons.
             PullTooLargeError: If no candidate can draw here that may be pulled without asking.
+            StorageError, TokenRefusedError: If nothing can be pulled, and no candidate on disk can draw.
         """
         self._local.queue.check_open()
         failures: list[DiffusionGPTError] = []
         for expert in map(self._zoo.__getitem__, route.order):
-            hub_is_down = any(isinstance(error, HubUnreachableError) for error in failures)
+            no_pulls = next(
+                (one for one in failures if isinstance(one, (HubUnreachableError, *_OF_THIS_MACHINE))), None
+            )
             fallbacks = _fallbacks(route, failures, expert.id)
             try:
-                self._machine.check_can_draw(expert, hub_is_down=hub_is_down)
+                self._machine.check_can_draw(expert, no_pulls=no_pulls)
                 done = self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
                 if request.expert:
@@ -185,7 +193,7 @@ class Painter:
         """
         fallbacks = _fallbacks(route, failures)
         for failure in failures:
-            if isinstance(failure, PullTooLargeError):
+            if isinstance(failure, (PullTooLargeError, *_OF_THIS_MACHINE)):
                 raise failure
         if LAST_RESORT in self._zoo.sources or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
             raise NoRouteError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from diffusiongpt.hub.client import TIMEOUT_S, hub_api, hub_errors, read_small, small_reader
+from diffusiongpt.hub.client import TIMEOUT_S, read_small, repo_info, small_reader
 from diffusiongpt.hub.content import ContentIds, find_damage, hash_file, is_sha256
 from diffusiongpt.hub.disk import DiskRow
-from diffusiongpt.hub.download import AbandonedError
+from diffusiongpt.hub.listing import RepoListing
 from diffusiongpt.hub.needed_files import USUAL_NAME, adapter_file, files_of, names_in, needs_unsafe
 from diffusiongpt.hub.plan import (
     BYTES_OF,
@@ -19,6 +19,7 @@ from diffusiongpt.hub.plan import (
 )
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.hub.records import PullKey, PullRecord, key_of
+from diffusiongpt.hub.refusals import AbandonedError
 from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PullPlan",
     "PullRecord",
     "Puller",
+    "RepoListing",
     "Snapshot",
     "adapter_file",
     "check_local",
@@ -40,8 +42,6 @@ __all__ = [
     "files_of",
     "find_damage",
     "hash_file",
-    "hub_api",
-    "hub_errors",
     "is_sha256",
     "key_of",
     "look_at",
@@ -49,6 +49,7 @@ __all__ = [
     "needs_unsafe",
     "read_small",
     "readable",
+    "repo_info",
     "sizes_on_disk",
     "sizes_on_hub",
     "small_reader",

@@ -12,26 +12,20 @@ from hashlib import file_digest
 from pathlib import Path
 
 from diffusiongpt.files import replace_file
+from diffusiongpt.hub.listing import HASH
+from diffusiongpt.hub.tensors import header_on_disk
 from diffusiongpt.safe_text import logger
 
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header, a little-endian number of this many bytes."""
-
-_MAX_HEADER = 100_000_000
-"""Bytes of the largest header that the safetensors format allows."""
-
-_BOTH_ENDS = 2
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def find_damage(path: Path, size: int, *, name: str | None = None, sha256: str | None = None) -> str | None:
-    """Say what is wrong with a file, or `None` if nothing is.
+def find_damage(path: Path, size: int, *, name: str | None = None) -> str | None:
+    """Say what is wrong with a file by its size and its header, or `None` if nothing is.
 
     Args:
         path: The file to check.
         size: Size in bytes it should have.
         name: Its name in the repository, which says its format; `None` for the name it has here.
-        sha256: Hash that its content should have; `None` skips this check, which takes about a second per gigabyte.
     """
     try:
         real = path.stat().st_size
@@ -39,10 +33,7 @@ def find_damage(path: Path, size: int, *, name: str | None = None, sha256: str |
         return "is missing"
     if real != size:
         return f"has {real:,} bytes instead of {size:,}"
-    damage = _header_damage(path, real) if (name or path.name).endswith(".safetensors") else None
-    if damage is None and sha256 is not None and hash_file(path) != sha256:
-        return "does not have the content that its hash says"
-    return damage
+    return _header_damage(path, real) if (name or path.name).endswith(".safetensors") else None
 
 
 def is_sha256(text: str | None) -> bool:
@@ -56,32 +47,21 @@ def hash_file(path: Path) -> str:
         return file_digest(stream, "sha256").hexdigest()
 
 
-def _header_damage(path: Path, size: int) -> str | None:
-    """Check a file against its header: https://huggingface.co/docs/safetensors#format.
-
-    The hub client parses headers too, but neither checks their types nor compares them with the size of the file.
-    """
+def git_blob_id(path: Path) -> str:
+    """The id that Git gives the content of a file, in hex: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        if not 0 < length <= _MAX_HEADER:
-            return "has no safetensors header"
-        raw = stream.read(length)
+        while piece := stream.read(SAMPLE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _header_damage(path: Path, size: int) -> str | None:
     try:
-        tensors = [entry for name, entry in json.loads(raw).items() if name != "__metadata__"]
-        ends = [entry["data_offsets"][_BOTH_ENDS - 1] for entry in tensors]
-        sound = all(
-            isinstance(entry["dtype"], str)
-            and len(entry["data_offsets"]) == _BOTH_ENDS
-            and all(isinstance(number, int) for number in (*entry["shape"], *entry["data_offsets"]))
-            for entry in tensors
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        return "has a damaged safetensors header"
-    if _LENGTH_BYTES + length + max(ends, default=0) != size:
-        return "does not end where its safetensors header says"
-    return None
+        _, stated = header_on_disk(path)
+    except ValueError as error:
+        return str(error)
+    return None if stated == size else "does not end where its safetensors header says"
 
 
 def remove_damaged(path: Path) -> None:
@@ -102,8 +82,9 @@ log = logger("diffusiongpt.cache")
 class ContentIds:
     """Identifies files by their content: the same bytes have the same id wherever they are; thread-safe.
 
-    Where the hub stated the hash, or the hub client wrote it into the name of the blob, the file is not read. Any other
-    file is read once, and the hash of a large one is remembered between processes by path, size and time of change.
+    Where the hub stated the hash, and the pull verified it, the file is not read. Any other file is read once, and the
+    hash of a large one is remembered between processes by path, size and time of change. The name that the hub client
+    gives a blob is the hash that some server stated, which proves nothing.
 
     Args:
         home: Folder of the user's data, where `hashes.json` is kept; a file there that cannot be read or written costs
@@ -134,9 +115,16 @@ class ContentIds:
         ids = {}
         for name in names:
             known = (stated or {}).get(name)
-            sha256 = known if is_sha256(known) else blob_sha256(folder / name) or self._hash(folder / name)
-            ids[name] = f"sha256:{sha256}"
+            ids[name] = f"sha256:{known if is_sha256(known) else self._hash(folder / name)}"
         return ids
+
+    def matches(self, path: Path, stated: str) -> bool:
+        """Whether a file has the content that a hash states: sha256 of a large file, Git blob id of a small one.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        return (self._hash(path) if is_sha256(stated) else git_blob_id(path)) == stated
 
     def _hash(self, path: Path) -> str:
         real = path.resolve()
@@ -168,13 +156,13 @@ class ContentIds:
         return {key: sha256 for key, sha256 in known.items() if is_sha256(sha256)} if isinstance(known, dict) else {}
 
 
-def blob_sha256(path: Path) -> str | None:
-    """The hash that the hub client wrote into the name of a file's blob; `None` if the file has no such blob."""
+def blob_name(path: Path) -> str | None:
+    """The name of a file's blob in the hub cache, which claims to be its hash; `None` if it has no such blob."""
     try:
         blob = path.readlink()
     except OSError:
         return None
-    return blob.name if blob.parent.name == "blobs" and is_sha256(blob.name) else None
+    return blob.name if blob.parent.name == "blobs" and HASH.fullmatch(blob.name) else None
 
 
 def _is_current(key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusiongpt.errors import PullError, UnsafeFilesError
+from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +44,7 @@ def files_of(
     Raises:
         UnsafeFilesError: If the weights are not safetensors, unless both the zoo entry and the settings allow that.
         PullError: If the files are not a complete checkpoint or adapter.
+        LoadError: If the checkpoint needs what is not installed, or is for another task than drawing from text.
     """
     if expert.kind == "adapter":
         return (adapter_file(names, expert),)
@@ -56,7 +57,7 @@ def files_of(
         if hint and _usable_if_unsafe(expert, backend, names, read):
             raise UnsafeFilesError(f"{expert.repo}: {error}", hint=hint) from error
         raise UnsafeFilesError(f"{expert.repo}: {error}", hint=error.hint) from error
-    except PullError as error:
+    except (PullError, LoadError) as error:
         # an adapter needs two repositories: say which one it is
         raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
 
@@ -105,7 +106,7 @@ def _other_permission(expert: Expert, settings: Settings) -> str:
 def _usable_if_unsafe(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> bool:
     try:
         backend.files(names, read, variant=expert.settings.variant, allow_unsafe=True)
-    except (PullError, TypeError):
+    except (PullError, LoadError, TypeError):
         return False
     return True
 

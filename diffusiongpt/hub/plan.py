@@ -6,17 +6,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub.client import hub_api, hub_errors
+from diffusiongpt.hub.client import part_reader
+from diffusiongpt.hub.tensors import count, header_on_disk, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from huggingface_hub.utils._safetensors import SafetensorsFileMetadata
-
+    from diffusiongpt.hub.tensors import Header
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
 
@@ -169,12 +170,10 @@ def sizes_on_disk(folder: Path, names: Iterable[str]) -> dict[str, TensorSizes]:
     """File -> sizes of its tensors, for the safetensors among some files of a folder; only headers are read.
 
     Raises:
-        SafetensorsParsingError: If a header is damaged.
+        PullError: If a header is damaged.
         OSError: If a file cannot be read.
     """
-    from huggingface_hub import parse_local_safetensors_file_metadata as parse
-
-    return {name: _sizes_of(parse(folder / name)) for name in names if name.endswith(".safetensors")}
+    return {name: _on_disk(folder / name) for name in names if name.endswith(".safetensors")}
 
 
 def component_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
@@ -197,21 +196,18 @@ def sizes_on_hub(settings: Settings, repo: str, commit: str, names: Iterable[str
     Raises:
         PullError: If a header cannot be read, or is damaged.
     """
-    from huggingface_hub.errors import SafetensorsParsingError
-
     found = {}
+    read = part_reader(settings, repo, commit)
     for name in names:
         if name.endswith(".safetensors"):
             try:
-                with hub_errors(repo, settings):
-                    metadata = hub_api(settings).parse_safetensors_file_metadata(repo, name, revision=commit)
-                found[name] = _sizes_of(metadata)
-            # the client does not check what a header holds, so a damaged one can fail anywhere
-            except (SafetensorsParsingError, ValueError, TypeError, AttributeError) as error:
+                header, _ = read_header(partial(read, name))
+            except ValueError as error:
                 raise PullError(
-                    f"{name} of {repo} has a damaged safetensors header: {error}",
+                    f"{name} of {repo} {error}",
                     hint="The file on the hub is damaged. Report it to its owner, or choose another repository.",
                 ) from error
+            found[name] = _sizes_of(header)
     return found
 
 
@@ -250,13 +246,10 @@ class Weigher:
         remote = [name for name in self._names if name not in self._places]
         if remote and self._settings.offline:
             return None
-        from huggingface_hub import parse_local_safetensors_file_metadata as parse
-        from huggingface_hub.errors import SafetensorsParsingError
-
         try:
-            here = [_sizes_of(parse(self._places[name])) for name in self._names if name in self._places]
+            here = [_on_disk(self._places[name]) for name in self._names if name in self._places]
             return total([*here, *sizes_on_hub(self._settings, self._repo, self._commit, remote).values()])
-        except (PullError, OSError, ValueError, SafetensorsParsingError):
+        except (PullError, OSError):
             return None
 
 
@@ -270,11 +263,14 @@ def total(files: Iterable[TensorSizes]) -> TensorSizes:
     return TensorSizes(elements=dict(elements), stored=dict(stored))
 
 
-def _sizes_of(metadata: SafetensorsFileMetadata) -> TensorSizes:
-    stored: Counter[str] = Counter()
-    for tensor in metadata.tensors.values():
-        start, end = tensor.data_offsets
-        stored[tensor.dtype] += end - start
-    return TensorSizes(
-        elements={str(kind): count for kind, count in metadata.parameter_count.items()}, stored=dict(stored)
-    )
+def _on_disk(path: Path) -> TensorSizes:
+    try:
+        header, _ = header_on_disk(path)
+    except ValueError as error:
+        raise PullError(f"{path} {error}", hint="The file is damaged. Remove it, and pull it again.") from error
+    return _sizes_of(header)
+
+
+def _sizes_of(header: Header) -> TensorSizes:
+    elements, stored = count(header)
+    return TensorSizes(elements=elements, stored=stored)

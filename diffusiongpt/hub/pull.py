@@ -6,16 +6,19 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError
-from diffusiongpt.hub.client import TIMEOUT_S, Refusals, not_writable, repo_info, small_reader
+from diffusiongpt.hub.client import TIMEOUT_S, repo_info, small_reader
+from diffusiongpt.hub.content import ContentIds
 from diffusiongpt.hub.copies import Copies
 from diffusiongpt.hub.disk import DiskReport, clear_records, disk_rows, room_from
 from diffusiongpt.hub.download import OnBytes, download, repair
 from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
+from diffusiongpt.hub.refusals import Refusals, hub_errors, not_writable
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 from diffusiongpt.safe_text import logger
 
@@ -55,7 +58,8 @@ class Puller:
         self._on_pull = on_pull
         self._timeout_s = timeout_s
         self._records = Records(settings.home)
-        self._snapshots = Snapshots(settings, self._records)
+        self._contents = ContentIds(settings.home)
+        self._snapshots = Snapshots(settings, self._records, self._contents)
         self._refusals = Refusals(clock)
         self._copies = Copies(settings.hub_cache)
 
@@ -128,7 +132,7 @@ class Puller:
         Raises:
             PullTooLargeError: If it is above `max_download_gb`, and `agree` is missing or declines.
             DiskFullError: If the disk has too little space.
-            PullError: If the cache folder is not writable.
+            StorageError: If the folder of the cache or of the records cannot be written.
         """
         if not any(part.missing for part in plan.parts):
             return
@@ -139,6 +143,7 @@ class Puller:
                 hint=f"Allow it with DIFFUSIONGPT_MAX_DOWNLOAD_GB={size / _GB + 1:.0f}, or choose a smaller expert.",
             )
         self._make_cache_folder()
+        self._records.check_writable()
         if plan.disk_free < size * _DISK_MARGIN:
             raise DiskFullError(
                 f"pulling {plan.repos} needs {readable(size * _DISK_MARGIN)} in {self.settings.hub_cache}, "
@@ -179,7 +184,8 @@ class Puller:
             self._make_cache_folder()
             with self._refusals.asking(plan.expert, self.settings):
                 download(plan, self.settings, on_bytes or (lambda _done, _total: None), stop)
-        repair(plan, self.settings, stop)
+        with hub_errors(plan.repo, self.settings):
+            repair(plan, self.settings, self._contents, stop)
         ours = (*plan.missing, *plan.shared)
         record = record_of(plan.expert, plan.commit, plan.files, ours, hashes=plan.hashes, moved_to=plan.moved_to)
         self._records.add(record)
@@ -251,16 +257,14 @@ class Puller:
             )
         pin = self._records.pin(expert.repo, expert.revision) or expert.revision
         with self._refusals.asking(expert, self.settings):
-            info = repo_info(self.settings, expert.repo, pin, timeout_s=self._timeout_s)
-            siblings = info.siblings or ()
-            sizes = {item.rfilename: item.size or 0 for item in siblings}
-            commit = str(info.sha)
-            read = small_reader(self.settings, expert.repo, commit, sizes, timeout_s=self._timeout_s)
+            listing = repo_info(self.settings, expert.repo, pin, timeout_s=self._timeout_s)
+            sizes = listing.sizes
+            read = small_reader(self.settings, expert.repo, listing.commit, sizes, timeout_s=self._timeout_s)
             names = files_of(expert, backend, tuple(sizes), read, self.settings)
-        listed = {item.rfilename: item.lfs.sha256 if item.lfs else item.blob_id for item in siblings}
-        hashes = {name: known for name in names if (known := listed[name])}
-        moved_to = info.id if info.id and info.id != expert.repo else None
-        return record_of(expert, commit, {name: sizes[name] for name in names}, hashes=hashes, moved_to=moved_to)
+        hashes = {name: known for name, known in listing.contents.items() if name in names}
+        moved_to = listing.name if listing.name != expert.repo else None
+        files = {name: sizes[name] for name in names}
+        return record_of(expert, listing.commit, files, hashes=hashes, moved_to=moved_to)
 
     def _as_it_is_now(self, plan: PullPlan) -> PullPlan:
         """The plan without what other pulls have brought since it was made."""
@@ -301,8 +305,12 @@ class Puller:
         )
 
     def _make_cache_folder(self) -> None:
+        """Make the folder of the hub cache, and find out whether files can be put into it."""
+        trial = self.settings.hub_cache / f".{token_hex(8)}.tmp"
         try:
             self.settings.hub_cache.mkdir(parents=True, exist_ok=True)
+            trial.touch()
+            trial.unlink()
         except OSError as error:
             raise not_writable(error, self.settings) from error
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from diffusiongpt.errors import PullError
+from diffusiongpt.errors import PullError, StorageError
 from diffusiongpt.files import replace_file
+from diffusiongpt.hub.answers import one_line
+from diffusiongpt.hub.refusals import DISK_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from diffusiongpt.zoo import Expert
 
 
 FILE_NAME = "pulls.json"
+
+LOCK_S = 10.0
+"""Seconds to wait for another process that writes the records, which takes it a few milliseconds."""
 
 PullKey = tuple[str, str | None, str | None, str | None]
 """What an expert asks of the hub: repository, revision, variant, and the name of an adapter's file."""
@@ -110,9 +119,11 @@ class Records:
 
     Attributes:
         home: Folder of the user's data.
+        lock_s: Seconds to wait for another process that is writing them.
     """
 
     home: Path
+    lock_s: float = LOCK_S
     _memo: tuple[tuple[int, int, int], dict[PullKey, PullRecord]] | None = field(default=None, repr=False)
 
     @property
@@ -184,21 +195,59 @@ class Records:
             ) from error
         return {record.key: record for record in pulls}
 
-    def _change(self, change: Callable[[dict[PullKey, PullRecord]], None]) -> None:
-        from filelock import FileLock
+    def check_writable(self) -> None:
+        """Refuse to go on if a record could not be written, which is better known before gigabytes are pulled.
 
+        Raises:
+            StorageError: If the folder cannot be written, or another process keeps its lock.
+        """
+        with self._locked():
+            trial = self.path.with_suffix(f".{token_hex(8)}.tmp")
+            trial.touch()
+            trial.unlink()
+
+    def _change(self, change: Callable[[dict[PullKey, PullRecord]], None]) -> None:
+        with self._locked():
+            records = dict(self._read())
+            change(records)
+            self._write(list(records.values()))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The records for this process alone; a process that was stopped while it had them blocks no other."""
+        from filelock import FileLock, Timeout
+
+        place = self.path.with_suffix(".lock")
+        owner = place.with_suffix(".owner")
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
-                records = dict(self._read())
-                change(records)
-                self._write(list(records.values()))
+            with FileLock(place, timeout=self.lock_s):
+                owner.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+                try:
+                    yield
+                finally:
+                    owner.unlink(missing_ok=True)
+        except Timeout as error:
+            raise StorageError(
+                f"{_owner(owner)} has held {place} for more than {self.lock_s:g} s",
+                hint="Continue or end that process, then try again.",
+            ) from error
         except OSError as error:
-            raise PullError(
+            remedy = "Free some space" if error.errno in DISK_FULL else "Make the folder writable"
+            raise StorageError(
                 f"could not write {self.path}: {error.strerror or error}",
-                hint="Make the folder writable, or set DIFFUSIONGPT_HOME to another one.",
+                hint=f"{remedy}, or set DIFFUSIONGPT_HOME to another one.",
             ) from error
 
     def _write(self, records: list[PullRecord]) -> None:
         text = json.dumps(_File(pulls=records).model_dump(mode="json"), indent=1, sort_keys=True)
         replace_file(self.path, f"{text}\n".encode())
+
+
+def _owner(path: Path) -> str:
+    """Who had the lock last, in words."""
+    try:
+        said = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return "another process"
+    return one_line(said) or "another process"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import PullError
-from diffusiongpt.hub.content import blob_sha256, find_damage, fingerprint
+from diffusiongpt.hub.content import ContentIds, blob_name, find_damage, fingerprint
+from diffusiongpt.hub.listing import COMMIT, is_safe_name
 from diffusiongpt.hub.needed_files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
 from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from diffusiongpt.backends import Backend
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
-
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +71,12 @@ class Snapshots:
     Args:
         settings: Folders, and whether weights other than safetensors are allowed.
         records: What was pulled.
+        contents: Knows the content of files.
     """
 
-    def __init__(self, settings: Settings, records: Records) -> None:
+    def __init__(self, settings: Settings, records: Records, contents: ContentIds) -> None:
         self._settings = settings
+        self._contents = contents
         self._records = records
         self._local: dict[Hashable, tuple[dict[str, int], Snapshot]] = {}
 
@@ -127,7 +126,10 @@ class Snapshots:
             return None
         if any(find_damage(folder / name, size) for name, size in sizes.items()):
             return None
-        hashes = {name: known for name in files if (known := blob_sha256(folder / name))}
+        hashes = {name: known for name in files if (known := blob_name(folder / name))}
+        # the name of a blob is what some server said, and another program may not have checked it
+        if not all(self._contents.matches(folder / name, known) for name, known in hashes.items()):
+            return None
         record = record_of(expert, commit, sizes, hashes=hashes)
         self._records.add(record)
         return record
@@ -264,17 +266,18 @@ def _cached_names(hub_cache: Path, repo: str, commit: str) -> tuple[str, ...]:
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        return tuple(file.path for file in get_cached_repo_tree(repo, revision=commit, cache_dir=hub_cache))
+        listed = (file.path for file in get_cached_repo_tree(repo, revision=commit, cache_dir=hub_cache))
+        return tuple(name for name in listed if is_safe_name(name))
     except CachedRepoTreeNotFoundError:
         return names_in(snapshot_folder(hub_cache, repo, commit))
 
 
 def _cached_commit(expert: Expert, hub_cache: Path) -> str | None:
     revision = expert.revision or "main"
-    if _COMMIT.fullmatch(revision):
+    if COMMIT.fullmatch(revision):
         return revision
     try:
         commit = (repo_folder(hub_cache, expert.repo) / "refs" / revision).read_text().strip()
     except OSError:
         return None
-    return commit if _COMMIT.fullmatch(commit) else None
+    return commit if COMMIT.fullmatch(commit) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.testing._hub_handler import Fault
+from diffusiongpt.testing._hub_handler import Fault, HubHandler
 from diffusiongpt.testing.chat import ChatFault, LocalChat, as_text, form
 from diffusiongpt.testing.fake_backend import FakeBackend
 from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
@@ -13,6 +13,7 @@ __all__ = [
     "ChatFault",
     "FakeBackend",
     "Fault",
+    "HubHandler",
     "ImagesFault",
     "LocalChat",
     "LocalHub",

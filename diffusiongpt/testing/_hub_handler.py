@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from diffusiongpt.testing._server import Handler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from diffusiongpt.testing.repository import FolderRepo, RepoFile
 
@@ -33,8 +33,8 @@ _SLOW_CHUNK = 1024
 class Fault:
     """A fault on purpose.
 
-    `status` and `redirect` replace the right answer; all others spoil it. Those spoil files, and listings only if
-    `/api/` is in `match`.
+    `status`, `redirect` and `answer` replace the right answer; all others spoil it. Those spoil files, and listings
+    only if `/api/` is in `match`.
 
     Attributes:
         match: Only requests whose path contains this text fail.
@@ -43,6 +43,7 @@ class Fault:
         retry_after: Seconds in the `Retry-After` header, with `status`.
         redirect: Redirect to the same path of this other server; for a large file with its size and hash in the
             headers, as the real hub redirects to its file servers.
+        answer: Writes the whole answer to the handler of the connection, for example with `HubHandler.reply`.
         cut_after: Drop the connection after this many bytes of a file.
         reset: Drop it as a broken network does, without closing it in order.
         garble: Send zeros in place of the content, of the right length.
@@ -59,6 +60,7 @@ class Fault:
     status: int | None = None
     retry_after: int | None = None
     redirect: str | None = None
+    answer: Callable[[HubHandler], None] | None = None
     cut_after: int | None = None
     reset: bool = False
     garble: bool = False
@@ -71,7 +73,7 @@ class Fault:
     @property
     def instead(self) -> bool:
         """Whether it replaces the right answer instead of spoiling it."""
-        return self.status is not None or self.redirect is not None
+        return self.status is not None or self.redirect is not None or self.answer is not None
 
 
 class HubHandler(Handler):
@@ -92,12 +94,39 @@ class HubHandler(Handler):
         """Answer a HEAD."""
         self._answer()
 
+    def reply(
+        self, status: int, headers: Mapping[str, str], body: bytes | Iterable[bytes] = b"", *, every_s: float = 0.0
+    ) -> None:
+        """Answer as no hub would.
+
+        Args:
+            status: HTTP status.
+            headers: All headers; nothing is added to them and nothing checked.
+            body: The bytes, or pieces of them, which may have no end: they are sent until the client has left or the
+                hub stops.
+            every_s: Seconds to wait before each piece.
+        """
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        if self.command == "HEAD":
+            return
+        for piece in [body] if isinstance(body, bytes) else body:
+            if self.service.stopping.wait(every_s) if every_s else self.service.stopping.is_set():
+                return
+            self.wfile.write(piece)
+            self.wfile.flush()
+
     def _answer(self) -> None:
         url = urlsplit(self.path)
         path = unquote(url.path)
         self._hub.note_request(self.command, path, self.headers.get("Authorization"))
         fault = self._hub.take_fault(path, lambda fault: fault.instead)
-        if fault is not None and fault.status is not None:
+        if fault is not None and fault.answer is not None:
+            fault.answer(self)
+        elif fault is not None and fault.status is not None:
             self._refuse(fault.status, "", "This failure was ordered by the test.", retry_after=fault.retry_after)
         elif fault is not None and not _RESOLVE.match(url.path):
             self._redirect(f"{fault.redirect}{self.path}")

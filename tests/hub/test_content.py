@@ -46,15 +46,27 @@ def test_hub_and_folder_give_the_same_ids(repo: Path, puller: Puller, tmp_path: 
     assert len(set(ids.values())) == len(NAMES)
 
 
-def test_weights_of_a_snapshot_are_not_read(puller: Puller, tmp_path: Path) -> None:
-    """The hub stated their hash, and the hub client wrote it into the name of the blob: either is enough."""
+def test_weights_of_a_pull_are_not_read_again(puller: Puller, tmp_path: Path) -> None:
+    """The hub stated their hash, and the pull verified it."""
     folder = puller.ensure(SD, BACKEND)
     found = puller.find(SD, BACKEND)
     assert found is not None
     plain = shutil.copytree(folder, tmp_path / "plain")
     contents, read = counted(tmp_path)
-    assert contents.of(folder, (UNET, VAE)) == contents.of(plain, (UNET, VAE), found.content)
+    assert contents.of(folder, (UNET, VAE), found.content) == contents.of(plain, (UNET, VAE), found.content)
     assert read == []
+
+
+def test_the_name_of_a_blob_proves_nothing(puller: Puller, tmp_path: Path) -> None:
+    """It is what some server said, so without the word of a pull the bytes are read."""
+    folder = puller.ensure(SD, BACKEND)
+    blob = (folder / UNET).resolve()
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    contents, read = counted(tmp_path)
+    assert contents.of(folder, (UNET,)) == {UNET: f"sha256:{hashlib.sha256(data).hexdigest()}"}
+    assert read == [blob.name]
 
 
 def test_a_large_local_file_is_read_once_and_again_when_it_changes(repo: Path, tmp_path: Path) -> None:

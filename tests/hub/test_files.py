@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_cache import BACKEND, SD, UNET
+from fixtures_cache import BACKEND, PLANNED, SD, UNET
 from huggingface_hub import snapshot_download
 from miniature import expert
 
@@ -52,7 +52,7 @@ def test_only_needed_files_come(hub: LocalHub, puller: Puller) -> None:
 def test_planning_downloads_no_weights_and_writes_nothing(hub: LocalHub, puller: Puller, online: Settings) -> None:
     """A plan determines sizes, commit and folder from small reads alone."""
     plan = puller.plan(SD, BACKEND)
-    assert set(hub.downloads["t/sd"]) == {"model_index.json"}
+    assert set(hub.downloads["t/sd"]) == PLANNED
     assert plan.commit == hub.commit("t/sd")
     assert plan.bytes_missing == plan.bytes_total == sum(plan.files.values()) > 300_000
     assert "Apache-2.0" in str(plan)
@@ -215,4 +215,4 @@ def test_weights_in_other_formats_are_refused(hub: LocalHub, repo: Path, puller:
     (repo / "unet" / "diffusion_pytorch_model.ema.safetensors").unlink()
     with pytest.raises(UnsafeFilesError, match=r"'unet'.*\.bin"):
         puller.ensure(SD, BACKEND)
-    assert set(hub.downloads["t/sd"]) == {"model_index.json"}
+    assert set(hub.downloads["t/sd"]) == PLANNED

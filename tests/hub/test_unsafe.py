@@ -13,8 +13,8 @@ from miniature import expert
 
 from diffusiongpt.backends.diffusers import build, choose_files
 from diffusiongpt.cache import ModelCache
-from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
-from diffusiongpt.hub import Puller, files_of, names_in, needs_unsafe
+from diffusiongpt.errors import LoadError, UnsafeFilesError
+from diffusiongpt.hub import Puller, files_of, needs_unsafe
 from diffusiongpt.settings import load_settings
 from diffusiongpt.zoo import CallSettings, Expert
 
@@ -203,23 +203,32 @@ def test_an_adapter_is_safetensors_whatever_is_allowed(
     [
         ("NoSuchPipeline", "not a pipeline of the installed diffusers"),
         ("UNet2DConditionModel", "not a pipeline of the installed diffusers"),
-        ("StableDiffusionUpscalePipeline", ""),
+        ("AmusedPipeline", ""),
+        ("StableDiffusionPipeline", ""),
         ("DDPMPipeline", "takes no prompt"),
+        ("StableDiffusionUpscalePipeline", "enlarges a picture"),
+        ("StableDiffusionInpaintPipeline", "fills in part of a picture"),
+        ("FluxFillPipeline", "fills in part of a picture"),
+        ("StableDiffusionImg2ImgPipeline", "changes a picture"),
+        ("StableDiffusionXLControlNetPipeline", "outlines"),
+        ("WanPipeline", "makes videos"),
+        ("LattePipeline", "makes videos"),
+        ("StableAudioPipeline", "makes sound"),
     ],
 )
 def test_pipelines_come_from_diffusers_own_that_draw_from_text(
-    tiny_sd: Path, tmp_path: Path, name: str, told: str
+    hub: LocalHub, repo: Path, puller: Puller, name: str, told: str
 ) -> None:
-    """The allow-list is what diffusers exports and takes a prompt and a generator; nothing else is built."""
-    folder = tmp_path / "sd"
-    shutil.copytree(tiny_sd, folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
-    if not told:
-        assert build.pipeline_class(folder) == name
-        return
-    with pytest.raises((LoadError, PullError), match=told):
-        BACKEND.load(expert(folder), folder, names_in(folder), device="cpu", have={})
+    """Known before the pull, from the index alone: what is built is what diffusers has and draws from text."""
+    index = json.loads((repo / "model_index.json").read_text())
+    (repo / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+    if told:
+        with pytest.raises(LoadError, match=told) as caught:
+            puller.ensure(SD, BACKEND)
+        assert caught.value.hint
+        assert set(hub.downloads["t/sd"]) == {"model_index.json"}
+    else:
+        assert puller.plan(SD, BACKEND).missing
 
 
 def test_no_pipeline_is_loaded_with_code_of_a_repository() -> None:
