@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
-from diffusiongpt.backends.diffusers.build import build, components_in, quiet_construction
+from diffusiongpt.backends.diffusers.build import build, components_in
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes

@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.backends.diffusers.build import quiet_construction
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.errors import LoadError
 from diffusiongpt.safe_text import logger
 

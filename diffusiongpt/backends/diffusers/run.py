@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.diffusers.arguments import PipelineCall
-from diffusiongpt.backends.diffusers.build import quiet_call
+from diffusiongpt.backends.diffusers.quiet import quiet_call
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights import is_out_of_memory
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffusiongpt.backends.diffusers.architectures import check_needs
+from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_pipeline
+from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import PullError, UnsafeFilesError
 
 INDEX = "model_index.json"
@@ -26,8 +26,8 @@ _NOT_A_MODEL = re.compile(r"Tokenizer|Processor|Scheduler|Extractor")
 _INCOMPLETE = "The repository is incomplete; choose another."
 _DAMAGED = "The repository is damaged; choose another."
 
-Read = Callable[[str], bytes]
-"""Reads one file of a repository by its name."""
+_MAX_COMPONENTS = 40
+"""Most components of a pipeline: the largest in diffusers have about ten."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ def choose_files(
         )
     formats = (_SAFETENSORS, _PICKLE) if allow_unsafe else (_SAFETENSORS,)
     chosen = [INDEX]
-    for component, class_name in read_components(read(INDEX), names).items():
+    raw = read(INDEX)
+    components = read_components(raw, names)
+    check_pipeline(str(parse_json(raw)["_class_name"]))
+    check_components(components, names, read)
+    for component, class_name in components.items():
         inside = [name for name in names if name.rpartition("/")[0] == component]
         small = [name for name in inside if name.endswith(_SMALL) and ".index" not in name.rpartition("/")[2]]
         weights = _choose_weights(component, inside, read, variant, formats)
@@ -105,10 +109,9 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
     Raises:
         UnsafeFilesError: If the pipeline or a component names code outside diffusers and transformers.
         PullError: If the content is not a pipeline index.
-        LoadError: If the pipeline cannot be built with what is installed here.
     """
     try:
-        index = json.loads(raw)
+        index = parse_json(raw)
     except ValueError as error:
         raise PullError(f"{INDEX} is not JSON: {error}", hint=_DAMAGED) from error
     if not isinstance(index, dict):
@@ -118,7 +121,10 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
     for component, value in index.items():
         if _is_component(component, value):
             _check_library(component, value[0], names)
+            _check_class(component, value[1], names)
             components[component] = str(value[1])
+    if len(components) > _MAX_COMPONENTS:
+        raise PullError(f"{INDEX} names {len(components)} components", hint=_DAMAGED)
     return components
 
 
@@ -151,20 +157,30 @@ def _variant(match: re.Match[str]) -> str | None:
 def _check_pipeline(index: Mapping[str, Any]) -> None:
     name = index.get("_class_name")
     if isinstance(name, str) and _PLAIN_NAME.fullmatch(name):
-        check_needs(name)
         return
     raise UnsafeFilesError(
-        f"{INDEX} names {name!r} as pipeline class, which is not a class of diffusers",
+        f"{INDEX} names {str(name)[:60]!r} as pipeline class, which is not a class of diffusers",
         hint="Repositories with their own code are refused; choose one that uses a stock pipeline.",
     )
 
 
 def _check_library(component: str, library: Any, names: Sequence[str]) -> None:
     stock = library in ("diffusers", "transformers") or _is_diffusers_module(library)
-    if stock and _PLAIN_NAME.fullmatch(component) and f"{component}/{library}.py" not in names:
+    if stock and _PLAIN_NAME.fullmatch(component) and len(component) <= 60 and f"{component}/{library}.py" not in names:
         return
     raise UnsafeFilesError(
-        f"component {component!r} comes from {library!r}, which is neither diffusers nor transformers",
+        f"component {component[:60]!r} comes from {str(library)[:60]!r}, which is neither diffusers nor transformers",
+        hint="Repositories with their own code are refused; choose one that uses stock components.",
+    )
+
+
+def _check_class(component: str, name: Any, names: Sequence[str]) -> None:
+    """Refuse a pipeline inside a pipeline: it would be loaded by its own index, which is not checked."""
+    plain = isinstance(name, str) and _PLAIN_NAME.fullmatch(name) and not name.startswith("_")
+    if plain and not name.endswith("Pipeline") and f"{component}/{INDEX}" not in names:
+        return
+    raise UnsafeFilesError(
+        f"component {component!r} is {str(name)[:60]!r}, which is not a class of a component",
         hint="Repositories with their own code are refused; choose one that uses stock components.",
     )
 
@@ -197,7 +213,7 @@ def _choose_weights(
 
 def _shards(component: str, inside: Sequence[str], raw: bytes, suffix: str) -> list[str]:
     try:
-        shards = sorted({f"{component}/{shard}" for shard in json.loads(raw)["weight_map"].values()})
+        shards = sorted({f"{component}/{shard}" for shard in parse_json(raw)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PullError(f"the shard index of component {component!r} cannot be read: {error}", hint=_DAMAGED) from error
     missing = [shard for shard in shards if shard not in inside]

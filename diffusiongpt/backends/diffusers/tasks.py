@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, architectures
 from diffusiongpt.backends.diffusers.blend import Blend
-from diffusiongpt.backends.diffusers.build import quiet_call
+from diffusiongpt.backends.diffusers.quiet import quiet_call
 from diffusiongpt.errors import DrawError
 from diffusiongpt.flow import Dropped
 
