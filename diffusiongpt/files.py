@@ -5,8 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
 
 
 def expand_home(path: str | Path) -> Path:
@@ -54,12 +61,17 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as stream:
+            # the system takes the lock from a process that was killed, so that others know what is left over
+            _lock(stream)
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if path.exists():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
+            if path.exists():
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            if fcntl is not None:
+                temporary.replace(path)
+        if fcntl is None:  # Windows does not rename what is open
+            temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -73,3 +85,21 @@ def remove_file(path: Path) -> None:
     """
     for file in (path, *path.parent.glob(f"{path.name}.*.tmp")):
         file.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while writing a file have left; what is being written now stays."""
+    for file in (*path.parent.glob(f"{path.name}.*.tmp"), *path.parent.glob(f"{path.name}.*.part")):
+        with suppress(OSError), file.open("rb") as stream:
+            _lock(stream)
+            file.unlink()
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Lock an open file for this process.
+
+    Raises:
+        OSError: If another process holds it.
+    """
+    if fcntl is not None:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

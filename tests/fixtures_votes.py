@@ -83,7 +83,7 @@ def rating(value: float = 4, expert: str = "a", **fields: Any) -> Rating:
     return Rating(**{"prompt": "a fox", **fields}, expert=expert, rating=value)
 
 
-def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+def child(code: str, *arguments: object, stdin: bool = False) -> subprocess.Popen[str]:
     """Run code in another Python process, with `VoteStore`, `vote`, `rating` and `sys` imported."""
     prelude = (
         "import os, sys, signal, time\n"
@@ -96,6 +96,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
     return subprocess.Popen(
         [sys.executable, "-c", prelude + code, *map(str, arguments)],
+        stdin=subprocess.PIPE if stdin else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,7 +104,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Wait for a process; return its stdout and stderr."""
-    out, err = process.communicate(timeout=120)
+def finish(process: subprocess.Popen[str], says: str | None = None) -> tuple[str, str]:
+    """Wait for a process, after some input; return its stdout and stderr."""
+    out, err = process.communicate(says, timeout=120)
     return out, err

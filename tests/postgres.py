@@ -8,13 +8,16 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import psutil
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
     import pwd
+    from collections.abc import Iterator
 
 NEEDED = ("initdb", "postgres")
 SYSTEM_FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql*/bin")
@@ -68,6 +71,20 @@ class PostgresServer:
         name = f"votes{self._databases}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Nothing in the server runs: it takes connections, and answers nothing."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        processes = [main, *main.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def execute(self, statement: str, url: str | None = None) -> list[Any]:
         """Run one statement, outside a transaction, and return its rows."""

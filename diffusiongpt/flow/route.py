@@ -180,6 +180,16 @@ class Rejection(BaseModel):
     reason: str
 
 
+RankingState = Literal["current", "behind", "unavailable"]
+"""What a route knew of the votes: all of them; not the latest, which are still being learnt; or only those of the last
+table, because the votes cannot be read."""
+
+_STALE = {
+    "behind": "the latest votes are still being learnt and do not count yet",
+    "unavailable": "the votes cannot be read now, so the last known ranking counts",
+}
+
+
 class Route(BaseModel):
     """One decision, complete enough to be checked and repeated.
 
@@ -204,6 +214,7 @@ class Route(BaseModel):
         llm_calls: Calls of the LLM.
         evidence: Published evidence for the chosen expert beside that for the next one, as a phrase.
         ranking_version: Version of the ranking table.
+        ranking: Whether that table knows all votes; without them the route goes on.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
         trace: Steps of the search; not part of the JSON.
@@ -231,6 +242,7 @@ class Route(BaseModel):
     llm_calls: int = 0
     evidence: str = ""
     ranking_version: str
+    ranking: RankingState = "current"
     seed: int | None = None
     timings_ms: Mapping[str, float] = Field(default_factory=dict)
     trace: SearchTrace | None = Field(default=None, exclude=True, repr=False)
@@ -254,6 +266,8 @@ class Route(BaseModel):
     def explain(self) -> str:
         """One sentence a friend would say, then the table of candidates and rejections."""
         lines = [self._sentence(), "", _table(self.candidates)]
+        if self.ranking in _STALE:
+            lines += ["", f"ranking {self.ranking}: {_STALE[self.ranking]}"]
         if self.rejected:
             lines += ["", *_grouped(self.rejected)]
         return "\n".join(lines)

@@ -12,7 +12,7 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.pictures.generation import Generation, enlarged, gallery_html
 from diffusiongpt.pictures.inputs import keep_inputs
 from diffusiongpt.pictures.png import save_free
-from diffusiongpt.votes import Outcome, Rating, Shown, Vote
+from diffusiongpt.votes import Outcome, Rating, Shown, Vote, strongest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,7 +159,7 @@ def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> 
         shown=tuple(_shown(picture, together=together) for picture in pictures),
         outcome=outcome,
         winner=pictures[0].drawn_by if outcome == "win" else None,
-        evidence=pictures[0].route.understanding.evidence,
+        evidence=strongest(pictures[0].route.understanding.evidence),
         voter=voter,
         ballot=ballots.pop() if together else None,
     )
@@ -175,7 +175,7 @@ def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
         prompt=picture.route.input,
         expert=picture.drawn_by,
         rating=rating,
-        evidence=picture.route.understanding.evidence,
+        evidence=strongest(picture.route.understanding.evidence),
         voter=voter,
         seed=picture.seeds[0],
         ranking_version=picture.route.ranking_version,
@@ -184,7 +184,9 @@ def as_rating(picture: Generation, rating: float, *, voter: str) -> Rating:
 
 def _shown(picture: Generation, *, together: bool) -> Shown:
     shown_in = picture.shown_in
-    propensity = shown_in.propensities[picture.drawn_by] if shown_in and together else _propensity(picture)
+    shown = shown_in.propensities.get(picture.drawn_by) if shown_in and together else None
+    # a record that does not list its own expert says nothing about how it came to be shown
+    propensity = _propensity(picture) if shown is None else shown
     return Shown(
         expert=picture.drawn_by,
         propensity=propensity,

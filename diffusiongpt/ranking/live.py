@@ -1,23 +1,29 @@
-"""The live table: the ranking of a vote store, which includes every new vote and refits in the background."""
+"""The live table: the ranking of a vote store, which includes every new vote and never keeps a route waiting."""
 
 from __future__ import annotations
 
-from threading import Lock, Thread, get_ident
+import os
+from collections import deque
+from dataclasses import dataclass
+from threading import Condition, Thread, get_ident
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
+from diffusiongpt.ranking.learner import Learner, Learnt
+from diffusiongpt.ranking.personal import NO_OFFSETS, PersonalTable, PersonalTables
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
-from diffusiongpt.ranking.table_file import read
 from diffusiongpt.safe_text import logger
-from diffusiongpt.votes import EMPTY, VoteStore
+from diffusiongpt.votes import VoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from diffusiongpt.flow import RankingState
     from diffusiongpt.ranking.priors import Priors
-    from diffusiongpt.votes import Changes, Entry
+    from diffusiongpt.votes import Entry
 
 
 FEW = 60
@@ -31,16 +37,60 @@ SHARE = 0.01
 """Votes added since the last fit, as a share of those fitted, above which a refit is due. Up to there, sequential
 updates choose nearly as a refit would."""
 
+PATIENCE_S = 1.5
+"""Seconds that a route waits for the votes to be read, and once more for a fit that has begun; then it goes on with the
+last table. A stated bound: most fits that a route waits for take a tenth of it, and a person waits two seconds."""
+
 _log = logger(__name__)
 
 
+@dataclass(frozen=True)
+class AtHand:
+    """What is known of people's preferences at the moment of a route.
+
+    Attributes:
+        table: The ranking table of the voter.
+        ranking: Whether it knows every vote in the store.
+        problem: Why the votes could not be read, if they could not.
+    """
+
+    table: PersonalTable
+    ranking: RankingState
+    problem: str = ""
+
+
+class _Ask:
+    """One request for the current table; all but the first two are set by the reader.
+
+    Attributes:
+        priors: Priors of the table.
+        voter: Voter whose own table is wanted.
+        read: Whether the store has answered.
+        done: Whether the ask was answered.
+        table: The table that knows all that was read.
+        fit: Number of the fit that will know it, if that takes a fit.
+        error: Why the store could not be read, or what went wrong.
+    """
+
+    def __init__(self, priors: Priors, voter: str | None) -> None:
+        self.priors, self.voter = priors, voter
+        self.read = self.done = False
+        self.table: PersonalTable | None = None
+        self.fit: int | None = None
+        self.error: Exception | None = None
+
+
 class LiveTable:
-    """Votes go in, and the ranking table they teach comes out. Threads may share one.
+    """Votes go in, and the ranking table they teach comes out. Threads may share one, also across a fork.
 
     Up to `FEW` votes and ratings, the table is refitted whenever they change; up to `AT_ONCE`, whenever a picture was
     rated. Beyond that, new votes and ratings update the current table (`RankingTable.updated`), and a thread refits it
     when more than `SHARE` of it is new, or when something was retracted, erased or rated. Routing continues with the
     current table until the new one replaces it as a whole.
+
+    A thread of its own reads the store, because a locked file or a server that hangs may take as long as it likes; and
+    another one fits. No lock is held while either works. `at_hand` waits for them for `PATIENCE_S` at most, and `table`
+    until they are done.
 
     A fit of many votes is kept in a file next to the store, so that the next process does not have to repeat it.
 
@@ -56,12 +106,26 @@ class LiveTable:
         self, store: VoteStore | Path | str | None = None, *, fit: Callable[..., RankingTable] = RankingTable.fit
     ) -> None:
         self.store = store if isinstance(store, VoteStore) else VoteStore(store)
-        self._fit = fit
-        self._lock = Lock()
+        self._learner = Learner(self.store, fit)
         self._table: RankingTable | None = None
         self._store_version = ""
-        self._refit_due = False
-        self._worker: Thread | None = None
+        self._last: RankingTable | None = None
+        self._personal: PersonalTables | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Without threads and with locks that no one holds: at first, and in a forked child."""
+        self._process = os.getpid()
+        self._changed = Condition()
+        self._asks: deque[_Ask] = deque()
+        self._reader: Thread | None = None
+        self._reading_since = 0.0
+        self._out = False
+        self._fitter: Thread | None = None
+        self._fitting_since = 0.0
+        self._fits_wanted = self._fits_done = 0
+        self._fit_of: tuple[str, str] | None = None
+        self._fit_error: Exception | None = None
 
     @property
     def version(self) -> str:
@@ -77,18 +141,44 @@ class LiveTable:
         return self.store.add(entry)
 
     def table(self, priors: Priors) -> RankingTable:
-        """The table of all votes and ratings in the store.
+        """The table of all votes and ratings in the store, however long it takes to read and to fit them.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        with self._lock:
-            if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
-                self._table, self._store_version = self._open(priors)
-            # the version alone costs half as much as reading the changes
-            if self.store.version != self._store_version:
-                self._table = self._caught_up(self._table, self.store.since(self._store_version))
-            return self._table
+        while True:
+            ask = self._asked(priors, None, patience=None)
+            if ask.error is not None:
+                raise ask.error
+            if ask.fit is None and ask.table is not None:
+                return ask.table.table
+            with self._changed:
+                self._changed.wait_for(lambda ask=ask: self._fits_done >= (ask.fit or 0))  # type: ignore[misc]
+                if self._fit_error is not None:
+                    raise self._fit_error
+
+    def at_hand(self, priors: Priors, voter: str | None = None) -> AtHand:
+        """The table to route with, now: the current one, or the last one if votes cannot be read or are not fitted yet.
+
+        Args:
+            priors: Scores without any vote.
+            voter: Voter whose own preferences count; `None` for everyone's.
+        """
+        ask = self._asked(priors, voter, patience=PATIENCE_S)
+        if ask.done and ask.fit is not None and self._was_fitted(ask.fit):
+            ask = self._asked(priors, voter, patience=PATIENCE_S)
+        if ask.error is not None and not isinstance(ask.error, VoteError):
+            raise ask.error
+        if ask.done and ask.fit is None and ask.table is not None:
+            return AtHand(ask.table, "current")
+        known = self._last_known(priors)
+        if ask.read and ask.error is None:
+            return AtHand(known, "behind")
+        problem = str(ask.error) if ask.error is not None else f"no answer from {self.store.name}"
+        if not self._out:
+            self._out = True
+            _log.warning("votes cannot be read, and routes go on with the ranking %s: %s", known.version, problem)
+        return AtHand(known, "unavailable", problem)
 
     def start_from(self, path: Path, priors: Priors) -> RankingTable:
         """Start from a table that others have exported, kept next to a store without votes.
@@ -121,121 +211,191 @@ class LiveTable:
             raise VoteError(
                 f"could not write {place}: {error.strerror}", hint="Check that you may write to its folder."
             ) from error
-        with self._lock:
-            self._table = None
+        with self._changed:
+            self._table = self._last = None
         return self.table(priors)
 
     def wait(self) -> None:
         """Wait until no refit is running."""
-        worker = self._worker
-        if worker is not None and worker.ident != get_ident():
-            worker.join()
+        fitter = self._fitter
+        if fitter is not None and fitter.ident != get_ident():
+            fitter.join()
 
-    def _open(self, priors: Priors) -> tuple[RankingTable, str]:
-        """The table and the store version it knows: from the snapshot if that fits the store and the priors."""
-        found = self._from_snapshot(priors)
-        if found is not None:
-            return found
-        table, version = self._refitted(priors)
-        if table.size > FEW:
-            self._write_snapshot(table, version)
-        return table, version
+    # What a route does: ask, and wait for a limited time
 
-    def _caught_up(self, table: RankingTable, changes: Changes) -> RankingTable:
-        """A table with the changes; `_store_version` follows."""
+    def _asked(self, priors: Priors, voter: str | None, *, patience: float | None) -> _Ask:
+        """Have the reader bring the table up to date.
+
+        Without patience left the ask is withdrawn, and is not `done`.
+        """
+        if self._process != os.getpid():
+            self._start()
+        # here and not in the reader: loading SQLAlchemy says nothing about the store
+        self.store.prepare()
+        ask, begun = _Ask(priors, voter), monotonic()
+        with self._changed:
+            self._asks.append(ask)
+            if self._reader is None or not self._reader.is_alive():
+                self._reading_since = begun
+                # a daemon: a process must be able to end while a server hangs
+                self._reader = Thread(target=self._read, name="diffusiongpt-votes", daemon=True)
+                self._reader.start()
+            while not ask.done:
+                left = None
+                if patience is not None:
+                    # who comes while a server hangs does not wait for as long again
+                    left = min(self._reading_since, begun) + patience - monotonic()
+                    if left <= 0:
+                        break
+                self._changed.wait(left)
+            if not ask.done and ask in self._asks:
+                self._asks.remove(ask)
+        return ask
+
+    def _was_fitted(self, fit: int) -> bool:
+        """Whether a fit is done, waiting for `PATIENCE_S` since it began."""
+        with self._changed:
+            while self._fits_done < fit:
+                left = self._fitting_since + PATIENCE_S - monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def _last_known(self, priors: Priors) -> PersonalTable:
+        for table in (self._table, self._last):
+            if table is not None and table.priors.fingerprint == priors.fingerprint:
+                return PersonalTable(table, NO_OFFSETS)
+        return PersonalTable(RankingTable(priors), NO_OFFSETS)
+
+    # The reader: reads the store, adds what is new to the table, and has the rest fitted
+
+    def _read(self) -> None:
+        while True:
+            with self._changed:
+                if not self._asks:
+                    self._reader = None
+                    return
+                ask = self._asks.popleft()
+                self._reading_since = monotonic()
+            try:
+                self._answer(ask)
+                self._out = False
+            except Exception as error:  # noqa: BLE001 - it is raised where the ask came from
+                ask.error = error
+            with self._changed:
+                ask.done = True
+                self._changed.notify_all()
+
+    def _answer(self, ask: _Ask) -> None:
+        """Bring the table up to date for one ask.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        priors = ask.priors
+        if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
+            ask.fit = self._open(priors)
+            ask.read = True
+            if ask.fit is not None:
+                return
+        # the version alone costs half as much as reading the changes
+        version = self.store.version
+        if version != self._store_version:
+            ask.fit = self._catch_up(ask, version)
+        ask.read = True
+        table = self._table
+        if table is not None and table.priors.fingerprint == priors.fingerprint:
+            personal = self._personal
+            if personal is None or personal.table is not table:
+                personal = self._personal = PersonalTables(table, self.store)
+            ask.table = personal.of(ask.voter)
+
+    def _open(self, priors: Priors) -> int | None:
+        """Take the snapshot for the table, if it fits the store and the priors; else have everything fitted."""
+        snapshot = self._learner.snapshot(priors)
+        # known before the store is asked, which may not answer
+        self._last = snapshot.table if snapshot is not None else None
+        if snapshot is None or not self._learner.still_holds(snapshot):
+            return self._want_fit(priors, self.store.version)
+        with self._changed:
+            self._table, self._store_version = snapshot.table, snapshot.about.seen
+        return None
+
+    def _catch_up(self, ask: _Ask, version: str) -> int | None:
+        """Add what is new to the table; the number of a fit, if the next route is to wait for one."""
+        priors = ask.priors
+        with self._changed:
+            table, seen = self._table, self._store_version
+        if table is None:
+            return self._want_fit(priors, version)
+        changes = self.store.since(seen)
+        ask.read = True
         added = len(changes.votes) + len(changes.ratings)
         size = table.size + added
-        if size <= FEW or (changes.ratings and size <= AT_ONCE):
-            table, self._store_version = self._refitted(table.priors)
-            return table
+        if size <= FEW or (changes.ratings and size <= AT_ONCE) or added > AT_ONCE:
+            return self._want_fit(priors, changes.version)
         if added:
             table = table.updated(changes.votes, changes.ratings, changes.earlier)
-        self._store_version = changes.version
+        with self._changed:
+            if self._store_version == seen:
+                self._table, self._store_version = table, changes.version
         if added > FEW:
             # otherwise the next process would have to repeat the update
-            self._write_snapshot(table, self._store_version)
+            self._learner.keep(Learnt(table, changes.version))
         many = table.pending > SHARE * (table.size - table.pending)
         # a running fit includes most new votes, but a retraction during the fit needs another one
         if changes.retracted or changes.ratings or not changes.intact or (many and not self._is_fitting()):
-            self._start_refit()
-        return table
+            self._want_fit(priors, changes.version, anew=True)
+        return None
 
-    def _refitted(self, priors: Priors) -> tuple[RankingTable, str]:
-        """The table of everything in the store, on top of the imported one while that knows more, and the version."""
-        everything = self.store.since(EMPTY)
-        votes, ratings = everything.votes, everything.ratings
-        imported = self._imported(priors)
-        if imported is not None and len(votes) + len(ratings) < imported.size:
-            return imported.updated(votes, ratings, pending=False), everything.version
-        return self._fit(votes, priors, ratings), everything.version
+    # The fitter: fits everything, beside routing
 
-    def _imported(self, priors: Priors) -> RankingTable | None:
-        place = self.store.imported
-        if place is None or not place.exists():
-            return None
-        try:
-            return RankingTable.load(place, priors)
-        except VoteError as error:
-            _log.warning("the imported ranking is not used: %s; remove %s, or import it again", error, place)
-            return None
+    def _want_fit(self, priors: Priors, version: str, *, anew: bool = False) -> int:
+        """Have everything fitted, and return the number of the fit.
 
-    def _start_refit(self) -> None:
-        """Have the worker thread refit the table; the caller holds the lock."""
-        self._refit_due = True
-        if not self._is_fitting():
-            # not a daemon: Python waits for it at exit, or the refits of short commands would never finish
-            self._worker = Thread(target=self._work, name="diffusiongpt-refit")
-            self._worker.start()
+        Unless it is to be done `anew`, a fit of this very version that is done or under way will do.
+        """
+        with self._changed:
+            of = (priors.fingerprint, version)
+            if not anew and self._table is not None and of == (self._table.priors.fingerprint, self._store_version):
+                return self._fits_done
+            if not anew and self._is_fitting() and self._fit_of == of:
+                return self._fits_wanted
+            self._fits_wanted, self._fit_of = self._fits_wanted + 1, of
+            self._fit_priors = priors
+            if not self._is_fitting():
+                self._fitting_since = monotonic()
+                # not a daemon: Python waits for it at exit, or the refits of short commands would never finish
+                self._fitter = Thread(target=self._fit_all, name="diffusiongpt-refit")
+                self._fitter.start()
+            return self._fits_wanted
 
     def _is_fitting(self) -> bool:
         # in a forked child, the parent's thread is not alive
-        return self._worker is not None and self._worker.is_alive()
+        return self._fitter is not None and self._fitter.is_alive()
 
-    def _work(self) -> None:
+    def _fit_all(self) -> None:
         while True:
-            with self._lock:
-                table, due, self._refit_due = self._table, self._refit_due, False
-                if table is None or not due:
-                    self._worker = None
+            with self._changed:
+                number, priors = self._fits_wanted, self._fit_priors
+                if self._fits_done >= number:
+                    self._fitter = None
                     return
+                self._fitting_since = monotonic()
+            failed = None
             try:
-                self._refit(table.priors)
-            except VoteError as error:
+                self._fit_once(priors)
+            except Exception as error:  # noqa: BLE001 - it is raised where the table was asked for
+                failed = error
                 _log.warning("could not refit the ranking table: %s", error)
+            with self._changed:
+                self._fits_done, self._fit_error = number, failed
+                self._changed.notify_all()
 
-    def _refit(self, priors: Priors) -> None:
-        fresh, version = self._refitted(priors)
-        with self._lock:
-            if self._table is None or self._table.priors.fingerprint != priors.fingerprint:
-                return
-            self._table, self._store_version = fresh, version
-        self._write_snapshot(fresh, version)
-
-    def _write_snapshot(self, table: RankingTable, version: str) -> None:
-        """Write the snapshot, and remove it again if a voter was erased in the meantime."""
-        place = self.store.snapshot
-        if place is None:
-            return
-        try:
-            replace_file(place, table.as_bytes(version))
-            if not self.store.since(version).intact:
-                remove_file(place)
-        except OSError as error:
-            _log.info("could not keep the ranking table in %s: %s", place, error.strerror)
-
-    def _from_snapshot(self, priors: Priors) -> tuple[RankingTable, str] | None:
-        place = self.store.snapshot
-        if place is None or not place.exists():
-            return None
-        try:
-            fitted, about = read(place)
-            changes = self.store.since(about.seen)
-        except VoteError as error:
-            _log.info("the ranking table is refitted: %s", error)
-            return None
-        if not changes.intact:
-            remove_file(place)
-        # a retracted vote must not come back through an old table, whatever the refit costs
-        if not changes.intact or changes.retracted or about.priors != priors.fingerprint:
-            return None
-        return RankingTable.of(fitted, about, priors), about.seen
+    def _fit_once(self, priors: Priors) -> None:
+        learnt = self._learner.fitted(priors)
+        with self._changed:
+            self._table, self._store_version = learnt
+        if learnt.table.size > FEW:
+            self._learner.keep(learnt)

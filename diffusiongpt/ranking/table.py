@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 
 NO_VOTES = "r0"
 """Version of a table without votes."""
+
+
+MOST_EXPERTS = 2000
+"""Experts that a table learns about. Files of votes may name any number; more than this would not fit into the memory
+of a small machine, and each would have hardly a vote."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +135,17 @@ class RankingTable:
         """
         # sorted, because sums of floats depend on their order
         cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
+        tallies = Tallies().plus(cast, rated)
         names = _named(cast, rated)
         if not names:
             return cls(priors)
+        cast, rated = _among(names, cast, rated)
         outside = any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
         noise = noise_by_source(rated)
         rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts, noise)
         fitted = Fitted.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, options=options)
-        return cls(priors, fitted, names, Tallies().plus(cast, rated), noise=noise)
+        return cls(priors, fitted, names, tallies, noise=noise)
 
     def updated(
         self,
@@ -161,7 +169,11 @@ class RankingTable:
         """
         cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
         known = sorted(earlier, key=lambda rating: rating.id)
-        names = sorted({*self._experts, *_named(cast, [*known, *rated])})
+        tallies, pending_now = self.tallies.plus(cast, rated), (len(cast) + len(rated)) * pending
+        new = [name for name in _named(cast, [*known, *rated]) if name not in self._experts]
+        names = sorted({*self._experts, *new[: max(MOST_EXPERTS - len(self._experts), 0)]})
+        cast, rated = _among(names, cast, rated)
+        known = _among(names, (), known)[1]
         had_outside = self._rows > len(self._experts)
         outside = had_outside or any(vote.outcome == "both_bad" for vote in cast)
         prompts, indexes = Prompts(), _indexes(names, outside=outside)
@@ -173,8 +185,8 @@ class RankingTable:
             self.priors,
             self._fitted.updated(prompts.known, order, voted, compared, known=len(known), outside=outside),
             names,
-            self.tallies.plus(cast, rated),
-            pending=self.pending + (len(cast) + len(rated)) * pending,
+            tallies,
+            pending=self.pending + pending_now,
             noise=self.noise,
         )
 
@@ -358,11 +370,21 @@ class RankingTable:
         """
         known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._fitted.scales.level**2
         taken: Floats = known * judged.level_covariance**2 / (1 + known * judged.level_variance)
-        return np.asarray(judged.variance - taken, dtype=np.float64)
+        # rounding, or a table of someone else, can leave a tiny negative variance
+        return np.asarray(np.maximum(judged.variance - taken, 0.0), dtype=np.float64)
 
 
 def _named(votes: Iterable[Vote], ratings: Iterable[Rating]) -> list[str]:
-    return sorted({expert for vote in votes for expert in vote.experts} | {rating.expert for rating in ratings})
+    """The experts that are learnt about, in alphabetical order: those on most ballots, `MOST_EXPERTS` at most."""
+    named = Counter(expert for vote in votes for expert in vote.experts)
+    named.update(rating.expert for rating in ratings)
+    return sorted(sorted(named, key=lambda expert: (-named[expert], expert))[:MOST_EXPERTS])
+
+
+def _among(names: Iterable[str], votes: Sequence[Vote], ratings: Sequence[Rating]) -> tuple[list[Vote], list[Rating]]:
+    """The votes and ratings that are about these experts and no others."""
+    kept = set(names)
+    return [vote for vote in votes if kept.issuperset(vote.experts)], [one for one in ratings if one.expert in kept]
 
 
 def _indexes(names: Sequence[str], *, outside: bool) -> dict[str, int]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.ranking.model import BUCKETS, Fitted, Posterior, Prompt, PromptSpace, RatingNoise, Scales, SpaceState
+from diffusiongpt.ranking.model import (
+    BUCKETS,
+    LANDMARKS,
+    MOST_NODES,
+    Fitted,
+    Posterior,
+    Prompt,
+    PromptSpace,
+    RatingNoise,
+    Scales,
+    SpaceState,
+)
+from diffusiongpt.votes import PROMPT_CHARS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +35,15 @@ if TYPE_CHECKING:
 
 FORMAT = "diffusiongpt ranking"
 SCHEMA_VERSION = 1
+
+MOST_BYTES = 512 << 20
+"""Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. A pool of a thousand
+experts takes a quarter of it."""
+
+MOST_HEADER_BYTES = 64 << 20
+MOST_COUNT = 10**12
+LARGEST = 1e6
+"""Largest number of a table, either way: log-odds and their variances end far below it."""
 
 _VIEWS = ("wordless", "worded")
 
@@ -96,24 +118,62 @@ def read(path: Path) -> tuple[Fitted, About]:
         VoteError: If it cannot be read, is damaged, is not such a file, or was written by a newer version.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            header = _header_of(bytes(arrays["header"]), path)
-            return _fitted_of(arrays, header), header.about
+        arrays = _arrays_of(path)
+        header = _header_of(bytes(arrays["header"]), path)
+        return _fitted_of(arrays, header), header.about
     except OSError as error:
         raise VoteError(
             f"could not read the table {path}: {error.strerror or error}", hint="Check the path of the file."
         ) from error
-    except (BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, zlib.error) as error:
+    except (
+        BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError, zlib.error,
+    ) as error:  # fmt: skip
         raise VoteError(
             f"{path} is damaged, or is not a ranking table",
             hint="Export the table again with `diffusiongpt ranking --export FILE`.",
         ) from error
 
 
+def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive by name; none of them is larger than the file.
+
+    Raises:
+        ValueError: If it is no regular file, is too large, or is packed in a way that this package never writes.
+    """
+    size = path.stat().st_size
+    # opening a pipe would wait for its other end
+    if not path.is_file() or size > MOST_BYTES:
+        raise ValueError("it is not a regular file, or is too large")
+    with ZipFile(path) as archive:
+        members = archive.infolist()
+        # what is stored as it is cannot unfold, and members that overlap add up to more than the file
+        packed = any(one.compress_type != ZIP_STORED or one.flag_bits & 1 for one in members)
+        if packed or sum(one.file_size for one in members) > size:
+            raise ValueError("it is packed")
+        return {one.filename.removesuffix(".npy"): _array_of(archive.read(one)) for one in members}
+
+
+def _array_of(data: bytes) -> NDArray[Any]:
+    """The array of a `.npy` file that holds numbers; its shape is believed only as far as there are bytes."""
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, by_columns, dtype = read_header(stream)
+    if dtype.kind not in "uif" or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"an array of {dtype} and shape {shape} in {len(data)} bytes")
+    numbers = np.frombuffer(data, dtype, offset=stream.tell())
+    return numbers.reshape(shape, order="F" if by_columns else "C").copy(order="K")
+
+
 def _header_of(data: bytes, path: Path) -> _Header:
     from pydantic import TypeAdapter
     from pydantic_core import from_json
 
+    if len(data) > MOST_HEADER_BYTES:
+        raise ValueError("its header is too large")
     found = from_json(data)
     if found.get("format") == FORMAT and found.get("schema_version", 0) > SCHEMA_VERSION:
         raise VoteError(
@@ -123,18 +183,51 @@ def _header_of(data: bytes, path: Path) -> _Header:
     header = TypeAdapter(_Header).validate_json(data)
     if header.format != FORMAT:
         raise ValueError(f"its format is {header.format!r}")
-    int(header.about.digest, 16)
+    _check_bounds(header)
     return header
+
+
+def _check_bounds(header: _Header) -> None:
+    """Check that the numbers of a header can be those of a table.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    about = header.about
+    counts = (about.votes, about.ratings, about.pending)
+    digest = int(about.digest, 16)
+    numbers = [*header.scales, *(one for noise in about.scatters.values() for one in noise)]
+    numbers += [wins for experts in about.counts.values() for _, wins in experts.values()]
+    chances = [p for text, evidence in header.landmarks for p in evidence.values()]
+    sound = (
+        all(0 <= count <= MOST_COUNT for count in counts)
+        and 0 <= digest < 1 << 256
+        and all(math.isfinite(number) and number >= 0 for number in numbers)
+        and header.scales.level > 0
+        and max(header.scales) <= LARGEST
+        and all(0 <= p <= 1 for p in chances)
+        and len(header.nodes) <= MOST_NODES
+        and len(header.landmarks) <= LANDMARKS
+        and all(len(text) <= PROMPT_CHARS for text, _ in header.landmarks)
+    )
+    if not sound:
+        raise ValueError("its numbers are out of range")
 
 
 def _fitted_of(arrays: Mapping[str, NDArray[Any]], header: _Header) -> Fitted:
     landmarks = tuple(Prompt(text, evidence) for text, evidence in header.landmarks)
     roots = {view == "wordless": arrays[f"{view}_root"] for view in _VIEWS}
-    if arrays["idf"].shape != (BUCKETS,) or any(len(root) != len(landmarks) for root in roots.values()):
+    shaped = all(root.ndim == 2 and len(root) == len(landmarks) >= root.shape[1] for root in roots.values())
+    if arrays["idf"].shape != (BUCKETS,) or not shaped or not all(map(_is_bounded, (arrays["idf"], *roots.values()))):
         raise ValueError("words or landmarks have the wrong shape")
     space = PromptSpace.restored(SpaceState(header.nodes, arrays["idf"], landmarks, roots))
     wordless, worded = (_posterior_of(arrays, view, space, header) for view in _VIEWS)
     return Fitted(space, worded, wordless)
+
+
+def _is_bounded(array: NDArray[Any]) -> bool:
+    """Whether all numbers are finite and in range."""
+    return bool((np.abs(array) <= LARGEST).all())
 
 
 def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSpace, header: _Header) -> Posterior:
@@ -149,7 +242,7 @@ def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSp
         shapes["factors"] = (width, int(found["directions"].sum()))
     for name, array in found.items():
         kind = "i" if name == "directions" else "f"
-        if array.shape != shapes[name] or array.dtype.kind != kind or not np.isfinite(array).all():
+        if array.shape != shapes[name] or array.dtype.kind != kind or not _is_bounded(array):
             raise ValueError(f"{view} {name} has the wrong shape, or is not finite")
     return Posterior(found["mean"], _blocks_of(found), found["variances"], found.get("full"), header.scales)
 

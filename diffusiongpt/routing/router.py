@@ -20,7 +20,7 @@ from diffusiongpt.flow import (
     wanted_task,
 )
 from diffusiongpt.placement import Planner
-from diffusiongpt.ranking import LANGUAGE, LiveTable, PersonalTable, PersonalTables, PublishedPriors, RankingTable
+from diffusiongpt.ranking import LANGUAGE, LiveTable, PersonalTable, PublishedPriors, RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
@@ -70,16 +70,19 @@ class Router:
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
-        self._personal_tables: PersonalTables | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
 
     def table(self) -> RankingTable:
-        """The ranking table for the votes there are now."""
+        """The ranking table for the votes there are now, however long it takes to learn it.
+
+        Raises:
+            VoteError: If the votes cannot be read.
+        """
         return self.preferences.table(self._priors)
 
     def table_of(self, voter: str | None) -> PersonalTable:
-        """The same as a voter would have it; everyone's for `None`."""
-        return self._personal_tables_of(self.table()).of(voter)
+        """The table that a route for a voter uses; everyone's for `None`."""
+        return self.preferences.at_hand(self._priors, voter).table
 
     def may_draw(self, request: Request, understanding: Understanding, policy: Policy | None = None) -> tuple[str, ...]:
         """All experts that may draw a prompt, whether or not the search finds them, in zoo order."""
@@ -97,14 +100,14 @@ class Router:
         thought = self.thinker.think(request.prompt, history, self._nodes)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
-        everyones = self.table()
-        table = self._personal_tables_of(everyones).of(request.voter)
+        known = self.preferences.at_hand(self._priors, request.voter)
+        table = known.table
         trace = search(
             self.zoo.taxonomy,
             thought.values,
             eligible=allowed.names,
             leaders=table.leaders,
-            best=partial(self._shortlists_of(everyones).best, also=_named(thought, self.zoo.taxonomy)),
+            best=partial(self._shortlists_of(table.table).best, also=_named(thought, self.zoo.taxonomy)),
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
@@ -138,6 +141,7 @@ class Router:
             llm_calls=thought.llm_calls,
             evidence=self._evidence(choice.expert, candidates, thought.understanding),
             ranking_version=table.version,
+            ranking=known.ranking,
             seed=choice.seed,
             timings_ms=clock.laps(),
             trace=trace,
@@ -222,12 +226,6 @@ class Router:
         if shortlists is None or shortlists.table is not table:
             shortlists = self._shortlists = Shortlists(self.zoo, table)
         return shortlists
-
-    def _personal_tables_of(self, table: RankingTable) -> PersonalTables:
-        tables = self._personal_tables
-        if tables is None or tables.table is not table:
-            tables = self._personal_tables = PersonalTables(table, self.preferences.store)
-        return tables
 
     def _rank(
         self,

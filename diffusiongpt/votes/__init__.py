@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from diffusiongpt.votes.store import Tally, VoteStore
-from diffusiongpt.votes.vote import EMPTY, FEWEST_SHOWN, Changes, Entry, Outcome, Rating, Shown, Vote
+from diffusiongpt.votes.vote import (
+    EMPTY,
+    FEWEST_SHOWN,
+    MOST_NODES,
+    PROMPT_CHARS,
+    Changes,
+    Entry,
+    Outcome,
+    Rating,
+    Shown,
+    Vote,
+)
 
 __all__ = [
     "EMPTY",
     "FEWEST_SHOWN",
+    "MOST_NODES",
+    "PROMPT_CHARS",
     "Changes",
     "Entry",
     "Outcome",
@@ -16,4 +29,5 @@ __all__ = [
     "Tally",
     "Vote",
     "VoteStore",
+    "strongest",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
-from diffusiongpt.safe_text import keep_url_secrets, without_secrets
+from diffusiongpt.errors import VoteError
+from diffusiongpt.safe_text import logger, without_secrets
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Mark, journal_of
+from diffusiongpt.votes import server
+from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Last, Mark, journal_of, read_json
 from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-POSTGRES_LOCK = 0x64_67_70_74
-"""Advisory lock for writing. It makes row numbers follow the order of commits, as they do in SQLite."""
+MOST_REPORTED = 5
+"""Damaged rows that are named one by one."""
 
-FULL = "disk is full"
+_log = logger(__name__)
 
 
 class Database:
@@ -47,22 +48,26 @@ class Database:
         self._busy_seconds = busy_seconds
         self._schema = 0
         self._process = os.getpid()
+        self._damaged: dict[tuple[str, int], str] = {}
         if isinstance(place, Path):
             self.name = str(place)
             # No pool: opening a file is cheap, and pooled SQLite connections do not survive forks.
             opener = partial(sqlite.open_file, place, busy_seconds)
-            self._engine = sa.create_engine("sqlite://", creator=opener, poolclass=sa.pool.NullPool)
+            self._engine = sa.create_engine(
+                "sqlite://", creator=opener, poolclass=sa.pool.NullPool, json_deserializer=read_json
+            )
         else:
-            self._engine = _engine_of(place)
+            self._engine = server.engine_of(place, read_json)
             # a driver takes the password in the query too, which this does not hide
             self.name = without_secrets(self._engine.url.render_as_string(hide_password=True))
         self._dialect = self._engine.dialect.name
+        self._deadlines = server.Deadlines(self._engine) if self._path is None else None
 
     def insert(self, entry: Entry) -> None:
         """Append an entry and commit."""
         journal = journal_of(entry)
         with self._writing() as connection:
-            if journal.find(connection, [entry.id]):
+            if entry.id in journal.find(connection, [entry.id]):
                 raise VoteError(
                     f"{journal.name} {entry.id!r} is already recorded", hint="Leave the id out to get a new one."
                 )
@@ -80,7 +85,13 @@ class Database:
         """Append a retraction and commit."""
         with self._writing() as connection:
             for journal in (VOTES, RATINGS):
-                if entry := journal.find(connection, [entry_id]).get(entry_id):
+                found = journal.find(connection, [entry_id])
+                if entry_id in found:
+                    entry = found[entry_id]
+                    if entry is None:
+                        raise VoteError(
+                            f"{journal.name} {entry_id!r} is damaged", hint="It does not count; erase its voter."
+                        )
                     if journal.is_retracted(connection, entry_id):
                         raise VoteError(
                             f"{journal.name} {entry_id!r} was already retracted", hint="There is nothing left to do."
@@ -92,18 +103,19 @@ class Database:
     def undo(self, voter: str) -> Vote | Rating:
         """Append a retraction of the last vote or rating of `voter` and commit."""
         with self._writing() as connection:
-            last = [(journal, journal.last_of(connection, voter)) for journal in (VOTES, RATINGS)]
-            found = [(entry.time, journal, entry) for journal, entry in last if entry is not None]
-            if not found:
+            vote, rating = VOTES.last_of(connection, voter), RATINGS.last_of(connection, voter)
+            if vote is not None and (rating is None or _is_later(vote, rating)):
+                VOTES.retract(connection, vote.entry.id)
+                return vote.entry
+            if rating is None:
                 raise VoteError(f"{voter!r} has no vote to undo", hint="All votes of this voter are retracted already.")
-            _, journal, entry = max(found, key=lambda item: item[0])
-            journal.retract(connection, entry.id)
-            return entry
+            RATINGS.retract(connection, rating.entry.id)
+            return rating.entry
 
     def counting(self, journal: Journal[Entry]) -> list[Entry]:
         """Votes, or ratings, without a retraction, oldest first."""
         with self._reading(journal) as connection:
-            return journal.counting(connection) if connection is not None else []
+            return journal.counting(connection, on_damaged=self._set_aside) if connection is not None else []
 
     def shares(self) -> list[tuple[str, str, float]]:
         """Voter, source, and the weight of votes and ratings without a retraction."""
@@ -131,13 +143,15 @@ class Database:
     def erase(self, voter: str) -> tuple[int, int]:
         """Delete all of a voter's votes and ratings, and their traces in the files; return how many of each."""
         with self._writing() as connection:
+            if self._dialect == "sqlite":
+                sqlite.overwrite_deleted(connection)
             counts = VOTES.erase(connection, voter), RATINGS.erase(connection, voter)
         # Also if there was nothing to delete: the last attempt may have been killed between the two steps.
-        with self._translated("erase"), self._connected() as connection:
+        with self._translated("erase"), self._connected(seconds=None) as connection:
             if self._dialect == "sqlite":
                 sqlite.wipe(connection, self.name)
             elif self._dialect == "postgresql":
-                _wipe_postgres(connection, self._busy_seconds)
+                server.wipe(connection, self._busy_seconds)
         return counts
 
     def version(self) -> str:
@@ -157,8 +171,10 @@ class Database:
             now = [journal.mark(connection) for journal in journals]
             pairs = [*zip(journals, then, now, strict=False)]
             intact = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
-            votes = VOTES.counting(connection, then[0].last, now[0].last) if intact else []
-            ratings = RATINGS.counting(connection, then[1].last, now[1].last) if intact and len(now) > 1 else []
+            found: list[list[Any]] = [[], []]
+            for place, (journal, before, after) in enumerate(pairs if intact else ()):
+                found[place] = journal.counting(connection, before.last, after.last, self._set_aside)
+            votes, ratings = found
             return Changes(
                 votes=tuple(votes),
                 ratings=tuple(ratings),
@@ -167,6 +183,16 @@ class Database:
                 intact=intact,
                 retracted=any(then_at[2:4] != now_at[2:4] for _, then_at, now_at in pairs),
             )
+
+    def _set_aside(self, kind: str, number: int, fault: str) -> None:
+        """Report a damaged row, once."""
+        if (kind, number) in self._damaged:
+            return
+        self._damaged[kind, number] = fault
+        if len(self._damaged) <= MOST_REPORTED:
+            _log.warning("%s %d in %s is damaged and does not count: %s", kind, number, self.name, fault)
+        elif len(self._damaged) == MOST_REPORTED + 1:
+            _log.warning("more rows in %s are damaged and do not count", self.name)
 
     def _journals(self) -> list[Journal[Any]]:
         """The journals that a store of this schema has."""
@@ -186,7 +212,7 @@ class Database:
             if entry.id not in known:
                 known[entry.id] = entry
                 new.append(entry)
-            elif known[entry.id].content != entry.content:
+            elif (same := known[entry.id]) is not None and same.content != entry.content:
                 raise VoteError(
                     f"{name(entry)}: {journal.name} {entry.id!r} is recorded already with different content",
                     hint="Give it another id, or leave it out; nothing was changed.",
@@ -199,12 +225,17 @@ class Database:
             return journal.count_of(connection, voter) if connection is not None else 0
 
     @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
+    def _connected(self, *, seconds: float | None = server.WORK_S) -> Iterator[sa.Connection]:
+        """A connection, cut when its server does not answer; without `seconds` it may work for as long as it takes."""
         if self._process != os.getpid():
             # Connections copied by a fork belong to the parent, which goes on using them.
             self._engine.dispose(close=False)
             self._process = os.getpid()
-        with self._engine.connect() as connection:
+        watched = self._deadlines is not None and seconds is not None
+        with (
+            self._deadlines.within(self._busy_seconds + seconds) if watched else nullcontext(),  # type: ignore[union-attr, operator]
+            self._engine.connect() as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -224,13 +255,15 @@ class Database:
         if self._dialect == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif self._dialect == "postgresql":
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(1000 * self._busy_seconds)}ms'")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK})")
+            server.set_limits(connection, self._busy_seconds)
+            server.lock(connection)
 
     @contextmanager
     def _reading(self, journal: Journal[Entry]) -> Iterator[sa.Connection | None]:
         """A connection, if the store exists and has such entries. Reading changes nothing, not even the schema."""
         with self._translated("read"), self._connected() as connection:
+            if self._dialect == "postgresql":
+                server.set_limits(connection, self._busy_seconds)
             if self._schema != tables.SCHEMA_VERSION:
                 self._schema = self._version_of(connection)
             first = tables.FIRST_WITH_RATINGS if journal is RATINGS else 1
@@ -268,11 +301,18 @@ class Database:
             return "Move the file away, or name another file for the votes; nothing was changed."
         if "locked" in cause or "lock timeout" in cause:
             return "Another process is writing; try again."
-        if FULL in cause:
+        if tables.FULL in cause:
             return "Free some disk space and try again."
         if self._path is None:
             return "Check that the server is running and that this user may read and write the database."
         return "Check that the file is there and that you may write to it; DIFFUSIONGPT_HOME names your data folder."
+
+
+def _is_later(vote: Last[Vote], rating: Last[Rating]) -> bool:
+    """Whether a vote was recorded after a rating: by numbers; by the clock where a version before 3 recorded it."""
+    if vote.after_rating is None:
+        return vote.entry.time >= rating.entry.time
+    return vote.after_rating >= rating.number
 
 
 def _as_version(marks: Sequence[Mark]) -> str:
@@ -282,32 +322,3 @@ def _as_version(marks: Sequence[Mark]) -> str:
 def _marks_of(version: str) -> list[Mark]:
     """Marks of votes and of ratings; all zeros for a store without any."""
     return [Mark(), Mark()] if version == EMPTY else [Mark(*mark) for mark in json.loads(version)]
-
-
-def _engine_of(url: str) -> sa.Engine:
-    keep_url_secrets(url)
-    try:
-        return sa.create_engine(url, pool_pre_ping=True)
-    except exc.ArgumentError as error:
-        raise SettingsError(
-            f"the URL of the vote store is not valid: {error}",
-            hint="Write it like postgresql+psycopg://user@host/name.",
-        ) from None
-    except ImportError as error:
-        raise NeedsExtraError(
-            f"the driver for the URL of the vote store is not installed: {error}",
-            hint='pip install "diffusiongpt[postgres]"',
-        ) from None
-    except ValueError:
-        # The error is not shown, because the text in place of the port may be the rest of a password.
-        raise SettingsError(
-            "the URL of the vote store is not valid: its port is not a number",
-            hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
-        ) from None
-
-
-def _wipe_postgres(connection: sa.Connection, busy_seconds: float) -> None:
-    """Rewrite the tables and the statistics about them, which both may still contain what was deleted."""
-    free = connection.execution_options(isolation_level="AUTOCOMMIT")
-    free.exec_driver_sql(f"SET lock_timeout = '{int(1000 * busy_seconds)}ms'")
-    free.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables.metadata.tables)}")

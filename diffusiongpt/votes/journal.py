@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple
 
 import sqlalchemy as sa
 
+from diffusiongpt.errors import VoteError
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.vote import Entry, Rating, Vote, now
+from diffusiongpt.votes.vote import MOST_NODES, NAME_CHARS, PROMPT_CHARS, Entry, Rating, Vote, now
 
 BATCH = 500
 """Ids in one query; SQLite before 3.32 allows 999 parameters."""
+
+
+JSON_CHARS = MOST_NODES * (6 * NAME_CHARS + 32)
+"""Longest JSON of a column: the evidence of a vote with every character of every name escaped. Longer text, which no
+vote of this package has, is not taken out of the database."""
+
+_LONGEST = {"prompt": PROMPT_CHARS, "evidence": JSON_CHARS, "shown": JSON_CHARS}
+
+OnDamaged = Callable[[str, int, str], None]
+"""Called with the kind, the number and the fault of a row that cannot be read."""
+
+
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON column; `None` for a damaged one, which the check of its row reports."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 class Mark(NamedTuple):
@@ -23,6 +43,21 @@ class Mark(NamedTuple):
     last_retracted: int = 0
     retractions: int = 0
     last_id: str = ""
+
+
+class Last(NamedTuple, Generic[Entry]):
+    """The last entry of a voter.
+
+    Attributes:
+        entry: The entry.
+        number: Its number in its table.
+        after_rating: Of a vote, the number of the last rating before it; `None` for a rating, and where a version
+            before 3 recorded it.
+    """
+
+    entry: Entry
+    number: int
+    after_rating: int | None
 
 
 @dataclass(frozen=True)
@@ -43,23 +78,38 @@ class Journal(Generic[Entry]):
 
     def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> None:
         """Append entries whose ids are new."""
-        if entries:
-            connection.execute(sa.insert(self.rows), [entry.to_record() for entry in entries])
+        if not entries:
+            return
+        order: dict[str, Any] = {}
+        if tables.AFTER_RATING in self.rows.c:
+            last = connection.scalar(sa.select(sa.func.max(tables.ratings.c.number)))
+            order = {tables.AFTER_RATING: int(last or 0)}
+        connection.execute(sa.insert(self.rows), [entry.to_record() | order for entry in entries])
 
-    def find(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Entry]:
-        """The recorded entries with these ids, retracted or not."""
-        found: dict[str, Entry] = {}
+    def find(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Entry | None]:
+        """The recorded entries with these ids, retracted or not; `None` for one whose row is damaged."""
+        found: dict[str, Entry | None] = {}
         for start in range(0, len(ids), BATCH):
             query = sa.select(*self._fields).where(self.rows.c.id.in_(ids[start : start + BATCH]))
-            found.update((row["id"], self._read(row)) for row in connection.execute(query).mappings())
+            for row in connection.execute(query).mappings():
+                found[row["id"]] = next(iter(self._sound([row])), None)
         return found
 
-    def counting(self, connection: sa.Connection, after: int = 0, upto: int | None = None) -> list[Entry]:
-        """Entries without a retraction, oldest first, with numbers above `after` and up to `upto`."""
+    def counting(
+        self,
+        connection: sa.Connection,
+        after: int = 0,
+        upto: int | None = None,
+        on_damaged: OnDamaged | None = None,
+    ) -> list[Entry]:
+        """Entries without a retraction, oldest first, with numbers above `after` and up to `upto`.
+
+        A damaged row does not count; it stays where it is, and `on_damaged` hears of it.
+        """
         number = self.rows.c.number
         within = sa.true() if upto is None else number <= upto
         query = sa.select(*self._fields).where(number > after, within, self._counts).order_by(number)
-        return [self._read(row) for row in connection.execute(query).mappings()]
+        return self._sound(connection.execute(query).mappings(), on_damaged)
 
     def related(self, connection: sa.Connection, entries: Sequence[Entry], upto: int) -> list[Entry]:
         """Entries that count, up to a number, on the same prompts by the same voters and sources."""
@@ -69,20 +119,23 @@ class Journal(Generic[Entry]):
             same = self.rows.c.prompt.in_(prompts[start : start + BATCH])
             query = sa.select(*self._fields).where(same, self.rows.c.number <= upto, self._counts)
             rows = connection.execute(query.order_by(self.rows.c.number)).mappings()
-            found += [self._read(row) for row in rows if (row["prompt"], row["voter"], row["source"]) in about]
+            found += self._sound(row for row in rows if (row["prompt"], row["voter"], row["source"]) in about)
         return found
 
-    def last_of(self, connection: sa.Connection, voter: str) -> Entry | None:
-        """The last entry of a voter that counts."""
-        theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
-        row = connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(1)).mappings().first()
-        return self._read(row) if row is not None else None
+    def last_of(self, connection: sa.Connection, voter: str) -> Last[Entry] | None:
+        """The last entry of a voter that counts, by the order of recording; damaged rows are passed over."""
+        order = self.rows.columns.get(tables.AFTER_RATING, sa.null().label(tables.AFTER_RATING))
+        theirs = sa.select(*self._fields, order).where(self.rows.c.voter == voter, self._counts)
+        for row in connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(BATCH)).mappings():
+            for entry in self._sound([row]):
+                return Last(entry, row["number"], row[tables.AFTER_RATING])
+        return None
 
     def latest_of(self, connection: sa.Connection, voter: str, most: int) -> list[Entry]:
-        """The latest entries of a voter that count, at most `most`."""
+        """The latest entries of a voter that count, at most `most`, by the order of recording."""
         theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
-        newest = theirs.order_by(self.rows.c.time.desc(), self.rows.c.id.desc()).limit(most)
-        return [self._read(row) for row in connection.execute(newest).mappings()]
+        newest = theirs.order_by(self.rows.c.number.desc()).limit(most)
+        return self._sound(connection.execute(newest).mappings())
 
     def shares(self, connection: sa.Connection) -> list[tuple[str, str, float]]:
         """Voter, source, and the weight of their entries that count."""
@@ -139,8 +192,16 @@ class Journal(Generic[Entry]):
         return (now.entries - int(added), last_id) == (then.entries, then.last_id)
 
     @property
-    def _fields(self) -> list[sa.Column[object]]:
-        return [column for column in self.rows.columns if column.name != "number"]
+    def _fields(self) -> list[sa.ColumnElement[Any]]:
+        """The columns of an entry, and its number; text that is too long for one comes as null."""
+        return [self._bounded(column) for column in self.rows.columns if column.name != tables.AFTER_RATING]
+
+    @staticmethod
+    def _bounded(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+        most = _LONGEST.get(column.name)
+        if most is None:
+            return column
+        return sa.case((sa.func.length(sa.cast(column, sa.Text)) <= most, column)).label(column.name)
 
     @property
     def _of(self) -> sa.Column[object]:
@@ -151,8 +212,19 @@ class Journal(Generic[Entry]):
     def _counts(self) -> sa.ColumnElement[bool]:
         return ~sa.exists().where(self._of == self.rows.c.id)
 
-    def _read(self, row: sa.RowMapping) -> Entry:
-        return self.kind.from_record(dict(row))
+    def _sound(self, rows: Iterable[sa.RowMapping], on_damaged: OnDamaged | None = None) -> list[Entry]:
+        """The entries of the rows that hold one."""
+        found = []
+        for row in rows:
+            record = dict(row)
+            number = record.pop("number")
+            record.pop(tables.AFTER_RATING, None)
+            try:
+                found.append(self.kind.from_record(record))
+            except VoteError as error:
+                if on_damaged is not None:
+                    on_damaged(self.name, number, str(error))
+        return found
 
 
 VOTES = Journal(Vote, "vote", tables.votes, tables.retractions)

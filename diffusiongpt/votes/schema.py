@@ -7,15 +7,26 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from diffusiongpt.errors import VoteError
+from diffusiongpt.safe_text import logger
 
-SCHEMA_VERSION = 2
-"""Version 1 had votes and retractions; version 2 adds ratings."""
+FULL = "disk is full"
+"""How SQLite puts it, also of a quota."""
+
+_log = logger(__name__)
+
+SCHEMA_VERSION = 3
+"""Version 1 had votes and retractions; version 2 adds ratings; version 3 says between which ratings a vote came."""
 
 FIRST_WITH_RATINGS = 2
+FIRST_WITH_ORDER = 3
+
+AFTER_RATING = "after_rating"
 
 metadata = sa.MetaData()
 
@@ -29,8 +40,11 @@ class _Seed(sa.TypeDecorator[int]):
     def process_bind_param(self, value: int | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - the same everywhere
         return None if value is None else str(value)
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
-        return None if value is None else int(value)
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+        try:
+            return None if value is None else int(value)
+        except ValueError:
+            return value  # damaged, which the check of the rating reports
 
 
 def _entries(name: str, *own: sa.Column[object]) -> sa.Table:
@@ -68,6 +82,8 @@ votes = _entries(
     sa.Column("winner", sa.Text),
     sa.Column("weight", sa.Float, nullable=False),
     sa.Column("ballot", sa.Text),
+    # The last rating before this vote, by its number: clocks go back, and numbers do not. Without it (version 2), time.
+    sa.Column(AFTER_RATING, sa.Integer),
 )
 retractions = _retractions("retractions", "vote_id", votes)
 ratings = _entries(
@@ -98,7 +114,11 @@ def _add_ratings(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[ratings, rating_retractions])
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings}
+def _add_order(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(f"ALTER TABLE {votes.name} ADD COLUMN {AFTER_RATING} INTEGER")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings, 2: _add_order}
 """Migrations: from each older version to the next."""
 
 
@@ -111,6 +131,8 @@ def open_file(path: Path, busy_seconds: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+    # Text that is no UTF-8 must not stop the rows around it from being read; the checks of a vote refuse surrogates.
+    connection.text_factory = _text
     try:
         # With WAL a killed process loses nothing; FULL keeps an acknowledged vote through a power cut too.
         connection.execute("PRAGMA synchronous=FULL")
@@ -124,13 +146,29 @@ def open_file(path: Path, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def overwrite_deleted(connection: sa.Connection) -> None:
+    """Have what is deleted on this connection overwritten with zeros, so that no second copy of the file is needed."""
+    connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
 def wipe(connection: sa.Connection, name: str) -> None:
     """Rewrite the file without deleted rows, and empty its write-ahead log.
+
+    On a disk without room for a second copy the file is left as it is: what was deleted is overwritten already.
 
     Raises:
         VoteError: If another process reads for so long that the log cannot be emptied.
     """
-    connection.exec_driver_sql("VACUUM")
+    try:
+        connection.exec_driver_sql("VACUUM")
+    except exc.OperationalError as error:
+        if FULL not in str(error.orig):
+            raise
+        _log.warning("%s was not made smaller: the disk is full; what was deleted is overwritten with zeros", name)
     busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
     if busy:
         raise VoteError(

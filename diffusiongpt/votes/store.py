@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -155,12 +156,13 @@ class VoteStore:
         """
         if not self._exists:
             return Tally(0, 0)
+        # Before the votes, because it may free the space on a full disk that deleting needs.
+        self._remove_snapshot()
         try:
             return Tally(*self._database.erase(voter))
         finally:
             # After the votes: a process that writes a snapshot now checks afterwards that they are still there.
-            if self.snapshot is not None:
-                remove_file(self.snapshot)
+            self._remove_snapshot()
 
     def tally(self, voter: str) -> Tally:
         """Numbers of votes and ratings of a voter, including retracted ones."""
@@ -220,10 +222,32 @@ class VoteStore:
         """
         return self.place.with_name(f"{self.place.name}.ranking.npz") if isinstance(self.place, Path) else None
 
+    @property
+    def name(self) -> str:
+        """Where the votes are, for messages; without a password."""
+        if isinstance(self.place, Path):
+            return str(self.place)
+        return self._database.name
+
+    def prepare(self) -> None:
+        """Load what it takes to read the store, without reading it.
+
+        Raises:
+            SettingsError: If the URL is not valid.
+            NeedsExtraError: If its driver is not installed.
+        """
+        with suppress(VoteError):  # reading reports that the folder may not be entered
+            if self._exists:
+                _ = self._database
+
     def close(self) -> None:
         """Close database connections; the store opens new ones if it is used again."""
         if "_database" in self.__dict__:
             self._database.close()
+
+    def _remove_snapshot(self) -> None:
+        if self.snapshot is not None:
+            remove_file(self.snapshot)
 
     @cached_property
     def _database(self) -> Database:

@@ -12,6 +12,26 @@ from uuid import uuid4
 
 from diffusiongpt.errors import VoteError
 
+NAME_CHARS = 256
+"""Longest name of an expert, a voter, a source, a ballot or a node. Those of the zoo have at most 80 characters."""
+
+PROMPT_CHARS = 32_000
+"""Longest prompt, the same as of a request."""
+
+MOST_NODES = 128
+"""Nodes in the evidence of one vote; a route knows about sixty."""
+
+MOST_SHOWN = 100
+"""Pictures on one ballot. A comparison shows 26 at most; a ranking from elsewhere may be longer."""
+
+MOST_WEIGHT = 1000.0
+"""Ordinary votes that one vote may count for. A stated bound: beyond it, one line of a file would outvote everyone."""
+
+MOST_RATING = 1e6
+"""Largest rating, either way: scales of people and of reward models end far below it."""
+
+MOST_SEED = 2**64 - 1
+
 STRICT = {"extra": "forbid"}
 """Configuration for pydantic, which reads votes and ratings from files."""
 
@@ -37,14 +57,16 @@ def is_number(value: object) -> bool:
 _BINARY = re.compile("[\0\ud800-\udfff]")
 
 
-def check_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
+def check_text(name: str, value: object, *, most: int = NAME_CHARS, may_be_empty: bool = False) -> None:
     """Check that a field is text that any database can store.
 
     Raises:
-        VoteError: If it is not text, is blank, or is binary data.
+        VoteError: If it is not text, is blank, is longer than `most` characters, or is binary data.
     """
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
-        raise VoteError(f"{name} of a vote must be text, not {value!r}", hint=f"Pass a {name} that is not empty.")
+        raise VoteError(f"{name} of a vote must be text, not {_short(value)}", hint=f"Pass a {name} that is not empty.")
+    if len(value) > most:
+        raise VoteError(f"{name} of a vote has {len(value):,} characters", hint=f"Use at most {most:,}.")
     # No database stores half of a surrogate pair, and PostgreSQL ends text at NUL.
     if _BINARY.search(value):
         raise VoteError(f"{name} of a vote holds binary data", hint="Pass text in Unicode, without NUL characters.")
@@ -54,13 +76,44 @@ def checked_evidence(evidence: Mapping[str, float]) -> dict[str, float]:
     """Probabilities per taxonomy node, as floats.
 
     Raises:
-        VoteError: If a value is not a probability.
+        VoteError: If a value is not a probability, or there are more than `MOST_NODES`.
     """
+    if len(evidence) > MOST_NODES:
+        raise VoteError(f"the evidence of a vote names {len(evidence):,} nodes", hint=f"Name at most {MOST_NODES}.")
     for node, p in evidence.items():
         check_text("evidence", node)
         if not is_number(p) or not 0 <= p <= 1:
-            raise VoteError(f"evidence of {node!r} is {p!r}, not a probability", hint="Pass a number from 0 to 1.")
+            raise VoteError(
+                f"evidence of {node!r} is {_short(p)}, not a probability", hint="Pass a number from 0 to 1."
+            )
     return {node: float(p) for node, p in evidence.items()}
+
+
+def strongest(evidence: Mapping[str, float]) -> dict[str, float]:
+    """The most probable nodes of a record, `MOST_NODES` at most: the record of a stranger may name any number."""
+    if len(evidence) <= MOST_NODES:
+        return dict(evidence)
+    return dict(sorted(evidence.items(), key=lambda item: -item[1] if is_number(item[1]) else 0.0)[:MOST_NODES])
+
+
+def check_seed(seed: object) -> None:
+    """Check that a seed is a whole number that torch knows, or absent.
+
+    Raises:
+        VoteError: If it is not.
+    """
+    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and -MOST_SEED <= seed <= MOST_SEED):
+        return
+    raise VoteError(f"seed {_short(seed)} of a vote is out of range", hint=f"Use a whole number up to {MOST_SEED}.")
+
+
+def _short(value: object) -> str:
+    """A value for a message, of whatever size it is."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print numbers of many digits
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, str | bytes):
+        return repr(value[:80])
+    return repr(value)[:80]
 
 
 def as_utc(time: str) -> str:
@@ -73,7 +126,9 @@ def as_utc(time: str) -> str:
         moment = datetime.fromisoformat(time)
         return (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
     except (TypeError, ValueError, OverflowError) as error:
-        raise VoteError(f"time {time!r} is not ISO 8601", hint="Write it like 2026-01-31T12:00:00+00:00.") from error
+        raise VoteError(
+            f"time {_short(time)} is not ISO 8601", hint="Write it like 2026-01-31T12:00:00+00:00."
+        ) from error
 
 
 Outcome = Literal["win", "tie", "both_bad"]
@@ -103,9 +158,10 @@ class Shown:
     def __post_init__(self) -> None:
         check_text("expert", self.expert)
         check_text("ranking_version", self.ranking_version)
+        check_seed(self.seed)
         if not is_number(self.propensity) or not 0 < self.propensity <= 1:
             raise VoteError(
-                f"propensity {self.propensity!r} of {self.expert!r} is not in (0, 1]",
+                f"propensity {_short(self.propensity)} of {self.expert!r} is not in (0, 1]",
                 hint="Pass the probability with which it was shown, or 1.0 if it always is.",
             )
 
@@ -122,7 +178,7 @@ class Vote:
         evidence: Probability per taxonomy node, as in the route.
         voter: Name of the person or judge that chose.
         source: Kind of judge, such as `"human"`.
-        weight: Number of ordinary votes it counts for.
+        weight: Number of ordinary votes it counts for, at most `MOST_WEIGHT`.
         ballot: Id shared by votes that were cast at once, for example the pairs of one k-way ballot.
         id: Unique id; the fit sorts by it.
         time: Time of the vote, UTC, ISO 8601.
@@ -149,13 +205,16 @@ class Vote:
         object.__setattr__(self, "shown", tuple(self.shown))
         object.__setattr__(self, "evidence", checked_evidence(self.evidence))
         object.__setattr__(self, "time", as_utc(self.time))
-        check_text("prompt", self.prompt, may_be_empty=True)
+        check_text("prompt", self.prompt, most=PROMPT_CHARS, may_be_empty=True)
         for name in ("voter", "source", "id"):
             check_text(name, getattr(self, name))
         if self.ballot is not None:
             check_text("ballot", self.ballot)
-        if not is_number(self.weight) or self.weight <= 0:
-            raise VoteError(f"weight {self.weight!r} is not positive", hint="Use 1.0 for an ordinary vote.")
+        if not is_number(self.weight) or not 0 < self.weight <= MOST_WEIGHT:
+            raise VoteError(
+                f"weight {_short(self.weight)} is not positive, or above {MOST_WEIGHT:g}",
+                hint="Use 1.0 for an ordinary vote.",
+            )
         self._check_ballot()
 
     @property
@@ -171,18 +230,24 @@ class Vote:
     def _check_ballot(self) -> None:
         if self.outcome not in get_args(Outcome):
             known = ", ".join(get_args(Outcome))
-            raise VoteError(f"unknown outcome {self.outcome!r}", hint=f"Use one of: {known}.")
+            raise VoteError(f"unknown outcome {_short(self.outcome)}", hint=f"Use one of: {known}.")
         if len(self.shown) < FEWEST_SHOWN:
             raise VoteError(f"a vote needs two pictures, but got {len(self.shown)}", hint="Show at least two experts.")
+        if len(self.shown) > MOST_SHOWN:
+            raise VoteError(f"a vote on {len(self.shown):,} pictures", hint=f"Show at most {MOST_SHOWN} at once.")
         if len(set(self.experts)) < len(self.experts):
             raise VoteError(
                 f"an expert cannot be compared with itself: {', '.join(self.experts)}",
                 hint="Show each expert once.",
             )
         if self.outcome == "win" and self.winner not in self.experts:
-            raise VoteError(f"winner {self.winner!r} was not shown", hint=f"Name one of: {', '.join(self.experts)}.")
+            raise VoteError(
+                f"winner {_short(self.winner)} was not shown", hint=f"Name one of: {', '.join(self.experts)}."
+            )
         if self.outcome != "win" and self.winner is not None:
-            raise VoteError(f"a {self.outcome} has no winner, but got {self.winner!r}", hint="Leave the winner out.")
+            raise VoteError(
+                f"a {self.outcome} has no winner, but got {_short(self.winner)}", hint="Leave the winner out."
+            )
 
     def to_record(self) -> dict[str, Any]:
         """The vote as plain values that JSON and a database row can hold."""
@@ -201,7 +266,7 @@ class Vote:
         try:
             shown = tuple(Shown(**one) for one in record["shown"])
             return cls(**{**record, "shown": shown})
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise VoteError(
                 f"this is not the record of a vote: {error}", hint="Pass a record made by `Vote.to_record`."
             ) from error
@@ -241,11 +306,15 @@ class Rating:
     time: str = field(default_factory=now)
 
     def __post_init__(self) -> None:
-        check_text("prompt", self.prompt, may_be_empty=True)
+        check_text("prompt", self.prompt, most=PROMPT_CHARS, may_be_empty=True)
         for name in ("expert", "voter", "source", "ranking_version", "id"):
             check_text(name, getattr(self, name))
-        if not is_number(self.rating):
-            raise VoteError(f"rating {self.rating!r} is not a number", hint="Pass a finite number; higher is better.")
+        check_seed(self.seed)
+        if not is_number(self.rating) or abs(self.rating) > MOST_RATING:
+            raise VoteError(
+                f"rating {_short(self.rating)} is not a number up to {MOST_RATING:,.0f}",
+                hint="Pass a finite number; higher is better.",
+            )
         object.__setattr__(self, "rating", float(self.rating))
         object.__setattr__(self, "evidence", checked_evidence(self.evidence))
         object.__setattr__(self, "time", as_utc(self.time))
@@ -273,7 +342,7 @@ class Rating:
         """
         try:
             return cls(**record)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise VoteError(
                 f"this is not the record of a rating: {error}", hint="Pass a record made by `Rating.to_record`."
             ) from error

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 from diffusiongpt.votes.exchange import export_text, import_file
+from diffusiongpt.votes.vote import MOST_RATING, MOST_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def votes(draw: st.DrawFn) -> Vote:
         shown=tuple(shown),
         outcome=outcome,
         winner=draw(st.sampled_from(shown)).expert if outcome == "win" else None,
-        weight=draw(st.floats(min_value=0, exclude_min=True, allow_infinity=False)),
+        weight=draw(st.floats(min_value=0, exclude_min=True, max_value=MOST_WEIGHT)),
         ballot=draw(st.none() | WORDS),
     )
 
@@ -62,7 +63,7 @@ RATINGS = st.builds(
     Rating,
     **SHARED,
     expert=WORDS,
-    rating=st.floats(allow_nan=False, allow_infinity=False),
+    rating=st.floats(-MOST_RATING, MOST_RATING),
     seed=SEEDS,
     ranking_version=WORDS,
 )

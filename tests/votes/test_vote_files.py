@@ -183,9 +183,9 @@ def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
         "store = VoteStore(sys.argv[1]); store.add(vote())\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))\n"
-        "try: store.merge([vote(prompt='p' * 99999)])\n"
+        "try: store.merge([Vote(prompt='p' * 9999, shown=shown, outcome='tie') for _ in range(10)])\n"
         "except VoteError as error: print(error, '|', error.hint)\n"
-    ).replace("vote(prompt='p' * 99999)", "Vote(prompt='p' * 99999, shown=shown, outcome='tie')")
+    )
     out, err = finish(child(code, path))
     assert err == ""
     assert f"cannot write votes at {path}" in out

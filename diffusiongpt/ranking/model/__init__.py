@@ -35,13 +35,15 @@ from diffusiongpt.ranking.model.rows import (
     source_weight,
     vote_rows,
 )
-from diffusiongpt.ranking.model.space import BUCKETS, Prompt, PromptSpace, SpaceState
+from diffusiongpt.ranking.model.space import BUCKETS, LANDMARKS, MOST_NODES, Prompt, PromptSpace, SpaceState
 
 __all__ = [
     "ALIKE",
     "BUCKETS",
     "DEFAULTS",
     "JUDGE",
+    "LANDMARKS",
+    "MOST_NODES",
     "OUTSIDE",
     "RATING_SCALE",
     "FitOptions",

@@ -103,7 +103,7 @@ class Fitted:
             embedder: Embeds sentences, if prompts are to be compared by their meaning too.
             options: Where the fit starts, and when it approximates.
         """
-        space, texts = PromptSpace(prompts, embedder=embedder), [prompt.text for prompt in prompts]
+        space, texts = PromptSpace(prompts, embedder=embedder, experts=experts), [prompt.text for prompt in prompts]
         worded, wordless = (
             Observations(space.features(prompts, wordless=without), experts, votes, ratings)
             for without in (False, True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
+from math import isqrt
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -62,6 +64,13 @@ LEAST_P = 0.01
 LANDMARKS = 256
 """Prompts that others are compared with. Twice as many take four times as long and choose no better
 (`benchmarks/ranking.py`)."""
+
+MOST_NODES = 128
+"""Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
+
+ROOM = 16_000_000
+"""Covariances within experts that one view of a space may need, in float32 64 MB. Pools of more than some two hundred
+experts get fewer landmarks, down to none."""
 
 BUCKETS = 4096
 """Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
@@ -123,17 +132,23 @@ class PromptSpace:
         prompts: Prompts that were voted on.
         embedder: Embeds sentences; `None` compares words alone.
         landmarks: Number of landmarks.
+        experts: Number of experts whose weights the features are for; many of them leave room for fewer landmarks.
     """
 
     def __init__(
-        self, prompts: Sequence[Prompt], *, embedder: Embedder | None = None, landmarks: int = LANDMARKS
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        embedder: Embedder | None = None,
+        landmarks: int = LANDMARKS,
+        experts: int = 1,
     ) -> None:
-        named = {node for prompt in prompts for node, p in prompt.evidence.items() if p >= LEAST_P}
-        self.nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
+        self.nodes = {node: i + 1 for i, node in enumerate(sorted(_most_named(prompts)))}
         self._embedder = embedder
         self._idf = _idf_of([prompt.text for prompt in prompts])
         by_text = {prompt.text: prompt for prompt in prompts if prompt.text.strip()}
-        self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[:landmarks]]
+        room = isqrt(ROOM // max(experts, 1)) - self.linear
+        self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[: min(landmarks, max(room, 0))]]
 
     @classmethod
     def restored(cls, state: SpaceState) -> PromptSpace:
@@ -237,6 +252,12 @@ class PromptSpace:
     def _roots(self) -> dict[bool, Features]:
         """`K_LL^(-1/2)`; the key says whether words are left out. Directions that are numerically zero are dropped."""
         return {wordless: _root(self._likeness(self._landmark_views, wordless=wordless)) for wordless in (False, True)}
+
+
+def _most_named(prompts: Sequence[Prompt]) -> list[str]:
+    """The nodes that most prompts name, `MOST_NODES` at most; of equals those that come first in the alphabet."""
+    named = Counter(node for prompt in prompts for node, p in prompt.evidence.items() if p >= LEAST_P)
+    return sorted(named, key=lambda node: (-named[node], node))[:MOST_NODES]
 
 
 def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
