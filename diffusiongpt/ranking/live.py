@@ -346,21 +346,21 @@ class LiveTable:
         many = table.pending > SHARE * (table.size - table.pending)
         # a running fit includes most new votes, but a retraction during the fit needs another one
         if changes.retracted or changes.ratings or not changes.intact or (many and not self._is_fitting()):
-            self._want_fit(priors, changes.version, anew=True)
+            self._want_fit(priors, changes.version, again=True)
         return None
 
     # The fitter: fits everything, beside routing
 
-    def _want_fit(self, priors: Priors, version: str, *, anew: bool = False) -> int:
+    def _want_fit(self, priors: Priors, version: str, *, again: bool = False) -> int:
         """Have everything fitted, and return the number of the fit.
 
-        Unless it is to be done `anew`, a fit of this very version that is done or under way will do.
+        Unless it is to be done `again`, a fit of this very version that is done or under way will do.
         """
         with self._changed:
             of = (priors.fingerprint, version)
-            if not anew and self._table is not None and of == (self._table.priors.fingerprint, self._store_version):
+            if not again and self._table is not None and of == (self._table.priors.fingerprint, self._store_version):
                 return self._fits_done
-            if not anew and self._is_fitting() and self._fit_of == of:
+            if not again and self._is_fitting() and self._fit_of == of:
                 return self._fits_wanted
             self._fits_wanted, self._fit_of = self._fits_wanted + 1, of
             self._fit_priors = priors

@@ -138,7 +138,7 @@ def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an archive by name; none of them is larger than the file.
 
     Raises:
-        ValueError: If it is no regular file, is too large, or is packed in a way that this package never writes.
+        ValueError: If it is not a regular file, is too large, or is packed in a way that this package never writes.
     """
     size = path.stat().st_size
     # opening a pipe would wait for its other end

@@ -14,6 +14,7 @@ from diffusiongpt.votes.vote import (
     Rating,
     Shown,
     Vote,
+    strongest,
 )
 
 __all__ = [

@@ -131,7 +131,7 @@ def open_file(path: Path, busy_seconds: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    # Text that is no UTF-8 must not stop the rows around it from being read; the checks of a vote refuse surrogates.
+    # Text that is not UTF-8 must not stop the rows around it from being read; the checks of a vote refuse surrogates.
     connection.text_factory = _text
     try:
         # With WAL a killed process loses nothing; FULL keeps an acknowledged vote through a power cut too.

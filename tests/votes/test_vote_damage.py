@@ -65,7 +65,7 @@ def test_a_damaged_row_is_set_aside_and_reported(tmp_path: Path, kind: str, capl
 
 
 def test_a_damaged_rating_is_set_aside_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A seed that is no number must not stop the other ratings from counting."""
+    """A seed that is not a number must not stop the other ratings from counting."""
     store = VoteStore(tmp_path / "votes.db")
     store.add(rating(1))
     whole = store.add(rating(2))
