@@ -40,6 +40,7 @@ from diffusiongpt.errors import (
     RequestError,
     ServiceError,
     SettingsError,
+    StoppedError,
     StorageError,
     TokenRefusedError,
     UnknownExpertError,
@@ -126,6 +127,7 @@ __all__ = [
     "ServiceError",
     "Settings",
     "SettingsError",
+    "StoppedError",
     "StorageError",
     "Thinker",
     "TokenRefusedError",
@@ -193,8 +195,10 @@ def route(
     experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
+    timeout: float | None = None,
     memory: str | None = None,
     prefer: Prefer = "quality",
+    prefer_mine: bool = False,
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
@@ -223,8 +227,10 @@ def route_and_generate(
     experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
+    timeout: float | None = None,
     memory: str | None = None,
     prefer: Prefer = "quality",
+    prefer_mine: bool = False,
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
@@ -252,17 +258,31 @@ async def aroute_and_generate(
     experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
+    timeout: float | None = None,  # noqa: ASYNC109  # the thread has to know, and the error is ours
     memory: str | None = None,
     prefer: Prefer = "quality",
+    prefer_mine: bool = False,
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
 ) -> Generation:
-    """`route_and_generate` in a thread of its own, for asyncio programs."""
+    """`route_and_generate` in a thread of its own, for asyncio programs; cancelling it ends the drawing in a step."""
     options = dict(locals())
     import asyncio
+    from threading import Event
 
-    return await asyncio.to_thread(lambda: _default_studio().route_and_generate(**options))
+    from diffusiongpt.stopping import stoppable
+
+    left = Event()
+
+    def draw() -> Generation:
+        with stoppable(left=left):
+            return _default_studio().route_and_generate(**options)
+
+    try:
+        return await asyncio.to_thread(draw)
+    finally:
+        left.set()
 
 
 @_checks_names
@@ -286,8 +306,10 @@ def compare(
     experts: Sequence[str] | None = None,
     explore: Explore | None = None,
     voter: str | None = "me",
+    timeout: float | None = None,
     memory: str | None = None,
     prefer: Prefer = "quality",
+    prefer_mine: bool = False,
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,

@@ -8,6 +8,7 @@
     ├── LLMError                 an LLM that was needed gave no usable answer
     ├── RequestError             a prompt or argument that cannot be drawn as asked
     ├── FileError                a file of prompts that cannot be read
+    ├── StoppedError             a request that was cancelled, or whose time was up
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
     │   └── DataError            a file of ratings or votes that cannot be used
@@ -103,6 +104,12 @@ class RequestError(DiffusionGPTError):
 
 class FileError(DiffusionGPTError):
     """A file of prompts cannot be read as text."""
+
+
+class StoppedError(DiffusionGPTError):
+    """A request ended before its picture was done: it was cancelled, or its time was up."""
+
+    retryable = True
 
 
 class NoRouteError(DiffusionGPTError):

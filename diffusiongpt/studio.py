@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
 
 from diffusiongpt.backends import is_hosted
@@ -19,6 +20,7 @@ from diffusiongpt.ranking import LiveTable
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
+from diffusiongpt.stopping import stoppable
 from diffusiongpt.understanding import LocalThinker, Thinker
 from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 log = logger("diffusiongpt")
+
+
+_LOGGED = 60
+"""Characters of a prompt that are logged."""
 
 
 class DiffusionGPT:
@@ -115,8 +121,10 @@ class DiffusionGPT:
         experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        timeout: float | None = None,
         memory: str | None = None,
         prefer: Prefer = "quality",
+        prefer_mine: bool = False,
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
@@ -129,8 +137,10 @@ class DiffusionGPT:
             RequestError: If the prompt or an argument cannot be used.
             NoRouteError: If every expert is rejected.
         """
-        request, policy = _read(locals())
-        return self._router.route(request, policy)
+        with _failure_noted():
+            route = self._router.route(*_read(locals()))
+        log.info("%s is to draw %s, decided in %.0f ms", route.expert, _named(route), route.timings_ms["total"])
+        return route
 
     @checks_names
     def route_and_generate(
@@ -153,8 +163,10 @@ class DiffusionGPT:
         experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        timeout: float | None = None,
         memory: str | None = None,
         prefer: Prefer = "quality",
+        prefer_mine: bool = False,
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
@@ -185,9 +197,12 @@ class DiffusionGPT:
             explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
                 on average.
             voter: Voter whose preferences count; `None` for everyone's.
+            timeout: Seconds after which the request ends with an error, within one step; `None` for any time.
             memory: Memory of the machine to plan for: `"24GB"`, `"24GB+64GB"` (device and host), `"cpu"`, or `"any"`;
                 `None` plans for the settings' memory, else for this machine.
             prefer: `"quality"` ignores time; `"fast"` also weighs the seconds, with download and loading.
+            prefer_mine: Prefer the experts of your own zoo files where they are nearly as good; in the parts of a score
+                that is `mine`.
             commercial_use: Use only experts whose licence allows commercial use.
             local_only: Use only experts that run on this machine.
             max_price: Highest price of a picture in US dollars; a hosted expert of unknown price needs `math.inf`.
@@ -197,8 +212,11 @@ class DiffusionGPT:
             NoRouteError: If no candidate can draw here; it lists the reasons.
             PullTooLargeError: If no candidate can draw here that may be pulled without asking.
         """
-        request, route = self._plan(*_read(locals()))
-        return self._painter.draw(request, route)
+        request, policy = _read(locals())
+        with stoppable(timeout_s=request.timeout), _failure_noted():
+            generation = self._painter.draw(*self._plan(request, policy))
+        _note(generation)
+        return generation
 
     @checks_names
     def generate_many(  # noqa: D417  # the others are described at route_and_generate
@@ -222,8 +240,10 @@ class DiffusionGPT:
         experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        timeout: float | None = None,
         memory: str | None = None,
         prefer: Prefer = "quality",
+        prefer_mine: bool = False,
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
@@ -251,7 +271,7 @@ class DiffusionGPT:
         def plan(prompt: str) -> tuple[Request, Route]:
             return self._plan(*_read({**options, "prompt": prompt}))
 
-        batch = Batch(self.zoo, self._machine, self._local, self._painter, plan)
+        batch = Batch(self.zoo, self._machine, self._local, self._painter, plan, _note)
         return batch.draw(prompts, return_exceptions=return_exceptions)
 
     def pull(self, expert: str) -> Path:
@@ -307,8 +327,10 @@ class DiffusionGPT:
         experts: Sequence[str] | None = None,
         explore: Explore | None = None,
         voter: str | None = "me",
+        timeout: float | None = None,
         memory: str | None = None,
         prefer: Prefer = "quality",
+        prefer_mine: bool = False,
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
@@ -363,13 +385,16 @@ class DiffusionGPT:
             )
 
         downloads = {} if request.experts else {one: self._machine.download_bytes(self.zoo[one]) for one in able}
-        generations = draw_ballot(
-            able,
-            choose,
-            lambda one: self._painter.draw_with(self.zoo[one], request, route, zoo=self.zoo.sources),
-            at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
-            replaces=not request.experts,
-        )
+        with stoppable(timeout_s=request.timeout), _failure_noted():
+            generations = draw_ballot(
+                able,
+                choose,
+                lambda one: self._painter.draw_with(self.zoo[one], request, route, zoo=self.zoo.sources),
+                at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
+                replaces=not request.experts,
+            )
+        # without the experts: whoever is asked to vote may see it
+        log.info("%d experts drew %s, seed %d, to be compared", len(generations), _named(route), seed)
         return Comparison(generations=generations, votes=self.preferences.store, voter=request.voter or "me")
 
     def vote(
@@ -545,6 +570,34 @@ def _thinker(llm: str | BaseChatModel | None, local: LocalThinker) -> Thinker:
     from diffusiongpt.understanding.llm import LLMThinker
 
     return LLMThinker(llm, local=local)
+
+
+def _note(generation: Generation) -> None:
+    """The one line of a request in the log."""
+    took = {name: seconds for name, seconds in generation.timings.items() if seconds >= 0.05}
+    log.info(
+        "%s drew %s, seed %d%s, in %.1f s (%s)",
+        generation.drawn_by,
+        _named(generation.route),
+        generation.seeds[0],
+        f" and {len(generation.seeds) - 1} more" if len(generation.seeds) > 1 else "",
+        sum(generation.timings.values()),
+        ", ".join(f"{name} {seconds:.1f}" for name, seconds in took.items()),
+    )
+
+
+def _named(route: Route) -> str:
+    return repr(shorten(route.input, _LOGGED, placeholder=" ..."))
+
+
+@contextmanager
+def _failure_noted() -> Iterator[None]:
+    """The same for a request that fails."""
+    try:
+        yield
+    except DiffusionGPTError as error:
+        log.info("a request failed: %s: %s", type(error).__name__, error)
+        raise
 
 
 def _announce(plan: PullPlan) -> None:

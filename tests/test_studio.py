@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -365,3 +366,41 @@ def test_the_functions_share_one_studio(monkeypatch: pytest.MonkeyPatch, tmp_pat
     finally:
         diffusiongpt._default_studio().close()
         diffusiongpt._made_studio.cache_clear()
+
+
+def test_a_request_is_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO a route, a drawing and a failure are one line each, with expert, prompt and seconds, on our loggers."""
+    with tiny_studio(tmp_path) as studio, caplog.at_level(logging.INFO, logger="diffusiongpt"):
+        studio.route(PROMPT)
+        studio.route_and_generate(PROMPT, seed=5, num_inference_steps=1)
+        studio.route_and_generate(PROMPT, seed=6, num_images_per_prompt=2, num_inference_steps=1)
+        [*studio.generate_many([PROMPT], seed=7, num_inference_steps=1)]
+        with pytest.raises(UnknownExpertError):
+            studio.route_and_generate(PROMPT, expert="nosuch")
+    ours = [record for record in caplog.records if record.name.startswith("diffusiongpt")]
+    lines = [record.getMessage() for record in ours if record.levelno >= logging.INFO]
+    assert len(lines) == 5
+    assert lines[0].startswith(f"tiny-pixel is to draw {PROMPT!r}, decided in ")
+    assert lines[1].startswith(f"tiny-pixel drew {PROMPT!r}, seed 5, in ")
+    assert "seed 6 and 1 more, in " in lines[2]
+    assert "seed 7, in " in lines[3]
+    assert lines[4].startswith("a request failed: UnknownExpertError: ")
+    assert {record.name for record in ours} == {"diffusiongpt"}
+
+
+def test_own_experts_are_preferred_if_asked(tmp_path: Path) -> None:
+    """`prefer_mine` adds a part `mine` to experts of the user's own files, which win where they are nearly as good."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"experts: [{{id: own-any, repo: {pixel_folder()}, size_gb: 0.003}}]")
+    with DiffusionGPT(("tiny", mine), settings=settings_in(tmp_path)) as studio:
+        assert studio.zoo.own == {"own-any"}
+        usual = studio.route("a star")
+        preferred = studio.route("a star", prefer_mine=True)
+        assert (usual.expert, preferred.expert) == ("tiny-generalist", "own-any")
+        assert "because you prefer your own experts" in preferred.explain()
+        assert "mine" not in usual.chosen.parts
+        assert preferred.chosen.parts["mine"] > 0
+        for candidate in preferred.candidates:
+            assert sum(candidate.parts.values()) == pytest.approx(candidate.score)
+            assert ("mine" in candidate.parts) == (candidate.expert == "own-any")
+        assert studio.route("a star", prefer_mine=True, explore="thompson", seed=1).propensities["own-any"] > 0.4

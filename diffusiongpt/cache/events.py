@@ -53,7 +53,7 @@ class Events:
 
     def publish(self, event: CacheEvent) -> None:
         """Call every listener; one that raises neither stops the cache nor keeps the event from the others."""
-        log.info("%s %s: %s, %d bytes, %.2f s", event.kind, event.what, event.tier, event.nbytes, event.seconds)
+        log.debug("%s %s: %s, %d bytes, %.2f s", event.kind, event.what, event.tier, event.nbytes, event.seconds)
         for listener in self._listeners:
             try:
                 listener(event)

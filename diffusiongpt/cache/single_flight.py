@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, NoReturn, TypeVar
 
+from diffusiongpt.errors import StoppedError
+from diffusiongpt.stopping import check_stop
+
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the phase (`"download"` or `"load"`), how much is done, and how much there is, if known."""
 
@@ -40,7 +43,7 @@ class SharedCall(Generic[_T]):
             self._changed.notify_all()
 
     def may_stop(self) -> bool:
-        """Whether the last waiter left by Ctrl-C or exit, so that the worker may give up; then no one can join."""
+        """Whether the last waiter left by Ctrl-C or a stop, so that the worker may give up; then no one can join."""
         with self._changed:
             self._stopping = self._stopping or (self._interrupted and self._waiting == 0)
             return self._stopping
@@ -58,17 +61,19 @@ class SharedCall(Generic[_T]):
         seen = None
         try:
             while True:
+                check_stop()
                 with self._changed:
                     while self._outcome is None and self._progress == seen:
                         # With a limit, because on Windows Ctrl-C does not end a wait without one.
                         self._changed.wait(_TICK_S)
+                        check_stop()
                     outcome, progress = self._outcome, self._progress
                 if on_progress is not None and progress is not None and progress != seen:
                     on_progress(*progress)
                 seen = progress
                 if outcome is not None:
                     return outcome()
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, StoppedError):
             self._interrupted = True
             raise
         finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.errors import DiffusionGPTError
+from diffusiongpt.stopping import stoppable
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.in_process import LocalExecutor
@@ -50,6 +51,7 @@ class Batch:
         local: Has the queue of this machine.
         painter: Draws the routed prompts.
         route: Reads and routes one prompt.
+        on_drawn: Called with each result.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Batch:
         local: LocalExecutor,
         painter: Painter,
         route: Callable[[str], tuple[Request, Route]],
+        on_drawn: Callable[[Generation], None],
     ) -> None:
         self._zoo = zoo
         self._machine = machine
         self._local = local
         self._painter = painter
         self._route = route
+        self._on_drawn = on_drawn
 
     def draw(self, prompts: Iterable[str], *, return_exceptions: bool) -> Iterator[Generation | DiffusionGPTError]:
         """See `DiffusionGPT.generate_many`."""
@@ -114,7 +118,9 @@ class Batch:
         assert job.request is not None  # noqa: S101  # without one it has a result
         assert job.route is not None  # noqa: S101
         try:
-            job.result = self._painter.draw(job.request, job.route, job.ticket)
+            with stoppable(timeout_s=job.request.timeout):
+                job.result = self._painter.draw(job.request, job.route, job.ticket)
+            self._on_drawn(job.result)
         except DiffusionGPTError as error:
             job.result = error
         finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from diffusiongpt.backends import get_backend
 from diffusiongpt.errors import DrawError
+from diffusiongpt.stopping import check_stop
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
@@ -55,11 +56,14 @@ class HostedExecutor:
         backend = get_backend(call.expert.backend)
         if not backend.hosted:
             raise DrawError(f"{call.expert.id} is not a hosted expert", hint="Draw with it on this machine.")
+        check_stop()
         start = perf_counter()
         drawing = backend.draw(call, self._settings, on_step=self._report)
         seconds = {"download": 0.0, "queue": 0.0, "load": 0.0, "draw": round(perf_counter() - start, 4)}
         return replace(drawing, timings=seconds)
 
     def _report(self, done: int, total: int) -> None:
+        if done < total:
+            check_stop()
         if self._on_progress:
             self._on_progress("draw", done, total)

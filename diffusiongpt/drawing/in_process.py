@@ -16,6 +16,7 @@ from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing, Placement, PlacementKind, Recovery, RecoveryStep
 from diffusiongpt.hub import Agree
 from diffusiongpt.safe_text import logger
+from diffusiongpt.stopping import check_stop
 from diffusiongpt.weights import HOST, release_cached
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class LocalExecutor:
     def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
         """Draw on this machine; see `Executor.run`."""
         backend = _local(call.expert)
+        check_stop()
         start = perf_counter()
         snapshot = self.fetch(call.expert)
         fetched = perf_counter()
@@ -186,6 +188,8 @@ class LocalExecutor:
         release_cached(self._machine.device)
 
     def _on_step(self, done: int, total: int) -> None:
+        if done < total:  # a picture that is done is worth keeping
+            check_stop()
         if self._on_progress:
             self._on_progress("draw", done, total)
 

@@ -118,7 +118,7 @@ class Painter:
                 if request.expert:
                     raise
                 failures.append(_without_frames(error))
-                log.info("%s cannot draw: %s", expert.id, error)
+                log.debug("%s cannot draw: %s", expert.id, error)
                 if ticket is not None:
                     # the next candidate may have to be pulled first
                     self._local.queue.give_back(ticket)

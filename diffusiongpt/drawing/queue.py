@@ -15,6 +15,7 @@ from functools import cache
 from diffusiongpt.drawing.fairness import FairOrder, IsReady, Place
 from diffusiongpt.errors import LoadError, RequestError
 from diffusiongpt.safe_text import logger
+from diffusiongpt.stopping import check_stop
 
 log = logger("diffusiongpt.drawing.queue")
 
@@ -156,6 +157,7 @@ class Queue:
         The others keep their places, whatever ends the wait or the block: cancel those no longer wanted.
 
         Raises:
+            StoppedError: If the request of this thread is to end; see `stopping`.
             RequestError: If none of them waits any more, or if this thread holds a turn already: it would wait for
                 itself, and two threads that each hold what the other waits for would wait forever.
             LoadError: If the queue is closed.
@@ -217,6 +219,7 @@ class Queue:
                     ticket.waiter = waiter
                 self._serve({ticket.device for ticket in mine})
                 while waiter.due is None:
+                    check_stop()
                     self._check_open()
                     _check_waiting(mine)
                     waiter.changed.wait(self._tick_s)

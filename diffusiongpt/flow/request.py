@@ -129,6 +129,9 @@ class Request(_Asked):
         description="`thompson` picks the best expert of one posterior sample; the default picks the best on average.",
     )
     voter: str | None = Field(default="me", description="Voter whose preferences count; `None` for everyone's.")
+    timeout: Number | None = Field(
+        default=None, gt=0, description="Seconds after which the request ends with an error; `None` for any time."
+    )
     callback_on_step_end: SkipJsonSchema[OnStepEnd | None] = Field(
         default=None, exclude=True, description="Called by the pipeline after each step, in diffusers' shape."
     )
@@ -205,6 +208,9 @@ class Policy(_Asked):
     prefer: Prefer = Field(
         default="quality",
         description="`quality` ignores time; `fast` also weighs the seconds, with download and loading.",
+    )
+    prefer_mine: bool = Field(
+        default=False, description="Prefer the experts of your own zoo files where they are nearly as good."
     )
     commercial_use: bool = Field(default=False, description="Use only experts whose licence allows commercial use.")
     local_only: bool = Field(default=False, description="Use only experts that run on this machine.")

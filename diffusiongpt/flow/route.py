@@ -308,6 +308,9 @@ class Route(BaseModel):
             return "it is the only one that may draw this"
         if self.propensities:
             return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
+        mine = self.chosen.parts.get("mine", 0.0)
+        if mine and any(one.score >= self.chosen.score - mine for one in self.candidates if one.expert != self.expert):
+            return "you prefer your own experts"
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
         learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))

@@ -177,7 +177,7 @@ class Puller:
         """
         plan = self._link(self._as_it_is_now(plan))
         if plan.missing:
-            log.info("%s", plan)
+            log.debug("%s", plan)
             if self._on_pull is not None:
                 self._on_pull(plan)
         if plan.missing or plan.shared:

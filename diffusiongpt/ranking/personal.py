@@ -27,7 +27,7 @@ from diffusiongpt.ranking.table import RankingTable, Score
 from diffusiongpt.zoo import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from diffusiongpt.ranking.model import Floats
     from diffusiongpt.votes import Rating, Vote
@@ -39,6 +39,10 @@ before votes. A stated belief."""
 
 NODE = 0.35
 """Prior standard deviation of a voter's offset for an expert at one node, in log-odds. A stated belief."""
+
+MINE_POINTS = 1.0
+"""Log-odds for an own expert where these are preferred: it draws unless 73 of 100 people would prefer another. A stated
+belief; a preference of the voter, which no measurement could settle."""
 
 LATEST = 500
 """Votes and ratings, each, that personal offsets are learnt from: the latest, because preferences change, and to bound
@@ -97,11 +101,13 @@ class PersonalTable:
     Attributes:
         table: The ranking table for everyone.
         offsets: What the voter's own votes add.
+        mine: Experts that are preferred because they are the voter's own; see `MINE_POINTS`.
     """
 
-    def __init__(self, table: RankingTable, offsets: PersonalOffsets) -> None:
+    def __init__(self, table: RankingTable, offsets: PersonalOffsets, mine: frozenset[str] = frozenset()) -> None:
         self.table = table
         self.offsets = offsets
+        self.mine = mine
         self._leaders: dict[tuple[str, int], tuple[str, ...]] = {}
 
     @property
@@ -109,11 +115,23 @@ class PersonalTable:
         """Version of everyone's table, because personal offsets are a function of the same votes."""
         return self.table.version
 
+    def preferring(self, experts: Iterable[str]) -> PersonalTable:
+        """The same table where some experts are preferred for being the voter's own."""
+        return PersonalTable(self.table, self.offsets, frozenset(experts))
+
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; see `RankingTable.score`.
 
-        Where the voter has offsets, they are one more part, `personal`.
+        Where the voter has offsets, they are one more part, `personal`; the points for an own expert are `mine`.
         """
+        return [
+            Score(one.expert, one.mean + MINE_POINTS, one.std, {**one.parts, "mine": MINE_POINTS})
+            if one.expert in self.mine
+            else one
+            for one in self._score(expert_ids, evidence, text)
+        ]
+
+    def _score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str) -> list[Score]:
         scores = self.table.score(expert_ids, evidence, text)
         means, variances = self.offsets.on(expert_ids, evidence)
         if not means.any():
@@ -140,6 +158,8 @@ class PersonalTable:
     ) -> Floats:
         """Joint samples of `u` for the voter, shape (n, experts); see `RankingTable.sample`."""
         samples = self.table.sample(expert_ids, evidence, rng, n, text=text)
+        if self.mine:
+            samples = samples + MINE_POINTS * np.array([expert in self.mine for expert in expert_ids])
         means, variances = self.offsets.on(expert_ids, evidence)
         if not means.any():
             return samples

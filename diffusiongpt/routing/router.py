@@ -31,6 +31,9 @@ from diffusiongpt.zoo import ROOT, Expert, Taxonomy, Zoo
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
 
+_MINE = 50
+"""Own experts that are scored although the search did not meet them, where these are preferred."""
+
 _NAMED_P = 0.2
 """Probability from which one of several styles counts as asked for."""
 
@@ -102,6 +105,8 @@ class Router:
         allowed = self._allowed(request, thought, policy)
         known = self.preferences.at_hand(self._priors, request.voter)
         table = known.table
+        mine = self.zoo.own & allowed.names if policy.prefer_mine else frozenset()
+        table = table.preferring(mine) if mine else table
         trace = search(
             self.zoo.taxonomy,
             thought.values,
@@ -114,6 +119,7 @@ class Router:
         evidence |= form_evidence(request.prompt, thought.understanding)
         scored = allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
+        scored = (*scored, *sorted(mine.difference(scored), key=self._order.__getitem__)[:_MINE])
         if policy.prefer == "fast":
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, request, table, policy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -168,11 +168,19 @@ class Zoo(Mapping[str, Expert]):
     Attributes:
         sources: Names of the layers, first layer first.
         taxonomy: The checked taxonomy.
+        own: Ids of the experts from layers that do not come with the package.
     """
 
-    def __init__(self, experts: Mapping[str, Expert], nodes: Mapping[str, Node], sources: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        experts: Mapping[str, Expert],
+        nodes: Mapping[str, Node],
+        sources: tuple[str, ...],
+        own: Iterable[str] = (),
+    ) -> None:
         self._experts = on_their_bases(experts)
         self.sources = sources
+        self.own = frozenset(own)
         self.taxonomy = Taxonomy(nodes.values(), experts.values())
 
     @classmethod
@@ -199,12 +207,14 @@ class Zoo(Mapping[str, Expert]):
             ZooError: If the taxonomy is not a tree, or a tag is not in it.
         """
         experts: dict[str, Expert] = {}
+        own: dict[str, bool] = {}
         nodes = {node.id: node for node in shipped_nodes()}
-        for file in files.values():
+        for name, file in files.items():
             experts |= {expert.id: expert for expert in file.experts}
+            own |= dict.fromkeys((expert.id for expert in file.experts), name not in SHIPPED)
             nodes |= {node.id: node for node in file.taxonomy}
         try:
-            return cls(experts, nodes, tuple(files))
+            return cls(experts, nodes, tuple(files), [expert for expert, mine in own.items() if mine])
         except ZooError as error:
             raise ZooError(f"{' + '.join(files)}: {error}", hint=error.hint) from None
 

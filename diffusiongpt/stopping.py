@@ -1,0 +1,57 @@
+"""Ending a request before it is done: its time is up, or whoever asked for it has left.
+
+A thread cannot be ended from outside. What draws or waits for a request asks `check_stop` between its steps, in the
+thread of that request, and leaves by the error that this raises; what others wait for too goes on without it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from diffusiongpt.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from threading import Event
+
+_checks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("_checks", default=())
+"""What ends the request of this thread."""
+
+
+@contextmanager
+def stoppable(*, left: Event | None = None, timeout_s: float | None = None) -> Iterator[None]:
+    """End what is done in the block once an event is set, or after some seconds; blocks may be nested.
+
+    Args:
+        left: Set when whoever asked has left.
+        timeout_s: Seconds that the block may take; `None` for any.
+    """
+    begin = monotonic()
+
+    def check() -> None:
+        if left is not None and left.is_set():
+            raise StoppedError("the request was cancelled before its picture was done", hint="Ask again.")
+        if timeout_s is not None and monotonic() - begin > timeout_s:
+            raise StoppedError(
+                f"the picture was not done within {timeout_s:g} s",
+                hint="Allow more time; the first drawing with an expert also pulls and loads it.",
+            )
+
+    token = _checks.set((*_checks.get(), check))
+    try:
+        yield
+    finally:
+        _checks.reset(token)
+
+
+def check_stop() -> None:
+    """Leave if the request of this thread is to end.
+
+    Raises:
+        StoppedError: If it is.
+    """
+    for check in _checks.get():
+        check()
