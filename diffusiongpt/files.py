@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -22,11 +23,22 @@ def expand_home(path: str | Path) -> Path:
 
 
 def read_regular(path: str | Path, limit: int) -> bytes:
-    """All bytes of a file that a stranger may have named or written.
+    """All bytes of a file that a stranger may have named or written; see `open_regular`."""
+    with open_regular(path, limit) as stream:
+        # one byte more than promised, since a file may grow while it is read
+        data = stream.read(min(limit, os.fstat(stream.fileno()).st_size) + 1)
+    if len(data) > limit:
+        raise _too_large(path, limit)
+    return data
+
+
+@contextmanager
+def open_regular(path: str | Path, limit: int) -> Iterator[BinaryIO]:
+    """Open a file that a stranger may have named or written.
 
     Args:
         path: A regular file, or a link to one. Devices and pipes are refused, which might never end.
-        limit: Most bytes that are read.
+        limit: Most bytes that it may have.
 
     Raises:
         OSError: If it cannot be read, is not a regular file, or is larger; `strerror` says which.
@@ -34,19 +46,17 @@ def read_regular(path: str | Path, limit: int) -> bytes:
     """
     # without `O_NONBLOCK`, opening a pipe waits for someone to write into it
     flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
-    descriptor = os.open(path, sum(flags, os.O_RDONLY))
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
-        status = os.fstat(descriptor)
-        kind = status.st_mode
-        if stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(kind):
+    with open(os.open(path, sum(flags, os.O_RDONLY)), "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        # one byte more than promised, since a file may grow while it is read
-        data = stream.read(min(limit, status.st_size) + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"it is larger than {limit / 1e6:g} MB", str(path))
-    return data
+        if status.st_size > limit:
+            raise _too_large(path, limit)
+        yield stream
+
+
+def _too_large(path: str | Path, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {limit / 1e6:g} MB", str(path))
 
 
 def replace_file(path: Path, data: bytes) -> None:

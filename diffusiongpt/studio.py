@@ -416,7 +416,7 @@ class DiffusionGPT:
             PictureError: If a file does not say how it was drawn.
             VoteError: If the pictures cannot be compared.
         """
-        pictures = [one if isinstance(one, Generation) else Generation.from_file(one) for one in (best, *others)]
+        pictures = [one if isinstance(one, Generation) else Generation.without_pixels(one) for one in (best, *others)]
         return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter))
 
     def rate(self, picture: Generation | str | Path, rating: float, *, voter: str = "me") -> Rating:
@@ -431,7 +431,7 @@ class DiffusionGPT:
             PictureError: If the file does not say how it was drawn.
             VoteError: If the rating is not a finite number.
         """
-        rated = picture if isinstance(picture, Generation) else Generation.from_file(picture)
+        rated = picture if isinstance(picture, Generation) else Generation.without_pixels(picture)
         return self.preferences.record(as_rating(rated, rating, voter=voter))
 
     def undo_vote(self, voter: str = "me") -> Vote | Rating:

@@ -95,30 +95,34 @@ def _recorded_size(record: PictureRecord, whole: InputImage | None) -> tuple[int
 
 
 def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
+    """The expert as the zoo has it: a picture never chooses weights."""
     expert = _expert_of(record, zoo)
-    base = expert.base_expert
-    revision = _commit_to_draw(expert, record.repo, record.revision, record, puller)
-    if base is None:
-        return expert.at(revision)
-    return expert.at(revision, _commit_to_draw(base, record.base, record.base_revision, record, puller))
+    _check_commit(expert, record.repo, record.revision, record, puller)
+    if expert.base_expert is not None:
+        _check_commit(expert.base_expert, record.base, record.base_revision, record, puller)
+    return expert
 
 
-def _commit_to_draw(
-    part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller
-) -> str | None:
-    """The commit of a record where it differs from the one in use; `None` if it does not.
+def _check_commit(part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller) -> None:
+    """Check that the zoo has what the record names, before anything is pulled.
 
     Raises:
-        LoadError: If the record names another repository, or a revision that may change.
+        LoadError: If the record names another repository or commit, or none that may be trusted.
     """
-    if part.is_local or commit in (None, puller.commit(part)):
-        return None
+    ours = puller.commit(part) or (part.revision if COMMIT.fullmatch(part.revision or "") else None)
+    if part.is_local or commit in (None, ours):
+        return
     if repo != part.repo or not COMMIT.fullmatch(commit or ""):
         raise LoadError(
             f"{record.drawn_by} is {part.repo} in this zoo, and was {repo} when the picture was drawn",
             hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
         )
-    return commit
+    if ours is not None:
+        raise LoadError(
+            f"the picture was drawn with {repo} at commit {commit}, and this zoo has it at {ours}",
+            hint="A picture does not choose weights. If you trust that commit, write it into your zoo file as "
+            f"'revision: {commit}' of {record.drawn_by}; else draw the prompt again.",
+        )
 
 
 def _as_strong(expert: Expert, record: PictureRecord) -> Expert:

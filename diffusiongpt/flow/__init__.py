@@ -8,6 +8,7 @@ from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, Shown
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
     MAX_SEED,
+    MAX_SIDE,
     Explore,
     OnStepEnd,
     Policy,
@@ -43,6 +44,7 @@ __all__ = [
     "MAX_INPUTS",
     "MAX_PROMPT_CHARS",
     "MAX_SEED",
+    "MAX_SIDE",
     "NEAR_TIE",
     "READS",
     "Call",

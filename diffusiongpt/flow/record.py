@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from diffusiongpt.flow.call import Dropped, Recovery
 from diffusiongpt.flow.inputs import MAX_INPUTS
+from diffusiongpt.flow.request import MAX_SEED
 from diffusiongpt.flow.route import Placement, Route
 from diffusiongpt.flow.task import Task
+from diffusiongpt.zoo import ExpertId
 
 
 class Fallback(BaseModel):
@@ -108,7 +111,55 @@ class PictureRecord(BaseModel):
 
     @field_validator("params")
     @classmethod
-    def _has_prompt(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _could_be_arguments(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(params.get("prompt"), str):
             raise ValueError("params without a prompt")  # noqa: TRY004 - pydantic wants a ValueError
+        if len(params) > _MOST_PARAMS:
+            raise ValueError(f"more than {_MOST_PARAMS} params")
         return params
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        """A stranger may have written it: what the rest of the package relies on is so."""
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+
+_MOST_PARAMS = 200
+_EXPERT_ID = TypeAdapter(ExpertId)
+_ROUNDING = 1e-6
+_LARGEST_SCORE = 1e4
+"""Far above any score, in log-odds, and far below what an exponential takes."""
+
+
+def _problems(record: PictureRecord) -> Iterator[str]:
+    """What no record of this package has."""
+    route = record.route
+    scored = [one.expert for one in route.candidates]
+    named = {record.drawn_by, route.expert, *scored}
+    try:
+        for expert in named:
+            _EXPERT_ID.validate_python(expert)
+    except ValidationError:
+        yield "an expert has an impossible id"
+    if route.expert not in scored:
+        yield "the chosen expert is not among the candidates"
+    if record.shown_in is not None and record.drawn_by not in record.shown_in.propensities:
+        yield "the picture was not shown in its comparison"
+    if not 0 <= record.seed <= MAX_SEED:
+        yield "the seed is out of range"
+    shown_in = record.shown_in.propensities if record.shown_in else {}
+    shares = (*route.propensities.values(), *route.understanding.evidence.values(), *shown_in.values())
+    if not all(0 <= share <= 1 + _ROUNDING for share in shares):
+        yield "a probability is not one"
+    numbers = [number for one in route.candidates for number in (one.score, one.std, *one.parts.values())]
+    if not all(abs(number) <= _LARGEST_SCORE for number in numbers):
+        yield "a score is out of range"
+    if not all(isfinite(seconds) for seconds in route.timings_ms.values()):
+        yield "a duration is not finite"
+    if any(
+        "\0" in text
+        for text in (record.repo, record.base or "", record.shown_in.ballot if record.shown_in else "", *record.zoo)
+    ):
+        yield "a name holds a null character"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.pictures.comparison import MOST, Comparison, as_rating, as_vote
 from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
-from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, shareable, slug, write_png
+from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, read_record, shareable, slug, write_png
 
 __all__ = [
     "CHUNK",
@@ -17,6 +17,7 @@ __all__ = [
     "as_vote",
     "enlarged",
     "read_png",
+    "read_record",
     "shareable",
     "slug",
     "write_png",

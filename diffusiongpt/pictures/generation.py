@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from diffusiongpt.errors import PictureError, RequestError
 from diffusiongpt.flow import Dropped, Fallback, InputImage, PictureRecord, Recovery, Route, ShownIn
 from diffusiongpt.pictures.inputs import keep_inputs, kept_inputs
-from diffusiongpt.pictures.png import read_png, save_free, write_png
+from diffusiongpt.pictures.png import read_png, read_record, save_free, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -201,6 +201,15 @@ class Generation:
         file = Path(path).expanduser()
         image, record = read_png(file)
         return cls(images=(image,), records=(record,), inputs=kept_inputs(record, file.parent))
+
+    @classmethod
+    def without_pixels(cls, path: str | Path) -> Generation:
+        """Read what a saved picture says of itself, which is all that a vote needs.
+
+        Raises:
+            PictureError: If the file is missing or does not carry our record.
+        """
+        return cls(images=(), records=(read_record(Path(path).expanduser()),))
 
     def _repr_html_(self) -> str:
         captions = (f"seed {seed}" for seed in self.seeds)

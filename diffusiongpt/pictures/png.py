@@ -12,11 +12,13 @@ from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import ValidationError
 
 from diffusiongpt.errors import PictureError
-from diffusiongpt.flow import PictureRecord
+from diffusiongpt.files import open_regular
+from diffusiongpt.flow import MAX_SIDE, PictureRecord, Route
+from diffusiongpt.safe_text import words_of
 
 CHUNK = "diffusiongpt"
 """PNG text chunk with our record."""
@@ -24,8 +26,23 @@ CHUNK = "diffusiongpt"
 PARAMETERS = "parameters"
 """PNG text chunk that AUTOMATIC1111, Civitai and most viewers read."""
 
-MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_RECORD_BYTES = 4 << 20
 """Largest record that is read; this package writes none that is larger."""
+
+MAX_RECORD_VALUES = 50_000
+"""Most values of a record that is read: a parser takes a few hundred bytes for each."""
+
+MAX_FILE_BYTES = 256 << 20
+MAX_PIXELS = MAX_SIDE * MAX_SIDE
+"""Most pixels that are decoded: no request draws more. Each takes 4 bytes."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+"""Formats that are opened; for others Pillow may start a program on the file, as Ghostscript for EPS."""
+
+_KEPT = 200
+"""Candidates and rejections that a file keeps: a zoo may have thousands."""
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
@@ -60,14 +77,31 @@ def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterato
 
 
 def shareable(record: PictureRecord) -> PictureRecord:
-    """The record without folders of this machine: a picture is passed on to strangers."""
+    """The record without folders of this machine, and of a bounded size: a picture is passed on to strangers."""
     fallbacks = (
         fallback.model_copy(update={"error": _bare(fallback.error), "hint": _bare(fallback.hint)})
-        for fallback in record.fallbacks
+        for fallback in record.fallbacks[:_KEPT]
     )
     places = {"repo": _place(record.repo), "base": record.base and _place(record.base)}
     zoo = tuple(_last(source) for source in record.zoo)
-    return record.model_copy(update={**places, "zoo": zoo, "fallbacks": tuple(fallbacks)})
+    changes = {**places, "zoo": zoo, "fallbacks": tuple(fallbacks), "route": _bounded(record.route, record.drawn_by)}
+    return record.model_copy(update=changes)
+
+
+def _bounded(route: Route, drawn_by: str) -> Route:
+    """A route with the best of its candidates, and those that its story needs."""
+    if max(len(route.candidates), len(route.rejected), len(route.propensities)) <= _KEPT:
+        return route
+    needed = {route.expert, drawn_by, *route.near_ties[:_KEPT]}
+    candidates = [one for at, one in enumerate(route.candidates) if at < _KEPT or one.expert in needed]
+    kept = {one.expert for one in candidates}
+    changes = {
+        "candidates": tuple(candidates),
+        "near_ties": tuple(one for one in route.near_ties if one in kept),
+        "rejected": route.rejected[:_KEPT],
+        "propensities": {name: share for name, share in route.propensities.items() if name in kept},
+    }
+    return route.model_copy(update=changes)
 
 
 def _place(repo: str) -> str:
@@ -89,29 +123,73 @@ def read_png(path: Path) -> tuple[Image.Image, PictureRecord]:
     Raises:
         PictureError: If the file is missing, is not a picture, or carries no record of this package.
     """
+    with _opened(path) as image:
+        record = _record_in(image, path)
+        image.load()
+        return image.copy(), record
+
+
+def read_record(path: Path) -> PictureRecord:
+    """Read the record of a picture alone, without decoding the picture.
+
+    Raises:
+        PictureError: If the file is missing, is not a picture, or carries no record of this package.
+    """
+    with _opened(path) as image:
+        return _record_in(image, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header was read, and whose pixels were not; what fails in the block is a `PictureError`."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            text = dict(getattr(image, "text", {}))
-            picture = image.copy()
+        with open_regular(path, MAX_FILE_BYTES) as stream, Image.open(stream, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _unreadable(path, f"it is {image.width:,}x{image.height:,} pixels")
+            yield image
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist", hint="Check the path.") from None
-    except (OSError, ValueError, SyntaxError, zlib.error, struct.error, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
         raise PictureError(
-            f"{path} cannot be read as a picture: {error}", hint="Pass a PNG this package saved."
-        ) from error
-    if CHUNK not in text or len(text[CHUNK]) > MAX_RECORD_BYTES:
+            f"{path} does not say how it was drawn: it cannot be read as a PNG, JPEG or WebP",
+            hint="Pass a PNG this package saved.",
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
+        raise _unreadable(path, getattr(error, "strerror", None) or words_of(error)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _unreadable(path, words_of(error)) from None
+
+
+def _unreadable(path: Path, reason: str) -> PictureError:
+    return PictureError(f"{path} cannot be read as a picture: {reason}", hint="Pass a PNG this package saved.")
+
+
+def _record_in(image: Image.Image, path: Path) -> PictureRecord:
+    """The record in the header of a picture, which a stranger may have written."""
+    text = image.info.get(CHUNK)
+    if not isinstance(text, str):
         raise PictureError(
             f"{path} does not say how it was drawn",
             hint="Pass a PNG this package saved; editors and chat services often strip the record.",
         )
+    if len(text) > MAX_RECORD_BYTES or _values_in(text) > MAX_RECORD_VALUES:
+        raise PictureError(
+            f"the record in {path} cannot be read: it is larger than any this package writes",
+            hint="Pass a PNG this package saved.",
+        )
     try:
-        return picture, PictureRecord.model_validate_json(text[CHUNK])
+        return PictureRecord.model_validate_json(text)
     except ValidationError as error:
         raise PictureError(
-            f"the record in {path} cannot be read: {error.errors()[0]['msg']}",
+            f"the record in {path} cannot be read: {words_of(ValueError(error.errors(include_input=False)[0]['msg']))}",
             hint="It may come from a newer version: pip install -U diffusiongpt.",
         ) from error
+
+
+def _values_in(text: str) -> int:
+    """Values of a JSON text, counted by what parts them; parsing them first would take their memory."""
+    bare = _STRING.sub("", text)
+    return bare.count(",") + bare.count("[") + bare.count("{")
 
 
 def a1111_parameters(record: PictureRecord) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.zoo.expert import ROOT, CallSettings, Capabilities, Expert, License, Price, Tags
+from diffusiongpt.zoo.expert import ROOT, CallSettings, Capabilities, Expert, ExpertId, License, Price, Tags
 from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
     SHIPPED,
@@ -21,6 +21,7 @@ __all__ = [
     "CallSettings",
     "Capabilities",
     "Expert",
+    "ExpertId",
     "License",
     "Node",
     "NodeKind",

@@ -249,13 +249,6 @@ class Expert(_Entry):
         adapted = self.model_copy(update=facts)
         return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
 
-    def at(self, revision: str | None, base_revision: str | None = None) -> Expert:
-        """The same expert at other commits; `None` keeps the revision."""
-        moved = self if revision is None else self.model_copy(update={"revision": revision})
-        if self._base_expert is None or base_revision is None:
-            return moved
-        return _over(moved, self._base_expert.at(base_revision))
-
     def prompt_for(self, text: str) -> str:
         """The prompt this expert gets for a text: led by its trigger words unless the text holds them already."""
         folded = text.casefold()

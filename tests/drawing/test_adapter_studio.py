@@ -104,15 +104,23 @@ def test_a_changed_adapter_or_base_is_noticed(tmp_path: Path, tiny_sd: Path, lor
             studio.redraw(result)
 
 
-def test_an_old_picture_is_drawn_at_its_own_commits(online: Settings, hub: LocalHub, zoo: Zoo, tmp_path: Path) -> None:
-    """The commits of base and adapter come from the record if the zoo has changed since."""
+def test_a_picture_of_another_commit_asks(online: Settings, hub: LocalHub, zoo: Zoo, tmp_path: Path) -> None:
+    """The commit of the zoo counts and not that of a record; whoever trusts it can pin it."""
     with DiffusionGPT(zoo, settings=online, on_pull=lambda _: None) as studio:
         old = draw(studio)
     (tmp_path / "toy" / "README.md").write_text("a new commit")
     moved = zoo_of(lora(revision=hub.commit("t/toy")), expert("t/sd", "plain"))
     with DiffusionGPT(moved, settings=online, on_pull=lambda _: None) as studio:
         new = draw(studio)
-        assert new.records[0].revision == hub.commit("t/toy") != old.records[0].revision
+        was = old.records[0].revision
+        assert new.records[0].revision == hub.commit("t/toy") != was
+        asked = len(hub.requests)
+        with pytest.raises(LoadError, match=f"{was}, and this zoo has it at {hub.commit('t/toy')}") as caught:
+            studio.redraw(old)
+        assert f"revision: {was}" in caught.value.hint
+        assert len(hub.requests) == asked
+    pinned = zoo_of(lora(revision=was), expert("t/sd", "plain"))
+    with DiffusionGPT(pinned, settings=online, on_pull=lambda _: None) as studio:
         assert studio.redraw(old).image.tobytes() == old.image.tobytes()
 
 

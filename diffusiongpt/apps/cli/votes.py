@@ -55,7 +55,7 @@ def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter
     from diffusiongpt.settings import load_settings
     from diffusiongpt.votes import VoteStore
 
-    shown = [Generation.from_file(picture) for picture in pictures]
+    shown = [Generation.without_pixels(picture) for picture in pictures]
     with closing(VoteStore.own(load_settings())) as store:
         if not shown:
             return store.undo(voter)
