@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EFBIG
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
@@ -32,3 +34,16 @@ def parse_json(raw: bytes) -> Any:
     # unlike the parser of the standard library, this one refuses what is nested deeper than its own stack allows
     # some schedulers write infinity
     return from_json(raw, allow_inf_nan=True)
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a small file that a stranger wrote.
+
+    Raises:
+        OSError: If it cannot be read, or is larger than anything that is parsed.
+    """
+    with path.open("rb") as stream:
+        raw = stream.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise OSError(EFBIG, f"it has more than {MAX_BYTES:,} bytes", str(path))
+    return raw

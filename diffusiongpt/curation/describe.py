@@ -20,7 +20,7 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub import USUAL_NAME, RepoListing, repo_info, small_reader
+from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, Patience, RepoListing, repo_info, small_reader
 from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
@@ -218,6 +218,9 @@ def _gigabytes(size: int) -> float | None:
 _AT_ONCE = 8
 """Concurrent requests; the hub allows a few hundred a minute without a token."""
 
+_LONGEST_S = 90.0
+"""Seconds for all experts together, after which those that are left count as unreachable."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
@@ -249,18 +252,20 @@ def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presen
     """
     check_online(settings)
     remote = [expert for expert in experts if not (expert.is_local or is_hosted(expert.backend))]
+    patience = Patience(_LONGEST_S)
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        found = tuple(pool.map(lambda expert: _presence(expert, settings), remote))
+        found = tuple(pool.map(lambda expert: _presence(expert, settings, patience), remote))
     errors = [one.error for one in found if one.error is not None and one.state == "unreachable"]
     if errors and len(errors) == len(found):
         raise errors[0]
     return found
 
 
-def _presence(expert: Expert, settings: Settings) -> Presence:
+def _presence(expert: Expert, settings: Settings, patience: Patience) -> Presence:
     unknown = Presence(expert=expert.id, repo=expert.repo, state="unreachable", revision=expert.revision)
     try:
-        info = repo_info(settings, expert.repo, expert.revision)
+        timeout_s = patience.left(TIMEOUT_S)
+        info = repo_info(settings, expert.repo, expert.revision, timeout_s=timeout_s)
     except PullError as error:
         if isinstance(error, RepoMissingError):
             return replace(unknown, state="missing", error=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.hub.answers import Patience
 from diffusiongpt.hub.client import TIMEOUT_S, read_small, repo_info, small_reader
 from diffusiongpt.hub.content import ContentIds, find_damage, hash_file, is_sha256
 from diffusiongpt.hub.disk import DiskRow
@@ -30,6 +31,7 @@ __all__ = [
     "Agree",
     "ContentIds",
     "DiskRow",
+    "Patience",
     "PullKey",
     "PullPlan",
     "PullRecord",

@@ -64,12 +64,15 @@ def _header_damage(path: Path, size: int) -> str | None:
     return None if stated == size else "does not end where its safetensors header says"
 
 
-def remove_damaged(path: Path) -> None:
-    """Remove a cached file and whatever its links lead to, so that the client downloads it again."""
+def remove_damaged(path: Path, hub_cache: Path) -> None:
+    """Remove a cached file and what its links lead to in the cache, so that the client downloads it again.
+
+    What a link leads to elsewhere is not the client's, and stays.
+    """
     while True:
-        target = path.parent / path.readlink() if path.is_symlink() else None
+        target = Path(os.path.normpath(path.parent / path.readlink())) if path.is_symlink() else None
         path.unlink(missing_ok=True)
-        if target is None:
+        if target is None or not target.is_relative_to(os.path.normpath(hub_cache)):
             return
         path = target
 

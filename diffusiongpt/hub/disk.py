@@ -269,7 +269,7 @@ def _clear_revision(cache: HFCacheInfo, revision: CachedRevisionInfo, names: set
         if _is_shared(cache, file.blob_path, removed):
             file.file_path.unlink()
         else:
-            remove_damaged(file.file_path)
+            remove_damaged(file.file_path, revision.snapshot_path.parents[2])
 
 
 def _is_shared(cache: HFCacheInfo, blob: Path, removed: set[Path]) -> bool:

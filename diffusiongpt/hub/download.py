@@ -66,11 +66,11 @@ def repair(plan: PullPlan, settings: Settings, contents: ContentIds, stop: Stop)
     if damaged:
         log.warning("%s: downloading %s again", plan.repo, ", ".join(damaged))
         for name in damaged:
-            remove_damaged(plan.folder / name)
+            remove_damaged(plan.folder / name, settings.hub_cache)
         _fetch(plan, settings, lambda _done, _total: None, stop, tuple(damaged))
         damaged = _damaged(plan, contents)
     for name, what in damaged.items():
-        remove_damaged(plan.folder / name)
+        remove_damaged(plan.folder / name, settings.hub_cache)
         raise PullError(
             f"{name} of {plan.repo} {what}, also after a second download",
             hint="The file on the hub is damaged. Report it to its owner, or choose another repository.",

@@ -16,7 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
-from diffusiongpt.bounded import parse_json
+from diffusiongpt.bounded import TooLargeError, parse_json
 from diffusiongpt.hub.answers import one_line
 
 MAX_FILES = 10_000
@@ -157,9 +157,14 @@ def read_listing(raw: bytes) -> RepoListing:
     """Read the answer to a question about a repository.
 
     Raises:
+        TooLargeError: If it lists more files than a checkpoint can have.
         ValueError: If it is not one, in words that say what is wrong.
     """
-    listing = _validated(RepoListing, parse_json(raw))
+    said = parse_json(raw)
+    files = said.get("siblings") if isinstance(said, dict) else None
+    if isinstance(files, list) and len(files) > MAX_FILES:
+        raise TooLargeError(f"it lists {len(files):,} files, and at most {MAX_FILES:,} are read")
+    listing = _validated(RepoListing, said)
     _check_distinct([file.name for file in listing.files])
     return listing.model_copy(
         update={"files": tuple(file for file in listing.files if _is_stored_everywhere(file.name))}

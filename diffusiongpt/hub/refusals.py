@@ -162,11 +162,16 @@ def _from_system(error: BaseException, repo: str, settings: Settings) -> PullErr
     return not_a_hub(error, repo, settings)
 
 
-def not_a_hub(error: BaseException, repo: str, settings: Settings) -> HubUnreachableError:
-    """The error for an answer that no hub gives."""
-    what = "sent too much" if isinstance(error, TooLargeError) else "did not answer as a hub does"
+def not_a_hub(error: BaseException, repo: str, settings: Settings) -> PullError:
+    """The error for an answer that no hub gives, or that is larger than any that is needed."""
+    said = one_line(str(error)) or type(error).__name__
+    if isinstance(error, TooLargeError):
+        # it says nothing about other repositories of this hub
+        return PullError(
+            f"{settings.hub_endpoint} sent too much about {repo}: {said}", hint="Choose another repository."
+        )
     return HubUnreachableError(
-        f"{settings.hub_endpoint} {what} about {repo}: {one_line(str(error)) or type(error).__name__}",
+        f"{settings.hub_endpoint} did not answer as a hub does about {repo}: {said}",
         hint="Check HF_ENDPOINT, or choose another repository.",
     )
 

@@ -9,11 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffusiongpt.errors import PullError
+from diffusiongpt.bounded import read_bounded
+from diffusiongpt.errors import LoadError, PullError
 from diffusiongpt.hub.content import ContentIds, blob_name, find_damage, fingerprint
 from diffusiongpt.hub.listing import COMMIT, is_safe_name
 from diffusiongpt.hub.needed_files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
 from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
+from diffusiongpt.hub.refusals import hub_errors
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -119,10 +121,11 @@ class Snapshots:
             return None
         folder = snapshot_folder(hub_cache, expert.repo, commit)
         try:
-            names = _cached_names(hub_cache, expert.repo, commit)
-            files = files_of(expert, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
+            with hub_errors(expert.repo, self._settings):
+                names = _cached_names(hub_cache, expert.repo, commit)
+            files = files_of(expert, backend, names, lambda name: read_bounded(folder / name), self._settings)
             sizes = {name: (folder / name).stat().st_size for name in files}
-        except (PullError, OSError):
+        except (PullError, LoadError, OSError):
             return None
         if any(find_damage(folder / name, size) for name, size in sizes.items()):
             return None
@@ -167,7 +170,7 @@ class Snapshots:
             if backend is None:
                 chosen: tuple[str, ...] = (adapter_file(names, part),)
             else:
-                chosen = files_of(part, backend, names, lambda name: (folder / name).read_bytes(), self._settings)
+                chosen = files_of(part, backend, names, lambda name: read_bounded(folder / name), self._settings)
             stats = {name: (folder / name).stat() for name in chosen}
         except OSError as error:
             raise PullError(

@@ -99,6 +99,29 @@ def test_what_was_in_the_cache_is_verified_when_it_becomes_ours(
         assert (folder / name).read_bytes() == (served.folder / name).read_bytes()
 
 
+def test_what_a_link_leads_to_outside_the_cache_stays(puller: Puller, online: Settings, tmp_path: Path) -> None:
+    """A damaged file is removed with its blob; a link that someone else put there takes nothing else along."""
+    folder = puller.ensure(SD, BACKEND)
+    mine = tmp_path / ".bashrc"
+    mine.write_text("# mine\n")
+    (folder / "vae" / "config.json").unlink()
+    (folder / "vae" / "config.json").symlink_to(mine)
+    assert Puller(online).ensure(SD, BACKEND) == folder
+    assert json.loads((folder / "vae" / "config.json").read_text())
+    assert mine.read_text() == "# mine\n"
+
+
+def test_a_repository_that_is_too_large_says_nothing_about_the_hub(hub: LocalHub, online: Settings) -> None:
+    """Its error is one of that repository, so that other experts are still pulled."""
+    rows = [{"rfilename": f"f{number}"} for number in range(20_000)]
+    body = json.dumps({"id": "t/sd", "sha": "0" * 40, "siblings": rows}).encode()
+    sent = {"Content-Length": str(len(body))}
+    hub.fail(Fault(match="/api/models/t/sd", answer=lambda handler: handler.reply(200, sent, body)))
+    with pytest.raises(PullError, match="20,000 files") as caught:
+        Puller(online).plan(SD, BACKEND)
+    assert not isinstance(caught.value, HubUnreachableError)
+
+
 def test_a_copy_of_another_repository_is_verified_too(hub: LocalHub, repo: Path, puller: Puller) -> None:
     """A file that is linked and not downloaded proves its content as well."""
     hub.add("t/two", repo)

@@ -10,6 +10,7 @@ from diffusiongpt.backends.diffusers.architectures import of_pipeline
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
+from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def _checked_class(folder: Path, files: Sequence[str]) -> str:
         LoadError: If it cannot be built, or its configuration would load code.
     """
     try:
-        raw = (folder / INDEX).read_bytes()
-        check_components(read_components(raw, files), _names(folder), lambda name: (folder / name).read_bytes())
+        raw = read_bounded(folder / INDEX)
+        check_components(read_components(raw, files), _names(folder), lambda name: read_bounded(folder / name))
     except PullError as error:
         raise LoadError(f"could not be built from {folder}: {error}", hint=error.hint) from error
     kind = str(json.loads(raw)["_class_name"])

@@ -103,7 +103,9 @@ def check_pipeline(name: str) -> None:
         import diffusers
 
         kind = getattr(diffusers, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
+        # in this order, since the base class brings torch
+        known = isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)
+    if kind is None or not known:
         raise LoadError(
             f"{name} is not a pipeline of the installed diffusers {diffusers.__version__}",
             hint="Newer checkpoints need a newer diffusers: pip install -U diffusers",
