@@ -13,7 +13,7 @@ from diffusiongpt.routing import Router
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.understanding import LocalThinker
-from diffusiongpt.votes import Shown, Vote
+from diffusiongpt.votes import Shown, Vote, VoteStore
 from diffusiongpt.zoo import Capabilities, Expert, License, Tags, Zoo
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def zoo_of(*experts: Expert, nodes: Sequence[Node] | None = None) -> Zoo:
     return Zoo({expert.id: expert for expert in experts}, {node.id: node for node in tree}, ("test",))
 
 
-def router_of(zoo: Zoo, votes: Path, *, loaded: Sequence[str] = (), here: MachineSpec | None = None) -> Router:
+def router_of(
+    zoo: Zoo, votes: Path | VoteStore, *, loaded: Sequence[str] = (), here: MachineSpec | None = None
+) -> Router:
     """A router without anything to draw with; experts are on disk unless listed as loaded. `here` is its machine."""
 
     def readiness(one: Expert) -> Readiness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -75,7 +76,16 @@ def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> F
     Returns:
         Log-odds, shape (experts,).
     """
-    before = np.zeros(experts) if around is None else around
+    strengths = np.zeros(experts) if around is None else around.copy()
+    # an expert without a vote stays where it was, so that the cost is that of the experts in these votes
+    present = np.union1d(votes.left, votes.right)
+    rows = replace(votes, left=np.searchsorted(present, votes.left), right=np.searchsorted(present, votes.right))
+    strengths[present] = _strengths(rows, strengths[present])
+    return strengths
+
+
+def _strengths(votes: Votes, before: Floats) -> Floats:
+    """Newton's method for experts that all have votes; `before` is the prior mean of each."""
     strengths = before.copy()
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(strengths[votes.right] - strengths[votes.left]))
@@ -83,7 +93,7 @@ def bradley_terry(votes: Votes, experts: int, around: Floats | None = None) -> F
         gradient = before - strengths
         np.add.at(gradient, votes.left, pull)
         np.subtract.at(gradient, votes.right, pull)
-        hessian = np.eye(experts)
+        hessian = np.eye(len(before))
         for one, other, sign in (
             (votes.left, votes.left, 1),
             (votes.right, votes.right, 1),

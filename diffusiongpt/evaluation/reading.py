@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusiongpt.errors import DataError, RequestError
 from diffusiongpt.evaluation.data import Exam, Floats, Training, Votes
-from diffusiongpt.votes import Outcome
+from diffusiongpt.votes import PROMPT_CHARS, Outcome
 from diffusiongpt.votes.exchange import MISSPELT, CsvRow, nearest, read_rows
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 NAMES = ("prompt_id", "prompt", "expert")
 VOTE_COLUMNS = ("prompt_id", "prompt", "winner", "loser")
 VOTE_OPTIONS = ("category", "outcome", "ballot", "voter", "source", "weight", "propensity", "time")
+MOST_EXPERTS = 4000
+"""Experts in the files of one evaluation; what Bradley-Terry needs grows with their square, and takes 128 MB here."""
+
+MOST_CELLS = 50_000_000
+"""Pairs of a prompt and an expert in one grid of ratings, which take 400 MB."""
+
 SHARES = {"win": 1.0, "tie": 0.5, "both_bad": 0.5}
 
 
@@ -37,6 +43,7 @@ def read_ratings(*paths: Path | str) -> Training:
     prompts, cells = _Prompts(), _cells(_rated_rows(paths))
     rows = [(prompts.number(row), expert, rating) for row, expert, rating in cells]
     experts = sorted({expert for _, expert, _ in rows})
+    _check_size(len(experts), len(prompts))
     return Training(prompts.texts, prompts.categories, tuple(experts), _grid(rows, len(prompts), experts))
 
 
@@ -63,6 +70,7 @@ def read_votes(path: Path | str, *, names: Sequence[Path | str] = ()) -> Trainin
             prompts.number(row)
             experts.add(row.text("expert"))
     known = tuple(sorted(experts))
+    _check_size(len(known))
     return Training(prompts.texts, prompts.categories, known, votes=_votes(rows, known))
 
 
@@ -115,6 +123,11 @@ class _Prompts:
             DataError: If its file gives one id two texts, or one prompt two categories.
         """
         key = name, text = row.text("prompt_id"), row.text("prompt")
+        if len(text) > PROMPT_CHARS:
+            raise DataError(
+                f"{row}: the prompt has {len(text):,} characters",
+                hint=f"Use at most {PROMPT_CHARS:,}, as a request may.",
+            )
         first_text, first = self._texts.setdefault((row.path, name), (text, row))
         if first_text != text:
             raise DataError(
@@ -161,6 +174,20 @@ def _cells(rows: Iterable[CsvRow]) -> Iterator[tuple[CsvRow, str, float]]:
                 hint="Keep one row of each prompt and expert, such as the mean; pass each file once.",
             )
         yield row, expert, row.number("rating")
+
+
+def _check_size(experts: int, prompts: int = 0) -> None:
+    """Check that the files are not beyond what an evaluation can hold.
+
+    Raises:
+        DataError: If they are.
+    """
+    if experts > MOST_EXPERTS or experts * prompts > MOST_CELLS:
+        about = f" and {prompts:,} prompts" if prompts else ""
+        raise DataError(
+            f"the files name {experts:,} experts{about}",
+            hint=f"Evaluate at most {MOST_EXPERTS:,} experts, and {MOST_CELLS:,} pairs of a prompt and an expert.",
+        )
 
 
 def _grid(rows: Iterable[tuple[int, str, float]], prompts: int, experts: Sequence[str]) -> Floats:

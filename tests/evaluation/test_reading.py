@@ -10,6 +10,8 @@ from fixtures_evaluation import RATED, VOTED, rated_rows, vote_rows, write
 
 from diffusiongpt.errors import DataError, RequestError
 from diffusiongpt.evaluation import read_exam, read_ratings, read_votes
+from diffusiongpt.evaluation.data import Votes
+from diffusiongpt.evaluation.methods import bradley_terry
 
 GOOD = ("1", "a fox", "", "furry", "3.5")
 VOTE = ("1", "a fox", "", "furry", "metal")
@@ -160,7 +162,7 @@ def test_one_ballot_decides_a_pair_once(tmp_path: Path) -> None:
     ("header", "message", "hint"),
     [
         (("prompt_id", "prompt", "category", "expert", "Ratings"), "column 'rating' is missing", "'Ratings'"),
-        (("prompt_id;prompt;expert;rating",), "'prompt_id', 'prompt', 'expert', 'rating' is missing", "has: "),
+        (("prompt_id|prompt|expert|rating",), "'prompt_id', 'prompt', 'expert', 'rating' is missing", "has: "),
         ((*RATED, "expert"), "column 'expert' appears twice", "Keep one"),
         (("prompt_id", "prompt", "categories", "expert", "rating"), "column 'categories' is not known", "'category'"),
     ],
@@ -226,3 +228,28 @@ def test_a_part_of_a_training_keeps_its_votes(tmp_path: Path) -> None:
     assert exam.prompts == (rated.prompts[4], rated.prompts[0])
     assert rated.ratings is not None
     assert np.array_equal(exam.ratings, rated.ratings[[4, 0]])
+
+
+def test_files_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
+    """Too many experts, or a prompt that no request could have, end with an error and not with hours of work."""
+    crowd = [(str(i), "a fox", "", f"e{i}", f"f{i}") for i in range(2001)]
+    with pytest.raises(DataError, match="4,002 experts"):
+        read_votes(write(tmp_path / "crowd.csv", VOTED, crowd))
+    with pytest.raises(DataError, match="33,000 characters"):
+        read_ratings(write(tmp_path / "long.csv", RATED, [("1", "fox" * 11_000, "", "furry", "3")]))
+
+
+def test_strengths_cost_what_the_experts_with_votes_cost() -> None:
+    """Three thousand experts without a vote change neither the strengths of the others nor the time."""
+    rng = np.random.default_rng(0)
+    pairs = np.sort([rng.choice(6, 2, replace=False) for _ in range(60)], axis=1)
+    ones = np.ones(60)
+    votes = Votes(
+        prompt=np.zeros(60, np.intp), left=pairs[:, 0], right=pairs[:, 1], share=rng.integers(0, 2, 60).astype(float),
+        both_bad=np.zeros(60, bool), weight=ones, ballot=np.arange(60),
+        source=np.array(["human"] * 60), propensity=ones,
+    )  # fmt: skip
+    few, many = bradley_terry(votes, 6), bradley_terry(votes, 3006)
+    np.testing.assert_allclose(many[:6], few)
+    assert not many[6:].any()
+    assert not np.allclose(few, 0)

@@ -70,6 +70,23 @@ def test_what_spreadsheets_write_is_read(kept: VoteStore, file: Path) -> None:
     assert cast.winner == "oil"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt;winner;loser;weight\r\na fox, in snow;oil;pixel;0,5\r\n",
+        "prompt\twinner\tloser\tweight\na fox, in snow\toil\tpixel\t0.5\n",
+        'sep=;\nprompt;winner;loser;weight\n"a fox, in snow";oil;pixel;"0,5"\n',
+        '\ufeffprompt,winner,loser,weight,,\n,,,,,\n"a fox, in snow",oil,pixel,0.5,,\n , ,,\n',
+        '"prompt";"winner";"loser";"weight";;\n;;;\n"a fox, in snow";"oil";"pixel";"0,5";;\n',
+    ],
+    ids=["semicolons", "tabs", "sep", "blank rows and columns", "quoted semicolons"],
+)
+def test_a_table_may_be_written_as_a_spreadsheet_does(kept: VoteStore, file: Path, text: str) -> None:
+    """Other separators, decimal commas beside semicolons, blank rows, and columns without a name at the right."""
+    [cast] = imported(kept, file, text)
+    assert (cast.prompt, cast.experts, cast.winner, cast.weight) == ("a fox, in snow", ("oil", "pixel"), "oil", 0.5)
+
+
 def test_rows_of_one_id_are_one_ballot(kept: VoteStore, file: Path) -> None:
     """A ballot of three has two rows if one expert won, and three if none did."""
     won, tied = imported(
@@ -115,7 +132,7 @@ def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
     ("text", "says", "hint"),
     [
         ("prompt_id,prompt,category,winner\n1,a,,b\n", "line 1: column 'loser' is missing", "separated by commas"),
-        ("prompt;winner;loser\na;b;c\n", "line 1: column 'prompt', 'winner', 'loser' is missing", "by commas"),
+        ("prompt|winner|loser\na|b|c\n", "line 1: column 'prompt', 'winner', 'loser' is missing", "by commas"),
         ("prompt,winner,loser,wieght\na,b,c,1\n", "line 1: column 'wieght' is not known", "Did you mean 'weight'?"),
         ("prompt,winner,loser,colour_of_it\na,b,c,1\n", "column 'colour_of_it' is not known", "The columns are"),
         ("prompt,winner,loser,winner\na,b,c,d\n", "line 1: column 'winner' appears twice", "Keep one"),

@@ -5,15 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from diffusiongpt.errors import DataError
 from diffusiongpt.votes.exchange.problems import did_you_mean, nearest, read_text
 
 MISSPELT = 0.75
 """Similarity (`difflib`) from which a column that would be ignored counts as a misspelling of an optional one."""
+
+
+_SEPARATORS = (",", ";", "\t")
+"""Of equals the first: a header of one column has none of them."""
+
+_QUOTED = re.compile(r'"[^"]*"')
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""What Excel writes above the header to say how it separates columns."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class CsvRow:
         path: The file it comes from.
         line: Line of the file on which the record ends, from 1.
         cells: Text by column; absent columns and empty cells are left out.
+        decimal_comma: Whether numbers may be written with a comma, as spreadsheets do where semicolons part columns.
     """
 
     path: Path
     line: int
     cells: Mapping[str, str]
+    decimal_comma: bool = False
 
     def __str__(self) -> str:
         """File and line, for messages."""
@@ -52,7 +64,7 @@ class CsvRow:
         """
         text = self.text(column)
         try:
-            value = float(text)
+            value = float(text.replace(",", ".") if self.decimal_comma else text)
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or not above < value <= most:
@@ -70,13 +82,15 @@ def read_header(path: Path) -> list[str]:
     Raises:
         DataError: If the file cannot be read.
     """
-    return _records(path)[0][1]
+    return _table(path).names
 
 
 def read_rows(
     path: Path, *, required: Sequence[str], optional: Sequence[str], strict: bool = True, strip: bool = False
 ) -> list[CsvRow]:
-    """All rows of a CSV file in UTF-8; empty lines are skipped.
+    """All rows of a CSV file in UTF-8; empty rows are skipped.
+
+    Columns may be separated by commas, semicolons or tabs, as spreadsheets write them.
 
     Args:
         path: The file to read.
@@ -89,18 +103,19 @@ def read_rows(
         DataError: If the file cannot be read, a column is missing, unknown or repeated, or a row does not have as many
             cells as the header.
     """
-    header, *records = _records(path)
-    names = [name.strip() if strip else name for name in header[1]]
+    table = _table(path)
+    names = [name.strip() if strip else name for name in table.names]
     _check_header(path, names, required, optional, strict=strict)
     rows = []
-    for line, cells in records:
-        if len(cells) != len(names):
+    for line, cells in table.records:
+        if len(cells) < len(names) or any(cell.strip() for cell in cells[len(names) :]):
             raise DataError(
                 f"{path}, line {line}: {len(cells)} cells, but the header has {len(names)}",
                 hint="Put double quotes around text that contains commas or line breaks.",
             )
         texts = (cell.strip() if strip else cell for cell in cells)
-        rows.append(CsvRow(path, line, {name: text for name, text in zip(names, texts, strict=True) if text}))
+        found = {name: text for name, text in zip(names, texts, strict=False) if text}
+        rows.append(CsvRow(path, line, found, decimal_comma=table.separator == ";"))
     return rows
 
 
@@ -113,16 +128,33 @@ def write_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
-def _records(path: Path) -> list[tuple[int, list[str]]]:
-    """Records that are not empty, with the lines on which they end."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+class _Table(NamedTuple):
+    """A file as it is: its separator, the names of its columns, and its records with the lines on which they end."""
+
+    separator: str
+    names: list[str]
+    records: list[tuple[int, list[str]]]
+
+
+def _table(path: Path) -> _Table:
+    """The table of a file; rows of blank cells are left out, and so are columns without a name at the right."""
+    text = read_text(path)
+    first = next(line for line in text.splitlines() if line.strip())
+    said = _SEPARATOR.fullmatch(first.strip())
+    separator = said[1] if said else max(_SEPARATORS, key=_QUOTED.sub("", first).count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        return [(reader.line_num, cells) for cells in reader if cells]
+        records = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(
             f"{path}, line {reader.line_num}: {error}",
             hint="Close all double quotes, also of the row before, and double those inside text.",
         ) from error
+    names, *rows = records[1 if said else 0 :] or [(1, [])]
+    header = list(names[1])
+    while header and not header[-1].strip():
+        header.pop()
+    return _Table(separator, header, rows)
 
 
 def _check_header(

@@ -10,7 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from diffusiongpt.errors import DataError
+from diffusiongpt.files import read_regular
 from diffusiongpt.votes.vote import Rating, Vote
+
+MOST_BYTES = 256 << 20
+"""Largest file that is read: a million votes take half of it."""
 
 UNKNOWN_VOTER = "unknown"
 """Voter of a row without one; it gets no personal ranking."""
@@ -38,7 +42,7 @@ def read_text(path: Path) -> str:
         DataError: If it cannot be read, is empty, or is not UTF-8 text.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", hint="Check the path.") from error
     if not data.strip():
