@@ -79,7 +79,23 @@ class SettingsError(DiffusionGPTError):
 
 
 class ZooError(DiffusionGPTError):
-    """A zoo file, an expert entry or a taxonomy is wrong; the message names file, line and key."""
+    """A zoo file, an expert entry or a taxonomy is wrong; the message names file, line and key.
+
+    Attributes:
+        mistakes: Message and hint of each mistake that was found, where there are several; the error is the first.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", mistakes: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.mistakes = tuple((safe(one), safe(advice)) for one, advice in mistakes)
+
+    @classmethod
+    def of(cls, mistakes: Sequence[tuple[str, str]]) -> ZooError:
+        """The error for one or more mistakes, each a message and a hint."""
+        (message, hint), *others = mistakes
+        if not others:
+            return cls(message, hint=hint)
+        return cls(f"{message} (and {len(others)} more)", hint=hint, mistakes=mistakes)
 
 
 class UnknownExpertError(ZooError):

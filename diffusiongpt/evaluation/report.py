@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import ceil
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ BINS = 10
 
 FOLDS = 5
 """One prompt in this many is held out."""
+
+FEW = 30
+"""Test prompts below which a bootstrap interval is narrower than it should be: a common rule of thumb."""
 
 LEAST = 1e-6
 """Probabilities are kept this far from 0 and 1, where a single surprise would make the log loss infinite."""
@@ -127,9 +131,27 @@ class Report:
     methods: Mapping[str, Result]
     calibration: Mapping[str, Calibration]
 
+    @property
+    def verdict(self) -> str:
+        """What was found, in a sentence; where the data are too few to know, how many prompts might be enough."""
+        ours = self.methods["ours"]
+        gain, low, high = ours.gain_over_best_single, ours.gain_low, ours.gain_high
+        span = f"{gain:+.3g} points of rating ({low:+.3g} to {high:+.3g})"
+        few = f"; {self.prompts} test prompts are too few to rely on" if self.prompts < FEW else ""
+        if low > 0:
+            return f"Routing picks better than the best single expert: {span}{few}."
+        if high < 0:
+            return f"Routing picks worse than the best single expert: {span}{few}."
+        if low == high == 0:
+            return f"Routing picks as good experts as always taking the best single one{few}."
+        # an interval shrinks with the square root of the number of prompts
+        wanted = ceil(self.prompts * ((high - low) / 2 / gain) ** 2) if gain > 0 else None
+        enough = f"; if the gain is real, about {wanted:,} test prompts would show it" if wanted else ""
+        return f"These data do not show whether routing picks better than the best single expert: {span}{enough}."
+
     def to_record(self) -> dict[str, Any]:
         """As plain values, which JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "verdict": self.verdict}
 
 
 def evaluate(training: Training, exam: Exam, *, seed: int = 0, embedder: Embedder | None = None) -> Report:

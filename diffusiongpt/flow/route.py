@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import exp, pi, sqrt
-from textwrap import wrap
+from textwrap import shorten, wrap
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
@@ -139,6 +140,9 @@ _SAME = 0.3
 READS = "prompts in "
 """How the need for an expert that reads a language begins; the language follows."""
 
+_SHOWN, _ROWS = 60, 10
+"""Characters of a prompt and candidates that a route shows of itself; `explain()` has all."""
+
 NEAR_TIE = 0.05
 """How far from even the odds of two experts may be for the choice between them to be a near-tie."""
 
@@ -262,6 +266,26 @@ class Route(BaseModel):
     def order(self) -> tuple[str, ...]:
         """Experts in the order in which they would be tried: the chosen one, then the others, best first."""
         return (self.expert, *(c.expert for c in self.candidates if c.expert != self.expert))
+
+    def __repr__(self) -> str:
+        """Prompt, expert and how many others there were."""
+        place = f" ({self.placement.kind})" if self.placement else ""
+        prompt = shorten(self.input, _SHOWN, placeholder=" ...")
+        return f"<Route {prompt!r} → {self.expert}{place}, {len(self.candidates)} candidates>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the sentence, and the candidates with the one that is to draw on top."""
+        scores = {one.expert: one for one in self.candidates}
+        rows = "".join(
+            f"<tr><td>{'<b>' if one == self.expert else ''}{escape(one)}{'</b>' if one == self.expert else ''}</td>"
+            f"<td>{scores[one].score:+.2f} ± {scores[one].std:.2f}</td><td>{escape(_cost(scores[one]))}</td></tr>"
+            for one in self.order[:_ROWS]
+            if one in scores
+        )
+        heads = "<tr><th>expert</th><th>score</th><th>seconds, GB, placement</th></tr>"
+        return f"<p>{escape(self._sentence())}</p><table>{heads}{rows}</table>"
 
     def explain(self) -> str:
         """One sentence a friend would say, then the table of candidates and rejections."""

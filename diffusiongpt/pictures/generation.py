@@ -212,6 +212,6 @@ class Generation:
         return cls(images=(), records=(read_record(Path(path).expanduser()),))
 
     def _repr_html_(self) -> str:
-        captions = (f"seed {seed}" for seed in self.seeds)
+        captions = (f"{self.drawn_by}, seed {seed}" for seed in self.seeds)
         sentence = self.route.explain().partition("\n")[0]
         return result_html(list(zip(self.images, captions, strict=True)), sentence, self.fallbacks)

@@ -223,6 +223,13 @@ class Expert(_Entry):
             self._base_expert = self._make_base(self.base, info)
         return self
 
+    def __repr__(self) -> str:
+        """Id, place and family; `model_dump` has all."""
+        facts = (self.repo, self.architecture, f"{self.size_gb:g} GB" if self.size_gb else None)
+        return f"<Expert {self.id}: {', '.join(fact for fact in facts if fact)}>"
+
+    __str__ = __repr__
+
     def _check_components(self) -> None:
         if self.kind == "adapter":
             raise ValueError("'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'")

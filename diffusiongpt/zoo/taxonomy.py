@@ -145,13 +145,15 @@ def _check_tree(graph: nx.DiGraph) -> None:
 
 def _hang(experts: Iterable[Expert], nodes: Mapping[str, Node]) -> dict[str, tuple[str, ...]]:
     hanging: dict[str, list[str]] = {}
+    unknown: list[tuple[str, str]] = []
     for expert in experts:
         for kind, tags in (("subject", expert.tags.subjects), ("style", expert.tags.styles)):
-            for tag in tags:
-                if tag not in nodes or nodes[tag].kind != kind:
-                    raise _unknown_tag(expert.id, kind, tag, nodes)
+            wrong = [tag for tag in tags if tag not in nodes or nodes[tag].kind != kind]
+            unknown += [_unknown_tag(expert.id, kind, tag, nodes) for tag in wrong]
         for node_id in _places(expert):
             hanging.setdefault(node_id, []).append(expert.id)
+    if unknown:
+        raise ZooError.of(unknown)
     return {node_id: tuple(ids) for node_id, ids in hanging.items()}
 
 
@@ -162,12 +164,12 @@ def _places(expert: Expert) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags.styles or tags.subjects)) or (ROOT,)
 
 
-def _unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> ZooError:
-    """The error for a tag that is not a node of its kind, with the nearest one."""
+def _unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> tuple[str, str]:
+    """Message and hint for a tag that is not a node of its kind, with the nearest one."""
     known = [node.id for node in nodes.values() if node.kind == kind]
     near = get_close_matches(tag, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known {kind}s: {', '.join(known)}."
-    return ZooError(f"expert {expert_id!r}: {tag!r} is not a {kind} of the taxonomy", hint=hint)
+    return f"expert {expert_id!r}: {tag!r} is not a {kind} of the taxonomy", hint
 
 
 def shipped_needs() -> tuple[Node, ...]:

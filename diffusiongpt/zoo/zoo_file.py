@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from reprlib import Repr
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
@@ -17,11 +17,23 @@ from diffusiongpt.zoo.expert import Expert
 from diffusiongpt.zoo.taxonomy import Node, Taxonomy, shipped_nodes
 from diffusiongpt.zoo.yaml_file import MAX_ENTRIES, YamlError, line_of, read_yaml
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 SCHEMA_VERSION = 1
 SHIPPED = ("default", "tiny")
 """Names of the zoos that come with the package."""
 
 ZooSource = str | Path
+
+Mistake = tuple[tuple[str | int, ...], str, str]
+"""Where it is in the file, what is wrong, and what to do."""
+
+MOST_MISTAKES = 100
+"""Mistakes of one file that are reported."""
+
+MOST_READ = 5_000_000
+"""Characters that are read to find the lines of mistakes: finding each reads the file again up to there."""
 
 MAX_BYTES = 16_000_000
 """Bytes of the largest zoo file that is read: that of some ten thousand experts."""
@@ -71,11 +83,20 @@ def parse_zoo_text(text: str, path: Path) -> ZooFile:
         ZooError: If it is not YAML, or has duplicate ids, unknown keys or invalid values.
     """
     data = _parse(text, path)
+    found: list[Mistake] = []
+    file = ZooFile()
     try:
         file = ZooFile.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
-        raise _explain(error, text, path) from error
-    _check_unique(file, text, path)
+        found += _mistakes(data, error, path.parent)
+    found += _duplicates(data)
+    if found:
+        raise ZooError.of(
+            [
+                (f"{_where(text, path, at, index)}: {message}", hint)
+                for index, (at, message, hint) in enumerate(found[:MOST_MISTAKES])
+            ]
+        )
     return file
 
 
@@ -107,34 +128,54 @@ def _parse(text: str, path: Path) -> Any:
     return data
 
 
-def _check_unique(file: ZooFile, text: str, path: Path) -> None:
-    for kind, ids in (("experts", [e.id for e in file.experts]), ("taxonomy", [n.id for n in file.taxonomy])):
+def _duplicates(data: Mapping[str, Any]) -> list[Mistake]:
+    """Ids that a file has twice, whether or not the rest of it is right."""
+    found: list[Mistake] = []
+    for kind in ("taxonomy", "experts"):
         seen: set[str] = set()
-        for index, entry_id in enumerate(ids):
-            if entry_id in seen:
-                line = line_of(text, (kind, index, "id"))
-                raise ZooError(
-                    f"{path}:{line}: {kind} has the id {entry_id!r} twice",
-                    hint="Ids are unique in a file; to replace an entry of another file, put yours into a later layer.",
-                )
-            seen.add(entry_id)
+        entries = data.get(kind)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            entry_id = entry.get("id") if isinstance(entry, dict) else None
+            if isinstance(entry_id, str) and entry_id in seen:
+                hint = "Ids are unique in a file; to replace an entry of another file, put yours into a later layer."
+                found.append(((kind, index, "id"), f"{kind} has the id {_shorten(entry_id)} twice", hint))
+            elif isinstance(entry_id, str):
+                seen.add(entry_id)
+    return found
 
 
-def _explain(error: ValidationError, text: str, path: Path) -> ZooError:
-    """The first problem of a zoo file as a `ZooError`, with the number of further ones."""
-    problems = error.errors()
-    first = problems[0]
-    location = tuple(first["loc"])
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    where = f"{path}:{line_of(text, location)}"
+def _where(text: str, path: Path, location: tuple[str | int, ...], index: int) -> str:
+    return f"{path}:{line_of(text, location)}" if index * len(text) < MOST_READ else str(path)
+
+
+def _mistakes(data: Mapping[str, Any], error: ValidationError, folder: Path) -> list[Mistake]:
+    """What the schema finds: in the file as a whole, and in one entry after the other until that is enough."""
+    whole = error.errors(include_url=False)
+    found = [_mistake(one) for one in whole if len(one["loc"]) == 1]
+    models: tuple[tuple[str, type[BaseModel]], ...] = (("taxonomy", Node), ("experts", Expert))
+    for kind, model in models:
+        entries = data.get(kind)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            try:
+                model.model_validate(entry, context={"folder": folder})
+            except ValidationError as wrong:
+                found += [_mistake(one, kind, index) for one in wrong.errors(include_url=False)]
+            if len(found) >= MOST_MISTAKES:
+                return found
+    return found or [_mistake(one) for one in whole]
+
+
+def _mistake(problem: ErrorDetails, *within: str | int) -> Mistake:
+    """One thing that the schema found, in the words of the file."""
+    location = (*within, *problem["loc"])
     key = ".".join(str(part) for part in location)
-    if first["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         near = get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
-        return ZooError(f"{where}: unknown key {key!r}{more}", hint=hint)
-    message = first["msg"].removeprefix("Value error, ")
-    return ZooError(f"{where}: {key}: {message}{more}", hint=f"Check the value {_shorten(first.get('input'))}.")
+        return location, f"unknown key {key!r}", hint
+    message = problem["msg"].removeprefix("Value error, ")
+    return location, f"{key}: {message}", f"Check the value {_shorten(problem.get('input'))}."
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
@@ -216,7 +257,8 @@ class Zoo(Mapping[str, Expert]):
         try:
             return cls(experts, nodes, tuple(files), [expert for expert, mine in own.items() if mine])
         except ZooError as error:
-            raise ZooError(f"{' + '.join(files)}: {error}", hint=error.hint) from None
+            mistakes = error.mistakes or ((str(error), error.hint),)
+            raise ZooError.of([(f"{' + '.join(files)}: {one}", hint) for one, hint in mistakes]) from None
 
     def __getitem__(self, expert_id: str) -> Expert:
         """The expert of that id.

@@ -403,6 +403,11 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     told = run("zoo", "check", bad, code=1).stderr
     assert f"{bad}:4" in told
     assert "Did you mean 'license'?" in told
+    bad.write_text("experts:\n  - id: a\n    repo: o/a\n    licence: MIT\n    size_gb: big\n")
+    told = run("zoo", "check", bad, code=1).stderr
+    assert told.count("error: ") == told.count("hint: ") == 2
+    assert f"{bad}:5: experts.0.size_gb" in told
+    assert len(run_json("zoo", "check", bad, code=1)["error"]["mistakes"]) == 2
     bad.write_text("experts: []")
     assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")

@@ -195,6 +195,29 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     assert varying.gain_high == pytest.approx(varying.gain_over_best_single + 1.96 * error, abs=0.2 * error)
 
 
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "prompts", "said"),
+    [
+        (2.0, 1.0, 3.0, 100, "Routing picks better than the best single expert: +2 points of rating (+1 to +3)."),
+        (2.0, 1.0, 3.0, 8, "(+1 to +3); 8 test prompts are too few to rely on."),
+        (-2.0, -3.0, -1.0, 100, "Routing picks worse than the best single expert"),
+        (1.0, -2.0, 4.0, 100, "do not show whether"),
+        (1.0, -2.0, 4.0, 100, "about 900 test prompts would show it."),
+        (-1.0, -4.0, 2.0, 100, "+2)."),
+        (0.0, 0.0, 0.0, 100, "as good experts as always taking the best single one."),
+    ],
+)
+def test_the_verdict_is_a_sentence(
+    training: Training, exam: Exam, gain: float, low: float, high: float, prompts: int, said: str
+) -> None:
+    """It says what was found, and where the data are too few, how many prompts might be enough."""
+    found = evaluate(training, exam)
+    ours = replace(found.methods["ours"], gain_over_best_single=gain, gain_low=low, gain_high=high)
+    report = replace(found, prompts=prompts, methods={**found.methods, "ours": ours})
+    assert said in report.verdict
+    assert report.to_record()["verdict"] == report.verdict
+
+
 def test_collapse_is_measured() -> None:
     """One expert for all prompts has entropy 0, and all experts equally often have entropy 1."""
     ratings = np.zeros((4, 4))

@@ -34,6 +34,17 @@ def test_the_first_line_is_what_a_friend_would_say(tmp_path: Path, prompt: str, 
     assert route(prompt, tiny_zoo(), tmp_path / "v.db").explain().startswith(sentence)
 
 
+def test_a_route_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    """Its text fits a line, and its table says who is to draw; what a stranger wrote is text there."""
+    shown = route("a pixel art fox " + "in the snow " * 40 + "<b>", tiny_zoo(), tmp_path / "v.db")
+    assert len(repr(shown)) < 160
+    assert "→ tiny-pixel, 5 candidates>" in str(shown)
+    html = shown._repr_html_()
+    assert "<b>tiny-pixel</b>" in html
+    assert html.count("<tr>") == 1 + len(shown.candidates)
+    assert len(repr(tiny_zoo()["tiny-pixel"])) < 160
+
+
 def test_the_table_lists_every_candidate(tmp_path: Path) -> None:
     """Below the sentence each candidate has a line of at most 78 columns, in order."""
     decision = route("a pixel art fox", tiny_zoo(), tmp_path / "v.db")

@@ -129,6 +129,22 @@ def test_a_mistake_is_reported_with_its_line(
     assert hint in caught.value.hint
 
 
+def test_all_mistakes_are_reported(write: Callable[..., Path]) -> None:
+    """The error carries each mistake with its line and its hint: keys, values, ids, and tags once the rest is right."""
+    text = GOOD + "    licence: MIT\n    size_gb: big\n  - {id: fox, repo: b/c, settings: {widht: 1}}\n"
+    path = write(text)
+    with pytest.raises(ZooError) as caught:
+        Zoo.load(path)
+    told = dict(caught.value.mistakes)
+    assert sorted(message.partition(": ")[0].rpartition(":")[2] for message in told) == ["6", "7", "8", "8"]
+    assert told[f"{path}:6: unknown key 'experts.0.licence'"] == "Did you mean 'license'?"
+    assert told[f"{path}:8: unknown key 'experts.1.settings.widht'"] == "Did you mean 'width'?"
+    assert any("has the id 'fox' twice" in message for message in told)
+    with pytest.raises(ZooError) as caught:
+        Zoo.load(write(GOOD.replace("[watercolor]", "[watercolour, ink_wahs]")))
+    assert [hint for _, hint in caught.value.mistakes] == ["Did you mean 'watercolor'?", "Did you mean 'ink_wash'?"]
+
+
 def test_further_mistakes_are_counted(write: Callable[..., Path]) -> None:
     """The message reports the first mistake and the number of further ones."""
     with pytest.raises(ZooError, match=r"\(and 1 more\)"):

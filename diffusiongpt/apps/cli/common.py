@@ -141,17 +141,24 @@ def fail(error: DiffusionGPTError) -> NoReturn:
     """Report an error on stderr and exit: 2 if the command was used wrongly, else 1."""
     from diffusiongpt.errors import RequestError, SettingsError, UnknownExpertError
 
-    say(with_options(f"error: {error}"))
+    mistakes = getattr(error, "mistakes", ())
+    for message, hint in mistakes:
+        say(with_options(f"error: {message}\nhint: {hint}"))
+    if not mistakes:
+        say(with_options(f"error: {error}"))
     for expert, reason in getattr(error, "rejected", ()):
         say(with_options(f"  {expert}: {reason}"))
-    if error.hint:
+    if error.hint and not mistakes:
         say(with_options(f"hint: {error.hint}"))
     raise typer.Exit(2 if isinstance(error, RequestError | SettingsError | UnknownExpertError) else 1)
 
 
-def error_object(error: DiffusionGPTError) -> dict[str, str]:
-    """An error as JSON shows it."""
-    return {"type": type(error).__name__, "message": with_options(str(error)), "hint": with_options(error.hint)}
+def error_object(error: DiffusionGPTError) -> dict[str, Any]:
+    """An error as JSON shows it; if it stands for several mistakes, with all of them."""
+    mistakes = getattr(error, "mistakes", ())
+    all_of_them = [{"message": with_options(one), "hint": with_options(hint)} for one, hint in mistakes]
+    shown = {"type": type(error).__name__, "message": with_options(str(error)), "hint": with_options(error.hint)}
+    return {**shown, "mistakes": all_of_them} if mistakes else shown
 
 
 def with_options(text: str) -> str:

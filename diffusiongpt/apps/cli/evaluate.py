@@ -49,7 +49,7 @@ def evaluate(
 
 
 def _show(report: Report) -> None:
-    show_styled(_figures(report), _spread(report), *_notes(report))
+    show_styled(report.verdict, _figures(report), _spread(report), *_notes(report))
 
 
 def _figures(report: Report) -> RenderableType:
