@@ -149,6 +149,13 @@ def test_a_pipeline_inside_a_pipeline_is_no_component(repo: Path, puller: Puller
         puller.ensure(SD, BACKEND)
 
 
+def test_a_class_that_fetches_kernels_is_no_component(repo: Path, puller: Puller) -> None:
+    """Some models of transformers do so when they are made, without being asked to."""
+    add(repo, "model_index.json", {"text_encoder": ["transformers", "MraModel"]})
+    with pytest.raises(UnsafeFilesError, match="MraModel"):
+        puller.ensure(SD, BACKEND)
+
+
 @pytest.mark.parametrize(
     "entry",
     [

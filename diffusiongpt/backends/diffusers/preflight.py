@@ -78,6 +78,7 @@ class _Quantisation(_Entry):
 class _Libraries(_Entry):
     quantisations: Mapping[str, _Quantisation]
     implementations: Mapping[str, tuple[str, ...]]
+    programs: tuple[str, ...]
     tokenizers: Mapping[str, tuple[str, ...]]
 
 
@@ -139,6 +140,10 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
         if f"{component}/{_ADAPTER}" in inside:
             raise UnsafeFilesError(
                 f"component {component!r} is an adapter, which names its base by itself", hint=_OTHER_CODE
+            )
+        if kind.startswith(_libraries().programs):
+            raise UnsafeFilesError(
+                f"component {component!r} is a {kind}, which fetches a program from the hub", hint=_OTHER_CODE
             )
         if "Tokenizer" in kind or "Processor" in kind:
             _check_vocabulary(component, inside)
