@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import (
     ContentRefusedError,
+    ConversationError,
     DataError,
     DiffusionGPTError,
     DiskFullError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.backends import AdapterBackend, Backend, HostedBackend
     from diffusiongpt.cache import EvictionPolicy
+    from diffusiongpt.conversation import Conversation
     from diffusiongpt.embedding import Embedder
     from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Policy, Prefer, Route
     from diffusiongpt.judging import Judge
@@ -72,6 +74,7 @@ _HOMES = {
     "AdapterBackend": "backends",
     "Backend": "backends",
     "Comparison": "pictures",
+    "Conversation": "conversation",
     "DiffusionGPT": "studio",
     "Embedder": "embedding",
     "EvictionPolicy": "cache",
@@ -96,6 +99,8 @@ __all__ = [
     "Backend",
     "Comparison",
     "ContentRefusedError",
+    "Conversation",
+    "ConversationError",
     "DataError",
     "DiffusionGPT",
     "DiffusionGPTError",

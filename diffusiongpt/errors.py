@@ -222,6 +222,10 @@ class ContentRefusedError(DrawError):
     """The provider of a hosted expert does not draw what was asked for."""
 
 
+class ConversationError(DiffusionGPTError):
+    """A conversation cannot be read, written, or go on as asked."""
+
+
 class NeedsExtraError(DiffusionGPTError):
     """An optional dependency is missing; the hint is the exact command that installs it."""
 

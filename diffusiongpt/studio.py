@@ -21,7 +21,7 @@ from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
-from diffusiongpt.understanding import LocalThinker, Thinker
+from diffusiongpt.understanding import LocalThinker, Thinker, Thought
 from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from langchain_core.language_models import BaseChatModel
 
+    from diffusiongpt.conversation import Conversation
     from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
@@ -284,6 +285,22 @@ class DiffusionGPT:
         """
         return self._local.fetch(self.zoo[expert], fitting=False).folder
 
+    def read(self, prompt: str) -> Thought:
+        """What the local thinker makes of a text, without a route and without an LLM."""
+        return self._reader.think(prompt, (), tuple(self.zoo.taxonomy.nodes.values()))
+
+    def conversation(self) -> Conversation:
+        """Begin a conversation, in which later turns change, vary or ask about the pictures of earlier ones.
+
+        Example:
+            talk = studio.conversation()
+            talk.say("a red heart on a white background")
+            talk.say("but blue").generation.save("heart.png")
+        """
+        from diffusiongpt.conversation import Conversation
+
+        return Conversation(self)
+
     @contextmanager
     def lease(self, expert: str) -> Iterator[Any]:
         """Hold an expert on the device, pulled and loaded if need be, to call its pipeline yourself.
@@ -460,14 +477,13 @@ class DiffusionGPT:
         """
         from diffusiongpt.votes.exchange import import_file
 
-        nodes = tuple(self.zoo.taxonomy.nodes.values())
         return import_file(
             self.preferences.store,
             Path(path).expanduser(),
             file_format=file_format,
             experts=self.zoo,
             unknown=unknown,
-            evidence_of=lambda prompt: self._reader.think(prompt, (), nodes).understanding.evidence,
+            evidence_of=lambda prompt: self.read(prompt).understanding.evidence,
         )
 
     def ranking(self) -> RankingTable:

@@ -14,6 +14,7 @@ from diffusiongpt.flow.request import (
     Policy,
     Prefer,
     Request,
+    check_prompt,
     fresh_seed,
     read_options,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "ThinkerName",
     "Understanding",
     "as_sold",
+    "check_prompt",
     "fresh_seed",
     "nearest_task",
     "read_image",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.understanding.follow_up import FollowUp, Shown, TurnKind, read_follow_up
 from diffusiongpt.understanding.lexicon import Lexicon, NeedReader, name_key, names_of
 from diffusiongpt.understanding.literal import language_of, prompt_form, read_literals, read_wording, scripts_of
 from diffusiongpt.understanding.local import LocalThinker
@@ -9,16 +10,20 @@ from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.thinker import Thinker, Thought
 
 __all__ = [
+    "FollowUp",
     "Lexicon",
     "LocalThinker",
     "Meaning",
     "NeedReader",
+    "Shown",
     "Thinker",
     "Thought",
+    "TurnKind",
     "language_of",
     "name_key",
     "names_of",
     "prompt_form",
+    "read_follow_up",
     "read_literals",
     "read_wording",
     "scripts_of",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Final, Literal
 
@@ -108,8 +107,7 @@ class CallSettings(_Entry):
         sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
         num_inference_steps: Number of denoising steps.
         guidance_scale: Guidance scale, in the meaning of this pipeline.
-        dtype: Weight type on a GPU; a CPU always computes in float32. `nf4` is for an expert that was measured with
-            weights of 4 bits: large components get those, and compute in the usual type of the architecture.
+        dtype: Weight type on a GPU; a CPU always computes in float32.
         variant: File variant on the hub, such as `fp16`.
         weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
         adapter_scale: Strength of an adapter, 1 by default.
@@ -125,7 +123,7 @@ class CallSettings(_Entry):
     )
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
     variant: Name | None = None
     weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$", max_length=200)
     adapter_scale: float | None = Field(default=None, gt=0, le=4)
@@ -170,8 +168,8 @@ class Expert(_Entry):
         license: Licence of its weights.
         price: Price of a picture, for a hosted expert.
         gated: Whether the hub requires accepting terms first.
-        components: Bytes that each component takes in memory at the recommended type (`nf4`: at 16 bits), in GB (1e9),
-            under its name in the pipeline.
+        components: Bytes that each component takes in memory at the recommended type, in GB (1e9), under its name in
+            the pipeline.
         size_gb: The same for all components together; of an adapter, what it adds to its base.
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.
@@ -207,9 +205,17 @@ class Expert(_Entry):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
-        wrong = [*self._contradictions()]
-        if wrong:
-            raise ValueError("; ".join(wrong))
+        if self.kind == "adapter" and not self.base:
+            raise ValueError("an adapter needs 'base', the repository of its checkpoint")
+        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
+            raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
+        if self.kind == "checkpoint" and self.base:
+            raise ValueError("'base' is for 'kind: adapter'")
+        if self.components:
+            self._check_components()
+        for key, place in (("repo", self.repo), ("base", self.base)):
+            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+                raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
         if self.is_local:
             zoo_folder = (info.context or {}).get("folder", Path())
             self._folder = (zoo_folder / expand_home(self.repo)).resolve()
@@ -224,25 +230,15 @@ class Expert(_Entry):
 
     __str__ = __repr__
 
-    def _contradictions(self) -> Iterator[str]:
-        """What each value allows and all together do not."""
-        if self.kind == "adapter" and not self.base:
-            yield "an adapter needs 'base', the repository of its checkpoint"
-        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
-            yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
-        if self.kind == "checkpoint" and self.base:
-            yield "'base' is for 'kind: adapter'"
-        if self.components and self.kind == "adapter":
-            yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
+    def _check_components(self) -> None:
+        if self.kind == "adapter":
+            raise ValueError("'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'")
         total = sum(self.components.values())
-        if self.components and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
-            yield (
+        if self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
+            raise ValueError(
                 f"the components add up to {total:.1f} GB and size_gb says {self.size_gb:g}; "
                 "a component is missing, or one of the numbers is wrong"
             )
-        for key, place in (("repo", self.repo), ("base", self.base)):
-            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-                yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
 
     def _make_base(self, base: str, info: ValidationInfo) -> Expert:
         own = self.settings

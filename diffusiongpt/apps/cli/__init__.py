@@ -25,6 +25,7 @@ COMMANDS = {
     "route": ("prompts:route", "Choose an expert for a prompt and say why."),
     "generate": ("prompts:generate", "Draw with the expert people would like best."),
     "compare": ("prompts:compare", "Draw with several experts, blind, then vote."),
+    "chat": ("chat:chat", "Draw in a conversation: later turns change the pictures of earlier ones."),
     "vote": ("votes:vote", "Say which picture is best, or how good one is."),
     "votes": ("votes:app", "Export and import votes and ratings, or erase a voter."),
     "ranking": ("ranking:app", "Show how votes rank the experts; give new experts a first place."),

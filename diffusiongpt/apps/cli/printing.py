@@ -17,6 +17,7 @@ from diffusiongpt.safe_text import json_safe, printable, safe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from PIL.Image import Image
     from rich.console import Console, RenderableType
     from rich.segment import Segment
     from rich.text import Text
@@ -62,6 +63,21 @@ def show_styled(*parts: RenderableType) -> None:
     console = make_console()
     for part in parts:
         console.print(part, highlight=False)
+
+
+def show_picture(image: Image) -> None:
+    """A small picture on a terminal that shows any, if the library for that is installed (extra `chat`)."""
+    if not sys.stdout.isatty():
+        return
+    try:
+        # on its import it asks the terminal what it can do: the protocol of kitty, sixels, or coloured blocks
+        from textual_image.renderable import Image as Renderable
+    except ImportError:
+        return
+    show_styled(Renderable(image, width=_PICTURE_COLUMNS))
+
+
+_PICTURE_COLUMNS = 32
 
 
 def make_console(*, err: bool = False) -> Console:

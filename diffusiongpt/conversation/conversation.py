@@ -1,0 +1,276 @@
+"""The conversation: reads a turn, and has it drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffusiongpt.conversation.answers import answer
+from diffusiongpt.conversation.files import Paths, read_turns, write_turns
+from diffusiongpt.conversation.turn import MAX_TURNS, Turn, kept
+from diffusiongpt.errors import ConversationError
+from diffusiongpt.flow import InputImage, check_prompt, fresh_seed, read_images
+from diffusiongpt.understanding import FollowUp, Shown, Thought, TurnKind, read_follow_up
+
+if TYPE_CHECKING:
+    from diffusiongpt.flow import ImageSource, Route
+    from diffusiongpt.pictures import Generation
+
+
+class Draws(Protocol):
+    """What a conversation needs of a studio."""
+
+    @property
+    def route(self) -> Callable[..., Route]:
+        """See `DiffusionGPT.route`."""
+        ...
+
+    @property
+    def route_and_generate(self) -> Callable[..., Generation]:
+        """See `DiffusionGPT.route_and_generate`."""
+        ...
+
+    def read(self, prompt: str) -> Thought:
+        """See `DiffusionGPT.read`."""
+        ...
+
+
+class Conversation:
+    """Many turns, each of which may speak of the pictures before it.
+
+    Make one with `DiffusionGPT.conversation()`.
+
+    Example:
+        talk = studio.conversation()
+        talk.say("a red heart on a white background")
+        talk.say("but blue")
+        print(talk.turns[-1].reply)
+
+    Args:
+        studio: Draws the pictures.
+        turns: Turns to go on from.
+    """
+
+    def __init__(self, studio: Draws, turns: Sequence[Turn] = ()) -> None:
+        self._studio = studio
+        self._turns = list(turns)
+        self._paths: dict[int, Paths] = {}
+
+    def __repr__(self) -> str:
+        """How many turns there were, and how it began."""
+        begin = f": {self._turns[0].text[:40]!r}" if self._turns else ""
+        return f"<Conversation of {len(self._turns)} turns{begin}>"
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns so far."""
+        return tuple(self._turns)
+
+    def say(self, text: str, image: ImageSource | Sequence[ImageSource] | None = None, **options: Any) -> Turn:
+        """Say the next thing.
+
+        A new picture is routed and drawn. A variation has the same description and another seed. A refinement keeps
+        the seed, and the expert unless a style is named, and draws the changed description. An edit goes to an expert
+        that changes pictures as told, with the picture; where none may draw, the changed description is drawn, and the
+        reply says so. A question is answered from what is known of the picture.
+
+        Args:
+            text: What the person says.
+            image: Pictures that go in; the turn then speaks of them.
+            **options: Arguments of `route_and_generate`, which later turns keep.
+
+        Raises:
+            RequestError: If the text or an argument cannot be used.
+            ConversationError: If the conversation is too long.
+            NoRouteError: If no candidate can draw.
+        """
+        check_prompt(text)
+        if len(self._turns) >= MAX_TURNS:
+            raise ConversationError(f"the conversation has {MAX_TURNS} turns", hint="Begin a new one.")
+        given = read_images(image)
+        spoken = [index for index, turn in enumerate(self._turns) if turn.generation is not None]
+        turn = self._new(text, given, options) if given else self._next(text, spoken, options)
+        self._turns.append(turn)
+        return turn
+
+    def undo(self) -> Turn:
+        """Take back the last turn, and return it; its pictures stay where they were saved.
+
+        Raises:
+            ConversationError: If nothing was said yet.
+        """
+        if not self._turns:
+            raise ConversationError("nothing was said yet", hint="Say something first.")
+        return self._turns.pop()
+
+    def branch(self, turn: Turn | int) -> Conversation:
+        """Another conversation that goes on after a turn of this one.
+
+        Raises:
+            ConversationError: If the turn is not of this conversation.
+        """
+        index = turn if isinstance(turn, int) else next((i for i, one in enumerate(self._turns) if one is turn), None)
+        if index is None or not -len(self._turns) <= index < len(self._turns):
+            raise ConversationError(f"{turn!r} is not a turn of this conversation", hint="Pass one of `.turns`.")
+        return Conversation(self._studio, self._turns[: index % len(self._turns) + 1])
+
+    def _next(self, text: str, spoken: Sequence[int], options: Mapping[str, Any]) -> Turn:
+        shown = [
+            Shown(description=self._turns[index].description, pictures=len(_pictures(self._turns[index]).images))
+            for index in spoken
+        ]
+        names_style = bool(self._studio.read(text).understanding.styles)
+        follow = read_follow_up(text, shown, names_style=names_style, restyle=self._restyle)
+        if follow.kind == "new" or follow.turn is None or not spoken:
+            if follow.kind == "question":
+                return Turn(text=text, kind="question", reply=answer(text, None))
+            return self._new(follow.description or text, (), options, text=text)
+        index = spoken[follow.turn]
+        if follow.kind == "question":
+            reply = answer(text, _pictures(self._turns[index]), chosen=self._choice(index))
+            return Turn(text=text, kind="question", refers_to=index, picture=follow.picture, reply=reply)
+        return self._changed(text, follow, index, options)
+
+    def _choice(self, index: int) -> Route:
+        """The route by which the expert of a turn was chosen; later turns may have kept that expert."""
+        route = _pictures(self._turns[index]).route
+        before = self._turns[index].refers_to
+        return self._choice(before) if before is not None and len(route.candidates) == 1 else route
+
+    def _new(
+        self, description: str, image: tuple[InputImage, ...], options: Mapping[str, Any], *, text: str = ""
+    ) -> Turn:
+        generation = self._studio.route_and_generate(description, **({"image": image} if image else {}), **options)
+        kind: TurnKind = "edit" if generation.route.task in ("edit", "inpaint") else "new"
+        reply = _drawn(generation)
+        return Turn(
+            text=text or description,
+            kind=kind,
+            description=description,
+            generation=generation,
+            reply=reply,
+            options=kept(options),
+        )
+
+    def _changed(self, text: str, follow: FollowUp, index: int, options: Mapping[str, Any]) -> Turn:
+        """A variation, a refinement or an edit of an earlier picture."""
+        before = self._turns[index]
+        earlier = _pictures(before)
+        wanted = {**before.options, **options}
+        seed = earlier.seeds[follow.picture]
+        if follow.kind == "variation":
+            wanted = {"seed": fresh_seed(), **_same_expert(earlier), **wanted}
+            generation = self._studio.route_and_generate(follow.description, **wanted)
+            reply = f"Another one of the same: {_drawn(generation)}"
+        elif follow.kind == "edit" and (edited := self._edited(follow, earlier, {"seed": seed, **wanted})):
+            generation, reply = edited, f"Changed the picture as told: {_drawn(edited)}"
+        else:
+            wanted = {"seed": seed, **wanted}
+            generation = self._redrawn(follow.description, earlier, wanted)
+            reply = _drawn(generation)
+            if follow.kind == "edit":
+                reply = (
+                    f"No expert here changes pictures as told, so it was drawn again as {follow.description!r}. {reply}"
+                )
+        return Turn(
+            text=text,
+            kind=follow.kind,
+            refers_to=index,
+            picture=follow.picture,
+            description=follow.description,
+            generation=generation,
+            reply=reply,
+            options={**before.options, **kept(options)},
+        )
+
+    def _edited(self, follow: FollowUp, earlier: Generation, options: Mapping[str, Any]) -> Generation | None:
+        """The picture changed by an expert that edits; `None` if none may draw."""
+        order = {**options, "image": earlier.images[follow.picture]}
+        if self._studio.route(follow.order, **order).task != "edit":
+            return None
+        return self._studio.route_and_generate(follow.order, **order)
+
+    def _redrawn(self, description: str, earlier: Generation, options: Mapping[str, Any]) -> Generation:
+        """The changed description, drawn by the same expert if that may and no other style was asked for."""
+        if "expert" not in options and "experts" not in options:
+            route = self._studio.route(description, **options)
+            styles = {one.node for one in route.understanding.styles}
+            same = styles == {one.node for one in earlier.route.understanding.styles}
+            may = any(one.expert == earlier.drawn_by for one in route.candidates)
+            options = {**options, **(_same_expert(earlier) if same and may else {})}
+        return self._studio.route_and_generate(description, **options)
+
+    def _restyle(self, description: str, order: str) -> str:
+        """A description without the words of its styles, where the order names another."""
+        before, asked = self._studio.read(description), self._studio.read(order)
+        new = {one.node for one in asked.understanding.styles}
+        if not new:
+            return description
+        for one in before.understanding.styles:
+            words = before.matched.get(one.node)
+            if words and one.node not in new:
+                description = _cut(description, words)
+        return description
+
+    def save(self, path: str | Path) -> Path:
+        """Save the conversation: a JSON file, and its pictures in a folder of its name beside it.
+
+        Args:
+            path: The file, ending in `.json`.
+
+        Raises:
+            ConversationError: If it cannot be written.
+        """
+        file, self._paths = write_turns(self._turns, Path(path).expanduser(), self._paths)
+        return file
+
+    def paths(self, turn: Turn) -> tuple[Path, ...]:
+        """Where the pictures of a turn were saved last; empty if they were not."""
+        return self._paths.get(id(turn), ())
+
+    @classmethod
+    def load(cls, path: str | Path, *, studio: Draws) -> Conversation:
+        """Read a saved conversation; a stranger's file names no picture outside its own folder.
+
+        Args:
+            path: The file.
+            studio: Draws what is said next.
+
+        Raises:
+            ConversationError: If it cannot be read, or a picture of it is missing.
+        """
+        turns, paths = read_turns(Path(path).expanduser())
+        read = cls(studio, turns)
+        read._paths = paths  # of the same class
+        return read
+
+
+def _pictures(turn: Turn) -> Generation:
+    assert turn.generation is not None  # noqa: S101  # the callers have looked
+    return turn.generation
+
+
+def _same_expert(earlier: Generation) -> dict[str, str]:
+    return {} if earlier.records[0].demonstration else {"expert": earlier.drawn_by}
+
+
+def _cut(text: str, words: str) -> str:
+    """A text without some of its words, and without what then has nothing to join."""
+    left = re.sub(
+        rf"(?:\b(?:in|as)\s+(?:an?\s+)?)?{re.escape(words)}(?:\s+(?:style|of)\b|风格的?|的)?",
+        "",
+        text,
+        count=1,
+        flags=re.IGNORECASE,
+    )
+    left = re.sub(r"\s{2,}", " ", left).strip(" ,，:：")
+    return left or text
+
+
+def _drawn(generation: Generation) -> str:
+    drawn = f"{generation.drawn_by} drew it with seed {generation.seeds[0]}."
+    if len(generation.route.candidates) == 1:
+        return drawn
+    return f"{drawn} Chosen: {generation.route.explain().partition(chr(10))[0]}"

@@ -1,0 +1,155 @@
+"""A conversation as a JSON file, with its pictures in a folder beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from diffusiongpt.conversation.turn import MAX_TURNS, Turn, check_kept
+from diffusiongpt.errors import ConversationError, PictureError, RequestError
+from diffusiongpt.flow import MAX_PROMPT_CHARS
+from diffusiongpt.pictures import Generation
+from diffusiongpt.understanding import TurnKind
+
+Paths = tuple[Path, ...]
+
+MAX_FILE_BYTES = 16 << 20
+"""Largest conversation file that is read."""
+
+_FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f:]{1,255}$")]
+"""Name of a file, and never a path."""
+
+
+class _TurnFile(BaseModel):
+    """A turn as a file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str = Field(max_length=MAX_PROMPT_CHARS)
+    kind: TurnKind
+    refers_to: int | None = Field(default=None, ge=0)
+    picture: int = Field(default=0, ge=0)
+    description: str = Field(default="", max_length=2 * MAX_PROMPT_CHARS)
+    reply: str = Field(default="", max_length=MAX_PROMPT_CHARS)
+    options: Mapping[str, Any] = Field(default_factory=dict, max_length=64)
+    pictures: tuple[_FileName, ...] = Field(default=(), max_length=64)
+
+
+class _File(BaseModel):
+    """A conversation as a file holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int = Field(default=1, le=1)
+    pictures_in: _FileName
+    turns: tuple[_TurnFile, ...] = Field(max_length=MAX_TURNS)
+
+
+def _read_file(file: Path) -> _File:
+    hint = "Pass a file that Conversation.save wrote."
+    try:
+        if not file.is_file():
+            raise ConversationError(f"{file} is not a file", hint="Check the path.")
+        with file.open("rb") as source:
+            content = source.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ConversationError(f"{file} is larger than {MAX_FILE_BYTES >> 20} MB", hint=hint)
+        return _File.model_validate_json(content)
+    except OSError as error:
+        raise ConversationError(f"{file} cannot be read: {error.strerror or error}", hint="Check the path.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConversationError(f"{file} is not a whole conversation: {first['msg']}", hint=hint) from None
+
+
+def _read_turn(stored: _TurnFile, folder: Path, index: int) -> Turn:
+    if stored.refers_to is not None and stored.refers_to >= index:
+        raise ConversationError(
+            f"turn {index} speaks of turn {stored.refers_to}, which is not before it",
+            hint="Pass a file that Conversation.save wrote.",
+        )
+    try:
+        check_kept(stored.options)
+    except RequestError as error:
+        raise ConversationError(f"turn {index}: {error}", hint=error.hint) from error
+    generation = _read_pictures(stored, folder) if stored.pictures else None
+    fields = stored.model_dump(exclude={"pictures"})
+    return Turn(**fields, generation=generation)
+
+
+def _read_pictures(stored: _TurnFile, folder: Path) -> Generation:
+    read = []
+    for name in stored.pictures:
+        path = folder / name
+        # a link would lead out of the folder
+        if path.resolve().parent != folder.resolve() or folder.resolve().parent != folder.parent.resolve():
+            raise ConversationError(f"{name} is not in {folder}", hint="A conversation keeps its pictures beside it.")
+        try:
+            read.append(Generation.from_file(path))
+        except PictureError as error:
+            raise ConversationError(
+                f"a picture of the conversation cannot be read: {error}",
+                hint=f"Keep the folder {folder.name} beside it.",
+            ) from error
+    first = read[0]
+    inputs = tuple(dict.fromkeys(picture for one in read for picture in one.inputs))
+    return replace(
+        first,
+        images=tuple(one.image for one in read),
+        records=tuple(one.records[0] for one in read),
+        inputs=inputs,
+    )
+
+
+def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -> tuple[Path, dict[int, Paths]]:
+    """Save turns, whole or not at all; see `Conversation.save`.
+
+    Args:
+        turns: The turns.
+        path: The file.
+        known: For the `id` of turns whose pictures were saved before, where they are; they are saved once in a folder.
+
+    Returns:
+        The file, and the same for all turns.
+    """
+    file = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+    folder = file.with_name(f"{file.stem}-pictures")
+    stored, paths = [], {}
+    for turn in turns:
+        paths[id(turn)] = _kept_in(folder, turn, known.get(id(turn), ()))
+        said = {one.name: getattr(turn, one.name) for one in fields(turn) if one.name != "generation"}
+        stored.append(_TurnFile(**said, pictures=tuple(path.name for path in paths[id(turn)])))
+    content = _File(pictures_in=folder.name, turns=tuple(stored)).model_dump_json(indent=2)
+    partial = file.with_name(f".{uuid4().hex}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConversationError(
+            f"cannot write {file}: {error.strerror or error}", hint="Choose a folder you may write to."
+        ) from error
+    return file, paths
+
+
+def _kept_in(folder: Path, turn: Turn, known: Paths) -> Paths:
+    if turn.generation is None:
+        return ()
+    if known and all(path.parent == folder and path.is_file() for path in known):
+        return known
+    return tuple(turn.generation.save(folder))
+
+
+def read_turns(file: Path) -> tuple[list[Turn], dict[int, Paths]]:
+    """Read saved turns, and where the pictures of each are; see `Conversation.load`."""
+    stored = _read_file(file)
+    folder = file.parent / stored.pictures_in
+    turns = [_read_turn(turn, folder, index) for index, turn in enumerate(stored.turns)]
+    paths = [tuple(folder / name for name in turn.pictures) for turn in stored.turns]
+    return turns, {id(turn): places for turn, places in zip(turns, paths, strict=True)}

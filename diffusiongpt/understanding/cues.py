@@ -1,0 +1,40 @@
+"""The words by which later turns of a conversation are read: `follow_up.yaml`, as regular expressions."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+
+from diffusiongpt.embedding import CJK
+
+
+@cache
+def cues(name: str) -> re.Pattern[str]:
+    """The expression that matches any of those of one name."""
+    return re.compile("|".join(f"(?:{pattern})" for pattern in _table()[name]), re.IGNORECASE)
+
+
+@cache
+def _table() -> dict[str, list[str]]:
+    from ruamel.yaml import YAML
+
+    text = resources.files("diffusiongpt.understanding").joinpath("follow_up.yaml").read_text(encoding="utf-8")
+    written: dict[str, list[str]] = YAML(typ="safe", pure=True).load(text)
+    table = {name: ["".join(pattern.splitlines()) for pattern in patterns] for name, patterns in written.items()}
+    for names in table.values():
+        names[:] = [re.sub(r"<([A-Z_]+)>", lambda match: table[match[1].lower()][0], pattern) for pattern in names]
+    return table
+
+
+_CHINESE = re.compile(f"[{CJK}]")
+
+
+def is_chinese(text: str) -> bool:
+    """Whether a text has Chinese characters."""
+    return bool(_CHINESE.search(text))
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text; Chinese characters by twos."""
+    return re.findall(rf"[^\W{CJK}]+|[{CJK}]{{1,2}}", text)

@@ -1,0 +1,177 @@
+"""Conversations draw for real, are saved and resumed, and take no path from a stranger's file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_routing import tiny_studio
+from PIL import Image
+
+from diffusiongpt import Conversation, ConversationError, DiffusionGPT, RequestError
+
+QUICK: dict[str, Any] = {"num_inference_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
+    """A studio that draws with the tiny zoo."""
+    with tiny_studio(tmp_path_factory.mktemp("home")) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [
+            "a red heart on a white background",
+            "but blue",
+            "in pixel art",
+            "another one",
+            "why this one?",
+            "undo that: the first but green",
+        ],
+        ["白色背景上的红色爱心", "换成蓝色", "像素画风格", "再来一张", "为什么？", "第一张，但是绿色的"],
+    ],
+    ids=["en", "zh"],
+)
+def test_six_turns(studio: DiffusionGPT, tmp_path: Path, texts: list[str]) -> None:
+    """Refinements keep the seed, a variation has another, a style changes the expert, and it all survives saving."""
+    talk = studio.conversation()
+    for text in texts:
+        talk.say(text, **(QUICK | {"seed": 3} if not talk.turns else {}))
+    first, blue, pixel, other, question, green = talk.turns
+    assert [turn.kind for turn in talk.turns] == ["new", "refine", "refine", "variation", "question", "refine"]
+    assert [turn.refers_to for turn in talk.turns] == [None, 0, 1, 2, 3, 0]
+    assert all(turn.generation for turn in talk.turns if turn is not question)
+    seeds = [turn.generation.seeds[0] for turn in (first, blue, pixel, green) if turn.generation]
+    assert seeds == [3, 3, 3, 3]
+    assert other.generation
+    assert pixel.generation
+    assert other.generation.seeds[0] != 3
+    assert other.generation.drawn_by == pixel.generation.drawn_by == "tiny-pixel"
+    assert blue.generation
+    assert blue.generation.params["num_inference_steps"] == 1
+    assert question.generation is None
+    assert "pixel" in question.reply
+    again = Conversation.load(talk.save(tmp_path / "talk.json"), studio=studio)
+    assert [turn.kind for turn in again.turns] == [turn.kind for turn in talk.turns]
+    resumed = again.say(texts[3])
+    assert (resumed.kind, resumed.refers_to) == ("variation", 5)
+
+
+def test_undo_and_branch(studio: DiffusionGPT) -> None:
+    """The last turn can be taken back, and a branch goes on from an earlier one without changing this one."""
+    talk = studio.conversation()
+    with pytest.raises(ConversationError):
+        talk.undo()
+    first = talk.say("a red heart", seed=1, **QUICK)
+    talk.say("but blue")
+    branch = talk.branch(first)
+    branch.say("but green")
+    assert talk.undo().text == "but blue"
+    assert [turn.text for turn in talk.turns] == ["a red heart"]
+    assert [turn.text for turn in branch.turns] == ["a red heart", "but green"]
+    with pytest.raises(ConversationError):
+        talk.branch(branch.turns[-1])
+
+
+def test_a_picture_of_ones_own_begins_a_turn(studio: DiffusionGPT) -> None:
+    """A picture that is passed is what the turn is about, and a mask keeps the rest of it."""
+    talk = studio.conversation()
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    turn = talk.say("a green star", image=Image.new("RGB", (64, 64), "red"), mask_image=mask, seed=1, **QUICK)
+    assert turn.generation
+    assert turn.generation.route.task == "inpaint"
+    assert turn.generation.image.getpixel((60, 32)) == (255, 0, 0)
+
+
+def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:
+    """Where no expert changes pictures as told, the changed description is drawn with the same seed."""
+    talk = studio.conversation()
+    talk.say("a red heart on a white background", seed=3, **QUICK)
+    turn = talk.say("make the background yellow")
+    assert turn.kind == "edit"
+    assert turn.description == "a red heart on a yellow background"
+    assert "No expert here" in turn.reply
+
+
+def test_a_failed_turn_leaves_the_conversation_as_it_was(studio: DiffusionGPT) -> None:
+    """An argument that cannot be used raises, and the turn is not kept."""
+    talk = studio.conversation()
+    for options in ({"how_much": 1}, {"seed": -1}):
+        with pytest.raises(RequestError):
+            talk.say("a red heart", **options)
+    with pytest.raises(RequestError):
+        talk.say("   ")
+    assert talk.turns == ()
+
+
+@pytest.fixture
+def saved(studio: DiffusionGPT, tmp_path: Path) -> Path:
+    """A conversation of one turn."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=1, **QUICK)
+    return talk.save(tmp_path / "mine" / "talk.json")
+
+
+def test_pictures_are_saved_once(studio: DiffusionGPT, saved: Path) -> None:
+    """Saving again writes no second copy of a picture."""
+    talk = Conversation.load(saved, studio=studio)
+    talk.say("but blue")
+    for _ in range(3):
+        talk.save(saved)
+    assert len(list((saved.parent / "talk-pictures").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored["turns"][0].update(pictures=["../../secret.png"]),
+        lambda stored: stored["turns"][0].update(pictures=["/etc/passwd"]),
+        lambda stored: stored["turns"][0].update(pictures=["..\\secret.png"]),
+        lambda stored: stored["turns"][0].update(pictures=["missing.png"]),
+        lambda stored: stored["turns"][0].update(kind="surprise"),
+        lambda stored: stored["turns"][0].update(refers_to=7),
+        lambda stored: stored["turns"][0].update(options={"seed": 1}),
+        lambda stored: stored["turns"][0].update(options={"width": "wide"}),
+        lambda stored: stored.update(pictures_in=".."),
+        lambda stored: stored.update(pictures_in="/etc"),
+        lambda stored: stored.update(turns=stored["turns"] * 2000),
+        lambda stored: stored.update(version=99),
+        lambda stored: stored.clear(),
+    ],
+)
+def test_a_strangers_file_is_refused(studio: DiffusionGPT, saved: Path, change: Any) -> None:
+    """A file that names pictures elsewhere, or what no turn could say, is a typed error."""
+    (saved.parent.parent / "secret.png").write_bytes(next((saved.parent / "talk-pictures").iterdir()).read_bytes())
+    stored = json.loads(saved.read_text(encoding="utf-8"))
+    change(stored)
+    saved.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(ConversationError) as caught:
+        Conversation.load(saved, studio=studio)
+    assert caught.value.hint
+
+
+def test_a_link_leads_to_no_picture(studio: DiffusionGPT, saved: Path) -> None:
+    """A link in the folder of pictures that leads out of it is not followed."""
+    (picture,) = (saved.parent / "talk-pictures").iterdir()
+    outside = picture.rename(saved.parent.parent / "outside.png")
+    picture.symlink_to(outside)
+    with pytest.raises(ConversationError, match="is not in"):
+        Conversation.load(saved, studio=studio)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"turns": null}'])
+def test_a_file_that_was_cut_off_is_refused(studio: DiffusionGPT, tmp_path: Path, content: bytes) -> None:
+    """Half a file, or one of another kind, is a typed error."""
+    file = tmp_path / "talk.json"
+    file.write_bytes(content)
+    with pytest.raises(ConversationError):
+        Conversation.load(file, studio=studio)
+    with pytest.raises(ConversationError):
+        Conversation.load(tmp_path / "missing.json", studio=studio)

@@ -1,0 +1,93 @@
+"""Later turns are read by their rule, and become descriptions that stand alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from turns import BEFORE, TURNS
+
+from diffusiongpt.understanding import Shown, read_follow_up
+
+FLOOR = 0.97
+"""Share of the labelled turns that must be read as they are labelled."""
+
+
+def before(language: str, turns: int = 2, pictures: int = 1) -> list[Shown]:
+    """Turns that each showed the same picture."""
+    return [Shown(description=BEFORE[language], pictures=pictures)] * turns
+
+
+@pytest.mark.parametrize("language", TURNS)
+def test_turns_are_read_as_the_rule_labels_them(language: str) -> None:
+    """Of a hundred turns in a language, nearly all are read rightly; the others are shown."""
+    labelled = [(text, kind) for kind, texts in TURNS[language].items() for text in texts]
+    read = [(text, kind, read_follow_up(text, before(language)).kind) for text, kind in labelled]
+    wrong = [one for one in read if one[1] != one[2]]
+    assert len(wrong) <= (1 - FLOOR) * len(labelled), wrong
+
+
+def test_a_first_turn_is_new_or_a_question() -> None:
+    """Before the first picture, nothing can be changed."""
+    kinds = {text: read_follow_up(text, ()).kind for text in ("but blue", "another one", "give the cat a hat", "why?")}
+    assert kinds == {"but blue": "new", "another one": "new", "give the cat a hat": "new", "why?": "question"}
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures", "found"),
+    [
+        ("but blue", 1, (2, 0)),
+        ("the first but blue", 1, (0, 0)),
+        ("make the second one darker", 1, (1, 0)),
+        ("the last one again", 1, (2, 0)),
+        ("in the previous picture, remove the sofa", 1, (1, 0)),
+        ("the second one but blue", 4, (2, 1)),
+        ("picture 3 in watercolor", 4, (2, 2)),
+        ("第二张，但是蓝色的", 1, (1, 0)),
+        ("第三张换成水彩", 4, (2, 2)),
+        ("最初那张更好，改成晚上", 1, (0, 0)),
+        ("上一张再亮一点", 1, (2, 0)),
+        ("它的帽子改成红色", 1, (2, 0)),
+        ("the ninth one but blue", 1, (2, 0)),
+    ],
+)
+def test_ordinals_count_pictures_or_turns(text: str, pictures: int, found: tuple[int, int]) -> None:
+    """An ordinal counts the pictures of the last turn if it has several, else the turns; else the last is meant."""
+    follow = read_follow_up(text, before("en", 3, pictures))
+    assert (follow.turn, follow.picture) == found
+    assert follow.kind in ("edit", "refine", "variation")
+
+
+@pytest.mark.parametrize(
+    ("description", "text", "result"),
+    [
+        ("a cat on a red sofa", "replace the cat with a dog", "a dog on a red sofa"),
+        ("a cat on a red sofa", "make the sofa green", "a cat on a green sofa"),
+        ("a cat on a sofa", "the sofa should be dark blue", "a cat on a dark blue sofa"),
+        ("a red heart on a white background", "but blue", "a blue heart on a white background"),
+        ("an owl", "but white", "a white owl"),
+        ("a cat on a red sofa next to a window", "remove the sofa", "a cat next to a window, without sofa"),
+        ("a cat", "give the cat a hat", "a cat, the cat with a hat"),
+        ("a cat", "and now at night", "a cat, at night"),
+        ("a cat", "add a bird, please", "a cat, with a bird"),
+        ("a cat", "can you make it look like an oil painting?", "a cat, like an oil painting"),
+        ("a cat", "change the style to anime", "a cat, in anime style"),
+        ("白色背景上的红色爱心", "换成蓝色", "白色背景上的蓝色爱心"),
+        ("一只猫坐在沙发上", "把猫换成狗", "一只狗坐在沙发上"),
+        ("一只猫坐在红色沙发上", "把沙发改成蓝色", "一只猫坐在蓝色的沙发上"),
+        ("一只猫", "能不能把背景去掉？", "一只猫，没有背景"),
+        ("一只猫", "但是在晚上", "一只猫，在晚上"),
+    ],
+)
+def test_a_change_becomes_part_of_the_description(description: str, text: str, result: str) -> None:
+    """What an expert that draws from text alone gets says all that is wanted, and nothing that is not."""
+    assert read_follow_up(text, [Shown(description=description)]).description == result
+
+
+@pytest.mark.parametrize(
+    "text", ["?", "。", "the", "第", "a" * 5000, "把" * 3000, "the first " * 500, "no no no no", "\n"]
+)
+def test_strange_turns_are_read_in_time(text: str) -> None:
+    """No text makes the expressions run long, or fails."""
+    follow: Any = read_follow_up(text, before("zh"))
+    assert follow.kind in ("new", "refine", "variation", "edit", "question")
