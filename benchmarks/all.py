@@ -21,6 +21,7 @@ COMMANDS = (
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
     ("gpu_swap.py",),
+    ("gpu.py",),
 )
 
 _USE_DATA = ("first_pick.py", "routing.py", "ranking.py", "cache_trace.py")

@@ -230,6 +230,8 @@ class Settings(BaseSettings):
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
         memory: Memory that routes are planned for in place of this machine's: `24GB`, `24GB+64GB` (device and host),
             `cpu`, or `any`.
+        quantise: Whether an expert that does not fit otherwise may draw with weights of 4 bits, which takes the extra
+            `quantised` and changes its pictures a little.
     """
 
     model_config = SettingsConfigDict(
@@ -268,6 +270,7 @@ class Settings(BaseSettings):
     prefetch: Literal["off", "stage", "download"] = "stage"
     device: str | None = None
     memory: MemorySetting | None = None
+    quantise: bool = False
 
     @field_validator("home", "hub_cache")
     @classmethod

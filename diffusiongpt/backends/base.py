@@ -31,7 +31,9 @@ class Component:
         kind: Name of its class.
         config: File with its configuration; `None` if it has none.
         weights: Files with its weights.
-        dtype: Type that its floating-point weights will have.
+        dtype: Type that its floating-point weights will have, or compute in if they are quantised.
+        quantised: Type of weights of fewer bits; empty for none.
+        share: Bytes that it takes, as a share of those at `dtype`; an estimate where it is quantised.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Component:
     config: str | None
     weights: tuple[str, ...]
     dtype: str
+    quantised: str = ""
+    share: float = 1.0
 
 
 class Part(Protocol):
@@ -176,6 +180,7 @@ class Backend(Protocol):
         *,
         on_step: OnStep | None = None,
         offload: bool = False,
+        stream: bool = False,
         tile: bool = False,
     ) -> Drawing:
         """Draw one picture for each seed; the same seed gives the same picture.
@@ -186,6 +191,7 @@ class Backend(Protocol):
             on_step: Called after each step.
             offload: Bring each large part to the device only while it computes, which takes less memory and more
                 time. All parts are then on the host, and none on the device at the beginning and at the end.
+            stream: With `offload`, bring large parts by groups of layers; passed only if true.
             tile: Decode by tiles, if the model can; the picture then differs a little at their seams.
 
         Raises:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,8 @@ class Identities:
         # sorted by content: how weights are split into files is not visible without reading them
         weights = sorted(self._contents.of(snapshot.folder, component.weights, snapshot.content).values())
         digest = hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()
-        return ComponentKey(kind=component.kind, content=digest, dtype=component.dtype)
+        dtype = f"{component.quantised} {component.dtype}" if component.quantised else component.dtype
+        return ComponentKey(kind=component.kind, content=digest, dtype=dtype)
 
 
 def _without_commit(expert: Expert, device: str) -> Hashable:
@@ -174,7 +176,7 @@ def _bytes_of(component: Component, folder: Path) -> int:
     known = sizes_on_disk(folder, component.weights)
     # other formats do not state what they hold
     others = sum(size for name, size in on_disk.items() if name not in known)
-    return total(known.values()).memory_bytes(component.dtype) + others
+    return ceil((total(known.values()).memory_bytes(component.dtype) + others) * component.share)
 
 
 def _config(path: Path) -> object:

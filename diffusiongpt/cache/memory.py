@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from typing import TYPE_CHECKING
 
 from diffusiongpt.cache.contents import Contents
@@ -148,17 +149,19 @@ class Memory:
             self._settle_others(device)
 
     @contextmanager
-    def visited(self, device: str, sizes: Mapping[Key, int], *, small_bytes: int) -> Iterator[None]:
+    def visited(self, device: str, sizes: Mapping[Key, int], *, small_bytes: int, share: float = 1.0) -> Iterator[None]:
         """Let parts come to a device and leave it by themselves while the block runs, the large ones one at a time.
 
-        Room is kept for the largest, and for all of at most `small_bytes`. The block begins when no lease holds one
-        of the parts there, and until it ends nothing else brings one.
+        Room is kept for a `share` of the largest, and for all of at most `small_bytes`. The block begins when no lease
+        holds one of the parts there, and until it ends nothing else brings one.
 
         Raises:
             OutOfMemoryError: If there is no room, whatever may leave, or those leases do not end.
         """
         largest = max(sizes, key=lambda key: sizes[key], default=None)
-        room = {key: nbytes if key == largest or nbytes <= small_bytes else 0 for key, nbytes in sizes.items()}
+        room = {key: nbytes if nbytes <= small_bytes else 0 for key, nbytes in sizes.items()}
+        if largest is not None:
+            room[largest] = room[largest] or ceil(sizes[largest] * share)
         missing, victims = self._claim(device, room, ON_DEMAND, replace=True)
         try:
             self._drop(device, victims)
@@ -257,7 +260,7 @@ class Memory:
         tier = self._tier(device)
         if any((device, key) in self._moves.visiting for key in missing) or any(tier.pins[key] for key in here):
             return None
-        limit = tier.budget if how.within_budget else tier.ceiling
+        limit = tier.budget_beside(how.beside) if how.within_budget else tier.ceiling
         needed = sum(missing.values()) - sum(tier.residents[key].nbytes for key in here)
         going = tier.victims(needed, limit=limit, spare={*spare, *self._held_back(device)}, due=how.due)
         # What was taken out of the tier takes room until it has left the memory.

@@ -18,7 +18,7 @@ from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, Si
 from diffusiongpt.cache.tier import GDSF, EvictionPolicy, Key
 from diffusiongpt.errors import LoadError
 from diffusiongpt.hub import Puller
-from diffusiongpt.weights import HOST, device_memory
+from diffusiongpt.weights import GROUP_SHARE, HOST, device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import Backend, Loaded
@@ -91,6 +91,7 @@ class ModelCache:
         agree: Agree | None = None,
         on_progress: OnProgress | None = None,
         offload: bool = False,
+        stream: bool = False,
     ) -> Iterator[Loaded]:
         """Hold an expert where it draws, after pulling and loading it if necessary.
 
@@ -106,6 +107,7 @@ class ModelCache:
             on_progress: Called, in this thread, with `"download"` or `"load"`, how much is done, and of how much.
             offload: Hold it on the host only, with room on the device for its small parts and its largest. Until the
                 lease ends, other requests for one of its parts on the device wait.
+            stream: With `offload`, room for two groups of the largest part's layers is enough.
 
         Raises:
             PullError: If its files could not be pulled.
@@ -119,7 +121,8 @@ class ModelCache:
             )
         # What is offloaded is on the host; on the host itself there is nothing to offload.
         offload = offload and device != HOST
-        with self._hold(expert, backend, found, device, on_progress, offload=offload) as loaded:
+        share = 2 * GROUP_SHARE if stream else 1.0
+        with self._hold(expert, backend, found, device, on_progress, offload=offload, share=share) as loaded:
             yield loaded
 
     def fetch(
@@ -180,9 +183,19 @@ class ModelCache:
         """What is where and why, how many leases hold it, what it cost to bring, and the order of eviction."""
         return explain(self.memory, self._downloads)
 
-    def clear(self, device: str | None = None) -> int:
-        """Free what is not leased, on one device or everywhere; return its bytes."""
-        return self.memory.clear(device)
+    def clear(self, device: str | None = None, *, spare: tuple[Expert, str] | None = None) -> int:
+        """Free what is not leased, on one device or everywhere; return its bytes.
+
+        Args:
+            device: Where; `None` for everywhere.
+            spare: An expert whose components stay, and the device that it draws on.
+        """
+        if spare is None:
+            return self.memory.clear(device)
+        expert, draws_on = spare
+        model = self._identities.latest(expert.parts[0], draws_on)
+        stay = set() if model is None else set(model.sizes)
+        return self.memory.clear(device, self.memory.contents.parts().keys() - stay)
 
     def close(self) -> None:
         """Free everything, after waiting for loads under way; what is still leased is freed when its lease ends."""
@@ -200,6 +213,7 @@ class ModelCache:
         on_progress: OnProgress | None,
         *,
         offload: bool = False,
+        share: float = 1.0,
     ) -> Iterator[Loaded]:
         """Lease what is on disk: a checkpoint, or an adapter on its base."""
         if expert.base_expert is not None and snapshot.base is not None:
@@ -222,7 +236,7 @@ class ModelCache:
                 yield loaded
                 return
             sizes: dict[Key, int] = {key: loaded.parts[name].nbytes for name, key in model.parts.items()}
-            with self.memory.visited(device, sizes, small_bytes=backend.small_bytes):
+            with self.memory.visited(device, sizes, small_bytes=backend.small_bytes, share=share):
                 yield loaded
 
     @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from diffusiongpt.cache.loading import ONE_MEMORY
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
@@ -39,10 +40,12 @@ class Wanted:
     Attributes:
         model: Key of the model.
         parts: Its components, with their bytes.
+        work_bytes: Bytes of the device that its drawing takes beyond them.
     """
 
     model: Hashable
     parts: Mapping[Key, int]
+    work_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +95,14 @@ def next_to_device(queue: Sequence[Wanted], host: Tier, device: Tier) -> Move | 
     Args:
         queue: The model that draws, then those after it.
         host: The tier it would come from.
-        device: The tier it would come to.
+        device: The tier it would come to, where the drawing under way takes more than its weights.
     """
     for rank, wanted in enumerate(queue[: DEVICE_DEPTH + 1]):
         missing = _absent(wanted, device)
         if rank and missing:
             # Nor one further back while this one is not on the host yet: it would take the room of the nearer one.
-            return _move(wanted, missing, device, rank) if all(key in host for key in missing) else None
+            is_ready = all(key in host for key in missing)
+            return _move(wanted, missing, device, rank, beside=queue[0].work_bytes) if is_ready else None
     return None
 
 
@@ -106,9 +110,9 @@ def _absent(wanted: Wanted, tier: Tier) -> dict[Key, int]:
     return {key: size for key, size in wanted.parts.items() if key not in tier and not tier.is_coming(key)}
 
 
-def _move(wanted: Wanted, missing: Mapping[Key, int], tier: Tier, due: int) -> Move | None:
+def _move(wanted: Wanted, missing: Mapping[Key, int], tier: Tier, due: int, *, beside: int = 0) -> Move | None:
     # Within the budget and against nothing due sooner: otherwise prefetch would evict what it has just brought.
-    victims = tier.victims(sum(missing.values()), limit=tier.budget, spare=wanted.parts, due=due)
+    victims = tier.victims(sum(missing.values()), limit=tier.budget_beside(beside), spare=wanted.parts, due=due)
     return None if victims is None else Move(model=wanted.model, missing=missing, victims=tuple(victims))
 
 
@@ -120,11 +124,13 @@ class Coming:
         expert: The expert that will draw.
         backend: The backend that loads its expert.
         others: Experts that were not chosen and may be pulled meanwhile, with their backends.
+        work_bytes: Bytes of the device that the drawing takes beyond its weights.
     """
 
     expert: Expert
     backend: Backend
     others: tuple[tuple[Expert, Backend], ...] = ()
+    work_bytes: int = 0
 
 
 class Prefetcher:
@@ -216,7 +222,9 @@ class Prefetcher:
         return any(self._move(device, HOST, next_to_host) for device in list(self._queues))
 
     def _to_device(self) -> bool:
-        return any(self._move(device, device, next_to_device) for device in list(self._queues) if device != HOST)
+        # where memory is shared nothing may be moved beside a drawing: two threads that use MPS end the process
+        devices = [device for device in list(self._queues) if device != HOST and device not in ONE_MEMORY]
+        return any(self._move(device, device, next_to_device) for device in devices)
 
     def _move(self, device: str, to: str, choose: Callable[[Sequence[Wanted], Tier, Tier], Move | None]) -> bool:
         known = self._checkpoints(device)
@@ -226,13 +234,16 @@ class Prefetcher:
             replace(_as_wanted(one), parts={}) if (device, to, one.expert.id) in self._tried else _as_wanted(one)
             for one in known
         ]
+        # of the first in the queue, which is drawing, whether or not it is on disk
+        work = next((coming.work_bytes for coming in self._queues.get(device, ())), 0)
+        queue[:1] = [replace(one, work_bytes=work) for one in queue[:1]]
         with self._memory.look(HOST, device) as (host, tier):
             move = choose(queue, host, tier)
         if move is None:
             return False
         due, chosen = next((at, one) for at, one in enumerate(known) if one.model.key == move.model)
         # The choice may be out of date by now: these bounds hold again when the room is claimed.
-        how = Bring(within_budget=True, due=due, patience_s=0.0)
+        how = Bring(within_budget=True, due=due, patience_s=0.0, beside=0 if to == HOST else work)
         done = self._try((device, to, chosen.expert.id), partial(self._stage, chosen, to, how))
         if done and to == HOST:
             self._lanes["device"].wake()

@@ -198,6 +198,10 @@ class Tier:
         free = [key for key in self.residents if not self.pins[key] and not spare(key)]
         return sorted(free, key=self._rank)
 
+    def budget_beside(self, work: int) -> int:
+        """Bytes that idle parts may keep beside a drawing that takes `work` bytes beyond its weights."""
+        return self.budget if self.ceiling is None else min(self.budget, max(0, self.ceiling - work))
+
     def victims(self, needed: int, *, limit: int | None, spare: Collection[Key] = (), due: int = 0) -> list[Key] | None:
         """What has to leave so that `needed` more bytes fit under `limit`.
 
@@ -264,11 +268,13 @@ class Bring:
         due: How soon the queue needs them; what it needs at the same time or sooner does not leave for them. What is
             leased now is sooner than everything (-1), so that a stand-in does not wait for the model it replaces.
         patience_s: How long to wait for leases to end, in seconds.
+        beside: Bytes that a drawing under way takes beyond its weights; they stay free.
     """
 
     within_budget: bool = False
     due: int = -1
     patience_s: float = PATIENCE_S
+    beside: int = 0
 
 
 ON_DEMAND = Bring()

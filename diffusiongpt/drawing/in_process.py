@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import gc
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import Backend, get_backend
+from diffusiongpt.backends.diffusers import NF4
 from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.drawing.executor import OnProgress
+from diffusiongpt.drawing.ladder import Ladders, Rung
 from diffusiongpt.drawing.queue import Queue, Ticket
-from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.flow import Call, Drawing, Placement, PlacementKind, Recovery, RecoveryStep
+from diffusiongpt.errors import DiffusionGPTError, LoadError, NeedsExtraError, OutOfMemoryError
+from diffusiongpt.flow import Call, Drawing, Placement, Recovery
 from diffusiongpt.hub import Agree
 from diffusiongpt.safe_text import logger
 from diffusiongpt.stopping import check_stop
-from diffusiongpt.weights import HOST, release_cached
+from diffusiongpt.weights import HOST, release_cached, watch_peak
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
@@ -27,10 +30,6 @@ if TYPE_CHECKING:
 
 
 log = logger("diffusiongpt")
-
-
-_STEPS: Mapping[PlacementKind, RecoveryStep] = {"offload": "offloaded", "cpu": "cpu"}
-"""What changing to a placement is called where memory ran out."""
 
 
 class LocalExecutor:
@@ -60,6 +59,7 @@ class LocalExecutor:
         self._agree = agree
         self._on_progress = on_progress
         self._coming: dict[Hashable, Coming] = {}
+        self._ladders = Ladders()
 
     def enter(self, expert: Expert, *, others: Sequence[Expert] = (), client: Hashable | None = None) -> Ticket:
         """A place in the queue for an expert that draws here.
@@ -140,52 +140,70 @@ class LocalExecutor:
 
     def _draw(self, backend: Backend, call: Call, snapshot: Snapshot) -> tuple[Drawing, float]:
         """Draw, freeing more and more while memory runs out; also returns when everything was loaded."""
+        placements = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
         recovered: list[Recovery] = []
-        first, *others = call.placements or self._machine.placements(call.expert) or (self._machine.unplanned,)
-        result = self._attempt(backend, call, snapshot, first)
-        ladder: list[tuple[RecoveryStep, Placement]] = [("freed", first)]
-        if self._machine.device != HOST and not first.tiled:
-            ladder.append(("tiled", first.model_copy(update={"tiled": True})))
-        tiled = (one.model_copy(update={"tiled": one.kind != "cpu"}) for one in others)
-        ladder += [(_STEPS[one.kind], one) for one in tiled if one.kind in _STEPS]
-        for step, placement in ladder:
-            if not isinstance(result, OutOfMemoryError):
-                break
-            recovered.append(Recovery(step=step, error=str(result)))
-            log.warning("%s; trying once more, %s", result, step)
-            self._free(step)
-            result = self._attempt(backend, call, snapshot, placement)
-        if isinstance(result, OutOfMemoryError):
-            raise result
-        drawing, loaded = result
-        used = ladder[len(recovered) - 1][1] if recovered else first
-        return replace(drawing, recovered=tuple(recovered), placement=used), loaded
+        failed: DiffusionGPTError | None = None
+        for rung in self._ladders.of(call, placements):
+            if failed is not None and rung.step is not None:
+                recovered.append(Recovery(step=rung.step, error=str(failed)))
+                log.warning("%s; trying once more, %s", failed, rung.step)
+                self._free(rung, call.expert)
+            result = self._attempt(backend, call, snapshot, rung.placement)
+            if not isinstance(result, DiffusionGPTError):
+                self._ladders.remember(call, rung)
+                drawing, loaded = result
+                return replace(drawing, recovered=tuple(recovered), placement=rung.placement), loaded
+            failed = result
+        assert failed is not None  # noqa: S101  # a ladder has a rung
+        raise failed
 
     def _attempt(
         self, backend: Backend, call: Call, snapshot: Snapshot, placement: Placement
-    ) -> tuple[Drawing, float] | OutOfMemoryError:
+    ) -> tuple[Drawing, float] | DiffusionGPTError:
         """The pictures, or the error without its traceback, which would keep alive what the failed call held."""
-        offload = placement.kind == "offload"
+        stream = placement.kind == "stream"
+        offload = stream or placement.kind in ("offload", "quantised")
+        # backends that know nothing of it need not take it
+        more = {"stream": True} if stream else {}
+        device = HOST if placement.kind == "cpu" else self._machine.device
         lease = self.cache.lease(
-            call.expert,
+            _in_type(call.expert, placement),
             backend,
-            device=HOST if placement.kind == "cpu" else self._machine.device,
+            device=device,
             snapshot=snapshot,
             on_progress=self._on_progress,
             offload=offload,
+            stream=stream,
         )
         try:
             with lease as loaded:
                 ready = perf_counter()
-                return backend.draw(loaded, call, on_step=self._on_step, offload=offload, tile=placement.tiled), ready
+                most = watch_peak(device)
+                drawing = backend.draw(
+                    loaded, call, on_step=self._on_step, offload=offload, tile=placement.tiled, **more
+                )
+                seconds = perf_counter() - ready
+                self._machine.measure(call, drawing, placement, seconds=seconds, work_bytes=most())
+                return drawing, ready
         except OutOfMemoryError as error:
             return error.with_traceback(None)
+        except NeedsExtraError as error:
+            # the library for weights of 4 bits is there and does not work
+            if placement.kind != "quantised":
+                raise
+            return error.with_traceback(None)
 
-    def _free(self, step: RecoveryStep) -> None:
+    def _free(self, rung: Rung, expert: Expert) -> None:
         """Free all that is idle, also what the queue needs soon: how much memory a drawing takes is not known."""
+        device = self._machine.device
+        self.cache.clear(device)
         # if neither room on the device nor tiles helped, the host may be what is short
-        self.cache.clear(None if step in ("offloaded", "cpu") else self._machine.device)
-        release_cached(self._machine.device)
+        if rung.placement.kind == "cpu":
+            self.cache.clear()
+        elif rung.step not in ("freed", "tiled"):
+            self.cache.clear(HOST, spare=(expert, device))
+        gc.collect()
+        release_cached(device)
 
     def _on_step(self, done: int, total: int) -> None:
         if done < total:  # a picture that is done is worth keeping
@@ -200,7 +218,16 @@ class LocalExecutor:
     def _look_ahead(self, device: str, upcoming: Sequence[Hashable]) -> None:
         if self._settings.prefetch != "off":
             coming = [self._coming[model] for model in upcoming]
+            if len(coming) > 1 and device != HOST:
+                coming[0] = replace(coming[0], work_bytes=self._machine.work_bytes(coming[0].expert))
             self.cache.look_ahead(device, coming, check=self._machine.check_fits)
+
+
+def _in_type(expert: Expert, placement: Placement) -> Expert:
+    """The expert, with weights of 4 bits if it is placed so."""
+    if placement.kind != "quantised":
+        return expert
+    return expert.model_copy(update={"settings": expert.settings.model_copy(update={"dtype": NF4})})
 
 
 def _local(expert: Expert) -> Backend:

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, get_args
 
 from diffusiongpt.backends import for_adapters, get_backend, is_hosted
+from diffusiongpt.backends.diffusers import can_quantise
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -18,15 +19,19 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, Readiness
 from diffusiongpt.hub import component_sizes, key_of
-from diffusiongpt.placement import Planner, planned_for, speed_of
+from diffusiongpt.placement import Measured, Measurement, Measurements, Planner, planned_for, speed_of
 from diffusiongpt.weights import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
     from diffusiongpt.cache import ModelCache
-    from diffusiongpt.flow import Request
+    from diffusiongpt.flow import Call, Drawing, Request
     from diffusiongpt.hub import PullKey, PullPlan, Snapshot
     from diffusiongpt.settings import Memory, Settings
     from diffusiongpt.zoo import Expert
+
+
+_WAYS: tuple[PlacementKind, ...] = ("whole", "offload", "stream", "cpu")
+"""What our own backend can do with what is always installed."""
 
 
 class Machine:
@@ -34,7 +39,7 @@ class Machine:
 
     Args:
         cache: Checkpoints on disk and in memory.
-        settings: Keys and addresses of hosted experts.
+        settings: Keys and addresses of hosted experts, the folder of the user's data, and what is allowed.
         device: Device to draw on; `None` for the best one present.
     """
 
@@ -43,6 +48,7 @@ class Machine:
         self._settings = settings
         self._device = device
         self._planners: dict[MachineSpec, Planner] = {}
+        self._measurements = Measurements(settings.home / "measured.jsonl")
         self._weighed: dict[PullKey, tuple[Snapshot | str, Mapping[str, int]]] = {}
 
     @cached_property
@@ -185,8 +191,66 @@ class Machine:
         planner = self._planners.get(spec)
         if planner is None:
             readiness = self.readiness if spec == self.spec else self._on_disk
-            planner = self._planners[spec] = Planner(spec, weigh=self._weigh, tiles=True, readiness=readiness)
+            planner = self._planners[spec] = Planner(
+                spec,
+                weigh=self._weigh,
+                ways=(*_WAYS, "quantised") if can_quantise() else _WAYS,
+                tiles=True,
+                quantise=self._settings.quantise,
+                readiness=readiness,
+                measured=self._measured if spec == self.spec else lambda *_: Measured(),
+            )
         return planner
+
+    def measure(
+        self, call: Call, drawing: Drawing, placement: Placement, *, seconds: float, work_bytes: int | None
+    ) -> None:
+        """Keep what a drawing took, for the plans of later processes.
+
+        Args:
+            call: The call.
+            drawing: What came of it.
+            placement: How it was placed.
+            seconds: Seconds of drawing all its pictures.
+            work_bytes: Bytes that it took beyond the weights, `None` if not known.
+        """
+        expert, steps = call.expert, drawing.params.get("num_inference_steps")
+        if expert.architecture is None or not drawing.images or not isinstance(steps, int):
+            return
+        width, height = drawing.images[0].size
+        expected = self._here.expected(expert, placement, width=width, height=height, steps=steps)
+        if expected is None:
+            return
+        # elsewhere the link has a share in the seconds, and weights come and go
+        is_still = placement.kind in ("whole", "cpu")
+        self._measurements.add(
+            Measurement(
+                hardware=self._hardware(placement.device),
+                architecture=expert.architecture,
+                width=width,
+                height=height,
+                steps=steps,
+                kind=placement.kind,
+                tiled=placement.tiled,
+                seconds=seconds / len(drawing.images) if is_still else None,
+                expected_seconds=expected.seconds,
+                work_bytes=work_bytes if placement.kind == "whole" else None,
+                expected_work_bytes=expected.work_bytes,
+            )
+        )
+
+    def work_bytes(self, expert: Expert) -> int:
+        """Bytes that a drawing takes on the device beyond its weights, with the libraries' workspaces."""
+        placement = self._here(expert).best
+        if placement is None or placement.kind != "whole" or placement.device_bytes is None:
+            return 0
+        return max(0, placement.device_bytes - sum((self._here.sizes(expert) or {}).values()))
+
+    def _measured(self, architecture: str, device: str) -> Measured:
+        return self._measurements.of(architecture, self._hardware(device))
+
+    def _hardware(self, device: str) -> str:
+        return device_facts(device)[0] or device
 
     def _on_disk(self, expert: Expert) -> Readiness:
         """What is loaded here is not loaded on another machine."""

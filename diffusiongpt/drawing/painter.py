@@ -241,6 +241,7 @@ class Painter:
             fallbacks=fallbacks,
             recovered=drawing.recovered,
             placement=drawing.placement,
+            dtype=drawing.dtype,
             demonstration=LAST_RESORT in zoo and LAST_RESORT not in self._zoo.sources,
             route=route,
             time=datetime.now(UTC).isoformat(timespec="seconds"),

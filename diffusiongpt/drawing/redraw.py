@@ -61,6 +61,7 @@ def recorded_call(
         seeds=seeds,
         arguments=_recorded_arguments(record, expert),
         expected_weights=record.weights,
+        as_drawn=record.placement,
     )
 
 

@@ -47,6 +47,8 @@ class Call:
         expected_weights: Fingerprint that the files must have; `None` takes any.
         placements: Ways to draw, in the order in which they are tried while memory runs out; empty for the executor's
             own plan.
+        as_drawn: How the picture was drawn that this call draws again. Tiles and weights of 4 bits change a picture,
+            so there are tiles exactly if it has `tiled`, and 4 bits exactly if it is `quantised`.
     """
 
     expert: Expert
@@ -63,11 +65,12 @@ class Call:
     dropped: tuple[Dropped, ...] = ()
     expected_weights: str | None = None
     placements: tuple[Placement, ...] = ()
+    as_drawn: Placement | None = None
 
 
-RecoveryStep = Literal["freed", "tiled", "offloaded", "cpu"]
-"""What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts to the device
-only while they compute, or draw on the processor."""
+RecoveryStep = Literal["freed", "tiled", "offloaded", "streamed", "quantised", "cpu"]
+"""What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts, or only
+groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor."""
 
 
 class Recovery(BaseModel):
@@ -97,6 +100,7 @@ class Drawing:
         timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`; filled in by the executor.
         recovered: Steps that were taken when memory ran out.
         placement: How it was drawn.
+        dtype: Type that the weights computed in; `None` for a hosted expert.
     """
 
     images: tuple[Image, ...]
@@ -107,3 +111,4 @@ class Drawing:
     timings: Mapping[str, float] = field(default_factory=dict)
     recovered: tuple[Recovery, ...] = ()
     placement: Placement | None = None
+    dtype: str | None = None

@@ -78,6 +78,8 @@ class PictureRecord(BaseModel):
         fallbacks: Experts that could not draw.
         recovered: What it took when memory ran out.
         placement: How it was drawn; `None` in pictures of earlier versions.
+        dtype: Type that the weights computed in. On another device, or in another type, the same seed gives another
+            picture.
         demonstration: Whether the demonstration zoo drew it because no expert that was asked for could.
         route: The route of the request.
         shown_in: The comparison, if it was one.
@@ -104,6 +106,7 @@ class PictureRecord(BaseModel):
     fallbacks: tuple[Fallback, ...] = ()
     recovered: tuple[Recovery, ...] = ()
     placement: Placement | None = None
+    dtype: str | None = None
     demonstration: bool = False
     route: Route
     shown_in: ShownIn | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from diffusiongpt.placement.costs import cost_of, planned_for, speed_of
-from diffusiongpt.placement.planner import USABLE, Measured, Planner
+from diffusiongpt.placement.measurements import Measurement, Measurements
+from diffusiongpt.placement.planner import USABLE, Expected, Measured, Planner
 
 __all__ = [
     "USABLE",
+    "Expected",
     "Measured",
+    "Measurement",
+    "Measurements",
     "Planner",
     "cost_of",
     "planned_for",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from diffusiongpt.backends import is_hosted
+from diffusiongpt.backends.diffusers import NF4, SHRUNK
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.placement.costs import Cost, cost_of, cpu_flops, stated_bytes
+from diffusiongpt.weights import GROUP_SHARE, may_pin
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Readiness
@@ -33,11 +36,8 @@ TILES: Final = 700_000_000
 """Bytes that decoding in tiles of 512 pixels reserves for each byte of the data type: 1.4 GB at 16 bits, 2.9 at
 32 (InvokeAI issue 7674)."""
 
-BLOCKS: Final = 0.08
-"""Share of a component that streaming keeps on the device: two or three groups, of which there are about 40."""
-
-SHRUNK: Final = 0.29
-"""Share of its bytes that a component keeps at 4 bits with its scales and the layers that stay as they are."""
+BLOCKS: Final = 2 * GROUP_SHARE
+"""Share of a component that streaming keeps on the device: the group that computes and the one that comes."""
 
 EFFICIENCY: Final = 0.5
 """Share of the listed operations a second that drawing reaches: FLUX.1 takes .8 to 1.2 s a step on an RTX 4090."""
@@ -51,8 +51,8 @@ DOWNLOAD_BYTES_S: Final = 50e6
 CPU_PATIENCE_S: Final = 600.0
 """Longest drawing on the processor of a machine with a GPU that still counts as a way to draw."""
 
-_KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "cpu")
-"""What our own backend can do."""
+_KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "stream", "cpu")
+"""What our own backend can do with what is always installed."""
 
 _ALWAYS_THERE: Final = 500_000_000
 """Bytes below which a component stays on the device while others come and go. Some pipelines read the statistics of
@@ -72,6 +72,19 @@ class Measured:
 
     activations: float = 1.0
     seconds: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What one picture should take by the estimates alone, whatever was measured.
+
+    Attributes:
+        seconds: Of computing; `None` if the speed of the device is not known.
+        work_bytes: Memory beyond the weights, without the libraries' workspaces.
+    """
+
+    seconds: float | None
+    work_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +122,9 @@ class Planner:
         weigh: Sizes of components by something better than the zoo; those of the zoo are taken where it says `None`.
         ways: Kinds of placement that the backends can carry out.
         tiles: Whether they can decode in tiles.
+        quantise: Whether weights of 4 bits may be used where the zoo does not ask for them.
         readiness: What it takes to have an expert's weights at hand.
-        measured: What was measured here for an architecture.
+        measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
 
     def __init__(
@@ -120,13 +134,15 @@ class Planner:
         weigh: Weigh = lambda _: None,
         ways: Collection[PlacementKind] = _KINDS,
         tiles: bool = False,
+        quantise: bool = False,
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
-        measured: Callable[[str], Measured] = lambda _: Measured(),
+        measured: Callable[[str, str], Measured] = lambda _, __: Measured(),
     ) -> None:
         self.machine = machine
         self._weigh = weigh
         self._ways = frozenset(ways)
         self._tiles = tiles
+        self._quantise = quantise
         self._readiness = readiness
         self._measured = measured
         self._known: dict[Hashable, tuple[Mapping[str, int] | None, _Fit]] = {}
@@ -146,11 +162,21 @@ class Planner:
             service = expert.repo.partition("/")[0]
             hosted = Placement(kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0)
             return Plan(placements=(hosted,))
-        fit = self._fit(expert, self._sizes(expert), width, height, steps)
+        fit = self._fit(expert, self.sizes(expert), width, height, steps)
         if not fit.needs:
             return Plan(reason=fit.reason, sized=fit.sized)
         readiness = self._readiness(expert)
         return Plan(placements=tuple(self._placement(need, readiness) for need in fit.needs))
+
+    def expected(self, expert: Expert, placement: Placement, *, width: int, height: int, steps: int) -> Expected | None:
+        """What a picture should take, to compare with what it took; `None` if the expert's size is not known."""
+        sizes = self.sizes(expert)
+        if sizes is None:
+            return None
+        job = replace(self._job(expert, sizes, width, height, steps), measured=Measured())
+        flops = cpu_flops() if placement.kind == "cpu" else self.machine.flops
+        work = job.work(tiled=placement.tiled)
+        return Expected(seconds=job.operations / flops if flops else None, work_bytes=ceil(work))
 
     @property
     def unknown(self) -> Placement:
@@ -161,20 +187,20 @@ class Planner:
         """Why an expert cannot draw, as `Plan.reason`; empty if it can. Cheaper than a plan."""
         if is_hosted(expert.backend):
             return ""
-        return self._fit(expert, self._sizes(expert), width, height, None).reason
+        return self._fit(expert, self.sizes(expert), width, height, None).reason
 
     def why_not_with(self, expert: Expert, total: int) -> str:
         """The same if all its weights take `total` bytes at 16 bits, divided among components as they are known."""
-        known = self._sizes(expert) or {expert.id: total}
+        known = self.sizes(expert) or {expert.id: total}
         factor = total / max(sum(known.values()), 1)
         sizes = {name: round(size * factor) for name, size in known.items()}
         return self._fit(expert, sizes, None, None, None).reason
 
-    def _sizes(self, expert: Expert) -> dict[str, int] | None:
+    def sizes(self, expert: Expert) -> dict[str, int] | None:
         """Bytes of each component, those of an adapter's base included; `None` if not known."""
         base = expert.base_expert
         if base is not None:
-            sizes = self._sizes(base)
+            sizes = self.sizes(base)
             return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
         weighed = self._weigh(expert)
         return dict(weighed) if weighed else stated_bytes(expert)
@@ -198,42 +224,59 @@ class Planner:
                 reason="its size is not known, and does not count as fitting; state it in the zoo, or pull it first",
                 sized=False,
             )
-        if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
-            sizes = {name: 2 * size for name, size in sizes.items()}
-        job = _Job(
-            expert=expert,
-            sizes=sizes,
-            cost=cost_of(expert.architecture),
-            pixels=(width or expert.settings.width or 1024) * (height or expert.settings.height or 1024),
-            steps=steps or expert.settings.num_inference_steps or 30,
-            measured=self._measured(expert.architecture or ""),
-        )
+        job = self._job(expert, sizes, width, height, steps)
         needs = list(self._needs(job))
         first: dict[PlacementKind, _Need] = {}
         for need in needs:
             if self._fits(need):
                 first.setdefault(need.kind, need)
-        return _Fit(needs=tuple(first.values()), reason="" if first else self._reason(needs))
+        reason = "" if first else self._reason(needs) + self._would_quantise(job)
+        return _Fit(needs=tuple(first.values()), reason=reason)
+
+    def _job(
+        self, expert: Expert, sizes: Mapping[str, int], width: int | None, height: int | None, steps: int | None
+    ) -> _Job:
+        if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
+            sizes = {name: 2 * size for name, size in sizes.items()}
+        return _Job(
+            expert=expert,
+            sizes=sizes,
+            cost=cost_of(expert.architecture),
+            pixels=(width or expert.settings.width or 1024) * (height or expert.settings.height or 1024),
+            steps=steps or expert.settings.num_inference_steps or 30,
+            measured=self._measured(expert.architecture or "", self.machine.device),
+            measured_cpu=self._measured(expert.architecture or "", "cpu"),
+        )
 
     def _needs(self, job: _Job) -> Iterator[_Need]:
         """All ways that the backends know, best first."""
         machine = self.machine
         if machine.device != "cpu":
-            if "whole" in self._ways:
+            only_quantised = job.expert.settings.dtype == NF4
+            ways = self._ways & {"quantised"} if only_quantised else self._ways
+            if "whole" in ways:
                 yield from self._tilings(job.whole)
             # an adapter sits on a base that stays where it is, and one memory gains nothing from moving within it
             if job.expert.kind == "checkpoint" and not machine.one_memory and len(job.sizes) > 1:
-                if "offload" in self._ways:
+                if "offload" in ways:
                     yield from self._tilings(job.offload)
-                if "stream" in self._ways:
-                    yield from self._tilings(job.stream)
-                    yield from self._tilings(job.stream_unpinned)
-            if "quantised" in self._ways:
-                yield from self._tilings(job.quantised)
+                if "stream" in ways:
+                    pinned = may_pin(job.denoiser, pinned=0, memory=machine.host_bytes)
+                    yield from self._tilings(partial(job.stream, pinned=pinned))
+                if "quantised" in ways and (self._quantise or only_quantised):
+                    yield from self._tilings(job.quantised)
         if "cpu" in self._ways and machine.device != "any":
-            cpu = job.cpu()
+            cpu = replace(job, measured=job.measured_cpu).cpu()
             if machine.device == "cpu" or cpu.operations / cpu_flops() <= CPU_PATIENCE_S:
                 yield cpu
+
+    def _would_quantise(self, job: _Job) -> str:
+        """What is missing for weights of 4 bits, where they are allowed and would fit."""
+        allowed = self._quantise or job.expert.settings.dtype == NF4
+        if not allowed or "quantised" in self._ways or self.machine.one_memory or job.expert.kind != "checkpoint":
+            return ""
+        fits = len(job.sizes) > 1 and any(map(self._fits, self._tilings(job.quantised)))
+        return "; with weights of 4 bits it would fit: pip install 'diffusiongpt[quantised]'" if fits else ""
 
     def _tilings(self, way: Callable[..., _Need]) -> Iterator[_Need]:
         yield way(tiled=False)
@@ -345,6 +388,7 @@ class _Job:
     pixels: int
     steps: int
     measured: Measured
+    measured_cpu: Measured
 
     @property
     def weights(self) -> int:
@@ -381,27 +425,24 @@ class _Job:
         whole = self.pixels * self.cost.decode * width * self.measured.activations
         return growth + (min(whole, TILES * width) if tiled else whole)
 
+    def work(self, *, tiled: bool) -> float:
+        """The most that it takes beyond the weights, where all of them are on the device."""
+        return max(self.encoding, self.denoising, self.decoding(tiled=tiled))
+
     def whole(self, *, tiled: bool) -> _Need:
-        work = max(self.encoding, self.denoising, self.decoding(tiled=tiled))
-        return self._need("whole", self.weights + work, moved=self.weights, tiled=tiled)
+        return self._need("whole", self.weights + self.work(tiled=tiled), moved=self.weights, tiled=tiled)
 
     def offload(self, *, tiled: bool) -> _Need:
         moved = self.weights * 2 if self.cost.evaluations > 1 else self.weights
         return self._need("offload", self._by_part(self.sizes, tiled=tiled), moved=moved, tiled=tiled)
 
-    def stream(self, *, tiled: bool) -> _Need:
-        # streams copy out of pinned buffers of their own, which come on top of the weights; encoders work once and
-        # are not worth any
-        return self._stream(self.denoiser, 1.0, tiled=tiled)
-
-    def stream_unpinned(self, *, tiled: bool) -> _Need:
-        return self._stream(0, UNPINNED, tiled=tiled)
-
     def quantised(self, *, tiled: bool) -> _Need:
         small = {name: size * (SHRUNK if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
         job = replace(self, sizes=small)  # type: ignore[arg-type]  # fractions of bytes are rounded at the end
         offload = job.offload(tiled=tiled)
-        return replace(offload, kind="quantised", weights=self.weights, operations=self.operations)
+        # they come from disk as they are, and each is made small before the next one comes
+        host = job.weights + max(self.sizes.values())
+        return replace(offload, kind="quantised", host=host, weights=self.weights, operations=self.operations)
 
     def cpu(self) -> _Need:
         # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
@@ -409,12 +450,12 @@ class _Job:
         work = max(2 * self.encoding, 2 * self.denoising, decoding)
         return self._need("cpu", 0.0, host=2 * self.weights + work)
 
-    def _stream(self, pinned: int, slower: float, *, tiled: bool) -> _Need:
+    def stream(self, *, tiled: bool, pinned: bool) -> _Need:
+        """Encoders work once, so only the denoiser's way counts."""
         groups = {name: size * BLOCKS if size > _ALWAYS_THERE else size for name, size in self.sizes.items()}
         device = self._by_part(groups, tiled=tiled)
-        streamed = self.denoiser * self.steps * slower
-        host = self.weights + pinned
-        return self._need("stream", device, host=host, moved=self.weights, streamed=streamed, tiled=tiled)
+        streamed = self.denoiser * self.steps * (1.0 if pinned else UNPINNED)
+        return self._need("stream", device, moved=self.weights, streamed=streamed, tiled=tiled)
 
     def _by_part(self, sizes: Mapping[str, float], *, tiled: bool) -> float:
         """The most that is on the device at a time: what stays, and one component with what it works on."""

@@ -11,12 +11,15 @@ from diffusiongpt.weights.devices import (
     is_out_of_memory,
     release_cached,
     slot,
+    watch_peak,
 )
 from diffusiongpt.weights.layout import lay_out, views
 from diffusiongpt.weights.module import Weights
+from diffusiongpt.weights.streaming import GROUP_SHARE
 from diffusiongpt.weights.transfer import Cuda, HostBlock, copy_staged, may_pin, pinned_bytes, send, send_cuda
 
 __all__ = [
+    "GROUP_SHARE",
     "HOST",
     "Cuda",
     "HostBlock",
@@ -35,4 +38,5 @@ __all__ = [
     "send_cuda",
     "slot",
     "views",
+    "watch_peak",
 ]

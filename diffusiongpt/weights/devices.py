@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # its types are a package of their own
@@ -83,6 +84,31 @@ def allocated_memory(device: str) -> int | None:
     if device.startswith("cuda"):
         return int(torch.cuda.memory_allocated(device))
     return int(torch.mps.current_allocated_memory()) if device == "mps" else None
+
+
+def watch_peak(device: str) -> Callable[[], int | None]:
+    """Begin to watch the memory of a device.
+
+    Returns:
+        The most bytes that were taken since, beyond those that were taken before; `None` where it is not counted, or
+        where something else came to the device or left it meanwhile.
+    """
+    if not device.startswith("cuda"):
+        return lambda: None
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+
+    def most() -> int | None:
+        changed = abs(torch.cuda.memory_allocated(device) - before)
+        return torch.cuda.max_memory_allocated(device) - before if changed < _UNCHANGED else None
+
+    return most
+
+
+_UNCHANGED = 64 << 20
+"""Bytes by which the memory of a device may differ after a drawing: buffers that libraries make at their first use."""
 
 
 def release_cached(device: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.weights.devices import HOST, is_out_of_memory
 from diffusiongpt.weights.layout import PIECE, Spot, is_packable, lay_out, views
-from diffusiongpt.weights.replica import Replica, registered
-from diffusiongpt.weights.transfer import HostBlock, Send, send, trim
+from diffusiongpt.weights.replica import Replica, plain, registered
+from diffusiongpt.weights.streaming import GROUP_SHARE, Streaming
+from diffusiongpt.weights.transfer import HostBlock, Send, pin, send, trim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 _TRIM_EVERY = 64 << 20
@@ -40,6 +41,7 @@ class Weights:
         self._send = send
         self._pieces = tuple(pieces)
         self._replicas = {HOST: canonical}
+        self._streams: dict[str, Streaming] = {}
         self._lock = threading.RLock()
         loose = {id(entry.tensor): entry.tensor.numel() * entry.tensor.element_size() for entry in canonical.loose}
         self.loose = len(loose)
@@ -66,7 +68,7 @@ class Weights:
             raise LoadError(
                 f"{type(module).__name__} has no weights yet", hint="Load the weights before packing the module."
             )
-        with _plain():
+        with plain():
             for entry in entries:
                 entry.tensor.requires_grad_(False)  # noqa: FBT003  # torch's own name
             plan = lay_out((entry.tensor for entry in entries if is_packable(entry.tensor)), piece)
@@ -104,7 +106,7 @@ class Weights:
         Raises:
             LoadError: If tensors were added to the host's module before it had a replica there.
         """
-        with self._lock, _plain():
+        with self._lock, plain():
             if device not in self._replicas:
                 self._replicas[device] = self._replicas[HOST].replicate(device)
             return self._replicas[device].module
@@ -121,31 +123,34 @@ class Weights:
             OutOfMemoryError: If the place has no room for it.
             LoadError: If there is no copy to take the bytes from, or the module was changed in such a way.
         """
-        with self._lock, _plain():
-            if device in self.places:
-                return
-            try:
-                if device == HOST:
-                    self._come_back()
-                else:
-                    self._copy_to(device)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = f"{type(error).__name__}: {error}"
-            else:
-                return
-        # After the block, since the traceback of torch's error holds the pieces that did find room.
-        raise OutOfMemoryError(
-            f"{self.nbytes} bytes of weights do not fit on {device}: {reason}",
-            hint="Choose a smaller expert, or close other programs that use the device.",
-        )
+        self._come(device, self._come_back if device == HOST else partial(self._copy_to, device))
+
+    def stream(self, device: str, *, share: float = GROUP_SHARE) -> None:
+        """Let the replica on a device compute while its layers come group by group; `leave` ends that.
+
+        Args:
+            device: The device; the host keeps its copy.
+            share: Largest group as a share of the module; two are on the device at a time.
+
+        Raises:
+            OutOfMemoryError: If there is no room for what stays on the device.
+            LoadError: If the host has no copy.
+        """
+        self._come(device, partial(self._stream_to, device, share))
+
+    def pin(self, device: str) -> None:
+        """Pin the host's block for copies to a device now, before those of other modules take up what may be pinned."""
+        with self._lock:
+            if self._host is not None:
+                pin(self._host, device)
 
     def leave(self, device: str) -> None:
         """Free the copy on a device, if there is one; for `"cpu"` the block, while copies on devices remain."""
-        with self._lock, _plain():
+        with self._lock, plain():
             if device not in self.places:
                 return
+            if device in self._streams:
+                self._streams.pop(device).end()
             self._replicas[device].drop()
             if device == HOST and self._host is not None:
                 self._host.unpin()
@@ -160,7 +165,7 @@ class Weights:
         Raises:
             LoadError: If there is no copy on the device.
         """
-        with self._lock, _plain():
+        with self._lock, plain():
             self._here(device).restore()
 
     def free(self) -> None:
@@ -168,6 +173,39 @@ class Weights:
         with self._lock:
             for device in self.places:
                 self.leave(device)
+
+    def _come(self, device: str, work: Callable[[], None]) -> None:
+        with self._lock, plain():
+            if device in self.places:
+                return
+            try:
+                work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                return
+        # After the block, since the traceback of torch's error holds the pieces that did find room.
+        raise OutOfMemoryError(
+            f"{self.nbytes} bytes of weights do not fit on {device}: {reason}",
+            hint="Choose a smaller expert, or close other programs that use the device.",
+        )
+
+    def _stream_to(self, device: str, share: float) -> None:
+        canonical = self._here(HOST)
+        assert self._host is not None  # noqa: S101  # the canonical copy is here
+        self.outline(device)
+        replica = self._replicas[device]
+        streaming = Streaming(replica, self._host, self._pieces, self._send, share=share)
+        try:
+            streaming.begin()
+            replica.adopt(canonical)
+        except BaseException:
+            streaming.end()
+            replica.drop()
+            raise
+        self._streams[device] = streaming
 
     def _copy_to(self, device: str) -> None:
         canonical = self._here(HOST)
@@ -220,12 +258,3 @@ def _fill(groups: Iterable[Sequence[Any]], spots: dict[int, Spot], blocks: Seque
         if since > _TRIM_EVERY:
             trim()
             since = 0
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    """Make tensors that can be written to later, also when called while something draws in inference mode."""
-    import torch
-
-    with torch.inference_mode(mode=False), torch.no_grad():
-        yield

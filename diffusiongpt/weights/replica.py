@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from diffusiongpt.weights.layout import Spot, views
 from diffusiongpt.weights.transfer import release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 @dataclass(slots=True)
@@ -164,3 +165,12 @@ def registered(module: Any) -> list[Entry]:
         for name, tensor in getattr(owner, table).items()
         if tensor is not None
     ]
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Make tensors that can be written to later, also when called while something draws in inference mode."""
+    import torch
+
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield

@@ -117,7 +117,7 @@ def pinned_bytes() -> int:
     return _PINNED.nbytes
 
 
-def may_pin(nbytes: int, *, pinned: int, memory: int | None) -> bool:
+def may_pin(nbytes: int, *, pinned: int, memory: float | None) -> bool:
     """Whether `nbytes` more may be pinned beyond `pinned` bytes, in a process that may use `memory` bytes."""
     return memory is not None and pinned + nbytes <= PINNED_SHARE * memory
 
@@ -154,6 +154,24 @@ def release(blocks: Sequence[Any], device: str) -> None:
 
         for block in blocks:
             block.record_stream(torch.cuda.current_stream(device))
+
+
+def finished(device: str) -> Callable[[], None]:
+    """What waits for everything that was started on a device so far."""
+    if not device.startswith("cuda"):
+        return _nothing
+    import torch
+
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    wait: Callable[[], None] = event.synchronize
+    return wait
+
+
+def pin(host: HostBlock, device: str) -> None:
+    """Pin a block for a device before others take up what may be pinned; nothing where that is not done."""
+    if device.startswith("cuda"):
+        host.pin(_CUDA.runtime(), lambda: _CUDA.flush(device))
 
 
 def copy_staged(

@@ -107,7 +107,8 @@ class CallSettings(_Entry):
         sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
         num_inference_steps: Number of denoising steps.
         guidance_scale: Guidance scale, in the meaning of this pipeline.
-        dtype: Weight type on a GPU; a CPU always computes in float32.
+        dtype: Weight type on a GPU; a CPU always computes in float32. `nf4` is for an expert that was measured with
+            weights of 4 bits: large components get those, and compute in the usual type of the architecture.
         variant: File variant on the hub, such as `fp16`.
         weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
         adapter_scale: Strength of an adapter, 1 by default.
@@ -123,7 +124,7 @@ class CallSettings(_Entry):
     )
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
     variant: Name | None = None
     weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$", max_length=200)
     adapter_scale: float | None = Field(default=None, gt=0, le=4)
@@ -168,8 +169,8 @@ class Expert(_Entry):
         license: Licence of its weights.
         price: Price of a picture, for a hosted expert.
         gated: Whether the hub requires accepting terms first.
-        components: Bytes that each component takes in memory at the recommended type, in GB (1e9), under its name in
-            the pipeline.
+        components: Bytes that each component takes in memory at the recommended type (`nf4`: at 16 bits), in GB (1e9),
+            under its name in the pipeline.
         size_gb: The same for all components together; of an adapter, what it adds to its base.
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.

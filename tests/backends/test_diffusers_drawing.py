@@ -73,6 +73,30 @@ def test_params_are_what_was_used(sd: Loaded, who: Expert) -> None:
     assert drawing.images[0].size == (SIDE, 16)
 
 
+def test_what_samples_from_torchs_own_generator_is_seeded(
+    sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Language models in pipelines do: the same seed gives the same picture, and numbers go on as before."""
+    unet = sd.model.pipe.unet
+    forward = unet.forward
+
+    def noisy(sample: Any, *args: Any, **options: Any) -> Any:
+        return forward(sample + torch.randn(sample.shape), *args, **options)
+
+    plain = pixels(BACKEND.draw(sd, ask(who, 1)))
+    monkeypatch.setattr(unet, "forward", noisy)
+    state = torch.get_rng_state()
+    first, second = (pixels(BACKEND.draw(sd, ask(who, 1, 2))) for _ in range(2))
+    assert first == second
+    assert first[0] != plain[0]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_type_that_it_computed_in_is_noted(sd: Loaded, who: Expert) -> None:
+    """A CPU computes in float32."""
+    assert BACKEND.draw(sd, ask(who)).dtype == "float32"
+
+
 def test_another_architecture_draws_and_drops_what_it_does_not_take(klein: Loaded, tiny_klein: Path) -> None:
     """The prompt is passed by keyword, extra settings too, and only the caller's arguments are reported as dropped."""
     other = expert(tiny_klein, extra=KLEIN_EXTRA)

@@ -57,8 +57,8 @@ def call(who: Expert, *seeds: int) -> Call:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_offloaded_the_same_pixels(settings: Settings, folders: dict[str, Path], name: str) -> None:
-    """Large parts take turns; small ones stay, so pipelines that read tensors of the autoencoder find them."""
+def test_offloaded_and_streamed_the_same_pixels(settings: Settings, folders: dict[str, Path], name: str) -> None:
+    """Large parts, or their layers, take turns; small ones stay, since pipelines read tensors of the autoencoder."""
     who = entry(name, folders[name])
     cache = ModelCache(settings)
     with cache.lease(who, BACKEND, device=DEVICE) as loaded:
@@ -68,9 +68,12 @@ def test_offloaded_the_same_pixels(settings: Settings, folders: dict[str, Path],
     # as on a GPU: the autoencoder stays, the largest part does not
     decoder = next(size for part, size in sizes.items() if part in ("vae", "movq"))
     backend = DiffusersBackend(small_bytes=min(decoder, max(sizes.values()) - 1))
-    with cache.lease(who, backend, device=DEVICE, offload=True) as loaded:
-        assert pixels(backend.draw(loaded, call(who, 7, 8), offload=True)) == wanted
-        assert all(DEVICE not in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]
+    for stream in (False, True):
+        with cache.lease(who, backend, device=DEVICE, offload=True, stream=stream) as loaded:
+            assert pixels(backend.draw(loaded, call(who, 7, 8), offload=True, stream=stream)) == wanted
+            assert all(DEVICE not in part.places for part in loaded.parts.values())  # type: ignore[attr-defined]
+    with cache.lease(who, backend, device=DEVICE) as loaded:
+        assert pixels(backend.draw(loaded, call(who, 7, 8))) == wanted
 
 
 class Decoder(torch.nn.Module):

@@ -48,6 +48,32 @@ def test_the_next_are_staged_while_one_draws(settings: Settings, local: Callable
     assert backend.loads == ["g", *"abcdef"[: HOST_DEPTH + 1]]
 
 
+def test_a_drawing_keeps_the_room_that_it_works_in(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """What comes to the device meanwhile takes only what the drawing under way leaves."""
+    a, b = local("a"), local("b")
+    for work, there in ((70, {"a", "b"}), (80, {"a"})):
+        backend, cache = Toy(), ModelCache(settings, budget_bytes=90, memory_of=lambda _: 100)
+        with cache.lease(a, backend, device=DEVICE):
+            cache.look_ahead(DEVICE, [Coming(a, backend, work_bytes=work), Coming(b, backend)])
+            at_rest()
+            assert backend.places[DEVICE] == there
+            assert backend.places["cpu"] == {"a", "b"}
+        cache.close()
+
+
+def test_nothing_comes_to_a_shared_memory_beside_a_drawing(settings: Settings, local: Callable[[str], Expert]) -> None:
+    """Two threads that use MPS at a time end the process; the host's copy, which is the next one's, still comes."""
+    a, b = local("a"), local("b")
+    backend, cache = Toy(), ModelCache(settings, memory_of=lambda _: 1000)
+    with cache.lease(a, backend, device="mps"):
+        cache.look_ahead("mps", queue(backend, [a, b]))
+        at_rest()
+        assert backend.places["mps"] == {"a"}
+        assert "b" in backend.places["cpu"]
+    with cache.lease(b, backend, device="mps"):
+        assert "b" in backend.places["mps"]
+
+
 def test_nothing_leaves_that_is_needed_sooner(settings: Settings, local: Callable[[str], Expert]) -> None:
     """With room for three: the one that draws and the next two; what no request waits for is evicted first."""
     experts = [local(name) for name in "abcdefg"]

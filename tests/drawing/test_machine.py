@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fixtures_routing import settings_in
+from fixtures_routing import settings_in, tiny_studio
 
 from diffusiongpt.backends import get_backend
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import Machine
+from diffusiongpt.flow import MachineSpec
 from diffusiongpt.hub import Puller, Snapshot
+from diffusiongpt.placement import Measurement, Measurements
 from diffusiongpt.testing import hub_zoo, serve_tiny_zoo
+from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,3 +46,39 @@ def test_a_commit_is_weighed_once(tmp_path: Path) -> None:
         assert first[0].host_bytes > 0
         assert puller.looks == looks
         cache.close()
+
+
+def test_what_was_drawn_here_is_kept(tmp_path: Path) -> None:
+    """Each picture is a line; the process that draws them plans as before, so its routes stay the same."""
+    with tiny_studio(tmp_path) as studio:
+        studio.route_and_generate("pixel art fish", expert="tiny-pixel", num_inference_steps=2)
+        before = studio.route("pixel art fish")
+        for seed in range(3):
+            studio.route_and_generate("pixel art fish", seed=seed, expert="tiny-pixel", num_inference_steps=2)
+        assert studio.route("pixel art fish").placement == before.placement
+    lines = (tmp_path / "home" / "measured.jsonl").read_text().splitlines()
+    rows = [Measurement.model_validate_json(line) for line in lines]
+    assert [(row.architecture, row.hardware, row.kind, row.width, row.steps) for row in rows] == [
+        ("tiny", "cpu", "cpu", 64, 2)
+    ] * 4
+    assert all(row.seconds and row.expected_seconds for row in rows)
+
+
+def test_what_was_measured_corrects_the_plans_of_the_next_start(tmp_path: Path) -> None:
+    """Of the architecture, on the device that was measured."""
+    base = Zoo.load("default")["sd15-base"]
+    settings = settings_in(tmp_path)
+    cache = ModelCache(settings)
+
+    def seconds(device: str) -> float | None:
+        machine = Machine(cache, settings, "cpu")
+        machine.__dict__["spec"] = MachineSpec(device=device, device_bytes=64e9, host_bytes=64e9, flops=1e12)
+        return machine.placements(base)[0].seconds
+
+    before = {device: seconds(device) or 0 for device in ("cpu", "cpu:1")}
+    facts = {"architecture": "sd15", "width": 512, "height": 512, "steps": 30, "kind": "cpu", "hardware": "cpu"}
+    for _ in range(3):
+        Measurements(settings.home / "measured.jsonl").add(Measurement(**facts, seconds=3.0, expected_seconds=1.0))  # type: ignore[arg-type]
+    assert (seconds("cpu") or 0) > 2 * before["cpu"]
+    assert seconds("cpu:1") == before["cpu:1"]
+    cache.close()

@@ -191,10 +191,27 @@ def test_a_gpu_without_bfloat16_needs_twice_the_bytes() -> None:
 def test_only_what_the_backends_can_do_is_planned() -> None:
     """A way that nothing here can carry out is not a placement."""
     assert not planner(gpu(16), ways=("whole", "offload"))(ZOO["flux1-dev"]).placements
-    quantised = planner(gpu(24), ways=("whole", "offload", "quantised"))(ZOO["flux2-dev"]).best
+    quantised = planner(gpu(24), ways=("whole", "offload", "quantised"), quantise=True)(ZOO["flux2-dev"]).best
     assert quantised is not None
     assert quantised.kind == "quantised"
     assert 0 < quantised.device_bytes <= 24 * GIB * USABLE
+
+
+def test_weights_of_4_bits_are_only_for_those_who_want_them() -> None:
+    """The user's setting, or the zoo entry's type, allows them; where the library is missing, the reason says so."""
+    ways, machine = (*EVERY_WAY, "quantised"), gpu(24, 110)
+    assert planner(machine, ways=ways)(ZOO["flux2-dev"]).best is None
+    allowed = planner(machine, ways=ways, quantise=True)(ZOO["flux2-dev"]).best
+    assert allowed is not None
+    assert allowed.kind == "quantised"
+    missing = planner(machine, quantise=True)(ZOO["flux2-dev"])
+    assert missing.best is None
+    assert missing.reason.endswith("with weights of 4 bits it would fit: pip install 'diffusiongpt[quantised]'")
+    assert "4 bits" not in planner(machine)(ZOO["flux2-dev"]).reason
+    small = {"settings": ZOO["flux2-dev"].settings.model_copy(update={"dtype": "nf4"})}
+    named = planner(gpu(80, 110), ways=ways)(ZOO["flux2-dev"].model_copy(update=small))
+    assert [one.kind for one in named.placements] == ["quantised"]
+    assert "pip install" in planner(gpu(80, 110))(ZOO["flux2-dev"].model_copy(update=small)).reason
 
 
 def test_a_service_takes_no_memory() -> None:
@@ -221,7 +238,7 @@ def test_seconds_hold_download_loading_and_drawing() -> None:
 def test_what_was_measured_corrects_the_estimate() -> None:
     """Seconds and activations are multiplied by what was measured here for the architecture."""
     slow = planner(
-        gpu(24), measured=lambda name: Measured(seconds=3.0, activations=2.0) if name == "z-image" else Measured()
+        gpu(24), measured=lambda name, _: Measured(seconds=3.0, activations=2.0) if name == "z-image" else Measured()
     )
     assert (slow(ZOO["z-image"]).placements[0].seconds or 0) > (
         planner(gpu(24))(ZOO["z-image"]).placements[0].seconds or 0

@@ -5,18 +5,22 @@ from __future__ import annotations
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_files
 
 __all__ = [
     "INDEX",
+    "NF4",
+    "SHRUNK",
     "Architecture",
     "DiffusersBackend",
     "activated",
     "advice",
     "architectures",
     "attach",
+    "can_quantise",
     "check_needs",
     "choose_files",
     "detach",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
+from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
@@ -106,7 +109,7 @@ class DiffusersBackend:
 
     def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
-        return components_in(expert, folder, files, device=device)
+        return components_in(expert, folder, files, device=device, small_bytes=self.small_bytes)
 
     def load(
         self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
@@ -115,10 +118,13 @@ class DiffusersBackend:
 
         def load() -> _Model:
             known = cast("Mapping[str, Weights]", have)
-            pipe = build(expert, folder, files, device, {name: part.outline(HOST) for name, part in known.items()})
+            there = {name: part.outline(HOST) for name, part in known.items()}
+            pipe = build(expert, folder, files, device, there, small_bytes=self.small_bytes)
             modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
             return _Model(pipe=pipe, weights={n: known.get(n) or Weights.pack(part) for n, part in modules.items()})
 
+        if expert.settings.dtype == NF4:
+            check_can_quantise()
         model = guarded(load, expert, LoadError, f"could not be built from {folder}")
         return Loaded(model=model, device=device, parts=model.weights)
 
@@ -147,7 +153,7 @@ class DiffusersBackend:
                     _copy_again(model.weights.values(), loaded.device)
 
     @contextmanager
-    def _reserved(self, loaded: Loaded, *, scale: float, offload: bool = False) -> Iterator[Any]:
+    def _reserved(self, loaded: Loaded, *, scale: float, offload: bool = False, stream: bool = False) -> Iterator[Any]:
         """The device for one request, and the pipeline with its adapter active.
 
         Weights that the pipeline replaced meanwhile are the shared ones again afterwards: some autoencoders turn
@@ -158,7 +164,8 @@ class DiffusersBackend:
         offload = offload and loaded.device != HOST
         with slot(loaded.device):
             pipe = fresh(model.view(loaded.device))
-            visits = offloaded(model.weights, loaded.device, self.small_bytes) if offload else nullcontext()
+            bring = partial(offloaded, model.weights, loaded.device, self.small_bytes, stream=stream)
+            visits = bring() if offload else nullcontext()
             try:
                 with visits, activated(pipe, model.adapter, scale) if model.adapter else nullcontext():
                     yield pipe
@@ -173,6 +180,7 @@ class DiffusersBackend:
         *,
         on_step: OnStep | None = None,
         offload: bool = False,
+        stream: bool = False,
         tile: bool = False,
     ) -> Drawing:
         """See `Backend.draw`.
@@ -185,7 +193,7 @@ class DiffusersBackend:
         if tile and not offload and not decoders(loaded.model.pipe):
             raise OutOfMemoryError(f"{resolved.expert.id} cannot decode by tiles", hint="Draw a smaller picture.")
         with (
-            self._reserved(loaded, scale=scale, offload=offload) as pipe,
+            self._reserved(loaded, scale=scale, offload=offload, stream=stream) as pipe,
             tiled(pipe) if tile else nullcontext(),
         ):
             doer = pipeline_for(pipe, resolved.task)
@@ -194,11 +202,19 @@ class DiffusersBackend:
             for index, seed in enumerate(resolved.seeds):
                 blend = blend_for(doer, resolved, seed)
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds), blend=blend)
-                images.append(draw_one(doer, call, seed, steps, resolved.expert))
+                images.append(draw_one(doer, call, seed, steps, resolved.expert, device=loaded.device))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
         if loaded.model.adapter:
             params["adapter_scale"] = scale
-        return Drawing(images=tuple(images), params=params, dropped=call.dropped)
+        return Drawing(images=tuple(images), params=params, dropped=call.dropped, dtype=_dtype_of(loaded))
+
+
+def _dtype_of(loaded: Loaded) -> str | None:
+    """Type of most parameters of the component that has the most of them, which is that in which it computes."""
+    parts = [weights.outline(HOST) for weights in loaded.model.weights.values()]
+    counts = [Counter(str(one.dtype) for one in part.parameters() if one.is_floating_point()) for part in parts]
+    largest = max(counts, key=Counter.total, default=Counter())
+    return largest.most_common(1)[0][0].removeprefix("torch.") if largest else None
 
 
 def _copy_again(parts: Iterable[Weights], device: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
+from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 
-def components_in(expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
-    """See `Backend.components`."""
+def components_in(
+    expert: Expert, folder: Path, files: Sequence[str], *, device: str, small_bytes: int
+) -> tuple[Component, ...]:
+    """See `Backend.components`; components of more than `small_bytes` may be of 4 bits."""
     index = (folder / INDEX).read_bytes()
     dtype = _dtype(expert, device, json.loads(index)["_class_name"])
+    shrinks = _shrinks(expert, folder, files, device, small_bytes)
     found = []
     for name, kind in read_components(index, files).items():
         inside = [file for file in files if file.startswith(f"{name}/")]
@@ -31,11 +36,14 @@ def components_in(expert: Expert, folder: Path, files: Sequence[str], *, device:
         if weights:
             config = f"{name}/config.json"
             known = config if config in inside else None
-            found.append(Component(name=name, kind=kind, config=known, weights=weights, dtype=dtype))
+            one = Component(name=name, kind=kind, config=known, weights=weights, dtype=dtype)
+            found.append(replace(one, quantised=NF4, share=SHRUNK) if name in shrinks else one)
     return tuple(found)
 
 
-def build(expert: Expert, folder: Path, files: Sequence[str], device: str, have: Mapping[str, Any]) -> Any:
+def build(
+    expert: Expert, folder: Path, files: Sequence[str], device: str, have: Mapping[str, Any], *, small_bytes: int
+) -> Any:
     """Build a pipeline on the host.
 
     Args:
@@ -44,6 +52,7 @@ def build(expert: Expert, folder: Path, files: Sequence[str], device: str, have:
         files: The files in it that are used.
         device: Where it will draw; the type of the weights depends on it.
         have: Components that are in memory already.
+        small_bytes: Components of more bytes on disk are of 4 bits if the expert's are.
     """
     kind = _checked_class(folder, files)
     # the imports are inside too, since they are what complains about torchvision
@@ -51,17 +60,55 @@ def build(expert: Expert, folder: Path, files: Sequence[str], device: str, have:
         import torch
         from diffusers import DiffusionPipeline
 
+        dtype = getattr(torch, _dtype(expert, device, kind))
+        shrunk = {
+            name: _shrunk(expert, folder, files, name, dtype)
+            for name in sorted(_shrinks(expert, folder, files, device, small_bytes) - have.keys())
+        }
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
-            dtype=getattr(torch, _dtype(expert, device, kind)),
+            dtype=dtype,
             variant=weight_variant(files, expert.settings.variant),
             # other formats come this far only where the settings allow them too
             use_safetensors=None if expert.settings.unsafe_weights else True,
             local_files_only=True,
             **have,
+            **shrunk,
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, small_bytes: int) -> set[str]:
+    """Names of the components that are made of 4 bits: the large ones, but for autoencoders."""
+    if expert.settings.dtype != NF4 or device == "cpu":
+        return set()
+    index = json.loads((folder / INDEX).read_bytes())
+    found = set()
+    for name in read_components((folder / INDEX).read_bytes(), files):
+        library, kind = index[name]
+        weights = [file for file in files if file.startswith(f"{name}/") and is_weights(file)]
+        is_large = sum((folder / file).stat().st_size for file in weights) > small_bytes
+        if is_large and library in ("diffusers", "transformers") and not kind.startswith(("Autoencoder", "VQ")):
+            found.add(name)
+    return found
+
+
+def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, dtype: Any) -> Any:
+    """A component of 4 bits. It is built by itself, so that no more than one at a time is there in its own type."""
+    import diffusers
+    import transformers
+
+    library, kind = json.loads((folder / INDEX).read_bytes())[name]
+    module = getattr(diffusers if library == "diffusers" else transformers, kind).from_pretrained(
+        folder / name,
+        dtype=dtype,
+        variant=weight_variant([file for file in files if file.startswith(f"{name}/")], expert.settings.variant),
+        use_safetensors=None if expert.settings.unsafe_weights else True,
+        local_files_only=True,
+    )
+    quantise(module)
+    return module.eval()
 
 
 def _checked_class(folder: Path, files: Sequence[str]) -> str:
@@ -92,7 +139,9 @@ def _dtype(expert: Expert, device: str, pipeline: str) -> str:
     import torch
 
     known = of_pipeline(pipeline, expert.architecture)
-    wanted = expert.settings.dtype or (known.dtype if known else None)
+    usual = known.dtype if known else None
+    # weights of 4 bits compute in the usual type
+    wanted = usual if expert.settings.dtype == NF4 else expert.settings.dtype or usual
     if device.startswith("cuda"):
         # Emulated bfloat16 is slow, and float16 overflows in models made for bfloat16, which leaves float32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)

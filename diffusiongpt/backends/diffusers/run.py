@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMe
 from diffusiongpt.weights import is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from PIL.Image import Image
 
@@ -157,7 +158,21 @@ def fresh(pipe: Any) -> Any:
     return view
 
 
-def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Expert) -> Image:
+@contextmanager
+def seeded(device: str, seed: int) -> Iterator[None]:
+    """Seed torch's own generators for the block, and leave them as they were.
+
+    Some pipelines write a part of the prompt or of the picture with a language model, which samples from those.
+    """
+    import torch
+
+    kind, _, index = device.partition(":")
+    with torch.random.fork_rng([int(index or 0)] if kind == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Expert, *, device: str) -> Image:
     """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
 
     Raises:
@@ -171,7 +186,7 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Exp
         arguments = dict(call.arguments)
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
-        with quiet_call(), torch.inference_mode():
+        with quiet_call(), torch.inference_mode(), seeded(device, seed):
             return fresh(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
 
     output = guarded(draw, expert, DrawError, "failed while drawing", steps=steps)

@@ -1,4 +1,4 @@
-"""Drawing where memory is short: large parts visit the device in turn, pictures are decoded by tiles, all is undone."""
+"""Drawing where memory is short: parts or layers visit the device in turn, decoding is by tiles, all is undone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int) -> Iterator[None]:
+def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int, *, stream: bool = False) -> Iterator[None]:
     """Bring each large part to a device when it begins to compute, in place of the large part that was there.
+
+    With `stream`, only its layers come, one group after another while it computes.
 
     Parts of at most `small_bytes` stay for the whole block: they save little room by leaving, text encoders would
     come twice for each picture, and some pipelines read tensors of an autoencoder before they call it (`vae.bn` of
@@ -35,10 +37,16 @@ def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int) -> It
             if device not in self._part.places:
                 for other in large:
                     other.leave(device)
-                _come(self._part, module, device)
+                if stream:
+                    self._part.stream(device)
+                else:
+                    _come(self._part, module, device)
             return args, kwargs
 
     large = [part for part in parts.values() if part.nbytes > small_bytes]
+    if stream and large:
+        # what denoises comes once for each step, and what reads the prompt once
+        max(large, key=lambda part: part.nbytes).pin(device)
     with ExitStack() as undo:
         for part in parts.values():
             undo.callback(part.leave, device)

@@ -1,0 +1,113 @@
+"""Weights of 4 bits: small, close to those they were, placed like others, an error where they cannot be made."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from fixtures_diffusers import ask, pixels
+from miniature import expert
+from miniatures import make_miniature, miniature_settings
+
+from diffusiongpt.backends.diffusers import NF4, DiffusersBackend
+from diffusiongpt.cache import ModelCache
+from diffusiongpt.errors import NeedsExtraError
+
+if TYPE_CHECKING:
+    from diffusiongpt.settings import Settings
+    from diffusiongpt.zoo import Expert
+
+DEVICE = "cpu:1"
+"""To torch it is host memory like any other, so it serves as a second device."""
+
+BACKEND = DiffusersBackend(small_bytes=20_000)
+"""Parts with layers are large, and so are autoencoders, which keep their weights all the same."""
+
+
+@pytest.fixture(scope="module", params=["flux1", "sdxl", "z-image"])
+def who(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expert:
+    """A DiT with T5, a UNet with CLIP, and a DiT with a language model."""
+    name = request.param
+    folder = make_miniature(name, tmp_path_factory.mktemp(name))
+    settings = miniature_settings(name).model_copy(update={"dtype": "float16"})
+    return expert(folder, name).model_copy(update={"settings": settings, "architecture": name})
+
+
+def of_4_bits(who: Expert) -> Expert:
+    """The same expert with weights of 4 bits."""
+    return who.model_copy(update={"settings": who.settings.model_copy(update={"dtype": NF4})})
+
+
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
+def test_the_picture_is_close_and_the_same_however_it_is_placed(settings: Settings, who: Expert) -> None:
+    """Layers shrink to less than a third, nothing else changes, and the models are two that share the rest."""
+    cache, small = ModelCache(settings), of_4_bits(who)
+    asked = ask(who, width=who.settings.width, height=who.settings.height, **who.settings.extra)
+    drawn, before = {}, {}
+    for one in (who, small):
+        with cache.lease(one, BACKEND, device=DEVICE) as loaded:
+            drawn[one.settings.dtype] = pixels(BACKEND.draw(loaded, asked))
+            sizes = {name: part.nbytes for name, part in loaded.parts.items()}
+            shrunk = {name for name, part in loaded.model.pipe.components.items() if has_4_bits(part)}
+        assert bool(shrunk) == (one is small)
+        assert "vae" not in shrunk
+        assert all(sizes[name] < before[name] for name in shrunk)
+        before = sizes
+    plain, close = (np.frombuffer(drawn[dtype][0], dtype=np.uint8).astype(float) for dtype in ("float16", NF4))
+    assert 0 < np.abs(plain - close).mean() < 40
+    for stream in (False, True):
+        cache.clear(DEVICE)
+        with cache.lease(small, BACKEND, device=DEVICE, offload=True, stream=stream) as loaded:
+            assert pixels(BACKEND.draw(loaded, asked, offload=True, stream=stream)) == drawn[NF4]
+    cache.close()
+
+
+def has_4_bits(part: object) -> bool:
+    """Whether a component has layers of 4 bits."""
+    return isinstance(part, torch.nn.Module) and any(hasattr(one, "packed") for one in part.modules())
+
+
+def test_a_layer_is_as_close_as_4_bits_can_be() -> None:
+    """The error of normal weights is a tenth of them; bytes are 4.5 bits each; the bias and the type stay."""
+    from diffusiongpt.backends.diffusers.four_bits import quantise
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ModuleList([torch.nn.Linear(256, 128)])).half()
+    first, plain = model[0], model[1][0]
+    quantise(model)
+    layer = model[1][0]
+    assert model[0] is first
+    assert layer.weight.dtype == torch.float16
+    assert layer.bias is plain.bias
+    assert layer.packed.nbytes + layer.scales.nbytes == 256 * 128 * 4.5 / 8
+    error = (layer.weight - plain.weight).float().pow(2).mean() / plain.weight.float().pow(2).mean()
+    assert error.sqrt() < 0.12
+    sample = torch.randn(3, 256).half()
+    assert torch.equal(layer(sample), torch.nn.functional.linear(sample, layer.weight, plain.bias))
+
+
+def test_on_the_processor_weights_are_whole(settings: Settings, who: Expert) -> None:
+    """There it computes in float32, as everything does."""
+    cache = ModelCache(settings)
+    with cache.lease(of_4_bits(who), BACKEND, device="cpu") as loaded:
+        assert not any(has_4_bits(part) for part in loaded.model.pipe.components.values())
+    cache.close()
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    settings: Settings, who: Expert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before anything is read."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    cache = ModelCache(settings)
+    with (
+        pytest.raises(NeedsExtraError, match="bitsandbytes") as caught,
+        cache.lease(of_4_bits(who), BACKEND, device=DEVICE),
+    ):
+        pass
+    assert "pip install" in caught.value.hint
+    cache.close()
