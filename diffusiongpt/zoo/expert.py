@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Final, Literal
 
@@ -206,17 +207,9 @@ class Expert(_Entry):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
-        if self.kind == "adapter" and not self.base:
-            raise ValueError("an adapter needs 'base', the repository of its checkpoint")
-        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
-            raise ValueError("'weight_name' and 'adapter_scale' are for 'kind: adapter'")
-        if self.kind == "checkpoint" and self.base:
-            raise ValueError("'base' is for 'kind: adapter'")
-        if self.components:
-            self._check_components()
-        for key, place in (("repo", self.repo), ("base", self.base)):
-            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-                raise ValueError(f"{key} {place!r} is neither owner/name nor a folder such as ./my-model")
+        wrong = [*self._contradictions()]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         if self.is_local:
             zoo_folder = (info.context or {}).get("folder", Path())
             self._folder = (zoo_folder / expand_home(self.repo)).resolve()
@@ -231,15 +224,25 @@ class Expert(_Entry):
 
     __str__ = __repr__
 
-    def _check_components(self) -> None:
-        if self.kind == "adapter":
-            raise ValueError("'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'")
+    def _contradictions(self) -> Iterator[str]:
+        """What each value allows and all together do not."""
+        if self.kind == "adapter" and not self.base:
+            yield "an adapter needs 'base', the repository of its checkpoint"
+        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
+            yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
+        if self.kind == "checkpoint" and self.base:
+            yield "'base' is for 'kind: adapter'"
+        if self.components and self.kind == "adapter":
+            yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
         total = sum(self.components.values())
-        if self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
-            raise ValueError(
+        if self.components and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
+            yield (
                 f"the components add up to {total:.1f} GB and size_gb says {self.size_gb:g}; "
                 "a component is missing, or one of the numbers is wrong"
             )
+        for key, place in (("repo", self.repo), ("base", self.base)):
+            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+                yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
 
     def _make_base(self, base: str, info: ValidationInfo) -> Expert:
         own = self.settings

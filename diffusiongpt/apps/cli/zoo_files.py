@@ -173,15 +173,19 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
         raise ZooError(
             f"{zoo.sources[0]} has no expert", hint="Add one with `diffusiongpt zoo add OWNER/REPO --zoo FILE`."
         )
+    mistakes = []
     for name in dict.fromkeys(expert.backend for expert in zoo.values()):
-        get_backend(name)
+        try:
+            get_backend(name)
+        except ZooError as error:
+            mistakes.append((str(error), error.hint))
     parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
     missing = dict.fromkeys(name for name, folder in parts if folder is not None and not folder.is_dir())
     if missing:
-        raise ZooError(
-            f"the folder of {', '.join(missing)} does not exist",
-            hint="Check 'repo' and 'base': a local path is relative to the zoo file.",
-        )
+        hint = "Check 'repo' and 'base': a local path is relative to the zoo file."
+        mistakes.append((f"the folder of {', '.join(missing)} does not exist", hint))
+    if mistakes:
+        raise ZooError.of(mistakes)
 
 
 @app.command("tree")
