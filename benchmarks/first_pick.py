@@ -18,10 +18,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -32,13 +32,13 @@ from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, re
 from latency import percentiles
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.embedding import LexicalEmbedder
+from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.flow import MachineSpec, Request
 from diffusiongpt.placement import Planner, planned_for
-from diffusiongpt.ranking import ELO_PER_LOG_ODDS, LiveTable, Published, PublishedPriors, read_published
+from diffusiongpt.ranking import ELO_PER_LOG_ODDS, KIND, LiveTable, Published, PublishedPriors, read_published
 from diffusiongpt.routing import Router
 from diffusiongpt.settings import Memory
-from diffusiongpt.understanding import LocalThinker
+from diffusiongpt.understanding import KindReader, LocalThinker
 from diffusiongpt.zoo import Expert, Zoo
 
 TARGET = Path(__file__).parents[1] / "diffusiongpt" / "ranking" / "prior.json"
@@ -52,7 +52,16 @@ TUNES = {
 
 TUNED_FROM = "Stable Diffusion v1.4"
 
+LATER_TUNES = (("playgroundv25", "stablediffusionxl10"), ("flux1kreadev", "flux1dev"), ("srpo", "flux1dev"))
+"""Fine-tunes of later bases that the main arena lists beside them."""
+
 Fits = Callable[[Expert], bool]
+
+Knows = Literal["nothing", "kind", "figures"]
+"""What picks may know of a kind of prompts: nothing, as of a kind that no table has; what such prompts look like, but
+none of the arena's figures; or these too, as the package has them."""
+
+KNOWN = get_args(Knows)
 
 
 def by_model(fit: Fit, *sources: str) -> list[list[int]]:
@@ -118,7 +127,8 @@ class Export:
 
     def __init__(self, fit: Fit, zoo: Zoo) -> None:
         self.fit = fit
-        self.nodes = read_yaml(HERE / "kinds.yaml")["nodes"]
+        arena = sorted({row.column for row in fit.rows if row.source == MAIN} - {OVERALL})
+        self.nodes = read_yaml(HERE / "kinds.yaml")["nodes"] | {f"{KIND}{kind}": {kind: 1.0} for kind in arena}
         self.about = read_yaml(HERE / "sources.yaml")
         self._zoo = zoo
         self._names = [name for name, model in fit.models.items() if model.repo or name.startswith("family:")]
@@ -126,6 +136,7 @@ class Export:
         self._cells = fit.cells(self._names, mixtures)
         self._doubts = fit.doubts(self._names)
         self._shown = {row.model for row in fit.rows}
+        self._without: dict[str, Published] = {}
 
     def data(self, without: list[int] | None = None) -> dict[str, Any]:
         """What `prior.json` holds.
@@ -176,6 +187,13 @@ class Export:
             "experts": dict(sorted(experts.items())),
             "families": dict(sorted(families.items())),
         }
+
+    def without(self, kind: str) -> Published:
+        """The prior without the main arena's figures of a kind; with all figures for `""`."""
+        if kind not in self._without:
+            hidden = [p for p, row in enumerate(self.fit.rows) if kind and (row.source, row.column) == (MAIN, kind)]
+            self._without[kind] = read_published(self.data(hidden))
+        return self._without[kind]
 
     @staticmethod
     def _column(mixture: dict[str, float]) -> str:
@@ -236,31 +254,41 @@ def with_families(models: dict[str, Model]) -> dict[str, Model]:
     return found
 
 
-def router_of(zoo: Zoo, evidence: Published | None = None) -> Router:
-    """A router with no votes, and other evidence than the package has, if any."""
-    votes = LiveTable(Path(tempfile.mkdtemp()) / "votes.db")
-    router = Router(zoo, LocalThinker(LexicalEmbedder()), votes, embedder="lexical", readiness=lambda _: "on_disk")
+@cache
+def reader(*without: str) -> KindReader:
+    """The reader of kinds, or one that has never seen some of them."""
+    return KindReader(SentenceEmbedder(), without=frozenset(without))
+
+
+def router_of(zoo: Zoo, evidence: Published | None = None, kinds: KindReader | None = None) -> Router:
+    """A router with no votes, and other evidence or another reader of kinds than the package has, if any."""
+    router = Router(
+        zoo,
+        LocalThinker(LexicalEmbedder(), SentenceEmbedder()),
+        LiveTable(Path(tempfile.mkdtemp()) / "votes.db"),
+        embedder="lexical",
+        readiness=lambda _: "on_disk",
+        kinds=kinds or reader(),
+    )
     if evidence is not None:
         router._priors = PublishedPriors.of(zoo.values(), evidence)  # noqa: SLF001 - what is measured
     return router
 
 
 def picked_elo(
-    export: Export, zoo: Zoo, fits: Fits = lambda _: True, *, blind: bool = True
+    export: Export, zoo: Zoo, fits: Fits = lambda _: True, *, knows: Knows = "kind"
 ) -> dict[str, tuple[float, float, float, str]]:
     """By kind: mean Elo of the picks, of the best single expert over all kinds, of the best of the kind, and the picks.
 
-    The prior of a kind knows none of the arena's figures of that kind, if it is to be blind. A pick that the arena
-    does not list is scored by the guess of `elo_of`. How kinds go together
-    is learnt from all kinds, though, this one included.
+    A pick that the arena does not list is scored by the guess of `elo_of`. How kinds go together is learnt from all
+    kinds, this one included, whatever the picks may know.
 
     Args:
         export: The prior.
         zoo: Experts.
         fits: Whether an expert may draw on the machine in question.
-        blind: Whether picks are made without the figures that they are scored by.
+        knows: What the picks may know of a kind.
     """
-    fit = export.fit
     here = {e.id: e for e in zoo.values() if not is_hosted(e.backend) and fits(e)}
     small = Zoo(here, zoo.taxonomy.nodes | zoo.taxonomy.needs, zoo.sources)
     prompts = read_yaml(HERE / "prompts.yaml")
@@ -268,8 +296,9 @@ def picked_elo(
     single = max(here, key=lambda expert: np.mean([listed.get(expert, 0.0) for listed, _ in truth.values()]))
     report = {}
     for kind, texts in prompts.items():
-        hidden = [p for p, row in enumerate(fit.rows) if blind and row.source == MAIN and row.column == kind]
-        router = router_of(small, read_published(export.data(hidden)))
+        blind = knows != "figures"
+        kinds = reader(kind) if knows == "nothing" else reader()
+        router = router_of(small, export.without(kind if blind else ""), kinds)
         routes = [router.route(Request(prompt=str(text))) for text in texts]
         values, guessed = truth[kind]
         floor = min(values.values())
@@ -289,8 +318,8 @@ def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[s
     cells = {row.model: row.value for row in fit.rows if row.source == MAIN and row.column == kind}
     found, guessed = {}, {}
     for expert in experts:
-        name = names.get(expert.base or expert.repo, f"family:{expert.architecture}")
-        if name in cells and expert.kind == "checkpoint":
+        name = names.get(expert.repo) or names.get(expert.base or "", f"family:{expert.architecture}")
+        if name in cells and names.get(expert.repo) == name:
             found[expert.id] = cells[name]
         elif name in fit.models:
             guessed[expert.id] = export.careful[name, kind]
@@ -354,16 +383,21 @@ def main() -> None:
     print("fine-tunes of SD 1.x in HPSv2 over their base, log-odds (mean, spread)")
     for title, gains in (("the styles they declare", own), ("others", others)):
         print(f"  in {title:<24} {gains.mean():.2f} ± {gains.std():.2f}")
-    print("picks on prompts of each kind, without the arena's figures of the kind; Elo of the kind")
-    print_picks(picked_elo(export, zoo), each=True)
-    print("the same with all figures, as the package has them")
-    print_picks(picked_elo(export, zoo, blind=False), each=False)
+    levels = {row.model: row.value for row in fit.rows if row.source == MAIN and row.column == OVERALL}
+    print("fine-tunes of later bases in the arena over their base, log-odds")
+    for tune, base in LATER_TUNES:
+        print(f"  {tune:<24} over {base} ({levels[base]:.0f})  {(levels[tune] - levels[base]) / ELO_PER_LOG_ODDS:.2f}")
+    print("picks on prompts of each kind, Elo of the kind: what the picks know of it")
+    for knows in KNOWN:
+        print(f" {knows}, any memory")
+        print_picks(picked_elo(export, zoo, knows=knows), each=knows == "kind")
     for memory in MEMORIES:
         planner = planner_for(memory)
         here = [one.id for one in zoo.values() if not is_hosted(one.backend) and planner(one).best]
-        print(f"memory={memory}, {len(here)} experts that fit; without the figures of the kind and with them")
-        for blind in (True, False):
-            print_picks(picked_elo(export, zoo, lambda one: one.id in here, blind=blind), each=False)  # noqa: B023
+        print(f"memory={memory}, {len(here)} experts that fit")
+        for knows in KNOWN:
+            print(f" {knows}")
+            print_picks(picked_elo(export, zoo, lambda one: one.id in here, knows=knows), each=False)  # noqa: B023
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)

@@ -21,7 +21,7 @@ from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
-from diffusiongpt.understanding import LocalThinker, Thinker, Thought
+from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought
 from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
 
@@ -89,7 +89,9 @@ class DiffusionGPT:
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         hosted = HostedExecutor(self.settings, on_progress)
         self._painter = Painter(self.zoo, self._machine, local=self._local, hosted=hosted, stand_in=self._stand_in)
-        self._reader = LocalThinker(LexicalEmbedder(), SentenceEmbedder.installed())
+        sentences = SentenceEmbedder.installed()
+        self._reader = LocalThinker(LexicalEmbedder(), sentences)
+        self._kinds = KindReader(sentences) if sentences else None
         self._router = self._make_router(self.zoo, _thinker(llm or self.settings.llm, self._reader))
 
     def __repr__(self) -> str:
@@ -572,6 +574,7 @@ class DiffusionGPT:
             embedder=embedder,
             readiness=machine.readiness,
             planner=machine.planner,
+            kinds=self._kinds,
         )
 
 

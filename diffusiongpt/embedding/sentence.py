@@ -7,7 +7,7 @@ Google's Universal Sentence Encoder, multilingual, version 3 (Yang et al. 2019, 
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +72,10 @@ class SentenceEmbedder:
         """
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         rows = [row for row, text in enumerate(texts) if text.strip()]
-        if rows:
+        if len(rows) == 1:
+            # several readers ask about the prompt of one route
+            vectors[rows] = _vector(texts[rows[0]][:MAX_CHARACTERS])
+        elif rows:
             with _LOCK:
                 vectors[rows] = _model().encode([texts[row][:MAX_CHARACTERS] for row in rows])
         return vectors
@@ -101,6 +104,13 @@ def check_weights(folder: Path, expected: Mapping[str, str] = SHA256) -> None:
             raise LoadError(f"{path} of the sentence embedder could not be read: {error}", hint=REINSTALL) from error
         if found != sha256:
             raise LoadError(f"{path} of the sentence embedder has an unexpected SHA-256, {found}", hint=REINSTALL)
+
+
+@lru_cache(maxsize=64)
+def _vector(text: str) -> Vectors:
+    with _LOCK:
+        found: Vectors = _model().encode([text])[0]
+    return found
 
 
 @cache

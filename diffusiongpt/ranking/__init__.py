@@ -5,9 +5,11 @@ from __future__ import annotations
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.personal import LATEST, LEVEL, PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import (
+    BESIDE_KINDS,
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
     HARD_STYLE_POINTS,
+    KIND,
     LANGUAGE,
     MEASURED_STYLE_POINTS,
     STRENGTH_POINTS,
@@ -21,10 +23,12 @@ from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, log_odds
 from diffusiongpt.ranking.table import RankingTable
 
 __all__ = [
+    "BESIDE_KINDS",
     "ELO_PER_LOG_ODDS",
     "FURTHER_STYLE_POINTS",
     "GENERALIST_POINTS",
     "HARD_STYLE_POINTS",
+    "KIND",
     "LANGUAGE",
     "LATEST",
     "LEVEL",

@@ -43,6 +43,14 @@ HARD_STYLE_POINTS = {"pixel_art": 2.2}
 off the grid and of a thousand colours. https://huggingface.co/nerijs/pixel-art-xl (downscale by 8 for perfect pixels),
 https://pixie.haus/blog_post/the-mathematics-of-nostalgia-why-true-grid-snapping-is-the-secret-to-ai-pixel-art."""
 
+TUNED_BASE_ELO = 656.0
+"""Level of Stable Diffusion 1.x, whose fine-tunes `MEASURED_STYLE_POINTS` is about."""
+
+FADES_ELO, LEAST_SHARE = 480.0, 0.1
+"""The better the base, the less a fine-tune adds: Playground v2.5 gains .53 log-odds over SDXL, and FLUX.1
+Krea and SRPO gain .01 and .26 over FLUX.1 (the arena's Elo, `benchmarks/first_pick.py`). The line through these and the
+fine-tunes of Stable Diffusion 1.x, by the level of the base, is at zero after so many points; a tenth is left."""
+
 _POINTS_BY_STYLE = dict.fromkeys(MEASURED_STYLES, MEASURED_STYLE_POINTS) | HARD_STYLE_POINTS
 
 FURTHER_STYLE_POINTS = 0.1
@@ -63,21 +71,31 @@ DANBOORU, LONG = "danbooru_tags", "long_description"
 """Evidence about the form of a prompt; see `understanding.literal.prompt_form`."""
 
 FORM_POINTS = {
-    DANBOORU: {"danbooru": 1.5},
+    DANBOORU: {"danbooru": 2.5},
     LONG: {"short_keywords": -0.5},
 }
 """Log-odds by the first prompt style that an expert declares. Models trained on danbooru tags know thousands of them by
-name (https://huggingface.co/cagliostrolab/animagine-xl-4.0); CLIP reads 77 tokens and drops the rest of a description
-(https://huggingface.co/docs/transformers/model_doc/clip). The sizes are stated beliefs."""
+name (https://huggingface.co/cagliostrolab/animagine-xl-4.0); others read a list of tags as loose words. CLIP reads 77
+tokens and drops the rest of a description (https://huggingface.co/docs/transformers/model_doc/clip). The sizes are
+stated beliefs: the first is what separates the fine-tunes of SDXL from the best open models, and a little more."""
 
 _SPOKEN_FOR = Tags(generalist=True)
-"""Tags of an expert that has figures of its own: these say more than a claim."""
+"""Tags of an expert of which figures say more than a claim: its own, or for the strengths of a generalist those of its
+kin."""
 
 LANGUAGE = "language_"
 """Prefix of the evidence that holds the language of the prompt."""
 
+KIND = "kind_"
+"""Prefix of the evidence that holds the kind of the prompt: a column of the arena."""
+
 SUBJECT_SHARE, NEED_SHARE = 0.7, 1.0
 """How far the offsets of subjects and needs count, in what no style took; chosen on held-out cells of the arena."""
+
+BESIDE_KINDS = 0.5
+"""How far the offsets of styles, subjects and needs count beside those of a kind that is surely meant. Of 0, .3, .5 and
+.8 the one between what is best for kinds that the prior knows, and for kinds that it does not: picks among six models
+within 80 Elo points gain 7.6 and 4.9 over the best single one there, without the figures that they are scored by."""
 
 FLOOR_ELO = 60.0
 """Elo points of doubt that no table removes: two arenas with thousands of votes a model disagree by 31 (root mean
@@ -109,16 +127,18 @@ class TagPriors:
 
     Args:
         tags: Tags per expert id.
+        levels: Elo of each expert's base, by which what was measured on an old base fades; that base's if absent.
     """
 
-    def __init__(self, tags: Mapping[str, Tags]) -> None:
+    def __init__(self, tags: Mapping[str, Tags], levels: Mapping[str, float] | None = None) -> None:
+        shares = {expert: _share(level) for expert, level in (levels or {}).items()}
         constants = (STYLE_POINTS, FURTHER_STYLE_POINTS, STRENGTH_POINTS, SUBJECT_POINTS, GENERALIST_POINTS)
         known = sorted(tags.items())
-        declared = [(name, one.styles, one.subjects, one.generalist) for name, one in known]
+        declared = [(name, one.styles, one.subjects, one.generalist, shares.get(name, 1.0)) for name, one in known]
         self._fingerprint = sha256(repr((constants, sorted(_POINTS_BY_STYLE.items()), declared)).encode()).hexdigest()
         self._rows = {expert: index for index, (expert, _) in enumerate(known)}
         styles = {style for _, one in known for style in one.styles}
-        points = [_points_of(one, styles) for _, one in known]
+        points = [_points_of(one, styles, shares.get(name, 1.0)) for name, one in known]
         self._nodes = sorted({node for row in points for node in row})
         # the last row is that of an unknown expert
         self._points = np.array([[row.get(node, 0.0) for node in self._nodes] for row in [*points, {}]])
@@ -159,14 +179,26 @@ class TagPriors:
         return np.ones(len(expert_ids))
 
 
-def _points_of(tags: Tags, styles: set[str]) -> dict[str, float]:
-    """Points per node, were the prompt sure to belong to it; `styles` are those that any expert declares."""
+def _share(level: float) -> float:
+    """Share of `MEASURED_STYLE_POINTS` that is left for fine-tunes of a base of this level."""
+    return min(max(1.0 - (level - TUNED_BASE_ELO) / FADES_ELO, LEAST_SHARE), 1.0)
+
+
+def _points_of(tags: Tags, styles: set[str], share: float) -> dict[str, float]:
+    """Points per node, were the prompt sure to belong to it.
+
+    Args:
+        tags: What the expert declares.
+        styles: Styles that any expert declares.
+        share: Share of `MEASURED_STYLE_POINTS` that it gets.
+    """
     points = dict.fromkeys(tags.subjects, SUBJECT_POINTS * (0.5 if tags.generalist else 1.0))
     if tags.generalist:
         points |= dict.fromkeys(tags.styles, STRENGTH_POINTS)
     else:
         further = FURTHER_STYLE_POINTS * (len(tags.styles) - 1)
         full = {style: _POINTS_BY_STYLE.get(style, STYLE_POINTS) for style in tags.styles}
+        full |= {style: worth * share for style, worth in full.items() if style in MEASURED_STYLES}
         points |= dict.fromkeys(styles, -GENERALIST_POINTS if tags.styles else 0.0)
         points |= {style: max(worth - further, 0.0) for style, worth in full.items()}
     return points | {ROOT: GENERALIST_POINTS} if tags.generalist or not tags.styles else points
@@ -184,23 +216,26 @@ class PublishedPriors:
         known = {expert.id: expert for expert in experts}
         self._standings = {name: evidence.standing(expert) for name, expert in sorted(known.items())}
         # the level of a measured expert is over all prompts, and holds what its maker claims
-        spoken = {name: _SPOKEN_FOR if self._standings[name].measured else one.tags for name, one in known.items()}
-        self._tags = TagPriors(spoken)
+        spoken = {name: _SPOKEN_FOR if self._is_spoken_for(one) else one.tags for name, one in known.items()}
+        self._tags = TagPriors(spoken, {name: standing.level for name, standing in self._standings.items()})
         self._columns, self._styles = evidence.columns, evidence.styles
         # the last row is that of an unknown expert
         table = [*self._standings.values(), evidence.unknown]
         self._rows = {name: index for index, name in enumerate(self._standings)}
         self._nodes = sorted({node for standing in table for node in standing.offsets})
-        kinds = [0 if node in evidence.styles else 2 if node in evidence.needs else 1 for node in self._nodes]
-        self._kinds = np.array(kinds, dtype=np.intp)
+        self._groups = np.array([_group(node, evidence) for node in self._nodes], dtype=np.intp)
         self._levels = np.array([log_odds(standing.level) for standing in table])
         self._offsets = _table(table, self._nodes) / ELO_PER_LOG_ODDS
         doubts = np.array([standing.doubt for standing in table])
         self._doubts = np.minimum(np.hypot(doubts, FLOOR_ELO) / LEVEL_ELO, 1.0)
         self._form, self._forms = _forms([*(known[name] for name in self._standings), None], table)
         arrays = [values.tolist() for values in (self._levels, self._offsets, self._doubts, self._forms)]
-        content = (self._tags.fingerprint, arrays, self._nodes, self._form, SUBJECT_SHARE, NEED_SHARE, *self._standings)
+        content = (self._tags.fingerprint, arrays, self._nodes, self._form, _SHARES, *self._standings)
         self._fingerprint = sha256(repr(content).encode()).hexdigest()
+
+    def _is_spoken_for(self, expert: Expert) -> bool:
+        standing = self._standings[expert.id]
+        return standing.measured or bool(expert.tags.generalist and standing.offsets)
 
     @classmethod
     def of(cls, experts: Iterable[Expert], evidence: Published | None = None) -> PublishedPriors:
@@ -261,11 +296,24 @@ class PublishedPriors:
         return standing.figures.get(source, {}).get(column, np.inf) if standing else np.inf
 
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
-        """Weight of each node's offset: styles first, subjects and needs share what no style took."""
+        """Weight of each node's offset: styles first, subjects and needs share what is left, and kinds add theirs."""
         asked = np.array([evidence.get(node, 0.0) for node in self._nodes])
         left = max(1.0 - sum(evidence.get(style, 0.0) for style in self._styles), 0.0)
-        needs = max(float(asked[self._kinds == 2].sum()), 1.0)
-        return np.asarray(asked * np.array([1.0, SUBJECT_SHARE * left, NEED_SHARE * left / needs])[self._kinds])
+        needs = max(float(asked[self._groups == _NEED].sum()), 1.0)
+        beside = 1.0 - (1.0 - BESIDE_KINDS) * float(asked[self._groups == _KIND].sum())
+        shares = np.array([beside, beside * SUBJECT_SHARE * left, beside * NEED_SHARE * left / needs, 1.0])
+        return np.asarray(asked * shares[self._groups])
+
+
+_STYLE, _SUBJECT, _NEED, _KIND = range(4)
+_SHARES = (SUBJECT_SHARE, NEED_SHARE, BESIDE_KINDS)
+
+
+def _group(node: str, evidence: Published) -> int:
+    """What a node is: a style, a subject, a need or a kind."""
+    if node.startswith(KIND):
+        return _KIND
+    return _STYLE if node in evidence.styles else _NEED if node in evidence.needs else _SUBJECT
 
 
 def _table(standings: Sequence[Standing], nodes: Sequence[str]) -> NDArray[np.float64]:

@@ -85,7 +85,7 @@ class Published:
 
     def standing(self, expert: Expert) -> Standing:
         """What is known of an expert: by its own figures, else by its base, its family, or its size."""
-        if expert.repo in self.experts and expert.kind == "checkpoint":
+        if expert.repo in self.experts:
             return self.experts[expert.repo]
         if expert.base and expert.base in self.experts:
             return _kin(self.experts[expert.base], f"its base, {expert.base}")

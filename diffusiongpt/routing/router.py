@@ -20,12 +20,12 @@ from diffusiongpt.flow import (
     wanted_task,
 )
 from diffusiongpt.placement import Planner
-from diffusiongpt.ranking import LANGUAGE, LiveTable, PersonalTable, PublishedPriors, RankingTable
+from diffusiongpt.ranking import KIND, LANGUAGE, LiveTable, PersonalTable, PublishedPriors, RankingTable
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
-from diffusiongpt.understanding import NeedReader, Thinker, Thought, prompt_form
+from diffusiongpt.understanding import KindReader, NeedReader, Thinker, Thought, prompt_form
 from diffusiongpt.zoo import ROOT, Expert, Taxonomy, Zoo
 
 _KEPT_FILTERS = 64
@@ -36,6 +36,9 @@ _MINE = 50
 
 _NAMED_P = 0.2
 """Probability from which one of several styles counts as asked for."""
+
+_MEANT_P = 0.5
+"""Probability from which the figures of a kind are named as the reason for a choice."""
 
 
 class Router:
@@ -50,6 +53,7 @@ class Router:
         embedder: Name of the embedder the thinker uses when it names none, for the record.
         readiness: What it would take to draw with an expert here; never touches the network.
         planner: Plans for the memory that was asked for, `None` for this machine's; without it every expert fits.
+        kinds: Reads what kind of prompt it is; without it published figures count by style, subject and need alone.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Router:
         embedder: str,
         readiness: Callable[[Expert], Readiness],
         planner: Callable[[Memory | None], Planner] | None = None,
+        kinds: KindReader | None = None,
     ) -> None:
         self.zoo = zoo
         self.thinker = thinker
@@ -71,6 +76,7 @@ class Router:
         self._priors = PublishedPriors.of(zoo.values())
         self._nodes = tuple(zoo.taxonomy.nodes.values())
         self._needs = NeedReader(zoo.taxonomy.needs.values())
+        self._kinds = kinds
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
@@ -116,7 +122,7 @@ class Router:
         )
         clock.lap("search")
         evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
-        evidence |= form_evidence(request.prompt, thought.understanding)
+        evidence |= form_evidence(request.prompt, thought.understanding) | self._read_kinds(thought.understanding)
         scored = allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
         scored = tuple(expert for expert in scored if expert in allowed.names)
         scored = (*scored, *sorted(mine.difference(scored), key=self._order.__getitem__)[:_MINE])
@@ -145,7 +151,7 @@ class Router:
             fallback_reason=thought.fallback_reason,
             embedder=thought.embedder or self._embedder,
             llm_calls=thought.llm_calls,
-            evidence=self._evidence(choice.expert, candidates, thought.understanding),
+            evidence=self._evidence(choice.expert, candidates, thought.understanding, evidence),
             ranking_version=table.version,
             ranking=known.ranking,
             seed=choice.seed,
@@ -160,11 +166,18 @@ class Router:
         """The experts that the search met, and those that votes on similar prompts favour, wherever they hang."""
         return tuple(dict.fromkeys((*trace.experts, *table.leaders_on(prompt, evidence))))
 
-    def _evidence(self, expert: str, candidates: Sequence[Candidate], understanding: Understanding) -> str:
+    def _evidence(
+        self, expert: str, candidates: Sequence[Candidate], understanding: Understanding, on: Mapping[str, float]
+    ) -> str:
         """Published evidence for the chosen expert, beside that for the best other one that is behind it."""
         others = [candidate.expert for candidate in candidates if candidate.expert != expert]
-        asked = [*understanding.styles, *understanding.subjects]
-        return self._priors.evidence(expert, others, asked[0].node if asked else None)
+        kinds = [name for name, p in on.items() if name.startswith(KIND) and p >= _MEANT_P]
+        asked = [*(weight.node for weight in (*understanding.styles, *understanding.subjects)), None]
+        return self._priors.evidence(expert, others, [*kinds, *asked][0])
+
+    def _read_kinds(self, understanding: Understanding) -> dict[str, float]:
+        found = self._kinds.read(understanding.prompt) if self._kinds else {}
+        return {f"{KIND}{kind}": p for kind, p in found.items()}
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:
         quotes, count = bool(understanding.text_to_render), understanding.object_count

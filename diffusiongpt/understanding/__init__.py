@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.understanding.follow_up import FollowUp, Shown, TurnKind, read_follow_up
+from diffusiongpt.understanding.kinds import KindReader
 from diffusiongpt.understanding.lexicon import Lexicon, NeedReader, name_key, names_of
 from diffusiongpt.understanding.literal import language_of, prompt_form, read_literals, read_wording, scripts_of
 from diffusiongpt.understanding.local import LocalThinker
@@ -11,6 +12,7 @@ from diffusiongpt.understanding.thinker import Thinker, Thought
 
 __all__ = [
     "FollowUp",
+    "KindReader",
     "Lexicon",
     "LocalThinker",
     "Meaning",

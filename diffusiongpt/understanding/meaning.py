@@ -123,11 +123,15 @@ class Probe:
         """
         if len(self.labels) < 2:
             return next(iter(self.labels), ""), 0.0
-        scores = (self._embedder.embed([text])[0] - self._centre) @ self._coefficients
-        order = np.argsort(-scores, kind="stable")
-        others = [self.labels.index(than)] if than in self.labels else order[1:2]
-        lead = float(scores[order[0]] - scores[others].max(initial=-np.inf))
-        return self.labels[order[0]], lead
+        found = self.scores(text)
+        best = max(found, key=lambda label: found[label])
+        others = [than] if than in found else [label for label in found if label != best]
+        return best, found[best] - max(found[label] for label in others)
+
+    def scores(self, text: str) -> dict[str, float]:
+        """The score of each of two labels or more, about its probability less that of chance."""
+        found = (self._embedder.embed([text])[0] - self._centre) @ self._coefficients
+        return dict(zip(self.labels, found.tolist(), strict=True))
 
 
 @lru_cache(maxsize=8)

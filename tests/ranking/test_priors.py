@@ -11,10 +11,12 @@ from fixtures_routing import expert, route, router_of, tiny_zoo, zoo_of
 
 from diffusiongpt.flow import Request
 from diffusiongpt.ranking import (
+    BESIDE_KINDS,
     ELO_PER_LOG_ODDS,
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
     HARD_STYLE_POINTS,
+    KIND,
     MEASURED_STYLE_POINTS,
     STRENGTH_POINTS,
     STYLE_POINTS,
@@ -26,6 +28,7 @@ from diffusiongpt.ranking import (
     published,
     read_published,
 )
+from diffusiongpt.understanding import KindReader
 from diffusiongpt.zoo import Tags, Zoo
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ EVIDENCE: dict[str, Any] = {
         "o/a": {
             "level": 1200.0,
             "doubt": 6.0,
-            "offsets": {"watercolor": 40, "animal": 20, "counting": 60},
+            "offsets": {"watercolor": 40, "animal": 20, "counting": 60, "kind_art": 30},
             "languages": {"zh": -30.0},
             "figures": {"Arena": {"art": 1240.0, "overall": 1200.0}},
             "measured": True,
@@ -81,13 +84,15 @@ def test_who_has_figures_is_known_by_them_and_others_by_kin_or_size() -> None:
 
 
 def test_an_offset_counts_as_far_as_the_prompt_is_about_it() -> None:
-    """Styles take their share first; subjects and needs share what no style took."""
+    """Styles take their share first, subjects and needs share what no style took, and a kind adds its own."""
     per_elo = 1 / ELO_PER_LOG_ODDS
     assert level("a", watercolor=0.5) - level("a") == pytest.approx(20 * per_elo)
     assert level("a", animal=1.0) - level("a") == pytest.approx(SUBJECT_SHARE * 20 * per_elo)
     assert level("a", watercolor=1.0, animal=1.0) == pytest.approx(level("a", watercolor=1.0))
     assert level("a") < level("a", counting=1.0) < level("a") + 60 * per_elo + 1e-9
     assert level("a", anime=1.0, animal=1.0) == pytest.approx(level("a"))
+    assert level("a", kind_art=0.5) - level("a") == pytest.approx(15 * per_elo)
+    assert level("a", kind_art=1.0, watercolor=1.0) - level("a") == pytest.approx((30 + 40 * BESIDE_KINDS) * per_elo)
 
 
 def test_the_less_is_known_the_more_doubt() -> None:
@@ -105,7 +110,17 @@ def test_a_claim_is_not_counted_beside_figures() -> None:
     """Tags of an expert with figures of its own add nothing, those of others are worth `STYLE_POINTS`."""
     tagged = [one.model_copy(update={"tags": Tags(styles=("watercolor",))}) for one in (LISTED, KINDRED)]
     priors = PublishedPriors.of(tagged, SMALL)
-    assert priors.parts(["a", "d"], {"watercolor": 1.0})["tags"].tolist() == [0, MEASURED_STYLE_POINTS]
+    none, some = priors.parts(["a", "d"], {"watercolor": 1.0})["tags"]
+    assert none == 0 < some < MEASURED_STYLE_POINTS
+
+
+def test_the_better_the_base_the_less_a_fine_tune_adds() -> None:
+    """What was measured on an old base fades with the level of the base; where nothing was, a tag keeps its worth."""
+    tags = dict.fromkeys(("old", "middle", "new"), Tags(styles=("watercolor",))) | {"cut": Tags(styles=("papercut",))}
+    levels = {"old": 656.0, "middle": 872.0, "new": 1500.0, "cut": 1100.0}
+    old, middle, new, _ = TagPriors(tags, levels).points([*tags], {"watercolor": 1.0})
+    assert old == MEASURED_STYLE_POINTS > middle > new > 0
+    assert TagPriors(tags, levels).points(["cut"], {"papercut": 1.0}) == STYLE_POINTS
 
 
 def test_a_tag_is_worth_about_one_log_odds() -> None:
@@ -133,6 +148,7 @@ def test_the_tiny_zoo_is_ranked_by_its_tags() -> None:
     """Among experts that no table lists and that are alike otherwise, tags alone decide."""
     names, on = list(tiny_zoo()), {"pixel_art": 0.95, "animal": 0.7, "root": 0.05}
     priors, tags = PublishedPriors.of(tiny_zoo().values()), TagPriors.of(tiny_zoo().values())
+    assert "oil_painting" not in on
     gaps = priors.points(names, on) - tags.points(names, on)
     assert gaps == pytest.approx(np.full(len(names), gaps[0]))
     assert gaps[0] < PublishedPriors.of(Zoo.load("default").values()).points(["sd15-base"], on)[0]
@@ -185,7 +201,9 @@ def test_no_old_specialist_beats_what_people_prefer(tmp_path: Path, prompt: str)
 
 def test_an_exact_pixel_grid_takes_an_expert_made_for_it(tmp_path: Path) -> None:
     """Where bases cannot draw a style whatever the prompt says, the expert of the style is chosen."""
-    assert route("pixel art of a blacksmith", Zoo.load("default"), tmp_path / "v.db").expert == "lora-pixel-art-xl"
+    zoo = Zoo.load("default")
+    chosen = route("pixel art of a blacksmith", zoo, tmp_path / "v.db").expert
+    assert zoo[chosen].tags.styles == ("pixel_art",)
 
 
 def test_danbooru_tags_reach_an_expert_that_wants_them(tmp_path: Path) -> None:
@@ -217,6 +235,7 @@ def test_every_table_names_its_source() -> None:
         assert table["credit"]
     zoo = Zoo.load("default")
     nodes = {*zoo.taxonomy.nodes, *zoo.taxonomy.needs}
+    nodes |= {f"{KIND}{kind}" for kind in KindReader.kinds()}
     assert published().styles == {node.id for node in zoo.taxonomy.of_kind("style")}
     assert all(set(standing.offsets) <= nodes for standing in published().experts.values())
 

@@ -36,12 +36,14 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Route]]:
 
 
 def test_the_zoo_is_large_and_sourced() -> None:
-    """At least forty real experts on the hub, each with sources, a licence and a description."""
-    assert len(zoo()) >= 40
+    """At least 65 real experts on the hub, each with sources, a licence, a description and, if local, its parts."""
+    assert len(zoo()) >= 65
     for one in zoo().values():
         assert one.sources, one.id
         assert one.license is not None, one.id
         assert one.architecture, one.id
+        parts = one.base_expert or one
+        assert is_hosted(one.backend) or parts.components, one.id
         assert one.description.endswith("."), one.id
         assert not one.is_local, one.id
 
