@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files
+from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files, is_weights
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.curation.address import read_address
 from diffusiongpt.errors import (
@@ -100,24 +100,38 @@ def check_online(settings: Settings) -> None:
 
 
 def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """Architecture and size, of the plain or the half-precision files, whichever are smaller to download."""
-    found: dict[str | None, int] = {}
+    """Architecture and parts, of the plain or the half-precision files, whichever are smaller to download.
+
+    Files are as large as what they hold, but for some kilobytes; where they are of more than 16 bits, so are the sizes.
+    """
+    found: dict[str | None, dict[str, int]] = {}
     problems: list[PullError] = []
     for variant in (None, "fp16") if any(".fp16." in name for name in sizes) else (None,):
         try:
-            found[variant] = sum(sizes[name] for name in choose_files(tuple(sizes), read, variant=variant))
+            found[variant] = _parts(choose_files(tuple(sizes), read, variant=variant), sizes)
         except (GatedRepoError, HubUnreachableError):
             raise
         except PullError as error:
             problems.append(error)
     if not found:
         raise type(problems[0])(f"{repo}: {problems[0]}", hint=problems[0].hint) from problems[0]
-    variant = min(found, key=lambda name: found[name])
+    variant = min(found, key=lambda name: sum(found[name].values()))
+    parts = found[variant]
     return {
         "architecture": _architecture(read, sizes),
-        "size_gb": _gigabytes(found[variant]),
+        "components": {name: _gigabytes(size) for name, size in parts.items()},
+        "size_gb": _gigabytes(sum(parts.values())),
         "settings": {} if variant is None else {"dtype": "float16", "variant": variant},
     }
+
+
+def _parts(chosen: Sequence[str], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of the weights in each folder of the files that were chosen, which is a component of the pipeline."""
+    parts: dict[str, int] = {}
+    for name in filter(is_weights, chosen):
+        component = name.partition("/")[0]
+        parts[component] = parts.get(component, 0) + sizes[name]
+    return {component: size for component, size in parts.items() if size}
 
 
 def _architecture(read: Callable[[str], bytes], sizes: Mapping[str, int]) -> str | None:

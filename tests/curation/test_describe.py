@@ -63,26 +63,20 @@ def lora(hub: LocalHub, tmp_path: Path) -> Path:
     return folder
 
 
-def planned_bytes(folder: Path) -> int:
-    """Bytes of the files that a pull of the miniature brings."""
-    named = [folder / "model_index.json", *folder.glob("*/*")]
-    kept = [
-        path
-        for path in named
-        if path.suffix in (".json", ".txt", ".safetensors", ".model") and ".ema." not in path.name
-    ]
-    return sum(path.stat().st_size for path in kept)
+def weights_of(folder: Path) -> int:
+    """Bytes of the weights that a pull of a component brings."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors") if ".ema." not in path.name)
 
 
 def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) -> None:
-    """Architecture, licence, gate, languages and size come from the hub; the size is that of a pull."""
+    """Architecture, licence, gate, languages and sizes come from the hub: those of each component and of all."""
     (repo / "README.md").write_text(CARD)
     hub.gate("t/sd", token="t")  # noqa: S106  # not a secret: the hub of this test
     open_one = online.model_copy(update={"hub_token": SecretStr("t")})
     config = repo / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 768}))
     entry = describe_repo("t/sd", open_one, styles=["anime"])
-    size = entry.pop("size_gb")
+    size, parts = entry.pop("size_gb"), entry.pop("components")
     assert entry == {
         "id": "sd",
         "repo": "t/sd",
@@ -93,14 +87,16 @@ def test_a_checkpoint_is_described(hub: LocalHub, repo: Path, online: Settings) 
         "languages": ["en", "zh"],
         "sources": [f"{hub.url}/t/sd/tree/{hub.commit('t/sd')}"],
     }
-    assert size == pytest.approx(planned_bytes(repo) / 1e9, rel=1e-3)
+    weights = {name: weights_of(repo / name) for name in ("unet", "text_encoder", "vae")}
+    assert parts == pytest.approx({name: nbytes / 1e9 for name, nbytes in weights.items()}, rel=1e-3)
+    assert size == pytest.approx(sum(weights.values()) / 1e9, rel=1e-3)
     assert hub.downloads["t/sd"].keys() == PLANNED
 
 
 def test_what_the_hub_does_not_say_is_left_out(repo: Path, online: Settings) -> None:
     """Without a card there is neither licence nor language, and an unknown width gives no architecture."""
     (repo / "README.md").unlink(missing_ok=True)
-    assert set(describe_repo("t/sd", online)) <= {"id", "repo", "gated", "size_gb", "sources"}
+    assert set(describe_repo("t/sd", online)) <= {"id", "repo", "gated", "components", "size_gb", "sources"}
     entry = describe_repo("t/klein", online, expert_id="mine")
     assert (entry["id"], entry["architecture"]) == ("mine", "flux2")
 

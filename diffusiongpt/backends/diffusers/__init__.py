@@ -8,7 +8,7 @@ from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.backends.diffusers.selection import INDEX, choose_files
+from diffusiongpt.backends.diffusers.selection import INDEX, choose_files, is_weights
 
 __all__ = [
     "INDEX",
@@ -24,6 +24,7 @@ __all__ = [
     "check_needs",
     "choose_files",
     "detach",
+    "is_weights",
     "of_pipeline",
     "plan_call",
     "quiet_construction",
