@@ -93,9 +93,8 @@ SUBJECT_SHARE, NEED_SHARE = 0.7, 1.0
 """How far the offsets of subjects and needs count, in what no style took; chosen on held-out cells of the arena."""
 
 BESIDE_KINDS = 0.5
-"""How far the offsets of styles, subjects and needs count beside those of a kind that is surely meant. Of 0, .3, .5 and
-.8 the one between what is best for kinds that the prior knows, and for kinds that it does not: picks among six models
-within 80 Elo points gain 7.6 and 4.9 over the best single one there, without the figures that they are scored by."""
+"""How far the offsets of styles, subjects and needs count beside those of a kind that is meant: alone they choose
+better for kinds that the prior does not know, and worse for those it knows (`benchmarks/first_pick.py`)."""
 
 FLOOR_ELO = 60.0
 """Elo points of doubt that no table removes: two arenas with thousands of votes a model disagree by 31 (root mean

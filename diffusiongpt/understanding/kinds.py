@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from diffusiongpt.embedding import SentenceEmbedder
 
 SHARPNESS = 12.0
-"""Factor of the probe's scores in the softmax: of 8, 12, 16 and 24 the best over kinds that the probe knows and kinds
-that it has never seen (`benchmarks/first_pick.py`). The kind that is meant comes first for 87 of 100 prompts there."""
+"""Factor of the probe's scores in the softmax; a larger one chooses better for kinds that it knows, and worse for
+those it has never seen (`benchmarks/first_pick.py` prints both)."""
 
 LEAST_KIND = 0.05
 """Probability below which a kind is left out."""
