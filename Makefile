@@ -9,7 +9,7 @@ DATA ?=
 # One thread a process: on small shared machines several make small networks slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types docs notebooks package bench schema clean
+.PHONY: demo test check lint types docs notebooks package bench hostile schema clean
 
 demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no GPU, no key.
 	$(BIN)/diffusiongpt demo --out demo
@@ -41,6 +41,9 @@ package: $(READY)  ## Build the wheel, install it apart, and draw with it.
 
 bench: $(READY)  ## Measure; DATA=DIR adds the benchmarks that need rating files.
 	$(BIN)/python benchmarks/all.py $(if $(DATA),--data $(DATA))
+
+hostile: $(READY)  ## Attack: a few generated inputs of strangers of each kind.
+	$(BIN)/python benchmarks/hostile.py --short
 
 schema: $(READY)  ## Write the JSON schema of zoo files, which editors complete from.
 	$(BIN)/python -c "import json; from diffusiongpt.zoo.zoo_file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json

@@ -185,6 +185,27 @@ def test_a_line_break_behind_a_key_does_no_harm(images: LocalImages, tmp_path: P
     assert images.requests[0].key == KEY
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTPS_PROXY", "nosuch://127.0.0.1:9"),
+        ("HTTP_PROXY", "127.0.0.1:port"),
+        ("HTTP_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
+        ("SSL_CERT_FILE", "/dev/null"),
+    ],
+)
+def test_a_machine_that_cannot_connect_says_why(
+    images: LocalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A proxy or certificates that the HTTP library does not take are an error of ours that names the variables."""
+    monkeypatch.setenv(name, value)
+    error = failure(settings_for(images, tmp_path))
+    assert type(error) is ServiceError
+    assert name in error.hint
+
+
 def test_offline_sends_nothing(images: LocalImages, tmp_path: Path) -> None:
     """`offline` keeps hosted experts from drawing too."""
     error = failure(settings_for(images, tmp_path, offline=True))

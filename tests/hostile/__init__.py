@@ -2,7 +2,8 @@
 
 Every other module of this folder that is not private has `attacks(seed, count)`, which yields `count` different
 attacks, the same for the same seed. `benchmarks/hostile.py` finds the modules, runs the attacks and measures what
-each of them costs; a test runs a few of each.
+each of them costs. A module whose attacks rightly take longer than ten seconds names `LONGEST_S`;
+one whose attacks rightly take more than 64 MB, `MOST_MB`.
 """
 
 from __future__ import annotations

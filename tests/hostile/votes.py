@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND = "votes that poison"
+MOST_MB = 256.0
+"""A fit over hundreds of experts and nodes, which votes of people may name as well; 64 MB is for reading alone."""
 ROUTE_S = 5.0
 """Seconds that a route may take on a busy machine after an attack: two bounds of 1.5 s, and the machine."""
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, Self, Typ
 import typer
 
 from diffusiongpt.apps.cli.printing import confirm, make_console, print_json, say
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -267,7 +268,7 @@ def _without_what_results_say() -> Iterator[None]:
     def is_news(record: logging.LogRecord) -> bool:
         return not getattr(record, "in_result", False)
 
-    log = logging.getLogger("diffusiongpt")
+    log = logger("diffusiongpt")
     log.addFilter(is_news)
     try:
         yield

@@ -41,7 +41,8 @@ def _write(error: Exception) -> Path:
     from diffusiongpt.version import GENERATOR
 
     lines = traceback.TracebackException.from_exception(error, limit=-50, max_group_width=1).format()
-    about = f"{GENERATOR}, Python {platform.python_version()}, {platform.platform()}\n"
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"  # `platform()` starts a program
+    about = f"{GENERATOR}, Python {platform.python_version()}, {system}\n"
     data = safe(about + "".join(lines)[-1_000_000:]).encode("utf-8", errors="backslashreplace")
     try:
         return _put(_folder(), data)

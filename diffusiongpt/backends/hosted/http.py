@@ -8,6 +8,9 @@ from time import monotonic
 import httpx2  # comes with openai, which is imported only to draw
 import openai
 
+from diffusiongpt.errors import ServiceError
+from diffusiongpt.safe_text import words_of
+
 CONNECT_S = 10.0
 """Seconds to reach the server."""
 
@@ -28,6 +31,9 @@ def bounded_client(*, limit: int, seconds: float) -> httpx2.Client:
         limit: Most bytes of an answer, errors included.
         seconds: Longest wait until an answer begins, and until it ends: a server that sends a byte now and again
             never meets the timeout of a single read.
+
+    Raises:
+        ServiceError: If the environment names a proxy or certificates that cannot be used.
     """
 
     def bound(response: httpx2.Response) -> None:
@@ -36,10 +42,18 @@ def bounded_client(*, limit: int, seconds: float) -> httpx2.Client:
         if isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _Bounded(response.stream, limit, monotonic() + seconds)
 
-    # by default the client follows redirects to any host
-    return openai.DefaultHttpxClient(
-        timeout=timeouts(seconds), follow_redirects=False, event_hooks={"response": [bound]}
-    )
+    try:
+        # by default the client follows redirects to any host
+        return openai.DefaultHttpxClient(
+            timeout=timeouts(seconds), follow_redirects=False, event_hooks={"response": [bound]}
+        )
+    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
+        # a proxy that it does not know, or certificates that are not there
+        raise ServiceError(
+            f"no connection can be made with the proxy and certificates of the environment: {words_of(error)}",
+            hint="Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; a SOCKS proxy "
+            "needs pip install socksio.",
+        ) from error
 
 
 class _Bounded(httpx2.SyncByteStream):

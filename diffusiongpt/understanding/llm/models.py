@@ -56,7 +56,7 @@ def _from_spec(spec: str, timeout_s: float) -> Any:
         # hidden retries would be calls that `llm_calls` misses
         return init_chat_model(model, model_provider=provider, timeout=timeout_s, max_retries=0)
     except ImportError as error:
-        package = re.search(r"pip install (?:-U )?([\w.-]+\w)", str(error))
+        package = re.search(r"pip install (?:-U )?['\"]?([\w.-]+\w(?:\[[\w,]+\])?)", str(error))
         name = package[1] if package else f"langchain-{provider.replace('_', '-')}"
         raise NeedsExtraError(f"llm={spec!r} needs the package {name}", hint=f"pip install {name}") from error
     except Exception as error:  # every provider has its own error for a missing key
