@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,3 +114,20 @@ def test_without_the_library_the_error_says_what_to_install(
         pass
     assert "pip install" in caught.value.hint
     cache.close()
+
+
+def test_no_kernel_is_fetched_on_import(tmp_path: Path) -> None:
+    """The import of bitsandbytes, here or by diffusers, asks no hub for code, and leaves the user's `kernels` alone."""
+    (tmp_path / "kernels.py").write_text("def get_kernel(*a, **k): print('fetched', a)", encoding="utf-8")
+    program = (
+        "import kernels\n"
+        "from diffusiongpt.backends import get_backend\n"
+        "get_backend('diffusers').prepare()\n"
+        "import bitsandbytes, sys\n"
+        "assert sys.modules['kernels'] is kernels\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(  # our own program
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -6,10 +6,10 @@ small and matter most, stay as they are.
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from typing import Any, Final
 
+from diffusiongpt.backends.diffusers.quiet import import_bitsandbytes
 from diffusiongpt.errors import NeedsExtraError
 
 NF4: Final = "nf4"
@@ -63,10 +63,8 @@ def quantise(module: Any) -> None:
 
 def _functions() -> Any:
     """The functions of bitsandbytes."""
-    with warnings.catch_warnings():
-        # it uses parts of torch that are to be replaced
-        warnings.simplefilter("ignore")
-        import bitsandbytes.functional
+    import_bitsandbytes()
+    import bitsandbytes.functional
 
     return bitsandbytes.functional
 

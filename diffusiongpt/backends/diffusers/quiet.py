@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,8 +63,33 @@ def quiet_construction() -> Iterator[None]:
         yield
 
 
+@cache
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes, if it is installed, before diffusers or peft do.
+
+    On some processors its import fetches a kernel from the hub, which is code, where the package `kernels` is
+    installed, and warns where it is not.
+    """
+    log, absent = logging.getLogger("bitsandbytes.backends.cpu.ops"), object()
+    level, kernels = log.level, sys.modules.get("kernels", absent)
+    log.setLevel(logging.ERROR)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # as Python says that a module cannot be imported
+    try:
+        with warnings.catch_warnings(), suppress(ImportError, OSError, RuntimeError):
+            # it uses parts of torch that are to be replaced
+            warnings.simplefilter("ignore")
+            import bitsandbytes  # noqa: F401
+    finally:
+        log.setLevel(level)
+        if kernels is absent:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = kernels  # type: ignore[assignment]  # mypy does not know the sentinel
+
+
 @contextmanager
 def _no_bars() -> Iterator[None]:
+    import_bitsandbytes()
     with warnings.catch_warnings():
         # in a notebook without ipywidgets tqdm warns on import that it cannot draw bars, which are off here
         warnings.filterwarnings("ignore", message="IProgress not found")
