@@ -13,6 +13,7 @@ from pathlib import Path
 COMMANDS = (
     ("latency.py",),
     ("routing.py",),
+    ("understanding.py",),
     ("first_pick.py",),
     ("simulated_votes.py",),
     ("ranking.py",),
@@ -24,7 +25,7 @@ COMMANDS = (
     ("gpu.py",),
 )
 
-_USE_DATA = ("first_pick.py", "routing.py", "ranking.py", "cache_trace.py")
+_USE_DATA = ("first_pick.py", "routing.py", "understanding.py", "ranking.py", "cache_trace.py")
 
 
 def main() -> None:

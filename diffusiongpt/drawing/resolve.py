@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from diffusiongpt.backends import nearest_task_of
+from diffusiongpt.drawing.from_markup import not_followed, scaled
 from diffusiongpt.drawing.size import size_for
-from diffusiongpt.flow import Call, Dropped, Request, Task, Understanding, fresh_seed, wanted_task
+from diffusiongpt.flow import MAX_SEED, Call, Dropped, Request, Task, Understanding, fresh_seed, wanted_task
 from diffusiongpt.zoo import Expert
 
 DEFAULT_STRENGTH = 0.6
@@ -18,23 +19,26 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
 
     What the caller gave wins over what the prompt says, and that over what the expert's maker recommends.
     """
-    settings = expert.settings
+    expert = scaled(expert, understanding)
+    settings, markup = expert.settings, understanding.markup
+    steps = request.num_inference_steps or markup.num_inference_steps
+    guidance = markup.guidance_scale if request.guidance_scale is None else request.guidance_scale
     task = nearest_task_of(expert, wanted_task(request, understanding)) or "text-to-image"
     size = size_for(request, understanding, expert, task)
     width, height = size.drawn or (None, None)
     given = {
-        "num_inference_steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
         "width": request.width,
         "height": request.height,
         "strength": request.strength,
         "callback_on_step_end": request.callback_on_step_end,
         "negative_prompt": request.negative_prompt or understanding.negative or None,
-        "seed": request.seed,
+        "seed": markup.seed if request.seed is None else request.seed,
     }
     arguments: dict[str, Any] = {
-        "num_inference_steps": request.num_inference_steps or settings.num_inference_steps,
-        "guidance_scale": settings.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        "num_inference_steps": steps or settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale if guidance is None else guidance,
         "width": width,
         "height": height,
         "strength": _strength(request, task),
@@ -48,14 +52,18 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         task=task,
         prompt=expert.prompt_for(text),
         negative_prompt=_negative_for(request, understanding, expert),
-        seeds=_seeds(request),
+        seeds=_seeds(request, markup.seed),
         arguments={**settings.extra, **given_arguments},
         inputs=() if task == "text-to-image" else request.image,
         mask=None if task == "text-to-image" else request.mask_image,
         size=size.final,
         transparent=understanding.transparent_background and expert.capabilities.transparent_background is True,
         explicit=frozenset(name for name, value in given.items() if value is not None),
-        dropped=(*size.dropped, *_unused_pictures(request, expert, task)),
+        dropped=(
+            *size.dropped,
+            *_unused_pictures(request, expert, task),
+            *not_followed(understanding, expert),
+        ),
     )
 
 
@@ -78,6 +86,8 @@ def _negative_for(request: Request, understanding: Understanding, expert: Expert
     return ", ".join(dict.fromkeys(part.strip() for part in parts if part and part.strip()))
 
 
-def _seeds(request: Request) -> tuple[int, ...]:
-    first = fresh_seed() if request.seed is None else request.seed
+def _seeds(request: Request, written: int | None) -> tuple[int, ...]:
+    """Seeds from the one that was asked for, in the call or in the prompt, or else from a fresh one."""
+    asked = written if request.seed is None else request.seed
+    first = fresh_seed() if asked is None else min(asked, MAX_SEED - request.num_images_per_prompt + 1)
     return tuple(first + index for index in range(request.num_images_per_prompt))

@@ -113,8 +113,9 @@ class Ours:
 
 def read(text: str) -> Prompt:
     """A prompt and the needs that are read in it."""
-    literal = read_literals(text).fields
-    return Prompt(text, _reader().read(text, quotes=bool(literal["text_to_render"]), count=literal["object_count"]))
+    literal = read_literals(text)
+    quotes, count = bool(literal.fields["text_to_render"]), literal.fields["object_count"]
+    return Prompt(text, _reader().read(literal.prompt, quotes=quotes, count=count))
 
 
 @cache

@@ -37,7 +37,18 @@ from diffusiongpt.flow.route import (
     win_probability,
 )
 from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task
-from diffusiongpt.flow.understanding import NodeWeight, Paradigm, SubjectClass, ThinkerName, Understanding
+from diffusiongpt.flow.understanding import (
+    Adapter,
+    Emphasis,
+    Markup,
+    NodeWeight,
+    Paradigm,
+    SafetyClass,
+    SubjectClass,
+    ThinkerName,
+    Understanding,
+    Unused,
+)
 
 __all__ = [
     "GIB",
@@ -48,16 +59,19 @@ __all__ = [
     "MAX_SIDE",
     "NEAR_TIE",
     "READS",
+    "Adapter",
     "Call",
     "Candidate",
     "Drawing",
     "Dropped",
+    "Emphasis",
     "Explore",
     "Fallback",
     "ImageSource",
     "InputImage",
     "InputRecord",
     "MachineSpec",
+    "Markup",
     "NodeWeight",
     "OnStepEnd",
     "Paradigm",
@@ -73,6 +87,7 @@ __all__ = [
     "Rejection",
     "Request",
     "Route",
+    "SafetyClass",
     "SearchPath",
     "SearchStep",
     "SearchTrace",
@@ -81,6 +96,7 @@ __all__ = [
     "Task",
     "ThinkerName",
     "Understanding",
+    "Unused",
     "as_sold",
     "check_prompt",
     "fresh_seed",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Paradigm = Literal["prompt", "instruction", "inspiration", "hypothesis"]
 SubjectClass = Literal["character", "animal", "scene", "other"]
+SafetyClass = Literal["general", "suggestive", "adult", "violent"]
 HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9A-F]{6}$")]
 
 
@@ -20,6 +21,72 @@ class NodeWeight(BaseModel):
     p: float = Field(ge=0, le=1)
 
 
+class Adapter(BaseModel):
+    """A LoRA that a prompt names in the spelling of another tool, such as `<lora:add_detail:0.8>`.
+
+    Attributes:
+        name: Its name there, usually that of its file without the ending.
+        scale: How strongly it is to be applied.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    scale: float = 1.0
+
+
+class Emphasis(BaseModel):
+    """Words that a prompt weighs in the spelling of another tool, such as `(red hat:1.3)`.
+
+    Attributes:
+        words: The words.
+        weight: Their weight, 1 being that of any other word.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    words: str
+    weight: float
+
+
+class Unused(BaseModel):
+    """Something that a prompt sets in the spelling of another tool and that is not applied.
+
+    Attributes:
+        name: What it sets, such as `sampler`.
+        value: The value it sets.
+        reason: Why it is not applied.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    value: str
+    reason: str
+
+
+class Markup(BaseModel):
+    """What a prompt sets in the spelling of other tools.
+
+    Attributes:
+        seed: Seed.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Guidance scale.
+        adapters: LoRAs that it names.
+        emphasis: Words that it weighs.
+        unused: What is not applied, and why.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    adapters: tuple[Adapter, ...] = ()
+    emphasis: tuple[Emphasis, ...] = ()
+    unused: tuple[Unused, ...] = ()
+
+
 class Understanding(BaseModel):
     """What a prompt says and needs, in a closed vocabulary.
 
@@ -29,6 +96,7 @@ class Understanding(BaseModel):
         language: BCP 47 tag of the prompt's main language.
         subjects: Subject nodes that the text names or clearly implies.
         styles: Style nodes that the text names or clearly implies.
+        unwanted: Style nodes that the text says it does not want.
         evidence: Probability per taxonomy node, the root being "nothing in particular".
         subject_class: Coarse class of the main subject.
         text_to_render: Texts that must be readable in the picture.
@@ -38,9 +106,14 @@ class Understanding(BaseModel):
         height: Pixels asked for.
         aspect_ratio: `"W:H"` asked for.
         transparent_background: Whether the background must be transparent.
-        colors: Colours given by code, as `#RRGGBB`.
+        colors: Colours given by code or by name, as `#RRGGBB`.
+        camera: Photographic terms: lens, aperture, film, light and point of view, as the text has them.
         edit: Whether an existing picture is to be changed.
+        refers_to: What an edit refers to, in the words of the text: "this photo", "the second one".
         negative: What the text says must not be there.
+        reasoning: Whether the picture follows from what the text says only by thinking: a sum, a riddle, a cause.
+        safety: Coarse class of what is to be seen.
+        markup: What the text sets in the spelling of other tools.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +123,7 @@ class Understanding(BaseModel):
     language: str = "und"
     subjects: tuple[NodeWeight, ...] = ()
     styles: tuple[NodeWeight, ...] = ()
+    unwanted: tuple[str, ...] = ()
     evidence: dict[str, float] = Field(default_factory=dict)
     subject_class: SubjectClass = "other"
     text_to_render: tuple[str, ...] = ()
@@ -60,8 +134,13 @@ class Understanding(BaseModel):
     aspect_ratio: str | None = None
     transparent_background: bool = False
     colors: tuple[HexColor, ...] = ()
+    camera: tuple[str, ...] = ()
     edit: bool = False
+    refers_to: str = ""
     negative: str = ""
+    reasoning: bool = False
+    safety: SafetyClass = "general"
+    markup: Markup = Field(default_factory=Markup)
 
 
 ThinkerName = Literal["llm", "local", "local-fallback"]

@@ -25,7 +25,7 @@ from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
-from diffusiongpt.understanding import KindReader, NeedReader, Thinker, Thought, prompt_form
+from diffusiongpt.understanding import KindReader, NeedReader, Thinker, Thought, prompt_form, read_literals
 from diffusiongpt.zoo import ROOT, Expert, Taxonomy, Zoo
 
 _KEPT_FILTERS = 64
@@ -121,12 +121,17 @@ class Router:
             best=partial(self._shortlists_of(table.table).best, also=_named(thought, self.zoo.taxonomy)),
         )
         clock.lap("search")
-        evidence = evidence_for(thought, trace) | self._read_needs(request.prompt, thought.understanding)
-        evidence |= form_evidence(request.prompt, thought.understanding) | self._read_kinds(thought.understanding)
-        scored = allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
+        plain = read_literals(request.prompt).prompt
+        evidence = evidence_for(thought, trace) | self._read_needs(plain, thought.understanding)
+        evidence |= form_evidence(plain, thought.understanding) | self._read_kinds(thought.understanding)
+        asked = () if request.named else self._asked_for(thought, allowed)
+        scored = asked or (
+            allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
+        )
         scored = tuple(expert for expert in scored if expert in allowed.names)
-        scored = (*scored, *sorted(mine.difference(scored), key=self._order.__getitem__)[:_MINE])
-        if policy.prefer == "fast":
+        if not asked:
+            scored = (*scored, *sorted(mine.difference(scored), key=self._order.__getitem__)[:_MINE])
+        if policy.prefer == "fast" and not asked:
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, request, table, policy)
         choice = choose(candidates, request, policy.prefer, table, evidence)
@@ -158,6 +163,12 @@ class Router:
             timings_ms=clock.laps(),
             trace=trace,
         )
+
+    def _asked_for(self, thought: Thought, allowed: Eligibility) -> tuple[str, ...]:
+        """The adapter that the prompt names as a LoRA, where the zoo has it and it may draw."""
+        names = [one.name for one in thought.understanding.markup.adapters]
+        known = (one.id for one in self.zoo.values() if names and any(one.goes_by(name) for name in names))
+        return tuple(expert for expert in known if expert in allowed.names)[:1]
 
     @staticmethod
     def _worth_scoring(

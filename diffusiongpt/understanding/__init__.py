@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from diffusiongpt.understanding.follow_up import FollowUp, Shown, TurnKind, read_follow_up
 from diffusiongpt.understanding.kinds import KindReader
-from diffusiongpt.understanding.lexicon import Lexicon, NeedReader, name_key, names_of
-from diffusiongpt.understanding.literal import language_of, prompt_form, read_literals, read_wording, scripts_of
+from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
+from diffusiongpt.understanding.lexicon import Lexicon, name_key, names_of
+from diffusiongpt.understanding.literal import read_literals
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
+from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.understanding.thinker import Thinker, Thought
+from diffusiongpt.understanding.wording import prompt_form, read_wording
 
 __all__ = [
     "FollowUp",
@@ -29,4 +32,5 @@ __all__ = [
     "read_literals",
     "read_wording",
     "scripts_of",
+    "simplified",
 ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, can_read
-from diffusiongpt.flow import NodeWeight, SubjectClass, Understanding
-from diffusiongpt.understanding.lexicon import Lexicon, Mention, weights
-from diffusiongpt.understanding.literal import read_literals, read_wording
+from diffusiongpt.flow import Emphasis, NodeWeight, Understanding
+from diffusiongpt.understanding.lexicon import Lexicon, Mention, tokens_of, weights
+from diffusiongpt.understanding.literal import read_literals
+from diffusiongpt.understanding.main_subject import class_of, weigh_subjects
 from diffusiongpt.understanding.meaning import Meaning, is_other_language
+from diffusiongpt.understanding.styles import other_style
 from diffusiongpt.understanding.thinker import Thought
+from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo import ROOT, Node, NodeKind
 
 NAMED = 0.95
@@ -21,10 +25,11 @@ LIKE = 0.7
 SUBJECT_PRIOR = 0.1
 """Weight of every subject before the prompt is read; a subject that is named has 1."""
 
+OTHER_STYLE = "other_style"
+"""Node of a style that the text names and the taxonomy has no words for."""
+
 IMPLIED_WEIGHT = 0.5
 """Weight of a subject that is found by meaning, whose probability becomes .6; a named one has weight 1."""
-
-_CLASSES: dict[str, SubjectClass] = {"character": "character", "animal": "animal", "scene": "scene"}
 
 
 class LocalThinker:
@@ -45,19 +50,27 @@ class LocalThinker:
         """Read a prompt; see `Thinker.think`."""
         literals = read_literals(prompt)
         paradigm, clean = read_wording(literals.prompt)
+        if literals.fields["edit"]:  # without its verb an order to change something says nothing
+            clean = literals.prompt
         lexicon, meaning = self._readers(nodes)
-        named = _mentions(lexicon, literals.positive, nodes)
+        tokens = tokens_of(literals.positive)
+        named = _mentions(lexicon, tokens, literals.positive, nodes)
+        named = _emphasised(named, literals.fields["markup"].emphasis)
         meant, asked = _meant(meaning, literals.positive, named, nodes)
         styles = _styles([*named, *meant], nodes)
-        subjects = _subjects([*named, *meant], nodes)
-        stated = [node for node, p in _subjects(named, nodes).items() if p > 2 * SUBJECT_PRIOR]
+        about = _about(tokens, named, nodes)
+        subjects = _subjects([*about, *meant], nodes)
+        stated = [node for node, p in _subjects(about, nodes).items() if p > SUBJECT_PRIOR and _names(about, node)]
         understanding = Understanding(
             paradigm=paradigm,
             prompt=clean or prompt.strip(),
             subjects=_weights({node: subjects[node] for node in stated}),
             styles=_weights(styles),
+            unwanted=_unwanted(lexicon, literals.denied, styles, nodes),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
-            subject_class=_CLASSES.get(max(stated, key=lambda node: subjects[node]), "other") if stated else "other",
+            subject_class=class_of(
+                tokens, about, [one.weight for one in about], next((one.node for one in meant), None)
+            ),
             **literals.fields,
         )
         return Thought(
@@ -77,13 +90,44 @@ class LocalThinker:
         return self._known[key]
 
 
-def _mentions(lexicon: Lexicon, text: str, nodes: Sequence[Node]) -> list[Mention]:
-    """What the text names; misspellings are searched for only if no style matches exactly."""
+def _mentions(lexicon: Lexicon, tokens: Sequence[str], text: str, nodes: Sequence[Node]) -> list[Mention]:
+    """What the text names; misspellings, and styles outside the taxonomy, are looked for only if no style matches."""
     styles = _of_kind("style", nodes)
-    mentions = lexicon.mentions(text)
+    mentions = lexicon.mentions_in(tokens)
     if any(mention.node in styles for mention in mentions):
         return mentions
-    return mentions + [mention for mention in lexicon.likenesses(text) if mention.node in styles]
+    alike = [mention for mention in lexicon.likenesses(text) if mention.node in styles]
+    if not alike and OTHER_STYLE in styles and (words := other_style(text)):
+        alike = [Mention(node=OTHER_STYLE, words=words, weight=LIKE)]
+    return mentions + alike
+
+
+def _emphasised(mentions: Sequence[Mention], emphasis: Sequence[Emphasis]) -> list[Mention]:
+    """Mentions with the weights that the prompt gives their words."""
+    if not emphasis:
+        return list(mentions)
+    strength = {token: one.weight for one in emphasis for token in tokens_of(one.words)}
+    return [replace(one, weight=one.weight * strength.get(tokens_of(one.words)[0], 1.0)) for one in mentions]
+
+
+def _about(tokens: Sequence[str], mentions: Sequence[Mention], nodes: Sequence[Node]) -> list[Mention]:
+    """Mentions of subjects, weighted by how much the picture is about them."""
+    named = [mention for mention in mentions if mention.node in _of_kind("subject", nodes)]
+    roles = weigh_subjects(tokens, named)
+    return [replace(one, weight=min(one.weight, 1.0) * role) for one, role in zip(named, roles, strict=True)]
+
+
+def _names(mentions: Sequence[Mention], node: str) -> bool:
+    return any(mention.node == node for mention in mentions)
+
+
+def _unwanted(
+    lexicon: Lexicon, denied: Sequence[str], styles: Mapping[str, float], nodes: Sequence[Node]
+) -> tuple[str, ...]:
+    """Styles that the text denies and does not ask for elsewhere; "without a hat" denies no kind of subject."""
+    known = _of_kind("style", nodes)
+    found = dict.fromkeys(mention.node for text in denied for mention in lexicon.mentions(text))
+    return tuple(node for node in found if node in known and node not in styles)
 
 
 def _meant(
@@ -104,7 +148,7 @@ def _meant(
 
 def _styles(mentions: Sequence[Mention], nodes: Sequence[Node]) -> dict[str, float]:
     found = weights(mentions, _of_kind("style", nodes))
-    sure = NAMED if max(found.values(), default=0.0) == 1 else LIKE
+    sure = NAMED if max(found.values(), default=0.0) >= 1 else LIKE
     total = sum(found.values())
     return {node: sure * weight / total for node, weight in found.items()}
 

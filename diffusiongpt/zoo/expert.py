@@ -261,10 +261,23 @@ class Expert(_Entry):
         return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
 
     def prompt_for(self, text: str) -> str:
-        """The prompt this expert gets for a text: led by its trigger words unless the text holds them already."""
-        folded = text.casefold()
-        missing = [words for words in self.trigger_words if words.casefold() not in folded]
+        """The prompt this expert gets for a text: led by its trigger words unless the text holds them already.
+
+        They are looked for as words: "ink" is not in "pink".
+        """
+        missing = [words for words in self.trigger_words if not _holds(text, words)]
         return ", ".join([*missing, text])
+
+    def goes_by(self, name: str) -> bool:
+        """Whether an adapter is known by a name in prompts: its id, or that of its repository or file."""
+        if self.kind != "adapter":
+            return False
+        own = (
+            self.id,
+            (self.repo or "").rpartition("/")[2],
+            (self.settings.weight_name or "").removesuffix(".safetensors"),
+        )
+        return _plain_name(name) in {_plain_name(one) for one in own if one}
 
     @property
     def base_expert(self) -> Expert | None:
@@ -311,6 +324,18 @@ def _over(adapter: Expert, base: Expert) -> Expert:
     over = adapter.model_copy()
     over._base_expert = base  # noqa: SLF001 - a copy that no one else has yet
     return over
+
+
+def _plain_name(name: str) -> str:
+    """A name without case and punctuation, as people retype it."""
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _holds(text: str, words: str) -> bool:
+    """Whether a text holds these words, as words where they are written with letters that form words."""
+    return (
+        re.search(rf"(?<![^\W\u3040-\u9fff]){re.escape(words)}(?![^\W\u3040-\u9fff])", text, re.IGNORECASE) is not None
+    )
 
 
 def _is_folder(place: str) -> bool:

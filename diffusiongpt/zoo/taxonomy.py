@@ -29,6 +29,8 @@ class Node(BaseModel):
         label: Displayed name, by language.
         description: One sentence, which an LLM and the embedder read.
         aliases: Words and phrases for it, in any language.
+        media: Words for its tools and materials, which name it only where a text uses them as such: "in pencil",
+            "pencil style", not "a pencil on a desk".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class Node(BaseModel):
     label: dict[Name, Name] = Field(default_factory=dict, max_length=500)
     description: Paragraph = ""
     aliases: tuple[Name, ...] = Field(default=(), max_length=1_000)
+    media: tuple[Name, ...] = Field(default=(), max_length=1_000)
 
     def name(self, language: str = "en") -> str:
         """Label in a language, or the id in plain words if there is none."""

@@ -142,3 +142,48 @@ def test_extra_arguments_and_the_callback_are_passed() -> None:
         "max_sequence_length": 256,
         "callback_on_step_end": watch,
     }
+
+
+def dropped(prompt: str, of: Expert = SDXL) -> dict[str, Any]:
+    """What is not passed on, by name."""
+    call = resolve(Request(prompt=prompt), think(prompt).understanding, of)
+    return {one.name: one.value for one in call.dropped}
+
+
+def test_pasted_parameters_apply_where_they_can() -> None:
+    """Seed, steps, guidance and size of pasted text are used, and the rest is reported by name."""
+    pasted = (
+        "a fox\nNegative prompt: snow\nSteps: 12, Sampler: Euler a, CFG scale: 4.5, Seed: 42, Size: 768x512, Model: x"
+    )
+    call = resolve(Request(prompt=pasted), think(pasted).understanding, SDXL)
+    assert (call.prompt, call.negative_prompt, call.seeds) == ("a fox", "snow", (42,))
+    assert call.arguments == {"num_inference_steps": 12, "guidance_scale": 4.5, "width": 768, "height": 512}
+    assert dropped(pasted) == {"sampler": "Euler a", "model": "x"}
+
+
+def test_the_call_wins_over_pasted_parameters() -> None:
+    """What the caller gives replaces what the prompt sets."""
+    prompt = "a fox\nSteps: 12, Sampler: Euler, CFG scale: 4, Seed: 42"
+    call = resolve(Request(prompt=prompt, seed=7, num_inference_steps=3), think(prompt).understanding, SDXL)
+    assert (call.seeds, call.arguments["num_inference_steps"]) == ((7,), 3)
+
+
+def test_weights_and_unknown_loras_are_reported() -> None:
+    """Words keep no weight where the pipeline has none, and a LoRA that is not used is named."""
+    assert dropped("a fox, (red hat:1.3) <lora:details:0.8>") == {"weight": "(red hat:1.3)", "lora": "details"}
+
+
+def test_a_lora_that_the_zoo_knows_is_used_as_strong_as_asked() -> None:
+    """An adapter goes by its id, its repository or its file; a scale beyond what adapters bear is reported."""
+    adapter = expert("pixel-art-xl", kind="adapter", base="somebody/xl", settings=CallSettings(adapter_scale=1.0))
+    call = resolve(Request(prompt="x"), think("a sword <lora:Pixel_Art_XL:0.6>").understanding, adapter)
+    assert (call.expert.settings.adapter_scale, call.dropped) == (0.6, ())
+    assert dropped("a sword <lora:pixel-art-xl:9>", adapter) == {"lora scale": 9.0}
+
+
+def test_trigger_words_are_words() -> None:
+    """`ink` is not in `pink`, and is in `ink, a fox`; Chinese has no spaces between words."""
+    inked = expert("inked", trigger_words=("ink",))
+    assert inked.prompt_for("a pink cat") == "ink, a pink cat"
+    assert inked.prompt_for("Ink drawing of a cat") == "Ink drawing of a cat"
+    assert expert("water", trigger_words=("水墨",)).prompt_for("一幅水墨画") == "一幅水墨画"

@@ -277,3 +277,13 @@ def test_numbers_of_numpy_and_generators_of_torch_are_taken() -> None:
     assert (type(request.seed), type(request.guidance_scale)) == (int, float)
     request, _ = read_options({"prompt": "a fox", "generator": torch.Generator().manual_seed(11)})
     assert request.seed == 11
+
+
+def test_a_lora_that_the_prompt_names_draws(tmp_path: Path) -> None:
+    """`<lora:NAME:W>` asks for the adapter of that name where the zoo has it, and for nothing where it has not."""
+    adapter = expert("pixel-art-xl", "pixel_art", kind="adapter", base="somebody/xl", size_gb=0.1)
+    aqua = expert("aqua", "watercolor", kind="adapter", base="somebody/xl", size_gb=0.1)
+    zoo = zoo_of(aqua, adapter)
+    prompt = "watercolor of a sword <lora:{}:0.8>"
+    assert route(prompt.format("pixel_art_xl"), zoo, tmp_path / "a.db").expert == "pixel-art-xl"
+    assert route(prompt.format("unknown"), zoo, tmp_path / "b.db").expert == "aqua"

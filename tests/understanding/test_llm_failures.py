@@ -181,6 +181,26 @@ def test_an_older_server_may_wrap_its_answer(chat: LocalChat, wrap: str) -> None
     assert (thought.thinker, thought.llm_calls, thought.values["anime"]) == ("llm", 1, 0.8)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        "<think>{draft}</think>{answer}",
+        "<think>Perhaps {draft}? No.</think>\n```json\n{answer}\n```",
+        "{draft} is wrong.\n</think>\n{answer}",
+        "<reasoning>{draft}</reasoning> {answer}",
+        "A draft: {draft}\n\nThe final answer: {answer}",
+        "<thinking>{draft}</thinking>Here it is: {answer} I hope this helps.",
+    ],
+)
+def test_a_draft_is_not_the_answer(chat: LocalChat, wrap: str) -> None:
+    """What a model thinks before it answers, in tags or in front, never beats the answer itself."""
+    draft, answer = (json.dumps(form("a fox", subject="animal", styles=[style])) for style in ("oil_painting", "anime"))
+    chat.reply(wrap.format(draft=draft, answer=answer))
+    thought = think(client(chat))
+    assert (thought.thinker, thought.llm_calls) == ("llm", 1)
+    assert [weight.node for weight in thought.understanding.styles] == ["anime"]
+
+
 def test_models_that_only_write_text_are_asked_in_text() -> None:
     """LangChain's own fake, a bare runnable, and a model without tools all answer."""
     answer = json.dumps(form("a fox", subject="animal", styles=["anime"]))

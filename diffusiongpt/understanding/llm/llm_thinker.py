@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.safe_text import logger
+from diffusiongpt.understanding.literal import read_literals
 from diffusiongpt.understanding.llm.form import NONE, VOICES, Ballot, Reading, form_messages, read_reply
 from diffusiongpt.understanding.llm.merge import merge, weigh
 from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
@@ -103,6 +104,8 @@ class LLMThinker:
         if isinstance(self._llm, Failure):
             return _fallback(local, self._llm, calls=0)
         talk = Talk.begin(self._llm, self._methods, self._timeout_s)
+        # markup of other tools is read by code; to an LLM it would be noise, and a way to get words past the text
+        prompt = read_literals(prompt).prompt
         answer = self._read(talk, partial(_AboutPrompt, prompt=prompt, history=history), local, nodes)
         if isinstance(answer, Failure):
             return _fallback(local, answer, calls=talk.calls)

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffusiongpt.embedding import CJK, normalize, words
 from diffusiongpt.flow import NodeWeight
-from diffusiongpt.understanding.literal import scripts_of
+from diffusiongpt.understanding.languages import scripts_of
 from diffusiongpt.understanding.llm.form import LANGUAGES, VOICES, Ballot, Reading
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.zoo import ROOT, Node, NodeKind
@@ -137,7 +137,8 @@ def _is_faithful(clean: str, thought: Thought, prompt: str, history: Sequence[st
     """
     local = thought.understanding
     kept, wanted = set(_tokens(clean)), set(_tokens(local.prompt)) - _GLUE
-    literal = [*local.text_to_render, *local.colors, *thought.matched.values()]
+    codes = [color for color in local.colors if color.casefold() in prompt.casefold()]
+    literal = [*local.text_to_render, *codes, *thought.matched.values()]
     # "make it blue" is incomplete by itself, so after other prompts fewer of its own words may be left
     enough = 0 if history else _MIN_KEPT * len(wanted)
     return (

@@ -1,0 +1,186 @@
+"""What a prompt says must not be there: each denial reaches as far as its noun, and names are left alone.
+
+"Photograph without people of an old library" denies people, not the library; "a no smoking sign" denies nothing, nor
+do "not only a cat", "No Man's Sky" or "it is not far".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from diffusiongpt.embedding import CJK
+
+NAMES = re.compile(
+    # signs and rules: a picture of the sign has the sign in it
+    r"\bno[- ](?:smoking|parking|entry|entrance|trespassing|fishing|swimming|stopping|standing|"
+    r"littering|loitering|hunting|camping|diving|exit|vacancy"
+    r"|vacancies|u-?turns?|left turn|right turn|thoroughfare|outlet|dogs allowed|pets allowed|"
+    r"dogs|bicycles|cell ?phones?|photography|food or drinks?|soliciting|signal)"
+    r"(?=\s+(?:sign|symbol|zone|icon|sticker|area|poster|notice|board|signpost|logo|warning)s?\b)"
+    r"|(?<!\w)(?:an?|the|this|that|his|her|my|their|our|your|one|two|three|some|old|red|"
+    r"big)\s+no[- ][a-z-]+(?:\s+[a-z-]+){0,2}?\s+(?:sign|symbol|zone|icon|sticker|area|poster|"
+    r"notice|policy|look|style|rule)s?\b"
+    r"|\bdo not (?:disturb|enter|touch|cross|feed)\b|\bkeep (?:out|off)\b"
+    # names and titles
+    r"|\bNo(?:\.|°|º)\s?\d+\b|\bno\.? ?\d+\b|\bnumber no\b|\b(?:Dr|Doctor)\.? No\b|"
+    r"\bNo Man['’]s (?:Sky|Land)\b|\bno man['’]s land\b|\bNo Country for Old Men\b|\bNo Way Home\b"
+    r"|\bNo Time to Die\b|\bNo Face\b|\bNo-?Face\b|\bno-[a-z]+\b(?!\s+(?:background))|"
+    r"\bforget-me-nots?\b|\btouch-me-nots?\b|\bnot-for-profit\b|\b(?:sugar|gluten|duty|hands|free|"
+    r"cruelty)[- ]free\b"
+    r"|\bNoh?\s+(?:theatre|theater|mask|play|drama)\b|\bWithout a Trace\b"
+    # idioms
+    r"|\bnot (?:only|just|merely|simply)\b|\bnot far (?:from|away)\b|\blast but not least\b|"
+    r"\bwhether or not\b|\b(?:why|if|or) not\b|\bno (?:matter|doubt|longer|less than|fewer than|"
+    r"more than|other than|sooner|wonder|ordinary|mere|stranger)\b"
+    r"|\bin no time\b|\bwithout (?:a )?(?:doubt|hesitation|fail|question|warning|a care|effort|"
+    r"end|exception|further ado|moving|looking|touching|falling|stopping|losing)\b|"
+    r"\bnothing but\b|\bno big deal\b|\blike no (?:other|one)\b|\bsecond to none\b",
+    re.IGNORECASE,
+)
+"""Names, signs and idioms with a word of denial that deny nothing."""
+
+CJK_NAMES = re.compile(
+    r"不锈钢|不倒翁|无花果|无人机|无人驾驶|无线|无限|无数|无尽|无边|无垠|无比|无论|无袖|无影|无框|无缝|无穷|"
+    r"无声|无名|无敌|无忧|无奈|无辜|无助|无所|无精打采|无意|"
+    r"无畏|无暇|无瑕|无形|毫无|无中生有|无脸男"
+    r"|没有什么比|没有尽头|不仅仅?|不但|不得不|不要紧|不知|不同|不断|不规则|不远|不久|不朽|不可思议|不见不散|"
+    r"不好意思|禁止(?:吸烟|入内|停车|通行|进入|拍照|触摸|"
+    r"游泳|攀爬|鸣笛|掉头|左转|右转|饮食|打扰|钓鱼|驶入|喧哗|践踏|乱扔垃圾)(?=的?(?:标志|标识|标牌|牌|"
+    r"牌子|图标|告示|警示|招牌|符号|字样))|紫禁|禁止符号"
+)
+
+_BREAKS = (
+    r"of|in|on|at|with|by|from|near|under|over|behind|beside|for|to|into|onto|through|during|"
+    r"around|against|along|between|above|below|inside|outside|beneath|next|like|as"
+    r"|but|while|when|where|which|that|who|so|because|then|instead|only|just|please|is|are|was|"
+    r"were|be|can|should|must|will|to be|appears?|allowed|visible|wearing|standing|sitting|"
+    r"walking|showing|made|at all|anywhere|whatsoever"
+)
+_EMPTY_NOUNS = r"(?:signs?|traces?|hints?|kinds?|sorts?|types?|pieces?|forms?|depictions?|presence|sight)\s+of\s+"
+_ITEM = rf"(?:(?!(?:{_BREAKS}|and|or|nor|an?|the)\b)[\w'’#/.-]*[\w'’#]\s*?){{1,4}}?"
+_END = rf"(?=\s+(?:{_BREAKS}|and|or|nor)\b|\s*[.,;:!?()，。；！？\n\]]|\s*$|\s+--|\s*\")"
+_MORE = (
+    rf"(?:\s*(?:,\s*(?:no|and no|or no|nor|or)|\bor|\bnor|\band no|/)\s+(?:any\s+|an?\s+|"
+    rf"the\s+)?{_ITEM}{_END}|\s+and\s+(?:any\s+)?(?:(?!(?:{_BREAKS}|and|or|an?|the|bright|lots|"
+    rf"many|some|one|two|three)\b)[\w'’-]+\s*?){{1,2}}?(?=\s*[.,;!?\n]|\s*$))"
+)
+_DETERMINER = r"(?:(?:any|an?|the|your|more|other|visible|single|kind of|sort of)\s+)*"
+_INCLUDE = (
+    r"(?:do(?:es)?\s+not|don['’]?t|doesn['’]?t|never|must not|should not|shouldn['’]?t|cannot|"
+    r"can['’]?t)\s+(?:include|add|draw|show|use|put|have|contain|want|make|paint|render|depict|"
+    r"like|need)(?:\s+(?:in|it|me|him|her))?"
+)
+_DENIED = re.compile(
+    rf"(?P<from>\b(?:without|with\s+no|with\s+zero|free\s+of|free\s+from|devoid\s+of|lacking|minus|"
+    rf"excluding|exclude|avoid(?:ing)?|no|not(?=\s+(?:an?\s+|any\s+|in\s+)?[\w'-]+)|rather\s+than|"
+    rf"instead\s+of|except(?:\s+for)?|{_INCLUDE})\s+)"
+    rf"(?:in\s+)?{_DETERMINER}(?:{_EMPTY_NOUNS})?(?P<items>{_ITEM}{_END}(?:{_MORE}){{0,6}})",
+    re.IGNORECASE,
+)
+_NO_PEOPLE = re.compile(r"\b(?:no[ -]one|no\s?body|not a (?:soul|person)(?: in sight)?)\b", re.IGNORECASE)
+_PREDICATE = re.compile(
+    r"(?:\b(?:is|are|was|were|be|been|am|does|do|did|has|have|had|can|could|will|would|should|"
+    r"must|may|might|it['’]s|that['’]s|if|or|and)\s*$|\w['’](?:s|re|ve|ll)\s*$)",
+    re.IGNORECASE,
+)
+_NOT_A_THING = frozenset([
+    "yet", "sure", "so", "too", "very", "quite", "even", "only", "just", "all", "always", "every", "much", "many",
+    "more", "less", "exactly", "necessarily", "really", "to", "be", "the", "a", "an", "in", "at", "on", "of", "it",
+    "this", "that", "than", "such", "enough", "far", "near", "long", "sad", "happy", "angry", "afraid", "alone",
+    "here", "there", "now", "again", "been", "being", "able",
+])  # fmt: skip
+_STATIVE = re.compile(r"(?:ing|ed)$")
+
+_CJK_DENIED = re.compile(
+    rf"(?P<from>请?(?:不要|别要|千万别|别)(?:有|出现|画|加|包含|使用|用|是|做成|任何)*|"
+    rf"(?:并|也|却|都|毫)?没有(?:出现|任何|一点)*|"
+    rf"不含(?:有)?|不带|不包含|不能(?:出现|有|包含)(?:任何)?|不得(?:出现|有)(?:任何)?|"
+    rf"不应(?:出现|有)|不出现|不需要|不想要|不喜欢|而?(?:不是|"
+    rf"并非|而非)|避免(?:出现|使用)?|去除|去掉|排除|除去|禁止(?:出现)?|无(?=[人字水印文背边框衣物车阴影多余]))"
+    rf"(?P<items>[{CJK}A-Za-z0-9、和或及与 -]{{1,30}}?)(?=的|"
+    rf"[.,;!?，。；！？\n)）]|出现|存在|在|而|但|却|也|都|就|以及|要|$)"
+)
+_CJK_VERB = re.compile(
+    r"^(?:看(?!板)|说|发(?!型|光|髻)|张[开嘴]|抬|动(?!漫|画|物|车|作)|注意|意识|打[开扰]|"
+    r"完全|关[上闭注]|锁上|立刻|吃|去|来|想|显[得出]|停|"
+    r"走(?!廊)|睡|哭|笑(?!脸)|回头|回应|穿|戴|受|被|让|感[到觉]|露出|因为|直接|真|变[成得化]|"
+    r"那么|这么|再|很|太(?!阳)|能|会|继续|离开|在|拥抱|"
+    r"生气|得到|过|到|刻[字上])"
+)
+_CJK_AND = re.compile("[、和或及与]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denial:
+    """Something that must not be in the picture.
+
+    Attributes:
+        start: Where the denial begins.
+        end: Where it ends.
+        words: What is denied.
+    """
+
+    start: int
+    end: int
+    words: str
+
+
+def denials_in(text: str) -> list[Denial]:
+    """What a text denies, in order; the text is in simplified characters and without quoted passages."""
+    kept = [match.span() for match in (*NAMES.finditer(text), *CJK_NAMES.finditer(text))]
+    empty = [match for match in _NO_PEOPLE.finditer(text) if not _inside(match.span(), kept)]
+    found = [Denial(start=match.start(), end=match.end(), words="people") for match in empty]
+    spans = [match.span() for match in empty]
+    for match in _DENIED.finditer(text):
+        if _inside(match.span("from"), kept) or _inside(match.span("from"), spans) or not _is_thing(text, match):
+            continue
+        end = min([match.end(), *(start for start, _ in kept if start >= match.start("items"))])
+        words = " ".join(text[match.start("items") : end].split()).strip(" ,")
+        if words:
+            found.append(
+                Denial(start=match.start(), end=end, words=re.sub(r",? (?:no|nor|or no|and no) ", ", ", words))
+            )
+    for match in _CJK_DENIED.finditer(text):
+        if not _inside(match.span("from"), kept) and not _inside(match.span("from"), _denied(found)):
+            words = match["items"].strip()
+            if words and not _is_chinese_verb(match, words):
+                found.append(Denial(start=match.start(), end=match.end(), words=words))
+    return sorted(found, key=lambda one: one.start)
+
+
+def _is_thing(text: str, match: re.Match[str]) -> bool:
+    """Whether a thing or a style is denied, and not what something does or is."""
+    opening, items = match["from"].lower().split(), match["items"].split()
+    first = items[0].lower().strip("'’")
+    if opening[0] == "no":
+        return first not in _NOT_A_THING and not re.fullmatch(r"\d+", first)
+    if opening[0] != "not":
+        return first not in _NOT_A_THING
+    between = text[match.end("from") : match.start("items")].lower().split()
+    if "an" in between or "a" in between or "any" in between or "in" in between:
+        return (
+            not _PREDICATE.search(text[: match.start()])
+            or re.search(
+                r"\b(?:it|this|that|picture|image)['’ ]?(?:s|is|be)?\s*$", text[: match.start()], re.IGNORECASE
+            )
+            is not None
+        )
+    return (
+        first not in _NOT_A_THING
+        and not _STATIVE.search(first)
+        and re.search(r"(?:^|[,;.(]|\bbut|\band|please)\s*$", text[: match.start()], re.IGNORECASE) is not None
+    )
+
+
+def _is_chinese_verb(match: re.Match[str], words: str) -> bool:
+    """Whether what is denied is an action: 没有张嘴, 没有抬头."""
+    return ("没有" in match["from"] or match["from"].endswith(("别", "不要"))) and _CJK_VERB.match(words) is not None
+
+
+def _inside(span: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
+    return any(start <= span[0] < end for start, end in spans)
+
+
+def _denied(denials: list[Denial]) -> list[tuple[int, int]]:
+    return [(one.start, one.end) for one in denials]
