@@ -415,8 +415,8 @@ def _gap(chosen: Candidate, other: Candidate) -> str:
 _LEARNT = ("global", "nodes", "residual")
 """Parts of a score that come from votes, which the table shows as one."""
 
-_WIDTH = 78
-"""Longest line of an explanation, so that it fits a terminal of 80 columns with an indentation."""
+_WIDTH = 76
+"""Longest line of an explanation, so that it fits 80 columns indented, and with the names of options spelt out."""
 
 _LACKS_MEMORY = re.compile(r"needs (?P<what>.+); (?P<has>this machine has .+)")
 
