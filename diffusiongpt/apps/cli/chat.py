@@ -22,7 +22,7 @@ from diffusiongpt.apps.cli.common import (
     takes_request,
     with_options,
 )
-from diffusiongpt.apps.cli.printing import print_json, say, show, show_picture
+from diffusiongpt.apps.cli.printing import can_show_pictures, print_json, say, show, show_picture, show_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from diffusiongpt.conversation import Conversation, Turn
 
 _HELP = """\
-Say what to draw, and then what to change: "but blue", "give the cat a hat", "another one", "the first one at night".
+Say what to draw, and then what to change:
+"but blue", "give the cat a hat", "another one", "the first one at night".
   /image FILE  the next thing you say is about this picture
   /undo        take back the last turn
   /help        show this
@@ -63,6 +64,7 @@ def chat(
         talk = Conversation.load(resume, studio=studio) if resume else studio.conversation()
         file = resume or _free(folder)
         if is_terminal():
+            can_show_pictures()
             say(f"{_HELP}\nThe conversation is kept in {file}.")
         all_done = _converse(talk, file, options, as_json=as_json)
     if not all_done:
@@ -151,7 +153,7 @@ def _show(turn: Turn, paths: tuple[Path, ...], *, as_json: bool) -> None:
     if turn.generation:
         for image in turn.generation.images:
             show_picture(image)
-    show(turn.reply)
+    show_wrapped(turn.reply)
     for path in paths:
         show(path)
 

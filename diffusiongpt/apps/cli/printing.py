@@ -28,6 +28,17 @@ def show(text: object = "", *, err: bool = False, fg: str | None = None) -> None
     typer.secho(printable(str(text)), err=err, fg=fg)
 
 
+def show_wrapped(text: str) -> None:
+    """A paragraph of a result, wrapped between words."""
+    from textwrap import fill
+
+    show(fill(text, _LINE, break_on_hyphens=False, break_long_words=False))
+
+
+_LINE = 78
+"""Characters of a line of a paragraph, which fits a terminal of 80 columns."""
+
+
 def say(text: str) -> None:
     """What is not a result, on stderr."""
     typer.echo(safe(text), err=True)
@@ -65,19 +76,35 @@ def show_styled(*parts: RenderableType) -> None:
         console.print(part, highlight=False)
 
 
-def show_picture(image: Image) -> None:
-    """A small picture on a terminal that shows any, if the library for that is installed (extra `chat`)."""
-    if not sys.stdout.isatty():
-        return
-    try:
-        # on its import it asks the terminal what it can do: the protocol of kitty, sixels, or coloured blocks
-        from textual_image.renderable import Image as Renderable
-    except ImportError:
-        return
-    show_styled(Renderable(image, width=_PICTURE_COLUMNS))
-
-
 _PICTURE_COLUMNS = 32
+
+
+def can_show_pictures() -> bool:
+    """Whether stdout is a terminal, and the library that shows pictures there is installed (extra `chat`).
+
+    On its import the library asks the terminal what it can do, and takes what is typed meanwhile for the answer; so
+    ask before anything is typed.
+    """
+    if not sys.stdout.isatty():
+        return False
+    try:
+        import textual_image.renderable  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def show_picture(image: Image) -> None:
+    """A small picture on the terminal: by the protocol of kitty, by sixels, or in coloured blocks."""
+    if not can_show_pictures():
+        return
+    from rich.console import Console
+    from textual_image.renderable import Image as Renderable
+
+    # a cell is about twice as high as it is wide
+    rows = max(1, round(_PICTURE_COLUMNS * image.height / image.width / 2))
+    # not through the console that escapes: these sequences are made of pixels here, and not of a text
+    Console().print(Renderable(image, width=_PICTURE_COLUMNS, height=rows))
 
 
 def make_console(*, err: bool = False) -> Console:
