@@ -23,7 +23,9 @@ def test_a_conversation_is_kept_and_resumed(tmp_path: Path) -> None:
     """Each turn is saved at once; `--resume` goes on in the same file."""
     first = CliRunner().invoke(app, ["chat", "--seed", "3", "--steps", "1"], input="a red heart\nbut blue\n/undo\n")
     assert first.exit_code == 0, first.output
-    assert Path(first.stdout.splitlines()[1]).is_file()
+    pictures = [line for line in first.stdout.splitlines() if line.endswith(".png")]
+    assert len(pictures) == 2
+    assert all(Path(picture).is_file() for picture in pictures)
     resumed = CliRunner().invoke(
         app, ["chat", "--resume", "conversation.json", "--json"], input="another one\n/quit\nx\n"
     )

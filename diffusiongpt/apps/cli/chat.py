@@ -22,7 +22,15 @@ from diffusiongpt.apps.cli.common import (
     takes_request,
     with_options,
 )
-from diffusiongpt.apps.cli.printing import can_show_pictures, print_json, say, show, show_picture, show_wrapped
+from diffusiongpt.apps.cli.printing import (
+    can_show_pictures,
+    print_json,
+    prompt_for_line,
+    say,
+    show,
+    show_picture,
+    show_wrapped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +44,6 @@ Say what to draw, and then what to change:
   /undo        take back the last turn
   /help        show this
   /quit        end; the conversation is in its file"""
-
-_PROMPT = "> "
 
 _FIRST = ("image", "mask_image", "strength", "seed")
 """Options that are for the first turn alone."""
@@ -130,8 +136,7 @@ def _lines() -> Iterator[str]:
     """The lines that a person types, or those of standard input."""
     while True:
         if is_terminal():
-            sys.stderr.write(_PROMPT)
-            sys.stderr.flush()
+            prompt_for_line()
         try:
             line = sys.stdin.readline()
         except KeyboardInterrupt:

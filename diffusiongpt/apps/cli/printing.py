@@ -64,6 +64,11 @@ def confirm(question: str, *, abort: bool = False) -> bool:
     return typer.confirm(printable(question), err=True, abort=abort)
 
 
+def prompt_for_line() -> None:
+    """Show on stderr that the next line is awaited."""
+    typer.echo("> ", err=True, nl=False)
+
+
 def ask(question: str) -> str:
     """Ask for a line on stderr; empty if none is given."""
     return str(typer.prompt(printable(question), default="", show_default=False, err=True))
