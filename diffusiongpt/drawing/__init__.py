@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
+from diffusiongpt.drawing.checked import checked
 from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
@@ -26,6 +27,7 @@ __all__ = [
     "Place",
     "Queue",
     "Ticket",
+    "checked",
     "draw_ballot",
     "resolve",
 ]

@@ -152,7 +152,8 @@ class LocalExecutor:
             if not isinstance(result, DiffusionGPTError):
                 self._ladders.remember(call, rung)
                 drawing, loaded = result
-                return replace(drawing, recovered=tuple(recovered), placement=rung.placement), loaded
+                steps = (*recovered, *drawing.recovered)
+                return replace(drawing, recovered=steps, placement=rung.placement), loaded
             failed = result
         assert failed is not None  # noqa: S101  # a ladder has a rung
         raise failed

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import is_hosted
+from diffusiongpt.drawing.checked import checked
 from diffusiongpt.drawing.finish import finished
 from diffusiongpt.drawing.redraw import recorded_call
 from diffusiongpt.drawing.resolve import resolve
@@ -162,7 +163,7 @@ class Painter:
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
-        records = tuple(record.model_copy(update={"seed": seed}) for seed in call.seeds)
+        records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *([call.mask] if call.mask else []))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
@@ -184,7 +185,7 @@ class Painter:
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
         executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
-        return finished(call, executor.run(call, ticket=ticket))
+        return finished(call, checked(call, executor.run(call, ticket=ticket)))
 
     def _last_resort(self, request: Request, route: Route, failures: Sequence[DiffusionGPTError]) -> Generation:
         """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
@@ -233,7 +234,7 @@ class Painter:
             base_revision=puller.commit(base) if base else None,
             weights=drawing.weights,
             repeatable=drawing.repeatable,
-            seed=call.seeds[0],
+            seed=(drawing.seeds or call.seeds)[0],
             params=_params(call, drawing),
             task=call.task,
             inputs=_inputs(call),

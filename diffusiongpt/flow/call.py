@@ -68,9 +68,10 @@ class Call:
     as_drawn: Placement | None = None
 
 
-RecoveryStep = Literal["freed", "tiled", "offloaded", "streamed", "quantised", "cpu"]
+RecoveryStep = Literal["freed", "tiled", "offloaded", "streamed", "quantised", "cpu", "float32"]
 """What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts, or only
-groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor."""
+groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor. With `float32`, the
+picture was decoded once more in that type, since in the type of its weights its numbers were not finite."""
 
 
 class Recovery(BaseModel):
@@ -98,9 +99,11 @@ class Drawing:
         repeatable: Whether the same call gives the same picture again.
         weights: Fingerprint of the files that were used; `None` for a hosted expert.
         timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`; filled in by the executor.
-        recovered: Steps that were taken when memory ran out.
+        recovered: Steps that were taken when memory ran out, or the numbers of a picture were not finite.
         placement: How it was drawn.
         dtype: Type that the weights computed in; `None` for a hosted expert.
+        seeds: The seed of each picture where fewer were drawn than asked for: pictures of a service that were paid for
+            are kept when a later one fails; `None` for the seeds of the call.
     """
 
     images: tuple[Image, ...]
@@ -112,3 +115,4 @@ class Drawing:
     recovered: tuple[Recovery, ...] = ()
     placement: Placement | None = None
     dtype: str | None = None
+    seeds: tuple[int, ...] | None = None

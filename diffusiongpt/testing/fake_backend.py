@@ -1,4 +1,4 @@
-"""A backend that draws flat pictures in no time, for tests of what is built on a studio; it needs no torch."""
+"""A backend that draws plain pictures in no time, for tests of what is built on a studio; it needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE = 64
 
 
 class FakeBackend:
-    """Draws one colour for each prompt and seed; `backend: fake` in a zoo entry selects it.
+    """Draws a square in a colour for each prompt and seed; `backend: fake` in a zoo entry selects it.
 
     It counts as a service that costs nothing, so nothing is pulled or loaded.
 
@@ -34,7 +34,7 @@ class FakeBackend:
         """It can always draw."""
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
-        """One flat picture for each seed, in the size that was asked for."""
+        """One picture for each seed, in the size that was asked for."""
         from PIL import Image
 
         del settings
@@ -42,7 +42,10 @@ class FakeBackend:
         images = []
         for done, seed in enumerate(resolved.seeds, start=1):
             colour = zlib.crc32(f"{resolved.prompt}\n{seed}".encode()).to_bytes(4, "big")[:3]
-            images.append(Image.new("RGB", size, tuple(colour)))
+            image = Image.new("RGB", size, tuple(colour))
+            # a picture of one colour would count as a failure
+            image.paste(tuple(255 - part for part in colour), (0, 0, size[0] // 2, size[1] // 2))
+            images.append(image)
             if on_step is not None:
                 on_step(done, len(resolved.seeds))
         return Drawing(images=tuple(images), params={"width": size[0], "height": size[1]})

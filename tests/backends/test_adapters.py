@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -235,20 +234,17 @@ def test_another_architecture_is_not_a_silent_base(settings: Settings, loras: Pa
     assert "'base'" in caught.value.hint
 
 
-def test_what_does_not_fit_is_reported(
-    settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A few weights for layers that the base lacks are skipped, and a line in the log counts them."""
+def test_what_does_not_fit_is_refused(settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path) -> None:
+    """A few weights for layers that the base lacks are not left out in silence: the first is named."""
     weights = load_file(loras / "ink" / USUAL_NAME)
     middle = {key: value.clone() for key, value in weights.items() if "mid_block" in key}
     spare = {key.replace("mid_block", "top_block"): value for key, value in middle.items()}
     save_file({**weights, **spare}, tmp_path / "x.safetensors")
-    with caplog.at_level(logging.WARNING):
-        assert drawn(ModelCache(settings), adapter("ink", tmp_path, tiny_sd)) == drawn(
-            ModelCache(settings), adapter("ink", loras / "ink", tiny_sd)
-        )
-    (line,) = (record.message for record in caplog.records)
-    assert f"{len(weights)} of {len(weights) + len(spare)}" in line
+    with (
+        pytest.raises(LoadError, match=r"32 of the 40 layers .* unet\.top_block"),
+        ModelCache(settings).lease(adapter("ink", tmp_path, tiny_sd), BACKEND, device="cpu"),
+    ):
+        pass
 
 
 def test_a_damaged_file_is_an_error(settings: Settings, tiny_sd: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
@@ -16,6 +17,7 @@ __all__ = [
     "SHRUNK",
     "Architecture",
     "DiffusersBackend",
+    "Finite",
     "activated",
     "advice",
     "architectures",

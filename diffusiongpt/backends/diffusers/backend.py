@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
+from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
@@ -198,15 +199,21 @@ class DiffusersBackend:
         ):
             doer = pipeline_for(pipe, resolved.task)
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
-            call = plan_call(doer, resolved, base=pipe)
+            call, finite = plan_call(doer, resolved, base=pipe), Finite(resolved.expert)
             for index, seed in enumerate(resolved.seeds):
                 blend = blend_for(doer, resolved, seed)
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds), blend=blend)
-                images.append(draw_one(doer, call, seed, steps, resolved.expert, device=loaded.device))
+                images.append(draw_one(doer, call, seed, steps, finite, device=loaded.device))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
         if loaded.model.adapter:
             params["adapter_scale"] = scale
-        return Drawing(images=tuple(images), params=params, dropped=call.dropped, dtype=_dtype_of(loaded))
+        return Drawing(
+            images=tuple(images),
+            params=params,
+            dropped=call.dropped,
+            recovered=tuple(finite.recovered[:1]),
+            dtype=_dtype_of(loaded),
+        )
 
 
 def _dtype_of(loaded: Loaded) -> str | None:

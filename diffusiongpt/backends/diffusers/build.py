@@ -12,6 +12,7 @@ from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
+from diffusiongpt.backends.diffusers.whole import checked_loads
 from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
 
@@ -56,7 +57,7 @@ def build(
     """
     kind = _checked_class(folder, files)
     # the imports are inside too, since they are what complains about torchvision
-    with quiet_construction():
+    with quiet_construction(), checked_loads():
         import torch
         from diffusers import DiffusionPipeline
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.diffusers.arguments import PipelineCall
+from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.quiet import quiet_call
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights import is_out_of_memory
@@ -172,13 +173,14 @@ def seeded(device: str, seed: int) -> Iterator[None]:
         yield
 
 
-def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Expert, *, device: str) -> Image:
+def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Finite, *, device: str) -> Image:
     """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
 
     Raises:
         OutOfMemoryError: If memory runs out.
-        DrawError: If the pipeline fails, or its safety checker blanks the picture.
+        DrawError: If the pipeline fails, its numbers are not finite, or its safety checker blanks the picture.
     """
+    expert = finite.expert
 
     def draw() -> Any:
         import torch
@@ -186,8 +188,9 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Exp
         arguments = dict(call.arguments)
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
-        with quiet_call(), torch.inference_mode(), seeded(device, seed):
-            return fresh(pipe)(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
+        own = fresh(pipe)
+        with quiet_call(), torch.inference_mode(), seeded(device, seed), finite.checks(own):
+            return own(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
 
     output = guarded(draw, expert, DrawError, "failed while drawing", steps=steps)
     steps.finish()
@@ -196,5 +199,18 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, expert: Exp
             f"the safety checker of {expert.id} blanked the picture",
             hint="Reword the prompt, or choose another expert or seed.",
         )
-    image: Image = output.images[0]
-    return image
+    return _picture_of(output, expert)
+
+
+def _picture_of(output: Any, expert: Expert) -> Image:
+    """The one picture in the result of a pipeline, which may be of any class."""
+    from PIL import Image
+
+    images = getattr(output, "images", None)
+    first = images[0] if isinstance(images, list | tuple) and images else None
+    if not isinstance(first, Image.Image):
+        raise DrawError(
+            f"{expert.id} returned {type(output).__name__} without a picture in it",
+            hint="Use a text-to-image checkpoint; 'output_type' and 'return_dict' must not be set in settings.extra.",
+        )
+    return first
