@@ -13,6 +13,7 @@ from diffusiongpt.understanding.llm.form import (
     one_of,
     read_reply,
 )
+from diffusiongpt.understanding.llm.limits import bound_clients
 from diffusiongpt.understanding.llm.llm_thinker import MAX_NODES, LLMThinker
 from diffusiongpt.understanding.llm.merge import weigh
 from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
@@ -28,6 +29,7 @@ __all__ = [
     "Reading",
     "Talk",
     "Voice",
+    "bound_clients",
     "failure_of",
     "find_object",
     "form_messages",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema, create_model
 
-from diffusiongpt.flow import Paradigm, SubjectClass
+from diffusiongpt.flow import MAX_PROMPT_CHARS, Paradigm, SubjectClass
 from diffusiongpt.zoo import Node
 
 VOICES = 5
@@ -188,11 +188,15 @@ def _as_id(text: str) -> str:
 def _valid_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, adapter in _adapters().items():
+        value = data.get(name)
+        if isinstance(value, str) and len(value) > MAX_PROMPT_CHARS:
+            continue
         try:
-            found[name] = adapter.validate_python(data.get(name), strict=True)
+            # a list may have a million entries, of which a few are read
+            found[name] = adapter.validate_python(value[:_MAX_TEXTS] if isinstance(value, list) else value, strict=True)
         except ValidationError:
             continue
-    found["text_to_render"] = found.get("text_to_render", [])[:_MAX_TEXTS]
+    found.setdefault("text_to_render", [])
     return found
 
 

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
+from diffusiongpt.understanding.llm.limits import bound_clients
 from diffusiongpt.understanding.llm.structured import Failure, Method, ask, runnable_for
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Talk:
         if runnable is None:
             return Failure(reason=f"the LLM does not offer {method}", remedy="other")
         messages = question.messages(schema if method in ("json_mode", "text") else None)
+        bound_clients(self.llm)
         self.calls += 1
         seconds = self.deadline - monotonic()
         answer = ask(runnable, messages, key=question.key, seconds=seconds, limit_s=self.limit_s)

@@ -15,12 +15,20 @@ from pydantic import BaseModel
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.understanding.llm.form import find_object
+from diffusiongpt.understanding.llm.limits import (
+    MAX_ABANDONED,
+    MAX_CHARS,
+    AnswerTooLargeError,
+    Limits,
+    OtherHostError,
+)
 
 Method = Literal["json_schema", "function_calling", "json_mode", "text"]
 """Ways to get a structured answer from an LLM: LangChain's three, and JSON in plain text."""
 
 _RATE_LIMIT_WAIT_S = 1.0
 _LONGEST_WAIT_S = 5.0
+_GRACE_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +100,21 @@ def ask(
         seconds: Seconds after which the call is abandoned, even in the middle of a stream.
         limit_s: Seconds that all attempts share, for the reason of the failure.
     """
+    _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
+    if len(_abandoned) >= MAX_ABANDONED:
+        return Failure(reason=f"{len(_abandoned)} earlier calls of an LLM have not ended yet", remedy="nothing")
     future: Future[Any] = Future()
+    # the waiting thread gives up first, and says so
+    limits = Limits(max(seconds, 0.0) + _GRACE_S)
     # a daemon thread, since a provider that never returns must not keep the process alive
     context = copy_context()
-    Thread(target=context.run, args=(_settle, future, runnable, list(messages)), daemon=True).start()
+    thread = Thread(target=context.run, args=(_settle, future, runnable, list(messages), limits), daemon=True)
+    thread.start()
     try:
         error = future.exception(timeout=max(seconds, 0.0))
     except TimeoutError:
+        limits.close()
+        _abandoned.append(thread)
         return Failure(reason=f"the LLM did not answer within {limit_s:g} s", remedy="nothing")
     return _answer_in(future.result(), key) if error is None else failure_of(error)
 
@@ -135,9 +151,14 @@ def _without_parser(runnable: Any) -> Any:
     return runnable
 
 
-def _settle(future: Future[Any], runnable: Any, messages: list[tuple[str, str]]) -> None:
+_abandoned: list[Thread] = []
+"""Threads of calls that were given up; those over HTTP end at once, those of other models when they like."""
+
+
+def _settle(future: Future[Any], runnable: Any, messages: list[tuple[str, str]], limits: Limits) -> None:
     try:
-        future.set_result(runnable.invoke(messages))
+        with limits.in_force():
+            future.set_result(runnable.invoke(messages))
     except BaseException as error:  # noqa: BLE001  # a provider may raise anything; the waiting thread reports it
         future.set_exception(error)
 
@@ -161,6 +182,8 @@ def _answer_in_message(message: Any, key: str) -> Mapping[str, Any] | Failure:
             return dict(call["args"])
     spoilt = "".join(call.get("args") or "" for call in getattr(message, "invalid_tool_calls", None) or ())
     text = spoilt or (message if isinstance(message, str) else str(getattr(message, "text", "")))
+    if len(text) > MAX_CHARS:
+        return _TOO_LONG
     if not text.strip():
         return Failure(reason="the LLM's answer was empty", remedy="other")
     found = find_object(text, key)
@@ -170,7 +193,15 @@ def _answer_in_message(message: Any, key: str) -> Mapping[str, Any] | Failure:
     return found
 
 
+_TOO_LONG = Failure(reason="the LLM's answer is longer than any form", remedy="other")
+
 _FAILURES: tuple[tuple[tuple[type[BaseException], ...], str, Failure], ...] = (
+    ((AnswerTooLargeError,), "TooLarge$", _TOO_LONG),
+    (
+        (OtherHostError,),
+        "OtherHost$",
+        Failure(reason="the LLM's server sends the prompt to another host, which was not followed", remedy="nothing"),
+    ),
     ((TimeoutError,), "Timeout", Failure(reason="the LLM did not answer in time", remedy="again")),
     (
         (ConnectionRefusedError,),
