@@ -28,7 +28,8 @@
     ├── DrawError                the pipeline failed while drawing
     │   ├── NeedsKeyError        a hosted expert needs a key that its provider accepts
     │   ├── ServiceError         the service of a hosted expert is not there, is busy, or failed
-    │   └── ContentRefusedError  the provider does not draw what was asked for
+    │   ├── ContentRefusedError  the provider does not draw what was asked for
+    │   └── SpendLimitError      a hosted expert would cost more than the user allows
     └── NeedsExtraError          an optional dependency is missing
 
 Each carries a `hint` that says what to do next and `retryable`, whether the same call may work later.
@@ -205,7 +206,13 @@ class OutOfMemoryError(LoadError):
 
 
 class DrawError(DiffusionGPTError):
-    """The pipeline failed while drawing."""
+    """The pipeline failed while drawing.
+
+    Attributes:
+        unbilled: Whether it is certain that a service bills nothing for the request that failed.
+    """
+
+    unbilled = False
 
 
 class NeedsKeyError(DrawError):
@@ -213,9 +220,14 @@ class NeedsKeyError(DrawError):
 
 
 class ServiceError(DrawError):
-    """The service of a hosted expert cannot be reached, is over its limit, or failed."""
+    """The service of a hosted expert cannot be reached, is over its limit, or failed.
+
+    Attributes:
+        retry_after: Seconds after which the service wants to be asked again; `None` if it did not say.
+    """
 
     retryable = True
+    retry_after: float | None = None
 
 
 class ContentRefusedError(DrawError):
@@ -224,6 +236,12 @@ class ContentRefusedError(DrawError):
 
 class ConversationError(DiffusionGPTError):
     """A conversation cannot be read, written, or go on as asked."""
+
+
+class SpendLimitError(DrawError):
+    """A picture of a hosted expert would cross a spend limit; nothing was sent."""
+
+    unbilled = True
 
 
 class NeedsExtraError(DiffusionGPTError):

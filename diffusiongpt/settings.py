@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -130,6 +131,10 @@ class Memory:
         return "+".join(f"{size / _GIB:g}GB" for size in (self.device, self.host) if size is not None)
 
 
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+"""An amount of US dollars as a setting; `inf` is no limit."""
+
+
 MemorySetting = Annotated[Memory, NoDecode, BeforeValidator(Memory.parse), PlainSerializer(str)]
 """A memory as a setting: `24GB`, `24GB+64GB`, `cpu`, `any`."""
 
@@ -219,6 +224,13 @@ class Settings(BaseSettings):
         openai_base_url: Address of that server.
         offline: Never touch the network.
         max_download_gb: Pulls above this many GB ask on a terminal and raise otherwise.
+        spend_per_picture: Most US dollars that one picture of a hosted expert may cost, whatever `max_price` a request
+            has.
+        spend_per_run: Most US dollars that one request may cost, with all its pictures and all experts that are tried.
+        spend_per_day: Most US dollars that all processes of the user may spend on a day, in UTC. These limits are a
+            guess at what would surprise people, not measured; `inf` is none.
+        free_experts: Hosted experts that cost nothing, by their ids or backends, separated by commas: a zoo file, which
+            may be a stranger's, cannot say so.
         stall_s: Seconds without a byte after which a download counts as stalled, and is begun again once.
         allow_unsafe_weights: Whether weights that are not safetensors may be pulled and opened, for an expert
             whose zoo entry says `unsafe_weights`. They can run code when opened.
@@ -263,6 +275,10 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)
+    spend_per_picture: Dollars = inf
+    spend_per_run: Dollars = 1.0
+    spend_per_day: Dollars = 5.0
+    free_experts: str = ""
     stall_s: float = Field(default=30.0, gt=0)
     allow_unsafe_weights: bool = False
     host_budget: BudgetSetting = Budget(share=0.5)
@@ -277,6 +293,11 @@ class Settings(BaseSettings):
     def _expand(cls, path: Path) -> Path:
         # a shell leaves `~` alone inside quotes, and a service file always does
         return expand_home(path)
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Ids and backends of hosted experts that cost nothing by the word of the user."""
+        return frozenset(name.strip() for name in self.free_experts.split(",") if name.strip())
 
     @property
     def zoo_layers(self) -> tuple[str, ...]:

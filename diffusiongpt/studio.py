@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache import ModelCache
-from diffusiongpt.drawing import Batch, HostedExecutor, LocalExecutor, Machine, OnProgress, Painter, draw_ballot
+from diffusiongpt.drawing import (
+    Batch,
+    HostedExecutor,
+    LocalExecutor,
+    Machine,
+    OnProgress,
+    Painter,
+    Spending,
+    draw_ballot,
+)
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
@@ -87,8 +97,15 @@ class DiffusionGPT:
         self._asks = agree is not None
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
-        hosted = HostedExecutor(self.settings, on_progress)
-        self._painter = Painter(self.zoo, self._machine, local=self._local, hosted=hosted, stand_in=self._stand_in)
+        spending = Spending(self.settings)
+        self._painter = Painter(
+            self.zoo,
+            self._machine,
+            local=self._local,
+            hosted=HostedExecutor(spending, on_progress),
+            stand_in=self._stand_in,
+            spending=spending,
+        )
         sentences = SentenceEmbedder.installed()
         self._reader = LocalThinker(LexicalEmbedder(), sentences)
         self._kinds = KindReader(sentences) if sentences else None
@@ -217,7 +234,7 @@ class DiffusionGPT:
         """
         request, policy = _read(locals())
         with stoppable(timeout_s=request.timeout), _failure_noted():
-            generation = self._painter.draw(*self._plan(request, policy))
+            generation = self._painter.draw(*self._plan(request, policy), max_price=policy.max_price)
         _note(generation)
         return generation
 
@@ -274,7 +291,8 @@ class DiffusionGPT:
         def plan(prompt: str) -> tuple[Request, Route]:
             return self._plan(*_read({**options, "prompt": prompt}))
 
-        batch = Batch(self.zoo, self._machine, self._local, self._painter, plan, _note)
+        draw = partial(self._painter.draw, max_price=options["max_price"])
+        batch = Batch(self.zoo, self._machine, self._local, draw, plan, _note)
         return batch.draw(prompts, return_exceptions=return_exceptions)
 
     def pull(self, expert: str) -> Path:
@@ -408,7 +426,9 @@ class DiffusionGPT:
             generations = draw_ballot(
                 able,
                 choose,
-                lambda one: self._painter.draw_with(self.zoo[one], request, route, zoo=self.zoo.sources),
+                partial(
+                    self._painter.draw_of_zoo, request=request, route=route, run=self._painter.run(policy.max_price)
+                ),
                 at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
                 replaces=not request.experts,
             )
@@ -575,6 +595,7 @@ class DiffusionGPT:
             readiness=machine.readiness,
             planner=machine.planner,
             kinds=self._kinds,
+            free=self.settings.free,
         )
 
 

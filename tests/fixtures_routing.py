@@ -70,7 +70,12 @@ def zoo_of(*experts: Expert, nodes: Sequence[Node] | None = None) -> Zoo:
 
 
 def router_of(
-    zoo: Zoo, votes: Path | VoteStore, *, loaded: Sequence[str] = (), here: MachineSpec | None = None
+    zoo: Zoo,
+    votes: Path | VoteStore,
+    *,
+    loaded: Sequence[str] = (),
+    here: MachineSpec | None = None,
+    free: frozenset[str] = frozenset(),
 ) -> Router:
     """A router without anything to draw with; experts are on disk unless listed as loaded. `here` is its machine."""
 
@@ -88,6 +93,7 @@ def router_of(
         embedder=LexicalEmbedder.name,
         readiness=readiness,
         planner=planner if here else None,
+        free=free,
     )
 
 

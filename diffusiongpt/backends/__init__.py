@@ -15,6 +15,7 @@ from diffusiongpt.backends.base import (
     get_backend,
     is_hosted,
     nearest_task_of,
+    never_bills,
     tasks_of,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "get_backend",
     "is_hosted",
     "nearest_task_of",
+    "never_bills",
     "tasks_of",
 ]

@@ -246,6 +246,10 @@ class HostedBackend(Protocol):
 
     hosted: Literal[True]
 
+    # Two attributes may be added. `free = True`: it never bills, so that no price has to be allowed. `metered = True`:
+    # it asks for several pictures in one call and keeps to `Call.meter` at each request; others are asked for one
+    # picture at a time.
+
     def check(self, settings: Settings) -> None:
         """Refuse, without a request, where it is clear that nothing can be drawn.
 
@@ -262,6 +266,8 @@ class HostedBackend(Protocol):
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """Have one picture drawn for each seed.
+
+        Pictures that were paid for are returned even if a later request fails; `Drawing.seeds` says which they are.
 
         Raises:
             NeedsKeyError: If the service does not accept the key.
@@ -292,6 +298,15 @@ def get_backend(name: str) -> Backend | HostedBackend:
         ZooError: If no installed package offers it, or its module cannot be loaded.
     """
     return BACKENDS.make(name)
+
+
+@cache
+def never_bills(name: str) -> bool:
+    """Whether a hosted backend says of itself that it costs nothing; a zoo file cannot say so."""
+    try:
+        return getattr(get_backend(name), "free", False) is True
+    except ZooError:
+        return False
 
 
 @cache

@@ -13,6 +13,7 @@ from diffusiongpt.drawing.painter import Painter
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.drawing.size import MAX_AREA_FACTOR, SIDE_STEP
+from diffusiongpt.drawing.spending import Spending
 
 __all__ = [
     "MAX_AREA_FACTOR",
@@ -26,6 +27,7 @@ __all__ = [
     "Painter",
     "Place",
     "Queue",
+    "Spending",
     "Ticket",
     "checked",
     "draw_ballot",

@@ -15,7 +15,6 @@ from diffusiongpt.stopping import stoppable
 if TYPE_CHECKING:
     from diffusiongpt.drawing.in_process import LocalExecutor
     from diffusiongpt.drawing.machine import Machine
-    from diffusiongpt.drawing.painter import Painter
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.flow import Request, Route
     from diffusiongpt.pictures import Generation
@@ -49,7 +48,7 @@ class Batch:
         zoo: The experts to draw with.
         machine: Knows which experts are on disk.
         local: Has the queue of this machine.
-        painter: Draws the routed prompts.
+        draw: Draws a routed prompt, with its place in the queue.
         route: Reads and routes one prompt.
         on_drawn: Called with each result.
     """
@@ -59,14 +58,14 @@ class Batch:
         zoo: Zoo,
         machine: Machine,
         local: LocalExecutor,
-        painter: Painter,
+        draw: Callable[[Request, Route, Ticket | None], Generation],
         route: Callable[[str], tuple[Request, Route]],
         on_drawn: Callable[[Generation], None],
     ) -> None:
         self._zoo = zoo
         self._machine = machine
         self._local = local
-        self._painter = painter
+        self._draw = draw
         self._route = route
         self._on_drawn = on_drawn
 
@@ -119,7 +118,7 @@ class Batch:
         assert job.route is not None  # noqa: S101
         try:
             with stoppable(timeout_s=job.request.timeout):
-                job.result = self._painter.draw(job.request, job.route, job.ticket)
+                job.result = self._draw(job.request, job.route, job.ticket)
             self._on_drawn(job.result)
         except DiffusionGPTError as error:
             job.result = error

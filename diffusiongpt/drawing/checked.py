@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import DrawError
-from diffusiongpt.flow import Drawing
+from diffusiongpt.flow import Drawing, fewer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +43,56 @@ def checked(call: Call, result: object) -> Drawing:
     for image in images:
         check_picture(call, image)
     return result
+
+
+def checked_one(call: Call, seed: int, result: object) -> Drawing:
+    """The drawing of one picture of a call; errors as for `checked`."""
+    return checked(replace(call, seeds=(seed,)), result)
+
+
+def together(drawn: Sequence[Drawing], call: Call, error: DrawError | None) -> Drawing:
+    """One drawing of several of one picture each.
+
+    Args:
+        drawn: The drawings, for the first seeds of the call.
+        call: What was asked for.
+        error: Why there are fewer than were asked for.
+    """
+    first = drawn[0]
+    images = tuple(image for one in drawn for image in one.images)
+    if error is None:
+        return replace(first, images=images)
+    dropped = (*first.dropped, fewer(len(images), len(call.seeds), error))
+    return replace(first, images=images, seeds=call.seeds[: len(images)], dropped=dropped)
+
+
+def pictures_of(call: Call, result: object) -> Drawing:
+    """The drawing of a service without the pictures that are none: the others were paid for.
+
+    Raises:
+        DrawError: If none is left.
+    """
+    if not isinstance(result, Drawing) or not isinstance(result.images, list | tuple):
+        return checked(call, result)
+    seeds = call.seeds if result.seeds is None else result.seeds
+    good: list[tuple[int, Image]] = []
+    problem: DrawError | None = None
+    for seed, image in zip(seeds, result.images, strict=False):
+        try:
+            check_picture(call, image)
+            good.append((seed, image))
+        except DrawError as error:
+            problem = error
+    if problem is None:
+        return checked(call, result)
+    if not good:
+        raise problem
+    return replace(
+        result,
+        images=tuple(image for _, image in good),
+        seeds=tuple(seed for seed, _ in good),
+        dropped=(*result.dropped, fewer(len(good), len(call.seeds), problem)),
+    )
 
 
 def check_picture(call: Call, image: Any) -> None:

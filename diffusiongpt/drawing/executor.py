@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from diffusiongpt.backends import get_backend
-from diffusiongpt.errors import DrawError
+from diffusiongpt.backends import HostedBackend, OnStep, get_backend
+from diffusiongpt.drawing.checked import checked_one, pictures_of, together
+from diffusiongpt.errors import DiffusionGPTError, DrawError
 from diffusiongpt.stopping import check_stop
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
+    from diffusiongpt.drawing.spending import Spending
     from diffusiongpt.flow import Call, Drawing
-    from diffusiongpt.settings import Settings
 
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the phase (`"download"`, `"load"` or `"draw"`), how much is done, and how much there is, if known."""
@@ -39,15 +41,15 @@ class Executor(Protocol):
 
 
 class HostedExecutor:
-    """Has calls carried out by services; nothing is pulled, loaded or queued here.
+    """Has calls carried out by services within the user's spend limits; nothing is pulled, loaded or queued here.
 
     Args:
-        settings: Keys and addresses of the services.
+        spending: The spend limits; its settings have the keys and addresses of the services.
         on_progress: Called after each picture.
     """
 
-    def __init__(self, settings: Settings, on_progress: OnProgress | None = None) -> None:
-        self._settings = settings
+    def __init__(self, spending: Spending, on_progress: OnProgress | None = None) -> None:
+        self._spending = spending
         self._on_progress = on_progress
 
     def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
@@ -58,12 +60,69 @@ class HostedExecutor:
             raise DrawError(f"{call.expert.id} is not a hosted expert", hint="Draw with it on this machine.")
         check_stop()
         start = perf_counter()
-        drawing = backend.draw(call, self._settings, on_step=self._report)
+        metered = replace(call, meter=call.meter or self._spending.run().meter(call.expert))
+        if getattr(backend, "metered", False):
+            drawing = pictures_of(call, self._guarded(backend, metered, _Steps(self._report)))
+        else:
+            drawing = self._one_by_one(backend, metered)
         seconds = {"download": 0.0, "queue": 0.0, "load": 0.0, "draw": round(perf_counter() - start, 4)}
         return replace(drawing, timings=seconds)
+
+    def _one_by_one(self, backend: HostedBackend, call: Call) -> Drawing:
+        """Have one picture drawn at a time, each within the limits; those that are there are kept if one fails."""
+        drawn: list[Drawing] = []
+        total = len(call.seeds)
+        for done, seed in enumerate(call.seeds):
+            steps = _Steps(partial(self._report_picture, done, total))
+            try:
+                assert call.meter is not None  # noqa: S101  # `run` has set it
+                with call.meter.paying(1):
+                    drawn.append(checked_one(call, seed, self._guarded(backend, replace(call, seeds=(seed,)), steps)))
+            except DrawError as error:
+                if not drawn:
+                    raise
+                return together(drawn, call, error)
+            self._report(done + 1, total)
+        return together(drawn, call, None)
+
+    def _guarded(self, backend: HostedBackend, call: Call, steps: _Steps) -> Drawing:
+        """What a backend draws; whatever the code of a plugin raises is an error of ours."""
+        try:
+            return backend.draw(call, self._spending.settings, on_step=steps)
+        except DiffusionGPTError:
+            raise
+        except Exception as error:
+            if error is steps.raised:
+                raise
+            problem = error
+        raise DrawError(
+            f"the backend {call.expert.backend!r} failed while drawing with {call.expert.id}: "
+            f"{type(problem).__name__}: {problem}",
+            hint="Report it to the package that offers this backend, or choose another expert.",
+        ) from problem
+
+    def _report_picture(self, done: int, total: int, *_: int) -> None:
+        """Within one picture of several, its own steps say nothing of the whole."""
+        if total == 1:
+            self._report(done, total)
 
     def _report(self, done: int, total: int) -> None:
         if done < total:
             check_stop()
         if self._on_progress:
             self._on_progress("draw", done, total)
+
+
+class _Steps:
+    """Passes reports on, and keeps what the caller's own callback raised, which has to reach the caller unchanged."""
+
+    def __init__(self, report: OnStep) -> None:
+        self._report = report
+        self.raised: Exception | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        try:
+            self._report(done, total)
+        except Exception as error:
+            self.raised = error
+            raise

@@ -25,6 +25,7 @@ from diffusiongpt.errors import (
     PullError,
     PullTooLargeError,
     ServiceError,
+    SpendLimitError,
     StorageError,
     TokenRefusedError,
 )
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.in_process import LocalExecutor
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
+    from diffusiongpt.drawing.spending import Run, Spending
     from diffusiongpt.flow import Drawing, Dropped, Route
 
 
@@ -51,6 +53,7 @@ NOT_THE_ZOO = (
     NeedsKeyError,
     ServiceError,
     NeedsExtraError,
+    SpendLimitError,
 )
 """Failures that say nothing against the zoo."""
 
@@ -78,18 +81,33 @@ class Painter:
         local: Carries out calls on this machine.
         hosted: Carries out calls at services.
         stand_in: Finds the expert of the tiny zoo that draws when no candidate can.
+        spending: The spend limits of the user.
     """
 
     def __init__(
-        self, zoo: Zoo, machine: Machine, *, local: LocalExecutor, hosted: Executor, stand_in: StandIn
+        self,
+        zoo: Zoo,
+        machine: Machine,
+        *,
+        local: LocalExecutor,
+        hosted: Executor,
+        stand_in: StandIn,
+        spending: Spending,
     ) -> None:
         self._zoo = zoo
         self._machine = machine
         self._local = local
         self._hosted = hosted
         self._stand_in = stand_in
+        self._spending = spending
 
-    def draw(self, request: Request, route: Route, ticket: Ticket | None = None) -> Generation:
+    def run(self, max_price: float = 0.0) -> Run:
+        """What one request may cost; see `Spending.run`."""
+        return self._spending.run(max_price)
+
+    def draw(
+        self, request: Request, route: Route, ticket: Ticket | None = None, *, max_price: float = 0.0
+    ) -> Generation:
         """Draw with the first candidate of a route that can; those that could not are listed in the record.
 
         One that is too large to be pulled without asking is left out like any other that cannot draw, and the record
@@ -99,6 +117,7 @@ class Painter:
             request: What was asked for.
             route: The route of the request.
             ticket: Its place in the queue, if it has one.
+            max_price: US dollars that a picture may cost.
 
         Raises:
             NoRouteError: If no candidate can draw here; it lists the reasons.
@@ -106,6 +125,7 @@ class Painter:
             StorageError, TokenRefusedError: If nothing can be pulled, and no candidate on disk can draw.
         """
         self._local.queue.check_open()
+        run = self.run(max_price)
         failures: list[DiffusionGPTError] = []
         for expert in map(self._zoo.__getitem__, route.order):
             no_pulls = next(
@@ -114,7 +134,9 @@ class Painter:
             fallbacks = _fallbacks(route, failures, expert.id)
             try:
                 self._machine.check_can_draw(expert, no_pulls=no_pulls)
-                done = self.draw_with(expert, request, route, zoo=self._zoo.sources, fallbacks=fallbacks, ticket=ticket)
+                done = self.draw_with(
+                    expert, request, route, zoo=self._zoo.sources, run=run, fallbacks=fallbacks, ticket=ticket
+                )
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
                 if request.expert:
                     raise
@@ -138,6 +160,7 @@ class Painter:
         route: Route,
         *,
         zoo: tuple[str, ...],
+        run: Run | None = None,
         fallbacks: tuple[Fallback, ...] = (),
         ticket: Ticket | None = None,
     ) -> Generation:
@@ -148,6 +171,7 @@ class Painter:
             request: What was asked for.
             route: The route of the request.
             zoo: Names of the layers that the expert is from.
+            run: What the request may still cost.
             fallbacks: Experts that should have drawn and could not.
             ticket: Its place in the queue, if it has one.
 
@@ -159,7 +183,9 @@ class Painter:
         self._machine.check_can_draw(expert)
         call = resolve(request, route.understanding, expert)
         begin = next((one.placement for one in route.candidates if one.expert == expert.id), None)
-        if not is_hosted(expert.backend):
+        if is_hosted(expert.backend):
+            call = replace(call, meter=(run or self.run()).meter(expert))
+        else:
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
@@ -167,6 +193,10 @@ class Painter:
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *([call.mask] if call.mask else []))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
+
+    def draw_of_zoo(self, expert: str, *, request: Request, route: Route, run: Run) -> Generation:
+        """Draw with an expert of the zoo, by its id; see `draw_with`."""
+        return self.draw_with(self._zoo[expert], request, route, zoo=self._zoo.sources, run=run)
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again from its records; the implementation of `Redraws`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.flow.call import Call, Drawing, Dropped, Recovery, RecoveryStep
+from diffusiongpt.flow.call import Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
 from diffusiongpt.flow.inputs import MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
@@ -72,6 +72,7 @@ __all__ = [
     "InputRecord",
     "MachineSpec",
     "Markup",
+    "Meter",
     "NodeWeight",
     "OnStepEnd",
     "Paradigm",
@@ -99,6 +100,7 @@ __all__ = [
     "Unused",
     "as_sold",
     "check_prompt",
+    "fewer",
     "fresh_seed",
     "nearest_task",
     "read_image",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +26,27 @@ class Dropped:
     name: str
     value: Any
     reason: str
+
+
+def fewer(count: int, wanted: int, error: Exception) -> Dropped:
+    """The report that only some pictures were drawn, which are kept because they were paid for."""
+    reason = f"{count} of {wanted} pictures were drawn before an error: {error}"
+    return Dropped(name="num_images_per_prompt", value=wanted, reason=reason)
+
+
+class Meter(Protocol):
+    """Keeps the spend limits of the user for one hosted expert in one request."""
+
+    def paying(self, pictures: int) -> AbstractContextManager[None]:
+        """Ask a service for pictures within the block.
+
+        Their price is set aside before, and is spent afterwards, unless the block raises a `DrawError` that is
+        `unbilled`.
+
+        Raises:
+            SpendLimitError: If a limit would be crossed; the block is not entered.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +71,7 @@ class Call:
             own plan.
         as_drawn: How the picture was drawn that this call draws again. Tiles and weights of 4 bits change a picture,
             so there are tiles exactly if it has `tiled`, and 4 bits exactly if it is `quantised`.
+        meter: Keeps the spend limits while a hosted expert draws; `None` for the executor's own.
     """
 
     expert: Expert
@@ -66,12 +89,13 @@ class Call:
     expected_weights: str | None = None
     placements: tuple[Placement, ...] = ()
     as_drawn: Placement | None = None
+    meter: Meter | None = field(default=None, compare=False, repr=False)
 
 
 RecoveryStep = Literal["freed", "tiled", "offloaded", "streamed", "quantised", "cpu", "float32"]
 """What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts, or only
-groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor. With `float32`, the
-picture was decoded once more in that type, since in the type of its weights its numbers were not finite."""
+groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor. With
+`float32`, the picture was decoded once more in that type, since its numbers were not finite before."""
 
 
 class Recovery(BaseModel):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from diffusiongpt.backends import is_hosted, tasks_of
+from diffusiongpt.backends import is_hosted, never_bills, tasks_of
 from diffusiongpt.flow import IN_PLACE, READS, Policy, Rejection, Task, Understanding
 from diffusiongpt.understanding import language_of
 from diffusiongpt.zoo import Capabilities, Expert
@@ -124,6 +124,7 @@ def filter_experts(
     *,
     task: Task = "text-to-image",
     pictures: int = 0,
+    free: Collection[str] = (),
 ) -> Eligibility:
     """Reject what the policy forbids, then what cannot draw on the machine, then what cannot do what the prompt needs.
 
@@ -137,11 +138,12 @@ def filter_experts(
         unfit: Expert -> why it cannot draw on the machine that the route is for.
         task: What is asked of an expert; where none can do it, what comes nearest.
         pictures: How many pictures go in.
+        free: Ids and backends of hosted experts that cost nothing by the word of the user.
     """
     rejected: dict[str, str] = {}
     allowed: list[Expert] = []
     for expert in experts:
-        reason = _forbidden(expert, policy) or unfit.get(expert.id)
+        reason = _forbidden(expert, policy, free) or unfit.get(expert.id)
         if reason:
             rejected[expert.id] = reason
         else:
@@ -172,7 +174,7 @@ def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:
     return tuple(Rejection(expert=expert, reason=reason) for expert, reason in reasons.items())
 
 
-def _forbidden(expert: Expert, policy: Policy) -> str | None:
+def _forbidden(expert: Expert, policy: Policy, free: Collection[str]) -> str | None:
     if policy.commercial_use:
         for part in reversed(expert.parts):
             commercial = part.license.commercial if part.license else "unknown"
@@ -181,12 +183,17 @@ def _forbidden(expert: Expert, policy: Policy) -> str | None:
                 # a route is saved with the picture, and folders of this machine are not
                 whose = "" if part is expert else f" of its base {part.folder.name if part.folder else part.repo}"
                 return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
-    return _forbidden_as_hosted(expert, policy) if is_hosted(expert.backend) else None
+    return _forbidden_as_hosted(expert, policy, free) if is_hosted(expert.backend) else None
 
 
-def _forbidden_as_hosted(expert: Expert, policy: Policy) -> str | None:
+def _forbidden_as_hosted(expert: Expert, policy: Policy, free: Collection[str]) -> str | None:
     if policy.local_only:
         return f"it runs at {expert.repo.partition('/')[0]}, and only local experts are allowed"
+    if never_bills(expert.backend) or expert.id in free or expert.backend in free:
+        return None
+    if expert.price is not None and expert.price.usd == 0 == policy.max_price:
+        # the zoo file may be a stranger's, and the bill is the user's
+        return "a zoo file alone says that it costs nothing; allow it with max_price, or list it in free_experts"
     if expert.price is None and policy.max_price < inf:
         return "what it costs is not known; allow any price with max_price=inf"
     if expert.price is not None and expert.price.usd > policy.max_price:

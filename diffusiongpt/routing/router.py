@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -54,6 +54,7 @@ class Router:
         readiness: What it would take to draw with an expert here; never touches the network.
         planner: Plans for the memory that was asked for, `None` for this machine's; without it every expert fits.
         kinds: Reads what kind of prompt it is; without it published figures count by style, subject and need alone.
+        free: Ids and backends of hosted experts that cost nothing by the word of the user.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Router:
         readiness: Callable[[Expert], Readiness],
         planner: Callable[[Memory | None], Planner] | None = None,
         kinds: KindReader | None = None,
+        free: Collection[str] = (),
     ) -> None:
         self.zoo = zoo
         self.thinker = thinker
@@ -73,6 +75,7 @@ class Router:
         self._embedder = embedder
         self._readiness = readiness
         self._planner = planner
+        self._free = free
         self._priors = PublishedPriors.of(zoo.values())
         self._nodes = tuple(zoo.taxonomy.nodes.values())
         self._needs = NeedReader(zoo.taxonomy.needs.values())
@@ -213,12 +216,14 @@ class Router:
         if request.named:
             named = [self.zoo[expert] for expert in request.named]
             unfit = self._unfit(named, request, policy)
-            return filter_experts(named, understanding, policy, unfit, task=task, pictures=pictures)
+            return filter_experts(named, understanding, policy, unfit, task=task, pictures=pictures, free=self._free)
         unfit = self._unfit(self.zoo.values(), request, policy)
         key = (policy, task, *(need.name for need in needs_of(understanding, pictures)), *unfit.items())
         known = self._filtered.get(key)
         if known is None:
-            known = filter_experts(self.zoo.values(), understanding, policy, unfit, task=task, pictures=pictures)
+            known = filter_experts(
+                self.zoo.values(), understanding, policy, unfit, task=task, pictures=pictures, free=self._free
+            )
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
             self._filtered[key] = known

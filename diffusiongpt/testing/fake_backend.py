@@ -22,13 +22,14 @@ class FakeBackend:
     It counts as a service that costs nothing, so nothing is pulled or loaded.
 
     Example:
-        zoo.yaml: `{id: flat, backend: fake, repo: me/flat, price: {usd: 0}}`
+        zoo.yaml: `{id: flat, backend: fake, repo: me/flat}`
 
         result = DiffusionGPT("zoo.yaml").route_and_generate("a fox")
         assert result.drawn_by == "flat"
     """
 
     hosted: Literal[True] = True
+    free: Literal[True] = True
 
     def check(self, settings: Settings) -> None:
         """It can always draw."""

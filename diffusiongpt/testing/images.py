@@ -43,11 +43,11 @@ class ImagesRequest(ProviderRequest):
 class ImagesFault(ProviderFault):
     """A fault on purpose.
 
-    In addition to the faults of every provider: `refusal` (the prompt is against the rules) and `fewer` (one picture,
-    however many were asked for).
+    In addition to the faults of every provider: `refusal` (the prompt is against the rules), `fewer` (one picture,
+    however many were asked for), `one at a time` (more are rejected) and `data address` (pictures as `data:` URLs).
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "fewer")
+    kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "fewer", "one at a time", "data address")
 
 
 class ImagesHandler(ProviderHandler):
@@ -74,7 +74,14 @@ class ImagesHandler(ProviderHandler):
             self.refuse(400, code="moderation_blocked", why=why)
             return
         n = 1 if kind == "fewer" else request.body.get("n") or 1
-        data = [{"b64_json": base64.b64encode(_png(self.service.draw(request))).decode()} for _ in range(n)]
+        if n > 1 and kind == "one at a time":
+            self.refuse(400, code="invalid_value", why="You must provide n=1 for this model.")
+            return
+        pictures = [base64.b64encode(_png(self.service.draw(request))).decode() for _ in range(n)]
+        if kind == "data address":
+            data = [{"url": f"data:image/png;base64,{picture}"} for picture in pictures]
+        else:
+            data = [{"b64_json": picture} for picture in pictures]
         answer = {"created": 0, "data": data}
         if kind == "stalled":
             self.drip(json.dumps(answer).encode())

@@ -121,7 +121,7 @@ def test_a_seed_of_our_own_is_not_reported(there: Settings) -> None:
 
 
 def test_many_pictures_take_few_requests(images: LocalImages, there: Settings) -> None:
-    """Ten pictures are requested at a time; if a server returns fewer, the rest is requested, and each is counted."""
+    """Ten pictures are requested at a time; if a server returns fewer, the rest is requested one by one."""
     steps: list[tuple[int, int]] = []
     drawing = get_backend("openai").draw(  # type: ignore[call-arg]  # it is the hosted one
         ask(num_images_per_prompt=12), there, on_step=lambda done, total: steps.append((done, total))
@@ -132,7 +132,52 @@ def test_many_pictures_take_few_requests(images: LocalImages, there: Settings) -
     images.requests.clear()
     images.fail("fewer")
     assert len(draw(there, ask(num_images_per_prompt=3)).images) == 3
-    assert [request.body["n"] for request in images.requests] == [3, 2, 1]
+    assert [request.body["n"] for request in images.requests] == [3, 1, 1]
+
+
+def test_a_server_that_takes_one_at_a_time_is_asked_often(images: LocalImages, there: Settings) -> None:
+    """It rejects the first request, which costs nothing, and draws all pictures after that."""
+    images.fail("one at a time")
+    assert len(draw(there, ask(num_images_per_prompt=3)).images) == 3
+    assert [request.body["n"] for request in images.requests] == [3, 1, 1, 1]
+
+
+def test_a_server_that_gives_one_of_many_is_not_asked_for_more_than_needed(
+    images: LocalImages, there: Settings
+) -> None:
+    """Ten pictures are asked for in nineteen, and not in fifty-five, which would all be billed."""
+    images.fail("fewer")
+    assert len(draw(there, ask(num_images_per_prompt=10)).images) == 10
+    assert sum(request.body["n"] for request in images.requests) == 19
+
+
+def test_pictures_in_addresses_of_their_own_are_read(images: LocalImages, there: Settings) -> None:
+    """A `data:` URL holds the picture itself; no other host is asked for it."""
+    images.fail("data address")
+    assert [image.size for image in draw(there).images] == [(64, 64)]
+
+
+@pytest.mark.parametrize("kind", ["status", "closed", "refusal", "html"])
+def test_pictures_that_were_paid_for_are_kept(
+    images: LocalImages, there: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """When a later request fails, the pictures so far are the result, and it says how many are missing and why."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    images.fail("fewer", times=2)
+    images.fail(kind)
+    drawing = draw(there, ask(num_images_per_prompt=4, seed=5))
+    assert (len(drawing.images), drawing.seeds) == (2, (5, 6))
+    assert "2 of 4 pictures" in reasons(drawing.dropped)["num_images_per_prompt"]
+
+
+def test_a_result_with_fewer_pictures_can_be_saved(images: LocalImages, there: Settings, tmp_path: Path) -> None:
+    """Each picture that is there has its record, and the studio reports the missing ones."""
+    images.fail("fewer", times=2)
+    images.fail("status", status=400)
+    with studio_with(there, hosted()) as studio:
+        result = studio.route_and_generate("a pixel art fox", max_price=0.04, num_images_per_prompt=3)
+        assert (result.drawn_by, len(result.images), len(result.seeds)) == ("cloud", 2, 2)
+        assert len(result.save(tmp_path)) == 2
 
 
 def test_the_model_may_have_any_name(images: LocalImages, there: Settings) -> None:

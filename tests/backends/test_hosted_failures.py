@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sys
@@ -267,3 +268,79 @@ def test_a_picture_comes_also_from_a_zoo_of_services(images: LocalImages, tmp_pa
         result = studio.route_and_generate(PROMPT, max_price=0.04)
     assert result.drawn_by.startswith("tiny-")
     assert [fallback.expert for fallback in result.fallbacks] == ["cloud"]
+
+
+REFUSALS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (400, {"error": {"code": "moderation_blocked", "message": "no", "type": "image_generation_user_error"}}),
+    (400, {"error": {"code": None, "message": "no", "type": "content_policy_violation"}}),
+    (400, {"error": {"code": "content_filter", "message": "The prompt", "innererror": {"code": "x"}}}),
+    (400, {"error": {"code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}, "message": ""}}),
+    (400, {"error": {"code": "400", "message": "litellm.ContentPolicyViolationError: no", "type": None}}),
+    (500, {"error": {"code": "500", "message": 'upstream said {"error": {"code": "moderation_blocked"}}'}}),
+    (502, {"detail": "Your request was rejected by the safety system."}),
+    (403, {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["content_filter"]}}}),
+    (422, {"error": {"message": "The prompt violates our usage policies", "code": "invalid_request"}}),
+    (400, {"error": "NSFW content was detected"}),
+    (400, {"errors": [{"status": "safety_error", "message": "no"}]}),
+)
+
+
+@pytest.mark.parametrize(("status", "body"), REFUSALS)
+def test_a_refusal_is_known_by_code_type_or_message(
+    images: LocalImages, there: Settings, status: int, body: dict[str, Any]
+) -> None:
+    """Also where a gateway has wrapped it into an error of its own; it is not asked again."""
+
+    def answer(handler: Any) -> None:
+        raw = json.dumps(body).encode()
+        handler.head(status, "application/json", len(raw))
+        handler.wfile.write(raw)
+
+    images.fail("custom", answer=answer)
+    assert type(failure(there)) is ContentRefusedError
+    assert len(images.requests) == 1
+
+
+def test_a_refusal_may_come_as_a_success(images: LocalImages, there: Settings) -> None:
+    """Some gateways answer 200 with an error in it."""
+    images.fail("custom", answer=lambda one: one.send_json({"error": {"code": "content_policy_violation"}}))
+    assert type(failure(there)) is ContentRefusedError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "invalid_value", "param": "moderation", "message": "Invalid value: 'off'. content policy is low"},
+        {"code": "unknown_parameter", "param": "safety_filter", "message": "Unknown parameter: 'safety_filter'."},
+        {"code": None, "message": "size must be one of 1024x1024"},
+    ],
+)
+def test_a_bad_setting_is_not_a_refusal(images: LocalImages, there: Settings, error: dict[str, Any]) -> None:
+    """An error about a parameter is one of the settings, whatever the parameter is called."""
+
+    def answer(handler: Any) -> None:
+        raw = json.dumps({"error": {"type": "invalid_request_error", **error}}).encode()
+        handler.head(400, "application/json", len(raw))
+        handler.wfile.write(raw)
+
+    images.fail("custom", answer=answer)
+    assert type(failure(there)) is DrawError
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent"])
+def test_what_may_have_been_billed_is_not_repeated(images: LocalImages, there: Settings, kind: str) -> None:
+    """A request that was sent and not answered is asked once."""
+    images.fail(kind)
+    assert failure(there, timeout_s=0.5).retryable
+    assert len(images.requests) == 1
+
+
+def test_an_account_without_credit_is_not_asked_twice(images: LocalImages, there: Settings) -> None:
+    """A retry cannot help; a wait after 429 can, and is as long as the service says."""
+
+    def answer(handler: Any) -> None:
+        handler.refuse(429, code="insufficient_quota", why="You exceeded your current quota")
+
+    images.fail("custom", answer=answer)
+    assert "quota" in str(failure(there))
+    assert len(images.requests) == 1

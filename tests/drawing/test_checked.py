@@ -93,6 +93,17 @@ def test_the_next_candidate_draws_instead_of_a_service(tmp_path: Path, picture: 
                 studio.route_and_generate("a pixel art fox", max_price=0.04, expert="cloud")
 
 
+def test_good_pictures_of_a_service_are_kept(tmp_path: Path) -> None:
+    """One that is none among three is left out and reported; the others were paid for."""
+    pictures = [noise(), Image.new("RGB", (64, 64)), noise()]
+    with LocalImages(draw=lambda _: pictures.pop(0)) as images:
+        settings = settings_for(images, tmp_path)
+        with studio_with(settings, hosted()) as studio:
+            result = studio.route_and_generate("a fox", max_price=0.04, num_images_per_prompt=3, seed=5, expert="cloud")
+    assert result.seeds == (5, 7)
+    assert any("2 of 3 pictures" in one.reason for one in result.dropped)
+
+
 def test_the_next_candidate_draws_instead_of_a_broken_checkpoint(tmp_path: Path) -> None:
     """One weight that is not a number gives no black picture, and none to vote on."""
     shutil.copytree(pixel_folder(), tmp_path / "broken")

@@ -59,7 +59,7 @@ def decide(folder: Path, **policy: Any) -> Route:
 @pytest.mark.parametrize(
     ("policy", "allowed"),
     [
-        ({}, {"free", "here"}),
+        ({}, {"here"}),
         ({"max_price": 0.039}, {"free", "here"}),
         ({"max_price": 0.04}, {"dear", "free", "here"}),
         ({"max_price": 1000}, {"dear", "free", "here"}),
@@ -81,6 +81,15 @@ def test_a_rejection_says_what_would_allow_it(tmp_path: Path) -> None:
     assert "max_price=inf" in route.why_not("unknown")
     local = decide(tmp_path, local_only=True)
     assert local.why_not("free") == "free was rejected: it runs at openai, and only local experts are allowed."
+
+
+def test_a_price_of_zero_in_a_zoo_file_is_no_permission(tmp_path: Path) -> None:
+    """The zoo may be a stranger's, and the bill is the user's: the user's own setting allows it, and nothing else."""
+    assert "list it in free_experts" in decide(tmp_path).why_not("free")
+    for name in ("free", "openai"):
+        router = router_of(zoo_of(FREE, HERE), tmp_path / "v.db", free=frozenset({name}))
+        route = router.route(Request(prompt="a pixel art fox"))
+        assert {candidate.expert for candidate in route.candidates} == {"free", "here"}
 
 
 def test_when_only_services_are_left_the_hint_says_so(tmp_path: Path) -> None:

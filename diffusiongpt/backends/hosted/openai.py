@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from importlib.util import find_spec
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.base import OnStep
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Service, explain_service_error, read_pictures
-from diffusiongpt.errors import NeedsExtraError, NeedsKeyError, ServiceError
-from diffusiongpt.flow import Call, Drawing, Dropped
+from diffusiongpt.backends.hosted.answers import MAX_PIXELS, read_pictures
+from diffusiongpt.backends.hosted.failures import Service, backoff, explain_service_error
+from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsExtraError, NeedsKeyError, ServiceError
+from diffusiongpt.flow import Call, Drawing, Dropped, fewer
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -27,7 +31,10 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Bytes of an answer for each picture; a 4K PNG in base64 rarely takes half of that."""
 
 RETRIES = 1
-"""Retries by the client after a dropped connection, a timeout, 408, 409, 429 or a failure of the server."""
+"""Further attempts after a refused connection, 408, 409, 429 or a failure of the server.
+
+A request that was sent and not answered is not repeated, since its picture may be billed.
+"""
 
 MAX_PICTURES = 10
 """Pictures that one request may ask for (`n` of `images.generate`)."""
@@ -58,6 +65,7 @@ class OpenAIBackend:
     """
 
     hosted: Literal[True] = True
+    metered: Literal[True] = True
 
     def __init__(
         self,
@@ -84,17 +92,31 @@ class OpenAIBackend:
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`.
 
-        A server that returns fewer pictures than requested is asked again for the rest.
+        A server that returns fewer pictures than requested, or takes only one at a time, is asked for the others one
+        by one: asked again for all that are left, it would be paid for far more than it gives.
         """
         self.check(settings)
         arguments = _arguments(resolved)
         images: list[Image] = []
         wanted = len(resolved.seeds)
+        missing: DrawError | None = None
         with self._client(settings, min(wanted, MAX_PICTURES)) as client:
+            most = MAX_PICTURES
             while len(images) < wanted:
-                n = min(wanted - len(images), MAX_PICTURES)
-                body = self._ask(client, {**arguments, "n": n}, resolved.expert)
-                images += read_pictures(body, resolved.expert, SERVICE, max_pixels=self._max_pixels)[:n]
+                n = min(wanted - len(images), most)
+                try:
+                    found = self._ask(client, {**arguments, "n": n}, resolved)
+                except DrawError as error:
+                    if n > 1 and _may_be_the_number(error):
+                        most = 1
+                        continue
+                    if not images:
+                        raise
+                    # the others were paid for
+                    missing = error
+                    break
+                images += found[:n]
+                most = most if len(found) >= n else 1
                 if on_step is not None:
                     on_step(len(images), wanted)
         asked = {name: value for name, value in arguments.items() if name not in ("prompt", "size", "response_format")}
@@ -103,8 +125,9 @@ class OpenAIBackend:
             images=tuple(images),
             # what was not passed on is recorded as absent, whatever the request said of it
             params={**asked, **dict.fromkeys(_NOT_TAKEN), **size},
-            dropped=_dropped(resolved),
+            dropped=(*_dropped(resolved), *(() if missing is None else [fewer(len(images), wanted, missing)])),
             repeatable=False,
+            seeds=None if missing is None else resolved.seeds[: len(images)],
         )
 
     def _client(self, settings: Settings, pictures: int) -> OpenAI:
@@ -116,12 +139,25 @@ class OpenAIBackend:
             api_key=_key(settings),
             base_url=settings.openai_base_url,
             timeout=timeouts(self._timeout_s),
-            max_retries=RETRIES,
+            max_retries=0,  # the client repeats requests that may have been billed
             default_headers={"Accept-Encoding": "identity"},
             http_client=bounded_client(limit=pictures * self._max_answer_bytes, seconds=self._timeout_s),
         )
 
-    def _ask(self, client: OpenAI, arguments: dict[str, Any], expert: Expert) -> bytes:
+    def _ask(self, client: OpenAI, arguments: dict[str, Any], call: Call) -> list[Image]:
+        """The pictures of one request, which is made again where that can help and nothing was billed."""
+        for attempt in count():
+            try:
+                with call.meter.paying(arguments["n"]) if call.meter else nullcontext():
+                    body = self._answer(client, arguments, call.expert)
+                return read_pictures(body, call.expert, SERVICE, max_pixels=self._max_pixels)
+            except ServiceError as error:
+                if attempt >= RETRIES or not (error.unbilled and error.retryable):
+                    raise
+                time.sleep(backoff(attempt, error))
+        raise AssertionError  # the loop ends above
+
+    def _answer(self, client: OpenAI, arguments: dict[str, Any], expert: Expert) -> bytes:
         """The answer to one request, as it comes."""
         import httpx2  # openai does not wrap the errors of reading an answer
         from openai import OpenAIError
@@ -134,6 +170,11 @@ class OpenAIBackend:
             problem = explain_service_error(error, expert, SERVICE, key=client.api_key, timeout_s=self._timeout_s)
         # outside the except block: the client's exception holds the request, and that holds the key
         raise problem
+
+
+def _may_be_the_number(error: DrawError) -> bool:
+    """Whether a service may have rejected a request because it asks for several pictures."""
+    return error.unbilled and not error.retryable and not isinstance(error, NeedsKeyError | ContentRefusedError)
 
 
 def _key(settings: Settings) -> str:
