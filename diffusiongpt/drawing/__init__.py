@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
-from diffusiongpt.drawing.checked import checked
+from diffusiongpt.drawing.checked import checked, pictures_of
 from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
@@ -31,5 +31,6 @@ __all__ = [
     "Ticket",
     "checked",
     "draw_ballot",
+    "pictures_of",
     "resolve",
 ]

@@ -232,7 +232,7 @@ def test_an_installed_studio_shows_needs_key(tmp_path: Path) -> None:
     states = {}
     for name, values in {"key": {"openai_api_key": "sk-any"}, "none": {"openai_api_key": None},
                          "offline": {"openai_api_key": "sk-any", "offline": True}}.items():  # fmt: skip
-        settings = load_settings(home=tmp_path, hub_cache=tmp_path / "hub", device="cpu", **values)
+        settings = load_settings(home=tmp_path, hub_cache=tmp_path / "hub", device="cpu", free_experts="free", **values)
         with DiffusionGPT(zoo_of(FREE, HERE), settings=settings, votes=tmp_path / "v.db") as studio:
             states[name] = studio.route("a pixel art fox", expert="free").chosen.readiness
     assert states == {"key": "loaded", "none": "needs_key", "offline": "download"}
