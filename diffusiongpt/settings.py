@@ -132,7 +132,7 @@ class Memory:
 
 
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=True)]
-"""An amount of US dollars as a setting; `inf` is no limit."""
+"""An amount of US dollars as a setting; `inf` stands for any."""
 
 
 MemorySetting = Annotated[Memory, NoDecode, BeforeValidator(Memory.parse), PlainSerializer(str)]

@@ -134,7 +134,7 @@ def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
         scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
     except ValidationError:
         raise RequestError(
-            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is above 0 and at most 4."
+            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is from -4 to 4, and not 0."
         ) from None
     settings = expert.settings.model_copy(update={"adapter_scale": scale})
     return expert.model_copy(update={"settings": settings})

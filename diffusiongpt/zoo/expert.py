@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -99,6 +100,16 @@ class Capabilities(_Entry):
     transparent_background: bool | None = None
 
 
+_FILE_NAME = r"^[^./\\:\x00-\x1f\x7f-\x9f][^/\\:\x00-\x1f\x7f-\x9f]*\.safetensors$"
+"""The name of a file, as people and sites write them, with blanks and brackets; no folder, and nothing hidden."""
+
+
+def _has_effect(scale: float) -> float:
+    if scale == 0:
+        raise ValueError("a strength of 0 would change nothing; leave the adapter out, or write another number")
+    return scale
+
+
 class CallSettings(_Entry):
     """Call arguments that the maker recommends, under diffusers' own names.
 
@@ -112,7 +123,7 @@ class CallSettings(_Entry):
             weights of 4 bits: large components get those, and compute in the usual type of the architecture.
         variant: File variant on the hub, such as `fp16`.
         weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
-        adapter_scale: Strength of an adapter, 1 by default.
+        adapter_scale: Strength of an adapter, 1 by default; below 0 it draws the opposite of what it was trained for.
         unsafe_weights: Whether to accept weights that are not safetensors if there are no others; the user's
             settings must allow it too, since such files can run code when opened.
         extra: Further call arguments, passed on unchanged.
@@ -127,8 +138,8 @@ class CallSettings(_Entry):
     guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
     variant: Name | None = None
-    weight_name: str | None = Field(default=None, pattern=r"^\w[\w-]*(\.[\w-]+)*\.safetensors$", max_length=200)
-    adapter_scale: float | None = Field(default=None, gt=0, le=4)
+    weight_name: str | None = Field(default=None, pattern=_FILE_NAME, max_length=200)
+    adapter_scale: Annotated[float, Field(ge=-4, le=4), AfterValidator(_has_effect)] | None = None
     unsafe_weights: bool = False
     extra: dict[Name, Any] = Field(default_factory=dict, max_length=100)
 

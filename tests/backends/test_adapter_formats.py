@@ -343,6 +343,20 @@ def test_kinds_of_adapters_share_a_base(plain_base: Loaded, tmp_path: Path) -> N
     assert (drawn(plain_base) == before).all()
 
 
+@pytest.mark.parametrize("kind", ["kohya", "loha", "lokr, low rank"])
+@pytest.mark.parametrize("scale", [-1.0, 0.5])
+def test_a_strength_scales_the_change(plain_base: Loaded, tmp_path: Path, kind: str, scale: float) -> None:
+    """Of every kind of adapter, also with a sign."""
+    tensors, after = written(plain_base, *FORMATS[kind])
+    save_file(tensors, tmp_path / "x.safetensors")
+    weights = {path: weight_of(plain_base, "unet", path).detach() for path in after}
+    with changed(plain_base, {path: weights[path] + scale * (after[path] - weights[path]) for path in after}):
+        wanted = drawn(plain_base)
+    with applied(plain_base, tmp_path / "x.safetensors") as loaded:
+        who = adapter("a", "x/y", "x/y", scale=scale)
+        assert near(np.asarray(BACKEND.draw(loaded, ask(who)).images[0], dtype=float), wanted)
+
+
 @pytest.mark.parametrize("where", ["header", "beside"])
 def test_the_alpha_of_peft_counts(plain_base: Loaded, tmp_path: Path, where: str) -> None:
     """Diffusers writes it into the header of a file, peft into a file beside it."""

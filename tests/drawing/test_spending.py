@@ -207,7 +207,7 @@ def test_a_clock_that_goes_back_frees_nothing(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("spoil", ["damaged", "folder"])
 def test_without_its_record_nothing_is_spent(images: LocalImages, tmp_path: Path, spoil: str) -> None:
-    """A record that cannot be read is no reason to forget what was spent."""
+    """What was spent is not forgotten because its record cannot be read."""
     settings = settings_for(images, tmp_path)
     settings.home.mkdir(parents=True)
     place = settings.home / "spending.db"

@@ -67,6 +67,20 @@ def test_an_adapter_file_is_a_plain_safetensors_name(name: str) -> None:
         CallSettings(weight_name=name)
 
 
+@pytest.mark.parametrize("name", ["ink wash (v2).safetensors", "水墨.safetensors", "add-detail[1.5]+x.safetensors"])
+def test_an_adapter_file_may_have_any_name(name: str) -> None:
+    """Files keep the names that people and sites give them."""
+    assert CallSettings(weight_name=name).weight_name == name
+
+
+def test_a_strength_may_be_negative_and_not_nothing() -> None:
+    """An adapter that draws the opposite is common; one that changes nothing is a mistake."""
+    assert CallSettings(adapter_scale=-1.5).adapter_scale == -1.5
+    for scale in (0, -4.1, float("nan")):
+        with pytest.raises(ValueError, match="adapter_scale"):
+            CallSettings(adapter_scale=scale)
+
+
 def test_a_checkpoint_has_no_adapter_settings() -> None:
     """`weight_name` and `adapter_scale` are refused for a checkpoint, since they would change nothing."""
     with pytest.raises(ValueError, match="adapter"):
