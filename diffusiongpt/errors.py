@@ -14,6 +14,7 @@
     │   └── DataError            a file of ratings or votes that cannot be used
     ├── JudgeError               a judge that is missing, or gave no usable answer
     ├── PictureError             a picture file without our record in it
+    ├── ConversationError        a conversation that cannot be read, written, or go on as asked
     ├── PullError                the files of a checkpoint could not be pulled
     │   ├── HubUnreachableError  no network, or the hub is down
     │   ├── RepoMissingError     repository or revision does not exist
@@ -234,14 +235,14 @@ class ContentRefusedError(DrawError):
     """The provider of a hosted expert does not draw what was asked for."""
 
 
-class ConversationError(DiffusionGPTError):
-    """A conversation cannot be read, written, or go on as asked."""
-
-
 class SpendLimitError(DrawError):
     """A picture of a hosted expert would cross a spend limit; nothing was sent."""
 
     unbilled = True
+
+
+class ConversationError(DiffusionGPTError):
+    """A conversation cannot be read, written, or go on as asked."""
 
 
 class NeedsExtraError(DiffusionGPTError):
