@@ -52,6 +52,8 @@ from diffusiongpt.errors import (
     ZooFileChangedError,
 )
 from diffusiongpt.errors import checks_names as _checks_names
+from diffusiongpt.forks import call_in_child as _call_in_child
+from diffusiongpt.forks import free_in_child as _free_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +94,7 @@ _HOMES = {
 }
 """Room of each class of the product; it is imported when the class is first used."""
 
-_MAKING = _Lock()
+_MAKING = _free_in_child(_Lock())
 """Held while the default studio is made; a second one would double the queue and the budgets of the device."""
 
 __all__ = [
@@ -180,6 +182,10 @@ def _made_studio() -> DiffusionGPT:
     from diffusiongpt.studio import DiffusionGPT
 
     return DiffusionGPT()
+
+
+# a forked child makes a default studio of its own
+_call_in_child(_made_studio.cache_clear)
 
 
 @_checks_names

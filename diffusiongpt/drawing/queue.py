@@ -6,6 +6,7 @@ exceptions stay with the requester, and a requester that no longer wants a pictu
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -126,6 +127,7 @@ class Queue:
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot] = {}
         self._closed = False
+        self._process = os.getpid()
 
     def enter(self, model: Hashable, device: str, *, client: Hashable | None = None, work: int = 1) -> Ticket:
         """Take a place in the queue of a device; returns immediately.
@@ -139,6 +141,7 @@ class Queue:
         Raises:
             LoadError: If the queue is closed.
         """
+        self._check_process()
         ticket = Ticket(self, model, device, threading.get_ident() if client is None else client, work)
         with self._lock:
             self._check_open()
@@ -180,8 +183,17 @@ class Queue:
         Raises:
             LoadError: If the queue is closed.
         """
+        self._check_process()
         with self._lock:
             self._check_open()
+
+    def _check_process(self) -> None:
+        """Refuse in a forked child: locks, threads and weights are the parent's."""
+        if os.getpid() != self._process:
+            raise LoadError(
+                "this studio was made in another process, which was forked",
+                hint="Make a new DiffusionGPT in the child process, or start processes with the method 'spawn'.",
+            )
 
     def give_back(self, ticket: Ticket) -> None:
         """End the turn of a ticket before its block does, if this thread holds it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusiongpt.errors import LoadError
+from diffusiongpt.forks import free_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ _SCRIPTS = "A-Za-z\u00aa-\u024f\u1e00-\u1eff\u0400-\u04ff\u0600-\u06ff\u0e00-\u0
 _SCRIPTS += "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f"
 _FOREIGN = re.compile(rf"(?![{_SCRIPTS}])[^\W\d_]")
 
-_LOCK = Lock()
+_LOCK = free_in_child(Lock())
 """Held while texts are embedded. The model sets the number of threads of the process's linear algebra and then resets
 it to what it found; two callers at once would leave it at one thread for good."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin
 
 from diffusiongpt.errors import HubUnreachableError, PullError
+from diffusiongpt.forks import free_in_child
 from diffusiongpt.hub.answers import (
     ERROR_BYTES,
     LISTING_BYTES,
@@ -318,7 +319,7 @@ def _origin(url: str) -> tuple[str, bytes, str, int | None]:
     return parts.scheme, parts.userinfo, parts.host, parts.port
 
 
-_CLIENT_LOCK = threading.Lock()
+_CLIENT_LOCK = free_in_child(threading.Lock())
 
 
 def _client() -> httpx.Client:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from uuid import uuid4
 
 from diffusiongpt.errors import PullError, StorageError
+from diffusiongpt.forks import free_in_child
 from diffusiongpt.hub.answers import LISTING_BYTES, Lines, bounded, keep_known_headers
 from diffusiongpt.hub.client import (
     FIRST_ERROR,
@@ -45,7 +46,7 @@ _REQUESTS_EACH, _REQUESTS_MORE = 30, 100
 """Requests for each file, with the client's retries, and in addition; a server that causes more leads us in circles."""
 
 _HTTP_BUSY = 429
-_HOOKS = threading.Lock()
+_HOOKS = free_in_child(threading.Lock())
 _POLL_S = 0.5
 _RESOLVE = re.compile(r"/resolve/(?P<commit>[^/]+)/(?P<name>.+)$")
 _PARTIAL = ".incomplete"

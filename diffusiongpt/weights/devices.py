@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # its types are a package of their own
 
 from diffusiongpt.errors import SettingsError
+from diffusiongpt.forks import free_in_child
 
 HOST = "cpu"
 """The device whose memory is the host's: all weights come here first."""
@@ -177,7 +178,8 @@ def slot(device: str) -> threading.RLock:
     Pipelines keep the state of a call on themselves, tokenizers serve one thread at a time, adapters are switched on
     and off on modules that other models share, and some autoencoders change their type while they run.
     """
-    return _SLOTS.setdefault(device, threading.RLock())
+    found = _SLOTS.get(device)
+    return found or _SLOTS.setdefault(device, free_in_child(threading.RLock()))
 
 
 LOW_BYTES = 1 << 30

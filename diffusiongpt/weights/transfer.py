@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import OutOfMemoryError
+from diffusiongpt.forks import free_in_child
 from diffusiongpt.safe_text import logger
 from diffusiongpt.weights.devices import HOST, device_memory
 
@@ -263,7 +264,7 @@ class Cuda:
 
 _CUDA = Cuda()
 
-_STAGING = threading.Lock()
+_STAGING = free_in_child(threading.Lock())
 """Held while the staging buffers are in use. There is one pair: two copies at a time make a link no faster."""
 
 

@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from diffusiongpt.forks import free_in_child
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-CONSTRUCT_LOCK = threading.RLock()
+CONSTRUCT_LOCK = free_in_child(threading.RLock())
 """Held while any model is built: diffusers, transformers and accelerate patch process globals meanwhile.
 
 Two builds at a time can leave `torch.nn.Module` patched permanently (huggingface/peft#3605, diffusers#4296).
