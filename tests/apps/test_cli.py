@@ -66,7 +66,7 @@ def test_route_json_has_what_the_contract_says() -> None:
     """`route --json` prints one object with every promised field, and the candidates best first."""
     route = run_json("route", "an 8-bit fox")
     assert set(route) >= ROUTE_FIELDS
-    assert set(route["understanding"]) == UNDERSTANDING_FIELDS
+    assert set(route["understanding"]) >= UNDERSTANDING_FIELDS
     assert route["input"] == "an 8-bit fox"
     assert (route["expert"], route["path"]) == ("tiny-pixel", ["root", "animal", "pixel_art"])
     assert (route["thinker"], route["embedder"], route["llm_calls"], route["seed"]) == ("local", "lexical", 0, None)
