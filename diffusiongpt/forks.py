@@ -21,7 +21,7 @@ _RENEWED: list[Callable[[], object]] = []
 
 
 def free_in_child(lock: Lock) -> Lock:
-    """A `threading.Lock` or `RLock` that nobody holds in a forked child."""
+    """A `threading.Lock` or `RLock` that is free in a forked child."""
     _LOCKS.add(lock)
     return lock
 
