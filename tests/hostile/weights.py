@@ -165,7 +165,7 @@ def _spoil_some(rng: random.Random, tensors: Tensors) -> tuple[str, Tensors]:
         "empty": lambda: {**rest, key: torch.zeros(0)},
         "more": lambda: {
             **tensors,
-            rng.choice(("a.weight", "unet.x.lora_A.weight", "emb_params", "x.diff", "")): value,
+            rng.choice(("a.weight", "unet.x.lora_A.weight", "emb_params", "x.diff", "")): value.clone(),
         },
         "twice": lambda: {**tensors, key.replace(".weight", ".default.weight"): value.clone()},
         "tiny type": lambda: {**rest, key: value.to(torch.float8_e4m3fn)},
