@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 
 KIND = "hosted"
+
+MOST_MB = 256.0
+"""An answer may have 64 MB, which its client holds once as bytes and once as text while it is refused."""
 KEY = "sk-proj-this-goes-to-one-service"
 HASTE_S = 1.0
 LONGEST_S = 8.0
