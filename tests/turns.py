@@ -1,7 +1,8 @@
 """Turns of conversations about pictures, in two languages, labelled by the rule in `understanding/follow_up.py`.
 
-Before each turn one picture was shown, of `BEFORE`. Half of the turns were written together with the cues; those of
-`HELD_OUT` were written by somebody who knew the rule alone, and no cue was changed for them.
+Before each turn a picture was shown, of `BEFORE`. The cues were written with these turns at hand and fitted until all
+were read rightly, so they hold what works and say nothing of how other turns are read: of 120 turns that somebody wrote
+from the rule alone, 72 % in English and 68 % in Chinese were.
 """
 
 from __future__ import annotations
