@@ -15,6 +15,7 @@ from functools import cache
 
 from diffusiongpt.drawing.fairness import FairOrder, IsReady, Place
 from diffusiongpt.errors import LoadError, RequestError
+from diffusiongpt.forks import computes, may_compute
 from diffusiongpt.safe_text import logger
 from diffusiongpt.stopping import check_stop
 
@@ -142,6 +143,7 @@ class Queue:
             LoadError: If the queue is closed.
         """
         self._check_process()
+        computes()
         ticket = Ticket(self, model, device, threading.get_ident() if client is None else client, work)
         with self._lock:
             self._check_open()
@@ -188,7 +190,12 @@ class Queue:
             self._check_open()
 
     def _check_process(self) -> None:
-        """Refuse in a forked child: locks, threads and weights are the parent's."""
+        """Refuse in a forked child what would never end: locks, threads and weights are the parent's."""
+        if not may_compute():
+            raise LoadError(
+                "this process was forked from one that had drawn, and torch cannot compute in it",
+                hint="Fork before the first drawing, or start processes with the method 'spawn'.",
+            )
         if os.getpid() != self._process:
             raise LoadError(
                 "this studio was made in another process, which was forked",

@@ -19,6 +19,8 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from diffusiongpt.forks import free_in_child
+
 MAX_BYTES = 1 << 20
 """Bytes of an answer. A filled-in form has two thousand; the rest is for the reasoning of models that stream it.
 
@@ -119,7 +121,7 @@ class Limits:
 
 _CURRENT: ContextVar[Limits | None] = ContextVar("diffusiongpt_llm_limits", default=None)
 _hooked: WeakSet[Any] = WeakSet()
-_hooking = threading.Lock()
+_hooking = free_in_child(threading.Lock())
 
 
 def bound_clients(llm: Any) -> int:
