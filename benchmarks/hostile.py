@@ -290,10 +290,11 @@ def kill_voters(kills: int, seed: int) -> tuple[int, int]:
 
     rng = random.Random(seed)
     acknowledged: list[str] = []
+    ended_alone = 0
     with tempfile.TemporaryDirectory(prefix="hostile-votes-") as place:
         path = Path(place) / "votes.db"
         with contextlib.closing(VoteStore(path)) as store:  # what is imported for a vote, the children have
-            acknowledged.append(store.add(_vote("the first")).id)
+            first = store.add(_vote("the first")).id
         for number in range(kills):
             reads, writes = os.pipe()
             child = os.fork()
@@ -310,13 +311,16 @@ def kill_voters(kills: int, seed: int) -> tuple[int, int]:
                 select.select([reads], [], [], 10)
             time.sleep(rng.uniform(0.001, 0.06))
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            _, status = os.waitpid(child, 0)
+            ended_alone += not os.WIFSIGNALED(status)
             with os.fdopen(reads, encoding="ascii") as stream:
                 acknowledged += [line.strip() for line in stream if line.endswith("\n")]
         store = VoteStore(path)
         there = {vote.id for vote in store.all()}
         store.close()
-    return len(acknowledged), len(set(acknowledged) - there)
+    if ended_alone:
+        sys.exit(f"{ended_alone} of {kills} voting processes ended before they were killed")
+    return len(acknowledged), len({first, *acknowledged} - there)
 
 
 def main() -> None:

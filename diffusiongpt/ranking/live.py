@@ -37,9 +37,12 @@ SHARE = 0.01
 """Votes added since the last fit, as a share of those fitted, above which a refit is due. Up to there, sequential
 updates choose nearly as a refit would."""
 
+MOMENT_S = 0.4
+"""Seconds that a route waits for the table of a fit that it has waited for."""
+
 PATIENCE_S = 1.5
-"""Seconds that a route waits for the votes to be read, and once more for a fit that has begun; then it goes on with the
-last table. A stated bound: most fits that a route waits for take a tenth of it, and a person waits two seconds."""
+"""Seconds that a route waits for the votes to be read, and for a fit that has begun; then it goes on with the last table.
+A stated bound: most fits that a route waits for take a tenth of it, and a person waits two seconds."""
 
 _log = logger(__name__)
 
@@ -164,9 +167,11 @@ class LiveTable:
             priors: Scores without any vote.
             voter: Voter whose own preferences count; `None` for everyone's.
         """
+        until = monotonic() + PATIENCE_S
         ask = self._asked(priors, voter, patience=PATIENCE_S)
-        if ask.done and ask.fit is not None and self._was_fitted(ask.fit):
-            ask = self._asked(priors, voter, patience=PATIENCE_S)
+        if ask.done and ask.fit is not None and self._was_fitted(ask.fit, until):
+            # in all not more than two seconds, and a moment for the answer that has just become ready
+            ask = self._asked(priors, voter, patience=max(MOMENT_S, until - monotonic()))
         if ask.error is not None and not isinstance(ask.error, VoteError):
             raise ask.error
         if ask.done and ask.fit is None and ask.table is not None:
@@ -252,11 +257,11 @@ class LiveTable:
                 self._asks.remove(ask)
         return ask
 
-    def _was_fitted(self, fit: int) -> bool:
-        """Whether a fit is done, waiting for `PATIENCE_S` since it began."""
+    def _was_fitted(self, fit: int, until: float) -> bool:
+        """Whether a fit is done, waiting for `PATIENCE_S` since it began, and until a time of `monotonic` at most."""
         with self._changed:
             while self._fits_done < fit:
-                left = self._fitting_since + PATIENCE_S - monotonic()
+                left = min(self._fitting_since + PATIENCE_S, until) - monotonic()
                 if left <= 0:
                     return False
                 self._changed.wait(left)
