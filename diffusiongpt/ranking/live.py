@@ -41,7 +41,7 @@ MOMENT_S = 0.4
 """Seconds that a route waits for the table of a fit that it has waited for."""
 
 PATIENCE_S = 1.5
-"""Seconds that a route waits for the votes to be read, and for a fit that has begun; then it goes on with the last table.
+"""Seconds that a route waits for the votes to be read and for a fit that has begun; then it uses the last table.
 A stated bound: most fits that a route waits for take a tenth of it, and a person waits two seconds."""
 
 _log = logger(__name__)
