@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -78,12 +79,36 @@ def repair(plan: PullPlan, settings: Settings, contents: ContentIds, stop: Stop)
 
 
 def _fetch(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop, names: tuple[str, ...]) -> None:
-    try:
-        _ask_client(plan, settings, on_bytes, stop, names)
-    except TransferError as error:
-        # the client has removed its partial files by now, and does not download complete files again
-        log.warning("%s; downloading it again", error)
-        _ask_client(plan, settings, on_bytes, stop, names)
+    faults = closed = 0
+    while True:
+        try:
+            return _ask_client(plan, settings, on_bytes, stop, names)
+        except TransferError as error:
+            if closed < _CLOSED_BY_OTHERS and _was_closed_by_another(error):
+                closed += 1
+            elif faults == 0:
+                faults = 1
+            else:
+                raise
+            # the client has removed its partial files by now, and does not download complete files again
+            log.warning("%s; downloading it again", error)
+
+
+_CLOSED_BY_OTHERS = 5
+"""How often a download begins again because another one had the connection closed."""
+
+
+def _was_closed_by_another(error: BaseException) -> bool:
+    """Whether another thread closed the connection: the client closes those of all threads if it cannot connect in one.
+
+    See `close_session` in `huggingface_hub.utils._http`, which its retries call.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno == errno.EBADF:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _ask_client(plan: PullPlan, settings: Settings, on_bytes: OnBytes, stop: Stop, names: tuple[str, ...]) -> None:

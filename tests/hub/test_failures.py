@@ -95,8 +95,6 @@ def test_a_connection_cut_once_is_retried_in_silence(hub: LocalHub, puller: Pull
     assert said == []
 
 
-# a connection that the hub cuts is closed by the garbage collector at a time of its own
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("fault", "match"),
     [
@@ -267,3 +265,23 @@ def test_leftovers_of_a_killed_download_are_removed(puller: Puller, online: Sett
         os.utime(blobs / f"{name}.incomplete", (time.time() - age,) * 2)
     puller.ensure(SD, BACKEND)
     assert [path.name for path in blobs.glob("*.incomplete")] == ["fresh.incomplete"]
+
+
+def test_a_connection_that_another_thread_closed_is_opened_again(
+    puller: Puller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client closes the connections of all threads where one cannot connect; that costs no download its retry."""
+    import errno
+
+    import huggingface_hub
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # exported lazily
+
+    whole, closed = huggingface_hub.snapshot_download, iter(range(3))
+
+    def closing(*args: Any, **options: Any) -> Any:
+        for _ in closed:
+            raise httpx.ReadError("Bad file descriptor") from OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return whole(*args, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", closing)
+    assert puller.ensure(SD, BACKEND).is_dir()

@@ -70,7 +70,7 @@ def test_the_order_says_nothing(studio: DiffusionGPT) -> None:
 def test_the_pick_of_the_route_is_always_shown(studio: DiffusionGPT) -> None:
     """A comparison is about what people get: the expert that a route picks, against another one each time."""
     route, table = studio.route(PROMPT), studio.ranking()
-    ballots = [choose_ballot(route, table, 2, seed=seed, able=list(studio.zoo)) for seed in range(20)]
+    ballots = [choose_ballot(route, table, 2, seed=seed, able=list(studio.zoo)) for seed in range(200)]
     assert all(route.expert in experts for experts, _ in ballots)
     assert all(shown.propensities[route.expert] == 1 for _, shown in ballots)
     assert len({expert for experts, _ in ballots for expert in experts}) > 2
