@@ -156,7 +156,7 @@ class ToyBackend:
                     parts[name].come(HOST)
         return Loaded(model=ToyModel(parts), device=device, parts=parts)
 
-    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> Any:
+    def opened(self, loaded: Loaded, *, expert: Expert | None = None) -> Any:
         """Not needed here."""
         raise NotImplementedError
 

@@ -161,15 +161,15 @@ class Backend(Protocol):
         """
         ...
 
-    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> AbstractContextManager[Any]:
-        """Reserve the device for one request, with the model ready to be called.
+    def opened(self, loaded: Loaded, *, expert: Expert | None = None) -> AbstractContextManager[Any]:
+        """Reserve the device for one request, with the model ready to be called as the expert draws.
 
         Whatever is set on its modules is undone: hooks, tiling, adapters, other types. On a device that is also true
         of values that are written into its weights; on the host they stay until the model is loaded again.
 
         Args:
             loaded: The model, whose parts are on its device.
-            scale: Strength of its adapter, if it has one.
+            expert: Its scheduler and the strength of its adapter count; without it, the model's own.
         """
         ...
 

@@ -134,7 +134,7 @@ class LocalExecutor:
         with (
             self.enter(expert).turn(),
             self.cache.lease(expert, backend, device=self._machine.device, snapshot=snapshot) as loaded,
-            backend.opened(loaded, scale=expert.settings.adapter_scale or 1.0) as model,
+            backend.opened(loaded, expert=expert) as model,
         ):
             yield model
 

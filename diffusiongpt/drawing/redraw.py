@@ -48,7 +48,7 @@ def recorded_call(
             f"{record.drawn_by} takes no seed, so this picture cannot be drawn again bit for bit",
             hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
         )
-    expert = _as_strong(_same_expert(record, zoo, puller), record)
+    expert = _as_set(_same_expert(record, zoo, puller), record)
     pictures, mask = _recorded_inputs(record, inputs)
     return Call(
         expert=expert,
@@ -126,17 +126,23 @@ def _check_commit(part: Expert, repo: str | None, commit: str | None, record: Pi
         )
 
 
-def _as_strong(expert: Expert, record: PictureRecord) -> Expert:
-    """An adapter with the strength of a record, checked like that of a zoo file: a stranger may have written it."""
-    if expert.kind != "adapter" or "adapter_scale" not in record.params:
-        return expert
+_SETTINGS = {"adapter_scale": "It is from -4 to 4, and not 0.", "scheduler": "It is one of the installed diffusers."}
+"""Settings of an expert that a record has, and what they must be."""
+
+
+def _as_set(expert: Expert, record: PictureRecord) -> Expert:
+    """An expert with the settings of a record, checked like those of a zoo file: a stranger may have written them."""
+    said = {name: record.params[name] for name in _SETTINGS if name in record.params}
+    if expert.kind != "adapter":
+        said.pop("adapter_scale", None)
+    # a picture without one was drawn with the checkpoint's own
+    said.setdefault("scheduler", None)
     try:
-        scale = CallSettings(adapter_scale=record.params["adapter_scale"]).adapter_scale
-    except ValidationError:
-        raise RequestError(
-            f"adapter_scale={record.params['adapter_scale']!r} is out of range", hint="It is from -4 to 4, and not 0."
-        ) from None
-    settings = expert.settings.model_copy(update={"adapter_scale": scale})
+        checked = CallSettings.model_validate(said)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise RequestError(f"{name}={said[name]!r} is out of range", hint=_SETTINGS[name]) from None
+    settings = expert.settings.model_copy(update={name: getattr(checked, name) for name in said})
     return expert.model_copy(update={"settings": settings})
 
 

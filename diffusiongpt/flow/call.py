@@ -118,7 +118,8 @@ class Drawing:
 
     Attributes:
         images: One picture per seed.
-        params: The arguments really used, under diffusers' names, plus `sampler`, and `adapter_scale` of an adapter.
+        params: The arguments really used, under diffusers' names, plus `sampler`, `adapter_scale` of an adapter, and
+            `scheduler` where the expert names one.
         dropped: Arguments this pipeline does not take.
         repeatable: Whether the same call gives the same picture again.
         weights: Fingerprint of the files that were used; `None` for a hosted expert.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffusiongpt.zoo.expert import ROOT, CallSettings, Capabilities, Expert, ExpertId, License, Price, Tags
+from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
+from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, License, Price, Tags
 from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
     SHIPPED,
@@ -26,6 +27,7 @@ __all__ = [
     "Node",
     "NodeKind",
     "Price",
+    "Scheduler",
     "Tags",
     "Taxonomy",
     "Zoo",

@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
     StringConstraints,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 
 from diffusiongpt.files import expand_home
+from diffusiongpt.zoo.call_settings import CallSettings, Line, Name
 
 ROOT: Final = "root"
 """The node for "nothing in particular": generalists are here, and in the evidence it has the probability that the
@@ -31,10 +30,6 @@ _SIZES_DIFFER: Final = 0.05
 NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=80)]
 ExpertId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=80)]
 ComponentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-Name = Annotated[str, StringConstraints(max_length=200)]
-"""A name of something: a licence, a type, a language, a file variant."""
-Line = Annotated[str, StringConstraints(max_length=2_000)]
-"""A sentence, a path or an address."""
 Paragraph = Annotated[str, StringConstraints(max_length=8_000)]
 """A description, or a negative prompt: image models read a few hundred words at most."""
 TextSkill = Literal["none", "poor", "fair", "good", "strong"]
@@ -98,69 +93,6 @@ class Capabilities(_Entry):
     img2img: bool | None = None
     inpaint: bool | None = None
     transparent_background: bool | None = None
-
-
-_FILE_NAME = r"^[^./\\:\x00-\x1f\x7f-\x9f][^/\\:\x00-\x1f\x7f-\x9f]*\.safetensors$"
-"""The name of a file, as people and sites write them, with blanks and brackets; no folder, and nothing hidden."""
-
-
-def _has_effect(scale: float) -> float:
-    if scale == 0:
-        raise ValueError("a strength of 0 would change nothing; leave the adapter out, or write another number")
-    return scale
-
-
-class CallSettings(_Entry):
-    """Call arguments that the maker recommends, under diffusers' own names.
-
-    Attributes:
-        width: Native width in pixels.
-        height: Native height in pixels.
-        sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
-        num_inference_steps: Number of denoising steps.
-        guidance_scale: Guidance scale, in the meaning of this pipeline.
-        dtype: Weight type on a GPU; a CPU always computes in float32. `nf4` is for an expert that was measured with
-            weights of 4 bits: large components get those, and compute in the usual type of the architecture.
-        variant: File variant on the hub, such as `fp16`.
-        weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
-        adapter_scale: Strength of an adapter, 1 by default; below 0 it draws the opposite of what it was trained for.
-        unsafe_weights: Whether to accept weights that are not safetensors if there are no others; the user's
-            settings must allow it too, since such files can run code when opened.
-        extra: Further call arguments, passed on unchanged.
-    """
-
-    width: int | None = Field(default=None, ge=8, le=65_536)
-    height: int | None = Field(default=None, ge=8, le=65_536)
-    sizes: tuple[Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,4}x[1-9]\d{1,4}$")], ...] = Field(
-        default=(), max_length=200
-    )
-    num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
-    guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
-    variant: Name | None = None
-    weight_name: str | None = Field(default=None, pattern=_FILE_NAME, max_length=200)
-    adapter_scale: Annotated[float, Field(ge=-4, le=4), AfterValidator(_has_effect)] | None = None
-    unsafe_weights: bool = False
-    extra: dict[Name, Any] = Field(default_factory=dict, max_length=100)
-
-    @field_validator("extra")
-    @classmethod
-    def _leaves_ours_alone(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name, value in extra.items():
-            if name in _OURS or name.startswith("callback"):
-                raise ValueError(f"{name!r} is set by diffusiongpt, and 'extra' may not name it")
-            if len(repr(value)) > _LONGEST_EXTRA:
-                raise ValueError(f"{name!r} has more than {_LONGEST_EXTRA} characters")
-        return extra
-
-
-_LONGEST_EXTRA: Final = 8_000
-
-_OURS: Final = frozenset({
-    "prompt", "negative_prompt", "image", "mask_image", "width", "height", "num_inference_steps", "guidance_scale",
-    "num_images_per_prompt", "seed", "generator", "output_type", "return_dict",
-})  # fmt: skip
-"""Call arguments that a request, the settings above, or the reading of the result decide."""
 
 
 class Expert(_Entry):

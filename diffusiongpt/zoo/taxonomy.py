@@ -12,7 +12,8 @@ import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field
 
 from diffusiongpt.errors import ZooError
-from diffusiongpt.zoo.expert import ROOT, Expert, Name, NodeId, Paragraph
+from diffusiongpt.zoo.call_settings import Name
+from diffusiongpt.zoo.expert import ROOT, Expert, NodeId, Paragraph
 from diffusiongpt.zoo.yaml_file import read_yaml
 
 NodeKind = Literal["subject", "style", "need"]

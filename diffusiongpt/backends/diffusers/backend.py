@@ -17,7 +17,7 @@ from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded
+from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded, scheduled
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
 from diffusiongpt.backends.diffusers.tasks import blend_for, known_tasks, pipeline_for
@@ -140,10 +140,10 @@ class DiffusersBackend:
         return Loaded(model=model, device=base.device, parts={name: _Adapter(model=model, nbytes=nbytes)})
 
     @contextmanager
-    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> Iterator[Any]:
+    def opened(self, loaded: Loaded, *, expert: Expert | None = None) -> Iterator[Any]:
         """See `Backend.opened`; the pipeline has a scheduler of its own."""
         model: _Model = loaded.model
-        with self._reserved(loaded, scale=scale) as pipe:
+        with self._reserved(loaded, expert) as pipe:
             modules = [weights.outline(loaded.device) for weights in model.weights.values()]
             before = writes(modules)
             try:
@@ -154,8 +154,10 @@ class DiffusersBackend:
                     _copy_again(model.weights.values(), loaded.device)
 
     @contextmanager
-    def _reserved(self, loaded: Loaded, *, scale: float, offload: bool = False, stream: bool = False) -> Iterator[Any]:
-        """The device for one request, and the pipeline with its adapter active.
+    def _reserved(
+        self, loaded: Loaded, expert: Expert | None, *, offload: bool = False, stream: bool = False
+    ) -> Iterator[Any]:
+        """The device for one request, and the pipeline with the expert's scheduler and its adapter active.
 
         Weights that the pipeline replaced meanwhile are the shared ones again afterwards: some autoencoders turn
         themselves into float32 to decode.
@@ -164,7 +166,9 @@ class DiffusersBackend:
         # on the host there is nothing to offload to: what left it would be lost
         offload = offload and loaded.device != HOST
         with slot(loaded.device):
-            pipe = fresh(model.view(loaded.device))
+            pipe = model.view(loaded.device)
+            pipe = fresh(pipe) if expert is None else scheduled(pipe, expert)
+            scale = _scale_of(expert)
             bring = partial(offloaded, model.weights, loaded.device, self.small_bytes, stream=stream)
             visits = bring() if offload else nullcontext()
             try:
@@ -190,11 +194,10 @@ class DiffusersBackend:
         again bit for bit, whatever was drawn with it.
         """
         images: list[Image] = []
-        scale = resolved.expert.settings.adapter_scale or 1.0
         if tile and not offload and not decoders(loaded.model.pipe):
             raise OutOfMemoryError(f"{resolved.expert.id} cannot decode by tiles", hint="Draw a smaller picture.")
         with (
-            self._reserved(loaded, scale=scale, offload=offload, stream=stream) as pipe,
+            self._reserved(loaded, resolved.expert, offload=offload, stream=stream) as pipe,
             tiled(pipe) if tile else nullcontext(),
         ):
             doer = pipeline_for(pipe, resolved.task)
@@ -206,7 +209,9 @@ class DiffusersBackend:
                 images.append(draw_one(doer, call, seed, steps, finite, device=loaded.device))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
         if loaded.model.adapter:
-            params["adapter_scale"] = scale
+            params["adapter_scale"] = _scale_of(resolved.expert)
+        if resolved.expert.settings.scheduler:
+            params["scheduler"] = resolved.expert.settings.scheduler.model_dump()
         return Drawing(
             images=tuple(images),
             params=params,
@@ -214,6 +219,10 @@ class DiffusersBackend:
             recovered=tuple(finite.recovered[:1]),
             dtype=_dtype_of(loaded),
         )
+
+
+def _scale_of(expert: Expert | None) -> float:
+    return (expert.settings.adapter_scale if expert else None) or 1.0
 
 
 def _dtype_of(loaded: Loaded) -> str | None:

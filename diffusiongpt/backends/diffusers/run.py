@@ -35,6 +35,9 @@ HINTS: dict[type[DiffusionGPTError], str] = {
 """What to do about an error where nothing better is known."""
 
 
+_OTHER_SCHEDULER = "Install what it names, or correct 'scheduler' in the expert's settings in the zoo file."
+
+
 class KeepsError(Protocol):
     """Keeps what a callback of the caller raised."""
 
@@ -156,6 +159,33 @@ def fresh(pipe: Any) -> Any:
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is not None:
         view.__dict__["scheduler"] = type(scheduler).from_config(scheduler.config)
+    return view
+
+
+def scheduled(pipe: Any, expert: Expert) -> Any:
+    """A shallow copy with the scheduler that an expert names, on the settings of the checkpoint's own.
+
+    Raises:
+        LoadError: If the pipeline has no scheduler, or a library that this one needs is not installed.
+    """
+    wanted, own = expert.settings.scheduler, getattr(pipe, "scheduler", None)
+    if wanted is None:
+        return fresh(pipe)
+    if own is None:
+        raise LoadError(
+            f"{expert.id} names {wanted.name}, and {type(pipe).__name__} has no scheduler to replace",
+            hint="Remove 'scheduler' from the expert's settings in the zoo file.",
+        )
+
+    def make() -> Any:
+        import diffusers
+
+        with quiet_call():
+            return getattr(diffusers, wanted.name).from_config(own.config, **wanted.arguments)
+
+    view = copy.copy(pipe)
+    what = f"could not make {wanted.name}"
+    view.__dict__["scheduler"] = guarded(make, expert, LoadError, what, hint=_OTHER_SCHEDULER)
     return view
 
 
