@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -29,6 +30,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableError
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.files import expand_home
@@ -244,6 +246,9 @@ class Settings(BaseSettings):
             `cpu`, or `any`.
         quantise: Whether an expert that does not fit otherwise may draw with weights of 4 bits, which takes the extra
             `quantised` and changes its pictures a little.
+        stand_in: Whether the demonstration zoo draws when no expert that was asked for can.
+        profiles: Policies under names of your own, which programs may ask for: a JSON object such as
+            `{"thrifty": {"max_price": 0.01, "commercial_use": true}}`, with the arguments that limit a request.
     """
 
     model_config = SettingsConfigDict(
@@ -287,6 +292,8 @@ class Settings(BaseSettings):
     device: str | None = None
     memory: MemorySetting | None = None
     quantise: bool = False
+    stand_in: bool = True
+    profiles: Mapping[str, Mapping[str, bool | float | str | None]] = Field(default_factory=dict)
 
     @field_validator("home", "hub_cache")
     @classmethod
@@ -323,31 +330,51 @@ _NEAR = 0.8
 """How alike, from 0 to 1, a name has to be to one of ours to count as a slip even where it begins otherwise."""
 
 
-def variables() -> dict[str, tuple[str, ...]]:
-    """Setting -> the environment variables that it is read from, the first of them our own."""
+_OF_DOORS = ("DIFFUSIONGPT_SERVE_",)
+"""What the names of variables begin with that a door reads by itself."""
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def variables(kind: type[BaseSettings] | None = None) -> dict[str, tuple[str, ...]]:
+    """Setting -> the environment variables that it is read from, the first of them our own.
+
+    Args:
+        kind: The settings of a door; `Settings` if absent.
+    """
     names = {}
-    for name, field in Settings.model_fields.items():
+    kind = kind or Settings
+    for name, field in kind.model_fields.items():
         alias = field.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [f"{PREFIX}{name.upper()}"]
+        choices = alias.choices if isinstance(alias, AliasChoices) else [f"{_prefix(kind)}{name.upper()}"]
         names[name] = tuple(str(choice) for choice in choices)
     return names
 
 
-def misspelt_variables() -> dict[str, str]:
-    """Variables of the environment that look like a setting and are none -> the nearest one, or an empty text."""
-    known = [names[0] for names in variables().values()]
+def misspelt_variables(kind: type[BaseSettings] | None = None) -> dict[str, str]:
+    """Variables of the environment that look like a setting and are none -> the nearest one, or an empty text.
+
+    Args:
+        kind: The settings of a door; `Settings` if absent, which the variables of doors are not compared with.
+    """
+    kind = kind or Settings
+    prefix, known = _prefix(kind), [names[0] for names in variables(kind).values()]
     found = {}
     for name in os.environ:
         said = name.upper()
-        if said in known or not said.startswith("DIFFUSION"):
+        if said in known or (kind is Settings and said.startswith(_OF_DOORS)):
             continue
-        if said.startswith(PREFIX):
+        if said.startswith(prefix):
             # the part that all names share would make any two of them alike
-            near = get_close_matches(said.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
-            found[name] = f"{PREFIX}{near[0]}" if near else ""
-        elif near := get_close_matches(said, known, n=1, cutoff=_NEAR):
+            near = get_close_matches(said.removeprefix(prefix), [one.removeprefix(prefix) for one in known], n=1)
+            found[name] = f"{prefix}{near[0]}" if near else ""
+        elif kind is Settings and said.startswith("DIFFUSION") and (near := get_close_matches(said, known, 1, _NEAR)):
             found[name] = near[0]
     return found
+
+
+def _prefix(kind: type[BaseSettings]) -> str:
+    return kind.model_config.get("env_prefix", PREFIX)
 
 
 @cache
@@ -361,16 +388,27 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: If a value cannot be used; the message names the setting.
     """
-    for name, nearest in misspelt_variables().items():
+    return read_settings(Settings, **overrides)
+
+
+def read_settings(kind: type[S], **overrides: object) -> S:
+    """The settings of a door; see `load_settings`.
+
+    Raises:
+        SettingsError: If a value cannot be used; the message names the setting.
+    """
+    for name, nearest in misspelt_variables(kind).items():
         _warn_of_variable(name, nearest)
+    hint = f"Settings come from environment variables that start with {_prefix(kind)}."
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
+        return kind(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         # a variable that has two names is reported by one of them
-        variable = name if name.isupper() else f"DIFFUSIONGPT_{name.upper()}"
-        raise SettingsError(
-            f"setting {name!r} ({variable}): {first['msg'].removeprefix('Value error, ')}",
-            hint="Settings come from environment variables that start with DIFFUSIONGPT_.",
-        ) from error
+        variable = name if name.isupper() else f"{_prefix(kind)}{name.upper()}"
+        message = first["msg"].removeprefix("Value error, ")
+        about = f"setting {name!r} ({variable}): " if name else ""
+        raise SettingsError(f"{about}{message}", hint=hint) from error
+    except UnreadableError as error:  # a variable that should hold JSON
+        raise SettingsError(f"{error}", hint=f"Write it as JSON. {hint}") from error

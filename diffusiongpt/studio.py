@@ -16,7 +16,6 @@ from diffusiongpt.drawing import (
     HostedExecutor,
     LocalExecutor,
     Machine,
-    OnProgress,
     Painter,
     Spending,
     draw_ballot,
@@ -27,6 +26,7 @@ from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_
 from diffusiongpt.hub import Agree, Puller, PullPlan
 from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
 from diffusiongpt.ranking import LiveTable
+from diffusiongpt.requester import OnProgress
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import Settings, load_settings
@@ -103,7 +103,7 @@ class DiffusionGPT:
             self._machine,
             local=self._local,
             hosted=HostedExecutor(spending, on_progress),
-            stand_in=self._stand_in,
+            stand_in=self._stand_in if self.settings.stand_in else None,
             spending=spending,
         )
         sentences = SentenceEmbedder.installed()

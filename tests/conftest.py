@@ -46,7 +46,7 @@ import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
 from fixtures_adapters import write_lora  # noqa: E402
 
-pytest_plugins = ["fixtures_votes"]
+pytest_plugins = ["fixtures_votes", "fixtures_server"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

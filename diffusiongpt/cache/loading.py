@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from diffusiongpt.backends import for_adapters
 from diffusiongpt.cache.events import CacheEvent, Events
 from diffusiongpt.cache.memory import Memory
-from diffusiongpt.cache.single_flight import OnProgress, SharedCall, SingleFlight, wait_for
+from diffusiongpt.cache.single_flight import SharedCall, SingleFlight, wait_for
 from diffusiongpt.cache.tier import ON_DEMAND, Bring, Ledger
 from diffusiongpt.errors import DiskFullError, LoadError
 from diffusiongpt.hub import PullKey, Snapshot, check_local, key_of, readable
+from diffusiongpt.requester import OnProgress
 from diffusiongpt.weights import HOST
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey,
 from diffusiongpt.cache.loading import Adapter, Check, Checkpoint, Downloads, Loader
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.prefetch import Coming, Prefetcher
-from diffusiongpt.cache.single_flight import CLOSE_S, OnProgress, SharedCall, SingleFlight
+from diffusiongpt.cache.single_flight import CLOSE_S, SharedCall, SingleFlight
 from diffusiongpt.cache.tier import GDSF, EvictionPolicy, Key
 from diffusiongpt.errors import LoadError
 from diffusiongpt.hub import Puller
+from diffusiongpt.requester import OnProgress
 from diffusiongpt.weights import GROUP_SHARE, HOST, device_memory
 
 if TYPE_CHECKING:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, NoReturn, TypeVar
 
 from diffusiongpt.errors import StoppedError
+from diffusiongpt.requester import OnProgress
 from diffusiongpt.stopping import check_stop
-
-OnProgress = Callable[[str, int, int | None], None]
-"""Called with the phase (`"download"` or `"load"`), how much is done, and how much there is, if known."""
 
 _T = TypeVar("_T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.checked import checked, pictures_of
-from diffusiongpt.drawing.executor import HostedExecutor, OnProgress
+from diffusiongpt.drawing.executor import HostedExecutor
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
@@ -23,7 +23,6 @@ __all__ = [
     "HostedExecutor",
     "LocalExecutor",
     "Machine",
-    "OnProgress",
     "Painter",
     "Place",
     "Queue",

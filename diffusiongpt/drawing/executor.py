@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -11,15 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 from diffusiongpt.backends import HostedBackend, OnStep, get_backend
 from diffusiongpt.drawing.checked import checked_one, pictures_of, together
 from diffusiongpt.errors import DiffusionGPTError, DrawError
+from diffusiongpt.requester import OnProgress, reporting
 from diffusiongpt.stopping import check_stop
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Spending
     from diffusiongpt.flow import Call, Drawing
-
-OnProgress = Callable[[str, int, int | None], None]
-"""Called with the phase (`"download"`, `"load"` or `"draw"`), how much is done, and how much there is, if known."""
 
 
 class Executor(Protocol):
@@ -109,8 +106,7 @@ class HostedExecutor:
     def _report(self, done: int, total: int) -> None:
         if done < total:
             check_stop()
-        if self._on_progress:
-            self._on_progress("draw", done, total)
+        reporting(self._on_progress)("draw", done, total)
 
 
 class _Steps:

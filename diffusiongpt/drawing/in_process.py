@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends import Backend, get_backend
 from diffusiongpt.backends.diffusers import NF4
 from diffusiongpt.cache import Coming, ModelCache
-from diffusiongpt.drawing.executor import OnProgress
 from diffusiongpt.drawing.ladder import Ladders, Rung
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import DiffusionGPTError, LoadError, NeedsExtraError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing, Placement, Recovery
 from diffusiongpt.hub import Agree
+from diffusiongpt.requester import OnProgress, client_of_thread, report, reporting
 from diffusiongpt.safe_text import logger
 from diffusiongpt.stopping import check_stop
 from diffusiongpt.weights import HOST, release_cached, watch_peak
@@ -67,7 +67,7 @@ class LocalExecutor:
         Args:
             expert: The expert that will draw.
             others: Experts that may stand in; they are pulled meanwhile if the settings say so.
-            client: The client that asks; the calling thread if absent.
+            client: The client that asks; by default that of the calling thread, else the thread itself.
 
         Raises:
             LoadError: If the queue is closed.
@@ -80,7 +80,7 @@ class LocalExecutor:
         )
         stand_ins = {**{one.id: (one, _local(one)) for one in spare}, **before}
         self._coming[model] = Coming(expert, _local(expert), tuple(stand_ins.values()))
-        return self.queue.enter(model, self._machine.device, client=client)
+        return self.queue.enter(model, self._machine.device, client=client_of_thread() if client is None else client)
 
     def fetch(self, expert: Expert, *, fitting: bool = True) -> Snapshot:
         """The files of an expert on disk, pulled if need be.
@@ -98,7 +98,7 @@ class LocalExecutor:
             _local(expert),
             check=self._machine.check_fits if fitting else None,
             agree=self._agree,
-            on_progress=self._on_progress,
+            on_progress=reporting(self._on_progress),
         )
 
     def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
@@ -108,8 +108,10 @@ class LocalExecutor:
         start = perf_counter()
         snapshot = self.fetch(call.expert)
         fetched = perf_counter()
+        report("queue", 0, None)
         with (ticket or self.enter(call.expert)).turn():
             waited = perf_counter()
+            report("load", 0, None)
             weights = _fingerprint(call.expert, snapshot)
             if call.expected_weights not in (None, weights):
                 raise LoadError(
@@ -172,7 +174,7 @@ class LocalExecutor:
             backend,
             device=device,
             snapshot=snapshot,
-            on_progress=self._on_progress,
+            on_progress=reporting(self._on_progress),
             offload=offload,
             stream=stream,
         )
@@ -209,8 +211,7 @@ class LocalExecutor:
     def _on_step(self, done: int, total: int) -> None:
         if done < total:  # a picture that is done is worth keeping
             check_stop()
-        if self._on_progress:
-            self._on_progress("draw", done, total)
+        reporting(self._on_progress)("draw", done, total)
 
     def _is_ready(self, model: Hashable, device: str) -> bool:
         expert = self._coming[model].expert

@@ -80,7 +80,7 @@ class Painter:
         machine: Knows which of them can draw here.
         local: Carries out calls on this machine.
         hosted: Carries out calls at services.
-        stand_in: Finds the expert of the tiny zoo that draws when no candidate can.
+        stand_in: Finds the expert of the tiny zoo that draws when no candidate can; `None` if it must not.
         spending: The spend limits of the user.
     """
 
@@ -91,7 +91,7 @@ class Painter:
         *,
         local: LocalExecutor,
         hosted: Executor,
-        stand_in: StandIn,
+        stand_in: StandIn | None,
         spending: Spending,
     ) -> None:
         self._zoo = zoo
@@ -226,7 +226,8 @@ class Painter:
         for failure in failures:
             if isinstance(failure, (PullTooLargeError, *_OF_THIS_MACHINE)):
                 raise failure
-        if LAST_RESORT in self._zoo.sources or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
+        has_drawn = LAST_RESORT in self._zoo.sources
+        if self._stand_in is None or has_drawn or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],

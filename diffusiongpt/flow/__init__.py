@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.flow.call import Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
-from diffusiongpt.flow.inputs import MAX_INPUTS, ImageSource, InputImage, read_image, read_images
+from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
@@ -54,6 +54,7 @@ __all__ = [
     "GIB",
     "IN_PLACE",
     "MAX_INPUTS",
+    "MAX_INPUT_BYTES",
     "MAX_PROMPT_CHARS",
     "MAX_SEED",
     "MAX_SIDE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.pictures.comparison import MOST, Comparison, as_rating, as_vote
+from diffusiongpt.pictures.encoded import ImageFormat, bare, encode
 from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
 from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, read_record, shareable, slug, write_png
 
@@ -13,8 +14,11 @@ __all__ = [
     "SMALL",
     "Comparison",
     "Generation",
+    "ImageFormat",
     "as_rating",
     "as_vote",
+    "bare",
+    "encode",
     "enlarged",
     "read_png",
     "read_record",

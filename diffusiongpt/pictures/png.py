@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from diffusiongpt.errors import PictureError
 from diffusiongpt.files import open_regular
 from diffusiongpt.flow import MAX_SIDE, PictureRecord, Route
+from diffusiongpt.pictures.exif import record_in_exif
 from diffusiongpt.safe_text import words_of
 
 CHUNK = "diffusiongpt"
@@ -55,12 +56,18 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
         whole.replace(path)
 
 
-@contextmanager
-def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterator[Path]:
-    """The whole picture under a unique name; if it is not moved from there, it is removed."""
+def png_info(record: PictureRecord) -> PngImagePlugin.PngInfo:
+    """The text chunks of a PNG with a record: our own, and the one that most viewers read."""
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, a1111_parameters(record))
     info.add_itxt(CHUNK, shareable(record).model_dump_json(), lang="", tkey="")
+    return info
+
+
+@contextmanager
+def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterator[Path]:
+    """The whole picture under a unique name; if it is not moved from there, it is removed."""
+    info = png_info(record)
     partial = folder / f".{uuid4().hex}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,29 +83,39 @@ def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterato
             partial.unlink()
 
 
-def shareable(record: PictureRecord) -> PictureRecord:
-    """The record without folders of this machine, and of a bounded size: a picture is passed on to strangers."""
+def shareable(record: PictureRecord, kept: int = _KEPT) -> PictureRecord:
+    """The record without folders of this machine, and of a bounded size: a picture is passed on to strangers.
+
+    Args:
+        record: The record.
+        kept: Candidates, rejections and fallbacks that it keeps.
+    """
     fallbacks = (
         fallback.model_copy(update={"error": _bare(fallback.error), "hint": _bare(fallback.hint)})
-        for fallback in record.fallbacks[:_KEPT]
+        for fallback in record.fallbacks[:kept]
     )
     places = {"repo": _place(record.repo), "base": record.base and _place(record.base)}
     zoo = tuple(_last(source) for source in record.zoo)
-    changes = {**places, "zoo": zoo, "fallbacks": tuple(fallbacks), "route": _bounded(record.route, record.drawn_by)}
+    changes = {
+        **places,
+        "zoo": zoo,
+        "fallbacks": tuple(fallbacks),
+        "route": _bounded(record.route, record.drawn_by, kept),
+    }
     return record.model_copy(update=changes)
 
 
-def _bounded(route: Route, drawn_by: str) -> Route:
+def _bounded(route: Route, drawn_by: str, most: int) -> Route:
     """A route with the best of its candidates, and those that its story needs."""
-    if max(len(route.candidates), len(route.rejected), len(route.propensities)) <= _KEPT:
+    if max(len(route.candidates), len(route.rejected), len(route.propensities)) <= most:
         return route
-    needed = {route.expert, drawn_by, *route.near_ties[:_KEPT]}
-    candidates = [one for at, one in enumerate(route.candidates) if at < _KEPT or one.expert in needed]
+    needed = {route.expert, drawn_by, *route.near_ties[:most]}
+    candidates = [one for at, one in enumerate(route.candidates) if at < most or one.expert in needed]
     kept = {one.expert for one in candidates}
     changes = {
         "candidates": tuple(candidates),
         "near_ties": tuple(one for one in route.near_ties if one in kept),
-        "rejected": route.rejected[:_KEPT],
+        "rejected": route.rejected[:most],
         "propensities": {name: share for name, share in route.propensities.items() if name in kept},
     }
     return route.model_copy(update=changes)
@@ -166,7 +183,7 @@ def _unreadable(path: Path, reason: str) -> PictureError:
 
 def _record_in(image: Image.Image, path: Path) -> PictureRecord:
     """The record in the header of a picture, which a stranger may have written."""
-    text = image.info.get(CHUNK)
+    text = image.info.get(CHUNK) or record_in_exif(image, MAX_RECORD_BYTES)
     if not isinstance(text, str):
         raise PictureError(
             f"{path} does not say how it was drawn",

@@ -1,0 +1,51 @@
+"""`diffusiongpt serve`: the studio for the programs that people already have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from diffusiongpt.apps.cli.common import DeviceOption, LLMOption, ZooOption, load_zoo
+from diffusiongpt.apps.cli.printing import say
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 127.0.0.1 if absent.", show_default=False)
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 if absent.", show_default=False)] = None,
+    zoo: ZooOption = None,
+    llm: LLMOption = None,
+    device: DeviceOption = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--api-key",
+            help="Key that requests have to carry; may be repeated. Better in the environment.",
+            show_default=False,
+        ),
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Serve without keys on an address that others can reach.")
+    ] = False,
+) -> None:
+    """Serve over HTTP: OpenAI's Images API, AUTOMATIC1111's, and our own."""
+    try:
+        from diffusiongpt.apps import server
+    except ModuleNotFoundError as error:
+        from diffusiongpt.errors import NeedsExtraError
+
+        raise NeedsExtraError(f"the server needs {error.name}", hint="pip install 'diffusiongpt[serve]'") from error
+    from diffusiongpt.settings import load_settings
+    from diffusiongpt.studio import DiffusionGPT
+
+    given: dict[str, Any] = {"host": host, "port": port, "api_keys": tuple(api_key) if api_key else None}
+    asked = {name: value for name, value in given.items() if value is not None}
+    settings = server.load_server_settings(**asked, **({"no_auth": True} if no_auth else {}))
+    settings = server.guarded(settings)
+    # a service draws what was asked for, or says why not
+    own = load_settings(stand_in=False)
+    with DiffusionGPT(load_zoo(zoo), llm=llm, device=device, settings=own) as studio:
+        say(f"{len(studio.zoo)} experts on {studio.device}")
+        server.serve(server.create_app(studio, settings), settings)

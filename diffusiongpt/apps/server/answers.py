@@ -1,0 +1,102 @@
+"""What a drawing is answered with: pictures as OpenAI's Images API has them, and how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.apps.server.delivery import as_base64
+from diffusiongpt.pictures import encode
+
+if TYPE_CHECKING:
+    from diffusiongpt.apps.server.bodies import Asked
+    from diffusiongpt.apps.server.service import Service
+    from diffusiongpt.pictures import Generation
+
+_FREE: dict[str, Any] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+}
+"""Nothing is counted in tokens here; programs that add them up expect numbers."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The parts of an answer.
+
+    Attributes:
+        created: When, in seconds since 1970.
+        pictures: One object for each: `b64_json` or `url`, `revised_prompt`, and `diffusiongpt`.
+        facts: `output_format`, `size`, `background`, `quality`.
+        story: How it came about: that of the first picture, with all seeds.
+    """
+
+    created: int
+    pictures: tuple[dict[str, Any], ...]
+    facts: dict[str, Any]
+    story: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """As one object."""
+        return {
+            "created": self.created,
+            "data": list(self.pictures),
+            **self.facts,
+            "usage": _FREE,
+            "diffusiongpt": self.story,
+        }
+
+    def as_event(self, kind: str, at: int) -> dict[str, Any]:
+        """One of its pictures as the last event of a stream."""
+        return {"type": kind, "created_at": self.created, **self.pictures[at], **self.facts, "usage": _FREE}
+
+
+def answer_of(generation: Generation, asked: Asked, service: Service, base_url: str, **more: Any) -> Answer:
+    """The answer with the pictures of a result.
+
+    Args:
+        generation: The result.
+        asked: What was asked for.
+        service: Keeps pictures that are sent as URLs, and remembers results that may be rated.
+        base_url: Address of the server as the client knows it.
+        **more: Further parts of the story.
+    """
+    story = {**story_of(generation), "notices": list(asked.notices), "ballot": service.ballots.keep(generation), **more}
+    prompt = str(generation.params.get("prompt", generation.route.input))
+    pictures = []
+    for image, record in zip(generation.images, generation.records, strict=True):
+        data = encode(image, record, asked.file_format, quality=asked.quality)
+        sent = {"url": base_url + service.delivery.keep(data, asked.file_format)} if asked.as_url else {}
+        pictures.append(
+            {
+                **(sent or {"b64_json": as_base64(data)}),
+                "revised_prompt": prompt,
+                "diffusiongpt": {**story, "seed": record.seed},
+            }
+        )
+    return Answer(
+        created=int(time()),
+        pictures=tuple(pictures),
+        facts={
+            "background": "transparent" if generation.image.mode == "RGBA" else "opaque",
+            "output_format": asked.file_format,
+            "quality": "auto",
+            "size": f"{generation.image.width}x{generation.image.height}",
+        },
+        story={**story, "seeds": list(generation.seeds)},
+    )
+
+
+def story_of(generation: Generation) -> dict[str, Any]:
+    """How a result came about."""
+    record = generation.records[0].model_dump(mode="json", include={"dropped", "fallbacks", "recovered", "placement"})
+    return {
+        "route": generation.route.model_dump(mode="json"),
+        "drawn_by": generation.drawn_by,
+        "seed": generation.seeds[0],
+        **record,
+        "timings": dict(generation.timings),
+    }

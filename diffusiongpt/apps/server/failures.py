@@ -1,0 +1,144 @@
+"""Every failure as the error object of OpenAI's API, with the status that fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from diffusiongpt import errors
+from diffusiongpt.flow import Policy, Request
+from diffusiongpt.safe_text import safe
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import HTTPConnection
+
+CLIENT_GONE = 499
+"""What a request is logged as whose client did not wait for the answer; nginx's number for it."""
+
+_STATUS: tuple[tuple[type[errors.DiffusionGPTError], int], ...] = (
+    (errors.UnknownExpertError, 404),
+    (errors.RequestError, 400),
+    (errors.PictureError, 400),
+    (errors.DataError, 400),
+    (errors.VoteError, 400),
+    (errors.ConversationError, 400),
+    (errors.ContentRefusedError, 400),
+    (errors.SpendLimitError, 402),
+    (errors.PullTooLargeError, 403),
+    (errors.NoRouteError, 422),
+    (errors.StoppedError, 504),
+    (errors.DiskFullError, 507),
+    (errors.StorageError, 507),
+    (errors.ServiceError, 502),
+    (errors.HubUnreachableError, 503),
+    (errors.PullError, 503),
+    (errors.OutOfMemoryError, 503),
+    (errors.NeedsKeyError, 503),
+    (errors.NeedsExtraError, 503),
+)
+"""Error -> status, the first that fits; all others are 500. A client may try again what is 429 or from 500 on."""
+
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+_LONGEST = 1_000
+"""Characters of a message: it may repeat what a stranger sent."""
+
+
+class RefusedError(HTTPException):
+    """What the server itself refuses, before or after the studio.
+
+    Args:
+        status: HTTP status.
+        message: What is wrong, and what to do.
+        code: The kind of refusal in a word.
+        param: The field that is wrong.
+        retry_after_s: Seconds after which to try again.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        later = {} if retry_after_s is None else {"retry-after": str(max(1, round(retry_after_s)))}
+        super().__init__(status, message, {**(headers or {}), **later})
+        self.code, self.param = code, param
+
+
+def error_object(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, body and headers of the answer to a request that failed with an error."""
+    if isinstance(error, RefusedError):
+        status = error.status_code
+        return status, _body(status, error.detail, error.code, error.param), dict(error.headers or {})
+    if isinstance(error, errors.DiffusionGPTError):
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        message = f"{error}. {error.hint}" if error.hint else str(error)
+        body = _body(status, message, _code_of(error), _param_of(error))
+        if rejected := getattr(error, "rejected", ()):
+            body["error"]["rejected"] = [{"expert": expert, "reason": reason} for expert, reason in rejected]
+        retry_after = getattr(error, "retry_after", None)
+        return status, body, {} if retry_after is None else {"retry-after": str(max(1, round(retry_after)))}
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = [part for part in first["loc"] if isinstance(part, str) and part not in ("body", "query", "path")]
+        message = f"{'.'.join(where)}: {first['msg']}" if where else f"the body cannot be read: {first['msg']}"
+        return 400, _body(400, message, "invalid_request", where[0] if where else None), {}
+    if isinstance(error, HTTPException):
+        status = error.status_code
+        return status, _body(status, str(error.detail), "http_error", None), dict(error.headers or {})
+    return 500, _body(500, "the server failed; its log says why", "internal_error", None), {}
+
+
+def error_response(error: Exception) -> Response:
+    """The answer to a request that failed with an error."""
+    status, body, headers = error_object(error)
+    return Response(to_json(body), status, headers=headers, media_type="application/json")
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Have an app answer every failure that is expected with an error object; see `Guard` for the others."""
+
+    async def answer(request: HTTPConnection, error: Exception) -> Response:
+        del request
+        return error_response(error)
+
+    for kind in (errors.DiffusionGPTError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
+
+
+def _body(status: int, message: str, code: str, param: str | None) -> dict[str, Any]:
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {
+        "error": {
+            "message": shorten(safe(message), _LONGEST, placeholder=" ..."),
+            "type": kind,
+            "param": None if param is None else safe(param[:_LONGEST]),
+            "code": code,
+        }
+    }
+
+
+def _code_of(error: errors.DiffusionGPTError) -> str:
+    """The name of an error in snake case: `PullTooLargeError` is `pull_too_large`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
+
+
+def _param_of(error: errors.DiffusionGPTError) -> str | None:
+    """The argument that a mistake is in, by which its message begins."""
+    word = re.match(r"\w+", str(error))
+    name = word[0] if word else ""
+    is_mistake = isinstance(error, errors.RequestError)
+    return name if is_mistake and (name in Request.model_fields or name in Policy.model_fields) else None

@@ -1,0 +1,55 @@
+"""Whether the server lives, whether it can take a request, and what it has counted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from diffusiongpt.apps.server.service import Service, client_or_none, service_of
+from diffusiongpt.version import VERSION
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+    """Whether it takes requests; for those who have a key also what is loaded and on disk."""
+    draining = service.jobs.draining
+    state: dict[str, Any] = {"status": "stopping" if draining else "ready"}
+    if client_or_none(request) is not None:
+        residents = service.studio.cache.explain().residents
+        loaded = [
+            {
+                "what": one.what,
+                "tier": one.tier,
+                "bytes": one.nbytes,
+                "experts": list(one.experts),
+                "in_use": one.leases,
+            }
+            for one in residents
+            if one.tier != "disk"
+        ]
+        state |= {
+            "version": VERSION,
+            "device": service.studio.device,
+            "experts": len(service.studio.zoo),
+            "at_hand": list(service.studio.at_hand()),
+            "loaded": loaded,
+        }
+    return JSONResponse(state, 503 if draining else 200)
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(service: Annotated[Service, Depends(service_of)]) -> Response:
+    """Requests, seconds by phase, pictures, fallbacks, votes, the queue and the cache, for Prometheus."""
+    return Response(service.metrics.as_text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,93 @@
+"""The server as a process: it listens, and ends without losing what is being drawn."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from diffusiongpt.apps.server.settings import LOOPBACK, ServerSettings, is_loopback
+from diffusiongpt.errors import SettingsError
+from diffusiongpt.safe_text import logger
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from diffusiongpt.apps.server.jobs import Jobs
+
+_KEEP_ALIVE_S = 30
+"""Seconds for which an idle connection stays open, longer than the pauses of a chat front end that polls."""
+
+log = logger("diffusiongpt.server")
+
+
+class _Server(uvicorn.Server):
+    """Stops in the order of the queue: what waits is refused, what draws is finished, within a time.
+
+    Args:
+        config: Of uvicorn.
+        jobs: What is being drawn.
+    """
+
+    def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
+        super().__init__(config)
+        self._jobs = jobs
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; at the second signal, at once."""
+        if self.should_exit:
+            self._jobs.abort()
+        else:
+            self._jobs.drain()
+        super().handle_exit(sig, frame)
+
+
+def guarded(settings: ServerSettings) -> ServerSettings:
+    """The settings with the names of loopback, where only this machine may ask and no key is needed.
+
+    A web page may give its own name the address of this machine; its requests carry that name.
+    """
+    if settings.open and not settings.no_auth and not settings.hosts and is_loopback(settings.host):
+        return settings.model_copy(update={"hosts": (*LOOPBACK, settings.host)})
+    return settings
+
+
+def serve(app: FastAPI, settings: ServerSettings) -> None:
+    """Listen until the process is asked to end, and finish what is being drawn.
+
+    Raises:
+        SettingsError: If the address cannot be listened on.
+    """
+    _log_to_stderr()
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=round(settings.shutdown_s),
+    )
+    server = _Server(config, app.state.service.jobs)
+    try:
+        server.run()
+    except SystemExit as error:
+        # uvicorn logged why
+        raise SettingsError(
+            f"could not listen on {settings.host}:{settings.port}", hint="Choose another --port, or see the log."
+        ) from error
+
+
+def _log_to_stderr() -> None:
+    """Lines of the server on stderr; of the rest of the package, whose lines may quote a prompt, only warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in ("diffusiongpt.server", "uvicorn.error"):
+        one = logging.getLogger(name)
+        one.addHandler(handler)
+        one.setLevel(logging.INFO)
+        one.propagate = False
