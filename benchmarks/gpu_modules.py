@@ -111,6 +111,7 @@ def _autoencoder(factor: float, *, channels: int = 4, quant: bool = True) -> Any
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
+        sample_size=1024,
         block_out_channels=tuple(_width(full, factor, 32) for full in (128, 256, 512, 512)),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,

@@ -38,8 +38,10 @@ def recovers_drawing(bench: Bench) -> Iterator[Row]:
 
         gc.disable()
         try:
+            torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(bench.device)
-            garbage: list[Any] = [torch.empty(free - (8 << 20), dtype=torch.uint8, device=bench.device)]
+            # the allocator requests no less than 20 MB for a tensor of more than 1 MB
+            garbage: list[Any] = [torch.empty(free - (4 << 20), dtype=torch.uint8, device=bench.device)]
             garbage.append(garbage)
             del garbage
             again = executor.run(call)

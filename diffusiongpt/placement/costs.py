@@ -20,6 +20,8 @@ class Cost:
     """What drawing with an architecture takes; see `costs.yaml`."""
 
     denoise_gb: float
+    share: float = 0.45
+    issue_s: float = 0.0
     decode: float = 2200
     decode_type: str = "float16"
     token: int = 16

@@ -39,8 +39,13 @@ TILES: Final = 700_000_000
 BLOCKS: Final = 2 * GROUP_SHARE
 """Share of a component that streaming keeps on the device: the group that computes and the one that comes."""
 
-EFFICIENCY: Final = 0.5
-"""Share of the listed operations a second that drawing reaches: FLUX.1 takes .8 to 1.2 s a step on an RTX 4090."""
+STREAM_STEP_S: Final = 0.2
+"""Seconds that streaming adds to a step beside the link: hooks, and waiting for each group. `benchmarks/gpu.py` on an
+H100: .17 for SDXL, .2 for FLUX.1."""
+
+DEQUANTISE: Final = 2.5
+"""How many times longer the host takes to issue a step with weights of 4 bits, which are made large layer by layer:
+SDXL, `benchmarks/gpu.py` on an H100."""
 
 UNPINNED: Final = 3.0
 """How many times longer copies take from host memory that is not pinned; 3 to 5 are measured."""
@@ -175,8 +180,9 @@ class Planner:
             return None
         job = replace(self._job(expert, sizes, width, height, steps), measured=Measured())
         flops = cpu_flops() if placement.kind == "cpu" else self.machine.flops
-        work = job.work(tiled=placement.tiled)
-        return Expected(seconds=job.operations / flops if flops else None, work_bytes=ceil(work))
+        need = job.cpu() if placement.kind == "cpu" else job.whole(tiled=placement.tiled)
+        seconds = need.computing(flops) if flops else None
+        return Expected(seconds=seconds, work_bytes=ceil(job.work(tiled=placement.tiled)))
 
     @property
     def unknown(self) -> Placement:
@@ -335,10 +341,9 @@ class Planner:
         flops = cpu_flops() if need.kind == "cpu" else machine.flops
         if flops is None:
             return None
-        computing = need.operations / flops
         streamed = need.streamed / machine.link_bytes_s
         # the groups of one step come while those before them compute
-        drawing = max(computing, streamed)
+        drawing = max(need.computing(flops), streamed) + need.waiting
         if readiness == "loaded":
             return round(drawing + (need.moved / machine.link_bytes_s if need.kind != "whole" else 0), 1)
         bringing = need.weights / DISK_BYTES_S + need.moved / machine.link_bytes_s
@@ -357,6 +362,8 @@ class _Need:
         moved: Bytes that cross the link before and after the denoiser works.
         streamed: Bytes that cross it meanwhile, those of memory that is not pinned `UNPINNED` times.
         operations: Floating-point operations, at the full speed that is listed for a device.
+        issuing: Seconds that the host takes to issue them.
+        waiting: Seconds in which nothing computes and nothing comes.
     """
 
     kind: PlacementKind
@@ -364,9 +371,15 @@ class _Need:
     host: float
     weights: float
     operations: float
+    issuing: float
+    waiting: float = 0.0
     moved: float = 0.0
     streamed: float = 0.0
     tiled: bool = False
+
+    def computing(self, flops: float) -> float:
+        """Seconds, where a device does that many operations a second."""
+        return max(self.operations / flops, self.issuing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,7 +420,7 @@ class _Job:
         evaluations = 1 if guided is not None and guided <= 1 else self.cost.evaluations
         tokens = self.pixels / self.cost.token**2
         # two bytes a parameter at 16 bits, so that its bytes are its two operations
-        return self.denoiser * tokens * self.steps * evaluations * self.measured.seconds / EFFICIENCY
+        return self.denoiser * tokens * self.steps * evaluations * self.measured.seconds / self.cost.share
 
     @property
     def denoising(self) -> float:
@@ -442,7 +455,10 @@ class _Job:
         offload = job.offload(tiled=tiled)
         # they come from disk as they are, and each is made small before the next one comes
         host = job.weights + max(self.sizes.values())
-        return replace(offload, kind="quantised", host=host, weights=self.weights, operations=self.operations)
+        issuing = DEQUANTISE * offload.issuing
+        return replace(
+            offload, kind="quantised", host=host, weights=self.weights, operations=self.operations, issuing=issuing
+        )
 
     def cpu(self) -> _Need:
         # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
@@ -455,7 +471,8 @@ class _Job:
         groups = {name: size * BLOCKS if size > _ALWAYS_THERE else size for name, size in self.sizes.items()}
         device = self._by_part(groups, tiled=tiled)
         streamed = self.denoiser * self.steps * (1.0 if pinned else UNPINNED)
-        return self._need("stream", device, moved=self.weights, streamed=streamed, tiled=tiled)
+        waiting = STREAM_STEP_S * self.steps
+        return self._need("stream", device, moved=self.weights, streamed=streamed, waiting=waiting, tiled=tiled)
 
     def _by_part(self, sizes: Mapping[str, float], *, tiled: bool) -> float:
         """The most that is on the device at a time: what stays, and one component with what it works on."""
@@ -470,5 +487,11 @@ class _Job:
         on_device = device + WORKSPACE if kind != "cpu" else 0.0
         on_host = self.weights if host is None else host
         return _Need(
-            kind=kind, device=on_device, host=on_host, weights=self.weights, operations=self.operations, **more
+            kind=kind,
+            device=on_device,
+            host=on_host,
+            weights=self.weights,
+            operations=self.operations,
+            issuing=self.cost.issue_s * self.steps * self.measured.seconds,
+            **more,
         )
