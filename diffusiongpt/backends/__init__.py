@@ -18,6 +18,7 @@ from diffusiongpt.backends.base import (
     never_bills,
     tasks_of,
 )
+from diffusiongpt.backends.single_file import Shapes, SingleFile, SingleFileBackend, SingleFilePart, for_single_files
 
 __all__ = [
     "BACKENDS",
@@ -28,7 +29,12 @@ __all__ = [
     "Loaded",
     "OnStep",
     "Part",
+    "Shapes",
+    "SingleFile",
+    "SingleFileBackend",
+    "SingleFilePart",
     "for_adapters",
+    "for_single_files",
     "get_backend",
     "is_hosted",
     "nearest_task_of",

@@ -34,6 +34,8 @@ class Component:
         dtype: Type that its floating-point weights will have, or compute in if they are quantised.
         quantised: Type of weights of fewer bits; empty for none.
         share: Bytes that it takes, as a share of those at `dtype`; an estimate where it is quantised.
+        prefixes: Beginnings of the names of its tensors, where its files hold other components too; empty for all.
+        facts: Its configuration, where no file has it.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Component:
     dtype: str
     quantised: str = ""
     share: float = 1.0
+    prefixes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] | None = None
 
 
 class Part(Protocol):

@@ -28,10 +28,14 @@ _WRITTEN_BY = frozenset({"transformers_version", "torch_dtype", "dtype"})
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKey:
-    """A checkpoint on a device; the folder names repository and commit. Another variant or type is another model."""
+    """A checkpoint on a device; the folder names repository and commit. Another variant or type is another model.
+
+    Where one file is the whole checkpoint, `file` names it.
+    """
 
     backend: str
     folder: str
+    file: str | None
     variant: str | None
     dtype: str | None
     device: str
@@ -84,7 +88,12 @@ def model_key(expert: Expert, folder: Path, device: str) -> ModelKey:
     """The key of a checkpoint on a device, whose files are in a folder."""
     settings = expert.settings
     return ModelKey(
-        backend=expert.backend, folder=str(folder), variant=settings.variant, dtype=settings.dtype, device=device
+        backend=expert.backend,
+        folder=str(folder),
+        file=expert.single_file,
+        variant=settings.variant,
+        dtype=settings.dtype,
+        device=device,
     )
 
 
@@ -152,10 +161,13 @@ class Identities:
         return Model(key=key, snapshot=snapshot, parts=parts, sizes=sizes)
 
     def _key_of(self, component: Component, snapshot: Snapshot) -> ComponentKey:
-        config = _config(snapshot.folder / component.config) if component.config else {}
+        config: object = component.facts or {}
+        if component.config:
+            config = _config(snapshot.folder / component.config)
         # sorted by content: how weights are split into files is not visible without reading them
         weights = sorted(self._contents.of(snapshot.folder, component.weights, snapshot.content).values())
-        digest = hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()
+        what = [config, weights, *component.prefixes]
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         dtype = f"{component.quantised} {component.dtype}" if component.quantised else component.dtype
         return ComponentKey(kind=component.kind, content=digest, dtype=dtype)
 
@@ -163,7 +175,7 @@ class Identities:
 def _without_commit(expert: Expert, device: str) -> Hashable:
     settings = expert.settings
     where = expert.folder or expert.repo
-    return expert.backend, where, expert.revision, settings.variant, settings.dtype, device
+    return expert.backend, where, expert.single_file, expert.revision, settings.variant, settings.dtype, device
 
 
 def _bytes_of(component: Component, folder: Path) -> int:
@@ -173,7 +185,7 @@ def _bytes_of(component: Component, folder: Path) -> int:
         damage = find_damage(folder / name, size)
         if damage is not None:
             raise LoadError(f"{name} in {folder} {damage}", hint=_DAMAGED)
-    known = sizes_on_disk(folder, component.weights)
+    known = sizes_on_disk(folder, component.weights, component.prefixes)
     # other formats do not state what they hold
     others = sum(size for name, size in on_disk.items() if name not in known)
     return ceil((total(known.values()).memory_bytes(component.dtype) + others) * component.share)

@@ -30,12 +30,14 @@ class HubPlace:
     Attributes:
         repo: `owner/name`.
         revision: Branch, tag or commit that it names, if it is not the main branch.
-        weight_name: File that it names, if that is one of weights.
+        weight_name: File that it names, if that is one of weights in the top folder.
+        file: The same in any folder, as a path in the repository.
     """
 
     repo: str
     revision: str | None = None
     weight_name: str | None = None
+    file: str | None = None
 
 
 def read_address(text: str, settings: Settings) -> HubPlace:
@@ -73,4 +75,5 @@ def read_address(text: str, settings: Settings) -> HubPlace:
         repo=repo,
         revision=None if revision == "main" else revision,
         weight_name=name if is_weights and len(parts) == _BELOW_LEAST + 1 else None,
+        file="/".join(parts[_BELOW_LEAST:]) if is_weights else None,
     )

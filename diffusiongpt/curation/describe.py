@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files, is_weights
 from diffusiongpt.bounded import parse_json
-from diffusiongpt.curation.address import read_address
+from diffusiongpt.curation.address import HubPlace, read_address
+from diffusiongpt.curation.files import SAFE, describe_file, facts_of, gigabytes, local_file
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -20,7 +21,7 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, Patience, RepoListing, repo_info, small_reader
+from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, Patience, RepoListing, repo_info, shapes_on_hub, small_reader
 from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
@@ -45,17 +46,18 @@ def describe_repo(
     base: str | None = None,
     weight_name: str | None = None,
 ) -> dict[str, Any]:
-    """The zoo file entry for a repository: what the hub says about it, and nothing else.
+    """The zoo file entry for a repository or a file: what the hub and its tensors say about it, and nothing else.
 
     Args:
-        repo: `owner/name`, or the address of its page, of a folder at a revision, or of the file of an adapter.
+        repo: `owner/name`, or the address of its page, of a folder at a revision, or of a file of weights; or the path
+            of a `.safetensors` file on this machine.
         settings: Settings with the hub's endpoint and token.
         expert_id: Id of the expert; derived from the repository's name by default.
         subjects: Subjects it is good at drawing, which the hub does not know.
         styles: Styles of its pictures, which the hub does not know either.
         zoo: A zoo that may have the base of an adapter, and so know its architecture.
         base: Base of an adapter, needed only if the hub does not name it.
-        weight_name: File of an adapter, needed only if the repository has several.
+        weight_name: File of an adapter, or that is a whole checkpoint, needed only if the repository has several.
 
     Raises:
         RequestError: If `repo` names no repository of the hub, or a required fact is neither given nor on the hub.
@@ -63,27 +65,66 @@ def describe_repo(
             first, or if it has no usable weights.
         LoadError: If its pipeline is not supported.
     """
-    place = read_address(repo, settings)
+    file = local_file(repo)
+    if file is None:
+        facts = _hub_facts(read_address(repo, settings), settings, zoo=zoo, base=base, weight_name=weight_name)
+    elif weight_name:
+        raise RequestError(f"{file} is one file", hint="Leave out --weight-name.")
+    else:
+        facts = {**describe_file(file, base=base, zoo=zoo), "id": _id_from(file.stem)}
+    facts["id"] = expert_id or facts["id"]
+    facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
+    return {key: facts[key] for key in Expert.model_fields if facts.get(key) not in (None, [], {})}
+
+
+def _hub_facts(
+    place: HubPlace, settings: Settings, *, zoo: Zoo | None, base: str | None, weight_name: str | None
+) -> dict[str, Any]:
     repo, weight_name = place.repo, weight_name or place.weight_name
     check_online(settings)
     info = repo_info(settings, repo, place.revision)
     sizes = info.sizes
+    name = repo
     if INDEX not in sizes and _is_adapter(info):
         particular = _adapter_facts(repo, info, sizes, base=base, weight_name=weight_name, zoo=zoo)
-    elif base or weight_name:
-        raise RequestError(f"{repo} is not an adapter", hint="Leave out --base and --weight-name.")
+    elif file := _single_file(repo, sizes, weight_name or place.file):
+        shapes = shapes_on_hub(settings, repo, info.commit, file, sizes[file])
+        found = facts_of(file, shapes, base=base, zoo=zoo)
+        own = {"settings": {"weight_name": file}} if "kind" in found else {"file": file}
+        particular, name = {**found, **own}, file.removesuffix(SAFE)
+    elif base:
+        raise RequestError(f"{repo} is not an adapter", hint="Leave out --base.")
     else:
         particular = _checkpoint_facts(repo, small_reader(settings, repo, info.commit, sizes), sizes)
-    facts = {
-        "id": expert_id or _id_from(repo),
+    return {
+        "id": _id_from(name),
         "repo": repo,
         "revision": place.revision,
+        "sources": [f"{settings.hub_endpoint}/{repo}/tree/{info.commit}"],
         **particular,
         **_card_facts(info),
     }
-    facts["tags"] = {key: [*nodes] for key, nodes in (("subjects", subjects), ("styles", styles)) if nodes}
-    facts["sources"] = [f"{settings.hub_endpoint}/{repo}/tree/{info.commit}"]
-    return {key: facts[key] for key in Expert.model_fields if facts.get(key) not in (None, [], {})}
+
+
+def _single_file(repo: str, sizes: Mapping[str, int], wanted: str | None) -> str | None:
+    """The file that is named, or the only one of a repository in no other layout; `None` where that is not meant.
+
+    Raises:
+        RequestError: If there are several and none is named, or the named one is not there.
+    """
+    if wanted:
+        if wanted not in sizes:
+            raise RequestError(f"{repo} has no file {wanted}", hint="Copy the name of the file from its page.")
+        return wanted
+    files = [name for name in sizes if name.endswith(SAFE) and "/" not in name]
+    if INDEX in sizes or not files:
+        return None
+    if len(files) > 1:
+        raise RequestError(
+            f"{repo} has {len(files)} files that could be the checkpoint",
+            hint=f"Name one with --weight-name: {', '.join(files[:8])}.",
+        )
+    return files[0]
 
 
 def check_online(settings: Settings) -> None:
@@ -119,8 +160,8 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
     parts = found[variant]
     return {
         "architecture": _architecture(read, sizes),
-        "components": {name: _gigabytes(size) for name, size in parts.items()},
-        "size_gb": _gigabytes(sum(parts.values())),
+        "components": {name: gigabytes(size) for name, size in parts.items()},
+        "size_gb": gigabytes(sum(parts.values())),
         "settings": {} if variant is None else {"dtype": "float16", "variant": variant},
     }
 
@@ -168,7 +209,7 @@ def _adapter_facts(
         "kind": "adapter",
         "base": base,
         "architecture": known,
-        "size_gb": _gigabytes(sizes[file]),
+        "size_gb": gigabytes(sizes[file]),
         "settings": {"weight_name": file},
         "trigger_words": [*info.card.instance_prompt],
     }
@@ -222,11 +263,6 @@ def _id_from(repo: str) -> str:
     if not name:
         raise RequestError(f"could not derive an id from {repo}", hint="Choose one with --id.")
     return name
-
-
-def _gigabytes(size: int) -> float | None:
-    """Size in GB, to four digits; `None` for zero."""
-    return float(f"{size / 1e9:.4g}") or None
 
 
 _AT_ONCE = 8

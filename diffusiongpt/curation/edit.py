@@ -122,9 +122,9 @@ class ZooDraft:
             ZooError: If one of the layers has the id or the repository already.
         """
         where = " + ".join(self.zoo.sources)
-        weights = (entry.get("repo"), entry.get("settings", {}).get("weight_name"))
+        weights = (entry.get("repo"), entry.get("file"), entry.get("settings", {}).get("weight_name"))
         for known in self.zoo.values():
-            if (known.repo, known.settings.weight_name) == weights:
+            if (known.repo, known.file, known.settings.weight_name) == weights:
                 raise ZooError(
                     f"{where} has the repository {known.repo} already, as {known.id}",
                     hint=f"Look at it with `diffusiongpt zoo show {known.id}`.",

@@ -16,7 +16,7 @@ from diffusiongpt.drawing.ladder import Ladders, Rung
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.errors import DiffusionGPTError, LoadError, NeedsExtraError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing, Placement, Recovery
-from diffusiongpt.hub import Agree
+from diffusiongpt.hub import Agree, key_of
 from diffusiongpt.requester import OnProgress, client_of_thread, report, reporting
 from diffusiongpt.safe_text import logger
 from diffusiongpt.stopping import check_stop
@@ -73,7 +73,7 @@ class LocalExecutor:
             LoadError: If the queue is closed.
         """
         ground = expert.base_expert or expert
-        model = (ground.backend, ground.repo, ground.revision, ground.settings.variant, ground.settings.dtype)
+        model = (ground.backend, ground.folder, key_of(ground), ground.settings.dtype)
         spare = others if self._settings.prefetch == "download" else ()
         before = (
             {one.id: (one, backend) for one, backend in self._coming[model].others} if model in self._coming else {}

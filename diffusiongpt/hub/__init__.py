@@ -21,6 +21,7 @@ from diffusiongpt.hub.plan import (
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.hub.records import PullKey, PullRecord, key_of
 from diffusiongpt.hub.refusals import AbandonedError
+from diffusiongpt.hub.single_file import shapes_on_disk, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "read_small",
     "readable",
     "repo_info",
+    "shapes_on_disk",
+    "shapes_on_hub",
     "sizes_on_disk",
     "sizes_on_hub",
     "small_reader",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
+from diffusiongpt.hub.single_file import named_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,8 @@ def files_of(
     """
     if expert.kind == "adapter":
         return (adapter_file(names, expert),)
+    if expert.single_file:
+        return (named_file(names, expert),)
     # passed only if true, so that backends without this argument still work
     unsafe = {"allow_unsafe": True} if may_be_unsafe(expert, settings) else {}
     try:
@@ -120,10 +123,10 @@ def adapter_file(names: Iterable[str], expert: Expert) -> str:
     """
     at_top = [name for name in names if "/" not in name]
     found = sorted(name for name in at_top if name.endswith(_SAFE))
-    wanted = expert.settings.weight_name or USUAL_NAME
+    wanted = expert.weight_file or USUAL_NAME
     if wanted in found:
         return wanted
-    if expert.settings.weight_name:
+    if expert.weight_file:
         raise PullError(
             f"{expert.repo} has no file {wanted}",
             hint=f"Correct 'weight_name'; it has: {_listed(found)}." if found else "Choose another repository.",

@@ -166,14 +166,19 @@ class TensorSizes:
         )
 
 
-def sizes_on_disk(folder: Path, names: Iterable[str]) -> dict[str, TensorSizes]:
+def sizes_on_disk(folder: Path, names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, TensorSizes]:
     """File -> sizes of its tensors, for the safetensors among some files of a folder; only headers are read.
+
+    Args:
+        folder: The folder.
+        names: Names of files in it.
+        prefixes: Beginnings of the names of the tensors that count; empty for all.
 
     Raises:
         PullError: If a header is damaged.
         OSError: If a file cannot be read.
     """
-    return {name: _on_disk(folder / name) for name in names if name.endswith(".safetensors")}
+    return {name: _on_disk(folder / name, prefixes) for name in names if name.endswith(".safetensors")}
 
 
 def component_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
@@ -263,11 +268,13 @@ def total(files: Iterable[TensorSizes]) -> TensorSizes:
     return TensorSizes(elements=dict(elements), stored=dict(stored))
 
 
-def _on_disk(path: Path) -> TensorSizes:
+def _on_disk(path: Path, prefixes: tuple[str, ...] = ()) -> TensorSizes:
     try:
         header, _ = header_on_disk(path)
     except ValueError as error:
         raise PullError(f"{path} {error}", hint="The file is damaged. Remove it, and pull it again.") from error
+    if prefixes:
+        header = {name: tensor for name, tensor in header.items() if name.startswith(prefixes)}
     return _sizes_of(header)
 
 

@@ -19,6 +19,7 @@ from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import Refusals, hub_errors, not_writable
+from diffusiongpt.hub.single_file import check_recognised, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 from diffusiongpt.safe_text import logger
 
@@ -261,6 +262,10 @@ class Puller:
             sizes = listing.sizes
             read = small_reader(self.settings, expert.repo, listing.commit, sizes, timeout_s=self._timeout_s)
             names = files_of(expert, backend, tuple(sizes), read, self.settings)
+            if expert.single_file:
+                (name,) = names
+                shapes = shapes_on_hub(self.settings, expert.repo, listing.commit, name, sizes[name])
+                check_recognised(expert, backend, shapes)
         hashes = {name: known for name, known in listing.contents.items() if name in names}
         moved_to = listing.name if listing.name != expert.repo else None
         files = {name: sizes[name] for name in names}

@@ -31,7 +31,7 @@ LOCK_S = 10.0
 """Seconds to wait for another process that writes the records, which takes it a few milliseconds."""
 
 PullKey = tuple[str, str | None, str | None, str | None]
-"""What an expert asks of the hub: repository, revision, variant, and the name of an adapter's file."""
+"""What an expert asks of the hub: repository, revision, variant, and the name of its one file, if it is one."""
 
 
 class PullRecord(BaseModel):
@@ -41,7 +41,7 @@ class PullRecord(BaseModel):
         repo: Name of the hub repository.
         revision: Revision that the expert names; `None` for the default branch.
         variant: File variant that the expert names; `None` for an adapter.
-        weight_name: File that an adapter names.
+        weight_name: File that an adapter names, or that is the whole checkpoint.
         commit: Commit that the revision was resolved to at the first pull; it does not change afterwards.
         files: Name -> size in bytes of every file the pipeline needs.
         ours: Names of the files that were not on disk before; only these may be cleared.
@@ -86,7 +86,7 @@ def key_of(expert: Expert) -> PullKey:
     """What an expert asks of its own repository."""
     # the variant of an adapter is that of its base
     variant = expert.settings.variant if expert.kind == "checkpoint" else None
-    return expert.repo, expert.revision, variant, expert.settings.weight_name
+    return expert.repo, expert.revision, variant, expert.weight_file
 
 
 def record_of(

@@ -16,6 +16,7 @@ from diffusiongpt.hub.listing import COMMIT, is_safe_name
 from diffusiongpt.hub.needed_files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
 from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import hub_errors
+from diffusiongpt.hub.single_file import check_recognised, named_file, shapes_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -156,7 +157,7 @@ class Snapshots:
 
     def _find_local(self, part: Expert, backend: Backend | None) -> Snapshot | None:
         settings = part.settings
-        key = (part.folder, part.backend, part.kind, settings.variant, settings.weight_name, settings.unsafe_weights)
+        key = (part.folder, part.backend, part.kind, settings.variant, part.weight_file, settings.unsafe_weights)
         known = self._local.get(key)
         if known is not None:
             folders, snapshot = known
@@ -165,10 +166,14 @@ class Snapshots:
         folder = _usable_folder(part, self._settings)
         if folder is None:
             return None
-        names = names_in(folder)
+        # a single file may lie in a folder with everything that a person ever downloaded
+        names = tuple(path.name for path in folder.iterdir()) if part.weight_file else names_in(folder)
         try:
-            if backend is None:
-                chosen: tuple[str, ...] = (adapter_file(names, part),)
+            if part.single_file and backend is not None:
+                chosen: tuple[str, ...] = (named_file([part.single_file], part),)
+                check_recognised(part, backend, shapes_on_disk(folder / part.single_file))
+            elif backend is None:
+                chosen = (adapter_file(names, part),)
             else:
                 chosen = files_of(part, backend, names, lambda name: read_bounded(folder / name), self._settings)
             stats = {name: (folder / name).stat() for name in chosen}
@@ -203,10 +208,16 @@ def local_folder(expert: Expert) -> Path:
         )
     if expert.kind == "adapter":
         adapter_file([path.name for path in folder.iterdir()], expert)
+    elif expert.single_file:
+        if not (folder / expert.single_file).is_file():
+            raise PullError(
+                f"the file {folder / expert.single_file} of {expert.id} does not exist",
+                hint="Correct 'repo' or 'file' in the zoo file; './name' is relative to the folder of the zoo file.",
+            )
     elif not (folder / "model_index.json").is_file():
         raise PullError(
             f"the folder {folder} of {expert.id} has no model_index.json",
-            hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained().",
+            hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained(), or name one 'file'.",
         )
     return folder
 

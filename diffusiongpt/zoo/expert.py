@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Annotated, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -35,6 +36,21 @@ Paragraph = Annotated[str, StringConstraints(max_length=8_000)]
 TextSkill = Literal["none", "poor", "fair", "good", "strong"]
 PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
 
+
+_SAFE: Final = ".safetensors"
+_FILE_PATH = re.compile(r"(?:(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+/)*(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+")
+
+
+def _is_safe_file(name: str) -> str:
+    if not name.endswith(_SAFE):
+        raise ValueError("only .safetensors files are loaded, since others can run code when opened; convert it first")
+    if not _FILE_PATH.fullmatch(name):
+        raise ValueError("this is not the path of a file in a repository, such as folder/name.safetensors")
+    return name
+
+
+FileInRepo = Annotated[str, StringConstraints(max_length=400), AfterValidator(_is_safe_file)]
+"""The path of a file in its repository, with blanks and brackets as people write them."""
 
 Gigabytes = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 
@@ -101,9 +117,10 @@ class Expert(_Entry):
     Attributes:
         id: Lower-case name in routes, votes and file names.
         backend: Name of the entry point that draws with it.
-        repo: Hub repository `owner/name`, or a folder: absolute, `~/...`, or `./...` relative to the zoo file; for
-            a hosted expert `provider/model`.
+        repo: Hub repository `owner/name`, or a folder or one `.safetensors` file: absolute, `~/...`, or `./...`
+            relative to the zoo file; for a hosted expert `provider/model`.
         revision: Commit, tag or branch; by default the commit of the first pull.
+        file: File of the repository that is the whole checkpoint, in the layout of the original code.
         architecture: Family, such as `sd15` or `sdxl`.
         kind: Whether it is a whole checkpoint, or an adapter for `base`.
         base: Repository or folder of the checkpoint that an adapter is for.
@@ -128,6 +145,7 @@ class Expert(_Entry):
     backend: Name = "diffusers"
     repo: Line = Field(min_length=1)
     revision: Name | None = None
+    file: FileInRepo | None = None
     architecture: Name | None = None
     kind: Literal["checkpoint", "adapter"] = "checkpoint"
     base: Line | None = None
@@ -155,7 +173,9 @@ class Expert(_Entry):
             raise ValueError("; ".join(wrong))
         if self.is_local:
             zoo_folder = (info.context or {}).get("folder", Path())
-            self._folder = (zoo_folder / expand_home(self.repo)).resolve()
+            place = zoo_folder / expand_home(self.repo)
+            # where the file itself is a link, its name is that of the link
+            self._folder = (place.parent if _is_file(self.repo) else place).resolve()
         if self.base:
             self._base_expert = self._make_base(self.base, info)
         return self
@@ -175,6 +195,10 @@ class Expert(_Entry):
             yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
         if self.kind == "checkpoint" and self.base:
             yield "'base' is for 'kind: adapter'"
+        if self.file and (self.kind == "adapter" or _is_file(self.repo)):
+            yield "'file' names the whole checkpoint in a repository; an adapter's file is 'weight_name' under settings"
+        if self.single_file and self.settings.variant:
+            yield "'variant' is for repositories in diffusers' layout; name the right file instead"
         if self.components and self.kind == "adapter":
             yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
         total = sum(self.components.values())
@@ -218,7 +242,7 @@ class Expert(_Entry):
         own = (
             self.id,
             (self.repo or "").rpartition("/")[2],
-            (self.settings.weight_name or "").removesuffix(".safetensors"),
+            (self.weight_file or "").removesuffix(".safetensors"),
         )
         return _plain_name(name) in {_plain_name(one) for one in own if one}
 
@@ -239,8 +263,19 @@ class Expert(_Entry):
 
     @property
     def is_local(self) -> bool:
-        """Whether `repo` names a folder on this machine."""
+        """Whether `repo` names a folder or a file on this machine."""
         return _is_folder(self.repo)
+
+    @property
+    def single_file(self) -> str | None:
+        """The one file that is the whole checkpoint, as a path in its repository or folder; `None` if it is not one."""
+        return self.weight_file if self.kind == "checkpoint" else None
+
+    @property
+    def weight_file(self) -> str | None:
+        """The one file that it names, of a checkpoint or of an adapter; `None` if it names none."""
+        own = PurePath(self.repo).name if self.is_local and _is_file(self.repo) else None
+        return self.file or self.settings.weight_name or own
 
     @property
     def is_generalist(self) -> bool:
@@ -279,6 +314,10 @@ def _holds(text: str, words: str) -> bool:
     return (
         re.search(rf"(?<![^\W\u3040-\u9fff]){re.escape(words)}(?![^\W\u3040-\u9fff])", text, re.IGNORECASE) is not None
     )
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(_SAFE)
 
 
 def _is_folder(place: str) -> bool:

@@ -299,16 +299,14 @@ def on_their_bases(experts: Mapping[str, Expert]) -> dict[str, Expert]:
     Raises:
         ZooError: If a base is itself an adapter.
     """
-    checkpoints: dict[tuple[str, str], Expert] = {}
-    adapters: dict[tuple[str, str], Expert] = {}
+    checkpoints: dict[_Place, Expert] = {}
+    adapters: dict[_Place, Expert] = {}
     for expert in experts.values():
         (checkpoints if expert.kind == "checkpoint" else adapters).setdefault(_place(expert), expert)
     return {name: _on_its_base(expert, checkpoints, adapters) for name, expert in experts.items()}
 
 
-def _on_its_base(
-    expert: Expert, checkpoints: Mapping[tuple[str, str], Expert], adapters: Mapping[tuple[str, str], Expert]
-) -> Expert:
+def _on_its_base(expert: Expert, checkpoints: Mapping[_Place, Expert], adapters: Mapping[_Place, Expert]) -> Expert:
     base = expert.base_expert
     if base is None:
         return expert
@@ -324,5 +322,8 @@ def _on_its_base(
     return expert
 
 
-def _place(expert: Expert) -> tuple[str, str]:
-    return expert.backend, str(expert.folder or expert.repo)
+_Place = tuple[str, str, str | None]
+
+
+def _place(expert: Expert) -> _Place:
+    return expert.backend, str(expert.folder or expert.repo), expert.single_file

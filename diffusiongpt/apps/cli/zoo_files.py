@@ -179,11 +179,14 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
             get_backend(name)
         except ZooError as error:
             mistakes.append((str(error), error.hint))
-    parts = [(expert.id, part.folder) for expert in zoo.values() for part in expert.parts]
-    missing = dict.fromkeys(name for name, folder in parts if folder is not None and not folder.is_dir())
-    if missing:
-        hint = "Check 'repo' and 'base': a local path is relative to the zoo file."
-        mistakes.append((f"the folder of {', '.join(missing)} does not exist", hint))
+    parts = [(expert.id, part.folder, part.weight_file) for expert in zoo.values() for part in expert.parts]
+    places = [(name, folder, folder / (file or "")) for name, folder, file in parts if folder]
+    lacks_folder = dict.fromkeys(name for name, folder, _ in places if not folder.is_dir())
+    lacks_file = dict.fromkeys(name for name, folder, place in places if folder.is_dir() and not place.exists())
+    for what, missing in (("folder", lacks_folder), ("file", lacks_file)):
+        if missing:
+            hint = "Check 'repo', 'file' and 'base': a local path is relative to the zoo file."
+            mistakes.append((f"the {what} of {', '.join(missing)} does not exist", hint))
     if mistakes:
         raise ZooError.of(mistakes)
 
@@ -232,7 +235,11 @@ def _label(taxonomy: Taxonomy, node: str) -> Text:
 @reports_errors
 def add(
     repo: Annotated[
-        str, typer.Argument(help="Repository on the hub: owner/name, or the address of its page.", show_default=False)
+        str,
+        typer.Argument(
+            help="Repository on the hub: owner/name, or the address of its page; or a .safetensors file here.",
+            show_default=False,
+        ),
     ],
     zoo: ZooOption = None,
     style: Annotated[
@@ -246,12 +253,12 @@ def add(
         str | None, typer.Option(help="Checkpoint of an adapter, if the hub does not name it.", show_default=False)
     ] = None,
     weight_name: Annotated[
-        str | None, typer.Option(help="File of an adapter, if the repository has several.", show_default=False)
+        str | None, typer.Option(help="File of weights, if the repository has several.", show_default=False)
     ] = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add a repository to a zoo file, the last --zoo, with what the hub says about it."""
+    """Add a repository or a file to a zoo file, the last --zoo, with what the hub and its tensors say about it."""
     from diffusiongpt.curation import ZooDraft, describe_repo, editable_layers
     from diffusiongpt.settings import load_settings
 

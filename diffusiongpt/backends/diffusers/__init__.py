@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.backends.diffusers.adapter_file import is_adapter
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
@@ -26,6 +27,7 @@ __all__ = [
     "check_needs",
     "choose_files",
     "detach",
+    "is_adapter",
     "is_weights",
     "of_pipeline",
     "plan_call",

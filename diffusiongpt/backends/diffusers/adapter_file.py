@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
@@ -125,6 +125,12 @@ def read_tensors(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if beside.is_file() and beside.stat().st_size <= _MAX_NOTES:
         notes[PEFT_CONFIG] = beside.read_text(encoding="utf-8", errors="replace")
     return tensors, notes
+
+
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether the names of all tensors in a file are those of an adapter."""
+    there = [*names]
+    return bool(there) and all(any(pattern.fullmatch(name) for pattern, _ in _KEYS) for name in there)
 
 
 def layers_in(tensors: Mapping[str, Any], notes: Mapping[str, str], name: str) -> list[Layer]:

@@ -16,10 +16,12 @@ from diffusiongpt.backends.diffusers.build import build, components_in
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
+from diffusiongpt.backends.diffusers.preflight import check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded, scheduled
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
+from diffusiongpt.backends.diffusers.single_file import recognise
 from diffusiongpt.backends.diffusers.tasks import blend_for, known_tasks, pipeline_for
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
+    from diffusiongpt.backends.single_file import Shapes, SingleFile
     from diffusiongpt.flow import Task
     from diffusiongpt.zoo import Expert
 
@@ -97,6 +100,12 @@ class DiffusersBackend:
     ) -> tuple[str, ...]:
         """See `Backend.files`."""
         return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
+
+    def recognise(self, name: str, shapes: Shapes) -> SingleFile:
+        """See `SingleFileBackend.recognise`."""
+        found = recognise(name, shapes)
+        check_pipeline(found.pipeline)
+        return found
 
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""

@@ -12,6 +12,13 @@ from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
+from diffusiongpt.backends.diffusers.single_file import recognise
+from diffusiongpt.backends.diffusers.single_file_build import (
+    build_from_file,
+    components_of_file,
+    large_parts,
+    read_shapes,
+)
 from diffusiongpt.backends.diffusers.whole import checked_loads
 from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
@@ -27,6 +34,11 @@ def components_in(
     expert: Expert, folder: Path, files: Sequence[str], *, device: str, small_bytes: int
 ) -> tuple[Component, ...]:
     """See `Backend.components`; components of more than `small_bytes` may be of 4 bits."""
+    if expert.single_file:
+        shapes = read_shapes(folder / expert.single_file)
+        whole = recognise(expert.single_file, shapes)
+        shrunk = large_parts(whole, shapes, small_bytes) if _is_nf4(expert, device) else frozenset()
+        return components_of_file(whole, expert.single_file, _dtype(expert, device, whole.pipeline), shrunk)
     index = (folder / INDEX).read_bytes()
     dtype = _dtype(expert, device, json.loads(index)["_class_name"])
     shrinks = _shrinks(expert, folder, files, device, small_bytes)
@@ -55,6 +67,8 @@ def build(
         have: Components that are in memory already.
         small_bytes: Components of more bytes on disk are of 4 bits if the expert's are.
     """
+    if expert.single_file:
+        return _build_single(expert, folder, device, have, small_bytes=small_bytes)
     kind = _checked_class(folder, files)
     # the imports are inside too, since they are what complains about torchvision
     with quiet_construction(), checked_loads():
@@ -80,9 +94,25 @@ def build(
     return pipe
 
 
+def _build_single(expert: Expert, folder: Path, device: str, have: Mapping[str, Any], *, small_bytes: int) -> Any:
+    file = folder / str(expert.single_file)
+    with quiet_construction():
+        import torch
+
+        parts = components_in(expert, folder, (file.name,), device=device, small_bytes=small_bytes)
+        shrunk = [part.name for part in parts if part.quantised]
+        pipe = build_from_file(file, getattr(torch, parts[0].dtype), have, shrunk)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _is_nf4(expert: Expert, device: str) -> bool:
+    return expert.settings.dtype == NF4 and device != "cpu"
+
+
 def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, small_bytes: int) -> set[str]:
     """Names of the components that are made of 4 bits: the large ones, but for autoencoders."""
-    if expert.settings.dtype != NF4 or device == "cpu":
+    if not _is_nf4(expert, device):
         return set()
     index = json.loads((folder / INDEX).read_bytes())
     found = set()

@@ -37,6 +37,8 @@ _HARMLESS = (
     "has not set the configuration `clip_sample`",
     # Most adapters do not change the text encoders.
     "No LoRA keys associated to",
+    # It casts a model that it made from one file, and warns about the list of exceptions also where that is empty.
+    "should be kept in float32: []",
     # The unread end of a prompt is reported as dropped.
     "Token indices sequence length is longer",
     "The following part of your input was truncated",

@@ -76,7 +76,7 @@ def choose_files(
     if INDEX not in names:
         raise PullError(
             f"no {INDEX} in the repository",
-            hint="Only diffusers repositories can be used; convert single-file checkpoints first.",
+            hint="Only diffusers repositories can be used, or one file of another: name it as 'file' in the zoo file.",
         )
     formats = (_SAFETENSORS, _PICKLE) if allow_unsafe else (_SAFETENSORS,)
     chosen = [INDEX]
