@@ -76,6 +76,26 @@ def test_offloaded_and_streamed_the_same_pixels(settings: Settings, folders: dic
         assert pixels(backend.draw(loaded, call(who, 7, 8))) == wanted
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_large_has_left_when_a_small_autoencoder_decodes(
+    settings: Settings, folders: dict[str, Path], stream: bool
+) -> None:
+    """Decoding takes the most memory, so a plan counts it beside the small parts alone."""
+    who = entry("flux1", folders["flux1"])
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True, stream=stream) as loaded:
+        parts = loaded.parts
+        small = parts["vae"].nbytes
+        large = {name: part for name, part in parts.items() if part.nbytes > small}
+        assert large
+        there: list[list[str]] = []
+        vae = parts["vae"].outline(DEVICE)  # type: ignore[attr-defined]
+        vae.decoder.register_forward_pre_hook(
+            lambda *_: there.append([name for name, part in large.items() if DEVICE in part.places])  # type: ignore[attr-defined]
+        )
+        DiffusersBackend(small_bytes=small).draw(loaded, call(who), offload=True, stream=stream)
+    assert there == [[]]
+
+
 class Decoder(torch.nn.Module):
     """Runs a decoder and notes the size of each picture, or tile, that it is asked for."""
 
