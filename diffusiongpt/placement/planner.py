@@ -115,8 +115,9 @@ class Plan:
 Weigh = Callable[["Expert"], Mapping[str, int] | None]
 """Bytes of each component of a checkpoint at 16 bits; `None` to take what the zoo states."""
 
-_KEPT = 4096
-"""Answers that a planner keeps; sizes of pictures are as many as callers like."""
+_KEPT = 20_000
+"""Answers that a planner keeps: one for each expert of the largest zoo. Sizes of pictures are as many as callers
+like."""
 
 
 class Planner:

@@ -152,8 +152,7 @@ def filter_experts(
     for nearest in (task, *IN_PLACE[task]):
         able = [expert for expert in allowed if nearest in tasks_of(expert)]
         if able or nearest == "text-to-image":
-            lacking = f"not known to do {_TASKS[nearest]}"
-            rejected |= {expert.id: lacking for expert in allowed if expert not in able}
+            rejected |= _others(allowed, able, f"not known to do {_TASKS[nearest]}")
             allowed = able
             break
         if nearest == task:
@@ -161,13 +160,19 @@ def filter_experts(
     for need in needs_of(understanding, pictures):
         able = [expert for expert in allowed if need.met_by(expert)]
         if able:
-            rejected |= {expert.id: need.lacking for expert in allowed if expert not in able}
+            rejected |= _others(allowed, able, need.lacking)
             allowed = able
         else:
             unmet.append(need.name)
     return Eligibility(
         eligible=tuple(expert.id for expert in allowed), rejected=_rejections(rejected), unmet=tuple(unmet)
     )
+
+
+def _others(experts: Iterable[Expert], able: Iterable[Expert], lacking: str) -> dict[str, str]:
+    """The experts that are not able, each with what it lacks."""
+    kept = {expert.id for expert in able}
+    return {expert.id: lacking for expert in experts if expert.id not in kept}
 
 
 def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PurePath
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -320,6 +320,9 @@ def _is_file(place: str) -> bool:
     return place.endswith(_SAFE)
 
 
+_FOLDER = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:|\\\\")
+
+
 def _is_folder(place: str) -> bool:
     # A drive or a network share counts on every system, so that a zoo file means the same everywhere.
-    return place.startswith(("./", "../", "/", "~")) or bool(PureWindowsPath(place).drive)
+    return _FOLDER.match(place) is not None

@@ -18,6 +18,23 @@ from diffusiongpt.zoo.yaml_file import read_yaml
 
 NodeKind = Literal["subject", "style", "need"]
 
+MAX_NODES = 2_000
+"""Most nodes: every prompt is compared with each of them. The taxonomy of the package has about sixty."""
+
+MAX_LINKS = 100_000
+"""Most links from nodes to their parents; a style without parents has one to every subject."""
+
+MAX_WORDS = 20_000
+MAX_CHARACTERS = 500_000
+"""Most words and phrases for all nodes together, and characters in them: the first route reads them all, which takes
+100 MB for so many. The taxonomy of the package has about five thousand."""
+
+MOST_MISTAKES = 100
+"""Mistakes of a taxonomy that are reported."""
+
+_MOST_NAMED = 20
+"""Nodes that a message names."""
+
 
 class Node(BaseModel):
     """A category of the taxonomy.
@@ -65,9 +82,22 @@ class Taxonomy:
         """Build and check the tree.
 
         Raises:
-            ZooError: If there is a cycle, an unknown or unreachable node, or an expert with an unknown tag.
+            ZooError: If there is a cycle, an unknown or unreachable node, an expert with an unknown tag, or more nodes
+                than a prompt can be compared with.
         """
         known = {node.id: node for node in nodes}
+        if len(known) > MAX_NODES:
+            raise ZooError(
+                f"taxonomy: it has {len(known):,} nodes, and at most {MAX_NODES:,} are used",
+                hint="Leave out those that hold no expert: `diffusiongpt zoo tree` shows where experts are.",
+            )
+        words = [word for node in known.values() for word in (*node.aliases, *node.media, *node.label.values())]
+        if len(words) > MAX_WORDS or sum(map(len, words)) > MAX_CHARACTERS:
+            raise ZooError(
+                f"taxonomy: its nodes have {len(words):,} words, and at most {MAX_WORDS:,} are read, "
+                f"of {MAX_CHARACTERS:,} characters",
+                hint="Shorten the 'aliases' and 'media' of your nodes.",
+            )
         self.nodes = {node_id: node for node_id, node in known.items() if node.kind != "need"}
         self.needs = {node_id: node for node_id, node in known.items() if node.kind == "need"}
         if ROOT in known:
@@ -110,9 +140,13 @@ class Taxonomy:
 
     def _occupied(self) -> frozenset[str]:
         # a style is shared by its subjects, so one expert of a style occupies all of them
-        full = {ROOT, *(node_id for node_id, ids in self._experts.items() if ids)}
-        for node_id in list(full):
-            full |= nx.ancestors(self.graph, node_id)
+        full = {ROOT}
+        todo = [node_id for node_id, ids in self._experts.items() if ids]
+        while todo:
+            node_id = todo.pop()
+            if node_id not in full:
+                full.add(node_id)
+                todo += self.graph.predecessors(node_id)
         return frozenset(full)
 
 
@@ -126,15 +160,20 @@ def _graph(nodes: Mapping[str, Node]) -> nx.DiGraph:
             if parent != ROOT and parent not in nodes:
                 raise ZooError(
                     f"taxonomy: node {node.id!r} has the unknown parent {parent!r}",
-                    hint=f"Known nodes: {', '.join(nodes)}.",
+                    hint=_nearest(parent, list(nodes), "nodes"),
                 )
             graph.add_edge(parent, node.id)
+        if graph.number_of_edges() > MAX_LINKS:
+            raise ZooError(
+                f"taxonomy: its nodes have more than {MAX_LINKS:,} links to their parents",
+                hint="Give styles the 'parents' that they need: without any they are below every subject.",
+            )
     return graph
 
 
 def _check_tree(graph: nx.DiGraph) -> None:
     if not nx.is_directed_acyclic_graph(graph):
-        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
+        cycle = _some([edge[0] for edge in nx.find_cycle(graph)], " -> ")
         raise ZooError(
             f"taxonomy: the nodes {cycle} form a cycle",
             hint="Remove one of their 'parents', so that all are below the root.",
@@ -142,7 +181,7 @@ def _check_tree(graph: nx.DiGraph) -> None:
     lost = set(graph) - nx.descendants(graph, ROOT) - {ROOT}
     if lost:
         raise ZooError(
-            f"taxonomy: {', '.join(sorted(lost))} cannot be reached from the root",
+            f"taxonomy: {_some(sorted(lost))} cannot be reached from the root",
             hint="Give each a parent that can be reached.",
         )
 
@@ -153,7 +192,7 @@ def _hang(experts: Iterable[Expert], nodes: Mapping[str, Node]) -> dict[str, tup
     for expert in experts:
         for kind, tags in (("subject", expert.tags.subjects), ("style", expert.tags.styles)):
             wrong = [tag for tag in tags if tag not in nodes or nodes[tag].kind != kind]
-            unknown += [_unknown_tag(expert.id, kind, tag, nodes) for tag in wrong]
+            unknown += [_unknown_tag(expert.id, kind, tag, nodes) for tag in wrong[: MOST_MISTAKES - len(unknown)]]
         for node_id in _places(expert):
             hanging.setdefault(node_id, []).append(expert.id)
     if unknown:
@@ -171,9 +210,18 @@ def _places(expert: Expert) -> tuple[str, ...]:
 def _unknown_tag(expert_id: str, kind: str, tag: str, nodes: Mapping[str, Node]) -> tuple[str, str]:
     """Message and hint for a tag that is not a node of its kind, with the nearest one."""
     known = [node.id for node in nodes.values() if node.kind == kind]
-    near = get_close_matches(tag, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known {kind}s: {', '.join(known)}."
-    return f"expert {expert_id!r}: {tag!r} is not a {kind} of the taxonomy", hint
+    return f"expert {expert_id!r}: {tag!r} is not a {kind} of the taxonomy", _nearest(tag, known, f"{kind}s")
+
+
+def _nearest(name: str, known: list[str], kind: str) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Known {kind}: {_some(known)}."
+
+
+def _some(names: list[str], between: str = ", ") -> str:
+    """The names, or the first of them and how many more."""
+    more = len(names) - _MOST_NAMED
+    return between.join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shipped_needs() -> tuple[Node, ...]:

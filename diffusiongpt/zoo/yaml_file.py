@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -60,16 +61,23 @@ def read_yaml(text: str) -> Any:
         YamlError: If it is not YAML, or has more than the limits of this module.
     """
     builder = _Builder()
-    for event in _events(text):
-        builder.take(event)
+    take = builder.take
+    with _translated():
+        for event in _events(text):
+            take(event)
     return builder.root
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int:
     """Line, from 1, of a key in YAML text, or of the nearest enclosing entry if the key is missing."""
+    with _translated():
+        return _line_in(_events(text), location)
+
+
+def _line_in(events: Iterator[Any], location: tuple[str | int, ...]) -> int:
     best, depth = 1, 0
     path: list[Any] = []
-    for event in _events(text):
+    for event in events:
         opens = isinstance(event, yaml.CollectionStartEvent)
         if isinstance(event, yaml.CollectionEndEvent):
             path.pop()
@@ -121,46 +129,63 @@ class _Place:
 
 def _events(text: str) -> Iterator[Any]:
     # the parser of libyaml is fifty times faster, where PyYAML was built with it
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    return iter(loader.get_event, None)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        yield from yaml.parse(text, loader)
+        yield
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise YamlError(problem, mark.line + 1 if mark else None) from error
+    except YamlError:
+        raise
     except (ValueError, RecursionError) as error:
         raise YamlError(str(error)) from error
+
+
+_ABSENT: Any = object()
 
 
 class _Open:
     """A list or mapping that is being read."""
 
-    def __init__(self, event: Any) -> None:
-        self.value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+    __slots__ = ("anchor", "key", "limit", "line", "merged", "value", "weight")
+
+    def __init__(self, event: Any, limit: int) -> None:
+        self.value: Any = {} if type(event) is yaml.MappingStartEvent else []
         self.anchor: str | None = event.anchor
-        self.line: int = event.start_mark.line + 1
+        self.line = _line(event)
+        self.limit = limit
         self.weight = 1
-        self.key: str | None = None
+        self.key: Any = _ABSENT
         self.merged: list[Any] = []
 
-    def add(self, value: Any, line: int, *, is_text: bool) -> None:
+    def add(self, value: Any, weight: int, event: Any) -> None:
         """Take a child: an entry of a list, or in turn a key and its value."""
-        if isinstance(self.value, list):
-            self.value.append(value)
-        elif self.key is not None:
+        inside = self.value
+        if type(inside) is list:
+            inside.append(value)
+        elif self.key is not _ABSENT:
             if self.key == "<<":
                 self.merged += value if isinstance(value, list) else [value]
             else:
-                self.value[self.key] = value
-            self.key = None
-        elif not is_text:
-            raise YamlError("a key must be text", line)
-        elif value in self.value:
-            raise YamlError(f"found duplicate key {value!r}", line)
+                inside[self.key] = value
+            self.key = _ABSENT
+        elif type(value) is not str:
+            raise YamlError("a key must be text", _line(event))
+        elif value in inside:
+            raise YamlError(f"found duplicate key {value!r}", _line(event))
         else:
             self.key = value
-        if len(self.value) > MAX_ENTRIES:
-            raise YamlError(f"more than {MAX_ENTRIES} entries in one place", line)
+        self.weight += weight
+        if self.weight > self.limit:
+            raise YamlError(f"more than {self.limit:,} values in one place, with its aliases", _line(event))
+        if len(inside) > MAX_ENTRIES:
+            raise YamlError(f"more than {MAX_ENTRIES} entries in one place", _line(event))
 
     def close(self) -> Any:
         """The whole value, with what is merged into it: the first that has a key counts."""
@@ -180,63 +205,72 @@ class _Builder:
         self._documents = 0
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
-        self._values = 0
+        self._words: dict[str, Any] = {}
 
     def take(self, event: Any) -> None:
-        """Take the next event."""
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.ScalarEvent):
-            value = _scalar(event, line)
+        """Take the next event. Nine of ten are scalars, and a large zoo has a million."""
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            value = self._plain(event) if event.implicit[0] and event.tag is None else _text(event)
             if event.anchor:
                 self._anchors[event.anchor] = value, 1
-            self._add(value, 1, line)
-        elif isinstance(event, yaml.AliasEvent):
-            self._add(*self._target(event.anchor, line), line)
-        elif isinstance(event, yaml.CollectionStartEvent):
-            _check_tag(event, line)
-            self._open.append(_Open(event))
+            self._add(value, 1, event)
+        elif kind is yaml.AliasEvent:
+            self._add(*self._target(event.anchor, event), event)
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            _check_tag(event)
+            self._open.append(_Open(event, MAX_ENTRY_VALUES if len(self._open) >= _ENTRY_DEPTH else MAX_VALUES))
             if len(self._open) > MAX_DEPTH:
-                raise YamlError(f"more than {MAX_DEPTH} levels of nesting", line)
-        elif isinstance(event, yaml.CollectionEndEvent):
+                raise YamlError(f"more than {MAX_DEPTH} levels of nesting", _line(event))
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             done = self._open.pop()
             value = done.close()
             if done.anchor:
                 self._anchors[done.anchor] = value, done.weight
-            self._add(value, done.weight, line)
-        elif isinstance(event, yaml.DocumentStartEvent):
+            self._add(value, done.weight, event)
+        elif kind is yaml.DocumentStartEvent:
             self._documents += 1
             if self._documents > 1:
-                raise YamlError("expected one document, and found another document", line)
+                raise YamlError("expected one document, and found another document", _line(event))
 
-    def _target(self, anchor: str, line: int) -> tuple[Any, int]:
+    def _plain(self, event: Any) -> Any:
+        """The value of a word without quotes, which a file commonly has many times."""
+        text = event.value
+        value = self._words.get(text, _ABSENT)
+        if value is _ABSENT:
+            value = self._words[text] = _value_of(text, event)
+        return value
+
+    def _target(self, anchor: str, event: Any) -> tuple[Any, int]:
         if any(one.anchor == anchor for one in self._open):
-            raise YamlError(f"the anchor {anchor!r} contains itself", line)
+            raise YamlError(f"the anchor {anchor!r} contains itself", _line(event))
         if anchor not in self._anchors:
-            raise YamlError(f"found undefined alias {anchor!r}", line)
+            raise YamlError(f"found undefined alias {anchor!r}", _line(event))
         return self._anchors[anchor]
 
-    def _add(self, value: Any, weight: int, line: int) -> None:
-        if not self._open:
+    def _add(self, value: Any, weight: int, event: Any) -> None:
+        if self._open:
+            self._open[-1].add(value, weight, event)
+        else:
             self.root = value
-            return
-        place = self._open[-1]
-        place.add(value, line, is_text=isinstance(value, str))
-        place.weight += weight
-        limit = MAX_ENTRY_VALUES if len(self._open) > _ENTRY_DEPTH else MAX_VALUES
-        if place.weight > limit:
-            raise YamlError(f"more than {limit:,} values in one place, with its aliases", line)
 
 
-def _check_tag(event: Any, line: int) -> None:
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _check_tag(event: Any) -> None:
     if event.tag not in _TAGS:
-        raise YamlError(f"the tag {event.tag!r} is not part of a zoo file", line)
+        raise YamlError(f"the tag {event.tag!r} is not part of a zoo file", _line(event))
 
 
-def _scalar(event: Any, line: int) -> Any:  # noqa: PLR0911  # a table
-    _check_tag(event, line)
-    text = event.value
-    if not event.implicit[0] or event.tag is not None:
-        return text
+def _text(event: Any) -> Any:
+    _check_tag(event)
+    return event.value
+
+
+def _value_of(text: str, event: Any) -> Any:
+    """The value of a word, by the core schema."""
     if text in _PLAIN:
         return _PLAIN[text]
     if text[0] not in "+-.0123456789":
@@ -245,11 +279,11 @@ def _scalar(event: Any, line: int) -> Any:  # noqa: PLR0911  # a table
         return float(text.replace(".", "", 1))
     is_whole, is_number = _WHOLE.fullmatch(text), _NUMBER.fullmatch(text)
     if (is_whole or is_number) and len(text) > MAX_DIGITS:
-        raise YamlError(f"a number of {len(text)} characters", line)
+        raise YamlError(f"a number of {len(text)} characters", _line(event))
     if is_whole:
         return int(text.lstrip("+").replace("_", ""), 0 if text[1:2] in ("o", "x") else 10)
     if is_number:
         return float(text.replace("_", ""))
     if _DATE.fullmatch(text):
-        raise YamlError(f"{text[:MAX_DIGITS]!r} looks like a date", line)
+        raise YamlError(f"{text[:MAX_DIGITS]!r} looks like a date", _line(event))
     return text

@@ -60,7 +60,8 @@ STRANGE: tuple[Any, ...] = (
 
 def attacks(seed: int, count: int) -> Iterator[Attack]:
     """See `hostile`."""
-    makers = (_laughs, _cycle, _digits, _strange, _deep, _wide, _tags, _garbled, _steering, _special, _extra, _long)
+    makers = (_laughs, _cycle, _digits, _strange, _deep, _wide, _tags, _garbled, _steering, _special, _extra, _long,
+              _tree)  # fmt: skip
     for number in range(count):
         rng = random.Random(f"{seed} {KIND} {number}")  # noqa: S311  # a mess, not a secret
         maker = makers[number % len(makers)]
@@ -141,6 +142,30 @@ def _wide(folder: Path, rng: random.Random) -> Path:
             )
         ),
     )
+
+
+def _tree(folder: Path, rng: random.Random) -> Path:
+    """A taxonomy that is long, deep, dense, or wordy, with experts on it."""
+    count, many = rng.choice((50, 500, 5_000)), rng.choice((1, 20, 400))
+    kinds = rng.choice((("subject",), ("style",), ("subject", "style")))
+    parents = rng.choice(
+        (lambda i: [f"n{i - 1}"] * (i > 0), lambda i: [f"n{j}" for j in range(max(0, i - 90), i)], lambda _: [])
+    )
+    nodes = [
+        {
+            "id": f"n{i}",
+            "kind": kinds[i % len(kinds)],
+            "parents": parents(i),
+            "aliases": [f"w{i} {k}" for k in range(many)],
+        }
+        for i in range(min(count, 200_000 // many))
+    ]
+    tags = [rng.choice(("n1", "nosuch", f"n{count - 1}")) for _ in range(rng.choice((1, 50)))]
+    experts = [
+        {"id": f"e{i}", "repo": "a/b", "tags": {rng.choice(("subjects", "styles")): tags}}
+        for i in range(rng.choice((1, 1_000)))
+    ]
+    return _write(folder, json.dumps({"taxonomy": nodes, "experts": experts}))
 
 
 def _tags(folder: Path, rng: random.Random) -> Path:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from diffusiongpt.errors import NoRouteError, RequestError, UnknownExpertError
 from diffusiongpt.flow import MAX_PROMPT_CHARS, MAX_SEED, Policy, Request, Route, Understanding, read_options
 from diffusiongpt.routing import filter_experts
-from diffusiongpt.zoo import ROOT, License, Node
+from diffusiongpt.zoo import ROOT, Expert, License, Node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,6 +192,14 @@ def test_the_only_eligible_expert_is_found_in_a_large_zoo(tmp_path: Path) -> Non
     zoo = zoo_of(*experts, expert("last", "s99"), nodes=nodes)
     router = router_of(zoo, tmp_path / "votes.db")
     assert router.route(Request(prompt="a fox"), Policy(commercial_use=True)).expert == "last"
+
+
+def test_experts_are_never_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a route grows with the zoo, not with its square."""
+    experts = [*(expert(f"e{number}") for number in range(20)), writer("able", text_rendering_en="good")]
+    understood = Understanding(prompt="x", text_to_render=("OPEN",), text_scripts=("Latn",))
+    monkeypatch.setattr(Expert, "__eq__", lambda *_: pytest.fail("two experts were compared"))
+    assert filter_experts(experts, understood, Policy()).eligible == ("able",)
 
 
 @pytest.mark.parametrize(

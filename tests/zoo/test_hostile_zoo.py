@@ -73,6 +73,34 @@ def test_what_would_take_minutes_is_refused(refused: Callable[[str], str], text:
     assert re.search(message, refused(text))
 
 
+def _nodes(count: int, rest: str, name: str = "n") -> str:
+    entries = (f"  - {{id: {name}{i}, {rest.replace('BEFORE', f'{name}{i - 1}')}}}\n" for i in range(1, count + 1))
+    return "".join(entries)
+
+
+WORDS = ", ".join(f"word{number}" for number in range(100))
+TAGGED = "".join(f"  - {{id: e{i}, repo: o/a, tags: {{styles: [{'animee, ' * 40}a]}}}}\n" for i in range(5_000))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("taxonomy:\n" + _nodes(19_000, "kind: subject, parents: [BEFORE]"), "nodes, and at most 2,000"),
+        ("taxonomy:\n" + _nodes(1_500, "kind: subject, parents: [BEFORE]"), "unknown parent 'n0'"),
+        ("taxonomy:\n" + _nodes(900, "kind: subject") + _nodes(900, "kind: style", "s"), "links to their parents"),
+        ("taxonomy:\n" + _nodes(300, f"kind: style, aliases: [{WORDS}]"), "words, and at most 20,000"),
+        ("taxonomy:\n" + _nodes(300, f"kind: style, aliases: [{', '.join(['x' * 190] * 15)}]"), "500,000 characters"),
+        ("experts:\n" + TAGGED, "'animee' is not a style of the taxonomy .and 99 more"),
+    ],
+    ids=["chain", "parents", "links", "words", "characters", "tags"],
+)  # fmt: skip
+def test_a_taxonomy_that_no_prompt_can_be_compared_with_is_refused(
+    refused: Callable[[str], str], text: str, message: str
+) -> None:
+    """Nodes, links, words and mistakes have limits, and none of them takes longer than reading the file."""
+    assert re.search(message, refused(text))
+
+
 @pytest.mark.parametrize(
     "name",
     ["output_type", "return_dict", "callback", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
