@@ -2,30 +2,27 @@
 
     python benchmarks/latency.py
 
-prints the CPU time of a warm local decision as a studio makes it (prompts up to 64 words, English and Chinese)
-next to embedding the same prompts by words only, and `diffusiongpt --help` next to a bare interpreter, in one run.
+prints the CPU time of a warm local decision by a studio, with placements on a device of 24 GB, for prompts up to 64
+words in English and Chinese; next to it that of reading their meaning, which is most of it, and of embedding them by
+words only; and `diffusiongpt --help` next to a bare interpreter, all in one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from time import perf_counter, process_time
 
 import numpy as np
 
+from diffusiongpt import DiffusionGPT
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
-from diffusiongpt.flow import Request
-from diffusiongpt.ranking import LiveTable
-from diffusiongpt.routing import Router
-from diffusiongpt.understanding import LocalThinker
-from diffusiongpt.zoo import Node, Zoo
 
 _ENGLISH = str.split(
     "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "
@@ -74,22 +71,24 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    texts, embedder, zoo = prompts(arguments.prompts), LexicalEmbedder(), Zoo.load()
-    nodes: list[Node] = list(zoo.taxonomy.nodes.values())
+    texts, embedder = prompts(arguments.prompts), LexicalEmbedder()
     with tempfile.TemporaryDirectory() as folder:
-        preferences = LiveTable(Path(folder) / "votes.db")
-        thinker = LocalThinker(embedder, SentenceEmbedder.installed())
-        router = Router(zoo, thinker, preferences, embedder="lexical", readiness=lambda _: "download")
-        decide = percentiles(lambda text: router.route(Request(prompt=text)), texts, process_time)
-        preferences.store.close()
+        os.environ["DIFFUSIONGPT_HOME"] = os.environ["HF_HOME"] = folder
+        with DiffusionGPT() as studio:
+            zoo = studio.zoo
+            decide = percentiles(lambda text: studio.route(text, memory="24GB+64GB"), texts, process_time)
     embed = percentiles(lambda text: embedder.embed([text]), texts, process_time)
+    sentences = SentenceEmbedder.installed()
+    # one more character, because the last prompts are remembered
+    mean = percentiles(lambda text: sentences.embed([f"{text}."]), texts, process_time) if sentences else (0.0, 0.0)
     bare = fastest([sys.executable, "-I", "-c", "pass"], 10)
     help_ = fastest([sys.executable, "-m", "diffusiongpt", "--help"], 10)
     figures = {
         "experts": len(zoo),
-        "nodes": len(nodes),
+        "nodes": len(zoo.taxonomy.nodes),
         "decision_ms": {"median": decide[0], "p95": decide[1]},
-        "embedding_only_ms": {"median": embed[0], "p95": embed[1]},
+        "of_it_reading_the_meaning_ms": {"median": mean[0], "p95": mean[1]},
+        "embedding_by_words_ms": {"median": embed[0], "p95": embed[1]},
         "decision_against_embedding": round(decide[0] / embed[0], 1),
         "help_ms": round(help_ * 1000),
         "bare_interpreter_ms": round(bare * 1000),

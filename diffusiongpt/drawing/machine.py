@@ -86,8 +86,10 @@ class Machine:
             begin: The placement of the route: better ones are left out, because it may be for a smaller machine.
         """
         planner = self._here
-        asked = {"width": request.width, "height": request.height} if request else {}
-        plan = planner(expert, **asked, steps=request.num_inference_steps if request else None)
+        width, height, steps = None, None, None
+        if request is not None:
+            width, height, steps = request.width, request.height, request.num_inference_steps
+        plan = planner(expert, width=width, height=height, steps=steps)
         if begin is not None and begin.kind == "cpu":
             return (begin,)
         if not plan.sized:
@@ -105,9 +107,10 @@ class Machine:
         """What it would take to draw with an expert here; no network. A hosted expert counts as loaded."""
         if is_hosted(expert.backend):
             return self._hosted_readiness(expert)
-        if self._cache.is_loaded(expert, device=self.device):
-            return "loaded"
-        return "download" if self._cache.puller.on_disk(expert) is None else "on_disk"
+        # most experts of a zoo are not on disk, and a route asks for dozens: one look is enough for these
+        if self._cache.puller.on_disk(expert) is None:
+            return "download"
+        return "loaded" if self._cache.is_loaded(expert, device=self.device) else "on_disk"
 
     def download_bytes(self, expert: Expert) -> float:
         """Bytes to pull before an expert can draw, as the zoo states them; 0 if it is at hand, `inf` if not known.
@@ -190,14 +193,14 @@ class Machine:
     def _planner_for(self, spec: MachineSpec) -> Planner:
         planner = self._planners.get(spec)
         if planner is None:
-            readiness = self.readiness if spec == self.spec else self._on_disk
             planner = self._planners[spec] = Planner(
                 spec,
                 weigh=self._weigh,
                 ways=(*_WAYS, "quantised") if can_quantise() else _WAYS,
                 tiles=True,
                 quantise=self._settings.quantise,
-                readiness=readiness,
+                readiness=self.readiness,
+                elsewhere=spec != self.spec,
                 measured=self._measured if spec == self.spec else lambda *_: Measured(),
             )
         return planner
@@ -251,11 +254,6 @@ class Machine:
 
     def _hardware(self, device: str) -> str:
         return device_facts(device)[0] or device
-
-    def _on_disk(self, expert: Expert) -> Readiness:
-        """What is loaded here is not loaded on another machine."""
-        readiness = self.readiness(expert)
-        return "on_disk" if readiness == "loaded" else readiness
 
     def _weigh(self, part: Expert) -> Mapping[str, int] | None:
         """Bytes of components by the headers of files on disk, where the zoo does not state them."""

@@ -8,6 +8,7 @@ import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -126,7 +127,7 @@ class Records:
     lock_s: float = LOCK_S
     _memo: tuple[tuple[int, int, int], dict[PullKey, PullRecord]] | None = field(default=None, repr=False)
 
-    @property
+    @cached_property  # a route looks at it for dozens of experts
     def path(self) -> Path:
         """The file."""
         return self.home / FILE_NAME

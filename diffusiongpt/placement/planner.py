@@ -7,7 +7,7 @@ plan. Bytes come from the sizes of components: from the headers of files on disk
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Final
@@ -129,7 +129,8 @@ class Planner:
         ways: Kinds of placement that the backends can carry out.
         tiles: Whether they can decode in tiles.
         quantise: Whether weights of 4 bits may be used where the zoo does not ask for them.
-        readiness: What it takes to have an expert's weights at hand.
+        readiness: What it takes to have an expert's weights at hand here.
+        elsewhere: Whether the plans are for another machine, where nothing is loaded yet.
         measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
 
@@ -142,6 +143,7 @@ class Planner:
         tiles: bool = False,
         quantise: bool = False,
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
+        elsewhere: bool = False,
         measured: Callable[[str, str], Measured] = lambda _, __: Measured(),
     ) -> None:
         self.machine = machine
@@ -150,11 +152,19 @@ class Planner:
         self._tiles = tiles
         self._quantise = quantise
         self._readiness = readiness
+        self._elsewhere = elsewhere
         self._measured = measured
         self._known: dict[Hashable, tuple[Mapping[str, int] | None, _Fit]] = {}
+        self._stated: dict[int, _Stated] = {}
 
     def __call__(
-        self, expert: Expert, *, width: int | None = None, height: int | None = None, steps: int | None = None
+        self,
+        expert: Expert,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        steps: int | None = None,
+        readiness: Readiness | None = None,
     ) -> Plan:
         """Plan one picture.
 
@@ -163,6 +173,7 @@ class Planner:
             width: Pixels; the expert's own if absent.
             height: Pixels.
             steps: Denoising steps.
+            readiness: What it takes to have its weights at hand here, where the caller has looked already.
         """
         if is_hosted(expert.backend):
             service = expert.repo.partition("/")[0]
@@ -171,8 +182,13 @@ class Planner:
         fit = self._fit(expert, self.sizes(expert), width, height, steps)
         if not fit.needs:
             return Plan(reason=fit.reason, sized=fit.sized)
-        readiness = self._readiness(expert)
-        return Plan(placements=tuple(self._placement(need, readiness) for need in fit.needs))
+        readiness = readiness or self._readiness(expert)
+        if readiness == "loaded" and self._elsewhere:
+            readiness = "on_disk"
+        if readiness not in fit.plans:
+            placements = tuple(self._placement(need, readiness) for need in fit.needs)
+            fit.plans[readiness] = Plan(placements=placements)
+        return fit.plans[readiness]
 
     def expected(self, expert: Expert, placement: Placement, *, width: int, height: int, steps: int) -> Expected | None:
         """What a picture should take, to compare with what it took; `None` if the expert's size is not known."""
@@ -205,19 +221,23 @@ class Planner:
 
     def sizes(self, expert: Expert) -> dict[str, int] | None:
         """Bytes of each component, those of an adapter's base included; `None` if not known."""
-        base = expert.base_expert
-        if base is not None:
-            sizes = self.sizes(base)
+        stated = self._stated.get(id(expert))
+        if stated is None or stated.expert is not expert:
+            if len(self._stated) >= _KEPT:
+                self._stated.clear()
+            stated = self._stated[id(expert)] = _Stated(expert, expert.base_expert, stated_bytes(expert))
+        if stated.base is not None:
+            sizes = self.sizes(stated.base)
             return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
         weighed = self._weigh(expert)
-        return dict(weighed) if weighed else stated_bytes(expert)
+        return dict(weighed) if weighed else stated.sizes
 
     def _fit(
         self, expert: Expert, sizes: Mapping[str, int] | None, width: int | None, height: int | None, steps: int | None
     ) -> _Fit:
         key = (expert.id, expert.repo, width, height, steps)
         known = self._known.get(key)
-        if known is None or known[0] != sizes:
+        if known is None or (known[0] is not sizes and known[0] != sizes):
             if len(self._known) >= _KEPT:
                 self._known.clear()
             known = self._known[key] = sizes, self._find_fit(expert, sizes, width, height, steps)
@@ -383,13 +403,23 @@ class _Need:
         return max(self.operations / flops, self.issuing)
 
 
+@dataclass(frozen=True)
+class _Stated:
+    """What an expert says of itself, which is read once: a route asks for the sizes of all experts."""
+
+    expert: Expert
+    base: Expert | None
+    sizes: dict[str, int] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """The first way of each kind that fits, or why none does."""
+    """The first way of each kind that fits, or why none does; the plans that came of it, by readiness."""
 
     needs: tuple[_Need, ...] = ()
     reason: str = ""
     sized: bool = True
+    plans: dict[Readiness, Plan] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

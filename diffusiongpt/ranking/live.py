@@ -44,6 +44,10 @@ PATIENCE_S = 1.5
 """Seconds that a route waits for the votes to be read and for a fit that has begun; then it uses the last table.
 A stated bound: most fits that a route waits for take a tenth of it, and a person waits two seconds."""
 
+LINGER_S = 0.5
+"""Seconds that the reader waits for the next route before its thread ends: routes often come one after another, and to
+start a thread takes about as long as to read the version of the votes."""
+
 _log = logger(__name__)
 
 
@@ -123,6 +127,7 @@ class LiveTable:
         self._asks: deque[_Ask] = deque()
         self._reader: Thread | None = None
         self._reading_since = 0.0
+        self._idle = False
         self._out = False
         self._fitter: Thread | None = None
         self._fitting_since = 0.0
@@ -240,7 +245,10 @@ class LiveTable:
         ask, begun = _Ask(priors, voter), monotonic()
         with self._changed:
             self._asks.append(ask)
-            if self._reader is None or not self._reader.is_alive():
+            if self._idle:
+                self._reading_since = begun
+                self._changed.notify_all()
+            elif self._reader is None or not self._reader.is_alive():
                 self._reading_since = begun
                 # a daemon: a process must be able to end while a server hangs
                 self._reader = Thread(target=self._read, name="diffusiongpt-votes", daemon=True)
@@ -278,6 +286,9 @@ class LiveTable:
     def _read(self) -> None:
         while True:
             with self._changed:
+                self._idle = not self._asks
+                self._changed.wait_for(lambda: self._asks, LINGER_S)
+                self._idle = False
                 if not self._asks:
                     self._reader = None
                     return

@@ -336,6 +336,8 @@ class RankingTable:
 
     def _best(self, prompt: Prompt, k: int) -> tuple[str, ...]:
         names = tuple(self._experts)
+        if not names:
+            return ()
         utilities = self.utilities(names, [prompt])[0]
         # experts are kept in alphabetical order, and a stable sort leaves ties in it
         best = np.argsort(-utilities, kind="stable")[:k].tolist()

@@ -80,6 +80,7 @@ class Router:
         self._nodes = tuple(zoo.taxonomy.nodes.values())
         self._needs = NeedReader(zoo.taxonomy.needs.values())
         self._kinds = kinds
+        self._experts = tuple(zoo.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
         self._shortlists: Shortlists | None = None
         self._filtered: dict[tuple[object, ...], Eligibility] = {}
@@ -170,7 +171,7 @@ class Router:
     def _asked_for(self, thought: Thought, allowed: Eligibility) -> tuple[str, ...]:
         """The adapter that the prompt names as a LoRA, where the zoo has it and it may draw."""
         names = [one.name for one in thought.understanding.markup.adapters]
-        known = (one.id for one in self.zoo.values() if names and any(one.goes_by(name) for name in names))
+        known = (one.id for one in (self._experts if names else ()) if any(one.goes_by(name) for name in names))
         return tuple(expert for expert in known if expert in allowed.names)[:1]
 
     @staticmethod
@@ -217,12 +218,12 @@ class Router:
             named = [self.zoo[expert] for expert in request.named]
             unfit = self._unfit(named, request, policy)
             return filter_experts(named, understanding, policy, unfit, task=task, pictures=pictures, free=self._free)
-        unfit = self._unfit(self.zoo.values(), request, policy)
+        unfit = self._unfit(self._experts, request, policy)
         key = (policy, task, *(need.name for need in needs_of(understanding, pictures)), *unfit.items())
         known = self._filtered.get(key)
         if known is None:
             known = filter_experts(
-                self.zoo.values(), understanding, policy, unfit, task=task, pictures=pictures, free=self._free
+                self._experts, understanding, policy, unfit, task=task, pictures=pictures, free=self._free
             )
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
@@ -244,12 +245,14 @@ class Router:
                 reasons[one.id] = reason
         return reasons
 
-    def _placement(self, expert: Expert, request: Request, policy: Policy) -> Placement | None:
-        if self._planner is None:
+    def _placement(
+        self, expert: Expert, readiness: Readiness, request: Request, planner: Planner | None
+    ) -> Placement | None:
+        if planner is None:
             return None
-        planner = self._planner(policy.memory)
         size = {"width": request.width, "height": request.height}
-        return planner(expert, **size, steps=request.num_inference_steps).best or planner.unknown
+        steps = request.num_inference_steps
+        return planner(expert, **size, steps=steps, readiness=readiness).best or planner.unknown
 
     def _loaded(self, trace: SearchTrace, others: frozenset[str]) -> list[str]:
         """Loaded experts on the paths of the search that were not worth scoring for their own sake."""
@@ -270,17 +273,21 @@ class Router:
         table: PersonalTable,
         policy: Policy,
     ) -> tuple[Candidate, ...]:
-        candidates = [
-            Candidate(
-                expert=score.expert,
-                score=score.mean,
-                std=score.std,
-                parts=score.parts,
-                readiness=self._readiness(self.zoo[score.expert]),
-                placement=self._placement(self.zoo[score.expert], request, policy),
+        planner = self._planner(policy.memory) if self._planner else None
+        candidates = []
+        for score in table.score(experts, evidence, request.prompt):
+            expert = self.zoo[score.expert]
+            readiness = self._readiness(expert)
+            candidates.append(
+                Candidate(
+                    expert=score.expert,
+                    score=score.mean,
+                    std=score.std,
+                    parts=score.parts,
+                    readiness=readiness,
+                    placement=self._placement(expert, readiness, request, planner),
+                )
             )
-            for score in table.score(experts, evidence, request.prompt)
-        ]
         return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 import numpy as np
@@ -300,6 +300,7 @@ def _letters(word: str) -> int:
     return bits
 
 
+@lru_cache(maxsize=4096)  # each word of a prompt is looked up in several lexicons
 def _singular(word: str) -> str:
     if word.endswith(("'s", "’s")):
         return word[:-2]
