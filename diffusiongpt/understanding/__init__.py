@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.understanding.follow_up import FollowUp, Shown, TurnKind, read_follow_up
+from diffusiongpt.understanding.follow_up import FollowUp, Shown, read_follow_up
 from diffusiongpt.understanding.kinds import KindReader
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
 from diffusiongpt.understanding.lexicon import Lexicon, name_key, names_of
@@ -11,6 +11,7 @@ from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.understanding.thinker import Thinker, Thought
+from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, kind_by_words, turn_groups
 from diffusiongpt.understanding.wording import prompt_form, read_wording
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Thinker",
     "Thought",
     "TurnKind",
+    "TurnReader",
+    "kind_by_words",
     "language_of",
     "name_key",
     "names_of",
@@ -33,4 +36,5 @@ __all__ = [
     "read_wording",
     "scripts_of",
     "simplified",
+    "turn_groups",
 ]

@@ -7,12 +7,22 @@ from functools import cache
 from importlib import resources
 
 from diffusiongpt.embedding import CJK
+from diffusiongpt.understanding.languages import simplified
 
 
 @cache
 def cues(name: str) -> re.Pattern[str]:
     """The expression that matches any of those of one name."""
     return re.compile("|".join(f"(?:{pattern})" for pattern in _table()[name]), re.IGNORECASE)
+
+
+def parts(name: str, text: str) -> dict[str, str] | None:
+    """The named groups of an expression at the beginning of a text; `None` if it does not match.
+
+    Traditional characters match as simplified ones do; the groups have those of the text.
+    """
+    match = cues(name).match(simplified(text))
+    return match and {group: text[slice(*match.span(group))] for group in match.re.groupindex}
 
 
 @cache

@@ -16,12 +16,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from diffusiongpt.understanding.cues import cues, is_chinese, words_of
+from diffusiongpt.understanding.complaints import remedy_of
+from diffusiongpt.understanding.cues import cues, words_of
+from diffusiongpt.understanding.languages import simplified
 from diffusiongpt.understanding.merging import merged
-
-TurnKind = Literal["new", "refine", "variation", "edit", "question"]
+from diffusiongpt.understanding.turn_kinds import (
+    TurnKind,
+    TurnReader,
+    reference_in,
+    without_courtesy,
+    without_reference,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,7 @@ def read_follow_up(
     *,
     names_style: bool = False,
     restyle: Callable[[str, str], str] = lambda description, _: description,
+    reader: TurnReader | None = None,
 ) -> FollowUp:
     """Read a turn.
 
@@ -70,78 +77,50 @@ def read_follow_up(
         shown: The turns so far that showed pictures, oldest first.
         names_style: Whether the text names a style of the taxonomy.
         restyle: Takes a description and an order, and returns the description without styles that the order replaces.
+        reader: Tells the kinds of turns apart; the one that is installed if absent.
     """
     turn, picture, rest = _reference(text, shown)
-    order = _plain(rest)
-    kind = _kind(text, order, referred=rest != text, any_shown=bool(shown), names_style=names_style)
+    order = without_courtesy(rest)
+    kind = (reader or TurnReader.installed()).kind(text)
+    if not shown and kind != "question":
+        kind = "new"
+    if kind == "new" and shown and names_style and len(words_of(order)) <= _FEW_WORDS:
+        kind = "refine"
     if kind == "new":
-        return FollowUp(kind=kind, description=_after_start(_plain(text)), order=order)
+        return FollowUp(kind=kind, description=_after_start(without_courtesy(text)), order=order)
     if kind == "question" and not shown:
         return FollowUp(kind=kind)
     before = shown[turn].description
     description = {"question": "", "variation": before}.get(kind)
     if description is None:
         description = merged(restyle(before, order), order)
+    order = remedy_of(order) or order
     return FollowUp(kind=kind, turn=turn, picture=picture, description=description, order=order)
-
-
-def _kind(text: str, order: str, *, referred: bool, any_shown: bool, names_style: bool) -> TurnKind:
-    if _is_question(text):
-        return "question"
-    if not any_shown or cues("starts_over").search(order):
-        return "new"
-    if cues("variation").fullmatch(order) or (referred and cues("again").fullmatch(order)):
-        return "variation"
-    if _is_edit(order):
-        return "edit"
-    if referred or _is_tied(order) or (names_style and len(words_of(order)) <= _FEW_WORDS):
-        return "refine"
-    return "new"
 
 
 _FEW_WORDS = 4
 """A text of at most this many words, or Chinese characters by twos, that names a style names nothing else."""
 
-_COURTESIES = 4
-"""Most polite phrases that are taken off the beginning of a text."""
 
-
-def _plain(text: str) -> str:
-    """A text without politeness before and after the order."""
-    plain = " ".join(text.split())
-    for _ in range(_COURTESIES):
-        shorter = cues("courtesy").sub("", plain, count=1)
-        if shorter == plain or not shorter:
-            break
-        plain = shorter
-    return cues("courtesy_end").sub("", plain, count=1) or plain
-
-
-def _is_question(text: str) -> bool:
-    plain = " ".join(text.split())
-    if not is_chinese(plain):
-        return bool(cues("asks").search(plain))
-    if cues("orders_zh").search(plain) and not cues("asks_to_tell_zh").search(plain):
-        return False
-    return bool(cues("asks_zh").search(plain))
+_FEW_CLAUSES = 3
+"""Most clauses at the beginning of a turn that take leave of an earlier picture."""
 
 
 def _after_start(text: str) -> str:
-    """A description without the words that say that it starts over."""
-    match = cues("starts_over").search(text)
+    """A description without the clauses at its beginning that only take leave of an earlier picture."""
+    for _ in range(_FEW_CLAUSES):
+        match = re.match(r"([^,.:;!，。：；！]+)[,.:;!，。：；！]+\s*(?=\S)", text)
+        if match is None or not _leaves(without_courtesy(match[1])):
+            break
+        text = text[match.end() :]
+    match = cues("starts_over").search(simplified(text))
     left = text[match.end() :].lstrip(" ,.:;!，。：；！") if match else text
-    return re.sub(r"^(?:and|then|now)\s", "", left, count=1) or text
+    return re.sub(r"^(?:and|then|now)\s", "", left, count=1, flags=re.IGNORECASE) or text
 
 
-def _is_edit(order: str) -> bool:
-    return bool(cues("alters").search(order) or (is_chinese(order) and cues("alters_zh").search(order)))
-
-
-def _is_tied(order: str) -> bool:
-    suffix = "_zh" if is_chinese(order) else ""
-    if cues(f"new{suffix}").search(order) and not cues(f"new_tie{suffix}").search(order):
-        return False
-    return bool(cues(f"tied{suffix}").search(order))
+def _leaves(clause: str) -> bool:
+    plain = simplified(clause)
+    return any(cues(name).search(plain) for name in ("starts_over", "leaves", "leaves_zh"))
 
 
 _NUMBERS = {
@@ -158,11 +137,11 @@ def _reference(text: str, shown: Sequence[Shown]) -> tuple[int, int, str]:
     An ordinal counts the pictures of the last turn if it has several, else the turns with pictures.
     """
     last = len(shown) - 1
-    match = cues("named").search(text) or cues("named_zh").search(text) if shown else None
+    match = reference_in(text) if shown else None
     if match is None:
         return last, 0, text
     index = _index(match)
-    rest = " ".join(f"{text[: match.start()]} {text[match.end() :]}".split()).strip(" ,，.:：")
+    rest = without_reference(text)
     several = shown[last].pictures
     if several > 1 and -several <= index < several:
         return last, index % several, rest

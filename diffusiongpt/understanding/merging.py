@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from diffusiongpt.understanding.cues import cues, is_chinese, words_of
+from diffusiongpt.understanding.complaints import clauses_of
+from diffusiongpt.understanding.cues import cues, is_chinese, parts, words_of
+from diffusiongpt.understanding.languages import simplified
 
 
 def merged(description: str, order: str) -> str:
@@ -12,8 +14,14 @@ def merged(description: str, order: str) -> str:
 
     Things that are exchanged, removed or get another colour are changed in the text; all else is said behind it.
     """
+    for clause in clauses_of(order):
+        description = _merged(description, clause)
+    return description
+
+
+def _merged(description: str, order: str) -> str:
     chinese = is_chinese(order) or is_chinese(description)
-    plain = (cues("of_all_zh") if chinese else cues("of_all")).sub("", order, count=1).strip(" ,，.。") or order
+    plain = _without_start(order, "of_all_zh" if chinese else "of_all").strip(" ,，.。") or order
     changed = _in_color(description, plain) or _recolored(description, plain) or _exchanged(description, plain)
     if changed:
         return changed
@@ -46,16 +54,16 @@ def _recolored(description: str, order: str) -> str:
     if match := cues("colored").match(order):
         named = re.compile(rf"(?P<old>{cues('a_color').pattern}\s+)?\b{re.escape(match['what'])}\b", re.IGNORECASE)
         return _changed(named, f"{match['color']} {match['what']}", description)
-    if match := cues("colored_zh").match(order):
-        named = re.compile(rf"(?:{cues('a_color_zh').pattern}的?)?{re.escape(match['what'])}")
-        return _changed(named, f"{match['color']}的{match['what']}", description)
+    if found := parts("colored_zh", order):
+        named = re.compile(rf"(?:{cues('a_color_zh').pattern}的?)?{re.escape(simplified(found['what']))}")
+        return _changed(named, f"{found['color']}的{found['what']}", description)
     return ""
 
 
 def _exchanged(description: str, order: str) -> str:
     """The description with one thing in place of another; empty if that is not what was asked for."""
-    if match := cues("replaced_zh").match(order):
-        return _changed(re.compile(re.escape(match["old"])), match["new"], description)
+    if found := parts("replaced_zh", order):
+        return _changed(re.compile(re.escape(simplified(found["old"]))), found["new"], description)
     if match := cues("replaced").match(order):
         article = (
             r"(?:\b(?:an?|the)\s+)?" if re.match(r"(?:an?|the|some|two|three)\s", match["new"], re.IGNORECASE) else ""
@@ -67,8 +75,14 @@ def _exchanged(description: str, order: str) -> str:
 
 
 def _changed(pattern: re.Pattern[str], new: str, description: str) -> str:
-    text, count = pattern.subn(lambda _: new, description, count=1)
-    return text if count else ""
+    match = pattern.search(simplified(description))
+    return f"{description[: match.start()]}{new}{description[match.end() :]}" if match else ""
+
+
+def _without_start(text: str, name: str) -> str:
+    """A text without what an expression matches at its beginning."""
+    match = cues(name).match(simplified(text))
+    return text[match.end() :] if match else text
 
 
 def _without(description: str, order: str) -> str:
@@ -84,12 +98,12 @@ def _without(description: str, order: str) -> str:
 
 def _as_description(order: str, *, chinese: bool) -> str:
     if chinese:
-        if match := cues("removed_zh").match(order) or cues("removed_last_zh").match(order):
-            return f"没有{match['what']}"
-        if match := cues("added_zh").match(order):
-            return f"有{match['what']}"
-        match = cues("given_zh").match(order)
-        return match["what"] if match else re.sub("^(?:把|将)", "", order)
+        if found := parts("removed_zh", order) or parts("removed_last_zh", order):
+            return f"没有{found['what']}"
+        if found := parts("added_zh", order):
+            return f"有{found['what']}"
+        found = parts("given_zh", order)
+        return found["what"] if found else re.sub("^(?:把|将)", "", order)
     for pattern, form in (
         (cues("removed"), "without {what}"),
         (cues("added"), "with {what}"),
