@@ -1,7 +1,8 @@
 """Settings of one process: where the user's data lives and what may be spent.
 
 Read from the environment (`DIFFUSIONGPT_...`); `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE`
-keep their usual names and meaning, and so do `OPENAI_API_KEY` and `OPENAI_BASE_URL`.
+keep their usual names and meaning, and so do the keys and addresses of services: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
+`IDEOGRAM_API_KEY`, `STABILITY_API_KEY`.
 """
 
 from __future__ import annotations
@@ -224,6 +225,12 @@ class Settings(BaseSettings):
         hub_token: Token for gated or private repositories; never logged.
         openai_api_key: Key for experts hosted at OpenAI, or at a server that speaks as it does; never logged.
         openai_base_url: Address of that server.
+        ideogram_api_key: Key for experts hosted at Ideogram; never logged.
+        ideogram_base_url: Address of its service.
+        stability_api_key: Key for experts hosted at Stability AI; never logged.
+        stability_base_url: Address of its service.
+        server_keys: Keys for servers that zoo files name, as `host:port=key`, separated by commas; each is sent to its
+            own server only, and none of the others is ever sent there. Never logged.
         offline: Never touch the network.
         max_download_gb: Pulls above this many GB ask on a terminal and raise otherwise.
         spend_per_picture: Most US dollars that one picture of a hosted expert may cost, whatever `max_price` a request
@@ -278,6 +285,21 @@ class Settings(BaseSettings):
         default="https://api.openai.com/v1",
         validation_alias=AliasChoices("DIFFUSIONGPT_OPENAI_BASE_URL", "OPENAI_BASE_URL"),
     )
+    ideogram_api_key: Secret = Field(
+        default=None, validation_alias=AliasChoices("DIFFUSIONGPT_IDEOGRAM_API_KEY", "IDEOGRAM_API_KEY")
+    )
+    ideogram_base_url: Address = Field(
+        default="https://api.ideogram.ai",
+        validation_alias=AliasChoices("DIFFUSIONGPT_IDEOGRAM_BASE_URL", "IDEOGRAM_BASE_URL"),
+    )
+    stability_api_key: Secret = Field(
+        default=None, validation_alias=AliasChoices("DIFFUSIONGPT_STABILITY_API_KEY", "STABILITY_API_KEY")
+    )
+    stability_base_url: Address = Field(
+        default="https://api.stability.ai",
+        validation_alias=AliasChoices("DIFFUSIONGPT_STABILITY_BASE_URL", "STABILITY_BASE_URL"),
+    )
+    server_keys: Secret = None
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)
     spend_per_picture: Dollars = inf
@@ -294,6 +316,22 @@ class Settings(BaseSettings):
     quantise: bool = False
     stand_in: bool = True
     profiles: Mapping[str, Mapping[str, bool | float | str | None]] = Field(default_factory=dict)
+
+    @field_validator("server_keys")
+    @classmethod
+    def _names_servers(cls, keys: SecretStr | None) -> SecretStr | None:
+        for part in keys.get_secret_value().split(",") if keys else ():
+            server, _, key = part.partition("=")
+            if not server or not key or "/" in server:
+                raise ValueError("write it as host:port=key, separated by commas")
+            keep_secret(key)
+        return keys
+
+    def key_for(self, url: str) -> str | None:
+        """The key for a server that a zoo file names; `None` if it has none."""
+        pairs = self.server_keys.get_secret_value().split(",") if self.server_keys else []
+        keys = dict(pair.split("=", 1) for pair in pairs)
+        return keys.get(urlsplit(url).netloc)
 
     @field_validator("home", "hub_cache")
     @classmethod

@@ -30,6 +30,8 @@ for _name in (
     "HF_TOKEN",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
+    "IDEOGRAM_API_KEY",
+    "STABILITY_API_KEY",
     "HF_HUB_OFFLINE",
     "DIFFUSIONGPT_OFFLINE",
     "http_proxy",

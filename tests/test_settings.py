@@ -87,7 +87,14 @@ def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name:
     assert "DIFFUSIONGPT_" in caught.value.hint
 
 
-SECRETS = ["HF_TOKEN", "DIFFUSIONGPT_HUB_TOKEN", "OPENAI_API_KEY", "DIFFUSIONGPT_OPENAI_API_KEY"]
+SECRETS = [
+    "HF_TOKEN",
+    "DIFFUSIONGPT_HUB_TOKEN",
+    "OPENAI_API_KEY",
+    "DIFFUSIONGPT_OPENAI_API_KEY",
+    "IDEOGRAM_API_KEY",
+    "STABILITY_API_KEY",
+]
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -96,7 +103,8 @@ def test_a_key_is_taken_without_blanks_around_it(monkeypatch: pytest.MonkeyPatch
     """Files and CI secrets end with a line break, which no server accepts."""
     monkeypatch.setenv(name, f"{around}key-of-someone{around}")
     settings = load_settings()
-    key = settings.hub_token or settings.openai_api_key
+    keys = (settings.hub_token, settings.openai_api_key, settings.ideogram_api_key, settings.stability_api_key)
+    key = next(filter(None, keys), None)
     assert key is not None
     assert key.get_secret_value() == "key-of-someone"
 

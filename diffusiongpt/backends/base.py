@@ -288,6 +288,7 @@ BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
     ours={
         "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
         "fake": "diffusiongpt.testing.fake_backend:FakeBackend",
+        "images-api": "diffusiongpt.backends.hosted:ImagesServerBackend",
         "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
     },
     error=ZooError,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusiongpt.backends import HostedBackend, OnStep, get_backend
 from diffusiongpt.drawing.checked import checked_one, pictures_of, together
@@ -84,6 +85,9 @@ class HostedExecutor:
 
     def _guarded(self, backend: HostedBackend, call: Call, steps: _Steps) -> Drawing:
         """What a backend draws; whatever the code of a plugin raises is an error of ours."""
+        callback = call.arguments.get("callback_on_step_end")
+        if callback is not None:
+            call = replace(call, arguments={**call.arguments, "callback_on_step_end": steps.keeping(callback)})
         try:
             return backend.draw(call, self._spending.settings, on_step=steps)
         except DiffusionGPTError:
@@ -110,7 +114,7 @@ class HostedExecutor:
 
 
 class _Steps:
-    """Passes reports on, and keeps what the caller's own callback raised, which has to reach the caller unchanged."""
+    """Passes reports on, and keeps what the caller's own callbacks raised, which has to reach the caller unchanged."""
 
     def __init__(self, report: OnStep) -> None:
         self._report = report
@@ -122,3 +126,15 @@ class _Steps:
         except Exception as error:
             self.raised = error
             raise
+
+    def keeping(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """A callback of the caller whose errors are kept too."""
+
+        def kept(*given: Any) -> Any:
+            try:
+                return callback(*given)
+            except Exception as error:
+                self.raised = error
+                raise
+
+        return kept

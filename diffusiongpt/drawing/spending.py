@@ -96,11 +96,13 @@ class Spending:
             )
             return int(entry.lastrowid or 0)
 
-    def settle(self, entry: int, *, spent: bool) -> None:
-        """Say whether money that was set aside was spent; what was not is free again."""
-        change = "UPDATE spending SET settled = 1 WHERE id = ?" if spent else "DELETE FROM spending WHERE id = ?"
+    def settle(self, entry: int, microdollars: int) -> None:
+        """Say how much of what was set aside was spent, or how much more; the rest is free again."""
         with self._transaction() as record:
-            record.execute(change, (entry,))
+            if microdollars:
+                record.execute("UPDATE spending SET settled = 1, microdollars = ? WHERE id = ?", (microdollars, entry))
+            else:
+                record.execute("DELETE FROM spending WHERE id = ?", (entry,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -142,7 +144,7 @@ class Run:
         return ExpertMeter(self, expert.id, self._spending.price_of(expert, self._max_price))
 
     @contextmanager
-    def paying(self, expert: str, price: float | None, pictures: int) -> Iterator[None]:
+    def paying(self, expert: str, price: float | None, pictures: int) -> Iterator[OneBill]:
         """See `Meter.paying`."""
         settings = self._spending.settings
         limits = (settings.spend_per_picture, settings.spend_per_run, settings.spend_per_day)
@@ -160,9 +162,10 @@ class Run:
                 f"${settings.spend_per_picture:g}",
                 hint="Set DIFFUSIONGPT_SPEND_PER_PICTURE to a higher number of US dollars.",
             )
-        amount = ceil(round(price * pictures * 1e6, 3))
+        bill = OneBill(_microdollars(price * pictures))
+        amount = bill.microdollars
         if amount == 0:
-            yield
+            yield bill
             return
         self._set_aside(amount, settings.spend_per_run)
         try:
@@ -171,14 +174,15 @@ class Run:
             self._give_back(amount)
             raise
         try:
-            yield
+            yield bill
         except DrawError as error:
             if error.unbilled:
-                self._spending.settle(entry, spent=False)
+                self._spending.settle(entry, 0)
                 self._give_back(amount)
             raise
         # an entry that was not settled counts like one that was
-        self._spending.settle(entry, spent=True)
+        self._spending.settle(entry, bill.microdollars)
+        self._give_back(amount - bill.microdollars)
 
     def _set_aside(self, amount: int, limit: float) -> None:
         with self._lock:
@@ -192,6 +196,22 @@ class Run:
     def _give_back(self, amount: int) -> None:
         with self._lock:
             self._spent -= amount
+
+
+class OneBill:
+    """What one request costs; see `Bill`.
+
+    Args:
+        microdollars: What was set aside for it.
+    """
+
+    def __init__(self, microdollars: int) -> None:
+        self.microdollars = microdollars
+
+    def amounts_to(self, usd: float) -> None:
+        """See `Bill.amounts_to`; a service that says it charged nothing is not believed."""
+        if 0 < usd < inf:
+            self.microdollars = _microdollars(usd)
 
 
 class ExpertMeter:
@@ -209,10 +229,14 @@ class ExpertMeter:
         self._price = price
 
     @contextmanager
-    def paying(self, pictures: int) -> Iterator[None]:
+    def paying(self, pictures: int) -> Iterator[OneBill]:
         """See `Meter.paying`."""
-        with self._run.paying(self._expert, self._price, pictures):
-            yield
+        with self._run.paying(self._expert, self._price, pictures) as bill:
+            yield bill
+
+
+def _microdollars(usd: float) -> int:
+    return ceil(round(usd * 1e6, 3))
 
 
 def is_free(expert: Expert, settings: Settings) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.flow.call import Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
+from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
@@ -61,6 +61,7 @@ __all__ = [
     "NEAR_TIE",
     "READS",
     "Adapter",
+    "Bill",
     "Call",
     "Candidate",
     "Drawing",

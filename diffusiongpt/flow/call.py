@@ -34,10 +34,18 @@ def fewer(count: int, wanted: int, error: Exception) -> Dropped:
     return Dropped(name="num_images_per_prompt", value=wanted, reason=reason)
 
 
+class Bill(Protocol):
+    """What one request to a service costs."""
+
+    def amounts_to(self, usd: float) -> None:
+        """Say what the service charges by its own counts, which is then spent in place of what was set aside."""
+        ...
+
+
 class Meter(Protocol):
     """Keeps the spend limits of the user for one hosted expert in one request."""
 
-    def paying(self, pictures: int) -> AbstractContextManager[None]:
+    def paying(self, pictures: int) -> AbstractContextManager[Bill]:
         """Ask a service for pictures within the block.
 
         Their price is set aside before, and is spent afterwards, unless the block raises a `DrawError` that is

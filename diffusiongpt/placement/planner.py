@@ -177,7 +177,9 @@ class Planner:
         """
         if is_hosted(expert.backend):
             service = expert.repo.partition("/")[0]
-            hosted = Placement(kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0)
+            hosted = Placement(
+                kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0, seconds=expert.seconds
+            )
             return Plan(placements=(hosted,))
         fit = self._fit(expert, self.sizes(expert), width, height, steps)
         if not fit.needs:

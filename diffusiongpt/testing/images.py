@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffusiongpt.flow import MAX_INPUTS
+from diffusiongpt.testing._images_schemas import GIVES_ADDRESSES, ORDERS, checked
 from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
 
 if TYPE_CHECKING:
@@ -24,7 +26,20 @@ DEFAULT_SIZE = "1024x1024"
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesRequest(ProviderRequest):
-    """One request for pictures."""
+    """One request for pictures.
+
+    Attributes:
+        files: The files of a form by the names of their fields, as bytes.
+        headers: The headers, by names in small letters.
+    """
+
+    files: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """The pictures that go in."""
+        return (*self.files.get("image", ()), *self.files.get("image[]", ()))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,10 +59,13 @@ class ImagesFault(ProviderFault):
     """A fault on purpose.
 
     In addition to the faults of every provider: `refusal` (the prompt is against the rules), `fewer` (one picture,
-    however many were asked for), `one at a time` (more are rejected) and `data address` (pictures as `data:` URLs).
+    however many were asked for), `one at a time` (more are rejected), `data address` (pictures as `data:` URLs), and,
+    of a stream, `refused late` (an error in place of the picture) and `cut short` (no picture at its end).
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "fewer", "one at a time", "data address")
+    kinds: ClassVar[tuple[str, ...]] = (
+        *FAULTS, "refusal", "fewer", "one at a time", "data address", "refused late", "cut short",
+    )  # fmt: skip
 
 
 class ImagesHandler(ProviderHandler):
@@ -55,38 +73,122 @@ class ImagesHandler(ProviderHandler):
 
     server_version = "LocalImages"
 
+    def read(self, raw: bytes) -> dict[str, Any]:
+        """The fields that were sent, as JSON or as a form."""
+        self._files: dict[str, tuple[bytes, ...]] = {}
+        if not self.headers.get("Content-Type", "").startswith("multipart/"):
+            return super().read(raw)
+        fields, self._files = self.read_form(raw)
+        return fields
+
+    def give(self) -> None:
+        """List the one model, hand out a picture that an answer named, or follow an order about memory."""
+        if ("GET", self.path) in ORDERS.get(self.service.dialect or "", ()):
+            self._order()
+        elif (number := self.path.removeprefix("/v1/images/").removesuffix("/content")).isdecimal():
+            held = self.service.held.get(int(number))
+            if held is None:
+                self.refuse(404)
+            else:
+                self.send(held, "image/png")
+        else:
+            super().give()
+
     def serve(self, body: dict[str, Any]) -> None:
         """Answer a request for pictures."""
-        request = ImagesRequest(path=self.path, body=body, key=self.key)
+        headers = {name.casefold(): value for name, value in self.headers.items()}
+        request = ImagesRequest(path=self.path, body=body, key=self.key, files=self._files, headers=headers)
         self.service.note(request)
-        if not self.path.endswith("/images/generations"):
+        fields, why = self._read_as_server(request)
+        if ("POST", self.path) in ORDERS.get(self.service.dialect or "", ()):
+            self._order()
+        elif not self.path.endswith(("/images/generations", "/images/edits")):
             self.refuse(404)
-        elif not body.get("prompt") or not 1 <= (body.get("n") or 1) <= MAX_PICTURES:
-            self.refuse(400, why="prompt and n are needed")
+        elif why:
+            self.refuse(400, why=why)
         elif not self.key:
             self.refuse(401)
+        elif self.service.asleep:
+            self.refuse(503, why="The model sleeps.")
         elif not self.fail(fault := self.service.take_fault()):
-            self._answer(request, fault.kind if fault else "")
+            self._answer(replace(request, body=fields), fault.kind if fault else "")
+
+    def _read_as_server(self, request: ImagesRequest) -> tuple[Mapping[str, Any], str]:
+        """What the server reads of a request, or why it refuses it."""
+        edits = request.path.endswith("/images/edits")
+        if edits and not 1 <= len(request.pictures) <= MAX_INPUTS:
+            return {}, f"an edit needs 1 to {MAX_INPUTS} pictures"
+        if self.service.dialect is not None:
+            return checked(self.service.dialect, request.body, edits=edits)
+        if not request.body.get("prompt") or not 1 <= int(request.body.get("n") or 1) <= MAX_PICTURES:
+            return {}, "prompt and n are needed"
+        return request.body, ""
+
+    def _order(self) -> None:
+        self.service.asleep = any(word in self.path for word in ("sleep", "release", "unload"))
+        if "unload" in self.path:
+            self.service.asleep = False  # the next request loads it again
+        self.service.orders.append(self.path)
+        self.send_json({"status": "ok"})
 
     def _answer(self, request: ImagesRequest, kind: str) -> None:
         if kind == "refusal":
             why = "Your request was rejected by the safety system. safety_violations=[violence]."
             self.refuse(400, code="moderation_blocked", why=why)
             return
-        n = 1 if kind == "fewer" else request.body.get("n") or 1
+        n = 1 if kind == "fewer" else int(request.body.get("n") or 1)
         if n > 1 and kind == "one at a time":
             self.refuse(400, code="invalid_value", why="You must provide n=1 for this model.")
             return
-        pictures = [base64.b64encode(_png(self.service.draw(request))).decode() for _ in range(n)]
-        if kind == "data address":
-            data = [{"url": f"data:image/png;base64,{picture}"} for picture in pictures]
-        else:
-            data = [{"b64_json": picture} for picture in pictures]
-        answer = {"created": 0, "data": data}
+        pictures = [_png(self.service.draw(request)) for _ in range(n)]
+        if str(request.body.get("stream", "")).casefold() == "true":
+            self._stream(request, pictures[0], kind)
+            return
+        answer = {"created": 0, "data": [self._entry(request, picture, kind) for picture in pictures]}
+        if self.service.counts:
+            answer["usage"] = _usage(request, n)
+        if self.service.dialect == "sglang":
+            answer |= {"id": "1", "peak_memory_mb": 1234.5, "inference_time_s": 0.5}
         if kind == "stalled":
             self.drip(json.dumps(answer).encode())
         else:
             self.send_json(answer)
+
+    def _entry(self, request: ImagesRequest, picture: bytes, kind: str) -> dict[str, Any]:
+        if kind == "data address":
+            return {"url": f"data:image/png;base64,{base64.b64encode(picture).decode()}"}
+        asked = request.body.get("response_format")
+        if (asked or ("url" if self.service.dialect in GIVES_ADDRESSES else "b64_json")) == "url":
+            return {"url": f"/v1/images/{self.service.hold(picture)}/content"}
+        return {"b64_json": base64.b64encode(picture).decode()}
+
+    def _stream(self, request: ImagesRequest, picture: bytes, kind: str) -> None:
+        """Send unfinished pictures, and then the picture, as server-sent events."""
+        prefix = "image_edit" if request.path.endswith("/edits") else "image_generation"
+        facts = {"background": "auto", "created_at": 0, "output_format": "png", "quality": "low", "size": "auto"}
+        encoded = base64.b64encode(picture).decode()
+        partial = int(request.body.get("partial_images") or 0)
+        events = [
+            {"type": f"{prefix}.partial_image", "partial_image_index": index, "b64_json": encoded, **facts}
+            for index in range(partial)
+        ]
+        if kind == "refused late":
+            error = {"code": "moderation_blocked", "type": "image_generation_user_error", "message": "no"}
+            events.append({"type": "error", "error": error})
+        elif kind != "cut short":
+            done = {"type": f"{prefix}.completed", "b64_json": encoded, "usage": _usage(request, 1, partial), **facts}
+            events.append(done)
+        body = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events)
+        self.send(body.encode(), "text/event-stream")
+
+
+def _usage(request: ImagesRequest, n: int, partial: int = 0) -> dict[str, Any]:
+    """Counts of tokens in the documented form; the numbers are the double's own."""
+    text, images = len(str(request.body.get("prompt", "")).split()), 200 * len(request.pictures)
+    drawn = 1000 * n + 100 * partial
+    details = {"text_tokens": text, "image_tokens": images}
+    total = {"input_tokens": text + images, "output_tokens": drawn, "total_tokens": text + images + drawn}
+    return {**total, "input_tokens_details": details}
 
 
 def _png(picture: Image) -> bytes:
@@ -99,7 +201,8 @@ def disc(request: ImagesRequest) -> Image:
     """A disc in the colours of the prompt's hash, on a background that is transparent where that is asked for."""
     from PIL import Image, ImageDraw
 
-    colours = zlib.crc32(str(request.body.get("prompt", "")).encode()).to_bytes(4, "big")
+    said = f"{request.body.get('prompt', '')}{request.body.get('seed', '')}"
+    colours = zlib.crc32(said.encode()).to_bytes(4, "big")
     background = (0, 0, 0, 0) if request.is_transparent else (*colours[:3], 255)
     picture = Image.new("RGBA", request.size, background)
     width, height = request.size
@@ -121,11 +224,31 @@ class LocalImages(LocalProvider[ImagesRequest, ImagesFault]):
 
     Args:
         draw: Draws one picture for a request.
+        dialect: A kind of server, such as `vllm-omni` or `sglang`, whose documented fields, limits and defaults are
+            held; `None` takes anything.
+        counts: Whether answers say how many tokens they took.
+
+    Attributes:
+        orders: Requests about memory that were followed.
+        asleep: Whether the model sleeps.
     """
 
     _handler = ImagesHandler
     _fault = ImagesFault
 
-    def __init__(self, draw: Callable[[ImagesRequest], Image] = disc) -> None:
+    def __init__(
+        self, draw: Callable[[ImagesRequest], Image] = disc, *, dialect: str | None = None, counts: bool = False
+    ) -> None:
         super().__init__()
         self.draw = draw
+        self.dialect = dialect
+        self.counts = counts
+        self.orders: list[str] = []
+        self.asleep = False
+        self.held: dict[int, bytes] = {}
+
+    def hold(self, picture: bytes) -> int:
+        """Keep a picture that an answer names by its address; returns its number."""
+        with self._lock:
+            self.held[len(self.held)] = picture
+            return len(self.held) - 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
-from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, License, Price, Tags
+from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, License, Tags
+from diffusiongpt.zoo.service import Price, Server, TokenPrices
 from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
     SHIPPED,
@@ -28,8 +29,10 @@ __all__ = [
     "NodeKind",
     "Price",
     "Scheduler",
+    "Server",
     "Tags",
     "Taxonomy",
+    "TokenPrices",
     "Zoo",
     "ZooFile",
     "ZooSource",

@@ -20,6 +20,7 @@ from pydantic import (
 
 from diffusiongpt.files import expand_home
 from diffusiongpt.zoo.call_settings import CallSettings, Line, Name
+from diffusiongpt.zoo.service import Price, Server
 
 ROOT: Final = "root"
 """The node for "nothing in particular": generalists are here, and in the evidence it has the probability that the
@@ -87,18 +88,6 @@ class License(_Entry):
     note: Line = ""
 
 
-class Price(_Entry):
-    """What a hosted expert costs, according to its sources; providers may change it.
-
-    Attributes:
-        usd: Approximate price of a picture in US dollars.
-        note: Size and quality that the price is for.
-    """
-
-    usd: float = Field(ge=0, allow_inf_nan=False)
-    note: Line = ""
-
-
 class Capabilities(_Entry):
     """Special skills of the expert; `None` means unknown."""
 
@@ -129,6 +118,8 @@ class Expert(_Entry):
         languages: Prompt languages that it understands, BCP 47.
         license: Licence of its weights.
         price: Price of a picture, for a hosted expert.
+        seconds: Seconds that a hosted expert takes for a picture, as far as its sources say.
+        server: The server of a hosted expert whose backend has no address of its own.
         gated: Whether the hub requires accepting terms first.
         components: Bytes that each component takes in memory at the recommended type (`nf4`: at 16 bits), in GB (1e9),
             under its name in the pipeline.
@@ -154,6 +145,8 @@ class Expert(_Entry):
     languages: tuple[Name, ...] = Field(default=(), max_length=1_000)
     license: License | None = None
     price: Price | None = None
+    seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+    server: Server | None = None
     gated: bool | None = None
     components: dict[ComponentName, Gigabytes] = Field(default_factory=dict, max_length=50)
     size_gb: Gigabytes | None = None

@@ -25,6 +25,8 @@ EXTRAS = ("langchain-openai", "openai", "psycopg")
 """What the optional dependencies install, under the names of their packages."""
 
 KEYS = ("hub_token", "openai_api_key")
+MORE_KEYS = ("ideogram_api_key", "stability_api_key", "server_keys")
+"""Keys of services that few people use, which are named only where they are set."""
 
 _WIDTH, _INDENT = 78, 11
 
@@ -87,11 +89,11 @@ def _keys(settings: Settings) -> dict[str, str | None]:
 
     set_here = {name.upper() for name, value in os.environ.items() if value}
     found: dict[str, str | None] = {}
-    for key in KEYS:
+    for key in (*KEYS, *MORE_KEYS):
         names = variables()[key]
         at = next((name for name in names if name in set_here), None)
         found[names[-1]] = at if getattr(settings, key) is not None else None
-    return found
+    return {name: at for name, at in found.items() if at or name in {variables()[key][-1] for key in KEYS}}
 
 
 def _places(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pictures in what services answer: untrusted input, whose addresses are never fetched."""
+"""The pictures in what services answer: untrusted input, whose addresses are fetched only where a caller allows it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import base64
 import binascii
 import struct
 import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from diffusiongpt.backends.hosted.failures import Service, refusal_in
-from diffusiongpt.errors import ContentRefusedError, DrawError
+from diffusiongpt.backends.hosted.failures import Service, refusal_in, refused
+from diffusiongpt.errors import DrawError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,16 +44,72 @@ class _Picture(BaseModel):
 class _Answer(BaseModel):
     data: list[_Picture] | None = None
     error: Any = None
+    usage: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What came of one request.
+
+    Attributes:
+        images: The pictures.
+        usage: What the service counted, such as `output_tokens`.
+        noted: Further things to record about the drawing.
+    """
+
+    images: list[Image]
+    usage: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, Any] = field(default_factory=dict)
+
+
+MAX_COUNT = 10**9
+"""Highest count of tokens that is believed; a picture takes some thousands."""
+
+
+def read_usage(usage: object) -> dict[str, int]:
+    """The counts of tokens in an answer, with those of their details as `input_text_tokens` and the like."""
+    if not isinstance(usage, dict):
+        return {}
+    counts = {str(name): value for name, value in usage.items() if _is_count(value)}
+    for name in ("input", "output"):
+        details = usage.get(f"{name}_tokens_details")
+        if isinstance(details, dict):
+            counts |= {f"{name}_{kind}": value for kind, value in details.items() if _is_count(value)}
+    return {name: counts[name] for name in _COUNTED if name in counts}
+
+
+_COUNTED = (
+    "input_tokens", "output_tokens", "total_tokens",
+    "input_text_tokens", "input_image_tokens", "output_text_tokens", "output_image_tokens",
+)  # fmt: skip
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def _after_comma(text: str) -> str:
     return text.partition(",")[2] if text[:5].casefold() == "data:" else text
 
 
-def read_pictures(body: bytes, expert: Expert, service: Service, *, max_pixels: int = MAX_PIXELS) -> list[Image]:
-    """Decode the pictures of an answer; addresses in it are never fetched.
+def read_pictures(
+    body: bytes,
+    expert: Expert,
+    service: Service,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    fetch: Callable[[str], bytes] | None = None,
+) -> Answered:
+    """Decode the pictures of an answer in the form of the Images API.
 
     Where some of them cannot be decoded, the others are returned: they were paid for.
+
+    Args:
+        body: The answer.
+        expert: The expert that was to draw.
+        service: What the hints name.
+        max_pixels: Pixels of the largest picture that is decoded.
+        fetch: Fetches what an address holds, or refuses to; without it, addresses are never followed.
 
     Raises:
         ContentRefusedError: If the answer says that the prompt is against the rules.
@@ -65,26 +124,34 @@ def read_pictures(body: bytes, expert: Expert, service: Service, *, max_pixels: 
             "a network.",
         ) from None
     data = answer.data or []
-    texts = [text for picture in data if (text := picture.encoded)]
-    if not texts and answer.error and refusal_in({"said": answer.error}):
-        raise ContentRefusedError(
-            f"{expert.id}: the service refuses to draw this prompt", hint="Reword the prompt, or choose another expert."
-        )
-    if not texts and any(picture.url for picture in data):
+    held = [picture for picture in data if picture.encoded or (fetch and picture.url)]
+    if not held and answer.error and refusal_in({"said": answer.error}):
+        raise refused(expert)
+    if not held and any(picture.url for picture in data):
         raise DrawError(
             f"{expert.id}: the answer holds an address instead of a picture, and addresses are not followed",
             hint="Set 'response_format: b64_json' in settings.extra of this expert.",
         )
-    if not texts:
+    if not held:
         raise DrawError(
             f"{expert.id}: the answer holds no picture",
             hint="The service may have filtered it: reword the prompt, or choose another expert.",
         )
+    images = readable([partial(_picture_in, one, expert, max_pixels, fetch) for one in held])
+    return Answered(images=images, usage=read_usage(answer.usage))
+
+
+def readable(reads: Iterable[Callable[[], Image]]) -> list[Image]:
+    """The pictures that can be read; an error only if none can.
+
+    Raises:
+        DrawError: The last error, if no picture can be read.
+    """
     images: list[Image] = []
     problem: DrawError | None = None
-    for text in texts:
+    for read in reads:
         try:
-            images.append(_read_picture(text, expert, max_pixels))
+            images.append(read())
         except DrawError as error:
             problem = error
     if problem is not None and not images:
@@ -92,12 +159,32 @@ def read_pictures(body: bytes, expert: Expert, service: Service, *, max_pixels: 
     return images
 
 
-def _read_picture(text: str, expert: Expert, max_pixels: int) -> Image:
-    from PIL import Image
+def _picture_in(picture: _Picture, expert: Expert, max_pixels: int, fetch: Callable[[str], bytes] | None) -> Image:
+    if picture.encoded:
+        return decode_base64(picture.encoded, expert, max_pixels)
+    assert fetch is not None  # noqa: S101  # pictures without either were left out
+    return decode_picture(fetch(picture.url or ""), expert, max_pixels)
 
+
+def decode_base64(text: str, expert: Expert, max_pixels: int = MAX_PIXELS) -> Image:
+    """The picture in a text; see `decode_picture`."""
     try:
         # some encoders break lines
         raw = base64.b64decode("".join(text.split()), validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise _unreadable(expert, type(error).__name__) from error
+    return decode_picture(raw, expert, max_pixels)
+
+
+def decode_picture(raw: bytes, expert: Expert, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode a picture that a service sent, in one of the formats that are read.
+
+    Raises:
+        DrawError: If it is none, or claims more pixels than that.
+    """
+    from PIL import Image
+
+    try:
         with Image.open(BytesIO(raw), formats=_FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise _unreadable(expert, f"it claims {image.width}x{image.height} pixels")
@@ -105,7 +192,7 @@ def _read_picture(text: str, expert: Expert, max_pixels: int) -> Image:
             return image.copy() if image.mode in ("RGB", "RGBA") else image.convert("RGBA")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _unreadable(expert, "it claims far too many pixels") from None
-    except (OSError, ValueError, SyntaxError, binascii.Error, zlib.error, struct.error) as error:
+    except (OSError, ValueError, SyntaxError, zlib.error, struct.error) as error:
         raise _unreadable(expert, type(error).__name__) from error
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsKeyError, ServiceError
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def explain_service_error(
     """
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
-        return _for_status(status, error, expert, service, _words(error, key))
+        body = {"code": getattr(error, "code", None), "type": getattr(error, "type", None), "said": _body_of(error)}
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return _for_status(status, body, headers, expert, service, _words(_body_of(error), key))
     kinds = {kind.__name__ for kind in (*type(error).__mro__, *type(error.__cause__).__mro__)}
     if "TooLargeError" in kinds:
         return DrawError(
@@ -116,6 +119,32 @@ def explain_service_error(
     # only what was never sent is certain not to be billed
     problem.unbilled = bool(kinds & {"ConnectError", "ConnectTimeout", "InvalidURL", "UnsupportedProtocol"})
     return problem
+
+
+def answered_error(
+    status: int, body: bytes, headers: Mapping[str, str], expert: Expert, service: Service, *, key: str
+) -> DrawError:
+    """The error of ours for an answer that is none of success; arguments as for `explain_service_error`.
+
+    Args:
+        status: The HTTP status.
+        body: What the service says about it; any bytes.
+        headers: The headers of the answer.
+        expert: The expert that was to draw.
+        service: What the hints name.
+        key: The secret that must not appear.
+    """
+    said: object
+    try:
+        said = parse_json(body)
+    except ValueError:
+        said = body[:_MOST_TEXT].decode("utf-8", "replace")
+    return _for_status(status, {"said": said}, headers, expert, service, _words(said, key))
+
+
+def refused(expert: Expert) -> ContentRefusedError:
+    """The error for a picture that a service does not draw, or does not hand out."""
+    return ContentRefusedError(f"{expert.id}: {_REFUSED.message}", hint=_REFUSED.hint)
 
 
 def refusal_in(body: object) -> bool:
@@ -166,8 +195,9 @@ def _plain(code: str) -> str:
     return re.sub(r"\W|_", "", code).casefold()
 
 
-def _for_status(status: int, error: Any, expert: Expert, service: Service, words: str) -> DrawError:
-    body = {"code": getattr(error, "code", None), "type": getattr(error, "type", None), "said": error.body}
+def _for_status(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str], expert: Expert, service: Service, words: str
+) -> DrawError:
     unpaid = any(part in _plain(text) for key, text in _fields(body) if key in _CODE_KEYS for part in _UNPAID)
     if status not in (401, 404) and refusal_in(body):
         meaning = _REFUSED
@@ -181,19 +211,36 @@ def _for_status(status: int, error: Any, expert: Expert, service: Service, words
     problem.unbilled = True
     if meaning is _NO_CREDIT:
         problem.retryable = False
-    waits = getattr(error.response, "headers", {}).get("retry-after", "")
+    waits = headers.get("retry-after", "")
     if waits.isdecimal() and isinstance(problem, ServiceError):
         problem.retry_after = float(waits[:6])
     return problem
 
 
-def _words(error: Any, key: str) -> str:
+def _body_of(error: Any) -> object:
+    return getattr(error, "body", None)
+
+
+def _words(body: object, key: str) -> str:
     """The service's explanation in one printable line, without anything that looks like a key."""
-    body = getattr(error, "body", None)
-    message = body.get("message") if isinstance(body, dict) else None
-    if isinstance(body, dict) and not isinstance(message, str):
-        message = body.get("detail") if isinstance(body.get("detail"), str) else None
-    text = " ".join(str(message or "").split()).replace(key, "…")
+    text = " ".join(_message_in(body).split()).replace(key, "…") if key else " ".join(_message_in(body).split())
     text = re.sub(r"(?i)\b(?:bearer\s+\S+|sk-[\w*-]+)", "…", text)
     text = "".join(letter for letter in text if letter.isprintable())
     return text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"
+
+
+_SAYING = ("message", "detail", "error", "errors", "msg")
+"""Keys under which services explain themselves, the most telling first."""
+
+
+def _message_in(body: object, depth: int = 0) -> str:
+    """The explanation in an answer, wherever it is; empty if there is none."""
+    if depth > _DEEPEST:
+        return ""
+    if isinstance(body, str):
+        return "" if body.lstrip()[:1] == "<" else body[:_MOST_TEXT]
+    if isinstance(body, list):
+        return "; ".join(filter(None, (_message_in(part, depth + 1) for part in body[:3])))
+    if isinstance(body, dict):
+        return next(filter(None, (_message_in(body.get(name), depth + 1) for name in _SAYING)), "")
+    return ""
