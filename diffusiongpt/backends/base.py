@@ -226,6 +226,10 @@ class AdapterBackend(Backend, Protocol):
         """
         ...
 
+    def together(self, guests: Sequence[Loaded]) -> Loaded:
+        """A model with several adapters that are attached to the same base; they stay its guests."""
+        ...
+
 
 def for_adapters(backend: Backend, expert: Expert) -> AdapterBackend:
     """Return the backend if it can draw with an adapter.

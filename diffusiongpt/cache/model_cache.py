@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from diffusiongpt.backends import for_adapters
 from diffusiongpt.cache.events import Events
 from diffusiongpt.cache.explain import Explanation, explain
 from diffusiongpt.cache.identity import AdapterKey, Identities, Model, ModelKey, model_key
@@ -160,8 +161,9 @@ class ModelCache:
             return False
         if expert.base_expert is None:
             return True
-        adapter = self.puller.find_adapter(expert)
-        return adapter is not None and self.memory.holds(device, [self._identities.of_adapter(adapter, known.key)])
+        guests = [self.puller.find_adapter(part) for part in expert.parts[1:]]
+        keys = [self._identities.of_adapter(one, known.key) for one in guests if one is not None]
+        return len(keys) == len(guests) and self.memory.holds(device, keys)
 
     def budget(self, device: str) -> int:
         """Bytes that idle models may keep on a device; `"cpu"` is the host."""
@@ -218,11 +220,14 @@ class ModelCache:
     ) -> Iterator[Loaded]:
         """Lease what is on disk: a checkpoint, or an adapter on its base."""
         if expert.base_expert is not None and snapshot.base is not None:
-            with (
-                self._hold(expert.base_expert, backend, snapshot.base, device, on_progress) as base,
-                self._hold_adapter(expert, backend, snapshot, base, on_progress) as loaded,
-            ):
-                yield loaded
+            ground, *others = snapshot.chain
+            with ExitStack() as held:
+                base = held.enter_context(self._hold(expert.base_expert, backend, ground, device, on_progress))
+                guests = [
+                    held.enter_context(self._hold_adapter(part, expert.base_expert, backend, one, base, on_progress))
+                    for part, one in zip(expert.parts[1:], others, strict=True)
+                ]
+                yield guests[0] if len(guests) == 1 else for_adapters(backend, expert).together(guests)
             return
         if self.memory.closed:
             raise LoadError("the model cache is closed", hint="Make a new DiffusionGPT, or close this one later.")
@@ -242,9 +247,15 @@ class ModelCache:
 
     @contextmanager
     def _hold_adapter(
-        self, expert: Expert, backend: Backend, snapshot: Snapshot, base: Loaded, on_progress: OnProgress | None
+        self,
+        expert: Expert,
+        ground: Expert,
+        backend: Backend,
+        snapshot: Snapshot,
+        base: Loaded,
+        on_progress: OnProgress | None,
     ) -> Iterator[Loaded]:
-        base_model = self._identify(expert.parts[0], backend, snapshot.base or snapshot, base.device)
+        base_model = self._identify(ground, backend, snapshot.chain[0], base.device)
         key = self._identities.of_adapter(snapshot, base_model.key)
         self.memory.contents.requested([key], expert.id)
         wanted = Adapter(

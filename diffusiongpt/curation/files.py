@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.backends.diffusers import DiffusersBackend, is_adapter
+from diffusiongpt.backends.diffusers import DiffusersBackend, is_adapter, is_embedding
 from diffusiongpt.errors import RequestError
 from diffusiongpt.files import expand_home
 from diffusiongpt.hub import shapes_on_disk
@@ -60,7 +60,7 @@ def facts_of(name: str, shapes: Shapes, *, base: str | None, zoo: Zoo | None) ->
         RequestError: If it is an adapter and no base is named, or a checkpoint and one is.
         LoadError: If it is neither a known checkpoint nor an adapter.
     """
-    if is_adapter(shapes):
+    if is_adapter(shapes) or is_embedding(shapes):
         if base is None:
             raise RequestError(
                 f"{name} is an adapter, and does not say for which checkpoint",

@@ -12,7 +12,7 @@ MOST_SCALE = 4.0
 def scaled(expert: Expert, understanding: Understanding) -> Expert:
     """An adapter as strong as the prompt names it: `<lora:add_detail:0.6>`; any other expert as it is."""
     scale = next((one.scale for one in understanding.markup.adapters if expert.goes_by(one.name)), None)
-    if scale is None or not 0 < scale <= MOST_SCALE:
+    if scale is None or not 0 < abs(scale) <= MOST_SCALE:
         return expert
     return expert.model_copy(update={"settings": expert.settings.model_copy(update={"adapter_scale": scale})})
 
@@ -25,8 +25,8 @@ def not_followed(understanding: Understanding, expert: Expert) -> list[Dropped]:
         if not expert.goes_by(one.name):
             reason = f"{expert.id} does not use it; add it to the zoo as an adapter, and name it alone"
             dropped.append(Dropped(name="lora", value=one.name, reason=reason))
-        elif not 0 < one.scale <= MOST_SCALE:
-            reason = f"its usual scale is used: one is above 0 and at most {MOST_SCALE:g}"
+        elif not 0 < abs(one.scale) <= MOST_SCALE:
+            reason = f"its usual scale is used: one is from -{MOST_SCALE:g} to {MOST_SCALE:g}, and not 0"
             dropped.append(Dropped(name="lora scale", value=one.scale, reason=reason))
     dropped += [_weight(one) for one in markup.emphasis]
     return dropped

@@ -112,9 +112,10 @@ class Puller:
         for part in expert.parts:
             check_unsafe_folder(part, self.settings)
         plans = [self._plan_part(part, backend, expert.id) for part in expert.parts if not part.is_local]
-        if len(plans) > 1:
-            return replace(plans[0], then=plans[1])
-        return plans[0]
+        whole = plans[-1]
+        for plan in reversed(plans[:-1]):
+            whole = replace(plan, then=whole)
+        return whole
 
     def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
         record = self._records.find(key_of(part))

@@ -39,7 +39,7 @@ class Snapshot:
         content: Name -> hash of those files for which the hub stated one: sha256 of a large file, Git blob id of a
             small one. Empty for a local folder.
         changed: Name -> time of the last change, in nanoseconds since 1970.
-        base: The checkpoint that an adapter goes on; `None` for a checkpoint.
+        base: The checkpoint that an adapter goes on, or the adapter that is before it there; `None` for a checkpoint.
     """
 
     folder: Path
@@ -54,6 +54,11 @@ class Snapshot:
         """The one file of an adapter."""
         (name,) = self.files
         return self.folder / name
+
+    @property
+    def chain(self) -> tuple[Snapshot, ...]:
+        """The checkpoint that an adapter goes on, the adapters that draw together with it, and itself."""
+        return (*(self.base.chain if self.base else ()), self)
 
     def fingerprint(self) -> str:
         """What the record of a picture says of its weights; for an adapter, that of its base and its own, joined.

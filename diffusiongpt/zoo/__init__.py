@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
-from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, License, Tags
+from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, Guest, License, Tags
 from diffusiongpt.zoo.service import Price, Server, TokenPrices
 from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
@@ -24,6 +24,7 @@ __all__ = [
     "Capabilities",
     "Expert",
     "ExpertId",
+    "Guest",
     "License",
     "Node",
     "NodeKind",

@@ -27,10 +27,16 @@ _FILE_NAME = r"^[^./\\:\x00-\x1f\x7f-\x9f][^/\\:\x00-\x1f\x7f-\x9f]*\.safetensor
 """The name of a file, as people and sites write them, with blanks and brackets; no folder, and nothing hidden."""
 
 
+FileName = Annotated[str, StringConstraints(pattern=_FILE_NAME, max_length=200)]
+
+
 def _has_effect(scale: float) -> float:
     if scale == 0:
         raise ValueError("a strength of 0 would change nothing; leave the adapter out, or write another number")
     return scale
+
+
+AdapterScale = Annotated[float, Field(ge=-4, le=4), AfterValidator(_has_effect)]
 
 
 class Scheduler(BaseModel):
@@ -99,8 +105,8 @@ class CallSettings(BaseModel):
     guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
     variant: Name | None = None
-    weight_name: str | None = Field(default=None, pattern=_FILE_NAME, max_length=200)
-    adapter_scale: Annotated[float, Field(ge=-4, le=4), AfterValidator(_has_effect)] | None = None
+    weight_name: FileName | None = None
+    adapter_scale: AdapterScale | None = None
     unsafe_weights: bool = False
     scheduler: SchedulerEntry | None = None
     extra: dict[Name, Any] = Field(default_factory=dict, max_length=100)

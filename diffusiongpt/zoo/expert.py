@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from diffusiongpt.files import expand_home
-from diffusiongpt.zoo.call_settings import CallSettings, Line, Name
+from diffusiongpt.zoo.call_settings import AdapterScale, CallSettings, FileName, Line, Name
 from diffusiongpt.zoo.service import Price, Server
 
 ROOT: Final = "root"
@@ -100,6 +100,27 @@ class Capabilities(_Entry):
     transparent_background: bool | None = None
 
 
+class Guest(_Entry):
+    """An adapter that an expert draws with in addition to its own.
+
+    Attributes:
+        repo: Hub repository `owner/name`, or a folder or one `.safetensors` file, as for an expert.
+        revision: Commit, tag or branch; by default the commit of the first pull.
+        weight_name: Its file in the repository; by default the only one, or the one with the usual name.
+        scale: Its strength; below 0 it draws the opposite of what it was trained for.
+        license: Licence of its weights.
+    """
+
+    repo: Line = Field(min_length=1)
+    revision: Name | None = None
+    weight_name: FileName | None = None
+    scale: AdapterScale = 1.0
+    license: License | None = None
+
+
+_MOST_GUESTS: Final = 16
+
+
 class Expert(_Entry):
     """One image model and everything known about it; unknown facts are left out, never guessed.
 
@@ -113,6 +134,7 @@ class Expert(_Entry):
         architecture: Family, such as `sd15` or `sdxl`.
         kind: Whether it is a whole checkpoint, or an adapter for `base`.
         base: Repository or folder of the checkpoint that an adapter is for.
+        adapters: Adapters that draw together with this one, on the same base.
         tags: Its nodes in the taxonomy.
         capabilities: Its special skills.
         languages: Prompt languages that it understands, BCP 47.
@@ -140,6 +162,7 @@ class Expert(_Entry):
     architecture: Name | None = None
     kind: Literal["checkpoint", "adapter"] = "checkpoint"
     base: Line | None = None
+    adapters: tuple[Guest, ...] = Field(default=(), max_length=_MOST_GUESTS)
     tags: Tags = Tags()
     capabilities: Capabilities = Capabilities()
     languages: tuple[Name, ...] = Field(default=(), max_length=1_000)
@@ -158,6 +181,7 @@ class Expert(_Entry):
     sources: tuple[Line, ...] = Field(default=(), max_length=100)
     _folder: Path | None = PrivateAttr(default=None)
     _base_expert: Expert | None = PrivateAttr(default=None)
+    _guests: tuple[Expert, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
@@ -171,6 +195,7 @@ class Expert(_Entry):
             self._folder = (place.parent if _is_file(self.repo) else place).resolve()
         if self.base:
             self._base_expert = self._make_base(self.base, info)
+            self._guests = tuple(self._make_guest(one, info) for one in self.adapters)
         return self
 
     def __repr__(self) -> str:
@@ -188,6 +213,8 @@ class Expert(_Entry):
             yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
         if self.kind == "checkpoint" and self.base:
             yield "'base' is for 'kind: adapter'"
+        if self.kind == "checkpoint" and self.adapters:
+            yield "'adapters' go with 'kind: adapter'"
         if self.file and (self.kind == "adapter" or _is_file(self.repo)):
             yield "'file' names the whole checkpoint in a repository; an adapter's file is 'weight_name' under settings"
         if self.single_file and self.settings.variant:
@@ -200,7 +227,8 @@ class Expert(_Entry):
                 f"the components add up to {total:.1f} GB and size_gb says {self.size_gb:g}; "
                 "a component is missing, or one of the numbers is wrong"
             )
-        for key, place in (("repo", self.repo), ("base", self.base)):
+        places = [("repo", self.repo), ("base", self.base), *(("adapters", one.repo) for one in self.adapters)]
+        for key, place in places:
             if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
 
@@ -209,6 +237,12 @@ class Expert(_Entry):
         load = {"dtype": own.dtype, "variant": own.variant, "unsafe_weights": own.unsafe_weights}
         facts = {"id": self.id, "repo": base, "backend": self.backend, "architecture": self.architecture}
         return Expert.model_validate({**facts, "settings": load}, context=info.context)
+
+    def _make_guest(self, guest: Guest, info: ValidationInfo) -> Expert:
+        facts = {"id": self.id, "backend": self.backend, "kind": "adapter", "base": self.base}
+        settings = {"weight_name": guest.weight_name, "adapter_scale": guest.scale}
+        own = {"repo": guest.repo, "revision": guest.revision, "license": guest.license, "settings": settings}
+        return Expert.model_validate({**facts, **own}, context=info.context)
 
     def on(self, base: Expert) -> Expert:
         """This adapter on a known checkpoint, whose facts fill in those that the adapter does not state itself."""
@@ -246,8 +280,11 @@ class Expert(_Entry):
 
     @property
     def parts(self) -> tuple[Expert, ...]:
-        """The experts whose files it takes to draw, in the order of loading: the base of an adapter, then itself."""
-        return (self,) if self._base_expert is None else (self._base_expert, self)
+        """The experts whose files it takes to draw, in the order of loading.
+
+        For an adapter they are its base, the adapters that draw together with it, and itself.
+        """
+        return (self,) if self._base_expert is None else (self._base_expert, *self._guests, self)
 
     @property
     def folder(self) -> Path | None:

@@ -204,7 +204,7 @@ BAD: list[tuple[str, Callable[[bytes], bytes], str, str]] = [
     ("no tensors", holding(), "holds no tensors", "complete copy"),
     ("flux", holding("double_blocks.0.img_attn.norm.key_norm.scale"), "is FLUX.1", "black-forest-labs/FLUX.1-dev"),
     ("lora", holding("lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight"), "an adapter", "kind: adapter"),
-    ("inversion", holding("emb_params"), "a textual inversion", "embeddings"),
+    ("inversion", holding("emb_params"), "a textual inversion", "kind: adapter"),
     ("unknown", holding("blocks.0.weight"), "no architecture that is known", "diffusers' layout"),
     ("no encoder", without("cond_stage_model"), "no text encoder", "diffusers' layout"),
     ("no autoencoder", without("first_stage_model"), "not whole", "complete copy"),

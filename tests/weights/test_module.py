@@ -174,7 +174,7 @@ def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
     adapted = _load(tiny_sd)
     plain = _draw(adapted)
     attach(adapted, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
-    with activated(adapted, "toy", 1.0):
+    with activated(adapted, {"toy": 1.0}):
         wanted = _draw(adapted)
     assert wanted != plain
     pipe = _load(tiny_sd)
@@ -185,12 +185,12 @@ def test_adapters_on_a_replica_come_and_go(tiny_sd: Path, loras: Path) -> None:
     attach(pipe, loras / "toy" / "pytorch_lora_weights.safetensors", "toy")
     for weights in packed.values():
         weights.restore(OTHER)
-    with activated(pipe, "toy", 1.0):
+    with activated(pipe, {"toy": 1.0}):
         assert _draw(pipe) == wanted
     for weights in packed.values():
         weights.leave(OTHER)
         weights.bring(OTHER)
-    with activated(pipe, "toy", 1.0):
+    with activated(pipe, {"toy": 1.0}):
         assert _draw(pipe) == wanted
     assert _draw(pipe) == plain
     detach(pipe, "toy")

@@ -6,6 +6,7 @@ from diffusiongpt.backends.diffusers.adapter_file import is_adapter
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.embedding_file import is_embedding
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
@@ -28,6 +29,7 @@ __all__ = [
     "choose_files",
     "detach",
     "is_adapter",
+    "is_embedding",
     "is_weights",
     "of_pipeline",
     "plan_call",

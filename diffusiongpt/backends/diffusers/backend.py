@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
+from diffusiongpt.backends.diffusers.embedding_file import Embedding, embedding_in, worded
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
@@ -49,14 +50,15 @@ _OTHER_BASE = "Check 'base' and 'weight_name' in the zoo file: the adapter was m
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """A pipeline on the host with its weights, and the name of an adapter on it.
+    """A pipeline on the host with its weights, and the adapters on it that draw, with those of other requests asleep.
 
-    An adapter shares pipeline and weights with its base and with the other adapters on it.
+    An adapter shares pipeline and weights with its base and with the other adapters on it. It is known by its name, or
+    is what a text encoder learns for one drawing.
     """
 
     pipe: Any
     weights: Mapping[str, Weights]
-    adapter: str | None = None
+    guests: tuple[str | Embedding, ...] = ()
 
     def view(self, device: str) -> Any:
         """A shallow copy of the pipeline with the modules of a device."""
@@ -80,7 +82,9 @@ class _Adapter:
     def leave(self, device: str) -> None:
         """See `Part.leave`."""
         with slot(device):
-            detach(self.model.view(device), self.model.adapter or "")
+            for guest in self.model.guests:
+                if isinstance(guest, str):
+                    detach(self.model.view(device), guest)
 
 
 class DiffusersBackend:
@@ -141,12 +145,23 @@ class DiffusersBackend:
     def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
         """See `AdapterBackend.attach`."""
         name = f"adapter{next(_NUMBERS)}"
-        model = replace(base.model, adapter=name)
+
+        def put() -> tuple[str | Embedding, int]:
+            pipe = base.model.view(base.device)
+            learnt = embedding_in(file, pipe)
+            return (name, attach(pipe, file, name)) if learnt is None else (learnt, learnt.nbytes)
+
         what = f"could not be attached to {expert.base}"
         with slot(base.device):
-            pipe = model.view(base.device)
-            nbytes = guarded(lambda: attach(pipe, file, name), expert, LoadError, what, hint=_OTHER_BASE)
+            guest, nbytes = guarded(put, expert, LoadError, what, hint=_OTHER_BASE)
+        model = replace(base.model, guests=(guest,))
         return Loaded(model=model, device=base.device, parts={name: _Adapter(model=model, nbytes=nbytes)})
+
+    def together(self, guests: Sequence[Loaded]) -> Loaded:
+        """See `AdapterBackend.together`."""
+        model = replace(guests[0].model, guests=tuple(guest for one in guests for guest in one.model.guests))
+        parts = {name: part for one in guests for name, part in one.parts.items()}
+        return Loaded(model=model, device=guests[0].device, parts=parts)
 
     @contextmanager
     def opened(self, loaded: Loaded, *, expert: Expert | None = None) -> Iterator[Any]:
@@ -177,11 +192,10 @@ class DiffusersBackend:
         with slot(loaded.device):
             pipe = model.view(loaded.device)
             pipe = fresh(pipe) if expert is None else scheduled(pipe, expert)
-            scale = _scale_of(expert)
             bring = partial(offloaded, model.weights, loaded.device, self.small_bytes, stream=stream)
             visits = bring() if offload else nullcontext()
             try:
-                with visits, activated(pipe, model.adapter, scale) if model.adapter else nullcontext():
+                with visits, _working(pipe, model.guests, expert):
                     yield pipe
             finally:
                 for weights in () if offload else model.weights.values():
@@ -217,7 +231,7 @@ class DiffusersBackend:
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds), blend=blend)
                 images.append(draw_one(doer, call, seed, steps, finite, device=loaded.device))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
-        if loaded.model.adapter:
+        if any(isinstance(guest, str) for guest in loaded.model.guests):
             params["adapter_scale"] = _scale_of(resolved.expert)
         if resolved.expert.settings.scheduler:
             params["scheduler"] = resolved.expert.settings.scheduler.model_dump()
@@ -228,6 +242,21 @@ class DiffusersBackend:
             recovered=tuple(finite.recovered[:1]),
             dtype=_dtype_of(loaded),
         )
+
+
+@contextmanager
+def _working(pipe: Any, guests: Sequence[str | Embedding], expert: Expert | None) -> Iterator[None]:
+    """The adapters of a drawing at work: in the order of the expert's parts, of which each has its strength."""
+    parts = expert.parts[1:] if expert else ()
+    scales = [_scale_of(part) for part in parts] if len(parts) == len(guests) else [1.0] * len(guests)
+    named = {guest: scale for guest, scale in zip(guests, scales, strict=True) if isinstance(guest, str)}
+    learnt = [guest for guest in guests if not isinstance(guest, str)]
+    with ExitStack() as work:
+        if named:
+            work.enter_context(activated(pipe, named))
+        if learnt:
+            work.enter_context(worded(pipe, learnt))
+        yield
 
 
 def _scale_of(expert: Expert | None) -> float:

@@ -63,13 +63,18 @@ def attach(pipe: Any, file: Path, name: str) -> int:
 
 
 @contextmanager
-def activated(pipe: Any, name: str, scale: float) -> Iterator[None]:
-    """Draw with one adapter and no other; the caller holds the slot of the device."""
+def activated(pipe: Any, scales: Mapping[str, float]) -> Iterator[None]:
+    """Draw with some adapters and no others; the caller holds the slot of the device.
+
+    Args:
+        pipe: The pipeline.
+        scales: Adapter -> its strength.
+    """
     models = _adapted(pipe).values()
     try:
         for model in models:
             # adapters that are not named become inactive, also in components that this one does not change
-            _peft_utils().set_weights_and_activate_adapters(model, [name], [scale])
+            _peft_utils().set_weights_and_activate_adapters(model, [*scales], [*scales.values()])
             _peft_utils().set_adapter_layers(model, enabled=True)
         yield
     finally:
