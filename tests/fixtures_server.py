@@ -62,7 +62,7 @@ def running(studio: DiffusionGPT, **settings: object) -> Iterator[Running]:
         thread.join(30)
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
     """Wait for something that another thread brings about."""
     end = monotonic() + seconds
     while not holds():

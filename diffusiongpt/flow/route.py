@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import exp, pi, sqrt
+from math import exp, inf, pi, sqrt
 from textwrap import shorten, wrap
 from typing import Literal
 
@@ -261,6 +261,17 @@ class Route(BaseModel):
     def chosen(self) -> Candidate:
         """The candidate of the chosen expert."""
         return next(candidate for candidate in self.candidates if candidate.expert == self.expert)
+
+    @property
+    def fastest(self) -> str:
+        """The candidate whose picture is expected first; the best of those that are as fast, or of unknown time."""
+
+        def seconds(candidate: Candidate) -> float:
+            known = candidate.placement.seconds if candidate.placement else None
+            return inf if known is None else known
+
+        scored = {candidate.expert: candidate for candidate in self.candidates}
+        return min(self.order, key=lambda expert: seconds(scored[expert]))
 
     @property
     def order(self) -> tuple[str, ...]:

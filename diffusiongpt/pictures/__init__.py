@@ -5,7 +5,16 @@ from __future__ import annotations
 from diffusiongpt.pictures.comparison import MOST, Comparison, as_rating, as_vote
 from diffusiongpt.pictures.encoded import ImageFormat, bare, encode
 from diffusiongpt.pictures.generation import SMALL, Generation, enlarged
-from diffusiongpt.pictures.png import CHUNK, PARAMETERS, read_png, read_record, shareable, slug, write_png
+from diffusiongpt.pictures.png import (
+    CHUNK,
+    PARAMETERS,
+    a1111_parameters,
+    read_png,
+    read_record,
+    shareable,
+    slug,
+    write_png,
+)
 
 __all__ = [
     "CHUNK",
@@ -15,6 +24,7 @@ __all__ = [
     "Comparison",
     "Generation",
     "ImageFormat",
+    "a1111_parameters",
     "as_rating",
     "as_vote",
     "bare",

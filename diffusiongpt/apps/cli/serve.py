@@ -47,5 +47,6 @@ def serve(
     # a service draws what was asked for, or says why not
     own = load_settings(stand_in=False)
     with DiffusionGPT(load_zoo(zoo), llm=llm, device=device, settings=own) as studio:
+        server.warm_up(studio)
         say(f"{len(studio.zoo)} experts on {studio.device}")
         server.serve(server.create_app(studio, settings), settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.apps.server.app import create_app
-from diffusiongpt.apps.server.process import guarded, serve
+from diffusiongpt.apps.server.process import guarded, serve, warm_up
 from diffusiongpt.apps.server.settings import ServerSettings, load_server_settings
 
-__all__ = ["ServerSettings", "create_app", "guarded", "load_server_settings", "serve"]
+__all__ = ["ServerSettings", "create_app", "guarded", "load_server_settings", "serve", "warm_up"]

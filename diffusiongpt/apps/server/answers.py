@@ -49,9 +49,9 @@ class Answer:
             "diffusiongpt": self.story,
         }
 
-    def as_event(self, kind: str, at: int) -> dict[str, Any]:
+    def as_event(self, at: int) -> dict[str, Any]:
         """One of its pictures as the last event of a stream."""
-        return {"type": kind, "created_at": self.created, **self.pictures[at], **self.facts, "usage": _FREE}
+        return {"created_at": self.created, **self.pictures[at], **self.facts, "usage": _FREE}
 
 
 def answer_of(generation: Generation, asked: Asked, service: Service, base_url: str, **more: Any) -> Answer:

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from diffusiongpt.apps.server import health, openai_images
-from diffusiongpt.apps.server.ballots import Ballots
+from diffusiongpt.apps.server import a1111, health, openai_images, ours
 from diffusiongpt.apps.server.bounded import BoundedBodies
 from diffusiongpt.apps.server.delivery import Delivery
 from diffusiongpt.apps.server.failures import answer_failures
 from diffusiongpt.apps.server.guard import Guard
+from diffusiongpt.apps.server.memory import Ballots, Remembered
 from diffusiongpt.apps.server.metrics import Metrics
 from diffusiongpt.apps.server.profiles import Profiles
 from diffusiongpt.apps.server.service import Service
@@ -26,7 +26,7 @@ from diffusiongpt.version import VERSION
 if TYPE_CHECKING:
     from diffusiongpt.studio import DiffusionGPT
 
-ROUTERS = (openai_images.router, health.router)
+ROUTERS = (openai_images.router, ours.router, a1111.router, health.router)
 
 
 def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> FastAPI:
@@ -54,6 +54,7 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
         profiles=Profiles(studio.zoo, studio.settings),
         delivery=Delivery(settings.keep_s, round(settings.keep_mb * 1e6)),
         ballots=Ballots(settings.keep_s),
+        drafts=Remembered("draft", settings.keep_s),
         metrics=counted,
     )
     counted.watch(studio, service.jobs)

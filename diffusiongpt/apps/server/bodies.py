@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
@@ -42,6 +42,16 @@ def _properties() -> dict[str, Any]:
 
 def _with_options(schema: dict[str, Any]) -> None:
     schema["properties"] |= _properties()
+
+
+def edit_schema() -> dict[str, Any]:
+    """The body of an edit, for the OpenAPI description."""
+    own = DrawBody.model_json_schema()
+    file = {"type": "string", "format": "binary"}
+    files = {"image": file, "image[]": {"type": "array", "items": file}, "mask": file}
+    fields = {name: value for name, value in own["properties"].items() if name not in PICTURES}
+    form = {"type": "object", "properties": {**fields, **files}, "required": ["prompt"]}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form}, "application/json": {"schema": own}}}
 
 
 class DrawBody(BaseModel):
@@ -178,13 +188,17 @@ def _pictures(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         return [_pictures(one, name) for one in value]
     if not isinstance(value, str):
-        return value
+        return value if isinstance(value, bytes | None) else _not_a_picture(name)
     encoded = value.partition(",")[2] if value.startswith("data:") else value
     if len(encoded) <= MAX_INPUT_BYTES * 4 // 3 + 4:
         try:
             return base64.b64decode("".join(encoded.split()), validate=True)
         except (binascii.Error, ValueError):
             pass
+    return _not_a_picture(name)
+
+
+def _not_a_picture(name: str) -> NoReturn:
     raise RefusedError(
         400,
         f"{name} is not a picture in base64. Send a data: URL or base64 of at most {MAX_INPUT_BYTES >> 20} MB; "

@@ -8,6 +8,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -92,14 +93,19 @@ def error_object(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]
         retry_after = getattr(error, "retry_after", None)
         return status, body, {} if retry_after is None else {"retry-after": str(max(1, round(retry_after)))}
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        where = [part for part in first["loc"] if isinstance(part, str) and part not in ("body", "query", "path")]
-        message = f"{'.'.join(where)}: {first['msg']}" if where else f"the body cannot be read: {first['msg']}"
-        return 400, _body(400, message, "invalid_request", where[0] if where else None), {}
+        return error_object(as_refused(error))
     if isinstance(error, HTTPException):
         status = error.status_code
         return status, _body(status, str(error.detail), "http_error", None), dict(error.headers or {})
     return 500, _body(500, "the server failed; its log says why", "internal_error", None), {}
+
+
+def as_refused(error: RequestValidationError | ValidationError) -> RefusedError:
+    """The first mistake of a body that is not of the right shape."""
+    first = error.errors()[0]
+    where = [part for part in first["loc"] if isinstance(part, str) and part not in ("body", "query", "path")]
+    message = f"{'.'.join(where)}: {first['msg']}" if where else f"the body cannot be read: {first['msg']}"
+    return RefusedError(400, message, code="invalid_request", param=where[0] if where else None)
 
 
 def error_response(error: Exception) -> Response:

@@ -79,8 +79,8 @@ class Guard:
             return
         if _bearer(headers) is not None or (scope["type"] == "http" and kind not in _SIMPLE):
             return
-        own = {headers.get("host", "").casefold(), urlsplit(self._settings.public_url or "").netloc.casefold()}
-        if urlsplit(origin).netloc not in own:
+        own = {headers.get("host", "").casefold(), urlsplit(self._settings.public_url or "").netloc.casefold()} - {""}
+        if origin.partition("://")[2] not in own:
             raise RefusedError(
                 403, "pages of other sites may not do this. Name the site in DIFFUSIONGPT_SERVE_ORIGINS.", code="origin"
             )

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack
 from functools import partial
 from time import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from pydantic import ValidationError
 from pydantic_core import to_json
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from diffusiongpt.apps.server.answers import Answer, answer_of
-from diffusiongpt.apps.server.bodies import Asked, DrawBody, read_body
-from diffusiongpt.apps.server.failures import RefusedError
-from diffusiongpt.apps.server.service import Service, client_of, service_of
+from diffusiongpt.apps.server.answers import Answer
+from diffusiongpt.apps.server.bodies import DrawBody, edit_schema, from_form, read_body
+from diffusiongpt.apps.server.drawing import base_url_of, draw, draw_draft, finish_draft
+from diffusiongpt.apps.server.events import EventStream
+from diffusiongpt.apps.server.failures import RefusedError, as_refused
+from diffusiongpt.apps.server.service import Service, client_of, note, service_of
+from diffusiongpt.flow import MAX_INPUTS
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
 Shared = Annotated[Service, Depends(service_of)]
 
 _STARTED = int(time())
+_IMAGE = re.compile(r"image(\[\d*\])?")
+_MOST_FIELDS = 100
 
 
 def json_response(content: Any) -> Response:
@@ -38,17 +47,23 @@ def list_models(service: Shared) -> Response:
 @router.get("/models/{name:path}")
 def get_model(name: str, service: Shared) -> Response:
     """One of them; a name that is neither means `auto`, as it does where pictures are asked for."""
-    if name in service.studio.zoo and name not in service.profiles.names:
-        return json_response(_expert(name))
-    return json_response(_model(name, "profile"))
+    is_expert = name in service.studio.zoo and name not in service.profiles.names
+    return json_response(_expert(name) if is_expert else _model(name, "profile"))
 
 
 @router.post("/images/generations")
 async def generate(body: DrawBody, request: Request, service: Shared) -> Response:
     """Draw: route the prompt, or use the expert that is named, and answer with pictures and their story."""
-    asked = read_body(body, service.profiles, service.settings, voter=client_of(request).voter)
-    answer = await service.draw(request, "generate", partial(drawn, service, asked, base_url_of(request, service)))
-    return json_response(answer.as_json())
+    return await _answered(body, request, service, kind="image_generation")
+
+
+@router.post("/images/edits", openapi_extra={"requestBody": edit_schema()})
+async def edit(request: Request, service: Shared) -> Response:
+    """Change a picture, or take things from several; `image` may be sent once, or as `image[]`."""
+    body = await _edit_body(request)
+    if not (body.model_extra or {}).get("image"):
+        raise RefusedError(400, "image is missing. Send a picture to change.", code="invalid_request", param="image")
+    return await _answered(body, request, service, kind="image_edit")
 
 
 @router.get("/images/files/{name}", response_class=FileResponse)
@@ -61,16 +76,42 @@ def served_picture(name: str, service: Shared) -> Response:
     return FileResponse(path, media_type=f"image/{path.suffix[1:]}", headers=headers)
 
 
-def drawn(service: Service, asked: Asked, base_url: str) -> Answer:
-    """Draw what was asked for."""
-    generation = service.studio.route_and_generate(asked.prompt, **asked.options)
-    service.metrics.drawn(generation)
-    return answer_of(generation, asked, service, base_url)
+async def _answered(body: DrawBody, request: Request, service: Service, *, kind: str) -> Response:
+    """Draw what a body asks for, and answer at once or in events."""
+    asked = read_body(body, service.profiles, service.settings, voter=client_of(request).voter)
+    base_url = base_url_of(request, service)
+    work = partial(draw_draft if body.draft else draw, service, asked, base_url)
+    if body.finish:
+        work = partial(finish_draft, service, body.finish, asked, base_url)
+
+    def noted() -> Answer:
+        answer = work()
+        note(request, expert=answer.story["drawn_by"], pictures=len(answer.pictures))
+        return answer
+
+    if not body.stream:
+        return json_response((await service.draw(request, kind, noted)).as_json())
+    place = ExitStack()
+    job = place.enter_context(service.jobs.enter(client_of(request).id, kind))
+    return EventStream(service, place, job, noted, kind=kind)
 
 
-def base_url_of(request: Request, service: Service) -> str:
-    """The address of the server as a client knows it, without a slash at its end."""
-    return service.settings.public_url or str(request.base_url).rstrip("/")
+async def _edit_body(request: Request) -> DrawBody:
+    """The body of an edit: a form with files, or JSON with pictures in base64."""
+    try:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            return DrawBody.model_validate_json(await request.body())
+        form = await request.form(max_files=MAX_INPUTS + 1, max_fields=_MOST_FIELDS)
+        texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        files = [(name, await one.read()) for name, one in form.multi_items() if isinstance(one, UploadFile)]
+        await form.close()
+        images = [data for name, data in files if _IMAGE.fullmatch(name)]
+        masks = [data for name, data in files if name in ("mask", "mask_image")]
+        pictures = {**({"image": images} if images else {}), **({"mask_image": masks[0]} if masks else {})}
+        others = {name: True for name, _ in files if not _IMAGE.fullmatch(name) and name not in ("mask", "mask_image")}
+        return DrawBody.model_validate({**from_form(texts), **others, **pictures})
+    except ValidationError as error:
+        raise as_refused(error) from None
 
 
 def _expert(name: str) -> dict[str, Any]:

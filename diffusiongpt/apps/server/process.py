@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from diffusiongpt.apps.server.settings import LOOPBACK, ServerSettings, is_loopback
-from diffusiongpt.errors import SettingsError
+from diffusiongpt.backends import is_hosted
+from diffusiongpt.errors import DiffusionGPTError, SettingsError
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from diffusiongpt.apps.server.jobs import Jobs
+    from diffusiongpt.studio import DiffusionGPT
 
 _KEEP_ALIVE_S = 30
 """Seconds for which an idle connection stays open, longer than the pauses of a chat front end that polls."""
@@ -53,6 +57,15 @@ def guarded(settings: ServerSettings) -> ServerSettings:
     if settings.open and not settings.no_auth and not settings.hosts and is_loopback(settings.host):
         return settings.model_copy(update={"hosts": (*LOOPBACK, settings.host)})
     return settings
+
+
+def warm_up(studio: DiffusionGPT) -> None:
+    """Import what routing and drawing need, before the first request: it takes seconds, and nothing runs meanwhile."""
+    with suppress(DiffusionGPTError):
+        studio.route("a picture")
+    if any(not is_hosted(expert.backend) for expert in studio.zoo.values()):
+        for library in ("torch", "diffusers", "transformers"):
+            import_module(library)
 
 
 def serve(app: FastAPI, settings: ServerSettings) -> None:

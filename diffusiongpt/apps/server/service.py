@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from diffusiongpt.apps.server.failures import CLIENT_GONE, RefusedError
 from diffusiongpt.apps.server.jobs import Job, Jobs
+from diffusiongpt.apps.server.memory import Chosen
 from diffusiongpt.errors import StoppedError
 from diffusiongpt.requester import asked_by
 from diffusiongpt.stopping import stoppable
@@ -20,8 +21,8 @@ from diffusiongpt.stopping import stoppable
 if TYPE_CHECKING:
     from starlette.types import Receive
 
-    from diffusiongpt.apps.server.ballots import Ballots
     from diffusiongpt.apps.server.delivery import Delivery
+    from diffusiongpt.apps.server.memory import Ballots, Draft, Remembered
     from diffusiongpt.apps.server.metrics import Metrics
     from diffusiongpt.apps.server.profiles import Profiles
     from diffusiongpt.apps.server.settings import ServerSettings
@@ -58,6 +59,7 @@ class Service:
         profiles: What model names mean.
         delivery: Pictures at URLs.
         ballots: Pictures that may be voted on.
+        drafts: Drafts that may be finished.
         metrics: Counts what happens.
     """
 
@@ -69,6 +71,7 @@ class Service:
         profiles: Profiles,
         delivery: Delivery,
         ballots: Ballots,
+        drafts: Remembered[Draft],
         metrics: Metrics,
     ) -> None:
         self.studio = studio
@@ -76,7 +79,9 @@ class Service:
         self.profiles = profiles
         self.delivery = delivery
         self.ballots = ballots
+        self.drafts = drafts
         self.metrics = metrics
+        self.checkpoints = Chosen()
         self.jobs = Jobs(settings.max_waiting)
         self._drawers = anyio.CapacityLimiter(settings.max_waiting)
         self._planners = anyio.CapacityLimiter(_PLANNERS)

@@ -1,13 +1,14 @@
-"""What a server remembers of its pictures for a while, so that they can be voted on: everything but the pixels."""
+"""What a server remembers for a while: drafts to be finished, and pictures to be voted on, without their pixels."""
 
 from __future__ import annotations
 
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.pictures import Comparison, Generation
@@ -55,6 +56,42 @@ class Remembered(Generic[T]):
         if thing is None or until < monotonic():
             raise RefusedError(404, f"this {self._what} is not remembered any more. Draw again.", code="not_found")
         return thing
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a draft was drawn from.
+
+    Attributes:
+        prompt: Its prompt.
+        options: Its arguments, with the seed that it was drawn with.
+        finished_by: Id of the expert that the route chose, which draws when it is finished.
+    """
+
+    prompt: str
+    options: Mapping[str, Any]
+    finished_by: str
+
+
+class Chosen:
+    """The last choice of each client; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, str] = OrderedDict()
+
+    def put(self, client: str, choice: str) -> None:
+        """Remember what a client chose."""
+        with self._lock:
+            self._kept[client] = choice
+            self._kept.move_to_end(client)
+            while len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
+
+    def get(self, client: str) -> str | None:
+        """What a client chose; `None` if it did not."""
+        with self._lock:
+            return self._kept.get(client)
 
 
 class Ballots:
