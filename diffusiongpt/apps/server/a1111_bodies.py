@@ -20,7 +20,7 @@ so it draws with its own."""
 
 _LEAST_STRENGTH = 0.01
 _USUAL_STRENGTH = 0.75
-"""How far from the picture img2img goes unless it is told: the default of the web UI's API."""
+"""How far from the picture img2img goes where that is not sent: the default of the web UI's API."""
 
 _WITHOUT_EFFECT = frozenset(
     {

@@ -51,7 +51,7 @@ def api(server: Running) -> httpx.Client:
 
 
 def test_silly_tavern_draws(api: httpx.Client) -> None:
-    """Its whole form is taken; values that nobody chose are left to the expert; its password is not repeated."""
+    """Its whole form is taken; values that were not chosen are left to the expert; its password is not repeated."""
     answer = api.post("/txt2img", json=SILLY_TAVERN)
     assert answer.status_code == 200, answer.text
     body = answer.json()

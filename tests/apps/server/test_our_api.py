@@ -144,7 +144,7 @@ def test_an_idle_queue_is_empty(server: Running) -> None:
     assert queue["limit"] == 64
 
 
-@pytest.mark.parametrize("body", [{"ballot": 1}, {}, {"ballot": "x", "choise": "A"}, []])
+@pytest.mark.parametrize("body", [{"ballot": 1}, {}, {"ballot": "x", "selection": "A"}, []])
 def test_a_vote_with_a_mistake_is_refused(server: Running, body: Any) -> None:
-    """A vote that was misread would teach what nobody said."""
+    """A vote that was misread would teach something that was never said."""
     assert httpx.post(f"{server.url}/v1/votes", json=body).status_code == 400
