@@ -17,6 +17,7 @@ COMMANDS = (
     ("first_pick.py",),
     ("simulated_votes.py",),
     ("ranking.py",),
+    ("edits.py", "--few"),
     ("cache_trace.py",),
     ("cache.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
@@ -25,7 +26,7 @@ COMMANDS = (
     ("gpu.py",),
 )
 
-_USE_DATA = ("first_pick.py", "routing.py", "understanding.py", "ranking.py", "cache_trace.py")
+_USE_DATA = ("first_pick.py", "routing.py", "understanding.py", "ranking.py", "edits.py", "cache_trace.py")
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parent / "prior"))
 
+from editing import edits
 from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
 
@@ -123,10 +124,12 @@ class Export:
     Args:
         fit: The fit, which has a model for each family too.
         zoo: For the line through levels and sizes.
+        edits: What is known of edits; see `prior/editing.py`.
     """
 
-    def __init__(self, fit: Fit, zoo: Zoo) -> None:
+    def __init__(self, fit: Fit, zoo: Zoo, edits: dict[str, Any]) -> None:
         self.fit = fit
+        self._edits = edits
         arena = sorted({row.column for row in fit.rows if row.source == MAIN} - {OVERALL})
         self.nodes = read_yaml(HERE / "kinds.yaml")["nodes"] | {f"{KIND}{kind}": {kind: 1.0} for kind in arena}
         self.about = read_yaml(HERE / "sources.yaml")
@@ -186,6 +189,7 @@ class Export:
             "unknown": {"level": 900.0, "doubt": 200.0},
             "experts": dict(sorted(experts.items())),
             "families": dict(sorted(families.items())),
+            "edits": self._edits,
         }
 
     def without(self, kind: str) -> Published:
@@ -372,7 +376,7 @@ def main() -> None:
     models, _ = read_models()
     zoo = Zoo.load("default")
     fit = Fit(read_rows(arguments.data), with_families(models), Scales())
-    export = Export(fit, zoo)
+    export = Export(fit, zoo, edits(arguments.data, zoo.values()))
     if arguments.write:
         TARGET.write_text(printed(export.data()), encoding="utf-8")
         return

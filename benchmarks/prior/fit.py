@@ -80,10 +80,10 @@ def norm(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def read_models() -> tuple[dict[str, Model], dict[str, str]]:
+def read_models(path: Path = HERE / "models.csv") -> tuple[dict[str, Model], dict[str, str]]:
     """Models by name, and the name that each spelling stands for."""
     models, spelling = {}, {}
-    with (HERE / "models.csv").open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             year, month = map(int, row["released"].split("-"))
             size = float(row["params_b"] or "nan")

@@ -21,7 +21,7 @@ from diffusiongpt.ranking.model import (
     source_weight,
 )
 from diffusiongpt.understanding import NeedReader, read_literals
-from diffusiongpt.zoo import shipped_needs
+from diffusiongpt.zoo import shipped_edits, shipped_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,6 +77,9 @@ class RememberingEmbedder:
 class Ours:
     """The preference model of this package, on the text of a prompt and the needs that are read in it.
 
+    A file whose prompts are mostly instructions to change a picture is about edits, as votes on edits are in the
+    product: kinds of changes are then read in them, and no needs of drawings.
+
     The files name experts but no zoo, so that there are no tags, no published priors, and no tree of categories.
     Sentence embeddings help where whole grids of ratings are known; with votes alone they measured no better, and a
     pick costs ten times as much.
@@ -89,8 +92,9 @@ class Ours:
     def __init__(self, training: Training, sentences: Embedder | None = None) -> None:
         self._experts = len(training.experts)
         outside = training.votes is not None and bool(training.votes.both_bad.any())
+        self._editing = is_about_edits(training.prompts)
         self._fitted = Fitted.fit(
-            [read(prompt) for prompt in training.prompts],
+            [read(prompt, editing=self._editing) for prompt in training.prompts],
             self._experts + outside,
             _vote_rows(training.votes, self._experts) if training.votes else VoteRows.none(),
             _rating_rows(training.ratings) if training.ratings is not None else RatingRows.none(),
@@ -108,12 +112,21 @@ class Ours:
         return 1 / (1 + np.exp(scores[each, right] - scores[each, left]))
 
     def _scores(self, prompts: Sequence[str]) -> Floats:
-        return self._fitted.utilities([read(prompt) for prompt in prompts])[:, : self._experts]
+        known = [read(prompt, editing=self._editing) for prompt in prompts]
+        return self._fitted.utilities(known)[:, : self._experts]
 
 
-def read(text: str) -> Prompt:
-    """A prompt and the needs that are read in it."""
+def is_about_edits(prompts: Sequence[str]) -> bool:
+    """Whether most of the prompts ask to change a picture."""
+    asked = sum(bool(read_literals(prompt).fields["edit"]) for prompt in prompts)
+    return 2 * asked > len(prompts)
+
+
+def read(text: str, *, editing: bool = False) -> Prompt:
+    """A prompt and the needs, or the kinds of changes, that are read in it."""
     literal = read_literals(text)
+    if editing:
+        return Prompt(text, _edit_reader().kinds_of(literal.prompt))
     quotes, count = bool(literal.fields["text_to_render"]), literal.fields["object_count"]
     return Prompt(text, _reader().read(literal.prompt, quotes=quotes, count=count))
 
@@ -121,6 +134,11 @@ def read(text: str) -> Prompt:
 @cache
 def _reader() -> NeedReader:
     return NeedReader(shipped_needs())
+
+
+@cache
+def _edit_reader() -> NeedReader:
+    return NeedReader(shipped_edits())
 
 
 def _vote_rows(votes: Votes, outside: int) -> VoteRows:

@@ -375,6 +375,8 @@ class Route(BaseModel):
 
     def _unnamed(self, *, listed: bool) -> str:
         best = self._preferred() if listed else "it fits the rest best"
+        if self.task == "edit":
+            return self._preferred("for changing pictures") if listed else "it changes pictures as the text says"
         if self.understanding.styles:
             return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
         return "you named no style and it can do any" + (f", and {best}" if listed else "")

@@ -19,7 +19,14 @@ from diffusiongpt.ranking.priors import (
     PublishedPriors,
     TagPriors,
 )
-from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, Published, log_odds, published, read_published
+from diffusiongpt.ranking.published import (
+    ELO_PER_LOG_ODDS,
+    SEVERAL_PICTURES,
+    Published,
+    log_odds,
+    published,
+    read_published,
+)
 from diffusiongpt.ranking.table import RankingTable
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "LATEST",
     "LEVEL",
     "MEASURED_STYLE_POINTS",
+    "SEVERAL_PICTURES",
     "STRENGTH_POINTS",
     "STYLE_POINTS",
     "SUBJECT_POINTS",

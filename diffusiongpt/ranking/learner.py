@@ -71,12 +71,14 @@ class Learner:
         if place is None or not place.exists():
             return None
         try:
-            fitted, about = read(place)
+            fitted, editing, about = read(place)
         except VoteError as error:
             _log.info("the ranking table is refitted: %s", error)
             self._remove(place)
             return None
-        return Snapshot(RankingTable.of(fitted, about, priors), about) if about.priors == priors.fingerprint else None
+        if about.priors != priors.fingerprint:
+            return None
+        return Snapshot(RankingTable.of(fitted, editing, about, priors), about)
 
     def still_holds(self, snapshot: Snapshot) -> bool:
         """Whether the store only got more votes since a snapshot; one that no longer holds is removed.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from diffusiongpt.ranking.learnt import Said
 from diffusiongpt.ranking.model import (
     Mode,
     Observations,
@@ -24,7 +25,7 @@ from diffusiongpt.ranking.model import (
     vote_rows,
 )
 from diffusiongpt.ranking.table import RankingTable, Score
-from diffusiongpt.zoo import ROOT
+from diffusiongpt.zoo import EDITING, ROOT, is_editing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,13 +101,22 @@ class PersonalTable:
 
     Attributes:
         table: The ranking table for everyone.
-        offsets: What the voter's own votes add.
+        offsets: What the voter's own votes add where pictures are drawn.
         mine: Experts that are preferred because they are the voter's own; see `MINE_POINTS`.
+        edits: What they add where pictures are changed by instruction.
     """
 
-    def __init__(self, table: RankingTable, offsets: PersonalOffsets, mine: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        table: RankingTable,
+        offsets: PersonalOffsets,
+        mine: frozenset[str] = frozenset(),
+        *,
+        edits: PersonalOffsets = NO_OFFSETS,
+    ) -> None:
         self.table = table
         self.offsets = offsets
+        self.edits = edits
         self.mine = mine
         self._leaders: dict[tuple[str, int], tuple[str, ...]] = {}
 
@@ -117,7 +127,7 @@ class PersonalTable:
 
     def preferring(self, experts: Iterable[str]) -> PersonalTable:
         """The same table where some experts are preferred for being the voter's own."""
-        return PersonalTable(self.table, self.offsets, frozenset(experts))
+        return PersonalTable(self.table, self.offsets, frozenset(experts), edits=self.edits)
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
         """Score experts for a prompt, in the order given; see `RankingTable.score`.
@@ -133,7 +143,7 @@ class PersonalTable:
 
     def _score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str) -> list[Score]:
         scores = self.table.score(expert_ids, evidence, text)
-        means, variances = self.offsets.on(expert_ids, evidence)
+        means, variances = self._offsets(evidence).on(expert_ids, evidence)
         if not means.any():
             return scores
         # means add up, and so do the variances of independent terms
@@ -160,11 +170,14 @@ class PersonalTable:
         samples = self.table.sample(expert_ids, evidence, rng, n, text=text)
         if self.mine:
             samples = samples + MINE_POINTS * np.array([expert in self.mine for expert in expert_ids])
-        means, variances = self.offsets.on(expert_ids, evidence)
+        means, variances = self._offsets(evidence).on(expert_ids, evidence)
         if not means.any():
             return samples
         offsets: Floats = means + np.sqrt(variances) * rng.standard_normal(samples.shape)
         return samples + offsets
+
+    def _offsets(self, evidence: Mapping[str, float]) -> PersonalOffsets:
+        return self.edits if is_editing(evidence) else self.offsets
 
     def leaders(self, node: str, k: int = 3) -> tuple[str, ...]:
         """The experts that everyone's votes favour at a node, then those that the voter's do; best first."""
@@ -208,7 +221,7 @@ class PersonalTables:
         """The table for a voter; everyone's for `None`, for a voter without votes, and for a sole voter."""
         if voter is not None and voter not in self._tables:
             share = self._share_of_others(voter)
-            self._tables[voter] = PersonalTable(self.table, self._fit(voter, share)) if share else self._tables[None]
+            self._tables[voter] = self._fit(voter, share) if share else self._tables[None]
         return self._tables[voter]
 
     def _share_of_others(self, voter: str) -> float:
@@ -220,11 +233,14 @@ class PersonalTables:
                     self._weights[name] = self._weights.get(name, 0.0) + weight
         return 1 - self._weights[voter] / sum(self._weights.values()) if voter in self._weights else 0.0
 
-    def _fit(self, voter: str, share: float) -> PersonalOffsets:
+    def _fit(self, voter: str, share: float) -> PersonalTable:
         votes, ratings = self._history.latest(voter, self._latest)
         # "both bad" compares pictures with none at all, not experts with each other
         compared = [vote for vote in votes if vote.outcome != "both_bad"]
-        return fit_personal_offsets(self.table, compared, ratings, share)
+        drawing, editing = (Said.of(compared, ratings).about(editing=edits) for edits in (False, True))
+        offsets = fit_personal_offsets(self.table, drawing.votes, drawing.ratings, share)
+        edits = fit_personal_offsets(self.table, editing.votes, editing.ratings, share)
+        return PersonalTable(self.table, offsets, edits=edits)
 
 
 def fit_personal_offsets(
@@ -234,11 +250,13 @@ def fit_personal_offsets(
 
     Args:
         table: The ranking table for everyone.
-        votes: Votes of this voter.
-        ratings: Ratings of this voter.
+        votes: Votes of this voter, all of them about drawing pictures or all about changing them.
+        ratings: Ratings of this voter, about the same.
         share: Share of all votes and ratings that others cast, above 0.
     """
     named = {e for vote in votes for e in vote.experts} | {rating.expert for rating in ratings}
+    if not named:
+        return NO_OFFSETS
     experts = {expert: row for row, expert in enumerate(sorted(named))}
     prompts = Prompts()
     voted = vote_rows(votes, table.priors, experts, prompts)
@@ -247,7 +265,7 @@ def fit_personal_offsets(
     shared = table.utilities(tuple(experts), prompts.known)
     voted = replace(voted, offset=voted.offset + shared[voted.prompt, voted.left] - shared[voted.prompt, voted.right])
     rated = replace(rated, offset=rated.offset + shared[rated.prompt, rated.expert])
-    about = sorted({node for prompt in prompts.known for node in prompt.evidence} - {ROOT})
+    about = sorted({node for prompt in prompts.known for node in prompt.evidence} - {ROOT, EDITING})
     nodes = {node: column for column, node in enumerate(about, start=1)}
     features = np.array([_weights(prompt.evidence, nodes) for prompt in prompts.known]).reshape(-1, 1 + len(nodes))
     seen = Observations(features.astype(np.float32), len(experts), voted, rated)

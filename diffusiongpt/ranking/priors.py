@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from diffusiongpt.ranking.published import ELO_PER_LOG_ODDS, OVERALL, Published, Standing, log_odds, published
-from diffusiongpt.zoo import ROOT, Tags
+from diffusiongpt.ranking.published import (
+    ELO_PER_LOG_ODDS,
+    OVERALL,
+    SEVERAL_PICTURES,
+    Published,
+    Standing,
+    log_odds,
+    published,
+)
+from diffusiongpt.zoo import ROOT, Tags, is_editing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,8 +125,13 @@ class Priors(Protocol):
     def parts(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
         """What the prior log-odds are made of, by name."""
 
-    def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
-        """Share of the usual doubt about an expert's level that is left, above 0 and at most 1, one per expert."""
+    def doubt(self, expert_ids: Sequence[str], *, editing: bool = False) -> NDArray[np.float64]:
+        """Share of the usual doubt about an expert's level that is left, above 0 and at most 1, one per expert.
+
+        Args:
+            expert_ids: Experts, in the order of the answer.
+            editing: Whether it is about changing pictures, and not about drawing them.
+        """
 
 
 class TagPriors:
@@ -173,7 +186,7 @@ class TagPriors:
         """All of it is `tags`."""
         return {"tags": self.points(expert_ids, evidence)}
 
-    def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
+    def doubt(self, expert_ids: Sequence[str], *, editing: bool = False) -> NDArray[np.float64]:  # noqa: ARG002
         """A tag says what an expert draws, not how well."""
         return np.ones(len(expert_ids))
 
@@ -206,13 +219,21 @@ def _points_of(tags: Tags, styles: set[str], share: float) -> dict[str, float]:
 class PublishedPriors:
     """Published evidence, points for tags, and what the form and the language of the prompt are worth.
 
+    Where pictures are changed by instruction, an editor has the level of an arena of edits, and nothing of how well it
+    draws. An expert that is none, which may only start from the picture, has its level of drawing.
+
     Args:
         experts: The experts.
         evidence: What is published.
+        editors: Ids of the experts that change pictures by instruction; by default those that declare it.
     """
 
-    def __init__(self, experts: Iterable[Expert], evidence: Published) -> None:
+    def __init__(
+        self, experts: Iterable[Expert], evidence: Published, *, editors: Collection[str] | None = None
+    ) -> None:
         known = {expert.id: expert for expert in experts}
+        if editors is None:
+            editors = {name for name, one in known.items() if one.capabilities.image_editing}
         self._standings = {name: evidence.standing(expert) for name, expert in sorted(known.items())}
         # the level of a measured expert is over all prompts, and holds what its maker claims
         spoken = {name: _SPOKEN_FOR if self._is_spoken_for(one) else one.tags for name, one in known.items()}
@@ -225,10 +246,15 @@ class PublishedPriors:
         self._groups = np.array([_group(node, evidence) for node in self._nodes], dtype=np.intp)
         self._levels = np.array([log_odds(standing.level) for standing in table])
         self._offsets = _table(table, self._nodes) / ELO_PER_LOG_ODDS
-        doubts = np.array([standing.doubt for standing in table])
-        self._doubts = np.minimum(np.hypot(doubts, FLOOR_ELO) / LEVEL_ELO, 1.0)
+        self._doubts = _doubts(table)
+        self._edits = {name: evidence.edits.standing(known[name]) for name in self._standings if name in editors}
+        edits = [self._edits.get(name, standing) for name, standing in zip([*self._standings, ""], table, strict=True)]
+        self._edit_levels = np.array([log_odds(standing.level) for standing in edits])
+        self._edit_several = np.array([one.offsets.get(SEVERAL_PICTURES, 0.0) for one in edits]) / ELO_PER_LOG_ODDS
+        self._edit_doubts = _doubts(edits)
         self._form, self._forms = _forms([*(known[name] for name in self._standings), None], table)
-        arrays = [values.tolist() for values in (self._levels, self._offsets, self._doubts, self._forms)]
+        levels = (self._levels, self._offsets, self._doubts, self._edit_levels, self._edit_several, self._edit_doubts)
+        arrays = [values.tolist() for values in (*levels, self._forms)]
         content = (self._tags.fingerprint, arrays, self._nodes, self._form, _SHARES, *self._standings)
         self._fingerprint = sha256(repr(content).encode()).hexdigest()
 
@@ -237,9 +263,15 @@ class PublishedPriors:
         return standing.measured or bool(expert.tags.generalist and standing.offsets)
 
     @classmethod
-    def of(cls, experts: Iterable[Expert], evidence: Published | None = None) -> PublishedPriors:
+    def of(
+        cls,
+        experts: Iterable[Expert],
+        evidence: Published | None = None,
+        *,
+        editors: Collection[str] | None = None,
+    ) -> PublishedPriors:
         """The priors of these experts by the evidence of the package, or by other evidence."""
-        return cls(experts, evidence or published())
+        return cls(experts, evidence or published(), editors=editors)
 
     @property
     def fingerprint(self) -> str:
@@ -253,46 +285,47 @@ class PublishedPriors:
     def parts(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
         """`published`, the log-odds against `REFERENCE_ELO`; `tags`; and `wording`, for the form and the language."""
         rows = [self._rows.get(expert, -1) for expert in expert_ids]
+        if is_editing(evidence):
+            level = self._edit_levels[rows] + self._edit_several[rows] * evidence.get(SEVERAL_PICTURES, 0.0)
+        else:
+            level = self._levels[rows] + self._offsets[rows] @ self._weights(evidence)
         return {
-            "published": self._levels[rows] + self._offsets[rows] @ self._weights(evidence),
+            "published": level,
             "tags": self._tags.points(expert_ids, evidence),
             "wording": self._forms[rows] @ np.array([evidence.get(node, 0.0) for node in self._form]),
         }
 
-    def doubt(self, expert_ids: Sequence[str]) -> NDArray[np.float64]:
+    def doubt(self, expert_ids: Sequence[str], *, editing: bool = False) -> NDArray[np.float64]:
         """Less for an expert with figures of its own than for one of a known family, and that less than for others."""
         rows = [self._rows.get(expert, -1) for expert in expert_ids]
-        return np.asarray(self._doubts[rows], dtype=np.float64)
+        return np.asarray((self._edit_doubts if editing else self._doubts)[rows], dtype=np.float64)
 
-    def evidence(self, expert: str, others: Sequence[str], node: str | None) -> str:
+    def evidence(self, expert: str, others: Sequence[str], node: str | None, *, editing: bool = False) -> str:
         """What speaks for an expert, for a sentence in parentheses.
 
         Args:
             expert: Its id.
             others: Experts it is compared with: the first of them that the same table has with a lower figure.
             node: The style or subject that was asked for, if any.
+            editing: Whether it is to change a picture.
 
         Returns:
             Such as "Artificial Analysis, cartoon: 1,153 against 1,086 for z-image", or where the prior is from.
         """
-        one = self._standings.get(expert)
+        standings = self._edits if editing else self._standings
+        one = standings.get(expert)
         if one is None:
             return ""
         column = self._columns.get(node or "", OVERALL)
         for source, figures in one.figures.items():
             name = column if column in figures else OVERALL
             if name in figures:
-                theirs = ((self._figure(other, source, name), other) for other in others)
+                theirs = ((_figure(standings.get(other), source, name), other) for other in others)
                 lower = next((pair for pair in theirs if pair[0] < figures[name]), None)
                 against = f" against {lower[0]:,.0f} for {lower[1]}" if lower else ""
                 about = "" if name == OVERALL else f", {name.replace('_', ' ').replace('-', ' ')}"
                 return f"{source}{about}: {figures[name]:,.0f}{against}"
         return one.source
-
-    def _figure(self, expert: str, source: str, column: str) -> float:
-        """A figure of a table, infinite if it does not have the expert."""
-        standing = self._standings.get(expert)
-        return standing.figures.get(source, {}).get(column, np.inf) if standing else np.inf
 
     def _weights(self, evidence: Mapping[str, float]) -> NDArray[np.float64]:
         """Weight of each node's offset: styles first, subjects and needs share what is left, and kinds add theirs."""
@@ -302,6 +335,17 @@ class PublishedPriors:
         beside = 1.0 - (1.0 - BESIDE_KINDS) * float(asked[self._groups == _KIND].sum())
         shares = np.array([beside, beside * SUBJECT_SHARE * left, beside * NEED_SHARE * left / needs, 1.0])
         return np.asarray(asked * shares[self._groups])
+
+
+def _figure(standing: Standing | None, source: str, column: str) -> float:
+    """A figure of a table, infinite if it does not have the expert."""
+    return standing.figures.get(source, {}).get(column, np.inf) if standing else np.inf
+
+
+def _doubts(standings: Sequence[Standing]) -> NDArray[np.float64]:
+    """Share of the usual doubt that is left for each."""
+    doubts = np.array([standing.doubt for standing in standings])
+    return np.asarray(np.minimum(np.hypot(doubts, FLOOR_ELO) / LEVEL_ELO, 1.0))
 
 
 _STYLE, _SUBJECT, _NEED, _KIND = range(4)

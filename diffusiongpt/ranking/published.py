@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
+SEVERAL_PICTURES = "several_pictures"
+"""Evidence that an edit takes more than one picture, which an arena of edits counts apart."""
+
 OVERALL = "overall"
 """Column of a table that holds all its prompts."""
 
@@ -60,6 +63,29 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Edits:
+    """What is published of changing pictures by instruction; levels are those of an arena of edits alone.
+
+    Attributes:
+        unknown: Level and doubt of an editor of which nothing is known.
+        experts: By repository.
+        families: By architecture, for an editor of that family that no arena has.
+    """
+
+    unknown: Standing = Standing(level=REFERENCE_ELO, doubt=200.0)
+    experts: Mapping[str, Standing] = field(default_factory=dict)
+    families: Mapping[str, Standing] = field(default_factory=dict)
+
+    def standing(self, expert: Expert) -> Standing:
+        """What is known of an editor: by its own figures, else by its base, or its family."""
+        if expert.repo in self.experts:
+            return self.experts[expert.repo]
+        if expert.base and expert.base in self.experts:
+            return _kin(self.experts[expert.base], f"its base, {expert.base}")
+        return self.families.get(expert.architecture or "", self.unknown)
+
+
+@dataclass(frozen=True)
 class Published:
     """The fitted prior.
 
@@ -72,6 +98,7 @@ class Published:
         needs: Nodes that are needs; the others are subjects.
         columns: For a taxonomy node, the column of the main arena that is nearest to it.
         sources: Name, date, licence, credit, and address of every table.
+        edits: The same for changing pictures.
     """
 
     experts: Mapping[str, Standing]
@@ -82,6 +109,7 @@ class Published:
     needs: frozenset[str]
     columns: Mapping[str, str]
     sources: tuple[Mapping[str, Any], ...]
+    edits: Edits = field(default_factory=Edits)
 
     def standing(self, expert: Expert) -> Standing:
         """What is known of an expert: by its own figures, else by its base, its family, or its size."""
@@ -114,12 +142,21 @@ def published() -> Published:
 def read_published(data: Mapping[str, Any]) -> Published:
     """The prior that a parsed `prior.json` holds."""
     return Published(
-        experts={repo: Standing(**one) for repo, one in data["experts"].items()},
-        families={name: Standing(**one) for name, one in data["families"].items()},
+        experts=_standings(data["experts"]),
+        families=_standings(data["families"]),
         sizes=tuple(data["sizes"]),
         unknown=Standing(**data["unknown"]),
         styles=frozenset(data["styles"]),
         needs=frozenset(data["needs"]),
         columns=data["columns"],
         sources=tuple(data["sources"]),
+        edits=_edits(data["edits"]) if "edits" in data else Edits(),
     )
+
+
+def _edits(data: Mapping[str, Any]) -> Edits:
+    return Edits(Standing(**data["unknown"]), _standings(data["experts"]), _standings(data["families"]))
+
+
+def _standings(data: Mapping[str, Any]) -> dict[str, Standing]:
+    return {name: Standing(**one) for name, one in data.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,27 +9,17 @@ import numpy as np
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import replace_file
-from diffusiongpt.ranking.model import (
-    DEFAULTS,
-    OUTSIDE,
-    FitOptions,
-    Fitted,
-    Prompt,
-    Prompts,
-    Tallies,
-    noise_by_source,
-    nothing_fitted,
-    rating_rows,
-    vote_rows,
-)
+from diffusiongpt.ranking.learnt import Learnt, Said, without_task
+from diffusiongpt.ranking.model import DEFAULTS, FitOptions, Fitted, Prompt, Tallies
 from diffusiongpt.ranking.table_file import About, as_bytes, read
+from diffusiongpt.zoo import is_editing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from diffusiongpt.embedding import Embedder
-    from diffusiongpt.ranking.model import Floats, Indexes, Judgement, RatingNoise, Scales
+    from diffusiongpt.ranking.model import Floats, Judgement, RatingNoise, Scales
     from diffusiongpt.ranking.priors import Priors
     from diffusiongpt.votes import Rating, Vote
 
@@ -38,10 +27,8 @@ if TYPE_CHECKING:
 NO_VOTES = "r0"
 """Version of a table without votes."""
 
-
-MOST_EXPERTS = 2000
-"""Experts that a table learns about. Files of votes may name any number; more than this would not fit into the memory
-of a small machine, and each would have hardly a vote."""
+NOTHING_LEARNT = Learnt()
+"""What is learnt of a task before the first vote on it."""
 
 
 @dataclass(frozen=True)
@@ -90,29 +77,28 @@ class RankingTable:
     Gaussian likelihood on differences within one prompt, on the scale of their source. The residual is what similar
     prompts teach.
 
+    Changing pictures by instruction is another skill than drawing them: votes whose evidence has `EDITING` are learnt
+    apart, with levels, offsets, scales and a cross-validation of their own, and count on such prompts alone.
+
     Attributes:
         priors: The priors it was fitted on top of.
-        tallies: Counts of votes and ratings.
+        tallies: Counts of votes and ratings; those on edits are counted at `EDITING` alone.
         pending: Votes and ratings added since the fit.
-        noise: Noise of the ratings of each rater at the fit.
     """
 
     def __init__(
         self,
         priors: Priors,
-        fitted: Fitted | None = None,
-        experts: Sequence[str] = (),
+        drawing: Learnt = NOTHING_LEARNT,
+        editing: Learnt = NOTHING_LEARNT,
         tallies: Tallies | None = None,
         *,
         pending: int = 0,
-        noise: Mapping[str, RatingNoise] | None = None,
     ) -> None:
         self.priors = priors
         self.tallies = tallies or Tallies()
         self.pending = pending
-        self.noise = noise or {}
-        self._fitted = fitted or nothing_fitted()
-        self._experts = {expert: i for i, expert in enumerate(experts)}
+        self._drawing, self._editing = drawing, editing
 
     @classmethod
     def fit(
@@ -133,19 +119,11 @@ class RankingTable:
             embedder: Embeds sentences, if prompts are to be compared by their meaning too.
             options: Where the fit starts, and when it approximates.
         """
-        # sorted, because sums of floats depend on their order
-        cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
-        tallies = Tallies().plus(cast, rated)
-        names = _named(cast, rated)
-        if not names:
-            return cls(priors)
-        cast, rated = _among(names, cast, rated)
-        outside = any(vote.outcome == "both_bad" for vote in cast)
-        prompts, indexes = Prompts(), _indexes(names, outside=outside)
-        noise = noise_by_source(rated)
-        rows = vote_rows(cast, priors, indexes, prompts), rating_rows(rated, priors, indexes, prompts, noise)
-        fitted = Fitted.fit(prompts.known, len(indexes), *rows, outside=outside, embedder=embedder, options=options)
-        return cls(priors, fitted, names, tallies, noise=noise)
+        said = Said.of(votes, ratings)
+        drawing, editing = (
+            Learnt.fit(said.about(editing=edits), priors, embedder=embedder, options=options) for edits in (False, True)
+        )
+        return cls(priors, drawing, editing, Tallies().plus(said.votes, said.ratings))
 
     def updated(
         self,
@@ -167,28 +145,14 @@ class RankingTable:
             earlier: Ratings that are part of this table, of the same prompts and voters, to compare the new ones with.
             pending: Whether the new ones count as added since the fit.
         """
-        cast, rated = sorted(votes, key=lambda vote: vote.id), sorted(ratings, key=lambda rating: rating.id)
-        known = sorted(earlier, key=lambda rating: rating.id)
-        tallies, pending_now = self.tallies.plus(cast, rated), (len(cast) + len(rated)) * pending
-        new = [name for name in _named(cast, [*known, *rated]) if name not in self._experts]
-        names = sorted({*self._experts, *new[: max(MOST_EXPERTS - len(self._experts), 0)]})
-        cast, rated = _among(names, cast, rated)
-        known = _among(names, (), known)[1]
-        had_outside = self._rows > len(self._experts)
-        outside = had_outside or any(vote.outcome == "both_bad" for vote in cast)
-        prompts, indexes = Prompts(), _indexes(names, outside=outside)
-        voted = vote_rows(cast, self.priors, indexes, prompts)
-        compared = rating_rows([*known, *rated], self.priors, indexes, prompts, self.noise)
-        before = {**self._experts, **({OUTSIDE: len(self._experts)} if had_outside else {})}
-        order = np.array([before.get(name, -1) for name in indexes], dtype=np.intp)
-        return RankingTable(
-            self.priors,
-            self._fitted.updated(prompts.known, order, voted, compared, known=len(known), outside=outside),
-            names,
-            tallies,
-            pending=self.pending + pending_now,
-            noise=self.noise,
+        said = Said.of(votes, ratings, earlier)
+        pending_now = (len(said.votes) + len(said.ratings)) * pending
+        drawing, editing = (
+            part.updated(said.about(editing=edits), self.priors)
+            for part, edits in ((self._drawing, False), (self._editing, True))
         )
+        tallies = self.tallies.plus(said.votes, said.ratings)
+        return RankingTable(self.priors, drawing, editing, tallies, pending=self.pending + pending_now)
 
     def save(self, path: Path) -> None:
         """Write the table to a file; an existing file is replaced.
@@ -215,7 +179,7 @@ class RankingTable:
         """
         counted = self.tallies
         about = About(
-            experts=tuple(self._experts),
+            experts=tuple(self._drawing.experts),
             votes=counted.votes,
             ratings=counted.ratings,
             digest=f"{counted.digest:x}",
@@ -223,9 +187,11 @@ class RankingTable:
             pending=self.pending,
             priors=self.priors.fingerprint,
             seen=seen,
-            scatters=self.noise if seen else {},
+            scatters=self._drawing.noise if seen else {},
+            editors=tuple(self._editing.experts),
+            edit_scatters=self._editing.noise if seen else {},
         )
-        return as_bytes(self._fitted, about)
+        return as_bytes(self._drawing.fitted, about, self._editing.fitted if self._editing.experts else None)
 
     @classmethod
     def load(cls, path: Path, priors: Priors) -> RankingTable:
@@ -237,10 +203,15 @@ class RankingTable:
         return cls.of(*read(path), priors)
 
     @classmethod
-    def of(cls, fitted: Fitted, about: About, priors: Priors) -> RankingTable:
+    def of(cls, fitted: Fitted, editing: Fitted | None, about: About, priors: Priors) -> RankingTable:
         """The table of what was read from a file."""
         tallies = Tallies(about.votes, about.ratings, int(about.digest, 16), about.counts)
-        return cls(priors, fitted, about.experts, tallies, pending=about.pending, noise=about.scatters)
+        rows = {expert: row for row, expert in enumerate(about.experts)}
+        edits = {expert: row for row, expert in enumerate(about.editors)}
+        parts = Learnt(fitted, rows, about.scatters), NOTHING_LEARNT
+        if editing is not None:
+            parts = parts[0], Learnt(editing, edits, about.edit_scatters)
+        return cls(priors, *parts, tallies, pending=about.pending)
 
     @property
     def version(self) -> str:
@@ -254,7 +225,7 @@ class RankingTable:
         return f"r-{self.tallies.name(self.priors.fingerprint)}{pending}"
 
     def __repr__(self) -> str:
-        return f"RankingTable({self.version!r}, {self.tallies.votes} votes, {len(self._experts)} experts)"
+        return f"RankingTable({self.version!r}, {self.tallies.votes} votes, {len(self.experts)} experts)"
 
     @property
     def size(self) -> int:
@@ -262,20 +233,32 @@ class RankingTable:
         return self.tallies.votes + self.tallies.ratings
 
     @property
+    def experts(self) -> frozenset[str]:
+        """The experts that votes or ratings are about."""
+        return frozenset((*self._drawing.experts, *self._editing.experts))
+
+    @property
+    def noise(self) -> Mapping[str, RatingNoise]:
+        """Noise of the ratings of each rater at the fit, where pictures were drawn."""
+        return self._drawing.noise
+
+    @property
     def scales(self) -> Scales:
         """Prior standard deviations that the fit chose."""
-        return self._fitted.scales
+        return self._drawing.fitted.scales
 
     @property
     def beats_best_single(self) -> bool:
         """Whether choosing by prompt was found to beat the best single expert; if not, only levels are learnt."""
-        return self._fitted.beats_best_single
+        return self._drawing.fitted.beats_best_single
 
     def utilities(self, expert_ids: Sequence[str], prompts: Sequence[Prompt]) -> Floats:
         """What votes add to the prior of experts on many prompts, in log-odds, shape (prompts, experts)."""
-        index = self._index_of(expert_ids)
-        utilities = np.zeros((len(prompts), len(index)))
-        utilities[:, index >= 0] = self._fitted.utilities(prompts)[:, index[index >= 0]]
+        utilities = np.zeros((len(prompts), len(expert_ids)))
+        for part, edits in ((self._drawing, False), (self._editing, True)):
+            rows = [row for row, prompt in enumerate(prompts) if is_editing(prompt.evidence) is edits]
+            if rows and part.experts:
+                utilities[rows] = part.utilities(expert_ids, [prompts[row] for row in rows])
         return utilities
 
     def score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str = "") -> list[Score]:
@@ -286,14 +269,15 @@ class RankingTable:
             evidence: Probability per taxonomy node.
             text: The prompt; without it the residual is 0.
         """
-        judged = self._fitted.judge(Prompt(text, evidence), self._index_of(expert_ids))
+        part = self._part(evidence)
+        judged = part.fitted.judge(without_task(Prompt(text, evidence)), part.index_of(expert_ids))
         parts = {
             **self.priors.parts(expert_ids, evidence),
             "global": judged.level,
             "nodes": judged.nodes,
             "residual": judged.residual,
         }
-        stds = np.sqrt(self._variances(expert_ids, judged)).tolist()
+        stds = np.sqrt(self._variances(expert_ids, judged, editing=is_editing(evidence))).tolist()
         columns = zip(*(values.tolist() for values in parts.values()), strict=True)
         return [
             Score(expert, sum(column), std, dict(zip(parts, column, strict=True)))
@@ -315,11 +299,12 @@ class RankingTable:
             Log-odds, shape (n, experts).
         """
         mean = np.array([score.mean for score in self.score(expert_ids, evidence, text)])
-        prompt, index = Prompt(text, evidence), self._index_of(expert_ids)
-        judged = self._fitted.judge(prompt, index)
+        part, prompt = self._part(evidence), without_task(Prompt(text, evidence))
+        index = part.index_of(expert_ids)
+        judged = part.fitted.judge(prompt, index)
         # correlations are those of the fit; standard deviations are those that are printed
-        narrow = np.sqrt(self._variances(expert_ids, judged) / judged.variance)
-        covariance = narrow[:, None] * self._fitted.covariance(prompt, index) * narrow
+        narrow = np.sqrt(self._variances(expert_ids, judged, editing=is_editing(evidence)) / judged.variance)
+        covariance = narrow[:, None] * part.fitted.covariance(prompt, index) * narrow
         root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(expert_ids)))
         return mean + rng.standard_normal((n, len(expert_ids))) @ root.T
 
@@ -328,14 +313,14 @@ class RankingTable:
 
         Those whose posterior mean of global level plus offset is positive; empty for a node without votes.
         """
-        return self._best(Prompt("", {node: 1.0}), k) if node in self._fitted.space.nodes else ()
+        return self._best(Prompt("", {node: 1.0}), k) if node in self._drawing.fitted.space.nodes else ()
 
     def leaders_on(self, text: str, evidence: Mapping[str, float], k: int = 3) -> tuple[str, ...]:
         """The experts that votes favour on prompts like this one, whatever their tags say, best first."""
         return self._best(Prompt(text, evidence), k)
 
     def _best(self, prompt: Prompt, k: int) -> tuple[str, ...]:
-        names = tuple(self._experts)
+        names = tuple(self._part(prompt.evidence).experts)
         if not names:
             return ()
         utilities = self.utilities(names, [prompt])[0]
@@ -347,48 +332,28 @@ class RankingTable:
         """The ranking at a node, or over all prompts; best first.
 
         Args:
-            node: Taxonomy node; all prompts if it is `None`.
+            node: Taxonomy node, or `EDITING` for changing pictures; all drawings if it is `None`.
             expert_ids: Experts to list in addition to those with a vote.
         """
-        experts = sorted({*self._experts, *expert_ids})
+        on = {node: 1.0} if node is not None else {}
+        experts = sorted({*self._part(on).experts, *expert_ids})
         tallies = self.tallies.at(node)
-        scores = self.score(experts, {node: 1.0} if node is not None else {})
+        scores = self.score(experts, on)
         standings = [Standing(s.expert, s.mean, s.std, *tallies.get(s.expert, (0, 0.0))) for s in scores]
         return sorted(standings, key=lambda one: (-one.mean, one.expert))
 
-    @property
-    def _rows(self) -> int:
-        """Number of experts that have weights, including the outside option."""
-        return len(self._fitted.worded.mean)
+    def _part(self, evidence: Mapping[str, float]) -> Learnt:
+        """What was learnt about the task of a prompt."""
+        return self._editing if is_editing(evidence) else self._drawing
 
-    def _index_of(self, expert_ids: Sequence[str]) -> Indexes:
-        return np.array([self._experts.get(expert, -1) for expert in expert_ids], dtype=np.intp)
-
-    def _variances(self, expert_ids: Sequence[str], judged: Judgement) -> Floats:
+    def _variances(self, expert_ids: Sequence[str], judged: Judgement, *, editing: bool) -> Floats:
         """Variance of each expert, narrowed by what its prior knows about its level.
 
         The fit has one prior variance for every level. A prior that leaves only the share `doubt` of that standard
         deviation adds precision to one coordinate of the posterior, by the Sherman-Morrison formula.
         """
-        known = (self.priors.doubt(expert_ids) ** -2 - 1) / self._fitted.scales.level**2
+        level = (self._editing if editing else self._drawing).fitted.scales.level
+        known = (self.priors.doubt(expert_ids, editing=editing) ** -2 - 1) / level**2
         taken: Floats = known * judged.level_covariance**2 / (1 + known * judged.level_variance)
         # rounding, or a table of someone else, can leave a tiny negative variance
         return np.asarray(np.maximum(judged.variance - taken, 0.0), dtype=np.float64)
-
-
-def _named(votes: Iterable[Vote], ratings: Iterable[Rating]) -> list[str]:
-    """The experts that are learnt about, in alphabetical order: those on most ballots, `MOST_EXPERTS` at most."""
-    named = Counter(expert for vote in votes for expert in vote.experts)
-    named.update(rating.expert for rating in ratings)
-    return sorted(sorted(named, key=lambda expert: (-named[expert], expert))[:MOST_EXPERTS])
-
-
-def _among(names: Iterable[str], votes: Sequence[Vote], ratings: Sequence[Rating]) -> tuple[list[Vote], list[Rating]]:
-    """The votes and ratings that are about these experts and no others."""
-    kept = set(names)
-    return [vote for vote in votes if kept.issuperset(vote.experts)], [one for one in ratings if one.expert in kept]
-
-
-def _indexes(names: Sequence[str], *, outside: bool) -> dict[str, int]:
-    """Index of each expert; the outside option is the last."""
-    return {name: i for i, name in enumerate([*names, *([OUTSIDE] if outside else [])])}

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 
 FORMAT = "diffusiongpt ranking"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Files of version 1 know nothing of edits; one without edits is written as such a file."""
 
 MOST_BYTES = 512 << 20
 """Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. A pool of a thousand
@@ -62,6 +63,8 @@ class About:
         priors: Fingerprint of the priors it was fitted on top of.
         seen: Version of the vote store it was learnt from; empty for an exported table.
         scatters: Noise of each rater; empty for an exported table, because raters are named by voter.
+        editors: Experts in the order of the weights about edits.
+        edit_scatters: Noise of each rater of edits.
     """
 
     experts: tuple[str, ...]
@@ -73,6 +76,17 @@ class About:
     priors: str
     seen: str = ""
     scatters: Mapping[str, RatingNoise] = field(default_factory=dict)
+    editors: tuple[str, ...] = ()
+    edit_scatters: Mapping[str, RatingNoise] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """The plain values of a model: nodes, landmarks, and the scales of its fit."""
+
+    nodes: tuple[str, ...]
+    landmarks: tuple[tuple[str, Mapping[str, float]], ...]
+    scales: Scales
 
 
 @dataclass(frozen=True)
@@ -85,20 +99,45 @@ class _Header:
     nodes: tuple[str, ...]
     landmarks: tuple[tuple[str, Mapping[str, float]], ...]
     scales: Scales
+    edits: _Space | None = None
 
 
-def as_bytes(fitted: Fitted, about: About) -> bytes:
+_EDITS = "edits_"
+"""What the names of the arrays about edits begin with."""
+
+
+def as_bytes(fitted: Fitted, about: About, editing: Fitted | None = None) -> bytes:
     """The contents of a file.
+
+    Args:
+        fitted: The model of drawings.
+        about: What the file says apart from its arrays.
+        editing: The model of edits, if there were votes on any.
 
     Raises:
         VoteError: If the table compares sentences by an embedder, which no file can hold.
     """
     from pydantic_core import to_json
 
+    drawn, edited = _space_of(fitted), None if editing is None else _space_of(editing)
+    version = 1 if edited is None else SCHEMA_VERSION
+    header = _Header(FORMAT, version, about, drawn.nodes, drawn.landmarks, drawn.scales, edited)
+    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(to_json(header), np.uint8), **_arrays_for(fitted)}
+    if editing is not None:
+        arrays |= {f"{_EDITS}{name}": array for name, array in _arrays_for(editing).items()}
+    file = BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _space_of(fitted: Fitted) -> _Space:
     state = fitted.space.state()
-    landmarks = tuple((one.text, one.evidence) for one in state.landmarks)
-    header = _Header(FORMAT, SCHEMA_VERSION, about, state.nodes, landmarks, fitted.scales)
-    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(to_json(header), np.uint8), "idf": state.idf}
+    return _Space(state.nodes, tuple((one.text, one.evidence) for one in state.landmarks), fitted.scales)
+
+
+def _arrays_for(fitted: Fitted) -> dict[str, NDArray[Any]]:
+    state = fitted.space.state()
+    arrays: dict[str, NDArray[Any]] = {"idf": state.idf}
     for view, posterior in zip(_VIEWS, (fitted.wordless, fitted.worded), strict=True):
         arrays[f"{view}_root"] = state.roots[view == "wordless"]
         arrays |= {f"{view}_mean": posterior.mean, f"{view}_variances": posterior.variances}
@@ -106,13 +145,11 @@ def as_bytes(fitted: Fitted, about: About) -> bytes:
             arrays[f"{view}_full"] = posterior.full
         else:
             arrays[f"{view}_blocks"] = np.stack(posterior.blocks)
-    file = BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    return arrays
 
 
-def read(path: Path) -> tuple[Fitted, About]:
-    """The model of a file, and what the file says about it.
+def read(path: Path) -> tuple[Fitted, Fitted | None, About]:
+    """The models of a file, of drawings and of edits, and what the file says about them.
 
     Raises:
         VoteError: If it cannot be read, is damaged, is not such a file, or was written by a newer version.
@@ -120,7 +157,12 @@ def read(path: Path) -> tuple[Fitted, About]:
     try:
         arrays = _arrays_of(path)
         header = _header_of(bytes(arrays["header"]), path)
-        return _fitted_of(arrays, header), header.about
+        drawn = _Space(header.nodes, header.landmarks, header.scales)
+        fitted = _fitted_of(arrays, drawn, len(header.about.experts))
+        if header.edits is None:
+            return fitted, None, header.about
+        edited = {name.removeprefix(_EDITS): array for name, array in arrays.items() if name.startswith(_EDITS)}
+        return fitted, _fitted_of(edited, header.edits, len(header.about.editors)), header.about
     except OSError as error:
         raise VoteError(
             f"could not read the table {path}: {error.strerror or error}", hint="Check the path of the file."
@@ -196,32 +238,41 @@ def _check_bounds(header: _Header) -> None:
     about = header.about
     counts = (about.votes, about.ratings, about.pending)
     digest = int(about.digest, 16)
-    numbers = [*header.scales, *(one for noise in about.scatters.values() for one in noise)]
+    noises = (*about.scatters.values(), *about.edit_scatters.values())
+    numbers = [*(one for noise in noises for one in noise)]
     numbers += [wins for experts in about.counts.values() for _, wins in experts.values()]
-    chances = [p for text, evidence in header.landmarks for p in evidence.values()]
+    spaces = [_Space(header.nodes, header.landmarks, header.scales), *([header.edits] if header.edits else [])]
     sound = (
-        all(0 <= count <= MOST_COUNT for count in counts)
+        all(map(_is_sound, spaces))
+        and all(0 <= count <= MOST_COUNT for count in counts)
         and 0 <= digest < 1 << 256
         and all(math.isfinite(number) and number >= 0 for number in numbers)
-        and header.scales.level > 0
-        and max(header.scales) <= LARGEST
-        and all(0 <= p <= 1 for p in chances)
-        and len(header.nodes) <= MOST_NODES
-        and len(header.landmarks) <= LANDMARKS
-        and all(len(text) <= PROMPT_CHARS for text, _ in header.landmarks)
     )
     if not sound:
         raise ValueError("its numbers are out of range")
 
 
-def _fitted_of(arrays: Mapping[str, NDArray[Any]], header: _Header) -> Fitted:
-    landmarks = tuple(Prompt(text, evidence) for text, evidence in header.landmarks)
+def _is_sound(space: _Space) -> bool:
+    """Whether the numbers of a space can be those of a model."""
+    return (
+        all(math.isfinite(number) and number >= 0 for number in space.scales)
+        and space.scales.level > 0
+        and max(space.scales) <= LARGEST
+        and all(0 <= p <= 1 for _, evidence in space.landmarks for p in evidence.values())
+        and len(space.nodes) <= MOST_NODES
+        and len(space.landmarks) <= LANDMARKS
+        and all(len(text) <= PROMPT_CHARS for text, _ in space.landmarks)
+    )
+
+
+def _fitted_of(arrays: Mapping[str, NDArray[Any]], known: _Space, experts: int) -> Fitted:
+    landmarks = tuple(Prompt(text, evidence) for text, evidence in known.landmarks)
     roots = {view == "wordless": arrays[f"{view}_root"] for view in _VIEWS}
     shaped = all(root.ndim == 2 and len(root) == len(landmarks) >= root.shape[1] for root in roots.values())
     if arrays["idf"].shape != (BUCKETS,) or not shaped or not all(map(_is_bounded, (arrays["idf"], *roots.values()))):
         raise ValueError("words or landmarks have the wrong shape")
-    space = PromptSpace.restored(SpaceState(header.nodes, arrays["idf"], landmarks, roots))
-    wordless, worded = (_posterior_of(arrays, view, space, header) for view in _VIEWS)
+    space = PromptSpace.restored(SpaceState(known.nodes, arrays["idf"], landmarks, roots))
+    wordless, worded = (_posterior_of(arrays, view, space, known.scales, experts) for view in _VIEWS)
     return Fitted(space, worded, wordless)
 
 
@@ -230,11 +281,13 @@ def _is_bounded(array: NDArray[Any]) -> bool:
     return bool((np.abs(array) <= LARGEST).all())
 
 
-def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSpace, header: _Header) -> Posterior:
+def _posterior_of(
+    arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSpace, scales: Scales, experts: int
+) -> Posterior:
     mean, width = arrays[f"{view}_mean"], space.width(wordless=view == "wordless")
     rows = len(mean)
-    if rows not in (len(header.about.experts), len(header.about.experts) + 1):
-        raise ValueError(f"{rows} rows for {len(header.about.experts)} experts")
+    if rows not in (experts, experts + 1):
+        raise ValueError(f"{rows} rows for {experts} experts")
     shapes: dict[str, tuple[int, ...]] = {"mean": (rows, width), "variances": (rows, width), "full": (rows, width) * 2}
     shapes |= {"blocks": (rows, width, width), "base": (rows, width), "directions": (rows,)}
     found = {name: arrays[f"{view}_{name}"] for name in (*shapes, "factors") if f"{view}_{name}" in arrays}
@@ -244,7 +297,7 @@ def _posterior_of(arrays: Mapping[str, NDArray[Any]], view: str, space: PromptSp
         kind = "i" if name == "directions" else "f"
         if array.shape != shapes[name] or array.dtype.kind != kind or not _is_bounded(array):
             raise ValueError(f"{view} {name} has the wrong shape, or is not finite")
-    return Posterior(found["mean"], _blocks_of(found), found["variances"], found.get("full"), header.scales)
+    return Posterior(found["mean"], _blocks_of(found), found["variances"], found.get("full"), scales)
 
 
 def _blocks_of(found: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:

@@ -33,11 +33,19 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Eligibility:
-    """Experts that may draw, those that may not, and needs that no allowed expert meets."""
+    """Experts that may draw, those that may not, and needs that no allowed expert meets.
+
+    Attributes:
+        eligible: Experts that may draw.
+        rejected: Experts that may not, with the reasons.
+        unmet: Needs that no allowed expert meets.
+        task: What the experts will do: what is asked for, or what comes nearest to it.
+    """
 
     eligible: tuple[str, ...]
     rejected: tuple[Rejection, ...]
     unmet: tuple[str, ...]
+    task: Task = "text-to-image"
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -149,11 +157,12 @@ def filter_experts(
         else:
             allowed.append(expert)
     unmet = []
+    done = task
     for nearest in (task, *IN_PLACE[task]):
         able = [expert for expert in allowed if nearest in tasks_of(expert)]
         if able or nearest == "text-to-image":
             rejected |= _others(allowed, able, f"not known to do {_TASKS[nearest]}")
-            allowed = able
+            allowed, done = able, nearest
             break
         if nearest == task:
             unmet.append(_TASKS[task])
@@ -165,7 +174,10 @@ def filter_experts(
         else:
             unmet.append(need.name)
     return Eligibility(
-        eligible=tuple(expert.id for expert in allowed), rejected=_rejections(rejected), unmet=tuple(unmet)
+        eligible=tuple(expert.id for expert in allowed),
+        rejected=_rejections(rejected),
+        unmet=tuple(unmet),
+        task=done,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 
-from diffusiongpt.backends import nearest_task_of
+from diffusiongpt.backends import nearest_task_of, tasks_of
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow import (
     Candidate,
@@ -20,13 +20,21 @@ from diffusiongpt.flow import (
     wanted_task,
 )
 from diffusiongpt.placement import Planner
-from diffusiongpt.ranking import KIND, LANGUAGE, LiveTable, PersonalTable, PublishedPriors, RankingTable
+from diffusiongpt.ranking import (
+    KIND,
+    LANGUAGE,
+    SEVERAL_PICTURES,
+    LiveTable,
+    PersonalTable,
+    PublishedPriors,
+    RankingTable,
+)
 from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
 from diffusiongpt.understanding import KindReader, NeedReader, Thinker, Thought, prompt_form, read_literals
-from diffusiongpt.zoo import ROOT, Expert, Taxonomy, Zoo
+from diffusiongpt.zoo import EDITING, ROOT, Expert, Taxonomy, Zoo, is_editing
 
 _KEPT_FILTERS = 64
 """Answers of the filter that are kept; policies with a price of their own are as many as callers like."""
@@ -76,9 +84,11 @@ class Router:
         self._readiness = readiness
         self._planner = planner
         self._free = free
-        self._priors = PublishedPriors.of(zoo.values())
+        editors = {one.id for one in zoo.values() if "edit" in tasks_of(one)}
+        self._priors = PublishedPriors.of(zoo.values(), editors=editors)
         self._nodes = tuple(zoo.taxonomy.nodes.values())
         self._needs = NeedReader(zoo.taxonomy.needs.values())
+        self._edits = NeedReader(zoo.taxonomy.edits.values())
         self._kinds = kinds
         self._experts = tuple(zoo.values())
         self._order = {expert: index for index, expert in enumerate(zoo)}
@@ -117,17 +127,23 @@ class Router:
         table = known.table
         mine = self.zoo.own & allowed.names if policy.prefer_mine else frozenset()
         table = table.preferring(mine) if mine else table
+        editing = allowed.task == "edit"
+        shortlists, named = self._shortlists_of(table.table), _named(thought, self.zoo.taxonomy)
         trace = search(
             self.zoo.taxonomy,
             thought.values,
             eligible=allowed.names,
-            leaders=table.leaders,
-            best=partial(self._shortlists_of(table.table).best, also=_named(thought, self.zoo.taxonomy)),
+            # who leads where pictures are drawn need not change them well
+            leaders=(lambda _: ()) if editing else table.leaders,
+            best=partial(shortlists.best, also=named, editing=editing),
         )
         clock.lap("search")
         plain = read_literals(request.prompt).prompt
-        evidence = evidence_for(thought, trace) | self._read_needs(plain, thought.understanding)
-        evidence |= form_evidence(plain, thought.understanding) | self._read_kinds(thought.understanding)
+        evidence = evidence_for(thought, trace) | form_evidence(plain, thought.understanding)
+        if editing:
+            evidence |= self._read_edit(plain, len(request.image))
+        else:
+            evidence |= self._read_needs(plain, thought.understanding) | self._read_kinds(thought.understanding)
         asked = () if request.named else self._asked_for(thought, allowed)
         scored = asked or (
             allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
@@ -188,7 +204,12 @@ class Router:
         others = [candidate.expert for candidate in candidates if candidate.expert != expert]
         kinds = [name for name, p in on.items() if name.startswith(KIND) and p >= _MEANT_P]
         asked = [*(weight.node for weight in (*understanding.styles, *understanding.subjects)), None]
-        return self._priors.evidence(expert, others, [*kinds, *asked][0])
+        return self._priors.evidence(expert, others, [*kinds, *asked][0], editing=is_editing(on))
+
+    def _read_edit(self, instruction: str, pictures: int) -> dict[str, float]:
+        """What is known of a change to a picture: the needs and kinds of drawings say nothing of it."""
+        several = {SEVERAL_PICTURES: 1.0} if pictures > 1 else {}
+        return {EDITING: 1.0, **several, **self._edits.kinds_of(instruction)}
 
     def _read_kinds(self, understanding: Understanding) -> dict[str, float]:
         found = self._kinds.read(understanding.prompt) if self._kinds else {}

@@ -15,7 +15,7 @@ from itertools import islice
 
 from diffusiongpt.flow import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.ranking import RankingTable
-from diffusiongpt.zoo import ROOT, Taxonomy, Zoo
+from diffusiongpt.zoo import EDITING, ROOT, Taxonomy, Zoo
 
 BEAM_WIDTH = 6
 """Paths that end with experts of their own before the search may stop."""
@@ -157,14 +157,18 @@ class Shortlists:
         self._taxonomy = zoo.taxonomy
         self._known: dict[tuple[str, frozenset[str]], tuple[str, ...]] = {}
 
-    def best(self, path: tuple[str, ...], also: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    def best(
+        self, path: tuple[str, ...], also: frozenset[str] = frozenset(), *, editing: bool = False
+    ) -> tuple[str, ...]:
         """Experts on the last node of a path: the best first, ties in zoo order.
 
         Args:
             path: Nodes from the root; experts are judged by a prompt that is surely there.
             also: Styles that the prompt names; on one of them, experts that declare the others too come first.
+            editing: Whether they are to change a picture.
         """
         key = frozenset(path[1:]) | (also if path[-1] in also else frozenset()) or frozenset({ROOT})
+        key |= {EDITING} if editing else frozenset()
         known = self._known.get((path[-1], key))
         if known is None:
             known = tuple(self._ranked(path[-1], key))

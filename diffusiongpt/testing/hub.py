@@ -157,7 +157,7 @@ def hub_zoo() -> Zoo:
     """The tiny zoo with hub repositories instead of local folders."""
     tiny = Zoo.load("tiny")
     experts = {expert.id: expert.model_copy(update={"repo": f"{OWNER}/{_name(expert)}"}) for expert in tiny.values()}
-    return Zoo(experts, tiny.taxonomy.nodes | tiny.taxonomy.needs, ("tiny",))
+    return Zoo(experts, tiny.taxonomy.nodes | tiny.taxonomy.needs | tiny.taxonomy.edits, ("tiny",))
 
 
 def _name(expert: Expert) -> str:

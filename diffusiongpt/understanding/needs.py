@@ -16,7 +16,7 @@ class NeedReader:
     """Reads needs in English and Chinese, with the same result on every machine, with or without an LLM.
 
     Args:
-        needs: Nodes of kind `need` of a taxonomy.
+        needs: Nodes of kind `need` of a taxonomy, or those of kind `edit`.
     """
 
     def __init__(self, needs: Iterable[Node]) -> None:
@@ -42,3 +42,7 @@ class NeedReader:
         if COUNTING in self._known and (count or 0) > 1:
             shown[COUNTING] = 1.0
         return shown
+
+    def kinds_of(self, instruction: str) -> dict[str, float]:
+        """The kinds of changes that an instruction names, each with 1: it is a few words long, and one decides."""
+        return {mention.node: 1.0 for mention in self._lexicon.mentions(instruction)}

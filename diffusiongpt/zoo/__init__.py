@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
-from diffusiongpt.zoo.expert import ROOT, Capabilities, Expert, ExpertId, Guest, License, Tags
+from diffusiongpt.zoo.expert import (
+    EDITING,
+    ROOT,
+    Capabilities,
+    Expert,
+    ExpertId,
+    Guest,
+    License,
+    Tags,
+    is_editing,
+)
 from diffusiongpt.zoo.service import Price, Server, TokenPrices
-from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_needs
+from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_edits, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
     SHIPPED,
     Zoo,
@@ -18,6 +28,7 @@ from diffusiongpt.zoo.zoo_file import (
 )
 
 __all__ = [
+    "EDITING",
     "ROOT",
     "SHIPPED",
     "CallSettings",
@@ -37,9 +48,11 @@ __all__ = [
     "Zoo",
     "ZooFile",
     "ZooSource",
+    "is_editing",
     "on_their_bases",
     "parse_zoo_text",
     "read_zoo_file",
+    "shipped_edits",
     "shipped_needs",
     "shipped_zoo",
 ]

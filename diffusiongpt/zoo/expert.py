@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Final, Literal
 
@@ -25,6 +25,9 @@ from diffusiongpt.zoo.service import Price, Server
 ROOT: Final = "root"
 """The node for "nothing in particular": generalists are here, and in the evidence it has the probability that the
 prompt names no style."""
+
+EDITING: Final = "task_edit"
+"""Evidence that a picture is to be changed by an instruction: who is good at that is known, and learnt, apart."""
 
 _SIZES_DIFFER: Final = 0.05
 """How far, as a share, the components may be from the size of the whole: figures on model cards are rounded."""
@@ -326,6 +329,14 @@ class Expert(_Entry):
         """Bytes of its weights in memory without those of a base; `None` if not known."""
         size = sum(self.components.values()) or self.size_gb
         return None if size is None else round(size * 1e9)
+
+
+def is_editing(evidence: Mapping[str, float]) -> bool:
+    """Whether evidence is about changing a picture by an instruction, and not about drawing one."""
+    return evidence.get(EDITING, 0.0) > _MOSTLY
+
+
+_MOSTLY: Final = 0.5
 
 
 def _over(adapter: Expert, base: Expert) -> Expert:

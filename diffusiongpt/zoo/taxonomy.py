@@ -16,7 +16,7 @@ from diffusiongpt.zoo.call_settings import Name
 from diffusiongpt.zoo.expert import ROOT, Expert, NodeId, Paragraph
 from diffusiongpt.zoo.yaml_file import read_yaml
 
-NodeKind = Literal["subject", "style", "need"]
+NodeKind = Literal["subject", "style", "need", "edit"]
 
 MAX_NODES = 2_000
 """Most nodes: every prompt is compared with each of them. The taxonomy of the package has about sixty."""
@@ -41,7 +41,8 @@ class Node(BaseModel):
 
     Attributes:
         id: Name in tags, routes and votes.
-        kind: `subject` (what is in the picture), `style` (how it looks), or `need` (a skill it takes to draw it).
+        kind: `subject` (what is in the picture), `style` (how it looks), `need` (a skill it takes to draw it), or
+            `edit` (a kind of change to a picture).
         parents: Ids of the nodes above it. A subject without parents is below the root, a style without
             parents below every subject.
         label: Displayed name, by language.
@@ -74,6 +75,7 @@ class Taxonomy:
     Attributes:
         nodes: Subjects and styles by id.
         needs: Needs by id; they are not part of the tree.
+        edits: Kinds of changes by id; neither are they.
         graph: Ids of the root, the subjects and the styles, with edges from parents to children.
         occupied: Ids of the nodes with an expert on or below them.
     """
@@ -98,8 +100,9 @@ class Taxonomy:
                 f"of {MAX_CHARACTERS:,} characters",
                 hint="Shorten the 'aliases' and 'media' of your nodes.",
             )
-        self.nodes = {node_id: node for node_id, node in known.items() if node.kind != "need"}
+        self.nodes = {node_id: node for node_id, node in known.items() if node.kind in ("subject", "style")}
         self.needs = {node_id: node for node_id, node in known.items() if node.kind == "need"}
+        self.edits = {node_id: node for node_id, node in known.items() if node.kind == "edit"}
         if ROOT in known:
             raise ZooError(
                 f"taxonomy: a node must not be called {ROOT!r}", hint="Choose another id; the root always exists."
@@ -229,7 +232,12 @@ def shipped_needs() -> tuple[Node, ...]:
     return tuple(node for node in shipped_nodes() if node.kind == "need")
 
 
-_NODE_FILES = ("taxonomy.yaml", "needs.yaml")
+def shipped_edits() -> tuple[Node, ...]:
+    """The kinds of changes that every zoo has."""
+    return tuple(node for node in shipped_nodes() if node.kind == "edit")
+
+
+_NODE_FILES = ("taxonomy.yaml", "needs.yaml", "edits.yaml")
 
 
 @cache

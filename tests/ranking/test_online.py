@@ -260,9 +260,9 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     np.savez(path, header=np.frombuffer(b"[1]", np.uint8))
     with pytest.raises(VoteError, match="not a ranking table"):
         RankingTable.load(path, PRIORS)
-    newer = json.dumps({"format": "diffusiongpt ranking", "schema_version": 2}).encode()
+    newer = json.dumps({"format": "diffusiongpt ranking", "schema_version": 3}).encode()
     np.savez(path, header=np.frombuffer(newer, np.uint8))
-    with pytest.raises(VoteError, match="schema version 2, but this program only knows 1"):
+    with pytest.raises(VoteError, match="schema version 3, but this program only knows 2"):
         RankingTable.load(path, PRIORS)
 
 

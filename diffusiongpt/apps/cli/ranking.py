@@ -26,6 +26,7 @@ def ranking(
     node: Annotated[
         str | None, typer.Option(help="A taxonomy node; all prompts by default.", show_default=False)
     ] = None,
+    edits: Annotated[bool, typer.Option("--edits", help="Who changes pictures best by votes on edits.")] = False,
     export: Annotated[
         Path | None, typer.Option(help="Also write the learnt table to this new file.", show_default=False)
     ] = None,
@@ -38,13 +39,18 @@ def ranking(
 ) -> None:
     """Show how votes rank the experts."""
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.zoo import EDITING
 
     if context.invoked_subcommand is not None:
-        if node is not None or export or start_from or zoo or as_json:
+        if node is not None or edits or export or start_from or zoo or as_json:
             command = context.invoked_subcommand
             raise RequestError(f"options of {command} go after it", hint=f"diffusiongpt ranking {command} --help")
         return
-    _show(node, zoo, export, start_from, as_json=as_json)
+    if edits and node is not None:
+        raise RequestError(
+            "--edits and --node exclude each other", hint="Nodes are about drawings; pass one of the two."
+        )
+    _show(EDITING if edits else node, zoo, export, start_from, as_json=as_json)
 
 
 @app.command("bootstrap")
@@ -86,19 +92,22 @@ def _report(judged: Judged) -> None:
 def _show(
     node: str | None, zoo: list[str] | None, export: Path | None, start_from: Path | None, *, as_json: bool
 ) -> None:
+    from diffusiongpt.backends import tasks_of
     from diffusiongpt.errors import RequestError
     from diffusiongpt.votes.exchange import write_new
+    from diffusiongpt.zoo import EDITING
 
     with open_studio(zoo) as studio:
         nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
-        if node is not None and node not in nodes:
+        if node not in (None, EDITING) and node not in nodes:
             raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
         if start_from is not None:
             studio.preferences.start_from(start_from, studio.ranking().priors)
         table = studio.ranking()
         if export is not None:
             write_new(export, table.as_bytes())
-        rows = table.standings(node, expert_ids=studio.zoo)
+        listed = studio.zoo if node != EDITING else [one.id for one in studio.zoo.values() if "edit" in tasks_of(one)]
+        rows = table.standings(node, expert_ids=listed)
     if as_json:
         print_json({"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]})
         return
@@ -106,4 +115,5 @@ def _show(
     show(f"{'expert':<{width}}  {'score':>6}  {'±':>5}  {'votes':>5}  {'wins':>5}")
     for row in rows:
         show(f"{row.expert:<{width}}  {row.mean:>+6.2f}  {row.std:>5.2f}  {row.votes:>5}  {row.wins:>5.1f}")
-    show(f"ranking {table.version}, {node or 'all prompts'}; score in log-odds of being preferred")
+    about = "edits" if node == EDITING else node or "all prompts"
+    show(f"ranking {table.version}, {about}; score in log-odds of being preferred")

@@ -20,6 +20,7 @@ from diffusiongpt.ranking.model.observations import (
     rating_noise,
 )
 from diffusiongpt.ranking.model.space import Prompt
+from diffusiongpt.zoo import EDITING, is_editing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -196,10 +197,16 @@ def _by_ballot(votes: Iterable[Vote]) -> dict[tuple[str, str, tuple[str, str]], 
     """Wins of an expert by each vote of a ballot; by node, expert, and the ballot with its voter."""
     found: dict[tuple[str, str, tuple[str, str]], list[float]] = {}
     for vote in votes:
-        nodes = [node for node, p in vote.evidence.items() if p > MOSTLY]
-        for node, expert in product((EVERYWHERE, *nodes), vote.experts):
+        for node, expert in product(_counted_at(vote), vote.experts):
             found.setdefault((node, expert, ballot_of(vote)), []).append(_wins(vote, expert))
     return found
+
+
+def _counted_at(vote: Vote) -> Iterable[str]:
+    """The nodes that a vote is counted at; one on an edit says nothing of drawings, and is counted there alone."""
+    if is_editing(vote.evidence):
+        return (EDITING,)
+    return (EVERYWHERE, *(node for node, p in vote.evidence.items() if p > MOSTLY))
 
 
 def _digest(entry: Vote | Rating) -> int:

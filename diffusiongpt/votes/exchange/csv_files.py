@@ -12,10 +12,14 @@ from diffusiongpt.errors import DataError, VoteError
 from diffusiongpt.votes.exchange.csv_rows import CsvRow, read_rows, write_rows
 from diffusiongpt.votes.exchange.problems import UNKNOWN_VOTER, Located, content_id
 from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote, now
+from diffusiongpt.zoo import EDITING, is_editing
 
 VOTE_NEEDED = ("prompt", "winner", "loser")
 SHARED = ("prompt", "outcome", "ballot", "voter", "source", "weight", "time")
 """Columns in which all rows of one vote agree."""
+
+EDIT = "edit"
+"""Category of what people said of changing a picture by instruction; other categories mean nothing here."""
 
 VOTE_COLUMNS = (
     "prompt_id", "prompt", "category", "winner", "loser",
@@ -27,7 +31,8 @@ def write_votes(votes: Iterable[Vote]) -> str:
     """Votes as CSV, one row for each pair of experts.
 
     A win has a row for each expert that lost; a tie and "both bad" have one for every pair. `propensity` is the
-    geometric mean of the propensities of the two experts; evidence, seeds and ranking versions are left out.
+    geometric mean of the propensities of the two experts. Of the evidence only the task is kept: `category` is `edit`
+    where a picture was changed by instruction. Seeds and ranking versions are left out.
     """
     return write_rows(VOTE_COLUMNS, (row for vote in votes for row in _rows_of(vote)))
 
@@ -54,9 +59,18 @@ def _rows_of(vote: Vote) -> Iterator[tuple[object, ...]]:
     for first, second in _pairs(vote):
         propensity = _mean([first.propensity, second.propensity])
         yield (
-            content_id(vote.prompt)[:12], vote.prompt, "", first.expert, second.expert,
+            content_id(vote.prompt)[:12], vote.prompt, _category(vote), first.expert, second.expert,
             vote.outcome, ballot, vote.voter, vote.source, repr(vote.weight), repr(propensity), vote.time, vote.id,
         )  # fmt: skip
+
+
+def _category(entry: Vote | Rating) -> str:
+    return EDIT if is_editing(entry.evidence) else ""
+
+
+def _task_in(row: CsvRow) -> dict[str, float]:
+    """The part of the evidence that a row has: whether a picture was changed."""
+    return {EDITING: 1.0} if row.cells.get("category") == EDIT else {}
 
 
 def _pairs(vote: Vote) -> list[tuple[Shown, Shown]]:
@@ -76,6 +90,7 @@ def _vote_of(key: str, rows: Sequence[CsvRow]) -> Vote:
     try:
         return Vote(
             prompt=cells.get("prompt", ""),
+            evidence=_task_in(first),
             shown=tuple(Shown(expert=expert, propensity=_mean(each)) for expert, each in propensities.items()),
             outcome=outcome,
             winner=first.text("winner") if outcome == "win" else None,
@@ -149,11 +164,21 @@ RATING_COLUMNS = ("prompt_id", "prompt", "category", "expert", "rating", "voter"
 
 
 def write_ratings(ratings: Iterable[Rating]) -> str:
-    """Ratings as CSV; evidence, seeds and ranking versions are left out."""
+    """Ratings as CSV, with `category` as votes have it; other evidence, seeds and ranking versions are left out."""
     return write_rows(
         RATING_COLUMNS,
         (
-            (content_id(r.prompt)[:12], r.prompt, "", r.expert, repr(r.rating), r.voter, r.source, r.time, r.id)
+            (
+                content_id(r.prompt)[:12],
+                r.prompt,
+                _category(r),
+                r.expert,
+                repr(r.rating),
+                r.voter,
+                r.source,
+                r.time,
+                r.id,
+            )
             for r in ratings
         ),
     )
@@ -188,6 +213,7 @@ def _rating_of(key: str, row: CsvRow) -> Rating:
     try:
         return Rating(
             prompt=cells.get("prompt", ""),
+            evidence=_task_in(row),
             expert=expert,
             rating=rating,
             voter=cells.get("voter", UNKNOWN_VOTER),

@@ -181,5 +181,8 @@ def _with_evidence(
     prompts = dict.fromkeys(one.entry.prompt for one in located if not one.has_evidence)
     evidence = {prompt: evidence_of(prompt) for prompt in prompts}
     return [
-        one.entry if one.has_evidence else replace(one.entry, evidence=evidence[one.entry.prompt]) for one in located
+        one.entry
+        if one.has_evidence
+        else replace(one.entry, evidence={**evidence[one.entry.prompt], **one.entry.evidence})
+        for one in located
     ]
