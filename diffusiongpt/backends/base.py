@@ -292,8 +292,11 @@ BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
     ours={
         "diffusers": "diffusiongpt.backends.diffusers:DiffusersBackend",
         "fake": "diffusiongpt.testing.fake_backend:FakeBackend",
+        "hf-inference": "diffusiongpt.backends.hosted:InferenceBackend",
+        "ideogram": "diffusiongpt.backends.hosted:IdeogramBackend",
         "images-api": "diffusiongpt.backends.hosted:ImagesServerBackend",
         "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
+        "stability": "diffusiongpt.backends.hosted:StabilityBackend",
     },
     error=ZooError,
 )

@@ -7,6 +7,7 @@ from diffusiongpt.testing.chat import ChatFault, LocalChat, as_text, form
 from diffusiongpt.testing.fake_backend import FakeBackend
 from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
 from diffusiongpt.testing.images import ImagesFault, LocalImages
+from diffusiongpt.testing.services import LocalServices, ServiceFault
 
 __all__ = [
     "TINY_FOLDER",
@@ -18,6 +19,8 @@ __all__ = [
     "LocalChat",
     "LocalHub",
     "LocalImages",
+    "LocalServices",
+    "ServiceFault",
     "as_text",
     "form",
     "hub_zoo",

@@ -77,7 +77,7 @@ _REFUSED_WORDS = re.compile(
 )
 """What gateways say of a refusal that they wrap into a code of their own, if they pass its code on at all."""
 
-_CODE_KEYS = frozenset({"code", "type", "reason", "status", "error_type", "finish_reason"})
+_CODE_KEYS = frozenset({"code", "type", "reason", "status", "error_type", "finish_reason", "name"})
 _MOST_TEXT = 20_000
 _DEEPEST = 8
 

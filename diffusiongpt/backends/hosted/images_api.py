@@ -384,7 +384,12 @@ class _Asking:
         address = address_of(named, self.place.url, caller)
         with bounded_client(limit=self.limits.answer_bytes, seconds=self.limits.timeout_s) as client:
             headers = {"Authorization": f"Bearer {self.place.key}"}
-            return exchange(client, caller, "GET", address, headers=headers).body
+            try:
+                return exchange(client, caller, "GET", address, headers=headers).body
+            except DrawError as error:
+                # the picture is on the bill, whatever became of the file
+                error.unbilled = False
+                raise
 
     def _caller(self) -> Caller:
         from diffusiongpt.backends.hosted.http import Caller
