@@ -128,6 +128,7 @@ class DiffusionGPT:
         negative_prompt: str | None = None,
         image: ImageSource | Sequence[ImageSource] | None = (),
         mask_image: ImageSource | None = None,
+        control_image: ImageSource | None = None,
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -170,6 +171,7 @@ class DiffusionGPT:
         negative_prompt: str | None = None,
         image: ImageSource | Sequence[ImageSource] | None = (),
         mask_image: ImageSource | None = None,
+        control_image: ImageSource | None = None,
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -202,6 +204,7 @@ class DiffusionGPT:
             image: Picture to start from or to change, or several to take things from: a path, the bytes of a file, a
                 PIL image, a `Generation`, or a list of them.
             mask_image: What of the picture is painted: white, or transparent. All other pixels stay as they are.
+            control_image: Picture whose outlines, depth or poses are followed, by an expert of `kind: control`.
             strength: How far to go from the picture, from 0.01, hardly, to 1, as if it were not there; with it the
                 picture is a starting point and never an order to change something.
             width: Width in pixels.
@@ -247,6 +250,7 @@ class DiffusionGPT:
         negative_prompt: str | None = None,
         image: ImageSource | Sequence[ImageSource] | None = (),
         mask_image: ImageSource | None = None,
+        control_image: ImageSource | None = None,
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
@@ -351,6 +355,7 @@ class DiffusionGPT:
         negative_prompt: str | None = None,
         image: ImageSource | Sequence[ImageSource] | None = (),
         mask_image: ImageSource | None = None,
+        control_image: ImageSource | None = None,
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,

@@ -207,7 +207,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class AdapterBackend(Backend, Protocol):
-    """A backend that can also attach adapters to its models."""
+    """A backend that can also attach adapters and ControlNets to its models."""
 
     def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
         """Attach an adapter to a loaded model; requests for the model itself draw as before.
@@ -223,6 +223,14 @@ class AdapterBackend(Backend, Protocol):
         Raises:
             OutOfMemoryError: If it does not fit into memory.
             LoadError: If it was not made for this model.
+        """
+        ...
+
+    def check_control(self, config: bytes) -> object:
+        """Refuse a ControlNet by its configuration, before its weights are pulled.
+
+        Raises:
+            PullError, LoadError: If it is damaged, unsafe, or of something else.
         """
         ...
 

@@ -144,9 +144,9 @@ class Identities:
         return self._latest.get(_without_commit(expert, device))
 
     def of_adapter(self, snapshot: Snapshot, base: ModelKey) -> AdapterKey:
-        """The key of an adapter on its base."""
-        (content,) = self._contents.of(snapshot.folder, snapshot.files, snapshot.content).values()
-        return AdapterKey(content=content, base=base)
+        """The key of an adapter or a ControlNet on its base."""
+        contents = sorted(self._contents.of(snapshot.folder, snapshot.files, snapshot.content).values())
+        return AdapterKey(content=" ".join(contents), base=base)
 
     def _identify(self, key: ModelKey, components: Iterable[Component], snapshot: Snapshot) -> Model:
         parts: dict[str, ComponentKey] = {}

@@ -13,7 +13,9 @@ from diffusiongpt.understanding import TurnKind
 
 MAX_TURNS: Final = 1000
 
-_ONCE = frozenset({"prompt", "image", "mask_image", "strength", "seed", "expert", "experts", "callback_on_step_end"})
+_ONCE = frozenset({
+    "prompt", "image", "mask_image", "control_image", "strength", "seed", "expert", "experts", "callback_on_step_end",
+})  # fmt: skip
 _KEPT = (frozenset(Request.model_fields) | frozenset(Policy.model_fields)) - _ONCE
 """Arguments that later turns take over from the turn that they speak of, unless they are given again."""
 

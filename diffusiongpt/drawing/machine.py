@@ -120,7 +120,7 @@ class Machine:
         if self.readiness(expert) != "download":
             return 0
         missing = [part for part in expert.parts if self._cache.puller.on_disk(part) is None]
-        sizes = [part.own_bytes or (0 if part.kind == "adapter" else inf) for part in missing]
+        sizes = [part.own_bytes or (0 if part.is_guest else inf) for part in missing]
         return max(sum(sizes), 1)
 
     def check_can_draw(self, expert: Expert, *, no_pulls: DiffusionGPTError | None = None) -> None:
@@ -144,7 +144,7 @@ class Machine:
         if backend.hosted:
             backend.check(self._settings)
             return
-        if expert.kind == "adapter":
+        if expert.is_guest:
             for_adapters(backend, expert)
         plan = self._here(expert)
         if plan.reason and plan.sized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.drawing.checked import checked
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Run, Spending
-    from diffusiongpt.flow import Drawing, Dropped, Route
+    from diffusiongpt.flow import Drawing, Dropped, InputImage, Route
 
 
 log = logger("diffusiongpt")
@@ -191,7 +191,7 @@ class Painter:
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
-        inputs = (*call.inputs, *([call.mask] if call.mask else []))
+        inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
 
     def draw_of_zoo(self, expert: str, *, request: Request, route: Route, run: Run) -> Generation:
@@ -321,9 +321,14 @@ def _params(call: Call, drawing: Drawing) -> dict[str, Any]:
 
 
 def _inputs(call: Call) -> tuple[InputRecord, ...]:
-    pictures = [InputRecord(role="image", sha256=one.sha256, name=one.name[:255]) for one in call.inputs]
-    mask = [InputRecord(role="mask", sha256=call.mask.sha256, name=call.mask.name[:255])] if call.mask else []
-    return (*pictures, *mask)
+    pictures = [_input("image", one) for one in call.inputs]
+    masks = [_input("mask", call.mask)] if call.mask else []
+    controls = [_input("control", call.control)] if call.control else []
+    return (*pictures, *masks, *controls)
+
+
+def _input(role: Literal["image", "mask", "control"], one: InputImage) -> InputRecord:
+    return InputRecord(role=role, sha256=one.sha256, name=one.name[:255])
 
 
 def _shipped(sources: Sequence[str]) -> list[str]:

@@ -49,12 +49,13 @@ def recorded_call(
             hint=f"Keep the file; for another picture, draw the prompt with expert={record.drawn_by!r}.",
         )
     expert = _as_set(_same_expert(record, zoo, puller), record)
-    pictures, mask = _recorded_inputs(record, inputs)
+    pictures, mask, control = _recorded_inputs(record, inputs)
     return Call(
         expert=expert,
         task=record.task,
         inputs=pictures,
         mask=mask,
+        control=control,
         size=_recorded_size(record, mask and pictures[0]),
         prompt=record.params["prompt"],
         negative_prompt=record.params.get("negative_prompt", ""),
@@ -67,8 +68,8 @@ def recorded_call(
 
 def _recorded_inputs(
     record: PictureRecord, inputs: Sequence[InputImage]
-) -> tuple[tuple[InputImage, ...], InputImage | None]:
-    """The pictures that a record names, found by their content, and the mask."""
+) -> tuple[tuple[InputImage, ...], InputImage | None, InputImage | None]:
+    """The pictures that a record names, found by their content, the mask, and what a ControlNet followed."""
     by_hash = {one.sha256: one for one in inputs}
     missing = [one.name or one.sha256[:12] for one in record.inputs if one.sha256 not in by_hash]
     if missing:
@@ -77,10 +78,12 @@ def _recorded_inputs(
             hint="It is saved in the folder 'inputs' beside the result; keep the two together.",
         )
     pictures = tuple(by_hash[one.sha256] for one in record.inputs if one.role == "image")
-    mask = next((by_hash[one.sha256] for one in record.inputs if one.role == "mask"), None)
+    mask, control = (
+        next((by_hash[one.sha256] for one in record.inputs if one.role == role), None) for role in ("mask", "control")
+    )
     if bool(pictures) != (record.task != "text-to-image") or (mask is not None and not pictures):
         raise PictureError("the record names a task without its picture", hint="Pass a PNG this package saved.")
-    return pictures, mask
+    return pictures, mask, control
 
 
 def _recorded_size(record: PictureRecord, whole: InputImage | None) -> tuple[int, int] | None:

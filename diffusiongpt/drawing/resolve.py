@@ -7,7 +7,7 @@ from typing import Any
 from diffusiongpt.backends import nearest_task_of
 from diffusiongpt.drawing.from_markup import not_followed, scaled
 from diffusiongpt.drawing.size import size_for
-from diffusiongpt.flow import MAX_SEED, Call, Dropped, Request, Task, Understanding, fresh_seed, wanted_task
+from diffusiongpt.flow import MAX_SEED, Call, Dropped, InputImage, Request, Task, Understanding, fresh_seed, wanted_task
 from diffusiongpt.zoo import Expert
 
 DEFAULT_STRENGTH = 0.6
@@ -56,6 +56,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         arguments={**settings.extra, **given_arguments},
         inputs=() if task == "text-to-image" else request.image,
         mask=None if task == "text-to-image" else request.mask_image,
+        control=request.control_image if expert.kind == "control" else None,
         size=size.final,
         transparent=understanding.transparent_background and expert.capabilities.transparent_background is True,
         explicit=frozenset(name for name, value in given.items() if value is not None),
@@ -75,10 +76,16 @@ def _strength(request: Request, task: Task) -> float | None:
 
 
 def _unused_pictures(request: Request, expert: Expert, task: Task) -> list[Dropped]:
-    if not request.image or task != "text-to-image":
-        return []
-    reason = f"{expert.id} draws from text alone"
-    return [Dropped(name="image", value=one.name or one.sha256[:12], reason=reason) for one in request.image]
+    found = []
+    if request.control_image is not None and expert.kind != "control":
+        found.append(_unused("control_image", request.control_image, f"{expert.id} has no ControlNet"))
+    if task == "text-to-image":
+        found += [_unused("image", one, f"{expert.id} draws from text alone") for one in request.image]
+    return found
+
+
+def _unused(name: str, picture: InputImage, reason: str) -> Dropped:
+    return Dropped(name=name, value=picture.name or picture.sha256[:12], reason=reason)
 
 
 def _negative_for(request: Request, understanding: Understanding, expert: Expert) -> str:

@@ -70,6 +70,7 @@ class Call:
         arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
         inputs: The pictures that go in.
         mask: Mask of the first of them.
+        control: The picture that a ControlNet follows.
         size: Width and height of the result, if another than the expert draws.
         transparent: Whether the background must be transparent, and the expert is known to do that.
         explicit: Names of the arguments that the caller gave; those are reported when dropped.
@@ -90,6 +91,7 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[InputImage, ...] = ()
     mask: InputImage | None = None
+    control: InputImage | None = None
     size: tuple[int, int] | None = None
     transparent: bool = False
     explicit: frozenset[str] = frozenset()

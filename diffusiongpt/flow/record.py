@@ -44,14 +44,14 @@ class InputRecord(BaseModel):
     """A picture that went in, by its content.
 
     Attributes:
-        role: Whether it is a picture or the mask of one.
+        role: Whether it is a picture, the mask of one, or what a ControlNet followed.
         sha256: Hash of its pixels; see `InputImage.sha256`.
         name: Name of its file, without folders.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["image", "mask"]
+    role: Literal["image", "mask", "control"]
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     name: str = Field(default="", max_length=255)
 
@@ -101,7 +101,7 @@ class PictureRecord(BaseModel):
     seed: int
     params: Mapping[str, Any]
     task: Task = "text-to-image"
-    inputs: tuple[InputRecord, ...] = Field(default=(), max_length=MAX_INPUTS + 1)
+    inputs: tuple[InputRecord, ...] = Field(default=(), max_length=MAX_INPUTS + 2)
     dropped: tuple[Dropped, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     recovered: tuple[Recovery, ...] = ()

@@ -64,11 +64,19 @@ Pictures = Annotated[
 ]
 """One picture or several, however they were given; see `read_image`."""
 
+_READ_AS = (
+    PlainSerializer(lambda given: given and given.sha256),
+    WithJsonSchema({"anyOf": [_PATH, {"type": "null"}]}),
+)
 Mask = Annotated[
     InstanceOf[InputImage] | None,
     BeforeValidator(lambda mask: None if mask is None else read_image(mask, argument="mask_image")),
-    PlainSerializer(lambda mask: mask and mask.sha256),
-    WithJsonSchema({"anyOf": [_PATH, {"type": "null"}]}),
+    *_READ_AS,
+]
+ControlPicture = Annotated[
+    InstanceOf[InputImage] | None,
+    BeforeValidator(lambda picture: None if picture is None else read_image(picture, argument="control_image")),
+    *_READ_AS,
 ]
 
 
@@ -98,6 +106,10 @@ class Request(_Asked):
     )
     mask_image: Mask = Field(
         default=None, description="What of the picture is painted: white, or transparent. All the rest stays as it is."
+    )
+    control_image: ControlPicture = Field(
+        default=None,
+        description="Picture whose outlines, depth or poses are followed, by an expert of `kind: control`.",
     )
     strength: Number | None = Field(
         default=None,

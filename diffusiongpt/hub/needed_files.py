@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from diffusiongpt.backends import for_adapters
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 from diffusiongpt.hub.single_file import named_file
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 USUAL_NAME = "pytorch_lora_weights.safetensors"
 """Default name of the file of an adapter in diffusers."""
+
+_CONFIG = "config.json"
+_USUAL_CONTROL = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors")
+"""Names of the weights of a ControlNet, the smaller file first."""
 
 _SAFE = ".safetensors"
 _OTHER = (".bin", ".pt", ".pth", ".ckpt")
@@ -47,6 +52,13 @@ def files_of(
         PullError: If the files are not a complete checkpoint or adapter.
         LoadError: If the checkpoint needs what is not installed, or is for another task than drawing from text.
     """
+    if expert.kind == "control":
+        config, weights = control_files(names, expert)
+        try:
+            for_adapters(backend, expert).check_control(read(config))
+        except (PullError, LoadError) as error:
+            raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
+        return config, weights
     if expert.kind == "adapter":
         return (adapter_file(names, expert),)
     if expert.single_file:
@@ -112,6 +124,23 @@ def _usable_if_unsafe(expert: Expert, backend: Backend, names: Sequence[str], re
     except (PullError, LoadError, TypeError):
         return False
     return True
+
+
+def guest_files(names: Iterable[str], expert: Expert) -> tuple[str, ...]:
+    """The files of an adapter or of a ControlNet, by their names alone; errors as for `adapter_file`."""
+    return control_files(names, expert) if expert.kind == "control" else (adapter_file(names, expert),)
+
+
+def control_files(names: Iterable[str], expert: Expert) -> tuple[str, str]:
+    """The configuration and the weights of a ControlNet; errors as for `adapter_file`."""
+    at_top = [name for name in names if "/" not in name]
+    if _CONFIG not in at_top:
+        raise PullError(
+            f"{expert.repo} has no {_CONFIG}, so it is not a ControlNet in diffusers' layout",
+            hint="Choose a repository with config.json and diffusion_pytorch_model.safetensors.",
+        )
+    usual = next((name for name in _USUAL_CONTROL if name in at_top and not expert.weight_file), None)
+    return _CONFIG, usual or adapter_file(at_top, expert)
 
 
 def adapter_file(names: Iterable[str], expert: Expert) -> str:

@@ -13,7 +13,7 @@ from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
 from diffusiongpt.hub.content import ContentIds, blob_name, find_damage, fingerprint
 from diffusiongpt.hub.listing import COMMIT, is_safe_name
-from diffusiongpt.hub.needed_files import adapter_file, check_unsafe_folder, files_of, may_be_unsafe, names_in
+from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of, guest_files, may_be_unsafe, names_in
 from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import hub_errors
 from diffusiongpt.hub.single_file import check_recognised, named_file, shapes_on_disk
@@ -51,8 +51,8 @@ class Snapshot:
 
     @property
     def adapter(self) -> Path:
-        """The one file of an adapter."""
-        (name,) = self.files
+        """The weights of an adapter or of a ControlNet, which are one file."""
+        (name,) = (name for name in self.files if name.endswith(".safetensors"))
         return self.folder / name
 
     @property
@@ -178,7 +178,7 @@ class Snapshots:
                 chosen: tuple[str, ...] = (named_file([part.single_file], part),)
                 check_recognised(part, backend, shapes_on_disk(folder / part.single_file))
             elif backend is None:
-                chosen = (adapter_file(names, part),)
+                chosen = guest_files(names, part)
             else:
                 chosen = files_of(part, backend, names, lambda name: read_bounded(folder / name), self._settings)
             stats = {name: (folder / name).stat() for name in chosen}
@@ -211,8 +211,8 @@ def local_folder(expert: Expert) -> Path:
             f"the folder {folder or expert.repo} of {expert.id} does not exist",
             hint="Correct 'repo' in the zoo file; './name' is relative to the folder of the zoo file.",
         )
-    if expert.kind == "adapter":
-        adapter_file([path.name for path in folder.iterdir()], expert)
+    if expert.is_guest:
+        guest_files([path.name for path in folder.iterdir()], expert)
     elif expert.single_file:
         if not (folder / expert.single_file).is_file():
             raise PullError(

@@ -119,7 +119,7 @@ class Published:
             return _kin(self.experts[expert.base], f"its base, {expert.base}")
         if expert.architecture is not None and expert.architecture in self.families:
             return self.families[expert.architecture]
-        if expert.size_gb is None or expert.kind == "adapter":
+        if expert.size_gb is None or expert.is_guest:
             return self.unknown
         start, slope, doubt = self.sizes
         gigabytes = min(max(expert.size_gb, SMALLEST_GB), LARGEST_GB)

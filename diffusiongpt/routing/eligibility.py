@@ -59,6 +59,7 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
     Args:
         understanding: What the prompt says.
         pictures: How many pictures go in.
+        follows: Whether a picture is to be followed, which a ControlNet does, and nothing else.
     """
     needs = []
     language = prompt_language(understanding)
@@ -132,6 +133,7 @@ def filter_experts(
     *,
     task: Task = "text-to-image",
     pictures: int = 0,
+    follows: bool = False,
     free: Collection[str] = (),
 ) -> Eligibility:
     """Reject what the policy forbids, then what cannot draw on the machine, then what cannot do what the prompt needs.
@@ -146,17 +148,18 @@ def filter_experts(
         unfit: Expert -> why it cannot draw on the machine that the route is for.
         task: What is asked of an expert; where none can do it, what comes nearest.
         pictures: How many pictures go in.
+        follows: Whether a picture is to be followed, which a ControlNet does, and nothing else.
         free: Ids and backends of hosted experts that cost nothing by the word of the user.
     """
     rejected: dict[str, str] = {}
     allowed: list[Expert] = []
     for expert in experts:
-        reason = _forbidden(expert, policy, free) or unfit.get(expert.id)
+        reason = _forbidden(expert, policy, free) or unfit.get(expert.id) or _nothing_to_follow(expert, follows=follows)
         if reason:
             rejected[expert.id] = reason
         else:
             allowed.append(expert)
-    unmet = []
+    allowed, unmet = _following(allowed, rejected) if follows else (allowed, [])
     done = task
     for nearest in (task, *IN_PLACE[task]):
         able = [expert for expert in allowed if nearest in tasks_of(expert)]
@@ -185,6 +188,21 @@ def _others(experts: Iterable[Expert], able: Iterable[Expert], lacking: str) -> 
     """The experts that are not able, each with what it lacks."""
     kept = {expert.id for expert in able}
     return {expert.id: lacking for expert in experts if expert.id not in kept}
+
+
+def _nothing_to_follow(expert: Expert, *, follows: bool) -> str | None:
+    if follows or expert.kind != "control":
+        return None
+    return "it follows a picture, and none was given; pass control_image"
+
+
+def _following(allowed: list[Expert], rejected: dict[str, str]) -> tuple[list[Expert], list[str]]:
+    """Those that follow a picture, and the others rejected; all of them, and what is unmet, where none does."""
+    able = [expert for expert in allowed if expert.kind == "control"]
+    if not able:
+        return allowed, ["following a picture"]
+    rejected |= _others(allowed, able, "it has no ControlNet to follow a picture")
+    return able, []
 
 
 def _rejections(reasons: dict[str, str]) -> tuple[Rejection, ...]:

@@ -235,17 +235,17 @@ class Router:
     def _filter(self, request: Request, understanding: Understanding, policy: Policy) -> Eligibility:
         """Filter the zoo, or the experts that were asked for; a prompt that needs the same has the same answer."""
         task, pictures = wanted_task(request, understanding), len(request.image)
+        follows = request.control_image is not None
+        look = partial(filter_experts, task=task, pictures=pictures, follows=follows, free=self._free)
         if request.named:
             named = [self.zoo[expert] for expert in request.named]
             unfit = self._unfit(named, request, policy)
-            return filter_experts(named, understanding, policy, unfit, task=task, pictures=pictures, free=self._free)
+            return look(named, understanding, policy, unfit)
         unfit = self._unfit(self._experts, request, policy)
-        key = (policy, task, *(need.name for need in needs_of(understanding, pictures)), *unfit.items())
+        key = (policy, task, follows, *(need.name for need in needs_of(understanding, pictures)), *unfit.items())
         known = self._filtered.get(key)
         if known is None:
-            known = filter_experts(
-                self._experts, understanding, policy, unfit, task=task, pictures=pictures, free=self._free
-            )
+            known = look(self._experts, understanding, policy, unfit)
             if len(self._filtered) >= _KEPT_FILTERS:
                 self._filtered.clear()
             self._filtered[key] = known

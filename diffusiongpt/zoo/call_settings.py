@@ -130,7 +130,7 @@ def _check_length(name: str, value: Any) -> None:
 
 
 _OURS: Final = frozenset({
-    "prompt", "negative_prompt", "image", "mask_image", "width", "height", "num_inference_steps", "guidance_scale",
-    "num_images_per_prompt", "seed", "generator", "output_type", "return_dict",
+    "prompt", "negative_prompt", "image", "mask_image", "control_image", "width", "height", "num_inference_steps",
+    "guidance_scale", "num_images_per_prompt", "seed", "generator", "output_type", "return_dict",
 })  # fmt: skip
 """Call arguments that a request, the settings above, or the reading of the result decide."""

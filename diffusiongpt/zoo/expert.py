@@ -135,8 +135,8 @@ class Expert(_Entry):
         revision: Commit, tag or branch; by default the commit of the first pull.
         file: File of the repository that is the whole checkpoint, in the layout of the original code.
         architecture: Family, such as `sd15` or `sdxl`.
-        kind: Whether it is a whole checkpoint, or an adapter for `base`.
-        base: Repository or folder of the checkpoint that an adapter is for.
+        kind: Whether it is a whole checkpoint, an adapter for `base`, or a ControlNet for it.
+        base: Repository, folder or file of the checkpoint that an adapter or a ControlNet is for.
         adapters: Adapters that draw together with this one, on the same base.
         tags: Its nodes in the taxonomy.
         capabilities: Its special skills.
@@ -163,7 +163,7 @@ class Expert(_Entry):
     revision: Name | None = None
     file: FileInRepo | None = None
     architecture: Name | None = None
-    kind: Literal["checkpoint", "adapter"] = "checkpoint"
+    kind: Literal["checkpoint", "adapter", "control"] = "checkpoint"
     base: Line | None = None
     adapters: tuple[Guest, ...] = Field(default=(), max_length=_MOST_GUESTS)
     tags: Tags = Tags()
@@ -210,20 +210,9 @@ class Expert(_Entry):
 
     def _contradictions(self) -> Iterator[str]:
         """What each value allows and all together do not."""
-        if self.kind == "adapter" and not self.base:
-            yield "an adapter needs 'base', the repository of its checkpoint"
-        if self.kind == "checkpoint" and (self.settings.weight_name or self.settings.adapter_scale is not None):
-            yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
-        if self.kind == "checkpoint" and self.base:
-            yield "'base' is for 'kind: adapter'"
-        if self.kind == "checkpoint" and self.adapters:
-            yield "'adapters' go with 'kind: adapter'"
-        if self.file and (self.kind == "adapter" or _is_file(self.repo)):
+        yield from self._wrong_as_guest() if self.is_guest else self._wrong_as_checkpoint()
+        if self.file and (self.is_guest or _is_file(self.repo)):
             yield "'file' names the whole checkpoint in a repository; an adapter's file is 'weight_name' under settings"
-        if self.single_file and self.settings.variant:
-            yield "'variant' is for repositories in diffusers' layout; name the right file instead"
-        if self.components and self.kind == "adapter":
-            yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
         total = sum(self.components.values())
         if self.components and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
             yield (
@@ -234,6 +223,27 @@ class Expert(_Entry):
         for key, place in places:
             if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
+
+    def _wrong_as_guest(self) -> Iterator[str]:
+        if not self.base:
+            name = "an adapter" if self.kind == "adapter" else "a ControlNet"
+            yield f"{name} needs 'base', the repository of its checkpoint"
+        if self.components:
+            yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
+        if self.kind == "control" and self.settings.adapter_scale is not None:
+            yield "'adapter_scale' is for 'kind: adapter'; a ControlNet has controlnet_conditioning_scale under 'extra'"
+        if self.kind == "control" and _is_file(self.repo):
+            yield "a ControlNet needs its folder, with config.json beside the weights"
+
+    def _wrong_as_checkpoint(self) -> Iterator[str]:
+        if self.settings.weight_name or self.settings.adapter_scale is not None:
+            yield "'weight_name' and 'adapter_scale' are for 'kind: adapter'"
+        if self.base:
+            yield "'base' is for 'kind: adapter'"
+        if self.adapters:
+            yield "'adapters' go with 'kind: adapter'"
+        if self.single_file and self.settings.variant:
+            yield "'variant' is for repositories in diffusers' layout; name the right file instead"
 
     def _make_base(self, base: str, info: ValidationInfo) -> Expert:
         own = self.settings
@@ -293,6 +303,11 @@ class Expert(_Entry):
     def folder(self) -> Path | None:
         """The local folder that `repo` names, relative to its zoo file; `None` for a hub repository."""
         return self._folder
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether it draws on a base: an adapter or a ControlNet."""
+        return self.kind != "checkpoint"
 
     @property
     def is_local(self) -> bool:

@@ -45,7 +45,7 @@ Say what to draw, and then what to change:
   /help        show this
   /quit        end; the conversation is in its file"""
 
-_FIRST = ("image", "mask_image", "strength", "seed")
+_FIRST = ("image", "mask_image", "control_image", "strength", "seed")
 """Options that are for the first turn alone."""
 
 

@@ -64,6 +64,9 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
         (),
     ),
     "mask_image": _option(Path | None, None, "--mask", help="What of the picture is painted: white, or transparent."),
+    "control_image": _option(
+        Path | None, None, "--control-image", help="Picture whose outlines, depth or poses a ControlNet follows."
+    ),
     "strength": _option(float | None, None, help="How far to go from the picture, 0.01 to 1."),
     "width": _option(int | None, None, help="Width in pixels; the expert's own if absent."),
     "height": _option(int | None, None, help="Height in pixels; the expert's own if absent."),

@@ -24,7 +24,7 @@ _NOT_OVER_HTTP = frozenset({"prompt", "callback_on_step_end"})
 OPTIONS = tuple(name for name in (*Request.model_fields, *Policy.model_fields) if name not in _NOT_OVER_HTTP)
 """Our arguments that a body may have beside the fields of OpenAI's; a function cannot be sent."""
 
-PICTURES = ("image", "mask_image")
+PICTURES = ("image", "mask_image", "control_image")
 
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[x×*]\s*(\d{1,5})\s*", re.IGNORECASE)
 _MOST_NAMES = 20
@@ -37,7 +37,8 @@ def _properties() -> dict[str, Any]:
     own = {**Request.model_json_schema()["properties"], **Policy.model_json_schema()["properties"]}
     picture = {"type": "string", "description": "A picture: a data: URL, or base64."}
     shown = {name: own[name] for name in OPTIONS if name not in PICTURES}
-    return {**shown, "image": {"anyOf": [picture, {"type": "array", "items": picture}]}, "mask_image": picture}
+    single = dict.fromkeys(("mask_image", "control_image"), picture)
+    return {**shown, "image": {"anyOf": [picture, {"type": "array", "items": picture}]}, **single}
 
 
 def _with_options(schema: dict[str, Any]) -> None:

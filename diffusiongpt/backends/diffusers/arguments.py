@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
-from diffusiongpt.backends.diffusers.tasks import inputs_for
+from diffusiongpt.backends.diffusers.tasks import control_for, inputs_for
 from diffusiongpt.flow import Call, Dropped
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GUIDANCE = "guidance_scale"
 _OURS = frozenset({"prompt", "negative_prompt", "generator", "callback_on_step_end", "num_images_per_prompt"})
 """Arguments that the backend sets itself."""
 
-_NOT_SHOWN = frozenset({"prompt", "image", "mask_image"})
+_NOT_SHOWN = frozenset({"prompt", "image", "mask_image", "control_image"})
 """Arguments that are not parameters of a picture: the record has the prompt and the pictures in places of their own."""
 
 _SHOWN = ("num_inference_steps", GUIDANCE)
@@ -97,6 +97,7 @@ def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
         **({"negative_prompt": negative} if negative else {}),
         **wanted,
         **pictures.arguments,
+        **control_for(resolved, taken),
     }
     dropped = [
         Dropped(name=name, value=value, reason=f"{kind} takes no {name}")

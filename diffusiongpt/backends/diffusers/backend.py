@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
+from diffusiongpt.backends.diffusers.control import Control, check_control, load_control
 from diffusiongpt.backends.diffusers.embedding_file import Embedding, embedding_in, worded
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
@@ -48,6 +49,10 @@ SMALL_BYTES = 512 << 20
 _OTHER_BASE = "Check 'base' and 'weight_name' in the zoo file: the adapter was made for another checkpoint."
 
 
+_Guest = str | Embedding | Control
+"""What draws on a base: an adapter by its name, what a text encoder learns for one drawing, or a ControlNet."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Model:
     """A pipeline on the host with its weights, and the adapters on it that draw, with those of other requests asleep.
@@ -58,7 +63,12 @@ class _Model:
 
     pipe: Any
     weights: Mapping[str, Weights]
-    guests: tuple[str | Embedding, ...] = ()
+    guests: tuple[_Guest, ...] = ()
+
+    @property
+    def control(self) -> Control | None:
+        """The ControlNet among its guests."""
+        return next((guest for guest in self.guests if isinstance(guest, Control)), None)
 
     def view(self, device: str) -> Any:
         """A shallow copy of the pipeline with the modules of a device."""
@@ -85,6 +95,8 @@ class _Adapter:
             for guest in self.model.guests:
                 if isinstance(guest, str):
                     detach(self.model.view(device), guest)
+                elif isinstance(guest, Control):
+                    guest.leave(device)
 
 
 class DiffusersBackend:
@@ -146,8 +158,12 @@ class DiffusersBackend:
         """See `AdapterBackend.attach`."""
         name = f"adapter{next(_NUMBERS)}"
 
-        def put() -> tuple[str | Embedding, int]:
+        def put() -> tuple[_Guest, int]:
             pipe = base.model.view(base.device)
+            if expert.kind == "control":
+                with quiet_construction():
+                    control = load_control(pipe, file, base.device, _dtype_of(base) or "float32")
+                return control, control.nbytes
             learnt = embedding_in(file, pipe)
             return (name, attach(pipe, file, name)) if learnt is None else (learnt, learnt.nbytes)
 
@@ -156,6 +172,11 @@ class DiffusersBackend:
             guest, nbytes = guarded(put, expert, LoadError, what, hint=_OTHER_BASE)
         model = replace(base.model, guests=(guest,))
         return Loaded(model=model, device=base.device, parts={name: _Adapter(model=model, nbytes=nbytes)})
+
+    def check_control(self, config: bytes) -> str:
+        """See `AdapterBackend.check_control`."""
+        with quiet_construction():
+            return check_control(config)
 
     def together(self, guests: Sequence[Loaded]) -> Loaded:
         """See `AdapterBackend.together`."""
@@ -223,7 +244,8 @@ class DiffusersBackend:
             self._reserved(loaded, resolved.expert, offload=offload, stream=stream) as pipe,
             tiled(pipe) if tile else nullcontext(),
         ):
-            doer = pipeline_for(pipe, resolved.task)
+            control = loaded.model.control
+            doer = pipeline_for(pipe, resolved.task, control and control.weights.outline(loaded.device))
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
             call, finite = plan_call(doer, resolved, base=pipe), Finite(resolved.expert)
             for index, seed in enumerate(resolved.seeds):
@@ -245,12 +267,12 @@ class DiffusersBackend:
 
 
 @contextmanager
-def _working(pipe: Any, guests: Sequence[str | Embedding], expert: Expert | None) -> Iterator[None]:
+def _working(pipe: Any, guests: Sequence[_Guest], expert: Expert | None) -> Iterator[None]:
     """The adapters of a drawing at work: in the order of the expert's parts, of which each has its strength."""
     parts = expert.parts[1:] if expert else ()
     scales = [_scale_of(part) for part in parts] if len(parts) == len(guests) else [1.0] * len(guests)
     named = {guest: scale for guest, scale in zip(guests, scales, strict=True) if isinstance(guest, str)}
-    learnt = [guest for guest in guests if not isinstance(guest, str)]
+    learnt = [guest for guest in guests if isinstance(guest, Embedding)]
     with ExitStack() as work:
         if named:
             work.enter_context(activated(pipe, named))

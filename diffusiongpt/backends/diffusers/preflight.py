@@ -149,10 +149,11 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
             _check_vocabulary(component, inside)
         for name in inside:
             if name.endswith(_CONFIG):
-                _check_config(component, name, read(name))
+                check_config(component, name, read(name))
 
 
-def _check_config(component: str, name: str, raw: bytes) -> None:
+def check_config(component: str, name: str, raw: bytes) -> None:
+    """Refuse a configuration that would load code, or needs what is not installed; errors as for `check_components`."""
     try:
         config = parse_json(raw)
     except ValueError as error:

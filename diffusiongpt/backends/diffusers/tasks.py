@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,30 +32,43 @@ def known_tasks(expert: Expert) -> frozenset[Task]:
     return frozenset(tasks)
 
 
-def pipeline_for(pipe: Any, task: Task) -> Any:
-    """The pipeline that does a task with the components of another, which it shares.
+def pipeline_for(pipe: Any, task: Task, control: Any = None) -> Any:
+    """The pipeline that does a task with the components of another, which it shares, and with a ControlNet if given.
 
     diffusers' `from_pipe` of a pipeline class casts what it shares; that of the AutoPipelines takes it as it is.
 
     Raises:
         DrawError: If diffusers has no such pipeline.
     """
-    if task == "text-to-image" or (task == "edit" and "image" in inspect.signature(pipe.__call__).parameters):
+    itself = control is None and (task == "text-to-image" or _works_on_pictures(pipe, task))
+    if itself:
         return pipe
     # the first import of the AutoPipelines imports every pipeline, some of which complain
     with quiet_call():
-        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image
 
-        auto = AutoPipelineForInpainting if task == "inpaint" and _inpaints(pipe) else AutoPipelineForImage2Image
+        auto: Any = AutoPipelineForImage2Image
+        if task == "inpaint" and _inpaints(pipe):
+            auto = AutoPipelineForInpainting
+        elif task == "text-to-image":
+            auto = AutoPipelineForText2Image
+    with_control = {} if control is None else {"controlnet": control}
     try:
         with quiet_call():
-            doer = auto.from_pipe(pipe)
+            doer = auto.from_pipe(pipe, **with_control)
     except ValueError as error:
+        what = f"{task} pipeline" if control is None else f"{task} pipeline with a {type(control).__name__}"
         raise DrawError(
-            f"diffusers has no {task} pipeline for {type(pipe).__name__}", hint="Choose an expert that can do that."
+            f"diffusers has no {what} for {type(pipe).__name__}", hint="Choose an expert that can do that."
         ) from error
     doer.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return doer
+
+
+def _works_on_pictures(pipe: Any, task: Task) -> bool:
+    """Whether the pipeline of the checkpoint does a task by itself: one that edits, and one that only fills in."""
+    taken = inspect.signature(pipe.__call__).parameters
+    return (task == "edit" and "image" in taken) or (task == "inpaint" and {"image", "mask_image"} <= taken.keys())
 
 
 _INPAINTED_CHANNELS = (4, 9)
@@ -111,6 +124,14 @@ def inputs_for(call: Call, known: Architecture | None) -> TaskInputs:
     if call.task == "inpaint" and call.mask is not None:
         arguments["mask_image"] = _sized(call.mask.as_mask(used[0].size), size)
     return TaskInputs(arguments=arguments, dropped=dropped)
+
+
+def control_for(call: Call, taken: Collection[str]) -> dict[str, Any]:
+    """The picture that a ControlNet follows, under the name that its pipeline has for it, as large as it draws."""
+    if call.control is None:
+        return {}
+    picture = _sized(call.control.opaque, _drawn_size(call, call.control.size))
+    return {"control_image" if "control_image" in taken else "image": picture}
 
 
 def _drawn_size(call: Call, given: tuple[int, int]) -> tuple[int, int]:
