@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, can_read
 from diffusiongpt.flow import Emphasis, NodeWeight, Understanding
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, tokens_of, weights
-from diffusiongpt.understanding.literal import read_literals
-from diffusiongpt.understanding.main_subject import class_of, weigh_subjects
+from diffusiongpt.understanding.literal import Literals, read_literals
+from diffusiongpt.understanding.main_subject import class_of, counted_class, weigh_subjects
 from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.styles import other_style
+from diffusiongpt.understanding.subject_class import likeliest, signs_of
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo import ROOT, Node, NodeKind
@@ -48,37 +49,53 @@ class LocalThinker:
 
     def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
-        literals = read_literals(prompt)
+        found = self._find(prompt, nodes)
+        literals, styles, subjects = found.literals, found.styles, found.subjects
         paradigm, clean = read_wording(literals.prompt)
         if literals.fields["edit"]:  # without its verb an order to change something says nothing
             clean = literals.prompt
-        lexicon, meaning = self._readers(nodes)
-        tokens = tokens_of(literals.positive)
-        named = _mentions(lexicon, tokens, literals.positive, nodes)
-        named = _emphasised(named, literals.fields["markup"].emphasis)
-        meant, asked = _meant(meaning, literals.positive, named, nodes)
-        styles = _styles([*named, *meant], nodes)
-        about = _about(tokens, named, nodes)
-        subjects = _subjects([*about, *meant], nodes)
-        stated = [node for node, p in _subjects(about, nodes).items() if p > SUBJECT_PRIOR and _names(about, node)]
+        stated = [
+            node for node, p in _subjects(found.about, nodes).items() if p > SUBJECT_PRIOR and _names(found.about, node)
+        ]
         understanding = Understanding(
             paradigm=paradigm,
             prompt=clean or prompt.strip(),
             subjects=_weights({node: subjects[node] for node in stated}),
             styles=_weights(styles),
-            unwanted=_unwanted(lexicon, literals.denied, styles, nodes),
+            unwanted=_unwanted(self._readers(nodes)[0], literals.denied, styles, nodes),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
-            subject_class=class_of(
-                tokens, about, [one.weight for one in about], next((one.node for one in meant), None)
-            ),
+            subject_class=likeliest(found.signs()),
             **literals.fields,
         )
         return Thought(
             understanding=understanding,
             values={**subjects, **styles},
-            matched={mention.node: mention.words for mention in reversed(named)},
+            matched={mention.node: mention.words for mention in reversed(found.named)},
             thinker="local",
-            embedder=self._sentences.name if self._sentences and asked else self.embedder.name,
+            embedder=self._sentences.name if self._sentences and found.asked else self.embedder.name,
+        )
+
+    def signs_of_class(self, prompt: str, nodes: Sequence[Node]) -> dict[str, float]:
+        """What speaks for the class of a prompt's subject, to fit the weights of these signs."""
+        return self._find(prompt, nodes).signs()
+
+    def _find(self, prompt: str, nodes: Sequence[Node]) -> _Found:
+        literals = read_literals(prompt)
+        lexicon, meaning = self._readers(nodes)
+        tokens = tokens_of(literals.positive)
+        named = _mentions(lexicon, tokens, literals.positive, nodes)
+        named = _emphasised(named, literals.fields["markup"].emphasis)
+        meant, asked = _meant(meaning, literals.positive, named, nodes)
+        about = _about(tokens, named, nodes)
+        return _Found(
+            literals=literals,
+            tokens=tokens,
+            named=named,
+            about=about,
+            meant=meant,
+            asked=asked,
+            styles=_styles([*named, *meant], nodes),
+            subjects=_subjects([*about, *meant], nodes),
         )
 
     def _readers(self, nodes: Sequence[Node]) -> tuple[Lexicon, Meaning | None]:
@@ -88,6 +105,38 @@ class LocalThinker:
             meaning = Meaning(self._sentences, nodes) if self._sentences else None
             self._known[key] = Lexicon(nodes, self.embedder), meaning
         return self._known[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a prompt says literally, and the nodes that it names or means.
+
+    Attributes:
+        literals: Its literal facts.
+        tokens: The tokens of the text that is to be interpreted.
+        named: Mentions of nodes.
+        about: Those of subjects, weighted by how much the picture is about them.
+        meant: The subject and the style that are found by meaning alone.
+        asked: Whether the sentence embedder was asked.
+        styles: Probability by style.
+        subjects: Probability by subject.
+    """
+
+    literals: Literals
+    tokens: Sequence[str]
+    named: Sequence[Mention]
+    about: Sequence[Mention]
+    meant: Sequence[Mention]
+    asked: bool
+    styles: Mapping[str, float]
+    subjects: Mapping[str, float]
+
+    def signs(self) -> dict[str, float]:
+        """What speaks for the class of the subject."""
+        guess = next((one.node for one in self.meant), None)
+        by_rule = class_of(self.tokens, self.about, [one.weight for one in self.about], guess)
+        text, counted = self.literals.positive, counted_class(self.tokens)
+        return signs_of(text, self.about, self.subjects, by_rule=by_rule, counted=counted)
 
 
 def _mentions(lexicon: Lexicon, tokens: Sequence[str], text: str, nodes: Sequence[Node]) -> list[Mention]:

@@ -120,7 +120,7 @@ def weigh_subjects(tokens: Sequence[str], mentions: Sequence[Mention]) -> list[f
 def class_of(
     tokens: Sequence[str], mentions: Sequence[Mention], weights: Sequence[float], guess: str | None = None
 ) -> SubjectClass:
-    """The coarse class of what a picture is about.
+    """The coarse class of what a picture is about, by the thing that it is most about.
 
     Args:
         tokens: The tokens of the prompt.
@@ -128,7 +128,7 @@ def class_of(
         weights: Their weights, from `weigh_subjects`.
         guess: The subject node by meaning, for a prompt that names none.
     """
-    counted = _counted_class(tokens)
+    counted = counted_class(tokens)
     if not mentions:
         return CLASSES.get(guess or "", counted or "other")
     best = max(range(len(mentions)), key=lambda index: weights[index])
@@ -140,7 +140,7 @@ def class_of(
     return CLASSES.get(main.node, "other")
 
 
-def _counted_class(tokens: Sequence[str]) -> SubjectClass | None:
+def counted_class(tokens: Sequence[str]) -> SubjectClass | None:
     """What the first measure word of a Chinese text counts, where it counts people or animals alone."""
     first = next((token for before, token in pairwise(tokens) if before in _NUMERALS and token in _MEASURES), "")
     return _CLASSIFIERS.get(first)

@@ -1,0 +1,45 @@
+"""The class of the subject, weighed from signs that are the same in English and Chinese."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures_routing import THINKER
+
+from diffusiongpt.understanding.subject_class import fit_classes, likeliest
+from diffusiongpt.zoo import Zoo
+
+NODES = tuple(Zoo.load("default").taxonomy.nodes.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a portrait of an old fisherman", "character"),
+        ("一位戴草帽的老渔夫", "character"),
+        ("a fox asleep in the snow", "animal"),
+        ("雪地里睡着的狐狸", "animal"),
+        ("a misty valley with a river at dawn", "scene"),
+        ("清晨薄雾中的山谷和河流", "scene"),
+        ("a copper teapot on a table", "other"),
+        ("桌上的一把铜茶壶", "other"),
+    ],
+)
+def test_plain_subjects_have_their_class(text: str, expected: str) -> None:
+    """What hardly anyone would call otherwise is read in both languages."""
+    assert THINKER.think(text, (), NODES).understanding.subject_class == expected
+
+
+def test_every_sign_has_a_weight() -> None:
+    """The weights of the package are of the signs that are read; a sign without one would raise."""
+    signs = THINKER.signs_of_class("In the desert, a traveller carries a backpack.", NODES)
+    assert signs["opens with a place"]
+    assert signs["a place, then a character"]
+    assert likeliest(signs) in ("character", "scene")
+
+
+def test_weights_follow_the_labels_they_are_fitted_to() -> None:
+    """Where every text that opens with a place is labelled a scene, such a text is read as one."""
+    texts = ["In the desert, a traveller walks.", "On the beach, a girl waits.", "a girl with a hat", "a traveller"]
+    signs = [THINKER.signs_of_class(text, NODES) for text in texts]
+    fit = fit_classes([*zip(signs, ("scene", "scene", "character", "character"), strict=True)] * 20)
+    assert [likeliest(one, fit) for one in signs] == ["scene", "scene", "character", "character"]
