@@ -14,6 +14,7 @@ COMMANDS = (
     ("latency.py",),
     ("routing.py",),
     ("understanding.py",),
+    ("safety.py",),
     ("first_pick.py",),
     ("simulated_votes.py",),
     ("ranking.py",),
@@ -26,7 +27,15 @@ COMMANDS = (
     ("gpu.py",),
 )
 
-_USE_DATA = ("first_pick.py", "routing.py", "understanding.py", "ranking.py", "edits.py", "cache_trace.py")
+_USE_DATA = (
+    "first_pick.py",
+    "routing.py",
+    "understanding.py",
+    "safety.py",
+    "ranking.py",
+    "edits.py",
+    "cache_trace.py",
+)
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ from threading import Lock as _Lock
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import (
+    CheckError,
+    ContentPolicyError,
     ContentRefusedError,
     ConversationError,
     DataError,
@@ -64,9 +66,10 @@ if TYPE_CHECKING:
     from diffusiongpt.cache import EvictionPolicy
     from diffusiongpt.conversation import Conversation
     from diffusiongpt.embedding import Embedder
-    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Policy, Prefer, Route
+    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Policy, Prefer, Route, SafetyLevel
     from diffusiongpt.judging import Judge
     from diffusiongpt.pictures import Comparison, Generation
+    from diffusiongpt.safety import Check
     from diffusiongpt.settings import Settings
     from diffusiongpt.studio import DiffusionGPT
     from diffusiongpt.understanding import Thinker
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdapterBackend": "backends",
     "Backend": "backends",
+    "Check": "safety",
     "Comparison": "pictures",
     "Conversation": "conversation",
     "DiffusionGPT": "studio",
@@ -100,7 +104,10 @@ _MAKING = _free_in_child(_Lock())
 __all__ = [
     "AdapterBackend",
     "Backend",
+    "Check",
+    "CheckError",
     "Comparison",
+    "ContentPolicyError",
     "ContentRefusedError",
     "Conversation",
     "ConversationError",
@@ -216,6 +223,7 @@ def route(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    safety: SafetyLevel = "standard",
 ) -> Route:
     """Choose an expert for a prompt with the default studio; see `DiffusionGPT.route`."""
     return _default_studio().route(**locals())
@@ -249,6 +257,7 @@ def route_and_generate(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    safety: SafetyLevel = "standard",
 ) -> Generation:
     """Choose an expert for a prompt and draw with the default studio; see `DiffusionGPT.route_and_generate`."""
     return _default_studio().route_and_generate(**locals())
@@ -281,6 +290,7 @@ async def aroute_and_generate(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    safety: SafetyLevel = "standard",
 ) -> Generation:
     """`route_and_generate` in a thread of its own, for asyncio programs; cancelling it ends the drawing in a step."""
     options = dict(locals())
@@ -330,6 +340,7 @@ def compare(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    safety: SafetyLevel = "standard",
 ) -> Comparison:
     """Draw a prompt with the experts whose comparison teaches most; see `DiffusionGPT.compare`."""
     return _default_studio().compare(**locals())

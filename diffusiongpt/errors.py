@@ -7,7 +7,9 @@
     │   └── ZooFileChangedError  a zoo file that someone else changed while it was edited
     ├── LLMError                 an LLM that was needed gave no usable answer
     ├── RequestError             a prompt or argument that cannot be drawn as asked
+    │   └── ContentPolicyError   the content policy does not allow a prompt or a picture; names the rule
     ├── FileError                a file of prompts that cannot be read
+    ├── CheckError               a check of content is broken or failed, so nothing was drawn
     ├── StoppedError             a request that was cancelled, or whose time was up
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
@@ -122,6 +124,22 @@ class RequestError(DiffusionGPTError):
 
 class FileError(DiffusionGPTError):
     """A file of prompts cannot be read as text."""
+
+
+class ContentPolicyError(RequestError):
+    """The content policy does not allow a prompt, or a picture that was drawn.
+
+    Attributes:
+        rule: Name of the rule, such as `gore`; `safety-checker` for the checker of a pipeline.
+    """
+
+    def __init__(self, message: str, *, rule: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.rule = safe(rule)
+
+
+class CheckError(DiffusionGPTError):
+    """A check of content cannot be loaded, or failed; what was not checked is not drawn."""
 
 
 class StoppedError(DiffusionGPTError):

@@ -300,6 +300,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DIFFUSIONGPT_STABILITY_BASE_URL", "STABILITY_BASE_URL"),
     )
     server_keys: Secret = None
+    safety: Literal["off", "standard", "strict"] = "off"
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)
     spend_per_picture: Dollars = inf

@@ -29,6 +29,7 @@ from diffusiongpt.ranking import LiveTable
 from diffusiongpt.requester import OnProgress
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
+from diffusiongpt.safety import Asked, Guard
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
 from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from diffusiongpt.conversation import Conversation
-    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer
+    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer, SafetyLevel
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
     from diffusiongpt.votes.exchange import FileFormat, Imported, Unknown
@@ -98,6 +99,7 @@ class DiffusionGPT:
         self._machine = Machine(self.cache, self.settings, device or self.settings.device)
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
+        self._guard = Guard(self.settings.safety)
         self._painter = Painter(
             self.zoo,
             self._machine,
@@ -105,6 +107,7 @@ class DiffusionGPT:
             hosted=HostedExecutor(spending, on_progress),
             stand_in=self._stand_in if self.settings.stand_in else None,
             spending=spending,
+            guard=self._guard,
         )
         sentences = SentenceEmbedder.installed()
         self._reader = LocalThinker(LexicalEmbedder(), sentences)
@@ -149,6 +152,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        safety: SafetyLevel = "standard",
     ) -> Route:
         """Choose an expert for a prompt; loads nothing and touches no network.
 
@@ -156,10 +160,12 @@ class DiffusionGPT:
 
         Raises:
             RequestError: If the prompt or an argument cannot be used.
+            ContentPolicyError: If the content policy does not allow the prompt.
             NoRouteError: If every expert is rejected.
         """
+        given = locals()
         with _failure_noted():
-            route = self._router.route(*_read(locals()))
+            route = self._route(*_read(given))
         log.info("%s is to draw %s, decided in %.0f ms", route.expert, _named(route), route.timings_ms["total"])
         return route
 
@@ -192,6 +198,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        safety: SafetyLevel = "standard",
     ) -> Generation:
         """Choose an expert, pull and load it if need be, and draw.
 
@@ -229,15 +236,18 @@ class DiffusionGPT:
             commercial_use: Use only experts whose licence allows commercial use.
             local_only: Use only experts that run on this machine.
             max_price: Highest price of a picture in US dollars; a hosted expert of unknown price needs `math.inf`.
+            safety: What is refused: `"standard"` what a public service must not draw, `"strict"` nudity and gore as
+                well, `"off"` nothing. A stricter level in the settings holds.
 
         Raises:
             RequestError: If the prompt or an argument cannot be used.
+            ContentPolicyError: If the content policy does not allow the prompt, or a picture that was drawn.
             NoRouteError: If no candidate can draw here; it lists the reasons.
             PullTooLargeError: If no candidate can draw here that may be pulled without asking.
         """
         request, policy = _read(locals())
         with stoppable(timeout_s=request.timeout), _failure_noted():
-            generation = self._painter.draw(*self._plan(request, policy), max_price=policy.max_price)
+            generation = self._painter.draw(*self._plan(request, policy), policy=policy)
         _note(generation)
         return generation
 
@@ -271,6 +281,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        safety: SafetyLevel = "standard",
     ) -> Iterator[Generation | DiffusionGPTError]:
         """Draw many prompts; while one is drawn, the experts of the next come into memory.
 
@@ -290,12 +301,12 @@ class DiffusionGPT:
         options = {name: value for name, value in locals().items() if name not in ("prompts", "return_exceptions")}
         if isinstance(prompts, str):
             raise RequestError("prompts is a single string", hint="Pass a list, or call route_and_generate.")
-        _read({**options, "prompt": "any prompt"})
+        _, policy = _read({**options, "prompt": "any prompt"})
 
         def plan(prompt: str) -> tuple[Request, Route]:
             return self._plan(*_read({**options, "prompt": prompt}))
 
-        draw = partial(self._painter.draw, max_price=options["max_price"])
+        draw = partial(self._painter.draw, policy=policy)
         batch = Batch(self.zoo, self._machine, self._local, draw, plan, _note)
         return batch.draw(prompts, return_exceptions=return_exceptions)
 
@@ -376,6 +387,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        safety: SafetyLevel = "standard",
     ) -> Comparison:
         """Draw a prompt with the expert that a route picks and those from which a vote teaches most, in blind order.
 
@@ -402,9 +414,9 @@ class DiffusionGPT:
         # the experts to compare are chosen to teach, which is exploring already
         request = request.model_copy(update={"explore": None, "seed": seed})
         for one in request.named:
-            self._router.route(request.model_copy(update={"expert": one}), policy)  # refuses what may not draw
+            self._route(request.model_copy(update={"expert": one}), policy)  # refuses what may not draw
         leader, request = request.expert, request.model_copy(update={"expert": None})
-        route = self._router.route(request, policy)
+        route = self._route(request, policy)
         if leader is None and self._asks:
             leader = route.expert
         table = self._router.table_of(request.voter)
@@ -432,7 +444,11 @@ class DiffusionGPT:
                 able,
                 choose,
                 partial(
-                    self._painter.draw_of_zoo, request=request, route=route, run=self._painter.run(policy.max_price)
+                    self._painter.draw_of_zoo,
+                    request=request,
+                    route=route,
+                    run=self._painter.run(policy.max_price),
+                    safety=policy.safety,
                 ),
                 at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
                 replaces=not request.experts,
@@ -581,8 +597,13 @@ class DiffusionGPT:
 
     def _plan(self, request: Request, policy: Policy) -> tuple[Request, Route]:
         """Route a request; the request returned has the seed that the route was made with."""
-        route = self._router.route(request, policy)
+        route = self._route(request, policy)
         return request.model_copy(update={"seed": route.seed}), route
+
+    def _route(self, request: Request, policy: Policy) -> Route:
+        """Choose an expert for a request that the content policy allows; a refusal costs neither an LLM nor a model."""
+        self._guard.check_prompt(Asked.of(request), policy.safety)
+        return self._router.route(request, policy)
 
     def _stand_in(self, request: Request, zoo: str) -> tuple[Zoo, Expert]:
         """Another zoo, and the expert in it that draws a request as the local thinker reads it."""

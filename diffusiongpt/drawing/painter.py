@@ -29,9 +29,10 @@ from diffusiongpt.errors import (
     StorageError,
     TokenRefusedError,
 )
-from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Request, win_probability
+from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Policy, Request, win_probability
 from diffusiongpt.pictures import Generation
 from diffusiongpt.safe_text import logger
+from diffusiongpt.safety import Asked
 from diffusiongpt.version import GENERATOR
 from diffusiongpt.zoo import SHIPPED, Expert, Zoo
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.machine import Machine
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Run, Spending
-    from diffusiongpt.flow import Drawing, Dropped, InputImage, Route
+    from diffusiongpt.flow import Drawing, Dropped, InputImage, Route, SafetyLevel
+    from diffusiongpt.safety import Guard
 
 
 log = logger("diffusiongpt")
@@ -82,6 +84,7 @@ class Painter:
         hosted: Carries out calls at services.
         stand_in: Finds the expert of the tiny zoo that draws when no candidate can; `None` if it must not.
         spending: The spend limits of the user.
+        guard: Refuses pictures that the content policy does not allow.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Painter:
         hosted: Executor,
         stand_in: StandIn | None,
         spending: Spending,
+        guard: Guard,
     ) -> None:
         self._zoo = zoo
         self._machine = machine
@@ -100,13 +104,14 @@ class Painter:
         self._hosted = hosted
         self._stand_in = stand_in
         self._spending = spending
+        self._guard = guard
 
     def run(self, max_price: float = 0.0) -> Run:
         """What one request may cost; see `Spending.run`."""
         return self._spending.run(max_price)
 
     def draw(
-        self, request: Request, route: Route, ticket: Ticket | None = None, *, max_price: float = 0.0
+        self, request: Request, route: Route, ticket: Ticket | None = None, *, policy: Policy | None = None
     ) -> Generation:
         """Draw with the first candidate of a route that can; those that could not are listed in the record.
 
@@ -117,7 +122,7 @@ class Painter:
             request: What was asked for.
             route: The route of the request.
             ticket: Its place in the queue, if it has one.
-            max_price: US dollars that a picture may cost.
+            policy: What is allowed.
 
         Raises:
             NoRouteError: If no candidate can draw here; it lists the reasons.
@@ -125,7 +130,8 @@ class Painter:
             StorageError, TokenRefusedError: If nothing can be pulled, and no candidate on disk can draw.
         """
         self._local.queue.check_open()
-        run = self.run(max_price)
+        policy = policy or Policy()
+        run = self.run(policy.max_price)
         failures: list[DiffusionGPTError] = []
         for expert in map(self._zoo.__getitem__, route.order):
             no_pulls = next(
@@ -135,7 +141,14 @@ class Painter:
             try:
                 self._machine.check_can_draw(expert, no_pulls=no_pulls)
                 done = self.draw_with(
-                    expert, request, route, zoo=self._zoo.sources, run=run, fallbacks=fallbacks, ticket=ticket
+                    expert,
+                    request,
+                    route,
+                    zoo=self._zoo.sources,
+                    run=run,
+                    fallbacks=fallbacks,
+                    ticket=ticket,
+                    safety=policy.safety,
                 )
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
                 if request.expert:
@@ -151,7 +164,7 @@ class Painter:
                     first = fallbacks[0]
                     log.warning("%s draws instead: %s. %s", expert.id, first.error, first.hint, extra=IN_RESULT)
                 return done
-        return self._last_resort(request, route, failures)
+        return self._last_resort(request, route, failures, policy.safety)
 
     def draw_with(
         self,
@@ -163,6 +176,7 @@ class Painter:
         run: Run | None = None,
         fallbacks: tuple[Fallback, ...] = (),
         ticket: Ticket | None = None,
+        safety: SafetyLevel = "standard",
     ) -> Generation:
         """Draw a routed request with one expert.
 
@@ -174,29 +188,36 @@ class Painter:
             run: What the request may still cost.
             fallbacks: Experts that should have drawn and could not.
             ticket: Its place in the queue, if it has one.
+            safety: What is refused of what was drawn.
 
         Raises:
+            ContentPolicyError: If the content policy does not allow the exact prompt, or a picture.
             PullError: If its files could not be pulled.
             LoadError: If it could not be loaded.
             DrawError: If it failed while drawing.
         """
         self._machine.check_can_draw(expert)
         call = resolve(request, route.understanding, expert)
+        asked = _asked(call)
+        # what the expert is given may have words that the request had not: its trigger words, or those of an LLM
+        self._guard.check_prompt(asked, safety)
         begin = next((one.placement for one in route.candidates if one.expert == expert.id), None)
         if is_hosted(expert.backend):
             call = replace(call, meter=(run or self.run()).meter(expert))
         else:
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
+        self._guard.check_images(drawing.images, asked, safety)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
+        record = record.model_copy(update={"safety": self._guard.level(safety)})
         records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
 
-    def draw_of_zoo(self, expert: str, *, request: Request, route: Route, run: Run) -> Generation:
+    def draw_of_zoo(self, expert: str, *, request: Request, route: Route, run: Run, safety: SafetyLevel) -> Generation:
         """Draw with an expert of the zoo, by its id; see `draw_with`."""
-        return self.draw_with(self._zoo[expert], request, route, zoo=self._zoo.sources, run=run)
+        return self.draw_with(self._zoo[expert], request, route, zoo=self._zoo.sources, run=run, safety=safety)
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again from its records; the implementation of `Redraws`.
@@ -206,18 +227,24 @@ class Painter:
             UnknownExpertError: If neither this zoo nor a shipped one has the expert.
             LoadError: If the expert has other weights now.
             RequestError: If the record asks for something that no request could.
+            ContentPolicyError: If the content policy does not allow it, at the level that it was drawn with.
         """
         record = generation.records[0]
         zoo = self._zoo if record.drawn_by in self._zoo else Zoo.load(*_shipped(record.zoo))
         call = recorded_call(record, generation.seeds, zoo, self._local.cache.puller, generation.inputs)
+        asked = _asked(call)
+        self._guard.check_prompt(asked, record.safety)
         drawing = self._run(call)
+        self._guard.check_images(drawing.images, asked, record.safety)
         return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
         executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
         return finished(call, checked(call, executor.run(call, ticket=ticket)))
 
-    def _last_resort(self, request: Request, route: Route, failures: Sequence[DiffusionGPTError]) -> Generation:
+    def _last_resort(
+        self, request: Request, route: Route, failures: Sequence[DiffusionGPTError], safety: SafetyLevel
+    ) -> Generation:
         """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
 
         Only where the machine is to blame; what is wrong with the zoo is reported instead.
@@ -241,7 +268,7 @@ class Painter:
             expert.id,
             extra=IN_RESULT,
         )
-        return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks)
+        return self.draw_with(expert, request, route, zoo=zoo.sources, fallbacks=fallbacks, safety=safety)
 
     def _record(
         self,
@@ -278,6 +305,11 @@ class Painter:
             route=route,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _asked(call: Call) -> Asked:
+    """What a call asks for, as checks of content see it."""
+    return Asked(prompt=call.prompt, negative_prompt=call.negative_prompt, pictures=call.inputs)
 
 
 def _without_frames(error: DiffusionGPTError) -> DiffusionGPTError:

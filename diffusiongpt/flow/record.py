@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from diffusiongpt.flow.call import Dropped, Recovery
 from diffusiongpt.flow.inputs import MAX_INPUTS
-from diffusiongpt.flow.request import MAX_SEED
+from diffusiongpt.flow.request import MAX_SEED, SafetyLevel
 from diffusiongpt.flow.route import Placement, Route
 from diffusiongpt.flow.task import Task
 from diffusiongpt.zoo import ExpertId
@@ -81,6 +81,7 @@ class PictureRecord(BaseModel):
         dtype: Type that the weights computed in. On another device, or in another type, the same seed gives another
             picture.
         demonstration: Whether the demonstration zoo drew it because no expert that was asked for could.
+        safety: The level of the content policy that it was drawn with.
         route: The route of the request.
         shown_in: The comparison, if it was one.
         time: When it was drawn, UTC, ISO 8601.
@@ -108,6 +109,7 @@ class PictureRecord(BaseModel):
     placement: Placement | None = None
     dtype: str | None = None
     demonstration: bool = False
+    safety: SafetyLevel = "standard"
     route: Route
     shown_in: ShownIn | None = None
     time: str

@@ -38,6 +38,9 @@ FRESH_SEED_BITS: Final = 32
 """Fresh seeds fit the widest range that other tools read from a picture."""
 
 Prefer = Literal["quality", "fast"]
+SafetyLevel = Literal["off", "standard", "strict"]
+"""How much a content policy refuses."""
+
 Explore = Literal["thompson"]
 OnStepEnd = Callable[..., dict[str, Any] | None]
 """A callback in the shape of diffusers' `callback_on_step_end`."""
@@ -230,6 +233,12 @@ class Policy(_Asked):
         default=0.0,
         ge=0,
         description="Highest price of a picture in US dollars; a hosted expert of unknown price needs `inf`.",
+    )
+
+    safety: SafetyLevel = Field(
+        default="standard",
+        description="What is refused: `standard` what a public service must not draw, `strict` nudity and gore "
+        "as well, `off` nothing. A stricter level in the settings holds.",
     )
 
     memory: MemorySize | None = Field(

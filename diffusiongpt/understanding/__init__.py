@@ -10,8 +10,11 @@ from diffusiongpt.understanding.literal import read_literals
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.needs import NeedReader
+from diffusiongpt.understanding.negation import without_denials
+from diffusiongpt.understanding.terms import safety_lists, without_harmless
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, kind_by_words, turn_groups
+from diffusiongpt.understanding.word_lists import WordList, WordsByLanguage, read_word_file
 from diffusiongpt.understanding.wording import prompt_form, read_wording
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
     "Thought",
     "TurnKind",
     "TurnReader",
+    "WordList",
+    "WordsByLanguage",
     "kind_by_words",
     "language_of",
     "name_key",
@@ -33,8 +38,12 @@ __all__ = [
     "prompt_form",
     "read_follow_up",
     "read_literals",
+    "read_word_file",
     "read_wording",
+    "safety_lists",
     "scripts_of",
     "simplified",
     "turn_groups",
+    "without_denials",
+    "without_harmless",
 ]

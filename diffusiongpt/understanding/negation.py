@@ -149,6 +149,14 @@ def denials_in(text: str) -> list[Denial]:
     return sorted(found, key=lambda one: one.start)
 
 
+def without_denials(text: str) -> str:
+    """A text with spaces where it denies something."""
+    letters = list(text)
+    for one in denials_in(text):
+        letters[one.start : one.end] = " " * (one.end - one.start)
+    return "".join(letters)
+
+
 def _is_thing(text: str, match: re.Match[str]) -> bool:
     """Whether a thing or a style is denied, and not what something does or is."""
     opening, items = match["from"].lower().split(), match["items"].split()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
 
 from diffusiongpt.flow import SafetyClass
+from diffusiongpt.understanding.word_lists import WordList, read_word_file
 
 _CAMERA = re.compile(
     r"\b(?:\d{1,3}(?:\.\d)?(?:-\d{1,3})?\s?mm(?:\s+(?:lens|film|macro|prime))?|"
@@ -27,43 +32,6 @@ _CAMERA = re.compile(
     r"中景|远景|全景|俯拍|仰拍|俯视|仰视|鸟瞰|航拍|平视|第一人称|胶片颗粒|颗粒感|散景|虚化|黑白|镜头光晕|丁达尔|体积光|高调|低调|伦勃朗光|单反|胶片",
     re.IGNORECASE,
 )
-_SAFETY: tuple[tuple[SafetyClass, re.Pattern[str]], ...] = (
-    (
-        "adult",
-        re.compile(
-            r"\b(?:nude|nudity|naked|nsfw|porn(?:ographic|o)?|explicit sex|sex(?:ual)? (?:act|scene|"
-            r"intercourse)|genitals?|topless|hentai|erotic(?:a)?|uncensored|rating[: _]explicit|"
-            r"bottomless|orgy|fetish)\b"
-            r"|裸体|裸露|全裸|裸女|裸男|色情|情色|性爱|做爱|成人内容|露点|三点全露|淫",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        "violent",
-        re.compile(
-            r"\b(?:gore|gory|dismembered|dismemberment?|decapitat(?:ed|ion)|beheading|mutilat(?:ed|ion)|"
-            r"torture[ds]?|massacre|corpses?|blood(?:y|bath)|suicide|self-harm|execution of|severed)\b"
-            r"|血腥|肢解|斩首|酷刑|屠杀|尸体|自杀|自残|断肢",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        "suggestive",
-        re.compile(
-            r"\b(?:sexy|seductive|lingerie|bikini|underwear|cleavage|pin-?up|sensual|provocative|"
-            r"rating[: _]questionable|boudoir)\b|性感|诱惑|内衣|比基尼|挑逗|妩媚撩人",
-            re.IGNORECASE,
-        ),
-    ),
-)
-"""Classes from the gravest on, each with its words. They say what to look at, not what to refuse: that is a policy."""
-
-_HARMLESS = re.compile(
-    r"\bbloody mary\b|\bnude (?:colou?rs?|tones?|palette|lipstick|heels|shade)\b|"
-    r"\bnaked (?:mole[- ]rat|eye|cake|juice)\b|\bblood(?:y)? (?:moon|orange)\b|\bcorpse (?:bride|"
-    r"flower)\b|裸眼|裸色|裸粉",
-    re.IGNORECASE,
-)
 
 
 def camera_terms(text: str) -> tuple[str, ...]:
@@ -73,5 +41,28 @@ def camera_terms(text: str) -> tuple[str, ...]:
 
 def safety_class(text: str) -> SafetyClass:
     """The gravest class whose words a text has; `general` if it has none."""
-    plain = _HARMLESS.sub(" ", text)
-    return next((name for name, words in _SAFETY if words.search(plain)), "general")
+    plain = without_harmless(text)
+    return next((name for name, words in safety_lists().items() if words.is_in(plain)), "general")
+
+
+@cache
+def safety_lists() -> Mapping[SafetyClass, WordList]:
+    """The classes from the gravest on, each with its words. They refuse nothing: that is a policy."""
+    return {name: WordList.of(words) for name, words in _safety_file()["classes"].items()}
+
+
+def without_harmless(text: str) -> str:
+    """A text without the names of what is of no class although it has a word of one, such as a blood orange."""
+    return _harmless().cut_from(text)
+
+
+@cache
+def _harmless() -> WordList:
+    return WordList.of(_safety_file()["harmless"])
+
+
+@cache
+def _safety_file() -> Mapping[str, Any]:
+    text = resources.files("diffusiongpt.understanding").joinpath("safety.yaml").read_text(encoding="utf-8")
+    content: Mapping[str, Any] = read_word_file(text)
+    return content

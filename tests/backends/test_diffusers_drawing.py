@@ -15,6 +15,7 @@ from miniature import KLEIN_EXTRA, SIDE, expert
 
 from diffusiongpt.backends import Loaded
 from diffusiongpt.errors import (
+    ContentPolicyError,
     DrawError,
     OutOfMemoryError,
 )
@@ -211,17 +212,18 @@ def test_memory_running_out_while_drawing_has_its_own_error(
         assert [tensor() for tensor in tensors] == [None]
 
 
-def test_a_picture_that_the_safety_checker_blanked_is_an_error(
+def test_a_picture_that_the_safety_checker_blanked_is_refused(
     sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A black picture is not returned as a result."""
+    """A black picture is not returned as a result, and no other expert is tried in its place."""
 
     def check(image: Any, _device: Any, _dtype: Any) -> tuple[Any, list[bool]]:
         return image, [True]
 
     monkeypatch.setattr(sd.model.pipe, "run_safety_checker", check)
-    with pytest.raises(DrawError, match="safety checker"):
+    with pytest.raises(ContentPolicyError, match="safety checker") as caught:
         BACKEND.draw(sd, ask(who))
+    assert caught.value.rule == "safety-checker"
 
 
 @pytest.mark.gpu

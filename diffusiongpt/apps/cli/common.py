@@ -85,6 +85,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "commercial_use": _option(bool, False, "--commercial-use", help="Only experts whose licence allows it."),
     "local_only": _option(bool, False, "--local-only", help="Only experts that run on this machine."),
     "max_price": _option(float, 0.0, "--max-price", help="Highest price of a picture in US dollars; inf for any."),
+    "safety": _option(str, "standard", help="What is refused: off, standard or strict."),
 }
 """Field of `Request` or `Policy` -> its annotation for typer and its default; `prompt` is an argument instead."""
 
@@ -143,7 +144,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def fail(error: DiffusionGPTError) -> NoReturn:
     """Report an error on stderr and exit: 2 if the command was used wrongly, else 1."""
-    from diffusiongpt.errors import RequestError, SettingsError, UnknownExpertError
+    from diffusiongpt.errors import ContentPolicyError, RequestError, SettingsError, UnknownExpertError
 
     mistakes = getattr(error, "mistakes", ())
     for message, hint in mistakes:
@@ -154,7 +155,8 @@ def fail(error: DiffusionGPTError) -> NoReturn:
         say(with_options(f"  {expert}: {reason}"))
     if error.hint and not mistakes:
         say(with_options(f"hint: {error.hint}"))
-    raise typer.Exit(2 if isinstance(error, RequestError | SettingsError | UnknownExpertError) else 1)
+    misused = isinstance(error, RequestError | SettingsError | UnknownExpertError)
+    raise typer.Exit(2 if misused and not isinstance(error, ContentPolicyError) else 1)
 
 
 def error_object(error: DiffusionGPTError) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def compare(
             say(f"vote: diffusiongpt vote BEST OTHER, for example\n  diffusiongpt vote {first}")
 
 
-_RECORDED = {"params", "dropped", "fallbacks", "recovered", "demonstration"}
+_RECORDED = {"params", "dropped", "fallbacks", "recovered", "demonstration", "safety"}
 """Fields of the record that say what was drawn; the rest is in the route."""
 
 

@@ -11,7 +11,7 @@ from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.diffusers.arguments import PipelineCall
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.quiet import quiet_call
-from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
+from diffusiongpt.errors import ContentPolicyError, DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Fin
 
     Raises:
         OutOfMemoryError: If memory runs out.
-        DrawError: If the pipeline fails, its numbers are not finite, or its safety checker blanks the picture.
+        DrawError: If the pipeline fails, or its numbers are not finite.
+        ContentPolicyError: If its own safety checker blanks the picture.
     """
     expert = finite.expert
 
@@ -225,8 +226,9 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Fin
     output = guarded(draw, expert, DrawError, "failed while drawing", steps=steps)
     steps.finish()
     if any(getattr(output, "nsfw_content_detected", None) or ()):
-        raise DrawError(
-            f"the safety checker of {expert.id} blanked the picture",
+        raise ContentPolicyError(
+            f"the picture that was drawn was refused: the safety checker of {expert.id} blanked it",
+            rule="safety-checker",
             hint="Reword the prompt, or choose another expert or seed.",
         )
     return _picture_of(output, expert)
