@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -59,10 +59,14 @@ def _too_large(path: str | Path, limit: int) -> OSError:
     return OSError(errno.EFBIG, f"it is larger than {limit / 1e6:g} MB", str(path))
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
     """Put data into a file in one step: whoever reads it, even after a crash, finds the old bytes or the new.
 
     An existing file keeps its permissions; of a link, what it leads to is replaced.
+
+    Args:
+        path: The file.
+        data: Its new contents, or what writes them.
 
     Raises:
         OSError: If the folder cannot be written; the file is then as it was.
@@ -73,7 +77,10 @@ def replace_file(path: Path, data: bytes) -> None:
         with temporary.open("xb") as stream:
             # the system takes the lock from a process that was killed, so that others know what is left over
             _lock(stream)
-            stream.write(data)
+            if callable(data):
+                data(stream)
+            else:
+                stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
             if path.exists():

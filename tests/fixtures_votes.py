@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[postgres.PostgresServer]:
+def database_server() -> Iterator[postgres.PostgresServer]:
     """A PostgreSQL server."""
     binaries = postgres.server_folder()
     if binaries is None:
@@ -41,7 +41,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Pa
     if request.param == "sqlite":
         numbers = itertools.count()
         return lambda: tmp_path / f"votes{next(numbers)}.db"
-    running: postgres.PostgresServer = request.getfixturevalue("server")
+    running: postgres.PostgresServer = request.getfixturevalue("database_server")
     return running.new_database
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, remove_leftovers, replace_file
 from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.ranking.table_file import MOST_BYTES, read
+from diffusiongpt.ranking.table_file import read
 from diffusiongpt.safe_text import logger
 from diffusiongpt.votes import EMPTY
 
@@ -102,11 +103,7 @@ class Learner:
             return
         try:
             remove_leftovers(place)
-            data = learnt.table.as_bytes(learnt.version)
-            if len(data) > MOST_BYTES:
-                _log.info("the ranking table is not kept in %s: it has %d bytes", place, len(data))
-                return
-            replace_file(place, data)
+            replace_file(place, partial(learnt.table.write, seen=learnt.version))
             if not self._store.since(learnt.version).intact:
                 remove_file(place)
         except OSError as error:

@@ -35,6 +35,9 @@ MOST_EXPERTS = 2000
 """Experts that a table learns about. Files of votes may name any number; more than this would not fit into the memory
 of a small machine, and each would have hardly a vote."""
 
+MOST_NEW = 20
+"""Experts that may join a table between two fits although its features leave no room for them."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -119,7 +122,9 @@ class Learnt:
         if not self.experts:
             return Learnt.fit(Said(said.votes, said.ratings), priors)
         new = [name for name in said.named() if name not in self.experts]
-        names = sorted({*self.experts, *new[: max(MOST_EXPERTS - len(self.experts), 0)]})
+        # the others wait for the next fit, which makes room for them
+        most = min(MOST_EXPERTS, max(self.fitted.space.most_experts, len(self.experts) + MOST_NEW))
+        names = sorted({*self.experts, *new[: max(most - len(self.experts), 0)]})
         said = said.among(names)
         had_outside = len(self.fitted.worded.mean) > len(self.experts)
         outside = had_outside or any(vote.outcome == "both_bad" for vote in said.votes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from io import BytesIO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.files import replace_file
 from diffusiongpt.ranking.learnt import Learnt, Said, without_task
 from diffusiongpt.ranking.model import DEFAULTS, FitOptions, Fitted, Prompt, Tallies
-from diffusiongpt.ranking.table_file import About, as_bytes, read
+from diffusiongpt.ranking.table_file import About, read, write
 from diffusiongpt.zoo import is_editing
 
 if TYPE_CHECKING:
@@ -161,16 +162,17 @@ class RankingTable:
             VoteError: If it cannot be written, or compares sentences by an embedder, which no file can hold.
         """
         try:
-            replace_file(path, self.as_bytes())
+            replace_file(path, self.write)
         except OSError as error:
             raise VoteError(
                 f"could not write {path}: {error.strerror}", hint="Name a file that you may write to."
             ) from error
 
-    def as_bytes(self, seen: str = "") -> bytes:
-        """The contents of a file with this table.
+    def write(self, stream: IO[bytes], seen: str = "") -> None:
+        """Write the contents of a file with this table.
 
         Args:
+            stream: Takes the bytes.
             seen: Version of the store it was learnt from, for a snapshot next to that store; without it, the file
                 names no voters and can be given to others.
 
@@ -191,7 +193,13 @@ class RankingTable:
             editors=tuple(self._editing.experts),
             edit_scatters=self._editing.noise if seen else {},
         )
-        return as_bytes(self._drawing.fitted, about, self._editing.fitted if self._editing.experts else None)
+        write(stream, self._drawing.fitted, about, self._editing.fitted if self._editing.experts else None)
+
+    def as_bytes(self) -> bytes:
+        """The contents of a file with this table; see `write`."""
+        file = BytesIO()
+        self.write(file)
+        return file.getvalue()
 
     @classmethod
     def load(cls, path: Path, priors: Priors) -> RankingTable:

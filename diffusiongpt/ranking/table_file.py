@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -37,11 +37,11 @@ FORMAT = "diffusiongpt ranking"
 SCHEMA_VERSION = 2
 """Files of version 1 know nothing of edits; one without edits is written as such a file."""
 
-MOST_BYTES = 512 << 20
-"""Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. A pool of a thousand
-experts takes a quarter of it."""
+MOST_BYTES = 128 << 20
+"""Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. Each of its models
+has at most 60 MB (`model.space.ROOM`)."""
 
-MOST_HEADER_BYTES = 64 << 20
+MOST_HEADER_BYTES = 8 << 20
 MOST_COUNT = 10**12
 LARGEST = 1e6
 """Largest number of a table, either way: log-odds and their variances end far below it."""
@@ -106,10 +106,11 @@ _EDITS = "edits_"
 """What the names of the arrays about edits begin with."""
 
 
-def as_bytes(fitted: Fitted, about: About, editing: Fitted | None = None) -> bytes:
-    """The contents of a file.
+def write(stream: IO[bytes], fitted: Fitted, about: About, editing: Fitted | None = None) -> None:
+    """Write the contents of a file.
 
     Args:
+        stream: Takes the bytes.
         fitted: The model of drawings.
         about: What the file says apart from its arrays.
         editing: The model of edits, if there were votes on any.
@@ -122,12 +123,16 @@ def as_bytes(fitted: Fitted, about: About, editing: Fitted | None = None) -> byt
     drawn, edited = _space_of(fitted), None if editing is None else _space_of(editing)
     version = 1 if edited is None else SCHEMA_VERSION
     header = _Header(FORMAT, version, about, drawn.nodes, drawn.landmarks, drawn.scales, edited)
-    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(to_json(header), np.uint8), **_arrays_for(fitted)}
-    if editing is not None:
-        arrays |= {f"{_EDITS}{name}": array for name, array in _arrays_for(editing).items()}
-    file = BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
+    with ZipFile(stream, "w", ZIP_STORED) as archive:
+        _put(archive, "header", np.frombuffer(to_json(header), np.uint8))
+        for prefix, model in (("", fitted), (_EDITS, editing)):
+            for name, array in _arrays_for(model) if model is not None else ():
+                _put(archive, f"{prefix}{name}", array)
+
+
+def _put(archive: ZipFile, name: str, array: NDArray[Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _space_of(fitted: Fitted) -> _Space:
@@ -135,17 +140,18 @@ def _space_of(fitted: Fitted) -> _Space:
     return _Space(state.nodes, tuple((one.text, one.evidence) for one in state.landmarks), fitted.scales)
 
 
-def _arrays_for(fitted: Fitted) -> dict[str, NDArray[Any]]:
+def _arrays_for(fitted: Fitted) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of a model, made one after the other: those of a large pool take as much memory as the table."""
     state = fitted.space.state()
-    arrays: dict[str, NDArray[Any]] = {"idf": state.idf}
+    yield "idf", state.idf
     for view, posterior in zip(_VIEWS, (fitted.wordless, fitted.worded), strict=True):
-        arrays[f"{view}_root"] = state.roots[view == "wordless"]
-        arrays |= {f"{view}_mean": posterior.mean, f"{view}_variances": posterior.variances}
+        yield f"{view}_root", state.roots[view == "wordless"]
+        yield f"{view}_mean", posterior.mean
+        yield f"{view}_variances", posterior.variances
         if posterior.full is not None:
-            arrays[f"{view}_full"] = posterior.full
+            yield f"{view}_full", posterior.full
         else:
-            arrays[f"{view}_blocks"] = np.stack(posterior.blocks)
-    return arrays
+            yield f"{view}_blocks", np.stack(posterior.blocks)
 
 
 def read(path: Path) -> tuple[Fitted, Fitted | None, About]:
@@ -206,8 +212,8 @@ def _array_of(data: bytes) -> NDArray[Any]:
     shape, by_columns, dtype = read_header(stream)
     if dtype.kind not in "uif" or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise ValueError(f"an array of {dtype} and shape {shape} in {len(data)} bytes")
-    numbers = np.frombuffer(data, dtype, offset=stream.tell())
-    return numbers.reshape(shape, order="F" if by_columns else "C").copy(order="K")
+    # without a copy: whoever changes a posterior makes a new one
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
 def _header_of(data: bytes, path: Path) -> _Header:
@@ -310,4 +316,4 @@ def _blocks_of(found: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
     if blocks is None:
         # and before that, the variances alone
         return tuple(np.diag(variances.astype(np.float32)) for variances in found["variances"])
-    return tuple(one.copy() for one in blocks)
+    return tuple(blocks)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND = "votes that poison"
-MOST_MB = 256.0
-"""A fit over hundreds of experts and nodes, which votes of people may name as well; 64 MB is for reading alone."""
 ROUTE_S = 5.0
 """Seconds that a route may take on a busy machine after an attack: two bounds of 1.5 s, and the machine."""
 
@@ -105,7 +103,7 @@ def _table(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
 
 def _crowd(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
     """Sound votes, each alone, that name a crowd of experts and nodes."""
-    experts, nodes, size = chance.choice([50, 300]), chance.choice([1, 100]), chance.choice([20, 60])
+    experts, nodes, size = chance.choice([50, 300, 3000]), chance.choice([1, 100]), chance.choice([20, 60, 300])
 
     def run(folder: Path) -> None:
         votes = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from threading import Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from scipy.special import expit
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.ranking import GENERALIST_POINTS, STYLE_POINTS, SUBJECT_POINTS, LiveTable, RankingTable, TagPriors
-from diffusiongpt.ranking.model import FitOptions, Scales
+from diffusiongpt.ranking.model import FitOptions, Scales, laplace
 from diffusiongpt.routing import choose_shown
-from diffusiongpt.votes import Shown, Vote, VoteStore
+from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 from diffusiongpt.zoo import Tags
 
 if TYPE_CHECKING:
@@ -262,6 +263,42 @@ def test_a_large_pool_is_fitted_without_its_full_covariance() -> None:
     assert len(large.as_bytes()) < len(exact.as_bytes())
     assert large.sample(EXPERTS, PIXEL, np.random.default_rng(0), 3).shape == (3, 4)
     assert all(0 < score.std < 3 for score in large.score(EXPERTS, PIXEL))
+
+
+def test_a_covariance_is_the_same_however_it_is_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inverting by halves, in place, gives what inverting at once gives."""
+    votes = [vote(i, *pair) for i, pair in enumerate([("oil", "pixel"), ("sketch", "all"), ("oil", "all")] * 5)]
+    ratings = [Rating(id=f"r{i}", prompt=f"p{i // 4}", expert=one, rating=i % 5) for i, one in enumerate(EXPERTS * 4)]
+    at_once = RankingTable.fit(votes, TAGS, ratings)
+    monkeypatch.setattr(laplace, "DIRECT", 3)
+    by_halves = RankingTable.fit(votes, TAGS, ratings)
+    for name in ("mean", "std"):
+        one, other = ([getattr(score, name) for score in table.score(EXPERTS, PIXEL)] for table in (at_once, by_halves))
+        assert one == pytest.approx(other, abs=1e-9)
+    one, other = (table.sample(EXPERTS, PIXEL, np.random.default_rng(0), 5) for table in (at_once, by_halves))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+@pytest.mark.parametrize(("experts", "size"), [(40, 20), (100, 60)])
+def test_votes_of_strangers_take_little_memory(tmp_path: Path, experts: int, size: int) -> None:
+    """However many experts and nodes they name, a fit, its file and reading it stay below 64 MB."""
+    votes = [
+        Vote(
+            id=f"v{number}",
+            prompt=f"prompt {number}",
+            shown=tuple(Shown(expert=f"stranger-{(number * 7 + i) % experts}") for i in range(2)),
+            outcome="both_bad",
+            evidence={f"n{number % 50}_{i}": 1.0 for i in range(100)},
+        )
+        for number in range(size)
+    ]
+    tracemalloc.start()
+    try:
+        RankingTable.fit(votes, TAGS).save(tmp_path / "table.npz")
+        assert RankingTable.load(tmp_path / "table.npz", TAGS).size == size
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_leaders_are_those_who_learnt_well_whatever_their_tags() -> None:

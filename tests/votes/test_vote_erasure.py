@@ -86,18 +86,20 @@ def test_no_byte_of_an_erased_voter_is_left_in_the_files(tmp_path: Path) -> None
     other.close()
 
 
-def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(server: postgres.PostgresServer) -> None:
+def test_no_byte_of_an_erased_voter_is_left_in_the_server_s_tables(database_server: postgres.PostgresServer) -> None:
     """They are not in its indexes and statistics either, once the server has removed the files it no longer uses."""
-    store = VoteStore(server.new_database())
+    store = VoteStore(database_server.new_database())
     fill(store)
-    server.execute("ANALYZE", str(store.place))  # statistics hold the commonest values of a column
-    server.execute("CHECKPOINT")
-    [(oid,)] = server.execute("SELECT oid FROM pg_database WHERE datname = current_database()", str(store.place))
-    tables = server.folder / "data" / "base" / str(oid)
+    database_server.execute("ANALYZE", str(store.place))  # statistics hold the commonest values of a column
+    database_server.execute("CHECKPOINT")
+    [(oid,)] = database_server.execute(
+        "SELECT oid FROM pg_database WHERE datname = current_database()", str(store.place)
+    )
+    tables = database_server.folder / "data" / "base" / str(oid)
     assert holds(tables, NAME, SECRET) != []
     store.erase(NAME)
-    server.execute("VACUUM FULL pg_statistic", str(store.place))
-    server.execute("CHECKPOINT")
+    database_server.execute("VACUUM FULL pg_statistic", str(store.place))
+    database_server.execute("CHECKPOINT")
     assert holds(tables, NAME, SECRET) == []
     assert holds(tables, "a fox 7") != []
     store.close()

@@ -55,14 +55,14 @@ def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path) -> None:
         assert "secret" not in f"{caught.value} {caught.value.hint} {store!r}"
 
 
-def test_a_user_who_may_only_read_is_told(server: postgres.PostgresServer) -> None:
+def test_a_user_who_may_only_read_is_told(database_server: postgres.PostgresServer) -> None:
     """Their new votes are refused, and existing votes are read."""
-    store = VoteStore(server.new_database())
+    store = VoteStore(database_server.new_database())
     cast = store.add(vote())
     database = sa.make_url(str(store.place)).database
-    server.execute("CREATE ROLE reader LOGIN")
-    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", str(store.place))
-    reader = VoteStore(server.url(str(database), user="reader"))
+    database_server.execute("CREATE ROLE reader LOGIN")
+    database_server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", str(store.place))
+    reader = VoteStore(database_server.url(str(database), user="reader"))
     assert (reader.all(), reader.count()) == ([cast], 1)
     with pytest.raises(VoteError, match="permission denied") as caught:
         reader.add(vote())
@@ -71,11 +71,11 @@ def test_a_user_who_may_only_read_is_told(server: postgres.PostgresServer) -> No
         opened.close()
 
 
-def test_a_database_in_use_by_another_program_can_be_shared(server: postgres.PostgresServer) -> None:
+def test_a_database_in_use_by_another_program_can_be_shared(database_server: postgres.PostgresServer) -> None:
     """Other tables stay next to ours, unless one of them has the name of one of ours."""
-    shared, taken = server.new_database(), server.new_database()
-    server.execute("CREATE TABLE bookmarks (url TEXT)", shared)
-    server.execute("CREATE TABLE votes (url TEXT)", taken)
+    shared, taken = database_server.new_database(), database_server.new_database()
+    database_server.execute("CREATE TABLE bookmarks (url TEXT)", shared)
+    database_server.execute("CREATE TABLE votes (url TEXT)", taken)
     with_room, without = VoteStore(shared), VoteStore(taken)
     with_room.add(vote())
     assert with_room.count() == 1
@@ -85,9 +85,9 @@ def test_a_database_in_use_by_another_program_can_be_shared(server: postgres.Pos
         opened.close()
 
 
-def test_a_lock_that_is_not_released_is_reported(server: postgres.PostgresServer) -> None:
+def test_a_lock_that_is_not_released_is_reported(database_server: postgres.PostgresServer) -> None:
     """Writing waits for another writer only for a limited time; reading does not wait."""
-    slow, store = VoteStore(server.new_database()), None
+    slow, store = VoteStore(database_server.new_database()), None
     slow.add(vote())
     store = VoteStore(str(slow.place), busy_seconds=0.1)
     with slow._database._writing():
@@ -100,11 +100,11 @@ def test_a_lock_that_is_not_released_is_reported(server: postgres.PostgresServer
         opened.close()
 
 
-def test_a_store_outlives_a_lost_connection(server: postgres.PostgresServer) -> None:
+def test_a_store_outlives_a_lost_connection(database_server: postgres.PostgresServer) -> None:
     """After a restarted server, or a firewall that dropped the connection, the next call connects again."""
-    store = VoteStore(server.new_database())
+    store = VoteStore(database_server.new_database())
     store.add(vote())
-    server.execute(
+    database_server.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         "AND pid <> pg_backend_pid()",
         str(store.place),
@@ -114,9 +114,9 @@ def test_a_store_outlives_a_lost_connection(server: postgres.PostgresServer) -> 
     store.close()
 
 
-def test_the_settings_may_name_the_server(server: postgres.PostgresServer, tmp_path: Path) -> None:
+def test_the_settings_may_name_the_server(database_server: postgres.PostgresServer, tmp_path: Path) -> None:
     """`DIFFUSIONGPT_VOTES` takes a URL; the settings do not show the password in it."""
-    url = server.new_database()
+    url = database_server.new_database()
     settings = load_settings(home=tmp_path, hub_cache=tmp_path, votes=url, zoo="tiny", device="cpu")
     with DiffusionGPT(settings=settings) as studio:
         studio.preferences.record(vote("tiny-pixel", "tiny-pixel", "tiny-oil"))

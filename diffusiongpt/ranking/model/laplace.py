@@ -49,10 +49,12 @@ def mode_by_rows(seen: Observations, sds: Floats, start: Mode) -> Mode:
         sds: Prior standard deviation of each weight, shape (experts, features).
         start: Where to begin.
     """
-    rows = _differences(seen)
-    scaled = (rows * sds).reshape(len(rows), -1)
+    votes, forms = seen.votes, list(_linear_forms(seen))
     # prior covariance of the log-odds of all votes, K in the book
-    kernel, votes = scaled @ scaled.T, seen.votes
+    kernel = np.zeros((len(votes.left), len(votes.left)))
+    for expert, rows, form in forms:
+        scaled = form * sds[expert]
+        kernel[np.ix_(rows, rows)] += scaled @ scaled.T
 
     def log_posterior(duals: Floats) -> float:
         odds = votes.offset + kernel @ duals
@@ -78,7 +80,9 @@ def mode_by_rows(seen: Observations, sds: Floats, start: Mode) -> Mode:
     root = derivatives(duals)[2]
     # log evidence = log posterior at the mode - log |B| / 2 (equation 3.32)
     log_volume = -0.5 * float(np.linalg.slogdet(np.eye(len(root)) + root[:, None] * kernel * root)[1])
-    theta: Floats = np.einsum("n,nek->ek", duals, rows) * sds**2
+    theta: Floats = np.zeros(sds.shape)
+    for expert, rows, form in forms:
+        theta[expert] = (duals[rows] @ form) * sds[expert] ** 2
     return Mode(theta, duals, log_posterior(duals) + log_volume)
 
 
@@ -125,10 +129,35 @@ def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
         part = within.T @ within
         for one, other, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
             precision[one, :, other] += sign * part
-    flat = sds.ravel()
-    units = np.eye(flat.size) + flat[:, None] * precision.reshape(flat.size, -1) * flat
-    covariance: Floats = (flat[:, None] * np.linalg.inv(units) * flat).reshape(precision.shape)
-    return covariance
+    # in units of the prior, and all of it in place: ten temporary matrices would take most of the memory of a fit
+    flat, units = sds.ravel(), precision.reshape(sds.size, -1)
+    _scale(units, flat)
+    units.flat[:: flat.size + 1] += 1.0
+    _invert(units)
+    _scale(units, flat)
+    return precision
+
+
+def _scale(matrix: Floats, by: Floats) -> None:
+    """Multiply rows and columns, in place."""
+    matrix *= by[:, None]
+    matrix *= by
+
+
+def _invert(matrix: Floats) -> None:
+    """Invert a symmetric positive definite matrix in place, by halves (Schur complements)."""
+    if len(matrix) <= DIRECT:
+        matrix[...] = np.linalg.inv(matrix)
+        return
+    half = len(matrix) // 2
+    first, between, second = matrix[:half, :half], matrix[:half, half:], matrix[half:, half:]
+    _invert(first)
+    taken = first @ between
+    second -= between.T @ taken
+    _invert(second)
+    np.matmul(-taken, second, out=between)
+    first -= between @ taken.T
+    matrix[half:, :half] = between.T
 
 
 def _rated_precision(seen: Observations, width: int) -> Floats:
@@ -153,14 +182,20 @@ def _rated_precision(seen: Observations, width: int) -> Floats:
     return precision
 
 
-def _differences(seen: Observations) -> Floats:
-    """Each vote as a linear form of the weights, shape (votes, experts, features)."""
+def _linear_forms(seen: Observations) -> Iterator[tuple[int, Indexes, Floats]]:
+    """Votes as linear forms of the weights, for each expert: the votes it was on, and what they read of its weights.
+
+    A vote reads the weights of two experts, so that all of them as one array would be zeros but for two rows of each.
+
+    Yields:
+        Expert, votes of shape (its votes,), and signed features of shape (its votes, features).
+    """
     votes, features = seen.votes, seen.features.astype(np.float64)
-    rows = np.zeros((len(votes.left), seen.experts, features.shape[1]))
-    each = np.arange(len(rows))
-    rows[each, votes.left] = features[votes.prompt]
-    rows[each, votes.right] = -features[votes.prompt]
-    return rows
+    for expert in range(seen.experts):
+        won, lost = np.flatnonzero(votes.left == expert), np.flatnonzero(votes.right == expert)
+        if len(won) + len(lost):
+            form = np.concatenate([features[votes.prompt[won]], -features[votes.prompt[lost]]])
+            yield expert, np.concatenate([won, lost]), form
 
 
 def _line_search(value: Callable[[Floats], float], here: Floats, step: Floats) -> Floats:
@@ -205,9 +240,12 @@ FEW_ROWS = 500
 ENOUGH_ROWS = 20_000
 """Observations that the scales are chosen by, if there are more."""
 
-FULL_PARAMETERS = 2000
-"""Weights up to which the posterior keeps the covariances between experts. Beyond, it keeps those within each expert in
-float32: 29 MB for the hundred experts of `benchmarks/ranking.py`, 290 MB for a thousand."""
+FULL_PARAMETERS = 1400
+"""Weights up to which the posterior keeps the covariances between experts, 16 MB in each of two views. Beyond, it keeps
+those within each expert in float32, at most 28 MB (`space.ROOM`). A stated bound: a fit stays below 64 MB."""
+
+DIRECT = 256
+"""Rows of the largest matrix that is inverted at once, with copies of all of it."""
 
 
 @dataclass(frozen=True)
@@ -296,11 +334,13 @@ def fit_posterior(
         return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
     # Precisions come in units of the prior, S P S with S = diag(sds), and so do their inverses: the weights of a prior
     # of zero width (the outside option's) then need no division by zero.
-    exact = [
-        sd[:, None] * np.linalg.inv(one) * sd for one, sd in zip(unit_precisions(seen, sds, mean), sds, strict=True)
-    ]
-    variances = np.array([block.diagonal() for block in exact])
-    return Posterior(mean, tuple(block.astype(np.float32) for block in exact), variances, None, scales)
+    blocks: list[Features] = []
+    variances = np.zeros(sds.shape)
+    for expert, (precision, sd) in enumerate(zip(unit_precisions(seen, sds, mean), sds, strict=True)):
+        exact = sd[:, None] * np.linalg.inv(precision) * sd
+        variances[expert] = exact.diagonal()
+        blocks.append(exact.astype(np.float32))
+    return Posterior(mean, tuple(blocks), variances, None, scales)
 
 
 def choose_scales(seen: Observations, linear: int, *, outside: bool = False, options: FitOptions = DEFAULTS) -> Scales:

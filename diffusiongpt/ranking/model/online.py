@@ -96,7 +96,10 @@ def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool)
         prior[-1, 1:] = 0.0
     mean, variances, full = np.zeros(prior.shape), prior.copy(), None
     mean[~new], variances[~new] = posterior.mean[order[~new]], posterior.variances[order[~new]]
-    blocks = tuple(posterior.blocks[old] if old >= 0 else np.diag(prior[i]) for i, old in enumerate(order.tolist()))
+    kind = posterior.blocks[0].dtype if posterior.blocks else np.float64
+    blocks = tuple(
+        posterior.blocks[old] if old >= 0 else np.diag(prior[i].astype(kind)) for i, old in enumerate(order.tolist())
+    )
     if posterior.full is not None:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)

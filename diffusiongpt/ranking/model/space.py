@@ -68,9 +68,9 @@ LANDMARKS = 256
 MOST_NODES = 128
 """Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
 
-ROOM = 16_000_000
-"""Covariances within experts that one view of a space may need, in float32 64 MB. Pools of more than some two hundred
-experts get fewer landmarks, down to none."""
+ROOM = 7_000_000
+"""Covariances within experts that one view of a space may need, in float32 28 MB. Pools of more than some hundred
+experts get fewer landmarks, down to none, and then fewer nodes."""
 
 BUCKETS = 4096
 """Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
@@ -143,12 +143,14 @@ class PromptSpace:
         landmarks: int = LANDMARKS,
         experts: int = 1,
     ) -> None:
-        self.nodes = {node: i + 1 for i, node in enumerate(sorted(_most_named(prompts)))}
+        room = isqrt(ROOM // max(experts, 1))
+        named = _most_named(prompts)[: min(MOST_NODES, max(room - 1, 0))]
+        self.nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
         self._embedder = embedder
         self._idf = _idf_of([prompt.text for prompt in prompts])
         by_text = {prompt.text: prompt for prompt in prompts if prompt.text.strip()}
-        room = isqrt(ROOM // max(experts, 1)) - self.linear
-        self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[: min(landmarks, max(room, 0))]]
+        most = min(landmarks, max(room - self.linear, 0))
+        self._landmarks = [by_text[text] for text in sorted(by_text, key=_hash_of)[:most]]
 
     @classmethod
     def restored(cls, state: SpaceState) -> PromptSpace:
@@ -193,6 +195,11 @@ class PromptSpace:
     def width(self, *, wordless: bool) -> int:
         """Number of features."""
         return self.linear + int(self._roots[wordless].shape[1])
+
+    @property
+    def most_experts(self) -> int:
+        """Experts that there is `ROOM` for with so many features."""
+        return int(ROOM // max(self.width(wordless=without) for without in (False, True)) ** 2)
 
     def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:
         linear, root = self._linear(prompts), self._roots[wordless]
@@ -255,9 +262,9 @@ class PromptSpace:
 
 
 def _most_named(prompts: Sequence[Prompt]) -> list[str]:
-    """The nodes that most prompts name, `MOST_NODES` at most; of equals those that come first in the alphabet."""
+    """The nodes that prompts name, those of most prompts first; of equals those that come first in the alphabet."""
     named = Counter(node for prompt in prompts for node, p in prompt.evidence.items() if p >= LEAST_P)
-    return sorted(named, key=lambda node: (-named[node], node))[:MOST_NODES]
+    return sorted(named, key=lambda node: (-named[node], node))
 
 
 def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
