@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
+from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
@@ -20,13 +21,9 @@ from diffusiongpt.flow.request import (
     read_options,
 )
 from diffusiongpt.flow.route import (
-    GIB,
     NEAR_TIE,
     READS,
     Candidate,
-    MachineSpec,
-    Placement,
-    PlacementKind,
     RankingState,
     Readiness,
     Rejection,
@@ -34,7 +31,6 @@ from diffusiongpt.flow.route import (
     SearchPath,
     SearchStep,
     SearchTrace,
-    as_sold,
     win_probability,
 )
 from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from diffusiongpt.flow.route import Placement
+from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.task import Task
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from diffusiongpt.flow.call import Dropped, Recovery
 from diffusiongpt.flow.inputs import MAX_INPUTS
+from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.request import MAX_SEED, SafetyLevel
-from diffusiongpt.flow.route import Placement, Route
+from diffusiongpt.flow.route import Route
 from diffusiongpt.flow.task import Task
 from diffusiongpt.zoo import ExpertId
 

@@ -13,79 +13,9 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.placement import Placement, PlacementKind
 from diffusiongpt.flow.task import Task
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
-
-PlacementKind = Literal["whole", "offload", "stream", "quantised", "hosted", "cpu"]
-"""In the order in which they are tried where several fit."""
-
-GIB = 1 << 30
-"""Bytes of a gigabyte as memory is sold: a "24 GB" card has 24 of these."""
-
-
-class Placement(BaseModel):
-    """One way to draw with an expert on a machine. A number that is not known is `None`.
-
-    Attributes:
-        kind: `whole`: all weights on the device; `offload`: each component there only while it works, the rest in
-            host memory; `stream`: the same for groups of layers; `quantised`: with weights of 4 bits; `hosted`: by a
-            service; `cpu`: on the processor, in float32.
-        device: Device that computes, or the name of the service.
-        device_bytes: Most that is on the device at a time: weights, activations and workspace.
-        host_bytes: Host memory that the weights take.
-        download_bytes: Bytes that have to be downloaded first.
-        seconds: Expected seconds until the picture is there, with the download and the loading.
-        tiled: Whether the autoencoder decodes the picture in tiles, which takes less memory.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: PlacementKind
-    device: str
-    device_bytes: int | None = None
-    host_bytes: int | None = None
-    download_bytes: int | None = None
-    seconds: float | None = None
-    tiled: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineSpec:
-    """What a plan has to know of a machine. Memory is all there is, not what is free at the moment.
-
-    Attributes:
-        device: `"cuda"`, `"cuda:N"`, `"mps"`, `"cpu"`, or `"any"` for no machine in particular.
-        device_bytes: Memory of the device; `None` if it could not be read, `inf` for no limit. Of `"cpu"` and `"mps"`
-            that is the memory of the host, or the part of it that the device may use.
-        host_bytes: Memory of the host.
-        flops: 16-bit floating-point operations a second, dense; `None` if not known.
-        link_bytes_s: Bytes a second from the host to the device.
-        bfloat16: Whether it computes in bfloat16; without it such weights are float32, and take twice the bytes.
-    """
-
-    device: str
-    device_bytes: float | None
-    host_bytes: float | None
-    flops: float | None = None
-    link_bytes_s: float = 20e9
-    bfloat16: bool = True
-
-    @property
-    def one_memory(self) -> bool:
-        """Whether host and device are the same memory, so that offloading frees nothing."""
-        return self.device in ("cpu", "mps")
-
-
-def as_sold(size: float, *, up: bool = False) -> str:
-    """Bytes of memory as people name them: `24 GB` for 24 GiB.
-
-    Args:
-        size: Bytes.
-        up: Whether to round up, so that a memory of that name is large enough.
-    """
-    exact = size / GIB
-    shown = -(-exact // 1) if up else round(exact, 1)
-    return f"{max(shown, 1 if up else 0):g} GB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,8 +229,8 @@ class Route(BaseModel):
         return f"<p>{escape(self._sentence())}</p><table>{heads}{rows}</table>"
 
     def explain(self) -> str:
-        """One sentence a friend would say, then the table of candidates and rejections."""
-        lines = [self._sentence(), "", _table(self.candidates)]
+        """What a friend would say, in one line; what it takes; then the candidates, and those that are left out."""
+        lines = [self._sentence(), *self._wait(), "", _table(self.candidates)]
         if self.ranking in _STALE:
             lines += ["", f"ranking {self.ranking}: {_STALE[self.ranking]}"]
         if self.rejected:
@@ -359,6 +289,22 @@ class Route(BaseModel):
             return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
         return "nothing fits better" if named else self._unnamed(listed=listed > 0)
 
+    def _wait(self) -> list[str]:
+        """How long the picture takes and why; and which expert, nearly as good, is much faster."""
+        mine = self.chosen.placement
+        if mine is None or mine.seconds is None:
+            return []
+        fetched = [f"{(mine.download_bytes or 0) / 1e9:.1f} GB to download"] if mine.download_bytes else []
+        why = ", then ".join([*fetched, *([_WAYS[mine.kind]] if mine.kind in _WAYS else [])])
+        said = f"about {duration(mine.seconds)} to the picture{': ' if why else ''}{why}"
+        near = ((one, one.placement) for one in self.candidates if one.expert in self.near_ties)
+        times = ((one.expert, place.seconds) for one, place in near if place and place.seconds)
+        for expert, seconds in times:
+            if seconds * _MUCH_FASTER <= mine.seconds:
+                said += f"; {expert} is nearly as good and takes {duration(seconds)}"
+                break
+        return wrap(f"{said[0].upper()}{said[1:]}.", _WIDTH)
+
     def _believed(self, style: str) -> str:
         claims = {candidate.expert: candidate.parts.get("tags", 0.0) for candidate in self.candidates}
         boldest = max(claims, key=lambda expert: claims[expert])
@@ -370,6 +316,8 @@ class Route(BaseModel):
         return f"{asked} {self._quoted(style)}, and {self._preferred('for that')}"
 
     def _preferred(self, purpose: str = "") -> str:
+        if self.evidence and not _ARENA.search(self.evidence):
+            return " ".join(part for part in ("it should please most", purpose) if part) + f", going by {self.evidence}"
         shown = f"({self.evidence})" if self.evidence else ""
         return " ".join(part for part in ("people prefer it", purpose, shown) if part)
 
@@ -378,7 +326,11 @@ class Route(BaseModel):
         if self.task == "edit":
             return self._preferred("for changing pictures") if listed else "it changes pictures as the text says"
         if self.understanding.styles:
-            return f"no expert here declares {self._quoted(self.understanding.styles[0].node)}, and {best}"
+            # where the subject is not clear, no path need hold the style, though experts declare it
+            style, steps = self.understanding.styles[0].node, self.trace.steps if self.trace else ()
+            if any(step.path[-1] == style and step.experts for step in steps):
+                return f"{best} where {self._quoted(style)} is asked for"
+            return f"no expert here declares {self._quoted(style)}, and {best}"
         return "you named no style and it can do any" + (f", and {best}" if listed else "")
 
     def _quoted(self, node: str) -> str:
@@ -418,6 +370,14 @@ def _listed(experts: tuple[str, ...]) -> str:
     return ", ".join(experts[:_NAMED_TIES]) + (f" and {more} more" if more > 0 else "")
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: `40 s`, `7 min`, `1 h 20 min`."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _gap(chosen: Candidate, other: Candidate) -> str:
     names = set(chosen.parts) | set(other.parts)
     gaps = {name: other.parts.get(name, 0.0) - chosen.parts.get(name, 0.0) for name in names}
@@ -431,7 +391,31 @@ _LEARNT = ("global", "nodes", "residual")
 _WIDTH = 76
 """Longest line of an explanation, so that it fits 80 columns indented, and with the names of options spelt out."""
 
-_LACKS_MEMORY = re.compile(r"needs (?P<what>.+); (?P<has>this machine has .+)")
+_WAYS: Mapping[PlacementKind, str] = {
+    "offload": "one part after the other on the device",
+    "stream": "layer by layer through the device",
+    "quantised": "with weights of 4 bits",
+    "cpu": "on the processor",
+}
+"""What makes a placement slower than having all of an expert on the device."""
+
+_MUCH_FASTER = 2.0
+"""How many times as fast a near-tie is for the explanation to name it. Stated, not measured."""
+
+_ARENA = re.compile(r": [\d,]+(?: against|$)")
+"""In the evidence, a figure of an arena, where people compare pictures."""
+
+_SHARED: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"needs (?P<own>.+); (?P<all>this machine has .+)"),
+        "needing more memory than there is ({all})",
+    ),
+    (
+        re.compile(r"it costs about (?P<own>\$[\d.]+) a picture; allow it with max_price=.+"),
+        "a picture costs money; allow it with max_price",
+    ),
+)
+"""Reasons that differ in a number: what experts that have one share, and what is said of each."""
 
 
 def _table(candidates: tuple[Candidate, ...]) -> str:
@@ -463,16 +447,25 @@ def _cost(candidate: Candidate) -> str:
 
 
 def _grouped(rejected: tuple[Rejection, ...]) -> list[str]:
-    """One paragraph for each reason; experts that lack memory share one, with what each would need."""
-    groups: dict[str, list[str]] = {}
+    """One paragraph for each reason, with what is special to each expert behind its name."""
+    groups: dict[str, list[Rejection]] = {}
     for one in rejected:
-        lacks = _LACKS_MEMORY.fullmatch(one.reason)
-        reason = f"more memory than there is ({lacks['has']})" if lacks else one.reason
-        groups.setdefault(reason, []).append(f"{one.expert} ({lacks['what']})" if lacks else one.expert)
+        groups.setdefault(_shared(one.reason)[0], []).append(one)
     lines = []
-    for reason, experts in groups.items():
-        count = f"{len(experts)} experts: " if len(experts) > 1 else ""
-        lines += wrap(
-            f"not {count}{', '.join(experts)}: {reason}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False
-        )
+    for reason, some in groups.items():
+        if len(some) > 1:
+            named = ((one.expert, _shared(one.reason)[1]) for one in some)
+            names = ", ".join(f"{expert} ({own})" if own else expert for expert, own in named)
+            paragraph = f"{len(some)} experts left out, {reason}: {names}"
+        else:
+            paragraph = f"{some[0].expert} left out: {some[0].reason}"
+        lines += wrap(paragraph, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return lines
+
+
+def _shared(reason: str) -> tuple[str, str]:
+    """What experts that are rejected for such a reason have in common, and what is special to this one."""
+    for pattern, common in _SHARED:
+        if match := pattern.fullmatch(reason):
+            return common.format(**match.groupdict()), match["own"]
+    return reason, ""

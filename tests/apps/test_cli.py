@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import pytest
 from fixtures_routing import tiny_zoo
@@ -103,6 +104,17 @@ def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
     assert "allow it with --max-price 0.04\n" in told
     assert "hint: Hosted experts cost money, and --max-price is 0" in told
     assert "allow it with --max-price 0.04" in run("route", PROMPT, "--zoo", "tiny", "--zoo", zoo, "--explain").stdout
+
+
+def test_an_explained_route_fits_a_terminal_in_any_script(tmp_path: Path) -> None:
+    """No line takes more than 80 columns, where a Chinese character takes two; nothing ends in a space."""
+    prompts = ["水墨山水画，" * 30, "a studio ghibli style meadow " * 9, "a watercolour fox, 电影感, kodak portra"]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding="utf-8")
+    options = ("--memory", "24GB+64GB", "--zoo", "default", "--explain")
+    lines = run("route", "--file", tmp_path / "prompts.txt", *options).stdout.splitlines()
+    assert max(len(line) + sum(east_asian_width(one) in "WF" for one in line) for line in lines) <= 80
+    assert all(line == line.rstrip() for line in lines)
+    assert sum(line.endswith(" ...") for line in lines) == 2
 
 
 def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:

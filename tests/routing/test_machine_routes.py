@@ -107,6 +107,19 @@ def test_rejections_are_grouped_and_lines_fit_a_terminal(tmp_path: Path) -> None
     assert Route.model_validate_json(decision.model_dump_json()).placement == decision.placement
 
 
+def test_the_seconds_are_said_with_what_takes_them_and_a_faster_expert(tmp_path: Path) -> None:
+    """Below the sentence: the time to the picture, and a near-tie that takes half of it."""
+    steps = {"slow": 500, "quick": 4}
+    zoo = zoo_of(
+        *(expert(name, size_gb=14.0, settings=CallSettings(num_inference_steps=n)) for name, n in steps.items())
+    )
+    decision = router_on(zoo, tmp_path / "v.db").route(Request(prompt="a fox"))
+    assert (decision.expert, decision.near_ties) == ("slow", ("quick",))
+    told = " ".join(decision.explain().partition("\n\n")[0].splitlines()[1:])
+    assert told.startswith("About ")
+    assert "quick is nearly as good and takes " in told
+
+
 @pytest.mark.parametrize("memory", ["lots", "0GB", "24", 3])
 def test_a_memory_that_makes_no_sense_is_a_request_error(memory: Any) -> None:
     """The hint says what can be written."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusiongpt.apps.cli.common import JsonOption, make_folder
-from diffusiongpt.apps.cli.printing import print_json, say, show
+from diffusiongpt.apps.cli.printing import print_json, say, show, show_wrapped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,7 +80,9 @@ def _draw(studio: DiffusionGPT, prompt: str, out: Path, *, quiet: bool) -> tuple
     generation = studio.route_and_generate(prompt, seed=SEED)
     paths = [str(path) for path in generation.save(out)]
     if not quiet:
-        show(f"{prompt}\n  {generation.route.explain().partition(chr(10))[0]}\n  {paths[0]}\n")
+        show(prompt)
+        show_wrapped(generation.route.explain().partition("\n")[0], "  ")
+        show(f"  {paths[0]}\n")
     return generation, paths
 
 

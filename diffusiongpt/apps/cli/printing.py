@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import typer
 
@@ -28,15 +29,35 @@ def show(text: object = "", *, err: bool = False, fg: str | None = None) -> None
     typer.secho(printable(str(text)), err=err, fg=fg)
 
 
-def show_wrapped(text: str) -> None:
+def show_wrapped(text: str, indent: str = "") -> None:
     """A paragraph of a result, wrapped between words."""
-    from textwrap import fill
+    line = ""
+    for word in printable(text).split():
+        longer = f"{line} {word}" if line else f"{indent}{word}"
+        if line and _columns(longer) > _LINE:
+            show(line)
+            longer = f"{indent}{word}"
+        line = longer
+    show(line)
 
-    show(fill(text, _LINE, break_on_hyphens=False, break_long_words=False))
+
+def cut(text: str) -> str:
+    """The beginning of a text in one line, with dots where something is left out."""
+    text = " ".join(printable(text).split())
+    if _columns(text) <= _LINE:
+        return text
+    while _columns(text) > _LINE - 4:
+        text = text[:-1]
+    return f"{text.rstrip()} ..."
+
+
+def _columns(text: str) -> int:
+    """Columns of a terminal that a text takes: a Chinese character is as wide as two Latin letters."""
+    return len(text) + sum(east_asian_width(character) in "WF" for character in text)
 
 
 _LINE = 78
-"""Characters of a line of a paragraph, which fits a terminal of 80 columns."""
+"""Columns of a line of a paragraph, which fits a terminal of 80."""
 
 
 def say(text: str) -> None:

@@ -25,7 +25,7 @@ from diffusiongpt.apps.cli.common import (
     takes_request,
     with_options,
 )
-from diffusiongpt.apps.cli.printing import ask, print_json, say, show
+from diffusiongpt.apps.cli.printing import ask, cut, print_json, say, show, show_wrapped
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Route
@@ -89,12 +89,14 @@ def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int |
     if as_json:
         print_json(route.model_dump(mode="json"), indent=indent)
         return
-    sentence, _, table = with_options(route.explain()).partition("\n")
-    show(f"{route.input[:100]}\n  {sentence}")
-    lines = table.strip().splitlines()
+    sentences, _, table = with_options(route.explain()).partition("\n\n")
+    show(cut(route.input))
+    for sentence in sentences.splitlines():
+        show_wrapped(sentence, "  ")
+    lines = table.splitlines()
     if not explain:
         lines = lines[: top + 1]
-    show("\n".join(f"  {line}" for line in lines))
+    show("\n".join(f"  {line}".rstrip() for line in lines))
     if explain and route.trace is not None:
         show(f"\n  search: {len(route.trace.steps)} expansions; stopped at {route.trace.stopped}")
         show("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
@@ -198,7 +200,7 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 
 
 def _report(generation: Generation, paths: list[Path]) -> None:
-    show(generation.route.explain().partition("\n")[0])
+    show_wrapped(generation.route.explain().partition("\n")[0])
     for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
         say(with_options(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip()))
     if len(generation.fallbacks) > _NAMED_FALLBACKS:
