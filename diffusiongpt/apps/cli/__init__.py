@@ -32,6 +32,7 @@ COMMANDS = {
     "zoo": ("zoo_files:app", "Experts and their taxonomy."),
     "evaluate": ("evaluate:evaluate", "Compare routing with simpler ways to choose on rated prompts."),
     "serve": ("serve:serve", "Serve over HTTP: OpenAI's Images API, AUTOMATIC1111's, and our own."),
+    "mcp": ("mcp:mcp", "Draw for agents: Claude Desktop, Cursor and other clients of the Model Context Protocol."),
     "pull": ("pull:pull", "Bring experts to the disk before they are needed."),
     "cache": ("cache:app", "The checkpoints on disk."),
     "doctor": ("doctor:doctor", "Check this installation: device, memory, what fits, where files are, keys, versions."),
