@@ -16,14 +16,17 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
+from itertools import islice
 from pathlib import Path
+from reprlib import Repr
+from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from diffusiongpt.errors import JudgeError, RequestError, VoteError
+from diffusiongpt.errors import DiffusionGPTError, JudgeError, RequestError, VoteError
 from diffusiongpt.plugins import Plugins
 from diffusiongpt.ranking.model import JUDGE
-from diffusiongpt.votes import Rating
+from diffusiongpt.safe_text import words_of
+from diffusiongpt.votes import MOST_RATING, Rating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,15 +91,27 @@ def score_one(judge: Judge, prompt: str, image: Image) -> float:
     """What a judge says of one picture.
 
     Raises:
-        JudgeError: If that is not one finite number.
+        JudgeError: If that is not one number that a rating can have, or the judge failed.
     """
-    scores = [float(score) for score in judge.score(prompt, [image])]
-    if len(scores) != 1 or not isfinite(scores[0]):
+    name = type(judge).__name__
+    try:
+        answer = judge.score(prompt, [image])
+        # two are enough to see that it is not one: an answer may have no end
+        scores = [] if isinstance(answer, str | bytes) else [float(score) for score in islice(answer, 2)]
+    except DiffusionGPTError:
+        raise
+    except Exception as error:
         raise JudgeError(
-            f"{type(judge).__name__} answered {scores} for one picture of {prompt!r}",
-            hint="A judge returns one finite number for each picture.",
-        )
+            f"the judge {name} failed on a picture of {shorten(prompt, 80)!r}: {words_of(error)}", hint=_ONE_NUMBER
+        ) from error
+    if len(scores) != 1 or not abs(scores[0]) <= MOST_RATING:
+        said = _REPR.repr(answer if isinstance(answer, str | bytes) else scores)
+        raise JudgeError(f"the judge {name} answered {said} for a picture of {shorten(prompt, 80)!r}", hint=_ONE_NUMBER)
     return scores[0]
+
+
+_ONE_NUMBER = f"A judge returns one number for each picture, from {-MOST_RATING:,.0f} to {MOST_RATING:,.0f}."
+_REPR = Repr()
 
 
 PROMPTS_FILE = Path(__file__).parent / "zoo" / "prompts.txt"

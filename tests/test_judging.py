@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures_routing import expert, settings_in, tiny_studio, zoo_of
@@ -15,13 +16,13 @@ from typer.testing import CliRunner
 from diffusiongpt import judging as judges
 from diffusiongpt.apps.cli import app
 from diffusiongpt.errors import JudgeError, RequestError, UnknownExpertError, VoteError
-from diffusiongpt.judging import Judged, shipped_prompts
+from diffusiongpt.judging import Judged, score_one, shipped_prompts
 from diffusiongpt.ranking.model import source_weight
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo.tiny import TinyJudge, named_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 PIXELS = ["a red star, pixel art", "a blue fish, pixel art"]
@@ -146,6 +147,34 @@ def test_a_judge_says_one_finite_number(studio: DiffusionGPT, scores: tuple[floa
     with pytest.raises(JudgeError, match="Says"):
         studio.bootstrap(Says(*scores), prompts=["a star"])
     assert not studio.preferences.store.ratings()
+
+
+class Answers:
+    """A judge that answers anything at all."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self.answer = answer
+
+    def score(self, *_: object) -> Any:
+        """The answer."""
+        return self.answer()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: itertools.repeat(1.0), lambda: "0.5", lambda: b"5", lambda: ["good"], lambda: None, lambda: 0.5,
+        lambda: [10**400], lambda: [1e7], lambda: [-1e308], lambda: [[0.5]], lambda: [None], lambda: 1 / 0,
+        lambda: {}["key"], lambda: "x" * 1_000_000, lambda: [float("-inf")],
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_no_rating_names_the_judge(studio: DiffusionGPT, answer: Callable[[], Any]) -> None:
+    """Text, numbers that no rating can have, answers without end, and failures of the judge itself."""
+    picture = studio.route_and_generate("a star", expert="tiny-oil", num_inference_steps=1).image
+    with pytest.raises(JudgeError, match="the judge Answers") as caught:
+        score_one(Answers(answer), "a star " * 1_000, picture)
+    assert len(str(caught.value)) < 500
+    assert "from -1,000,000 to 1,000,000" in caught.value.hint
 
 
 def test_what_cannot_be_judged_is_refused(studio: DiffusionGPT, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ _CONFIG = "config.json"
 _USUAL_CONTROL = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weights of a ControlNet, the smaller file first."""
 
+PEFT_NOTES = "adapter_config.json"
+"""Where peft writes the strength that an adapter was trained with, next to its file."""
+
 _SAFE = ".safetensors"
 _OTHER = (".bin", ".pt", ".pth", ".ckpt")
 _LISTED = 5
@@ -60,7 +63,7 @@ def files_of(
             raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
         return config, weights
     if expert.kind == "adapter":
-        return (adapter_file(names, expert),)
+        return guest_files(names, expert)
     if expert.single_file:
         return (named_file(names, expert),)
     # passed only if true, so that backends without this argument still work
@@ -128,7 +131,10 @@ def _usable_if_unsafe(expert: Expert, backend: Backend, names: Sequence[str], re
 
 def guest_files(names: Iterable[str], expert: Expert) -> tuple[str, ...]:
     """The files of an adapter or of a ControlNet, by their names alone; errors as for `adapter_file`."""
-    return control_files(names, expert) if expert.kind == "control" else (adapter_file(names, expert),)
+    known = tuple(names)
+    if expert.kind == "control":
+        return control_files(known, expert)
+    return (adapter_file(known, expert), *(name for name in known if name == PEFT_NOTES))
 
 
 def control_files(names: Iterable[str], expert: Expert) -> tuple[str, str]:

@@ -72,6 +72,20 @@ def test_both_repositories_are_told_and_pulled(hub: LocalHub, online: Settings) 
     assert [record.ours for record in puller.pulled()][1:] == [(USUAL_NAME,)] * 2
 
 
+def test_the_notes_of_peft_come_with_an_adapter(hub: LocalHub, online: Settings, loras: Path, tmp_path: Path) -> None:
+    """Its strength is in `adapter_config.json`: without it, the same file would be worn with another one."""
+    folder = shutil.copytree(loras / "ink", tmp_path / "noted")
+    (folder / "adapter_config.json").write_text('{"lora_alpha": 2}', encoding="utf-8")
+    (folder / "notes.json").write_text("{}", encoding="utf-8")
+    hub.add("t/noted", folder)
+    noted, puller = adapter("noted", "t/noted", "t/sd"), Puller(online)
+    puller.ensure(noted, BACKEND)
+    found = puller.find(noted, BACKEND)
+    assert found is not None
+    assert set(found.files) == {USUAL_NAME, "adapter_config.json"}
+    assert (found.folder / "adapter_config.json").read_text(encoding="utf-8") == '{"lora_alpha": 2}'
+
+
 def test_two_cold_adapters_pull_their_base_once(hub: LocalHub, online: Settings) -> None:
     """However many request base and adapters at once, each file is downloaded once, and the base is loaded once."""
     cache, backend = ModelCache(online), Counting()
