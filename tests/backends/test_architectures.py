@@ -15,7 +15,7 @@ from diffusers.pipelines import auto_pipeline
 from fixtures_diffusers import BACKEND, ask, pixels
 from fixtures_routing import expert, think
 from miniature import expert as mini
-from miniatures import ARCHITECTURES, make_miniature
+from miniatures import ARCHITECTURES, FROM_PICTURES, make_miniature
 
 from diffusiongpt.backends.diffusers import (
     Architecture,
@@ -60,7 +60,8 @@ def test_the_table_agrees_with_the_signature(name: str) -> None:
     """The class exists, accepts what the table passes, and has its defaults unless the maker recommends others."""
     known = TABLE[name]
     taken = parameters(known)
-    assert {"prompt", "generator", "width", "height", known.guidance.argument, *known.arguments} <= set(taken)
+    sizes = set() if known.abilities == ("edit",) else {"width", "height"}
+    assert {"prompt", "generator", *sizes, known.guidance.argument, *known.arguments} <= set(taken)
     if known.negative_prompt:
         assert {"negative_prompt", known.negative_prompt.argument} <= set(taken)
     if known.prompt and "max_sequence_length" in taken and name != "sd3":
@@ -74,13 +75,15 @@ def test_the_table_agrees_with_the_signature(name: str) -> None:
 def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
     """Image to image is listed exactly where diffusers maps the class, or its sibling, to such a pipeline.
 
-    A class that is mapped to itself takes pictures, and no strength: it edits. One that is only ever what another is
-    mapped to for inpainting does nothing else.
+    A class that is mapped to itself takes pictures, and no strength: it edits. One that does not draw from text takes
+    a picture, and fills in where it takes a mask too.
     """
     known = TABLE[name]
     kinds = {what: {kind.__name__ for kind in mapping.values()} for what, mapping in MAPPINGS.items()}
-    if known.pipeline in kinds["inpaint"] - kinds["t2i"]:
-        assert known.abilities == ("inpaint",)
+    if "t2i" not in known.abilities:
+        assert known.pipeline not in kinds["t2i"]
+        assert "image" in parameters(known)
+        assert known.abilities == (("inpaint",) if "mask_image" in parameters(known) else ("edit",))
         return
     keys = {key for mapping in MAPPINGS.values() for key, kind in mapping.items() if kind.__name__ == known.pipeline}
     mapped = {what for what, mapping in MAPPINGS.items() if keys & set(mapping)}
@@ -286,13 +289,13 @@ def documented(name: str) -> str:
         f"`{known.pipeline}`",
         f"{known.size[0]}×{known.size[1]}, {known.side_step}",
         str(known.steps),
-        f"`{known.guidance.argument}` {known.guidance.default:g}",
+        f"`{known.guidance.argument}`" + ("" if known.guidance.default is None else f" {known.guidance.default:g}"),
         negative,
         str(known.prompt.tokens) if known.prompt else "",
         known.dtype,
         ", ".join(known.abilities),
         " and ".join(known.needs),
-        "yes" if name in ARCHITECTURES else "",
+        "yes" if name in (*ARCHITECTURES, *FROM_PICTURES) else "",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -26,6 +26,7 @@ OTHER_GUIDANCE = {"qwen-image": "true_cfg_scale"}
 
 NO_NEGATIVE = {
     "flux1": "FLUX.1 reads a negative prompt only with true_cfg_scale above 1",
+    "flux1-kontext": "FLUX.1 Kontext reads a negative prompt only with true_cfg_scale above 1",
     "flux2-klein": "FLUX.2 [klein] reads no negative prompt",
 }
 """Architectures that draw the same with and without a negative prompt, and what is reported about it."""

@@ -20,6 +20,7 @@ class _Miniature:
     build: Callable[[], Any]
     side: int = SIDE
     extra: dict[str, Any] = field(default_factory=dict)
+    draws: bool = True
 
 
 _NO_BINS = {"use_resolution_binning": False}
@@ -45,10 +46,20 @@ _MINIATURES = {
     "ernie-image": _Miniature(build=_newest.ernie_image, extra={"use_pe": False}),
     "ovis-image": _Miniature(build=_newest.ovis_image),
     "krea2": _Miniature(build=_newest.krea2),
+    "auraflow": _Miniature(build=_flow.auraflow),
+    # real ones have a megapixel, to which this pipeline scales every picture
+    "flux1-kontext": _Miniature(build=_flow.flux1_kontext, extra={"max_area": SIDE * SIDE, "_auto_resize": False}),
+    "flux1-fill": _Miniature(build=_flow.flux1_fill, draws=False),
+    "sd15-inpaint": _Miniature(build=_unets.sd15_inpaint, draws=False),
+    "sdxl-inpaint": _Miniature(build=_unets.sdxl_inpaint, draws=False),
+    "sd15-pix2pix": _Miniature(build=_unets.sd15_pix2pix, draws=False),
 }
 
-ARCHITECTURES = tuple(_MINIATURES)
-"""Architectures that have miniatures."""
+ARCHITECTURES = tuple(name for name, one in _MINIATURES.items() if one.draws)
+"""Architectures that have miniatures and draw from text."""
+
+FROM_PICTURES = tuple(name for name, one in _MINIATURES.items() if not one.draws)
+"""Architectures that have miniatures and only change pictures."""
 
 
 def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, variant: str | None = None) -> Path:

@@ -57,12 +57,32 @@ def sd3() -> Any:
 
 def flux1() -> Any:
     """A `FluxPipeline`, guidance-distilled as FLUX.1 [dev] is."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import FluxPipeline
+
+    return _flux(FluxPipeline)
+
+
+def flux1_kontext() -> Any:
+    """A `FluxKontextPipeline`, which takes a picture to change beside the text."""
+    from diffusers import FluxKontextPipeline
+
+    return _flux(FluxKontextPipeline)
+
+
+def flux1_fill() -> Any:
+    """A `FluxFillPipeline`: its transformer also takes what is outside the mask, and the mask."""
+    from diffusers import FluxFillPipeline
+
+    return _flux(FluxFillPipeline, in_channels=3 * _FLUX["in_channels"], out_channels=_FLUX["in_channels"])
+
+
+def _flux(kind: Any, **changes: int) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel(
-        **_FLUX, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 4, 8), guidance_embeds=True
+        **{**_FLUX, **changes}, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 4, 8), guidance_embeds=True
     )
-    return FluxPipeline(
+    return kind(
         transformer=transformer,
         vae=autoencoder(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
         text_encoder=clip_encoder(),
@@ -90,6 +110,31 @@ def flux2_klein() -> Any:
         text_encoder=Qwen3ForCausalLM(Qwen3Config(**qwen3_settings())),
         tokenizer=qwen_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def auraflow() -> Any:
+    """An `AuraFlowPipeline`."""
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=32,
+        pos_embed_max_size=256,
+    )
+    return AuraFlowPipeline(
+        transformer=transformer,
+        vae=autoencoder(),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
     )
 
 

@@ -20,10 +20,16 @@ _UNET: dict[str, Any] = {
 
 def sd15() -> Any:
     """A `StableDiffusionPipeline`."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline(
-        unet=UNet2DConditionModel(**_UNET, cross_attention_dim=WIDTH),
+    return _first(StableDiffusionPipeline)
+
+
+def _first(kind: Any, *, channels: int = 4) -> Any:
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    return kind(
+        unet=UNet2DConditionModel(**_UNET, in_channels=channels, cross_attention_dim=WIDTH),
         vae=autoencoder(),
         text_encoder=clip_encoder(),
         tokenizer=clip_tokenizer(),
@@ -34,12 +40,40 @@ def sd15() -> Any:
     )
 
 
+def sd15_inpaint() -> Any:
+    """A `StableDiffusionInpaintPipeline`: its UNet also takes the mask and what is outside of it."""
+    from diffusers import StableDiffusionInpaintPipeline
+
+    return _first(StableDiffusionInpaintPipeline, channels=9)
+
+
+def sd15_pix2pix() -> Any:
+    """A `StableDiffusionInstructPix2PixPipeline`: its UNet also takes the picture to change."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    return _first(StableDiffusionInstructPix2PixPipeline, channels=8)
+
+
 def sdxl() -> Any:
     """A `StableDiffusionXLPipeline`: two text encoders, and the size as a condition."""
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import StableDiffusionXLPipeline
+
+    return _xl(StableDiffusionXLPipeline)
+
+
+def sdxl_inpaint() -> Any:
+    """A `StableDiffusionXLInpaintPipeline`: its UNet also takes the mask and what is outside of it."""
+    from diffusers import StableDiffusionXLInpaintPipeline
+
+    return _xl(StableDiffusionXLInpaintPipeline, channels=9)
+
+
+def _xl(kind: Any, *, channels: int = 4) -> Any:
+    from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
         **_UNET,
+        in_channels=channels,
         cross_attention_dim=2 * WIDTH,
         transformer_layers_per_block=(1, 2),
         use_linear_projection=True,
@@ -47,7 +81,7 @@ def sdxl() -> Any:
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + WIDTH,
     )
-    return StableDiffusionXLPipeline(
+    return kind(
         unet=unet,
         vae=autoencoder(force_upcast=True),
         text_encoder=clip_encoder(),

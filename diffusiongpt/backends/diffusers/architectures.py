@@ -33,10 +33,10 @@ class _Entry(BaseModel):
 
 
 class Guidance(_Entry):
-    """The argument for the guidance, and its default value."""
+    """The argument for the guidance, and its default value; `None` leaves it to the pipeline."""
 
     argument: str
-    default: float
+    default: float | None
 
 
 class NegativePrompt(_Entry):

@@ -89,7 +89,7 @@ def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
             ignored if "negative_prompt" in resolved.explicit else None,
             _unread_prompt(known, pipe, resolved.prompt, wanted),
         ]
-    pictures = inputs_for(resolved, known)
+    pictures = inputs_for(resolved, known, taken)
     if pictures.arguments:
         wanted = _for_pictures(wanted, taken, defaults)
     given = {
@@ -136,7 +136,8 @@ def _with_defaults(known: Architecture, resolved: Call, wanted: Mapping[str, Any
         # a zoo entry may set the argument by its own name; a value from the caller wins over that
         if GUIDANCE in resolved.explicit or name not in fitted:
             fitted[name] = guidance
-    return {**known.arguments, "num_inference_steps": known.steps, name: known.guidance.default, **fitted}
+    usual = {} if known.guidance.default is None else {name: known.guidance.default}
+    return {**known.arguments, "num_inference_steps": known.steps, **usual, **fitted}
 
 
 def _negative_prompt(

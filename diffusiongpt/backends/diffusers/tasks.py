@@ -108,8 +108,14 @@ class TaskInputs:
     dropped: tuple[Dropped, ...] = ()
 
 
-def inputs_for(call: Call, known: Architecture | None) -> TaskInputs:
-    """The pictures of a call, as large as the expert draws, for the pipeline of its task."""
+def inputs_for(call: Call, known: Architecture | None, taken: Collection[str]) -> TaskInputs:
+    """The pictures of a call, as large as the expert draws, for the pipeline of its task.
+
+    Args:
+        call: The call.
+        known: The architecture of the checkpoint.
+        taken: Arguments of the pipeline: one that edits and takes no size draws as large as its picture is.
+    """
     if not call.inputs or call.task == "text-to-image":
         return TaskInputs()
     most = known.references if known and call.task == "edit" else 1
@@ -117,7 +123,7 @@ def inputs_for(call: Call, known: Architecture | None) -> TaskInputs:
     reason = f"{call.expert.id} takes {most} picture{'s' if most > 1 else ''}"
     dropped = tuple(Dropped(name="image", value=one.name or one.sha256[:12], reason=reason) for one in left)
     if call.task == "edit":
-        pictures = [one.opaque for one in used]
+        pictures = [one.opaque if "width" in taken else _sized(one.opaque, _drawn_size(call, one.size)) for one in used]
         return TaskInputs(arguments={"image": pictures if len(pictures) > 1 else pictures[0]}, dropped=dropped)
     size = _drawn_size(call, used[0].size)
     arguments: dict[str, Any] = {"image": _sized(used[0].opaque, size)}
