@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 KIND = "hosted"
 
-MOST_MB = 256.0
-"""An answer may have 64 MB, which its client holds once as bytes and once as text while it is refused."""
 KEY = "sk-proj-this-goes-to-one-service"
 HASTE_S = 1.0
 LONGEST_S = 8.0
@@ -163,9 +161,10 @@ def _bad_picture(rng: random.Random) -> tuple[str, Answer]:
 
 
 def _bomb(rng: random.Random) -> tuple[str, Answer]:
-    width, height = rng.choice(((60_000, 60_000), (2**31 - 1, 1), (0, 0), (8_193, 8_193), (1, 2**31 - 1)))
+    sides = ((60_000, 60_000), (2**31 - 1, 1), (0, 0), (8_192, 8_192), (2_048, 2_048), (1, 2**31 - 1))
+    width, height = rng.choice(sides)
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, rng.choice((0, 2, 3, 6)), 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"\0" * rng.choice((1, 1_000_000)))
+    data = b"IDAT" + zlib.compress(b"\0" * rng.choice((1, 20_000_000)))
     chunks = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in (head, data))
     return f"a picture that claims {width}x{height}", _pictures(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
@@ -186,7 +185,8 @@ def _not_asked_for(rng: random.Random) -> tuple[str, Answer]:
 
 def _large(rng: random.Random) -> tuple[str, Answer]:
     size = rng.choice((1 << 20, 100 << 20, 1 << 40))
-    chunked = rng.random() < 0.5
+    chunked, filler = rng.random() < 0.5, rng.choice((b" ", b"A", b"["))
+    head = b'{"data": [{"b64_json": "' if filler == b"A" else b""
 
     def pour(handler: Any, _other: Any) -> None:
         if chunked:
@@ -196,13 +196,15 @@ def _large(rng: random.Random) -> tuple[str, Answer]:
         else:
             handler.head(200, "application/json", size)
         sent = 0
+        if head:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(head), head) if chunked else head)
         while sent < size and not handler.service.stopping.is_set():
-            piece = b" " * (1 << 20)
+            piece = filler * (1 << 20)
             handler.wfile.write(b"100000\r\n" + piece + b"\r\n" if chunked else piece)
             sent += 1 << 20
         handler.close_connection = True
 
-    return f"{size >> 20} MB, chunked={chunked}", pour
+    return f"{size >> 20} MB of {filler!r}, chunked={chunked}", pour
 
 
 def _slow(rng: random.Random) -> tuple[str, Answer]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +28,7 @@ MAX_PIXELS = 8192 * 8192
 """Pixels of the largest picture that is decoded; a few bytes can claim far more."""
 
 _FORMATS = ("PNG", "WEBP", "JPEG")
+_BLANK = re.compile(r"\s")
 
 
 class _Picture(BaseModel):
@@ -97,6 +99,7 @@ def read_pictures(
     expert: Expert,
     service: Service,
     *,
+    most: int,
     max_pixels: int = MAX_PIXELS,
     fetch: Callable[[str], bytes] | None = None,
 ) -> Answered:
@@ -108,6 +111,7 @@ def read_pictures(
         body: The answer.
         expert: The expert that was to draw.
         service: What the hints name.
+        most: Pictures that were asked for; further ones are not decoded.
         max_pixels: Pixels of the largest picture that is decoded.
         fetch: Fetches what an address holds, or refuses to; without it, addresses are never followed.
 
@@ -137,12 +141,12 @@ def read_pictures(
             f"{expert.id}: the answer holds no picture",
             hint="The service may have filtered it: reword the prompt, or choose another expert.",
         )
-    images = readable([partial(_picture_in, one, expert, max_pixels, fetch) for one in held])
+    images = readable([partial(_picture_in, one, expert, max_pixels, fetch) for one in held], most)
     return Answered(images=images, usage=read_usage(answer.usage))
 
 
-def readable(reads: Iterable[Callable[[], Image]]) -> list[Image]:
-    """The pictures that can be read; an error only if none can.
+def readable(reads: Iterable[Callable[[], Image]], most: float = inf) -> list[Image]:
+    """The pictures that can be read, at most so many; an error only if none can.
 
     Raises:
         DrawError: The last error, if no picture can be read.
@@ -150,6 +154,8 @@ def readable(reads: Iterable[Callable[[], Image]]) -> list[Image]:
     images: list[Image] = []
     problem: DrawError | None = None
     for read in reads:
+        if len(images) >= most:
+            break
         try:
             images.append(read())
         except DrawError as error:
@@ -170,7 +176,9 @@ def decode_base64(text: str, expert: Expert, max_pixels: int = MAX_PIXELS) -> Im
     """The picture in a text; see `decode_picture`."""
     try:
         # some encoders break lines
-        raw = base64.b64decode("".join(text.split()), validate=True)
+        whole = "".join(text.split()) if _BLANK.search(text) else text
+        # without the copies of the text that `base64` makes
+        raw = binascii.a2b_base64(whole, strict_mode=True)
     except (ValueError, binascii.Error) as error:
         raise _unreadable(expert, type(error).__name__) from error
     return decode_picture(raw, expert, max_pixels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +38,19 @@ TIMEOUT_S = 300.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Bytes of an answer for each picture; a 4K PNG in base64 rarely takes half of that."""
 
+LEAST_ANSWER_BYTES = 16 * 1024 * 1024
+"""Bytes that any answer may have; beyond, it may have what the pictures that were asked for take uncompressed."""
+
+LEAST_PIXELS = 1792 * 1792
+"""Pixels that any picture may have: some services draw in sizes of their own, up to this side. Beyond, it may have four
+times those that were asked for."""
+
+_USUAL_PIXELS = 1024 * 1024
+"""Pixels of a picture when no size is asked for."""
+
+_BYTES_A_PIXEL = 16 / 3
+"""Four channels in base64."""
+
 MOST_PARTIAL = 3
 """Unfinished pictures that one may ask for (`partial_images` of the API)."""
 
@@ -54,13 +67,24 @@ class Limits:
 
     Attributes:
         timeout_s: See `TIMEOUT_S`.
-        answer_bytes: See `MAX_ANSWER_BYTES`.
+        answer_bytes: See `MAX_ANSWER_BYTES`; of a call, bytes of a whole answer.
         pixels: Pixels of the largest picture that is decoded.
     """
 
     timeout_s: float
     answer_bytes: int
     pixels: int
+
+    def for_call(self, call: Call, pictures: int) -> Limits:
+        """The limits of the answers to a call, each with at most so many pictures: no more than it asks for."""
+        width, height = (call.arguments.get(name) for name in ("width", "height"))
+        asked = width * height if width and height else _USUAL_PIXELS
+        needed = max(LEAST_ANSWER_BYTES, round(pictures * asked * _BYTES_A_PIXEL))
+        return replace(
+            self,
+            answer_bytes=min(pictures * self.answer_bytes, needed),
+            pixels=min(self.pixels, max(LEAST_PIXELS, 4 * asked)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +121,8 @@ def draw_at(place: Place, call: Call, limits: Limits, *, on_step: OnStep | None 
     """Have pictures drawn; see `HostedBackend.draw`."""
     request = _Request.for_call(place.dialect, call)
     most = 1 if request.one_by_one else place.dialect.most
-    with _client(place, limits, min(len(call.seeds), most) * (1 + request.partial)) as client:
+    limits = limits.for_call(call, min(len(call.seeds), most) * (1 + request.partial))
+    with _client(place, limits) as client:
         asking = _Asking(client=client, place=place, call=call, limits=limits, request=request)
         done = collect(call, asking, most=most, on_step=on_step)
     theirs = {name.partition(".")[0] for name in place.dialect.arguments.values()}
@@ -107,7 +132,7 @@ def draw_at(place: Place, call: Call, limits: Limits, *, on_step: OnStep | None 
     return drawing_of(call, done, params=params, dropped=request.dropped, absent=tuple(request.not_taken))
 
 
-def _client(place: Place, limits: Limits, pictures: int) -> OpenAI:
+def _client(place: Place, limits: Limits) -> OpenAI:
     import openai
 
     from diffusiongpt.backends.hosted.http import bounded_client, timeouts
@@ -120,9 +145,7 @@ def _client(place: Place, limits: Limits, pictures: int) -> OpenAI:
         default_headers=cast(Any, ours) if place.by_zoo else None,
         timeout=timeouts(limits.timeout_s),
         max_retries=0,  # the client repeats requests that may have been billed
-        http_client=bounded_client(
-            limit=pictures * limits.answer_bytes, seconds=limits.timeout_s, make=openai.DefaultHttpxClient
-        ),
+        http_client=bounded_client(limit=limits.answer_bytes, seconds=limits.timeout_s, make=openai.DefaultHttpxClient),
     )
 
 
@@ -336,7 +359,9 @@ class _Asking:
                 return self._streamed(response.parse())
             body = response.read()
         fetch = self._fetched if self.place.dialect.fetches else None
-        return read_pictures(body, expert, service, max_pixels=self.limits.pixels, fetch=fetch)
+        return read_pictures(
+            body, expert, service, most=arguments.get("n", 1), max_pixels=self.limits.pixels, fetch=fetch
+        )
 
     def _streamed(self, events: Iterator[Any]) -> Answered:
         """The pictures of server-sent events; unfinished ones go to the caller's callback."""
