@@ -294,6 +294,9 @@ class Database:
             yield
         except (exc.SQLAlchemyError, sqlite3.Error) as error:
             cause = str(getattr(error, "orig", None) or error).strip()
+            if self._path is not None and tables.FULL not in cause and tables.is_full(self._path):
+                # SQLite speaks of an error of the disk, or of a file that it may only read
+                cause = f"the {tables.FULL}"
             raise VoteError(f"cannot {verb} votes at {self.name}: {cause}", hint=self._hint(cause)) from error
 
     def _hint(self, cause: str) -> str:

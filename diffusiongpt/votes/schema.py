@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,9 @@ from diffusiongpt.safe_text import logger
 
 FULL = "disk is full"
 """How SQLite puts it, also of a quota."""
+
+BESIDE_BYTES = 64 * 1024
+"""Bytes of the index of the write-ahead log (32 KB) and of the first pages of the log."""
 
 _log = logger(__name__)
 
@@ -177,9 +181,19 @@ def wipe(connection: sa.Connection, name: str) -> None:
         )
 
 
+def is_full(path: Path) -> bool:
+    """Whether the disk of a store has no room for what SQLite keeps next to the file, even to read it."""
+    try:
+        return disk_usage(path.parent).free < BESIDE_BYTES
+    except OSError:
+        return False
+
+
 def _mode(path: Path) -> str:
-    """In WAL mode SQLite writes next to the file even to read it, which a read-only folder does not allow."""
-    if os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
+    """In WAL mode SQLite writes next to the file even to read it, which a read-only folder or a full disk prevents."""
+    may_write = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+    if may_write and not is_full(path):
         return ""
-    in_use = path.with_name(path.name + "-wal").exists()
+    log = path.with_name(path.name + "-wal")
+    in_use = log.exists() and (not may_write or log.stat().st_size > 0)
     return "?mode=ro" if in_use else "?mode=ro&immutable=1"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes import VoteStore
+from diffusiongpt.votes import VoteStore, schema
 
 
 def sound(path: Path) -> bool:
@@ -171,6 +173,25 @@ def test_a_full_disk_is_told_and_leaves_the_store_as_it_was(tmp_path: Path) -> N
     sa.event.remove(sa.Engine, "connect", full)
     store.add(vote())
     assert sound(path)
+
+
+def test_votes_are_read_where_the_disk_has_no_byte_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite would write even to read; here it does not, and what must be written says what is wrong."""
+    path = tmp_path / "votes.db"
+    with contextlib.closing(VoteStore(path)) as store:
+        before = store.add(vote())
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "disk_usage", lambda _: SimpleNamespace(free=0))
+        with contextlib.closing(VoteStore(path)) as store:
+            assert store.all() == [before]
+            assert [*tmp_path.iterdir()] == [path]
+            for write in (lambda: store.add(vote()), lambda: store.erase("me"), store.undo):
+                with pytest.raises(VoteError, match="the disk is full") as caught:
+                    write()
+                assert "Free some disk space" in caught.value.hint
+    with contextlib.closing(VoteStore(path)) as store:
+        assert store.all() == [before]
+        assert store.erase("me").votes == 1
 
 
 def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
