@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.testing._hub_handler import Fault, HubHandler
-from diffusiongpt.testing.chat import ChatFault, LocalChat, as_text, form
+from diffusiongpt.testing.chat import ChatFault, LocalChat, ToolCall, as_text, form
 from diffusiongpt.testing.fake_backend import FakeBackend
 from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
 from diffusiongpt.testing.images import ImagesFault, LocalImages
@@ -21,6 +21,7 @@ __all__ = [
     "LocalImages",
     "LocalServices",
     "ServiceFault",
+    "ToolCall",
     "as_text",
     "form",
     "hub_zoo",

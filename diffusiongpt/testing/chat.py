@@ -98,6 +98,11 @@ class ChatRequest(ProviderRequest):
         return "json_schema" if kind == "json_schema" else "json_mode" if kind == "json_object" else "text"
 
     @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a call of the one tool that is offered, as when it is for a structure."""
+        return self.method == "function_calling" and self.body.get("tool_choice") not in (None, "auto", "none")
+
+    @property
     def schema(self) -> dict[str, Any] | None:
         """The JSON schema of the answer, if the client sends one outside the messages."""
         if self.method == "function_calling":
@@ -138,6 +143,19 @@ class ChatFault(ProviderFault):
     spoil: Callable[[dict[str, Any]], str | None] = str
 
 
+@dataclass(frozen=True)
+class ToolCall:
+    """An answer by which an agent calls one of the tools that it was offered.
+
+    Attributes:
+        name: Name of the tool.
+        arguments: Its arguments.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
 _PIECE = 40
 """Characters of one event of a stream."""
 
@@ -162,6 +180,9 @@ class ChatHandler(ProviderHandler):
     def _answer(self, request: ChatRequest, fault: ChatFault | None) -> None:
         kind = fault.kind if fault else ""
         content = self.service.content_for(request, fault)
+        if isinstance(content, ToolCall):
+            self.send_json(_calling(request, content.name, as_text(dict(content.arguments))))
+            return
         if request.body.get("stream"):
             self._stream(content or "", stalled=kind == "stalled")
             return
@@ -195,14 +216,27 @@ class ChatHandler(ProviderHandler):
 def _completion(request: ChatRequest, content: str | None, *, refused: bool) -> dict[str, Any]:
     """A completion in OpenAI's shape: a refusal, the content, or the arguments of the tool that the client offers."""
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    finish = "stop"
     if refused:
         message |= {"content": None, "refusal": "I'm sorry, I can't help with that."}
-    elif request.method == "function_calling" and content is not None:
-        name = request.body["tools"][0]["function"]["name"]
-        call = {"id": "call_local", "type": "function", "function": {"name": name, "arguments": content}}
-        message |= {"content": None, "tool_calls": [call]}
-        finish = "tool_calls"
+    elif content is not None and (request.must_call or (request.method == "function_calling" and content[:1] == "{")):
+        # an object is the arguments of the tool that is offered; an agent may also be answered in words
+        return _calling(request, request.body["tools"][0]["function"]["name"], content)
+    return _finished(request, message, "stop")
+
+
+def _calling(request: ChatRequest, name: str, arguments: str | None) -> dict[str, Any]:
+    """A completion that calls a tool."""
+    call = {
+        "id": f"call_{len(request.body['messages'])}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+    return _finished(
+        request, {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}, "tool_calls"
+    )
+
+
+def _finished(request: ChatRequest, message: Mapping[str, Any], finish: str) -> dict[str, Any]:
     return {
         "id": "chatcmpl-local",
         "object": "chat.completion",
@@ -213,14 +247,15 @@ def _completion(request: ChatRequest, content: str | None, *, refused: bool) -> 
     }
 
 
-Answer = Mapping[str, Any] | str | None | Callable[[ChatRequest], Any]
+Answer = Mapping[str, Any] | str | ToolCall | None | Callable[[ChatRequest], Any]
 
 
 class LocalChat(LocalProvider[ChatRequest, ChatFault]):
     """Answer chat completions on loopback; the real `openai` and `langchain-openai` clients work against it.
 
     Without a script it answers what the local thinker reads in the prompt: a way to try the LLM path without a key.
-    It knows `json_schema`, tools, `json_object`, plain text and streaming.
+    It knows `json_schema`, tools, `json_object`, plain text and streaming. An agent decides by itself when to call a
+    tool, so the calls are part of the script: `chat.reply(ToolCall("draw_image", {"prompt": "a fox"}), times=1)`.
 
     Example:
         with LocalChat() as chat:
@@ -242,7 +277,7 @@ class LocalChat(LocalProvider[ChatRequest, ChatFault]):
         """Give this answer from now on, or a number of times first.
 
         Args:
-            answer: A mapping or text, `None` for a message without content, or a function of the request.
+            answer: A mapping or text, a `ToolCall`, `None` for a message without content, or a function of the request.
             times: How often, before the standing answer; such answers queue up.
         """
         with self._lock:
@@ -251,13 +286,13 @@ class LocalChat(LocalProvider[ChatRequest, ChatFault]):
             else:
                 self._replies += [answer] * times
 
-    def content_for(self, request: ChatRequest, fault: ChatFault | None) -> str | None:
+    def content_for(self, request: ChatRequest, fault: ChatFault | None) -> str | ToolCall | None:
         """The content of the answer to a request; called by the handler."""
         with self._lock:
             answer = self._replies.pop(0) if self._replies else self._answer
         reply = answer(request) if callable(answer) else answer
         if fault is None or fault.kind != "malformed":
-            return as_text(reply)
+            return reply if isinstance(reply, ToolCall) else as_text(reply)
         return fault.spoil(dict(reply) if isinstance(reply, Mapping) and "votes" in reply else form(request.prompt))
 
 

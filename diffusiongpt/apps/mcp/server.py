@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import Field
 
+from diffusiongpt.apps.agent_arguments import DRAWS, EDITS, PATHS
 from diffusiongpt.apps.mcp import answers
-from diffusiongpt.apps.mcp.arguments import DRAWS, EDITS, takes
+from diffusiongpt.apps.mcp.signatures import described, takes
 from diffusiongpt.apps.mcp.working import in_thread
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.errors import DiffusionGPTError, RequestError
@@ -39,8 +38,6 @@ MOST_BYTES: Final = 256 << 20
 """Largest picture that is read as a resource."""
 
 Tool = Callable[..., Awaitable[CallToolResult]]
-
-_REQUIRED: Final = inspect.Parameter.empty
 
 _READS: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _DRAWS: Final = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
@@ -157,7 +154,7 @@ class _Tools:
         return generate_image
 
     def _edit(self) -> Tool:
-        @takes(EDITS, answers.Drawn)
+        @takes(EDITS, answers.Drawn, {"image": (PATHS["image"], ...)})
         @_answers_errors
         async def edit_image(*, context: Context, **options: Any) -> CallToolResult:
             """Change a picture: as the prompt orders, inside a mask, or, with `strength`, as a starting point."""
@@ -166,7 +163,7 @@ class _Tools:
         return edit_image
 
     def _compare(self) -> Tool:
-        k = Annotated[int, Field(description="How many models to compare.", ge=2, le=8)]
+        k = described(int, "How many models to compare.", ge=2, le=8)
 
         @takes([name for name in DRAWS if name != "expert"], answers.Compared, {"k": (k, 2)})
         @_answers_errors
@@ -182,15 +179,11 @@ class _Tools:
         return compare_images
 
     def _vote(self) -> Tool:
-        best = Annotated[str, Field(description="Path of the best picture; with another outcome, of any of them.")]
-        others = Annotated[list[str], Field(description="Paths of the pictures it was compared with.", min_length=1)]
-        outcome = Annotated[
-            Literal["win", "tie", "both_bad"], Field(description="Whether one is best, all are equal, or none will do.")
-        ]
+        best = described(str, "Path of the best picture; with another outcome, of any of them.")
+        others = described(list[str], "Paths of the pictures it was compared with.", min_length=1)
+        outcome = described(Literal["win", "tie", "both_bad"], "Whether one is best, all are equal, or none will do.")
 
-        @takes(
-            [], answers.Voted, {"best": (best, _REQUIRED), "others": (others, _REQUIRED), "outcome": (outcome, "win")}
-        )
+        @takes([], answers.Voted, {"best": (best, ...), "others": (others, ...), "outcome": (outcome, "win")})
         @_answers_errors
         async def vote(*, context: Context, best: str, others: Sequence[str], outcome: Any) -> CallToolResult:
             """Record which picture of a comparison a person prefers, in their words and not your own taste."""
@@ -206,9 +199,7 @@ class _Tools:
         return vote
 
     def _route(self) -> Tool:
-        pictures = Annotated[list[str], Field(description="Absolute paths of pictures that would go in.")]
-
-        @takes(DRAWS, answers.Routed, {"image": (pictures, [])})
+        @takes(EDITS, answers.Routed)
         @_answers_errors
         async def route_image(*, context: Context, **options: Any) -> CallToolResult:
             """Say which model would draw a prompt and why, what it would download and how long it would take."""
@@ -237,8 +228,9 @@ class _Tools:
         given = {**options, **self._policy}
         if options.get("image"):
             given["image"] = [self._readable(path) for path in options["image"]]
-        if options.get("mask_image"):
-            given["mask_image"] = self._readable(options["mask_image"])
+        for name in ("mask_image", "control_image"):
+            if options.get(name):
+                given[name] = self._readable(options[name])
         return given
 
     def _readable(self, name: str) -> Path:

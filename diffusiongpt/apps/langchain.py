@@ -1,0 +1,153 @@
+"""Tools for agents of LangChain: one draws, the other says what would draw.
+
+    from langchain.agents import create_agent
+
+    agent = create_agent("openai:gpt-5-mini", [DrawTool(), RouteTool()])
+    agent.invoke({"messages": [("user", "Draw me a watercolor fox, please.")]})
+
+The model reads paths and a sentence; the `Generation` or `Route` is the artifact of the tool's message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, TypeVar
+
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import BaseModel, Field
+
+from diffusiongpt.apps.agent_arguments import EDITS, arguments_model
+from diffusiongpt.errors import DiffusionGPTError
+from diffusiongpt.flow import Policy, Route
+from diffusiongpt.pictures import Generation
+from diffusiongpt.stopping import stoppable
+
+T = TypeVar("T")
+
+
+class _StudioTool(BaseTool):
+    """What both tools have.
+
+    Attributes:
+        studio: The `DiffusionGPT` that is asked; `None` for the default one.
+        policy: What a picture may cost and what is refused; an agent decides neither.
+    """
+
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: bool = True
+    studio: Any = Field(default=None, exclude=True, repr=False)
+    policy: Policy = Field(default_factory=Policy)
+
+    def _asked(self) -> Any:
+        if self.studio is not None:
+            return self.studio
+        import diffusiongpt
+
+        return diffusiongpt
+
+    def _given(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What an agent asked for, and what is not its decision."""
+        return {**options, "max_price": self.policy.max_price, "safety": self.policy.safety}
+
+
+class DrawTool(_StudioTool):
+    """Draws, from a text or with pictures, and answers with the paths of the files.
+
+    Attributes:
+        folder: Where pictures are saved.
+
+    Example:
+        tool = DrawTool(studio=studio, folder="pictures")
+        message = tool.invoke({"type": "tool_call", "id": "1", "name": tool.name, "args": {"prompt": "a red heart"}})
+        message.artifact.image
+    """
+
+    name: str = "draw_image"
+    description: str = (
+        "Draw a picture from a text, or change pictures, with the image model that people would like best for it. "
+        "Pass what the person said as the prompt, in their language. Answers with the paths of the files."
+    )
+    args_schema: type[BaseModel] = arguments_model("DrawArguments", EDITS)
+    folder: Path = Path("pictures")
+
+    def _run(self, **options: Any) -> tuple[str, Generation]:
+        def work() -> tuple[str, Generation]:
+            generation: Generation = self._asked().route_and_generate(**self._given(options))
+            paths = generation.save(self.folder)
+            return _drawn(generation, paths), generation
+
+        return _answered(work)
+
+    async def _arun(self, **options: Any) -> tuple[str, Generation]:
+        return await _in_thread(lambda: self._run(**options))
+
+
+class RouteTool(_StudioTool):
+    """Says which model would draw and why, what it would download and how long it would take; loads nothing.
+
+    Example:
+        tool = RouteTool(studio=studio)
+        message = tool.invoke({"type": "tool_call", "id": "1", "name": tool.name, "args": {"prompt": "a red heart"}})
+        message.artifact.expert
+    """
+
+    name: str = "route_image"
+    description: str = (
+        "Say which image model would draw a prompt and why, what it would have to download and how many seconds it "
+        "would take. Draws and loads nothing; use it when the person asks which model, or before a long drawing."
+    )
+    args_schema: type[BaseModel] = arguments_model("RouteArguments", EDITS)
+
+    def _run(self, **options: Any) -> tuple[str, Route]:
+        def work() -> tuple[str, Route]:
+            route: Route = self._asked().route(**self._given(options))
+            return _planned(route), route
+
+        return _answered(work)
+
+    async def _arun(self, **options: Any) -> tuple[str, Route]:
+        return await _in_thread(lambda: self._run(**options))
+
+
+def _answered(work: Callable[[], T]) -> T:
+    """What some work gives; an expected error is one that the agent reads and can act on."""
+    try:
+        return work()
+    except DiffusionGPTError as error:
+        raise ToolException(f"{type(error).__name__}: {error}. {error.hint}") from error
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Do what blocks in a thread of its own; cancelling it ends a drawing within a step."""
+    left = Event()
+
+    def run() -> T:
+        with stoppable(left=left):
+            return work()
+
+    try:
+        return await asyncio.to_thread(run)
+    finally:
+        left.set()
+
+
+def _drawn(generation: Generation, paths: list[Path]) -> str:
+    files = "\n".join(str(path.resolve()) for path in paths)
+    notes = [f"{one.name} was not followed: {one.reason}" for one in generation.dropped]
+    notes += [f"{one.expert} could not draw: {one.error}" for one in generation.fallbacks]
+    return "\n".join([f"{generation.drawn_by} drew it. {_sentence(generation.route)}", files, *notes])
+
+
+def _planned(route: Route) -> str:
+    place = route.placement
+    known = place is not None and place.seconds is not None
+    takes = f" It would take about {place.seconds:.0f} s." if place is not None and known else ""
+    pulls = f" It would download {place.download_bytes / 1e9:.1f} GB first." if place and place.download_bytes else ""
+    return f"{_sentence(route)}{takes}{pulls}"
+
+
+def _sentence(route: Route) -> str:
+    return route.explain().partition("\n")[0]
