@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -49,10 +49,10 @@ POOL = (
 """Forty models; sizes are at half precision, and the text encoders and the VAE are shared."""
 
 
-def make_jobs(*, sharing: bool, largest: int | None = None) -> list[Job | None]:
+def make_jobs(*, sharing: bool, largest: int | None = None, pool: Sequence[Family] = POOL) -> list[Job | None]:
     """A job for each model of the pool; `None` in place of a model with more than `largest` bytes."""
     jobs: list[Job | None] = []
-    for family in POOL:
+    for family in pool:
         for number in range(family.models):
             parts = family.parts(number, sharing=sharing)
             fits = largest is None or sum(parts.values()) <= largest
@@ -61,17 +61,17 @@ def make_jobs(*, sharing: bool, largest: int | None = None) -> list[Job | None]:
     return jobs
 
 
-def zipf_trace(jobs: list[Job | None], *, exponent: float, requests: int, seed: int) -> list[Job]:
+def zipf_trace(jobs: list[Job | None], *, exponent: float, requests: int, seed: int, drift: int = DRIFT) -> list[Job]:
     """Requests for the existing models, the `k`-th most popular with probability in proportion to `k ** -s`."""
-    return list(islice(_endless(jobs, exponent, np.random.default_rng(seed)), requests))
+    return list(islice(_endless(jobs, exponent, np.random.default_rng(seed), drift), requests))
 
 
-def _endless(jobs: list[Job | None], exponent: float, rng: np.random.Generator) -> Iterator[Job]:
+def _endless(jobs: list[Job | None], exponent: float, rng: np.random.Generator, drift: int) -> Iterator[Job]:
     popularity = np.arange(1, len(jobs) + 1) ** -exponent
     popularity /= popularity.sum()
     models = rng.permutation(len(jobs))
     while True:
-        for rank in rng.choice(len(jobs), DRIFT, p=popularity):
+        for rank in rng.choice(len(jobs), drift, p=popularity):
             job = jobs[models[rank]]
             if job is not None:
                 yield job

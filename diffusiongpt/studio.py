@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from diffusiongpt.conversation import Conversation
+    from diffusiongpt.drawing import Executor
     from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer, SafetyLevel
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
@@ -70,6 +71,8 @@ class DiffusionGPT:
         on_pull: Called with size, licence and free disk space before each pull; by default these are logged as a
             warning, which Python prints on stderr.
         on_progress: Called with the progress of a download, a load or a drawing.
+        executor: Draws in place of this machine, such as a fleet; routes are then for the memory that the settings
+            name.
 
     Attributes:
         settings: The settings in use.
@@ -89,6 +92,7 @@ class DiffusionGPT:
         agree: Agree | None = None,
         on_pull: Callable[[PullPlan], None] | None = None,
         on_progress: OnProgress | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
@@ -96,7 +100,9 @@ class DiffusionGPT:
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
         self._asks = agree is not None
-        self._machine = Machine(self.cache, self.settings, device or self.settings.device)
+        self._machine = Machine(
+            self.cache, self.settings, device or self.settings.device, elsewhere=executor is not None
+        )
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
         self._guard = Guard(self.settings.safety)
@@ -104,6 +110,7 @@ class DiffusionGPT:
             self.zoo,
             self._machine,
             local=self._local,
+            elsewhere=executor,
             hosted=HostedExecutor(spending, on_progress),
             stand_in=self._stand_in if self.settings.stand_in else None,
             spending=spending,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.checked import checked, pictures_of
-from diffusiongpt.drawing.executor import HostedExecutor
+from diffusiongpt.drawing.executor import Executor, HostedExecutor
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_AREA_FACTOR",
     "SIDE_STEP",
     "Batch",
+    "Executor",
     "FairOrder",
     "HostedExecutor",
     "LocalExecutor",

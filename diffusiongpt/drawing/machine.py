@@ -41,12 +41,16 @@ class Machine:
         cache: Checkpoints on disk and in memory.
         settings: Keys and addresses of hosted experts, the folder of the user's data, and what is allowed.
         device: Device to draw on; `None` for the best one present.
+        elsewhere: Whether another machine draws, which has the memory that the settings name.
     """
 
-    def __init__(self, cache: ModelCache, settings: Settings, device: str | None = None) -> None:
+    def __init__(
+        self, cache: ModelCache, settings: Settings, device: str | None = None, *, elsewhere: bool = False
+    ) -> None:
         self._cache = cache
         self._settings = settings
         self._device = device
+        self._elsewhere = elsewhere
         self._planners: dict[MachineSpec, Planner] = {}
         self._measurements = Measurements(settings.home / "measured.jsonl")
         self._weighed: dict[PullKey, tuple[Snapshot | str, Mapping[str, int]]] = {}
@@ -58,11 +62,11 @@ class Machine:
 
     @cached_property
     def spec(self) -> MachineSpec:
-        """What plans have to know of this machine."""
+        """What plans have to know of the machine that draws."""
         total, host = device_memory(self.device), device_memory(HOST)
         name, bfloat16 = device_facts(self.device)
         flops, link = speed_of(self.device, name, total or 0)
-        return MachineSpec(
+        here = MachineSpec(
             device=self.device,
             device_bytes=total,
             host_bytes=host,
@@ -70,6 +74,7 @@ class Machine:
             link_bytes_s=link,
             bfloat16=bfloat16,
         )
+        return planned_for(self._settings.memory, here) if self._elsewhere else here
 
     def planner(self, memory: Memory | None = None) -> Planner:
         """Plans placements for the memory that was asked for; `None` for that of the settings, else this machine's."""

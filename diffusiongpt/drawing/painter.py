@@ -81,6 +81,7 @@ class Painter:
         zoo: The experts to draw with.
         machine: Knows which of them can draw here.
         local: Carries out calls on this machine.
+        elsewhere: Carries them out instead, where another machine draws; `None` for this one.
         hosted: Carries out calls at services.
         stand_in: Finds the expert of the tiny zoo that draws when no candidate can; `None` if it must not.
         spending: The spend limits of the user.
@@ -93,6 +94,7 @@ class Painter:
         machine: Machine,
         *,
         local: LocalExecutor,
+        elsewhere: Executor | None = None,
         hosted: Executor,
         stand_in: StandIn | None,
         spending: Spending,
@@ -101,6 +103,7 @@ class Painter:
         self._zoo = zoo
         self._machine = machine
         self._local = local
+        self._here: Executor = elsewhere or local
         self._hosted = hosted
         self._stand_in = stand_in
         self._spending = spending
@@ -239,7 +242,7 @@ class Painter:
         return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
-        executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._local
+        executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._here
         return finished(call, checked(call, executor.run(call, ticket=ticket)))
 
     def _last_resort(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.placement.costs import cost_of, planned_for, speed_of
+from diffusiongpt.placement.costs import cost_of, planned_for, speed_of, stated_bytes
 from diffusiongpt.placement.measurements import Measurement, Measurements
 from diffusiongpt.placement.planner import USABLE, Expected, Measured, Planner
 
@@ -16,4 +16,5 @@ __all__ = [
     "cost_of",
     "planned_for",
     "speed_of",
+    "stated_bytes",
 ]

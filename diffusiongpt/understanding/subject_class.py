@@ -75,18 +75,18 @@ def signs_of(
         one: max((m.weight for m, cls in zip(mentions, classes, strict=True) if cls == one), default=0.0)
         for one in _KNOWN
     }
-    place, human, worn = (bool(pattern.search(text)) for pattern in (_OPENS_WITH_PLACE, _HUMAN, _WORN))
+    place, human, dressed = (bool(pattern.search(text)) for pattern in (_OPENS_WITH_PLACE, _HUMAN, _WORN))
     animal, character = strongest["animal"] > 0, strongest["character"] > 0
     yes_or_no = {
         **{f"first is {one}": bool(classes) and classes[0] == one for one in _KNOWN},
         "nothing known": not classes,
         "counts people": counted == "character",
         "counts animals": counted == "animal",
-        "clothes": worn,
+        "clothes": dressed,
         "like a person": human,
         "a page": bool(_PAGE.search(text)),
         "opens with a place": place,
-        "an animal in clothes": worn and animal,
+        "an animal in clothes": dressed and animal,
         "an animal like a person": human and animal,
         "a place, then an animal": place and animal,
         "a place, then a character": place and character,

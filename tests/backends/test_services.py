@@ -33,7 +33,7 @@ HASTE_S = 20.0
 
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServices]:
-    """All three; nobody waits between attempts."""
+    """All three, without a wait between attempts."""
     monkeypatch.setattr("time.sleep", lambda _: None)
     with LocalServices() as running:
         yield running

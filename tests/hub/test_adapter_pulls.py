@@ -73,7 +73,7 @@ def test_both_repositories_are_told_and_pulled(hub: LocalHub, online: Settings) 
 
 
 def test_the_notes_of_peft_come_with_an_adapter(hub: LocalHub, online: Settings, loras: Path, tmp_path: Path) -> None:
-    """Its strength is in `adapter_config.json`: without it, the same file would be worn with another one."""
+    """Its strength is in `adapter_config.json`: without it, the same file would be used with another one."""
     folder = shutil.copytree(loras / "ink", tmp_path / "noted")
     (folder / "adapter_config.json").write_text('{"lora_alpha": 2}', encoding="utf-8")
     (folder / "notes.json").write_text("{}", encoding="utf-8")

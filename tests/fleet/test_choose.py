@@ -1,0 +1,154 @@
+"""Which replica a request goes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusiongpt.fleet import Choice, Fleet, Need, ReplicaState
+
+GB = 1_000_000_000
+
+
+class Clock:
+    """A time that tests set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        """Now."""
+        return self.now
+
+
+def fleet(*states: ReplicaState, clock: Clock | None = None) -> Fleet:
+    """A fleet that heard these reports."""
+    made = Fleet(clock=clock or Clock())
+    for state in states:
+        made.report(state)
+    return made
+
+
+def replica(name: str, **facts: Any) -> ReplicaState:
+    """A replica with 10 GB/s from host to device and 1 GB/s from disk."""
+    return ReplicaState(replica=name, **{"link_bytes_s": 10e9, "disk_bytes_s": 1e9, "free_bytes": 100e9, **facts})
+
+
+def need(nbytes: int = 10 * GB, **more: Any) -> Need:
+    """A request for one model."""
+    return Need(**{"parts": {"fox": nbytes}, "draw_s": 2.0, **more})
+
+
+def chosen(made: Fleet, wanted: Need) -> Choice:
+    """A choice that there must be."""
+    choice = made.choose(wanted)
+    assert choice is not None
+    return choice
+
+
+def test_it_goes_where_its_model_is() -> None:
+    """On the device before in host memory, there before on disk, and there before at the hub."""
+    places = [replica("hub"), replica("disk", held={"fox": "disk"}), replica("host", held={"fox": "host"})]
+    device = replica("device", held={"fox": "device"})
+    assert chosen(fleet(*places, device), need()).replica == "device"
+    assert [chosen(fleet(*places[:count]), need()).replica for count in (3, 2, 1)] == ["host", "disk", "hub"]
+
+
+def test_a_queue_that_takes_longer_than_a_load_sends_it_elsewhere() -> None:
+    """Hot experts so get several copies."""
+    busy = replica("there", held={"fox": "device"}, queue_s=5.0)
+    assert chosen(fleet(busy, replica("other", held={"fox": "host"})), need()).replica == "other"
+    assert chosen(fleet(busy, replica("other", held={"fox": "disk"})), need()).replica == "there"
+
+
+def test_what_others_would_lose_counts() -> None:
+    """Of two loads of one length, the one for which nothing has to leave."""
+    full = replica("full", held={"fox": "host"}, free_bytes=0.0)
+    assert chosen(fleet(full, replica("roomy", held={"fox": "host"}, queue_s=0.9)), need()).replica == "roomy"
+    # yet a queue that is longer than both loads is worse
+    assert chosen(fleet(full, replica("roomy", held={"fox": "host"}, queue_s=2.5)), need()).replica == "full"
+
+
+def test_loading_and_waiting_go_on_at_the_same_time() -> None:
+    """While others draw, the bytes come: a request waits for the longer of the two."""
+    assert chosen(fleet(replica("one", held={"fox": "host"}, queue_s=5.0)), need()).wait_s == pytest.approx(5.0)
+    assert chosen(fleet(replica("one", held={"fox": "disk"}, queue_s=5.0)), need()).wait_s == pytest.approx(11.0)
+
+
+def test_what_is_coming_is_waited_for_and_not_brought_twice() -> None:
+    """A second request for a model that is on its way goes to the same replica."""
+    clock = Clock()
+    made = fleet(replica("one", held={"fox": "disk"}), replica("two", held={"fox": "disk"}), clock=clock)
+    first = chosen(made, need(draw_s=0.1))
+    made.send(first, need(draw_s=0.1))
+    clock.now += 9.0
+    second = chosen(made, need())
+    assert second.replica == first.replica
+    assert second.wait_s == pytest.approx(2.1)
+
+
+def test_requests_on_their_way_count_until_they_are_reported() -> None:
+    """A report that was made before a request arrived does not make the replica look idle."""
+    made = fleet(replica("one", held={"fox": "device"}), replica("two", held={"fox": "device"}))
+    gone = chosen(made, need())
+    made.send(gone, need())
+    made.report(replica(gone.replica, held={"fox": "device"}, received=0))
+    assert chosen(made, need()).replica != gone.replica
+    made.report(replica(gone.replica, held={"fox": "device"}, received=1))
+    assert chosen(made, need()).replica == gone.replica
+
+
+def test_a_device_that_is_too_small_is_never_chosen() -> None:
+    """Replicas may differ; where nothing is large enough there is no choice."""
+    small = replica("small", held={"fox": "device"}, device_bytes=24 * GB)
+    large = replica("large", device_bytes=80 * GB, queue_s=1000.0)
+    assert chosen(fleet(small, large), need(device_bytes=40 * GB)).replica == "large"
+    assert fleet(small).choose(need(device_bytes=40 * GB)) is None
+    assert Fleet().choose(need()) is None
+
+
+def test_one_that_left_is_forgotten() -> None:
+    """Also with requests that were sent to it, and with those chosen for it meanwhile."""
+    made = fleet(replica("one", held={"fox": "device"}), replica("two", queue_s=3.0))
+    choice = chosen(made, need())
+    made.leave("one")
+    made.leave("one")
+    made.send(choice, need())
+    assert list(made) == ["two"]
+    assert chosen(made, need()).replica == "two"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"),
+            st.sampled_from(["report", "send", "leave"]),
+            st.sampled_from(["device", "host", "disk", ""]),
+            st.floats(0, 100),
+        ),
+        max_size=40,
+    )
+)
+def test_any_order_of_events_leaves_a_sane_choice(events: list[tuple[str, str, str, float]]) -> None:
+    """A choice names a replica that is there, with seconds that are finite and not negative."""
+    clock = Clock()
+    made = Fleet(clock=clock)
+    there = set()
+    for name, kind, place, seconds in events:
+        clock.now += seconds / 10
+        if kind == "report":
+            made.report(replica(name, held={"fox": place} if place else {}, queue_s=seconds))
+            there.add(name)
+        elif kind == "leave":
+            made.leave(name)
+            there.discard(name)
+        elif (choice := made.choose(need())) is not None:
+            made.send(choice, need())
+        choice = made.choose(need())
+        assert (choice is None) == (not there)
+        if choice is not None:
+            assert choice.replica in there
+            assert 0 <= choice.wait_s < float("inf")
+    assert set(made) == there
