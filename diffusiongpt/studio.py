@@ -510,7 +510,12 @@ class DiffusionGPT:
         return self.preferences.store.undo(voter)
 
     def import_votes(
-        self, path: str | Path, *, file_format: FileFormat | None = None, unknown: Unknown = "refuse"
+        self,
+        path: str | Path,
+        *,
+        file_format: FileFormat | None = None,
+        unknown: Unknown = "refuse",
+        rename: Callable[[str], str | None] | None = None,
     ) -> Imported:
         """Add the votes and ratings of a file, all or none; those that the store has already stay as they are.
 
@@ -521,6 +526,7 @@ class DiffusionGPT:
             file_format: Format of the file; `None` goes by its name.
             unknown: What to do with votes for experts that the zoo does not have: `"refuse"` the file,
                 `"keep"` or `"skip"` them.
+            rename: Finds the id of the expert that a rating of the file means by another name; `None` keeps the name.
 
         Raises:
             VoteError: If the file has a mistake, reported with its row, or the store cannot be written.
@@ -534,6 +540,7 @@ class DiffusionGPT:
             experts=self.zoo,
             unknown=unknown,
             evidence_of=lambda prompt: self.read(prompt).understanding.evidence,
+            rename=rename,
         )
 
     def ranking(self) -> RankingTable:

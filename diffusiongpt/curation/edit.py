@@ -112,15 +112,21 @@ class ZooDraft:
         self.zoo = self._layered(self.file)
         self._edit = YamlEdit(self._text)
 
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Append an expert.
+    def add(self, *entries: Mapping[str, Any]) -> None:
+        """Append experts; to be called once for all.
 
         Args:
-            entry: Keys and values of the expert, in the order in which they are written.
+            *entries: Keys and values of each expert, in the order in which they are written.
 
         Raises:
-            ZooError: If one of the layers has the id or the repository already.
+            ZooError: If one of the layers has the id or the repository of one already.
         """
+        for entry in entries:
+            self._check_new(entry)
+        if entries:
+            self._edit.extend(["experts"], list(entries))
+
+    def _check_new(self, entry: Mapping[str, Any]) -> None:
         where = " + ".join(self.zoo.sources)
         weights = (entry.get("repo"), entry.get("file"), entry.get("settings", {}).get("weight_name"))
         for known in self.zoo.values():
@@ -131,7 +137,6 @@ class ZooDraft:
                 )
             if known.id == entry["id"]:
                 raise ZooError(f"{where} has an expert called {known.id} already", hint="Choose another id with --id.")
-        self._edit.extend(["experts"], [entry])
 
     def pin(self, commits: Mapping[str, str]) -> None:
         """Write the commit of some experts as their `revision`.

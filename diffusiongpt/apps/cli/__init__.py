@@ -29,7 +29,7 @@ COMMANDS = {
     "vote": ("votes:vote", "Say which picture is best, or how good one is."),
     "votes": ("votes:app", "Export and import votes and ratings, or erase a voter."),
     "ranking": ("ranking:app", "Show how votes rank the experts; give new experts a first place."),
-    "zoo": ("zoo_files:app", "Experts and their taxonomy."),
+    "zoo": ("zoo_import:app", "Experts and their taxonomy."),
     "evaluate": ("evaluate:evaluate", "Compare routing with simpler ways to choose on rated prompts."),
     "serve": ("serve:serve", "Serve over HTTP: OpenAI's Images API, AUTOMATIC1111's, and our own."),
     "mcp": ("mcp:mcp", "Draw for agents: Claude Desktop, Cursor and other clients of the Model Context Protocol."),

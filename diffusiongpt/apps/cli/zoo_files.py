@@ -143,9 +143,9 @@ def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: 
     if change is not None:
         change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
         draft = change.finish()
-        written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
+        written = show_and_write(draft, settings, yes=yes, as_json=as_json)
         say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
-        _check_confirmed(draft, yes=yes)
+        check_confirmed(draft, yes=yes)
     return [{**vars(one), "error": str(one.error) if one.error else None} for one in found]
 
 
@@ -276,17 +276,17 @@ def add(
     )
     change.add(entry)
     draft = change.finish()
-    written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
+    written = show_and_write(draft, settings, yes=yes, as_json=as_json)
     if as_json:
         print_json({"file": str(draft.path), "entry": entry, "diff": draft.diff(), "written": written})
     elif written:
         say(f"wrote {draft.path}")
         if str(draft.path) not in settings.zoo_layers:
             say(f"use it with: diffusiongpt route PROMPT --zoo default --zoo {draft.path}")
-    _check_confirmed(draft, yes=yes)
+    check_confirmed(draft, yes=yes)
 
 
-def _show_and_write(draft: Draft, settings: Settings, *, yes: bool, as_json: bool) -> bool:
+def show_and_write(draft: Draft, settings: Settings, *, yes: bool, as_json: bool) -> bool:
     """Show the change, and write it after a yes, which takes a terminal or `--yes`; whether it was written."""
     if draft.is_empty:
         return False
@@ -297,7 +297,7 @@ def _show_and_write(draft: Draft, settings: Settings, *, yes: bool, as_json: boo
     return True
 
 
-def _check_confirmed(draft: Draft, *, yes: bool) -> None:
+def check_confirmed(draft: Draft, *, yes: bool) -> None:
     """Exit 2 where a change was asked for that could not be confirmed, as other commands do that ask first."""
     if not draft.is_empty and not yes and not is_terminal():
         say("nothing was written; use --yes to write it without a terminal")
@@ -332,7 +332,7 @@ def propose(
     draft = proposal.draft
     for note in proposal.notes:
         say(f"note: {note}")
-    written = _show_and_write(draft, settings, yes=yes, as_json=as_json)
+    written = show_and_write(draft, settings, yes=yes, as_json=as_json)
     if as_json:
         print_json({"file": str(draft.path), "diff": draft.diff(), "notes": proposal.notes, "written": written})
     say(_outcome(draft, agreed=yes or is_terminal(), written=written))

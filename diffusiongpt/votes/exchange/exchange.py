@@ -11,10 +11,11 @@ from diffusiongpt.errors import DataError, VoteError
 from diffusiongpt.votes.exchange.csv_files import read_ratings, read_votes, write_ratings, write_votes
 from diffusiongpt.votes.exchange.csv_rows import read_header
 from diffusiongpt.votes.exchange.problems import Located, nearest
+from diffusiongpt.votes.vote import Rating
 
 if TYPE_CHECKING:
     from diffusiongpt.votes.store import VoteStore
-    from diffusiongpt.votes.vote import Rating, Vote
+    from diffusiongpt.votes.vote import Vote
 
 
 FileFormat = Literal["csv", "jsonl", "prompt2scores"]
@@ -109,6 +110,7 @@ def import_file(
     experts: Collection[str] | None = None,
     unknown: Unknown = "refuse",
     evidence_of: Callable[[str], Mapping[str, float]] | None = None,
+    rename: Callable[[str], str | None] | None = None,
 ) -> Imported:
     """Record the votes and ratings of a file that the store does not have yet: all of them, or none.
 
@@ -119,12 +121,15 @@ def import_file(
         experts: Ids of the known experts; `None` accepts any.
         unknown: Treatment of votes for other experts: `"refuse"` the file, or `"keep"` or `"skip"` those votes.
         evidence_of: Reads a prompt as probability per taxonomy node, for entries without evidence.
+        rename: Finds the id of the expert that a rating of the file means by another name; `None` keeps the name.
 
     Raises:
         VoteError: If the file has a mistake, which is reported with its line, or the store cannot be written. In both
             cases the store is unchanged.
     """
     located = _read(path, file_format or format_of(path))
+    if rename is not None:
+        located = [_renamed(one, rename) for one in located]
     strange = _unknown(located, experts)
     if strange and unknown == "refuse":
         raise _refused(path, strange, experts or ())
@@ -139,6 +144,12 @@ def import_file(
         skipped=len(located) - len(chosen),
         unknown=tuple(strange),
     )
+
+
+def _renamed(one: Located, rename: Callable[[str], str | None]) -> Located:
+    if not isinstance(one.entry, Rating):
+        return one
+    return replace(one, entry=replace(one.entry, expert=rename(one.entry.expert) or one.entry.expert))
 
 
 def _read(path: Path, file_format: FileFormat) -> list[Located]:
