@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusiongpt.errors import StorageError
 from diffusiongpt.hub.content import remove_damaged
 from diffusiongpt.hub.snapshot import snapshot_folder
+from diffusiongpt.safe_text import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -232,13 +234,14 @@ def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
     """Remove the files that are ours in some records, and return the bytes freed.
 
     Bytes to which another repository, or a folder elsewhere, has a hard link stay and are not counted.
+
+    Raises:
+        StorageError: If the client cannot read its cache.
     """
     if not hub_cache.is_dir():
         return 0
-    from huggingface_hub import scan_cache_dir
-
     files = _Inodes.walk(hub_cache)
-    before = scan_cache_dir(hub_cache)
+    before = _scanned(hub_cache)
     for place in {(record.repo, record.commit) for record in chosen}:
         ours = {name for record in chosen if (record.repo, record.commit) == place for name in record.ours}
         for repo in before.repos:
@@ -250,10 +253,25 @@ def clear_records(chosen: Sequence[PullRecord], hub_cache: Path) -> int:
     return sum(files.sizes[inode] for inode in freed)
 
 
+def _scanned(hub_cache: Path) -> HFCacheInfo:
+    from huggingface_hub import scan_cache_dir
+
+    try:
+        return scan_cache_dir(hub_cache)
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"the hub cache {hub_cache} cannot be read, and nothing was removed: {words_of(error)}",
+            hint="Remove what is damaged there: the files in 'refs' hold commits, and all else is in 'snapshots' and "
+            "'blobs'.",
+        ) from error
+
+
 def _clear_commit(cache: HFCacheInfo, commit: str, names: set[str]) -> None:
     for repo in cache.repos:
         for revision in repo.revisions:
-            if revision.commit_hash == commit:
+            # what a link leads to elsewhere is not the client's
+            inside = revision.snapshot_path.resolve().is_relative_to(repo.repo_path.resolve())
+            if revision.commit_hash == commit and inside:
                 _clear_revision(cache, revision, names)
 
 

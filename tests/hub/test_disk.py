@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,9 +17,12 @@ from miniature import expert
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
-from diffusiongpt.hub import Puller
+from diffusiongpt.errors import StorageError
+from diffusiongpt.hub import Puller, PullRecord
+from diffusiongpt.hub.disk import clear_records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from diffusiongpt.settings import Settings
@@ -182,3 +186,38 @@ def test_a_broken_zoo_does_not_hide_the_disk(puller: Puller, shown: Any, online:
     puller.ensure(SD, BACKEND)
     (online.home / "zoo.yaml").write_text("experts: 7\n")
     assert "t/sd" in shown()
+
+
+COMMIT = "a" * 40
+TRAPS: dict[str, Callable[[Path, Path], None]] = {
+    "file": lambda snapshot, outside: (snapshot / "x.json").symlink_to(outside / "x.json"),
+    "folder": lambda snapshot, outside: (snapshot / "unet").symlink_to(outside),
+    "snapshot": lambda snapshot, outside: (snapshot.rmdir(), snapshot.symlink_to(outside))[-1],
+    "blobs": lambda snapshot, outside: (
+        (snapshot.parents[1] / "blobs").symlink_to(outside),
+        (snapshot / "x.json").symlink_to("../../blobs/x.json"),
+    )[-1],
+    "loop": lambda snapshot, _: (snapshot / "x.json").symlink_to("x.json"),
+    "pipe": lambda snapshot, _: os.mkfifo(snapshot / "x.json"),
+    "reference": lambda snapshot, _: (snapshot.parents[1] / "refs" / "main").write_bytes(b"\xff\xfe"),
+    "neighbours": lambda snapshot, _: (snapshot.parents[2] / "models--c--d").write_text("mine"),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_clearing_removes_nothing_outside_the_cache(tmp_path: Path, trap: str) -> None:
+    """Whatever a cache was prepared with: links, loops, pipes, text that is none; foreign files stay."""
+    snapshot, outside = tmp_path / "hub" / "models--a--b" / "snapshots" / COMMIT, tmp_path / "outside"
+    for folder in (snapshot, snapshot.parents[1] / "refs", outside):
+        folder.mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "main").write_text(COMMIT)
+    (tmp_path / "hub" / "notes").write_text("mine")
+    for name in ("x.json", "y.json"):
+        (outside / name).write_text("mine")
+    TRAPS[trap](snapshot, outside)
+    record = PullRecord(repo="a/b", commit=COMMIT, files={"x.json": 4}, ours=("x.json",))
+    with contextlib.suppress(StorageError):
+        clear_records([record], tmp_path / "hub")
+    assert (outside / "x.json").read_text() == (tmp_path / "hub" / "notes").read_text() == "mine"
+    if trap == "neighbours":
+        assert (tmp_path / "hub" / "models--c--d").read_text() == "mine"
