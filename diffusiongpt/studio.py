@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -32,7 +32,7 @@ from diffusiongpt.safe_text import logger
 from diffusiongpt.safety import Asked, Guard
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
-from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought
+from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought, TurnKind, TurnThinker
 from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
 
@@ -119,7 +119,8 @@ class DiffusionGPT:
         sentences = SentenceEmbedder.installed()
         self._reader = LocalThinker(LexicalEmbedder(), sentences)
         self._kinds = KindReader(sentences) if sentences else None
-        self._router = self._make_router(self.zoo, _thinker(llm or self.settings.llm, self._reader))
+        self._thinker = TurnThinker(_thinker(llm or self.settings.llm, self._reader))
+        self._router = self._make_router(self.zoo, self._thinker)
 
     def __repr__(self) -> str:
         """What it draws with, and where."""
@@ -330,6 +331,18 @@ class DiffusionGPT:
     def read(self, prompt: str) -> Thought:
         """What the local thinker makes of a text, without a route and without an LLM."""
         return self._reader.think(prompt, (), tuple(self.zoo.taxonomy.nodes.values()))
+
+    def reading(self, turn: str, earlier: Sequence[str]) -> AbstractContextManager[TurnKind | None]:
+        """Read a turn of a conversation, with the LLM if there is one, in the single call of all routes in the block.
+
+        Args:
+            turn: What the person typed.
+            earlier: Descriptions of the pictures before it, oldest first.
+
+        Returns:
+            A context that gives what an LLM thinks that the turn asks for; `None` without one.
+        """
+        return self._thinker.turn(turn, earlier, tuple(self.zoo.taxonomy.nodes.values()))
 
     def conversation(self) -> Conversation:
         """Begin a conversation, in which later turns change, vary or ask about the pictures of earlier ones.

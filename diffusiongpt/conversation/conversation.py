@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +35,10 @@ class Draws(Protocol):
 
     def read(self, prompt: str) -> Thought:
         """See `DiffusionGPT.read`."""
+        ...
+
+    def reading(self, turn: str, earlier: Sequence[str]) -> AbstractContextManager[TurnKind | None]:
+        """See `DiffusionGPT.reading`."""
         ...
 
 
@@ -91,7 +96,11 @@ class Conversation:
             raise ConversationError(f"the conversation has {MAX_TURNS} turns", hint="Begin a new one.")
         given = read_images(image)
         spoken = [index for index, turn in enumerate(self._turns) if turn.generation is not None]
-        turn = self._new(text, given, options) if given else self._next(text, spoken, options)
+        if given or not spoken:
+            turn = self._new(text, given, options) if given else self._next(text, (), options)
+        else:
+            with self._studio.reading(text, [self._turns[index].description for index in spoken]) as guess:
+                turn = self._next(text, spoken, options, guess)
         self._turns.append(turn)
         return turn
 
@@ -116,13 +125,15 @@ class Conversation:
             raise ConversationError(f"{turn!r} is not a turn of this conversation", hint="Pass one of `.turns`.")
         return Conversation(self._studio, self._turns[: index % len(self._turns) + 1])
 
-    def _next(self, text: str, spoken: Sequence[int], options: Mapping[str, Any]) -> Turn:
+    def _next(
+        self, text: str, spoken: Sequence[int], options: Mapping[str, Any], guess: TurnKind | None = None
+    ) -> Turn:
         shown = [
             Shown(description=self._turns[index].description, pictures=len(_pictures(self._turns[index]).images))
             for index in spoken
         ]
         names_style = bool(self._studio.read(text).understanding.styles)
-        follow = read_follow_up(text, shown, names_style=names_style, restyle=self._restyle)
+        follow = read_follow_up(text, shown, names_style=names_style, restyle=self._restyle, guess=guess)
         if follow.kind == "new" or follow.turn is None or not spoken:
             if follow.kind == "question":
                 return Turn(text=text, kind="question", reply=answer(text, None))

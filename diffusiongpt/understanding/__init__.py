@@ -14,6 +14,7 @@ from diffusiongpt.understanding.negation import without_denials
 from diffusiongpt.understanding.terms import safety_lists, without_harmless
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, kind_by_words, turn_groups
+from diffusiongpt.understanding.turn_thinker import TurnThinker
 from diffusiongpt.understanding.word_lists import WordList, WordsByLanguage, read_word_file
 from diffusiongpt.understanding.wording import prompt_form, read_wording
 
@@ -29,6 +30,7 @@ __all__ = [
     "Thought",
     "TurnKind",
     "TurnReader",
+    "TurnThinker",
     "WordList",
     "WordsByLanguage",
     "kind_by_words",

@@ -33,10 +33,13 @@ _MARKS = frozenset(',.;!，。；！"“「『《')
 def clauses_of(order: str) -> list[str]:
     """The clauses of an order that ask for something, in which a complaint became a wish.
 
-    What is only to stay as it is goes; so does a complaint beside a wish, whose reason it is.
+    What is only to stay as it is goes, and what only chooses a picture; so does a complaint beside a wish, whose
+    reason it is.
     """
     found = [one.strip() for one in _CLAUSE.findall(order) if one not in _MARKS]
-    asking = [one for one in found if one and not cues("keeps").match(simplified(one))] or [order]
+    plain = {one: simplified(one) for one in found if one}
+    asking = [one for one, text in plain.items() if not cues("keeps").match(text)]
+    asking = [one for one in asking if not cues("only_chooses").match(plain[one])] or [order]
     wishes = [remedy_of(one) for one in asking]
     said = [one for one, wish in zip(asking, wishes, strict=True) if not wish]
     return said or [wish for wish in wishes if wish]

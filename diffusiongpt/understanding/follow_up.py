@@ -69,6 +69,7 @@ def read_follow_up(
     names_style: bool = False,
     restyle: Callable[[str, str], str] = lambda description, _: description,
     reader: TurnReader | None = None,
+    guess: TurnKind | None = None,
 ) -> FollowUp:
     """Read a turn.
 
@@ -78,10 +79,11 @@ def read_follow_up(
         names_style: Whether the text names a style of the taxonomy.
         restyle: Takes a description and an order, and returns the description without styles that the order replaces.
         reader: Tells the kinds of turns apart; the one that is installed if absent.
+        guess: What an LLM made of the turn, if one read it.
     """
     turn, picture, rest = _reference(text, shown)
     order = without_courtesy(rest)
-    kind = (reader or TurnReader.installed()).kind(text)
+    kind = (reader or TurnReader.installed()).kind(text, guess)
     if not shown and kind != "question":
         kind = "new"
     if kind == "new" and shown and names_style and len(words_of(order)) <= _FEW_WORDS:

@@ -52,14 +52,21 @@ class TurnReader:
         """The reader with the sentence embedder that is installed, one for the whole process."""
         return cls(SentenceEmbedder.installed())
 
-    def kind(self, text: str) -> TurnKind:
-        """What a turn asks for where pictures were shown before."""
+    def kind(self, text: str, guess: TurnKind | None = None) -> TurnKind:
+        """What a turn asks for where pictures were shown before.
+
+        Args:
+            text: The turn.
+            guess: What an LLM made of it, which counts where words leave a doubt.
+        """
         plain = simplified(" ".join(text.split()))
         order = without_courtesy(without_reference(plain))
         if cues("starts_over").search(order):
             return "new"
         if cues("variation").fullmatch(order):
             return "variation"
+        if guess is not None:
+            return guess
         if not can_read(plain):
             return kind_by_words(plain)
         scores = self._probe.scores(plain)

@@ -106,6 +106,7 @@ def test_a_change_becomes_part_of_the_description(description: str, text: str, r
         ("the sofa is too big", "make the sofa smaller", "a cat on a sofa, the sofa smaller"),
         ("its face looks weird", "make its face look natural", "a cat on a sofa, its face look natural"),
         ("swap the cat for a dog, keep everything else the same", "", "a dog on a sofa"),
+        ("还是第一张吧，背景改成黑色", "", "a cat on a sofa，背景改成黑色"),
         ("太暗了", "整体亮一些", "a cat on a sofa，整体亮一些"),
         ("前轮太大了", "前轮小一些", "a cat on a sofa，前轮小一些"),
     ],

@@ -16,6 +16,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema, create_model
 
 from diffusiongpt.flow import MAX_PROMPT_CHARS, Paradigm, SubjectClass
+from diffusiongpt.understanding.turn_kinds import TurnKind
 from diffusiongpt.zoo import Node
 
 VOICES = 5
@@ -74,6 +75,17 @@ class Reply(BaseModel):
     )
 
 
+class TurnReply(Reply):
+    """The same about a later turn of a conversation."""
+
+    turn: TurnKind = Field(
+        description="What the request asks for: an answer and no picture (question); a picture with a subject of its "
+        "own (new); another picture of the same, with nothing that differs (variation); one thing in the picture "
+        "added, removed, replaced or changed while the rest stays (edit); or how the whole is drawn, or which of the "
+        "pictures is meant (refine)."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ballot:
     """The nodes of one question.
@@ -99,10 +111,10 @@ class Ballot:
         """Ids of all nodes."""
         return frozenset((*_ids(self.subjects), *_ids(self.styles)))
 
-    def schema(self) -> dict[str, Any]:
-        """JSON schema of the answer."""
+    def schema(self, *, of_turn: bool = False) -> dict[str, Any]:
+        """JSON schema of the answer about a prompt, or about a later turn of a conversation."""
         # a copy, since providers modify their argument
-        return cast("dict[str, Any]", json.loads(_schema(_ids(self.subjects), _ids(self.styles))))
+        return cast("dict[str, Any]", json.loads(_schema(_ids(self.subjects), _ids(self.styles), of_turn)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +130,7 @@ class Reading:
     """The usable part of an answer.
 
     Attributes:
-        fields: Valid fields of `Reply`, by name.
+        fields: Valid fields of `TurnReply`, by name.
         voices: At most `VOICES` votes.
         invented: Number of categories in the answer that were never offered.
     """
@@ -202,7 +214,7 @@ def _valid_fields(data: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _adapters() -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(cast(Any, info.annotation)) for name, info in Reply.model_fields.items()}
+    return {name: TypeAdapter(cast(Any, info.annotation)) for name, info in TurnReply.model_fields.items()}
 
 
 def _ids(nodes: Sequence[Node]) -> tuple[str, ...]:
@@ -210,7 +222,7 @@ def _ids(nodes: Sequence[Node]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16)
-def _schema(subjects: tuple[str, ...], styles: tuple[str, ...]) -> str:
+def _schema(subjects: tuple[str, ...], styles: tuple[str, ...], of_turn: bool) -> str:
     vote = create_model(
         "Vote",
         __config__=ConfigDict(extra="forbid"),
@@ -222,7 +234,7 @@ def _schema(subjects: tuple[str, ...], styles: tuple[str, ...]) -> str:
     )
     form = create_model(
         "picture_request",
-        __base__=Reply,
+        __base__=TurnReply if of_turn else Reply,
         __doc__="The form about one request for a picture.",
         votes=(cast(Any, list)[vote], Field(description=f"Exactly {VOICES} votes, one of each expert.")),
     )

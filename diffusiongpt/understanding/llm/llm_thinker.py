@@ -16,6 +16,7 @@ from diffusiongpt.understanding.llm.models import Talk, model_from, name_of
 from diffusiongpt.understanding.llm.structured import Failure, Method, methods_of
 from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.thinker import Thought
+from diffusiongpt.understanding.turn_thinker import TurnReading
 from diffusiongpt.zoo import Node
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ graphic designer, an art historian, and the person who will hang the picture up.
 main subject, and the styles that the request asks for or clearly implies. A style that the request rejects, or
 that is only part of a text to be written in the picture, is not asked for. Most requests name one style or none;
 an expert who sees none votes "{NONE}". Use only the categories below."""
+
+
+_TURN_RULES = """\
+The request is a later turn of a conversation about pictures; the last of "earlier_requests" describes the picture that
+the person sees. Fill in "turn" for the request itself. Vote on the picture as it will be after the request."""
+
+_OF_THE_PICTURE = ("subject_class",)
+"""Fields of the answer about a turn that are about the picture; all others are about the words of the turn."""
 
 
 class LLMThinker:
@@ -113,6 +122,32 @@ class LLMThinker:
         thought = merge(local, reading, values, nodes, prompt=prompt, history=history)
         return replace(thought, llm_calls=talk.calls)
 
+    def read_turn(self, text: str, earlier: Sequence[str], nodes: Sequence[Node]) -> TurnReading:
+        """Read a later turn of a conversation, in one call; see `ReadsTurns.read_turn`."""
+        local = self._local.think(text, earlier, nodes)
+        talk = None if isinstance(self._llm, Failure) else Talk.begin(self._llm, self._methods, self._timeout_s)
+        ballot = _first_ballot(nodes, local.values)
+        about = _AboutPrompt(prompt=read_literals(text).prompt, history=earlier, ballot=ballot, of_turn=True)
+        answer = self._llm if talk is None else talk.ask(about)
+        calls = 0 if talk is None else talk.calls
+        if not isinstance(answer, Reading):
+            failed = _fallback(local, answer, calls=calls)
+
+            def without(prompt: str) -> Thought:
+                read = self._local.think(prompt, (), nodes)
+                return replace(read, thinker=failed.thinker, llm_calls=calls, fallback_reason=failed.fallback_reason)
+
+            return TurnReading(kind=None, thought_of=without)
+        of_picture = {name: answer.fields[name] for name in _OF_THE_PICTURE if name in answer.fields}
+        reading = replace(answer, fields=of_picture)
+
+        def thought_of(prompt: str) -> Thought:
+            read = self._local.think(prompt, (), nodes)
+            values = weigh(read, read.values, reading, ballot, nodes)
+            return replace(merge(read, reading, values, nodes, prompt=prompt, history=()), llm_calls=calls)
+
+        return TurnReading(kind=answer.fields.get("turn"), thought_of=thought_of)
+
     def _read(
         self, talk: Talk, about: Callable[..., _AboutPrompt], local: Thought, nodes: Sequence[Node]
     ) -> tuple[Reading, dict[str, float]] | Failure:
@@ -140,15 +175,17 @@ class _AboutPrompt:
     prompt: str
     history: Sequence[str]
     ballot: Ballot
+    of_turn: bool = False
     key = "votes"
 
     def schema(self) -> dict[str, Any]:
-        return self.ballot.schema()
+        return self.ballot.schema(of_turn=self.of_turn)
 
     def messages(self, schema: dict[str, Any] | None) -> list[tuple[str, str]]:
         # inside JSON strings, so that no text in a prompt can end the data
         earlier = [text[:_MAX_EARLIER_CHARS] for text in self.history[-_MAX_EARLIER:]]
-        parts = [_RULES, _categories("Subject", self.ballot.subjects), _categories("Style", self.ballot.styles)]
+        rules = [_RULES, _TURN_RULES] if self.of_turn else [_RULES]
+        parts = [*rules, _categories("Subject", self.ballot.subjects), _categories("Style", self.ballot.styles)]
         return form_messages(parts, {"earlier_requests": earlier, "request": self.prompt}, schema=schema)
 
     def read(self, answer: Mapping[str, Any]) -> Reading | Failure:
