@@ -16,7 +16,7 @@ from diffusiongpt import DiffusionGPT
 from diffusiongpt.testing import form
 
 KINDS = {"hmm, the blue kind of day": "refine", "a hat for it": "edit", "what now": "surprise"}
-"""What the LLM makes of turns; `surprise` is no kind."""
+"""What the LLM makes of turns; `surprise` is not among the kinds."""
 
 
 def answer(messages: Sequence[BaseMessage]) -> dict[str, Any]:
