@@ -21,6 +21,7 @@ COMMANDS = (
     ("edits.py", "--few"),
     ("cache_trace.py",),
     ("cache.py",),
+    ("families.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),
     ("gpu_swap.py",),

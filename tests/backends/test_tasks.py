@@ -109,3 +109,20 @@ def test_all_tasks_are_tried() -> None:
     """Each task is done by some miniature, and each miniature is a row of the table."""
     assert {task for _, task in TASKS} == {"image-to-image", "inpaint", "edit"}
     assert set(NAMES) <= set(architectures())
+
+
+def test_a_pipeline_without_a_row_is_called_by_its_signature(tiny_sd: Path, tmp_path: Path) -> None:
+    """Any text-to-image pipeline of diffusers draws, with its own defaults for what nothing sets."""
+    from diffusers import StableDiffusionPAGPipeline
+
+    from diffusiongpt.backends.diffusers import of_pipeline, quiet_construction
+
+    with quiet_construction():
+        pipe = StableDiffusionPAGPipeline.from_pretrained(tiny_sd, use_safetensors=True, pag_applied_layers=["mid"])
+        pipe.save_pretrained(tmp_path)
+    assert of_pipeline("StableDiffusionPAGPipeline") is None
+    who = expert(tmp_path, "pag")
+    loaded = BACKEND.load(who, tmp_path, names_in(tmp_path), device="cpu", have={})
+    weak, strong = (BACKEND.draw(loaded, ask(who, guidance_scale=scale)) for scale in (1.5, 9.0))
+    assert pixels(weak) != pixels(strong)
+    assert BACKEND.draw(loaded, ask(who, strength=0.5, explicit=("strength",))).dropped[0].name == "strength"

@@ -58,11 +58,12 @@ class _Model:
     """A pipeline on the host with its weights, and the adapters on it that draw, with those of other requests asleep.
 
     An adapter shares pipeline and weights with its base and with the other adapters on it. It is known by its name, or
-    is what a text encoder learns for one drawing.
+    is what a text encoder learns for one drawing. `dtype` is the type in which the pipeline computes.
     """
 
     pipe: Any
     weights: Mapping[str, Weights]
+    dtype: str | None = None
     guests: tuple[_Guest, ...] = ()
 
     @property
@@ -147,7 +148,8 @@ class DiffusersBackend:
             there = {name: part.outline(HOST) for name, part in known.items()}
             pipe = build(expert, folder, files, device, there, small_bytes=self.small_bytes)
             modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
-            return _Model(pipe=pipe, weights={n: known.get(n) or Weights.pack(part) for n, part in modules.items()})
+            weights = {n: known.get(n) or Weights.pack(part) for n, part in modules.items()}
+            return _Model(pipe=pipe, weights=weights, dtype=_dtype_of(weights.values()))
 
         if expert.settings.dtype == NF4:
             check_can_quantise()
@@ -162,7 +164,7 @@ class DiffusersBackend:
             pipe = base.model.view(base.device)
             if expert.kind == "control":
                 with quiet_construction():
-                    control = load_control(pipe, file, base.device, _dtype_of(base) or "float32")
+                    control = load_control(pipe, file, base.device, base.model.dtype or "float32")
                 return control, control.nbytes
             learnt = embedding_in(file, pipe)
             return (name, attach(pipe, file, name)) if learnt is None else (learnt, learnt.nbytes)
@@ -193,7 +195,7 @@ class DiffusersBackend:
             before = writes(modules)
             try:
                 with undone(modules):
-                    yield pipe
+                    yield fresh(pipe)
             finally:
                 if writes(modules) != before:
                     _copy_again(model.weights.values(), loaded.device)
@@ -212,7 +214,7 @@ class DiffusersBackend:
         offload = offload and loaded.device != HOST
         with slot(loaded.device):
             pipe = model.view(loaded.device)
-            pipe = fresh(pipe) if expert is None else scheduled(pipe, expert)
+            pipe = pipe if expert is None else scheduled(pipe, expert)
             bring = partial(offloaded, model.weights, loaded.device, self.small_bytes, stream=stream)
             visits = bring() if offload else nullcontext()
             try:
@@ -262,7 +264,7 @@ class DiffusersBackend:
             params=params,
             dropped=call.dropped,
             recovered=tuple(finite.recovered[:1]),
-            dtype=_dtype_of(loaded),
+            dtype=loaded.model.dtype,
         )
 
 
@@ -285,9 +287,9 @@ def _scale_of(expert: Expert | None) -> float:
     return (expert.settings.adapter_scale if expert else None) or 1.0
 
 
-def _dtype_of(loaded: Loaded) -> str | None:
+def _dtype_of(weights: Iterable[Weights]) -> str | None:
     """Type of most parameters of the component that has the most of them, which is that in which it computes."""
-    parts = [weights.outline(HOST) for weights in loaded.model.weights.values()]
+    parts = [part.outline(HOST) for part in weights]
     counts = [Counter(str(one.dtype) for one in part.parameters() if one.is_floating_point()) for part in parts]
     largest = max(counts, key=Counter.total, default=Counter())
     return largest.most_common(1)[0][0].removeprefix("torch.") if largest else None

@@ -163,14 +163,14 @@ def fresh(pipe: Any) -> Any:
 
 
 def scheduled(pipe: Any, expert: Expert) -> Any:
-    """A shallow copy with the scheduler that an expert names, on the settings of the checkpoint's own.
+    """The pipeline, or a shallow copy with the scheduler that an expert names, on the settings of its own.
 
     Raises:
         LoadError: If the pipeline has no scheduler, or a library that this one needs is not installed.
     """
     wanted, own = expert.settings.scheduler, getattr(pipe, "scheduler", None)
     if wanted is None:
-        return fresh(pipe)
+        return pipe
     if own is None:
         raise LoadError(
             f"{expert.id} names {wanted.name}, and {type(pipe).__name__} has no scheduler to replace",
