@@ -106,6 +106,11 @@ class DiffusionGPT:
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
         self._guard = Guard(self.settings.safety)
+        sentences = SentenceEmbedder.installed()
+        self._reader = LocalThinker(LexicalEmbedder(), sentences)
+        self._kinds = KindReader(sentences) if sentences else None
+        self._thinker = TurnThinker(_thinker(llm or self.settings.llm, self._reader))
+        self._router = self._make_router(self.zoo, self._thinker)
         self._painter = Painter(
             self.zoo,
             self._machine,
@@ -113,14 +118,10 @@ class DiffusionGPT:
             elsewhere=executor,
             hosted=HostedExecutor(spending, on_progress),
             stand_in=self._stand_in if self.settings.stand_in else None,
+            widen=self._router.widen,
             spending=spending,
             guard=self._guard,
         )
-        sentences = SentenceEmbedder.installed()
-        self._reader = LocalThinker(LexicalEmbedder(), sentences)
-        self._kinds = KindReader(sentences) if sentences else None
-        self._thinker = TurnThinker(_thinker(llm or self.settings.llm, self._reader))
-        self._router = self._make_router(self.zoo, self._thinker)
 
     def __repr__(self) -> str:
         """What it draws with, and where."""

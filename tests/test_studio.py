@@ -225,6 +225,29 @@ def test_a_hub_that_is_down_is_asked_once(tmp_path: Path) -> None:
     assert caught.value.retryable
 
 
+def test_without_a_network_what_is_on_disk_draws_wherever_it_hangs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An expert on disk that the route did not score draws once no candidate can be pulled, and the record says so."""
+    with serve_tiny_zoo() as hub:
+        url = hub.url
+    styles = ("pixel_art", "oil_painting")
+    gone = [expert(f"gone-{n}", *styles, repo=f"tiny-zoo/gone-{n}", size_gb=0.5) for n in range(40)]
+    zoo = zoo_of(*gone, *(local(name, pixel_folder(), "sketch") for name in ("here", "there")))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path, hub_endpoint=url)) as studio:
+        planned = studio.route(PROMPT)
+        assert "here" not in {one.expert for one in planned.candidates}
+        result = studio.route_and_generate(PROMPT, num_inference_steps=1)
+        with pytest.raises(NoRouteError):
+            studio.route_and_generate(PROMPT, experts=["gone-1", "gone-2"])
+    assert result.drawn_by == "here"
+    assert {one.expert for one in result.fallbacks} == {one.expert for one in planned.candidates}
+    record = Generation.from_file(result.save(tmp_path / "fox.png")[0]).records[0]
+    assert [one.expert for one in record.route.candidates if one.added] == ["here", "there"]
+    assert record.route.expert == planned.expert
+    assert "here draws, which is on disk" in caplog.text
+
+
 def test_a_large_pull_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Without a yes, the best expert within `max_download_gb` draws, and the result says what more would buy."""
     with serve_tiny_zoo() as hub:

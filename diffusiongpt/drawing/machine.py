@@ -173,10 +173,10 @@ class Machine:
         if reason:
             raise _too_big(plan.asked_by, reason)
 
-    def can_draw(self, expert: Expert) -> bool:
-        """Whether an expert can draw here, as far as that is known beforehand."""
+    def can_draw(self, expert: Expert, *, no_pulls: DiffusionGPTError | None = None) -> bool:
+        """Whether an expert can draw here, as far as that is known beforehand; see `check_can_draw`."""
         try:
-            self.check_can_draw(expert)
+            self.check_can_draw(expert, no_pulls=no_pulls)
         except DiffusionGPTError:
             return False
         return True

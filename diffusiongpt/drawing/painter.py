@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,6 +68,9 @@ LAST_RESORT = "tiny"
 StandIn = Callable[["Request", str], tuple[Zoo, "Expert"]]
 """Finds which expert of another zoo, by its name, draws a request."""
 
+Widen = Callable[["Route", "Request", Policy, Collection[str]], "Route"]
+"""Adds candidates to a route: those of some experts that may draw it."""
+
 IN_RESULT = {"in_result": True}
 """Marks what is logged for those who do not look at the result, which says it too."""
 
@@ -84,6 +87,7 @@ class Painter:
         elsewhere: Carries them out instead, where another machine draws; `None` for this one.
         hosted: Carries out calls at services.
         stand_in: Finds the expert of the tiny zoo that draws when no candidate can; `None` if it must not.
+        widen: Scores more experts of the zoo for a route, by their ids.
         spending: The spend limits of the user.
         guard: Refuses pictures that the content policy does not allow.
     """
@@ -97,6 +101,7 @@ class Painter:
         elsewhere: Executor | None = None,
         hosted: Executor,
         stand_in: StandIn | None,
+        widen: Widen,
         spending: Spending,
         guard: Guard,
     ) -> None:
@@ -106,6 +111,7 @@ class Painter:
         self._here: Executor = elsewhere or local
         self._hosted = hosted
         self._stand_in = stand_in
+        self._widen = widen
         self._spending = spending
         self._guard = guard
 
@@ -121,6 +127,8 @@ class Painter:
         One that is too large to be pulled without asking is left out like any other that cannot draw, and the record
         says what a higher limit would buy.
 
+        Where nothing can be pulled, experts on disk that the route had not scored are candidates too.
+
         Args:
             request: What was asked for.
             route: The route of the request.
@@ -130,19 +138,37 @@ class Painter:
         Raises:
             NoRouteError: If no candidate can draw here; it lists the reasons.
             PullTooLargeError: If no candidate can draw here that may be pulled without asking.
-            StorageError, TokenRefusedError: If nothing can be pulled, and no candidate on disk can draw.
+            StorageError, TokenRefusedError: If nothing can be pulled, and no expert on disk can draw.
         """
         self._local.queue.check_open()
         policy = policy or Policy()
-        run = self.run(policy.max_price)
-        failures: list[DiffusionGPTError] = []
-        for expert in map(self._zoo.__getitem__, route.order):
-            no_pulls = next(
-                (one for one in failures if isinstance(one, (HubUnreachableError, *_OF_THIS_MACHINE))), None
-            )
+        run, failures = self.run(policy.max_price), dict[str, DiffusionGPTError]()
+        done = self._in_turn(route.order, request, route, failures, policy=policy, run=run, ticket=ticket)
+        no_pulls = _no_pulls(failures)
+        if done is None and no_pulls is not None and not request.named:
+            route = self._with_those_on_disk(request, route, policy, no_pulls)
+            added = [one.expert for one in route.candidates if one.added]
+            done = self._in_turn(added, request, route, failures, policy=policy, run=run)
+            if done is not None:
+                log.warning("%s draws, which is on disk: %s", done.drawn_by, no_pulls, extra=IN_RESULT)
+        return done or self._last_resort(request, route, failures, policy.safety)
+
+    def _in_turn(
+        self,
+        experts: Sequence[str],
+        request: Request,
+        route: Route,
+        failures: dict[str, DiffusionGPTError],
+        *,
+        policy: Policy,
+        run: Run,
+        ticket: Ticket | None = None,
+    ) -> Generation | None:
+        """Draw with the first of some candidates that can; failures are added to those so far, `None` if all fail."""
+        for expert in map(self._zoo.__getitem__, experts):
             fallbacks = _fallbacks(route, failures, expert.id)
             try:
-                self._machine.check_can_draw(expert, no_pulls=no_pulls)
+                self._machine.check_can_draw(expert, no_pulls=_no_pulls(failures))
                 done = self.draw_with(
                     expert,
                     request,
@@ -156,18 +182,24 @@ class Painter:
             except (PullError, LoadError, DrawError, NeedsExtraError) as error:
                 if request.expert:
                     raise
-                failures.append(_without_frames(error))
+                failures[expert.id] = _without_frames(error)
                 log.debug("%s cannot draw: %s", expert.id, error)
                 if ticket is not None:
                     # the next candidate may have to be pulled first
                     self._local.queue.give_back(ticket)
                     ticket = None
             else:
-                if failures and isinstance(failures[0], PullTooLargeError):
+                if isinstance(next(iter(failures.values()), None), PullTooLargeError):
                     first = fallbacks[0]
                     log.warning("%s draws instead: %s. %s", expert.id, first.error, first.hint, extra=IN_RESULT)
                 return done
-        return self._last_resort(request, route, failures, policy.safety)
+        return None
+
+    def _with_those_on_disk(self, request: Request, route: Route, policy: Policy, no_pulls: DiffusionGPTError) -> Route:
+        """The route with every expert on disk that may draw it: without a network, what is here still draws."""
+        local = (one for one in self._zoo.values() if not is_hosted(one.backend))
+        here = [one.id for one in local if self._machine.can_draw(one, no_pulls=no_pulls)]
+        return self._widen(route, request, policy, here)
 
     def draw_with(
         self,
@@ -246,18 +278,20 @@ class Painter:
         return finished(call, checked(call, executor.run(call, ticket=ticket)))
 
     def _last_resort(
-        self, request: Request, route: Route, failures: Sequence[DiffusionGPTError], safety: SafetyLevel
+        self, request: Request, route: Route, failures: Mapping[str, DiffusionGPTError], safety: SafetyLevel
     ) -> Generation:
         """Draw with the tiny zoo that comes with the package: without a network there is still a picture.
 
         Only where the machine is to blame; what is wrong with the zoo is reported instead.
         """
         fallbacks = _fallbacks(route, failures)
-        for failure in failures:
+        for failure in failures.values():
             if isinstance(failure, (PullTooLargeError, *_OF_THIS_MACHINE)):
                 raise failure
         has_drawn = LAST_RESORT in self._zoo.sources
-        if self._stand_in is None or has_drawn or not any(isinstance(error, NOT_THE_ZOO) for error in failures):
+        blameless = any(isinstance(error, NOT_THE_ZOO) for error in failures.values())
+        # who names experts wants these and no others
+        if self._stand_in is None or has_drawn or not blameless or request.named:
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
@@ -321,12 +355,14 @@ def _without_frames(error: DiffusionGPTError) -> DiffusionGPTError:
     return error.with_traceback(None)
 
 
-def _fallbacks(route: Route, failures: Sequence[DiffusionGPTError], instead: str | None = None) -> tuple[Fallback, ...]:
+def _fallbacks(
+    route: Route, failures: Mapping[str, DiffusionGPTError], instead: str | None = None
+) -> tuple[Fallback, ...]:
     """The experts that could not draw, as a result lists them.
 
     Args:
-        route: The route, whose candidates failed in order.
-        failures: The errors.
+        route: The route.
+        failures: The errors of its candidates, in the order in which they were tried.
         instead: The candidate that draws in their place, to say what a higher limit for pulls would buy.
     """
     candidates = {candidate.expert: candidate for candidate in route.candidates}
@@ -337,8 +373,14 @@ def _fallbacks(route: Route, failures: Sequence[DiffusionGPTError], instead: str
         share = win_probability(candidates[expert], candidates[instead])
         return f"{error.hint} {100 * share:.0f} of 100 people would prefer {expert} to {instead}."
 
-    tried = zip(route.order, failures, strict=False)
-    return tuple(Fallback(expert=expert, error=str(error), hint=hint(expert, error)) for expert, error in tried)
+    return tuple(
+        Fallback(expert=expert, error=str(error), hint=hint(expert, error)) for expert, error in failures.items()
+    )
+
+
+def _no_pulls(failures: Mapping[str, DiffusionGPTError]) -> DiffusionGPTError | None:
+    """Why nothing can be pulled, as the pull of a candidate found; `None` if that is not so."""
+    return next((one for one in failures.values() if isinstance(one, (HubUnreachableError, *_OF_THIS_MACHINE))), None)
 
 
 def _recordable(dropped: Dropped) -> Dropped:

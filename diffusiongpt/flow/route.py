@@ -93,6 +93,7 @@ class Candidate(BaseModel):
         readiness: What it would take to draw with it on this machine. Pictures saved by earlier versions may say
             `too_big`; such an expert is rejected now.
         placement: The first way to draw with it on the machine that the route is for; `None` if not planned.
+        added: Whether it was scored only when nothing could be pulled and no candidate on disk could draw.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +104,7 @@ class Candidate(BaseModel):
     parts: Mapping[str, float]
     readiness: Readiness
     placement: Placement | None = None
+    added: bool = False
 
 
 class Rejection(BaseModel):

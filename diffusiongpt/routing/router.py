@@ -184,6 +184,25 @@ class Router:
             trace=trace,
         )
 
+    def widen(self, route: Route, request: Request, policy: Policy, among: Collection[str]) -> Route:
+        """A route with more candidates: experts that may draw it and that its search did not find worth scoring.
+
+        They are scored on the evidence that the route was made with, and do not change its choice.
+
+        Args:
+            route: A route of the whole zoo, not one of experts that were asked for by name.
+            request: The request it is of.
+            policy: The policy it was made under.
+            among: Ids of the experts that may join.
+        """
+        known = {one.expert for one in route.candidates} | {one.expert for one in route.rejected}
+        left = [expert for expert in self._order if expert in among and expert not in known]
+        table = self.preferences.at_hand(self._priors, request.voter).table
+        more = self._rank(left, route.understanding.evidence, request, table, policy) if left else ()
+        added = (one.model_copy(update={"added": True}) for one in more)
+        candidates = sorted((*route.candidates, *added), key=lambda one: (-round(one.score, 9), one.added))
+        return route.model_copy(update={"candidates": tuple(candidates)})
+
     def _asked_for(self, thought: Thought, allowed: Eligibility) -> tuple[str, ...]:
         """The adapter that the prompt names as a LoRA, where the zoo has it and it may draw."""
         names = [one.name for one in thought.understanding.markup.adapters]

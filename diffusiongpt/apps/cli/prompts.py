@@ -206,7 +206,9 @@ def _report(generation: Generation, paths: list[Path]) -> None:
     if len(generation.fallbacks) > _NAMED_FALLBACKS:
         say(f"nor could {len(generation.fallbacks) - _NAMED_FALLBACKS} more; --json lists them all")
     if generation.drawn_by != generation.route.expert:
-        say(f"drawn by {generation.drawn_by} instead")
+        added = any(one.added and one.expert == generation.drawn_by for one in generation.route.candidates)
+        why = ", the best on disk, since nothing could be pulled" if added else ""
+        say(f"drawn by {generation.drawn_by} instead{why}")
     for dropped in generation.dropped:
         value = shorten(str(dropped.value), _LONGEST, placeholder=" ...")
         say(f"{dropped.name}={value} was not used: {dropped.reason}")
