@@ -16,6 +16,7 @@ from diffusiongpt.drawing import (
     HostedExecutor,
     LocalExecutor,
     Machine,
+    Others,
     Painter,
     Spending,
     draw_ballot,
@@ -117,8 +118,7 @@ class DiffusionGPT:
             local=self._local,
             elsewhere=executor,
             hosted=HostedExecutor(spending, on_progress),
-            stand_in=self._stand_in if self.settings.stand_in else None,
-            widen=self._router.widen,
+            others=Others(self._router.widen, self._stand_in if self.settings.stand_in else None),
             spending=spending,
             guard=self._guard,
         )

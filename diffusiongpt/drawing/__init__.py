@@ -9,7 +9,7 @@ from diffusiongpt.drawing.executor import Executor, HostedExecutor
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
-from diffusiongpt.drawing.painter import Painter
+from diffusiongpt.drawing.painter import Others, Painter
 from diffusiongpt.drawing.queue import Queue, Ticket
 from diffusiongpt.drawing.resolve import resolve
 from diffusiongpt.drawing.size import MAX_AREA_FACTOR, SIDE_STEP
@@ -24,6 +24,7 @@ __all__ = [
     "HostedExecutor",
     "LocalExecutor",
     "Machine",
+    "Others",
     "Painter",
     "Place",
     "Queue",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,6 +71,20 @@ StandIn = Callable[["Request", str], tuple[Zoo, "Expert"]]
 Widen = Callable[["Route", "Request", Policy, Collection[str]], "Route"]
 """Adds candidates to a route: those of some experts that may draw it."""
 
+
+@dataclass(frozen=True)
+class Others:
+    """Who else may draw when no candidate of a route can.
+
+    Attributes:
+        widen: Scores more experts of the zoo for a route, by their ids.
+        stand_in: Finds the expert of the tiny zoo that draws at last; `None` if it must not.
+    """
+
+    widen: Widen
+    stand_in: StandIn | None
+
+
 IN_RESULT = {"in_result": True}
 """Marks what is logged for those who do not look at the result, which says it too."""
 
@@ -86,8 +100,7 @@ class Painter:
         local: Carries out calls on this machine.
         elsewhere: Carries them out instead, where another machine draws; `None` for this one.
         hosted: Carries out calls at services.
-        stand_in: Finds the expert of the tiny zoo that draws when no candidate can; `None` if it must not.
-        widen: Scores more experts of the zoo for a route, by their ids.
+        others: Who else may draw when no candidate can.
         spending: The spend limits of the user.
         guard: Refuses pictures that the content policy does not allow.
     """
@@ -100,8 +113,7 @@ class Painter:
         local: LocalExecutor,
         elsewhere: Executor | None = None,
         hosted: Executor,
-        stand_in: StandIn | None,
-        widen: Widen,
+        others: Others,
         spending: Spending,
         guard: Guard,
     ) -> None:
@@ -110,8 +122,7 @@ class Painter:
         self._local = local
         self._here: Executor = elsewhere or local
         self._hosted = hosted
-        self._stand_in = stand_in
-        self._widen = widen
+        self._others = others
         self._spending = spending
         self._guard = guard
 
@@ -199,7 +210,7 @@ class Painter:
         """The route with every expert on disk that may draw it: without a network, what is here still draws."""
         local = (one for one in self._zoo.values() if not is_hosted(one.backend))
         here = [one.id for one in local if self._machine.can_draw(one, no_pulls=no_pulls)]
-        return self._widen(route, request, policy, here)
+        return self._others.widen(route, request, policy, here)
 
     def draw_with(
         self,
@@ -291,13 +302,13 @@ class Painter:
         has_drawn = LAST_RESORT in self._zoo.sources
         blameless = any(isinstance(error, NOT_THE_ZOO) for error in failures.values())
         # who names experts wants these and no others
-        if self._stand_in is None or has_drawn or not blameless or request.named:
+        if self._others.stand_in is None or has_drawn or not blameless or request.named:
             raise NoRouteError(
                 f"none of {len(fallbacks)} candidates could draw",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
                 hint=fallbacks[0].hint,
             )
-        zoo, expert = self._stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
+        zoo, expert = self._others.stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
         log.warning(
             "none of the %d candidates could draw (%s); %s of the demonstration zoo draws in their place",
             len(fallbacks),
