@@ -152,6 +152,7 @@ class DiffusionGPT:
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
         experts: Sequence[str] | None = None,
+        rewrite: bool = True,
         explore: Explore | None = None,
         voter: str | None = "me",
         timeout: float | None = None,
@@ -198,6 +199,7 @@ class DiffusionGPT:
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
         experts: Sequence[str] | None = None,
+        rewrite: bool = True,
         explore: Explore | None = None,
         voter: str | None = "me",
         timeout: float | None = None,
@@ -233,6 +235,8 @@ class DiffusionGPT:
             callback_on_step_end: Called by the pipeline after each step, in diffusers' shape.
             expert: Id of the expert that draws; no other one stands in for it.
             experts: Ids of the experts to choose from; by default all that may draw.
+            rewrite: Give the expert the prompt in the form that it likes, with its trigger words and negative prompt;
+                `False` gives it what was typed and nothing else.
             explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
                 on average.
             voter: Voter whose preferences count; `None` for everyone's.
@@ -281,6 +285,7 @@ class DiffusionGPT:
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
         experts: Sequence[str] | None = None,
+        rewrite: bool = True,
         explore: Explore | None = None,
         voter: str | None = "me",
         timeout: float | None = None,
@@ -399,6 +404,7 @@ class DiffusionGPT:
         callback_on_step_end: OnStepEnd | None = None,
         expert: str | None = None,
         experts: Sequence[str] | None = None,
+        rewrite: bool = True,
         explore: Explore | None = None,
         voter: str | None = "me",
         timeout: float | None = None,

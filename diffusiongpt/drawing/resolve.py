@@ -8,6 +8,7 @@ from diffusiongpt.backends import nearest_task_of
 from diffusiongpt.drawing.from_markup import not_followed, scaled
 from diffusiongpt.drawing.size import size_for
 from diffusiongpt.flow import MAX_SEED, Call, Dropped, InputImage, Request, Task, Understanding, fresh_seed, wanted_task
+from diffusiongpt.understanding import asked_of
 from diffusiongpt.zoo import Expert
 
 DEFAULT_STRENGTH = 0.6
@@ -45,13 +46,12 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         "callback_on_step_end": request.callback_on_step_end,
     }
     given_arguments = {name: value for name, value in arguments.items() if value is not None}
-    # an instruction is read as it was written: "give the cat a hat" is not a wish for a picture of it
-    text = request.prompt if task == "edit" else understanding.prompt
+    asked = asked_of(expert, request, understanding, task)
     return Call(
         expert=expert,
         task=task,
-        prompt=expert.prompt_for(text),
-        negative_prompt=_negative_for(request, understanding, expert),
+        prompt=asked.prompt,
+        negative_prompt=asked.negative_prompt,
         seeds=_seeds(request, markup.seed),
         arguments={**settings.extra, **given_arguments},
         inputs=() if task == "text-to-image" else request.image,
@@ -63,6 +63,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         dropped=(
             *size.dropped,
             *_unused_pictures(request, expert, task),
+            *asked.dropped,
             *not_followed(understanding, expert),
         ),
     )
@@ -86,11 +87,6 @@ def _unused_pictures(request: Request, expert: Expert, task: Task) -> list[Dropp
 
 def _unused(name: str, picture: InputImage, reason: str) -> Dropped:
     return Dropped(name=name, value=picture.name or picture.sha256[:12], reason=reason)
-
-
-def _negative_for(request: Request, understanding: Understanding, expert: Expert) -> str:
-    parts = (request.negative_prompt, understanding.negative, expert.negative_prompt)
-    return ", ".join(dict.fromkeys(part.strip() for part in parts if part and part.strip()))
 
 
 def _seeds(request: Request, written: int | None) -> tuple[int, ...]:

@@ -139,6 +139,11 @@ class Request(_Asked):
     experts: tuple[str, ...] | None = Field(
         default=None, description="Ids of the experts to choose from, or to compare; by default all that may draw."
     )
+    rewrite: bool = Field(
+        default=True,
+        strict=True,
+        description="Give the expert the prompt in the form that it likes; `False` gives it what was typed.",
+    )
     explore: Explore | None = Field(
         default=None,
         description="`thompson` picks the best expert of one posterior sample; the default picks the best on average.",

@@ -33,7 +33,15 @@ from diffusiongpt.routing.choose import choose, near_ties
 from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
 from diffusiongpt.routing.search import Shortlists, search
 from diffusiongpt.settings import Memory
-from diffusiongpt.understanding import KindReader, NeedReader, Thinker, Thought, prompt_form, read_literals
+from diffusiongpt.understanding import (
+    KindReader,
+    NeedReader,
+    Thinker,
+    Thought,
+    asked_of,
+    prompt_form,
+    read_literals,
+)
 from diffusiongpt.zoo import EDITING, ROOT, Expert, Taxonomy, Zoo, is_editing
 
 _KEPT_FILTERS = 64
@@ -160,7 +168,7 @@ class Router:
         task = nearest_task_of(chosen, wanted_task(request, thought.understanding)) or "text-to-image"
         return Route(
             input=request.prompt,
-            prompt=chosen.prompt_for(request.prompt if task == "edit" else thought.understanding.prompt),
+            prompt=asked_of(chosen, request, thought.understanding, task).prompt,
             expert=choice.expert,
             task=task,
             placement=next(one.placement for one in candidates if one.expert == choice.expert),

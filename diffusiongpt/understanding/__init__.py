@@ -11,6 +11,7 @@ from diffusiongpt.understanding.local import LocalThinker
 from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.understanding.negation import without_denials
+from diffusiongpt.understanding.rewriting import Asked, asked_of
 from diffusiongpt.understanding.terms import safety_lists, without_harmless
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, kind_by_words, turn_groups
@@ -19,6 +20,7 @@ from diffusiongpt.understanding.word_lists import WordList, WordsByLanguage, rea
 from diffusiongpt.understanding.wording import prompt_form, read_wording
 
 __all__ = [
+    "Asked",
     "FollowUp",
     "KindReader",
     "Lexicon",
@@ -33,6 +35,7 @@ __all__ = [
     "TurnThinker",
     "WordList",
     "WordsByLanguage",
+    "asked_of",
     "kind_by_words",
     "language_of",
     "name_key",

@@ -154,8 +154,11 @@ def test_a_negative_prompt_without_guidance_is_not_claimed(
     assert [item.reason for item in call.dropped] == ([reason] if reason else [])
 
 
-def test_the_end_of_a_prompt_that_is_not_read_is_reported(sd: Loaded, who: Expert) -> None:
+def test_the_end_of_a_prompt_that_is_not_read_is_reported(
+    sd: Loaded, who: Expert, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The encoder of the miniature reads 24 tokens, including two special ones; a prompt that fits is not reported."""
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.windows.installed", lambda: False)
     fits, long = (who.model_copy(update={"id": name}) for name in ("fits", "long"))
     words = "abcdefghijk lmnopqrstuv"
     for one, prompt, lost in ((fits, words, []), (long, f"{words} wxyz", ["wxyz"])):

@@ -76,6 +76,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "seed": _option(int | None, None, help="Seed of the first picture; fresh if absent."),
     "expert": _option(str | None, None, help="Id of the expert that draws."),
     "experts": _option(str | None, None, help="Ids of the experts to choose from or compare: a,b,c."),
+    "rewrite": _option(bool, True, "--rewrite/--no-rewrite", help="Give the expert the prompt in the form it likes."),
     "explore": _option(str | None, None, help="thompson picks by chance from what may be best, by the seed."),
     "voter": _option(str, "me", help="Voter whose preferences count."),
     "timeout": _option(float | None, None, help="Seconds after which to give up."),

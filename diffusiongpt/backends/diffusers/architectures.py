@@ -60,11 +60,14 @@ class PromptLimit(_Entry):
         tokenizers: Components that count tokens, the one that reads most first; a checkpoint may lack some.
         tokens: Tokens that are read where the call does not set a number.
         template: How many of those the pipeline's own text around the prompt takes.
+        windows: Output of the encoders that the pipeline uses, where a longer text can be read in windows of so many
+            tokens: the last or the last but one of the hidden states.
     """
 
     tokenizers: tuple[str, ...]
     tokens: int = Field(ge=1)
     template: int = Field(default=0, ge=0)
+    windows: Literal["last", "penultimate"] | None = None
 
 
 class Architecture(_Entry):

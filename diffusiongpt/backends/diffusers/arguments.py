@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
 from diffusiongpt.backends.diffusers.tasks import control_for, inputs_for
+from diffusiongpt.backends.diffusers.windows import EXTRA, States, windows_of
 from diffusiongpt.flow import Call, Dropped
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class PipelineCall:
         takes_callback: Whether it reports its steps.
         guidance: The pipeline's name of guidance.
         on_step_end: The caller's own callback, in diffusers' form.
+        windows: Output of the encoders by which prompts longer than they read are read in windows, where they are.
     """
 
     arguments: Mapping[str, Any]
@@ -50,6 +52,7 @@ class PipelineCall:
     takes_callback: bool
     guidance: str
     on_step_end: Callable[..., dict[str, Any] | None] | None
+    windows: States | None = None
 
     def used(self, *, width: int, height: int) -> dict[str, Any]:
         """The parameters of a picture except for its prompt, under diffusers' names, plus `sampler`.
@@ -82,13 +85,18 @@ def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
     wanted = {name: value for name, value in resolved.arguments.items() if name not in _OURS}
     negative = resolved.negative_prompt
     unread: list[Dropped | None] = []
+    windows: States | None = None
     if known:
         wanted = _with_defaults(known, resolved, wanted)
         negative, ignored = _negative_prompt(known, resolved, wanted, defaults)
-        unread = [
-            ignored if "negative_prompt" in resolved.explicit else None,
-            _unread_prompt(known, pipe, resolved.prompt, wanted),
-        ]
+        unread = [ignored if "negative_prompt" in resolved.explicit else None]
+        windows = windows_of(known, taken)
+        if windows is None:
+            unread += [
+                _unread(known, pipe, name, text, wanted)
+                for name, text in (("prompt", resolved.prompt), ("negative_prompt", negative))
+                if text and (name == "prompt" or name in taken)
+            ]
     pictures = inputs_for(resolved, known, taken)
     if pictures.arguments:
         wanted = _for_pictures(wanted, taken, defaults)
@@ -113,6 +121,7 @@ def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
         takes_callback="callback_on_step_end" in taken,
         guidance=known.guidance.argument if known else GUIDANCE,
         on_step_end=resolved.arguments.get("callback_on_step_end"),
+        windows=windows,
     )
 
 
@@ -155,8 +164,8 @@ def _negative_prompt(
     return "", Dropped(name="negative_prompt", value=text, reason=f"{known.title} {reason}") if text else None
 
 
-def _unread_prompt(known: Architecture, pipe: Any, prompt: str, arguments: Mapping[str, Any]) -> Dropped | None:
-    """The end of a prompt that the text encoders do not read; `None` if they read all of it."""
+def _unread(known: Architecture, pipe: Any, name: str, prompt: str, arguments: Mapping[str, Any]) -> Dropped | None:
+    """The end of a prompt, or a negative one, that the text encoders do not read; `None` if they read all of it."""
     limit = known.prompt
     found = (getattr(pipe, name, None) for name in limit.tokenizers) if limit else ()
     tokenizer = next((tokenizer for tokenizer in found if tokenizer is not None), None)
@@ -168,4 +177,5 @@ def _unread_prompt(known: Architecture, pipe: Any, prompt: str, arguments: Mappi
     if len(ids) <= room:
         return None
     lost = tokenizer.decode(ids[room:]).strip()
-    return Dropped(name="prompt", value=lost, reason=f"{known.title} reads {tokens} tokens of a prompt")
+    more = f"; with {EXTRA} it reads them all" if known.prompt and known.prompt.windows else ""
+    return Dropped(name=name, value=lost, reason=f"{known.title} reads {tokens} tokens of a prompt{more}")

@@ -11,6 +11,7 @@ from diffusiongpt.backends.base import OnStep
 from diffusiongpt.backends.diffusers.arguments import PipelineCall
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.quiet import quiet_call
+from diffusiongpt.backends.diffusers.windows import in_windows
 from diffusiongpt.errors import ContentPolicyError, DiffusionGPTError, DrawError, LoadError, OutOfMemoryError
 from diffusiongpt.weights import is_out_of_memory
 
@@ -221,7 +222,8 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Fin
             arguments["callback_on_step_end"] = steps
         own = fresh(pipe)
         with quiet_call(), torch.inference_mode(), seeded(device, seed), finite.checks(own):
-            return own(generator=torch.Generator("cpu").manual_seed(seed), **arguments)
+            asked = in_windows(own, arguments, call.windows) if call.windows else arguments
+            return own(generator=torch.Generator("cpu").manual_seed(seed), **asked)
 
     output = guarded(draw, expert, DrawError, "failed while drawing", steps=steps)
     steps.finish()
