@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "prior"))
 from editing import edits
 from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
+from skills import counting, rewriting
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
@@ -124,12 +125,12 @@ class Export:
     Args:
         fit: The fit, which has a model for each family too.
         zoo: For the line through levels and sizes.
-        edits: What is known of edits; see `prior/editing.py`.
+        further: What else the prior holds, which no kind of prompts changes: edits, counting and rewriting.
     """
 
-    def __init__(self, fit: Fit, zoo: Zoo, edits: dict[str, Any]) -> None:
+    def __init__(self, fit: Fit, zoo: Zoo, further: dict[str, Any]) -> None:
         self.fit = fit
-        self._edits = edits
+        self._further = further
         arena = sorted({row.column for row in fit.rows if row.source == MAIN} - {OVERALL})
         self.nodes = read_yaml(HERE / "kinds.yaml")["nodes"] | {f"{KIND}{kind}": {kind: 1.0} for kind in arena}
         self.about = read_yaml(HERE / "sources.yaml")
@@ -189,7 +190,7 @@ class Export:
             "unknown": {"level": 900.0, "doubt": 200.0},
             "experts": dict(sorted(experts.items())),
             "families": dict(sorted(families.items())),
-            "edits": self._edits,
+            **self._further,
         }
 
     def without(self, kind: str) -> Published:
@@ -376,7 +377,12 @@ def main() -> None:
     models, _ = read_models()
     zoo = Zoo.load("default")
     fit = Fit(read_rows(arguments.data), with_families(models), Scales())
-    export = Export(fit, zoo, edits(arguments.data, zoo.values()))
+    further = {
+        "edits": edits(arguments.data, zoo.values()),
+        "counting": counting(fit),
+        "rewriting": rewriting(arguments.data, fit),
+    }
+    export = Export(fit, zoo, further)
     if arguments.write:
         TARGET.write_text(printed(export.data()), encoding="utf-8")
         return

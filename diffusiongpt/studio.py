@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -636,8 +637,13 @@ class DiffusionGPT:
 
     def _route(self, request: Request, policy: Policy) -> Route:
         """Choose an expert for a request that the content policy allows; a refusal costs neither an LLM nor a model."""
-        self._guard.check_prompt(Asked.of(request), policy.safety)
-        return self._router.route(request, policy)
+        asked = Asked.of(request)
+        self._guard.check_prompt(asked, policy.safety)
+        route = self._router.route(request, policy)
+        if route.understanding.rewritten and request.rewrite:
+            # the words of an LLM are held to the same policy as those of the caller
+            self._guard.check_prompt(replace(asked, prompt=route.understanding.rewritten), policy.safety)
+        return route
 
     def _stand_in(self, request: Request, zoo: str) -> tuple[Zoo, Expert]:
         """Another zoo, and the expert in it that draws a request as the local thinker reads it."""

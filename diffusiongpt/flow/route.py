@@ -76,6 +76,9 @@ _SHOWN, _ROWS = 60, 10
 NEAR_TIE = 0.05
 """How far from even the odds of two experts may be for the choice between them to be a near-tie."""
 
+_UNTHOUGHT = "the prompt takes thinking, which an LLM would do first (llm=)"
+"""What is said of a prompt that only a rewriting would make plain."""
+
 _NAMED_TIES = 2
 """Near-ties that the explanation names; the others are counted."""
 
@@ -268,6 +271,9 @@ class Route(BaseModel):
             sentence += f"; nearly even: {_listed(self.near_ties)}"
         if self.unmet:
             sentence += f"; {_unmet(self.unmet)}"
+        if self.understanding.reasoning and self.task != "edit":
+            done = bool(self.understanding.rewritten)
+            sentence += "; the LLM wrote out what is to be seen" if done else f"; {_UNTHOUGHT}"
         return sentence + "."
 
     def _reason(self) -> str:

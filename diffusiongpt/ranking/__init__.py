@@ -20,7 +20,9 @@ from diffusiongpt.ranking.priors import (
     TagPriors,
 )
 from diffusiongpt.ranking.published import (
+    COUNTS,
     ELO_PER_LOG_ODDS,
+    REWRITTEN,
     SEVERAL_PICTURES,
     Published,
     log_odds,
@@ -31,6 +33,7 @@ from diffusiongpt.ranking.table import RankingTable
 
 __all__ = [
     "BESIDE_KINDS",
+    "COUNTS",
     "ELO_PER_LOG_ODDS",
     "FURTHER_STYLE_POINTS",
     "GENERALIST_POINTS",
@@ -40,6 +43,7 @@ __all__ = [
     "LATEST",
     "LEVEL",
     "MEASURED_STYLE_POINTS",
+    "REWRITTEN",
     "SEVERAL_PICTURES",
     "STRENGTH_POINTS",
     "STYLE_POINTS",

@@ -10,6 +10,7 @@ import numpy as np
 from diffusiongpt.ranking.published import (
     ELO_PER_LOG_ODDS,
     OVERALL,
+    REWRITTEN,
     SEVERAL_PICTURES,
     Published,
     Standing,
@@ -252,9 +253,11 @@ class PublishedPriors:
         self._edit_levels = np.array([log_odds(standing.level) for standing in edits])
         self._edit_several = np.array([one.offsets.get(SEVERAL_PICTURES, 0.0) for one in edits]) / ELO_PER_LOG_ODDS
         self._edit_doubts = _doubts(edits)
+        gains = [evidence.rewriting.of(known[name]) or 0.0 for name in self._standings]
+        self._rewriting = np.array([*gains, evidence.rewriting.usual or 0.0]) / ELO_PER_LOG_ODDS
         self._form, self._forms = _forms([*(known[name] for name in self._standings), None], table)
         levels = (self._levels, self._offsets, self._doubts, self._edit_levels, self._edit_several, self._edit_doubts)
-        arrays = [values.tolist() for values in (*levels, self._forms)]
+        arrays = [values.tolist() for values in (*levels, self._forms, self._rewriting)]
         content = (self._tags.fingerprint, arrays, self._nodes, self._form, _SHARES, *self._standings)
         self._fingerprint = sha256(repr(content).encode()).hexdigest()
 
@@ -283,13 +286,19 @@ class PublishedPriors:
         return np.asarray(sum(self.parts(expert_ids, evidence).values()), dtype=np.float64)
 
     def parts(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        """`published`, the log-odds against `REFERENCE_ELO`; `tags`; and `wording`, for the form and the language."""
+        """`published`, the log-odds against `REFERENCE_ELO`; `tags`; and `wording`, for the form and the language.
+
+        Where an LLM rewrote a prompt that takes thought, also `rewriting`: what that was measured to gain.
+        """
         rows = [self._rows.get(expert, -1) for expert in expert_ids]
         if is_editing(evidence):
             level = self._edit_levels[rows] + self._edit_several[rows] * evidence.get(SEVERAL_PICTURES, 0.0)
         else:
             level = self._levels[rows] + self._offsets[rows] @ self._weights(evidence)
+        # a part of its own, and only where a prompt was rewritten
+        rewritten = evidence.get(REWRITTEN, 0.0)
         return {
+            **({"rewriting": self._rewriting[rows] * rewritten} if rewritten else {}),
             "published": level,
             "tags": self._tags.points(expert_ids, evidence),
             "wording": self._forms[rows] @ np.array([evidence.get(node, 0.0) for node in self._form]),

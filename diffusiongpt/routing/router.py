@@ -23,6 +23,7 @@ from diffusiongpt.placement import Planner
 from diffusiongpt.ranking import (
     KIND,
     LANGUAGE,
+    REWRITTEN,
     SEVERAL_PICTURES,
     LiveTable,
     PersonalTable,
@@ -151,6 +152,7 @@ class Router:
         if editing:
             evidence |= self._read_edit(plain, len(request.image))
         else:
+            evidence |= {REWRITTEN: 1.0} if request.rewrite and thought.understanding.rewritten else {}
             evidence |= self._read_needs(plain, thought.understanding) | self._read_kinds(thought.understanding)
         asked = () if request.named else self._asked_for(thought, allowed)
         scored = asked or (

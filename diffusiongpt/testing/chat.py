@@ -35,6 +35,7 @@ def form(
         "language": "en",
         "subject_class": "other",
         "edit": False,
+        "rewritten": "",
         "text_to_render": [],
         "votes": [vote if index < voices else abstention for index in range(VOICES)],
         **fields,

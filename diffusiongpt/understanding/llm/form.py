@@ -70,6 +70,12 @@ class Reply(BaseModel):
     language: str = Field(description="Main language of the request.", json_schema_extra={"enum": [*LANGUAGES]})
     subject_class: SubjectClass = Field(description="What the picture is mainly about.")
     edit: bool = Field(description="Whether an existing picture is to be changed.")
+    rewritten: str = Field(
+        description="Only if the picture follows from the request by thinking (a riddle, sum, rule, cause, steps, "
+        "knowledge of the world): what is to be seen in the end, described plainly in the request's own language, in "
+        "120 words at most, with names, and with every text to be written in the picture exactly as the request has "
+        "it, never translated. Empty for all other requests."
+    )
     text_to_render: list[str] = Field(
         description="Texts that must be readable in the picture, exactly as the request has them; empty if none."
     )

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusiongpt.embedding import CJK, normalize, words
-from diffusiongpt.flow import NodeWeight
+from diffusiongpt.flow import NodeWeight, Understanding
 from diffusiongpt.understanding.languages import scripts_of
 from diffusiongpt.understanding.llm.form import LANGUAGES, VOICES, Ballot, Reading
 from diffusiongpt.understanding.thinker import Thought
@@ -35,6 +35,9 @@ IMPLIED_VOICES = 3
 _GLUE = frozenset(
     (*"的在和与了是上里中有一个张幅只", "a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "is")
 )
+MAX_REWRITTEN = 4_000
+"""Characters of a rewritten prompt; the form asks for 120 words."""
+
 _MIN_KEPT = 1 / 3
 """Share of the prompt's words that a clean prompt must keep: greetings may go, parts of the picture may not."""
 
@@ -119,6 +122,7 @@ def _facts(thought: Thought, fields: Mapping[str, Any], prompt: str, history: Se
     clean = " ".join(fields.get("prompt", "").split())
     if _is_faithful(clean, thought, prompt, history):
         facts["prompt"] = clean
+    facts["rewritten"] = _rewritten(fields.get("rewritten", ""), local)
     negative = " ".join(fields.get("negative", "").split())
     if not local.negative and not local.transparent_background and is_quoted_from(negative, prompt):
         facts["negative"] = "" if set(_tokens(clean)) & set(_tokens(negative)) - _GLUE else negative
@@ -148,6 +152,26 @@ def _is_faithful(clean: str, thought: Thought, prompt: str, history: Sequence[st
         and len(kept & wanted) >= enough
         and all(set(_tokens(text)) <= kept for text in literal)
     )
+
+
+def _rewritten(text: str, local: Understanding) -> str:
+    """What is to be seen, as an LLM wrote it out; empty where the prompt takes no thinking, or it lost what must stay.
+
+    Whether a prompt takes thinking is read from its text, so that an LLM cannot write over a plain one. Texts to render
+    and codes of colours are in it letter for letter, and nothing that the prompt denies.
+    """
+    text = " ".join(text.split())
+    codes = [code.casefold() for code in local.colors if code.casefold() in local.prompt.casefold()]
+    sound = (
+        local.reasoning
+        and not local.edit
+        and len(text) <= MAX_REWRITTEN
+        and text.isprintable()
+        and all(code in text.casefold() for code in codes)
+        and all(words in text for words in local.text_to_render)
+        and not (set(_tokens(text)) - _GLUE) & set(_tokens(local.negative))
+    )
+    return text if sound else ""
 
 
 def _language(claimed: str, local: str) -> str:

@@ -1,0 +1,53 @@
+"""Many objects: experts that count draw them, and where none does, the best effort draws and the route says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures_routing import expert, route, zoo_of
+
+from diffusiongpt.ranking import published
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COUNTS = expert("counts", repo="Qwen/Qwen-Image", architecture="qwen-image")
+KIN = expert("kin", repo="o/tuned", architecture="flux1")
+OLD = expert("old", repo="stabilityai/stable-diffusion-xl-base-1.0", architecture="sdxl")
+STRANGER = expert("stranger", repo="o/stranger", architecture="unheard-of")
+NEED = "many objects in the number asked for"
+
+
+@pytest.mark.parametrize("prompt", ["twelve red apples on a table", "a 4x4 grid of objects", "画八只猫"])
+def test_many_objects_go_to_an_expert_that_counts(prompt: str, tmp_path: Path) -> None:
+    """By its published figure or that of its family; what is not known counts as missing."""
+    decided = route(prompt, zoo_of(OLD, STRANGER, COUNTS, KIN), tmp_path / "votes.db")
+    assert {one.expert for one in decided.candidates} == {"counts", "kin"}
+    assert {one.expert: one.reason for one in decided.rejected} == dict.fromkeys(
+        ("old", "stranger"), f"not known to draw {NEED}"
+    )
+    assert decided.unmet == ()
+
+
+@pytest.mark.parametrize("prompt", ["three apples", "apples on a table", "an apple"])
+def test_a_few_objects_reject_nobody(prompt: str, tmp_path: Path) -> None:
+    """Up to four objects all may draw."""
+    assert not route(prompt, zoo_of(OLD, COUNTS), tmp_path / "votes.db").rejected
+
+
+def test_where_none_counts_the_best_effort_draws(tmp_path: Path) -> None:
+    """The need is reported as unmet, and said in the sentence."""
+    decided = route("twelve red apples", zoo_of(OLD, STRANGER), tmp_path / "votes.db")
+    assert decided.unmet == (NEED,)
+    assert len(decided.candidates) == 2
+    assert f"no expert here can do {NEED}" in decided.explain().replace("\n", " ")
+
+
+def test_published_counts_part_old_models_from_new() -> None:
+    """The figures are GenEval's; an adapter has those of its base."""
+    on_old = expert("a", kind="adapter", base=OLD.repo, repo="o/lora", architecture="sdxl")
+    on_new = expert("b", kind="adapter", base="Tongyi-MAI/Z-Image", repo="o/lora2", architecture="z-image")
+    assert [published().counts(one) for one in (COUNTS, KIN, OLD, STRANGER, on_old, on_new)] == [
+        True, True, False, False, False, True,
+    ]  # fmt: skip
