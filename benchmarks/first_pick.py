@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "prior"))
 from editing import edits
 from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
-from skills import counting, rewriting
+from skills import counting, read_reasoning, rewriting
 
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
@@ -365,6 +365,17 @@ def chinese(zoo: Zoo) -> tuple[int, int]:
     return missed, len(texts)
 
 
+def print_rewriting(fit: Fit, data: Path) -> None:
+    """What a rewritten prompt was measured to gain."""
+    plain, rewritten = read_reasoning(data)
+    print(
+        "T2I-CoReBench, mean of its eight reasoning skills: prompts as they are, rewritten by an LLM, log-odds gained"
+    )
+    for name in sorted(rewritten):
+        gained = (rewritten[name] - plain[name]) / fit.table_scale["T2I-CoReBench"] / ELO_PER_LOG_ODDS
+        print(f"  {name:<28} {plain[name]:.1f}  {rewritten[name]:.1f}  {gained:.2f}")
+
+
 def main() -> None:
     """Print the report, or write the prior."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -397,6 +408,7 @@ def main() -> None:
     print("fine-tunes of later bases in the arena over their base, log-odds")
     for tune, base in LATER_TUNES:
         print(f"  {tune:<24} over {base} ({levels[base]:.0f})  {(levels[tune] - levels[base]) / ELO_PER_LOG_ODDS:.2f}")
+    print_rewriting(fit, arguments.data)
     print("picks on prompts of each kind, Elo of the kind: what the picks know of it")
     for knows in KNOWN:
         print(f" {knows}, any memory")

@@ -95,6 +95,9 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
         capability("Chinese text in the picture", lambda can: can.text_rendering_zh in _CAN_WRITE)
     if "Latn" in understanding.text_scripts:
         capability("text in the picture", lambda can: can.text_rendering_en in _CAN_WRITE)
+    for name in dict.fromkeys(_WRITTEN[one] for one in understanding.text_scripts if one in _WRITTEN):
+        # the zoo states no skill in other scripts, so that none is known to have it
+        capability(f"{name} text in the picture", lambda _: False)
     return needs
 
 
@@ -120,6 +123,12 @@ _LANGUAGES = {
     "it": "Italian", "ja": "Japanese", "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "th": "Thai",
     "zh": "Chinese",
 }  # fmt: skip
+
+_WRITTEN = {
+    "Arab": "Arabic", "Cyrl": "Cyrillic", "Deva": "Devanagari", "Grek": "Greek", "Hang": "Korean", "Hebr": "Hebrew",
+    "Hira": "Japanese", "Kana": "Japanese", "Thai": "Thai",
+}  # fmt: skip
+"""Scripts of text to render other than Latin and Chinese."""
 
 _OWN_SCRIPT = frozenset({"ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh"})
 """Languages that are not written in Latin letters."""

@@ -1,11 +1,11 @@
-"""Many objects: experts that count draw them, and where none does, the best effort draws and the route says so."""
+"""Needs with a way out: experts that meet them draw; where none does, the best effort does, and the route says so."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from fixtures_routing import expert, route, zoo_of
+from fixtures_routing import expert, route, writer, zoo_of
 
 from diffusiongpt.ranking import published
 
@@ -51,3 +51,19 @@ def test_published_counts_part_old_models_from_new() -> None:
     assert [published().counts(one) for one in (COUNTS, KIN, OLD, STRANGER, on_old, on_new)] == [
         True, True, False, False, False, True,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unmet"),
+    [
+        ('a sign that says "ラーメン"', "Japanese text in the picture"),
+        ('a sign that says "환영합니다"', "Korean text in the picture"),
+        ('a poster that says "Привет"', "Cyrillic text in the picture"),
+    ],
+)
+def test_text_in_a_script_that_no_expert_states_is_reported(prompt: str, unmet: str, tmp_path: Path) -> None:
+    """The zoo knows who writes Latin and Chinese; other scripts reject none, and the route says what is missing."""
+    able = writer("able", text_rendering_en="strong", text_rendering_zh="strong")
+    decided = route(prompt, zoo_of(able, OLD), tmp_path / "v.db")
+    assert unmet in decided.unmet
+    assert f"no expert here can do {unmet}" in decided.explain().replace("\n", " ")
