@@ -44,6 +44,7 @@ from diffusiongpt.flow import Policy, Request, Understanding
 from diffusiongpt.ranking import LiveTable
 from diffusiongpt.routing import Router
 from diffusiongpt.understanding import (
+    KindReader,
     LocalThinker,
     TurnKind,
     TurnReader,
@@ -214,7 +215,9 @@ def measure(data: Path | None) -> dict[str, Any]:
     short = [text for row in rows for text in (row["prompt"], row["prompt_zh"]) if len(text.split()) <= MOST_WORDS]
     with tempfile.TemporaryDirectory() as folder:
         votes = LiveTable(Path(folder) / "votes.db")
-        router = Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk")
+        sentences = SentenceEmbedder.installed()
+        kinds = KindReader(sentences) if sentences else None  # as a studio has it
+        router = Router(zoo, thinker, votes, embedder="lexical", readiness=lambda _: "on_disk", kinds=kinds)
         same = same_expert(router, rows, zoo)
         votes.store.close()
     return figures | {
