@@ -1,6 +1,6 @@
 """What inputs of strangers do: every kind of attack in `tests/hostile`, on loopback alone, with what each costs.
 
-    python benchmarks/hostile.py            # 2,000 attacks, and 400 kills of processes that vote
+    python benchmarks/hostile.py            # 2,000 attacks, and 400 kills in each kind of vote store
     python benchmarks/hostile.py --short    # a few of each kind, for CI
 
 An attack fails if it raises what is not a `DiffusionGPTError`, prints or keeps a secret of the environment, prints
@@ -284,43 +284,60 @@ def _vote(prompt: str) -> Any:
     return Vote(prompt=prompt, shown=shown, outcome="win", winner="a")
 
 
-def kill_voters(kills: int, seed: int) -> tuple[int, int]:
-    """Kill processes that vote, at random moments; votes that were acknowledged, and those of them that are lost."""
+def kill_voters(kills: int, seed: int, place: Path | str) -> tuple[int, int]:
+    """Kill processes that vote, at random moments; votes that were acknowledged, and those of them that are lost.
+
+    Args:
+        kills: Number of processes.
+        seed: Seed of the moments.
+        place: A new vote store, a file or a database URL.
+    """
     from diffusiongpt.votes import VoteStore
 
     rng = random.Random(seed)
     acknowledged: list[str] = []
     ended_alone = 0
-    with tempfile.TemporaryDirectory(prefix="hostile-votes-") as place:
-        path = Path(place) / "votes.db"
-        with contextlib.closing(VoteStore(path)) as store:  # what is imported for a vote, the children have
-            first = store.add(_vote("the first")).id
-        for number in range(kills):
-            reads, writes = os.pipe()
-            child = os.fork()
-            if child == 0:
-                try:
-                    store = VoteStore(path)
-                    for count in range(10_000):
-                        cast = store.add(_vote(f"p{number} {count}"))
-                        os.write(writes, f"{cast.id}\n".encode())
-                finally:
-                    os._exit(1)
-            os.close(writes)
-            if number % 2:  # in the middle of its votes, else perhaps before the first
-                select.select([reads], [], [], 10)
-            time.sleep(rng.uniform(0.001, 0.06))
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            ended_alone += not os.WIFSIGNALED(status)
-            with os.fdopen(reads, encoding="ascii") as stream:
-                acknowledged += [line.strip() for line in stream if line.endswith("\n")]
-        store = VoteStore(path)
+    with contextlib.closing(VoteStore(place)) as store:  # what is imported for a vote, the children have
+        first = store.add(_vote("the first")).id
+    for number in range(kills):
+        reads, writes = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                store = VoteStore(place)
+                for count in range(10_000):
+                    cast = store.add(_vote(f"p{number} {count}"))
+                    os.write(writes, f"{cast.id}\n".encode())
+            finally:
+                os._exit(1)
+        os.close(writes)
+        if number % 2:  # in the middle of its votes, else perhaps before the first
+            select.select([reads], [], [], 10)
+        time.sleep(rng.uniform(0.001, 0.06))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        ended_alone += not os.WIFSIGNALED(status)
+        with os.fdopen(reads, encoding="ascii") as stream:
+            acknowledged += [line.strip() for line in stream if line.endswith("\n")]
+    with contextlib.closing(VoteStore(place)) as store:
         there = {vote.id for vote in store.all()}
-        store.close()
     if ended_alone:
         sys.exit(f"{ended_alone} of {kills} voting processes ended before they were killed")
     return len(acknowledged), len({first, *acknowledged} - there)
+
+
+def places() -> Iterator[tuple[str, Path | str]]:
+    """New vote stores: a file, and a database where a PostgreSQL server is installed."""
+    import postgres
+
+    with tempfile.TemporaryDirectory(prefix="hostile-votes-") as folder:
+        yield "SQLite", Path(folder) / "votes.db"
+    binaries = postgres.server_folder()
+    if binaries is None:
+        print(f"PostgreSQL is left out: {postgres.MISSING}")
+        return
+    with postgres.PostgresServer(binaries) as server:
+        yield "PostgreSQL", server.new_database()
 
 
 def main() -> None:
@@ -330,18 +347,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tries", type=int, default=2_000, help="attacks over all kinds")
     parser.add_argument("--kills", type=int, default=400, help="processes that are killed while they vote")
-    parser.add_argument("--only", help="one module of tests/hostile")
+    parser.add_argument("--only", choices=[*modules(), "kills"], help="one module of tests/hostile, or the kills")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no attack begins")
     given = parser.parse_args()
-    names = [given.only] if given.only else modules()
-    tries = 12 * len(names) if given.short else given.tries
+    names = [one for one in modules() if given.only in (None, one)]
+    tries = 12 * max(len(names), 1) if given.short else given.tries
     kills = 20 if given.short else given.kills
     until = time.monotonic() + 60 * (4 if given.short else given.minutes)
     failed = False
     print(f"{'kind':<14} {'tries':>6} {'failed':>7} {'slowest s':>10} {'most MB':>8}")
     total = 0
     for name in names:
-        results = attack_module(name, -(-tries // len(names)), given.seed, until)
+        results = attack_module(name, -(-tries // max(len(names), 1)), given.seed, until)
         bad = [one for one in results if one["failures"]]
         total += len(results)
         slowest, most = (max((one.get(key, 0.0) for one in results), default=0.0) for key in ("seconds", "mb"))
@@ -355,10 +372,11 @@ def main() -> None:
             )
             print(f"  {times} × {reason}\n      such as {first!r}", flush=True)
     print(f"{'all':<14} {total:>6}")
-    if kills and not given.only:
-        kept, lost = kill_voters(kills, given.seed)
-        print(f"{kills} kills of processes that vote: {kept} votes acknowledged, {lost} lost")
-        failed = failed or bool(lost) or not kept
+    if kills and given.only in (None, "kills"):
+        for name, place in places():
+            kept, lost = kill_voters(kills, given.seed, place)
+            print(f"{kills} kills of processes that vote, {name}: {kept} votes acknowledged, {lost} lost", flush=True)
+            failed = failed or bool(lost) or not kept
     sys.exit(1 if failed else 0)
 
 

@@ -108,8 +108,8 @@ def test_what_leaves_the_folder_is_noticed(
     assert seen in " ".join(watch.seen) if seen else not watch.seen
 
 
-def test_killed_voters_lose_nothing(bench: ModuleType) -> None:
-    """What was acknowledged is there afterwards."""
-    acknowledged, lost = bench.kill_voters(8, seed=1)
+def test_killed_voters_lose_nothing(bench: ModuleType, place: Path | str) -> None:
+    """What was acknowledged is there afterwards, in a file and in a database."""
+    acknowledged, lost = bench.kill_voters(8, 1, place)
     assert acknowledged > 4
     assert lost == 0
