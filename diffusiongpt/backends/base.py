@@ -303,6 +303,7 @@ BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
         "hf-inference": "diffusiongpt.backends.hosted:InferenceBackend",
         "ideogram": "diffusiongpt.backends.hosted:IdeogramBackend",
         "images-api": "diffusiongpt.backends.hosted:ImagesServerBackend",
+        "janus": "diffusiongpt.backends.janus:JanusBackend",
         "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
         "stability": "diffusiongpt.backends.hosted:StabilityBackend",
     },
