@@ -93,6 +93,9 @@ def answer_of(generation: Generation, asked: Asked, service: Service, base_url: 
 def story_of(generation: Generation) -> dict[str, Any]:
     """How a result came about."""
     record = generation.records[0].model_dump(mode="json", include={"dropped", "fallbacks", "recovered", "placement"})
+    for dropped in record["dropped"]:
+        if dropped["name"] == "callback_on_step_end":  # it is how unfinished pictures are asked for
+            dropped |= {"name": "partial_images", "value": None}
     return {
         "route": generation.route.model_dump(mode="json"),
         "drawn_by": generation.drawn_by,

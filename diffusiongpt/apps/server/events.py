@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.to_thread import run_sync
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from diffusiongpt.apps.server.delivery import as_base64
 from diffusiongpt.apps.server.failures import error_object, error_response
+from diffusiongpt.pictures import bare
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from diffusiongpt.apps.server.service import Service
 
 PROGRESS = "diffusiongpt.progress"
-"""Type of the events in between: nothing that we draw with gives pictures that are half done."""
+"""Type of the events in between, which OpenAI's API does not have: most experts show nothing before they are done."""
 
 _LOOK_S = 0.1
 """Seconds between two looks at how far a drawing is."""
@@ -57,6 +60,7 @@ class EventStream(Response):
         self._job = job
         self._work = work
         self._kind = kind
+        self._shown = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Draw and send."""
@@ -87,7 +91,9 @@ class EventStream(Response):
             now = (self._job.phase, self._job.done, self._job.total)
             if done.is_set() or now[0] == "route":
                 continue
-            if now != last:
+            if self._shown < len(self._job.unfinished):
+                text = await run_sync(self._next_unfinished)
+            elif now != last:
                 text = _event(PROGRESS, {"phase": now[0], "done": now[1], "total": now[2]})
             elif monotonic() - said > _QUIET_S:
                 text = b": still drawing\n\n"
@@ -97,6 +103,21 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": text, "more_body": True})
             last, said = now, monotonic()
         return started
+
+    def _next_unfinished(self) -> bytes:
+        at = self._shown
+        self._shown += 1
+        picture = self._job.unfinished[at]
+        facts = {
+            "b64_json": as_base64(bare(picture)),
+            "partial_image_index": at,
+            "created_at": int(time()),
+            "size": f"{picture.width}x{picture.height}",
+            "background": "auto",
+            "output_format": "png",
+            "quality": "auto",
+        }
+        return _event(f"{self._kind}.partial_image", facts)
 
     async def _finish(
         self, scope: Scope, receive: Receive, send: Send, outcome: Answer | Exception, *, started: bool
@@ -113,8 +134,10 @@ class EventStream(Response):
             return
         if not started:
             await self._start(send)
+        late = [await run_sync(self._next_unfinished) for _ in self._job.unfinished[self._shown :]]
         kind = f"{self._kind}.completed"
-        await self._send_last(send, (_event(kind, outcome.as_event(at)) for at in range(len(outcome.pictures))))
+        last = (_event(kind, outcome.as_event(at)) for at in range(len(outcome.pictures)))
+        await self._send_last(send, (*late, *last))
 
     async def _start(self, send: Send) -> bool:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

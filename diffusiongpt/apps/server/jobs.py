@@ -8,10 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from diffusiongpt.apps.server.failures import RefusedError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from diffusiongpt.flow import OnStepEnd
 
 State = Literal["waiting", "drawing"]
 
@@ -38,6 +43,7 @@ class Job:
         phase: What is done: `route`, `download`, `queue`, `load`, `draw`.
         done: How much of that.
         total: How much there is of it, if known.
+        unfinished: Pictures as they were before they were done, where what draws shows them.
     """
 
     client: Hashable
@@ -49,10 +55,22 @@ class Job:
     phase: str = "route"
     done: int = 0
     total: int | None = None
+    unfinished: list[Image] = field(default_factory=list)
 
     def on_progress(self, phase: str, done: int, total: int | None) -> None:
         """Take note of how far it is."""
         self.phase, self.done, self.total = phase, done, total
+
+    def shows(self, most: int) -> OnStepEnd:
+        """A callback in diffusers' shape that keeps the unfinished pictures it is given, up to a number."""
+
+        def on_step_end(_pipeline: object, _step: int, _timestep: object, values: dict[str, Any]) -> dict[str, Any]:
+            picture = values.get("image")
+            if picture is not None and len(self.unfinished) < most:
+                self.unfinished.append(picture)
+            return values
+
+        return on_step_end
 
     @property
     def state(self) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from time import time
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from diffusiongpt.apps.server.answers import Answer
-from diffusiongpt.apps.server.bodies import DrawBody, edit_schema, from_form, read_body
+from diffusiongpt.apps.server.bodies import Asked, DrawBody, edit_schema, from_form, read_body
 from diffusiongpt.apps.server.drawing import base_url_of, draw, draw_draft, finish_draft
 from diffusiongpt.apps.server.events import EventStream
 from diffusiongpt.apps.server.failures import RefusedError, as_refused
@@ -80,20 +81,23 @@ async def _answered(body: DrawBody, request: Request, service: Service, *, kind:
     """Draw what a body asks for, and answer at once or in events."""
     asked = read_body(body, service.profiles, service.settings, voter=client_of(request).voter)
     base_url = base_url_of(request, service)
-    work = partial(draw_draft if body.draft else draw, service, asked, base_url)
-    if body.finish:
-        work = partial(finish_draft, service, body.finish, asked, base_url)
 
-    def noted() -> Answer:
-        answer = work()
+    def work(asked: Asked) -> Answer:
+        if body.finish:
+            answer = finish_draft(service, body.finish, asked, base_url)
+        else:
+            answer = (draw_draft if body.draft else draw)(service, asked, base_url)
         note(request, expert=answer.story["drawn_by"], pictures=len(answer.pictures))
         return answer
 
     if not body.stream:
-        return json_response((await service.draw(request, kind, noted)).as_json())
+        return json_response((await service.draw(request, kind, partial(work, asked))).as_json())
     place = ExitStack()
     job = place.enter_context(service.jobs.enter(client_of(request).id, kind))
-    return EventStream(service, place, job, noted, kind=kind)
+    if body.partial_images and not body.finish:
+        shows = {"callback_on_step_end": job.shows(body.partial_images)}
+        asked = replace(asked, options={**asked.options, **shows})
+    return EventStream(service, place, job, partial(work, asked), kind=kind)
 
 
 async def _edit_body(request: Request) -> DrawBody:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from pydantic_core import to_json
+from starlette.requests import ClientDisconnect
 
 from diffusiongpt.apps.server.failures import CLIENT_GONE, error_response
 from diffusiongpt.apps.server.service import CLIENT, NOTES
@@ -55,6 +56,8 @@ class Watched:
 
         try:
             await self._app(scope, receive, send_named)
+        except ClientDisconnect:
+            status = CLIENT_GONE
         except Exception as error:  # the edge of the server
             log.exception("request %s failed", name)
             if not status:

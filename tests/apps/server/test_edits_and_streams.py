@@ -5,12 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
 import pytest
+from fixtures_hosted import TINY, hosted, settings_for, studio_with
+from fixtures_server import running
 from PIL import Image
+
+from diffusiongpt.testing import LocalImages
+from diffusiongpt.zoo import CallSettings
 
 if TYPE_CHECKING:
     from fixtures_server import Running
@@ -142,3 +148,18 @@ def test_a_stream_that_cannot_begin_has_a_status(client: openai.OpenAI) -> None:
         client.images.generate(prompt=" ", stream=True)
     with pytest.raises(openai.NotFoundError):
         client.images.generate(prompt="a fox", stream=True, extra_body={"expert": "nope"})
+
+
+def test_unfinished_pictures_are_streamed_where_a_service_shows_them(tmp_path: Path) -> None:
+    """As many as were asked for, in OpenAI's own event, before the picture itself; others say why there are none."""
+    with LocalImages() as images:
+        shows = hosted(settings=CallSettings(width=64, height=64, extra={"partial_images": 2}))
+        own = settings_for(images, tmp_path)
+        with studio_with(own, shows) as studio, running(studio) as server:
+            client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+            asked = {"prompt": "a fox", "stream": True, "partial_images": 1}
+            events = list(client.images.generate(**asked, model="cloud", extra_body={"max_price": 1}))
+            other = list(client.images.generate(**asked, model=TINY))
+    kinds = [event.type for event in events if event.type != "diffusiongpt.progress"]
+    assert kinds == ["image_generation.partial_image", "image_generation.completed"]
+    assert {event.type for event in other} == {"diffusiongpt.progress", "image_generation.completed"}
