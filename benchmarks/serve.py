@@ -255,7 +255,8 @@ def hostile(count: int) -> dict[str, object]:
     """Requests of strangers that crash the server, fail without an error object, or hang."""
     from hostile.http_requests import problem_of, requests
 
-    with served("tiny", body_timeout_s=2, log="off") as server:
+    # some of them are drawings that would rightly take minutes
+    with served("tiny", body_timeout_s=2, timeout_s=10, log="off") as server:
         begin = perf_counter()
         with ThreadPoolExecutor(16) as pool:
             raws = (raw for _, raw in requests(7, count))

@@ -76,6 +76,8 @@ def tiny_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionG
     home: Path = tmp_path_factory.mktemp("served")
     settings = load_settings(home=home, hub_cache=home / "hub", stand_in=False)
     with DiffusionGPT("tiny", device="cpu", settings=settings) as studio:
+        # the first drawing imports what draws, which takes longer than a client of a test waits
+        studio.route_and_generate("a red heart", num_inference_steps=1)
         yield studio
 
 
