@@ -9,7 +9,7 @@ DATA ?=
 # One thread a process: on small shared machines several make small networks slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types docs notebooks package bench hostile schema clean
+.PHONY: demo test check lint types docs site notebooks package bench hostile schema clean
 
 demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no GPU, no key.
 	$(BIN)/diffusiongpt demo --out demo
@@ -32,6 +32,10 @@ types: $(READY)
 docs: $(READY)  ## Check that the documentation says what the code does.
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
+site: $(READY)  ## Build the documentation as a site into site/; nothing is fetched.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rhoE '<(script|link|img)[^>]+(src|href)="https?://[^"]+' site --include=*.html
+
 notebooks: $(READY)  ## Run the notebooks, each from a clean kernel.
 	$(BIN)/python -m pytest -q tests/test_notebooks.py
 
@@ -49,7 +53,7 @@ schema: $(READY)  ## Write the JSON schema of zoo files, which editors complete 
 	$(BIN)/python -c "import json; from diffusiongpt.zoo.zoo_file import ZooFile; print(json.dumps(ZooFile.model_json_schema(), indent=2, ensure_ascii=False))" > docs/zoo.schema.json
 
 clean:
-	rm -rf $(VENV) dist demo
+	rm -rf $(VENV) dist demo site
 
 # torch comes first and by its exact version, so that a CPU wheel at hand is taken instead of gigabytes of CUDA.
 $(READY): pyproject.toml constraints.txt
