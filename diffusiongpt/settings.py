@@ -301,6 +301,9 @@ class Settings(BaseSettings):
     )
     server_keys: Secret = None
     safety: Literal["off", "standard", "strict"] = "off"
+    mark_pictures: bool = True
+    c2pa_certificate: Path | None = None
+    c2pa_key: Path | None = Field(default=None, repr=False)
     offline: bool = Field(default=False, validation_alias=AliasChoices("DIFFUSIONGPT_OFFLINE", "HF_HUB_OFFLINE"))
     max_download_gb: float = Field(default=10.0, ge=0)
     spend_per_picture: Dollars = inf
@@ -334,11 +337,11 @@ class Settings(BaseSettings):
         keys = dict(pair.split("=", 1) for pair in pairs)
         return keys.get(urlsplit(url).netloc)
 
-    @field_validator("home", "hub_cache")
+    @field_validator("home", "hub_cache", "c2pa_certificate", "c2pa_key")
     @classmethod
-    def _expand(cls, path: Path) -> Path:
+    def _expand(cls, path: Path | None) -> Path | None:
         # a shell leaves `~` alone inside quotes, and a service file always does
-        return expand_home(path)
+        return None if path is None else expand_home(path)
 
     @property
     def free(self) -> frozenset[str]:

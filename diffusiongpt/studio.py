@@ -26,7 +26,7 @@ from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
 from diffusiongpt.hub import Agree, Puller, PullPlan
-from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
+from diffusiongpt.pictures import Comparison, Generation, Provenance, as_rating, as_vote
 from diffusiongpt.ranking import LiveTable
 from diffusiongpt.requester import OnProgress
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
@@ -122,6 +122,7 @@ class DiffusionGPT:
             others=Others(self._router.widen, self._stand_in if self.settings.stand_in else None),
             spending=spending,
             guard=self._guard,
+            provenance=Provenance.of(self.settings),
         )
 
     def __repr__(self) -> str:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Run, Spending
     from diffusiongpt.flow import Drawing, Dropped, InputImage, Route, SafetyLevel
+    from diffusiongpt.pictures import Provenance
     from diffusiongpt.safety import Guard
 
 
@@ -103,6 +104,7 @@ class Painter:
         others: Who else may draw when no candidate can.
         spending: The spend limits of the user.
         guard: Refuses pictures that the content policy does not allow.
+        provenance: What files say of how a picture was made.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Painter:
         others: Others,
         spending: Spending,
         guard: Guard,
+        provenance: Provenance,
     ) -> None:
         self._zoo = zoo
         self._machine = machine
@@ -125,6 +128,7 @@ class Painter:
         self._others = others
         self._spending = spending
         self._guard = guard
+        self._provenance = provenance
 
     def run(self, max_price: float = 0.0) -> Run:
         """What one request may cost; see `Spending.run`."""
@@ -255,7 +259,7 @@ class Painter:
         drawing = self._run(call, ticket=ticket)
         self._guard.check_images(drawing.images, asked, safety)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
-        record = record.model_copy(update={"safety": self._guard.level(safety)})
+        record = self._provenance.on(record.model_copy(update={"safety": self._guard.level(safety)}), call.inputs)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
@@ -282,7 +286,8 @@ class Painter:
         self._guard.check_prompt(asked, record.safety)
         drawing = self._run(call)
         self._guard.check_images(drawing.images, asked, record.safety)
-        return replace(generation, images=drawing.images, timings=drawing.timings, redraws=self)
+        records = tuple(self._provenance.on(one, call.inputs) for one in generation.records)
+        return replace(generation, images=drawing.images, records=records, timings=drawing.timings, redraws=self)
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
         executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._here

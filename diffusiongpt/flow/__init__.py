@@ -33,6 +33,7 @@ from diffusiongpt.flow.route import (
     SearchTrace,
     win_probability,
 )
+from diffusiongpt.flow.signing import Signing
 from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task
 from diffusiongpt.flow.understanding import (
     Adapter,
@@ -93,6 +94,7 @@ __all__ = [
     "SearchStep",
     "SearchTrace",
     "ShownIn",
+    "Signing",
     "SubjectClass",
     "Task",
     "ThinkerName",

@@ -6,13 +6,23 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from diffusiongpt.flow.call import Dropped, Recovery
 from diffusiongpt.flow.inputs import MAX_INPUTS
 from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.request import MAX_SEED, SafetyLevel
 from diffusiongpt.flow.route import Route
+from diffusiongpt.flow.signing import Signing
 from diffusiongpt.flow.task import Task
 from diffusiongpt.zoo import ExpertId
 
@@ -83,6 +93,8 @@ class PictureRecord(BaseModel):
             picture.
         demonstration: Whether the demonstration zoo drew it because no expert that was asked for could.
         safety: The level of the content policy that it was drawn with.
+        marked: Whether the metadata of the file says that a model made it; see `pictures/provenance.py`.
+        signed: Whether the file was signed when it was saved.
         route: The route of the request.
         shown_in: The comparison, if it was one.
         time: When it was drawn, UTC, ISO 8601.
@@ -111,9 +123,23 @@ class PictureRecord(BaseModel):
     dtype: str | None = None
     demonstration: bool = False
     safety: SafetyLevel = "standard"
+    marked: bool = False
+    signed: bool = False
     route: Route
     shown_in: ShownIn | None = None
     time: str
+    _signing: Signing | None = PrivateAttr(default=None)
+
+    @property
+    def signing(self) -> Signing | None:
+        """The key that the picture is signed with when it is saved; in memory alone."""
+        return self._signing
+
+    def signed_with(self, signing: Signing | None) -> Self:
+        """The record of a picture that is signed when it is saved."""
+        copy = self.model_copy(update={"signed": signing is not None})
+        copy._signing = signing  # noqa: SLF001  # of the same class
+        return copy
 
     @field_validator("params")
     @classmethod

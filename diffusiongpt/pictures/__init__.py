@@ -15,6 +15,7 @@ from diffusiongpt.pictures.png import (
     slug,
     write_png,
 )
+from diffusiongpt.pictures.provenance import Provenance
 
 __all__ = [
     "CHUNK",
@@ -24,6 +25,7 @@ __all__ = [
     "Comparison",
     "Generation",
     "ImageFormat",
+    "Provenance",
     "a1111_parameters",
     "as_rating",
     "as_vote",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffusiongpt.pictures.exif import exif_data
 from diffusiongpt.pictures.png import MAX_RECORD_BYTES, a1111_parameters, png_info, shareable
+from diffusiongpt.pictures.provenance import signed, xmp
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import PictureRecord
@@ -32,6 +33,8 @@ def encode(
 
     A record that no JPEG has room for, because the prompt has tens of thousands of letters, is left out of it.
 
+    Where the settings name a key, the bytes are signed, and must not be changed afterwards.
+
     Args:
         image: The picture.
         record: How it was drawn.
@@ -46,9 +49,13 @@ def encode(
         plain = _opaque(shown) if file_format == "jpeg" else shown
         most = _MOST_EXIF if file_format == "jpeg" else MAX_RECORD_BYTES
         plain.save(
-            file, format=file_format.upper(), quality=QUALITY if quality is None else quality, exif=_exif(record, most)
+            file,
+            format=file_format.upper(),
+            quality=QUALITY if quality is None else quality,
+            exif=_exif(record, most),
+            xmp=xmp(record),
         )
-    return file.getvalue()
+    return signed(file.getvalue(), f"image/{file_format}", record)
 
 
 def bare(image: Image.Image, file_format: ImageFormat = "png", *, quality: int | None = None) -> bytes:

@@ -19,6 +19,7 @@ from diffusiongpt.errors import PictureError
 from diffusiongpt.files import open_regular
 from diffusiongpt.flow import MAX_SIDE, PictureRecord, Route
 from diffusiongpt.pictures.exif import record_in_exif
+from diffusiongpt.pictures.provenance import XMP_CHUNK, signed, xmp
 from diffusiongpt.safe_text import words_of
 
 CHUNK = "diffusiongpt"
@@ -61,6 +62,8 @@ def png_info(record: PictureRecord) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     info.add_text(PARAMETERS, a1111_parameters(record))
     info.add_itxt(CHUNK, shareable(record).model_dump_json(), lang="", tkey="")
+    if record.marked:
+        info.add_itxt(XMP_CHUNK, xmp(record).decode(), lang="", tkey="")
     return info
 
 
@@ -73,6 +76,8 @@ def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterato
         folder.mkdir(parents=True, exist_ok=True)
         # Pillow keeps the options of a save on the picture itself, which threads may share
         image.copy().save(partial, format="PNG", pnginfo=info)
+        if record.signing is not None:
+            partial.write_bytes(signed(partial.read_bytes(), "image/png", record))
         yield partial
     except OSError as error:
         raise PictureError(
@@ -98,6 +103,7 @@ def shareable(record: PictureRecord, kept: int = _KEPT) -> PictureRecord:
     zoo = tuple(_last(source) for source in record.zoo)
     changes = {
         **places,
+        "signed": record.signing is not None,
         "zoo": zoo,
         "fallbacks": tuple(fallbacks),
         "route": _bounded(record.route, record.drawn_by, kept),
