@@ -26,12 +26,12 @@ from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
 from diffusiongpt.hub import Agree, Puller, PullPlan
-from diffusiongpt.pictures import Comparison, Generation, Provenance, as_rating, as_vote
+from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
 from diffusiongpt.ranking import LiveTable
 from diffusiongpt.requester import OnProgress
 from diffusiongpt.routing import Router, choose_ballot, worth_showing
 from diffusiongpt.safe_text import logger
-from diffusiongpt.safety import Asked, Guard
+from diffusiongpt.safety import Asked
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
 from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought, TurnKind, TurnThinker
@@ -107,7 +107,6 @@ class DiffusionGPT:
         )
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
-        self._guard = Guard(self.settings.safety)
         sentences = SentenceEmbedder.installed()
         self._reader = LocalThinker(LexicalEmbedder(), sentences)
         self._kinds = KindReader(sentences) if sentences else None
@@ -121,8 +120,7 @@ class DiffusionGPT:
             hosted=HostedExecutor(spending, on_progress),
             others=Others(self._router.widen, self._stand_in if self.settings.stand_in else None),
             spending=spending,
-            guard=self._guard,
-            provenance=Provenance.of(self.settings),
+            settings=self.settings,
         )
 
     def __repr__(self) -> str:
@@ -639,11 +637,11 @@ class DiffusionGPT:
     def _route(self, request: Request, policy: Policy) -> Route:
         """Choose an expert for a request that the content policy allows; a refusal costs neither an LLM nor a model."""
         asked = Asked.of(request)
-        self._guard.check_prompt(asked, policy.safety)
+        self._painter.guard.check_prompt(asked, policy.safety)
         route = self._router.route(request, policy)
         if route.understanding.rewritten and request.rewrite:
             # the words of an LLM are held to the same policy as those of the caller
-            self._guard.check_prompt(replace(asked, prompt=route.understanding.rewritten), policy.safety)
+            self._painter.guard.check_prompt(replace(asked, prompt=route.understanding.rewritten), policy.safety)
         return route
 
     def _stand_in(self, request: Request, zoo: str) -> tuple[Zoo, Expert]:

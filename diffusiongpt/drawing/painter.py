@@ -30,9 +30,9 @@ from diffusiongpt.errors import (
     TokenRefusedError,
 )
 from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Policy, Request, win_probability
-from diffusiongpt.pictures import Generation
+from diffusiongpt.pictures import Generation, Provenance
 from diffusiongpt.safe_text import logger
-from diffusiongpt.safety import Asked
+from diffusiongpt.safety import Asked, Guard
 from diffusiongpt.version import GENERATOR
 from diffusiongpt.zoo import SHIPPED, Expert, Zoo
 
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Run, Spending
     from diffusiongpt.flow import Drawing, Dropped, InputImage, Route, SafetyLevel
-    from diffusiongpt.pictures import Provenance
-    from diffusiongpt.safety import Guard
+    from diffusiongpt.settings import Settings
 
 
 log = logger("diffusiongpt")
@@ -103,8 +102,10 @@ class Painter:
         hosted: Carries out calls at services.
         others: Who else may draw when no candidate can.
         spending: The spend limits of the user.
-        guard: Refuses pictures that the content policy does not allow.
-        provenance: What files say of how a picture was made.
+        settings: What may be drawn, and what files say of how a picture was made.
+
+    Attributes:
+        guard: Refuses what the content policy does not allow.
     """
 
     def __init__(
@@ -117,8 +118,7 @@ class Painter:
         hosted: Executor,
         others: Others,
         spending: Spending,
-        guard: Guard,
-        provenance: Provenance,
+        settings: Settings,
     ) -> None:
         self._zoo = zoo
         self._machine = machine
@@ -127,8 +127,8 @@ class Painter:
         self._hosted = hosted
         self._others = others
         self._spending = spending
-        self._guard = guard
-        self._provenance = provenance
+        self.guard = Guard(settings.safety)
+        self._provenance = Provenance.of(settings)
 
     def run(self, max_price: float = 0.0) -> Run:
         """What one request may cost; see `Spending.run`."""
@@ -250,16 +250,16 @@ class Painter:
         call = resolve(request, route.understanding, expert)
         asked = _asked(call)
         # what the expert is given may have words that the request had not: its trigger words, or those of an LLM
-        self._guard.check_prompt(asked, safety)
+        self.guard.check_prompt(asked, safety)
         begin = next((one.placement for one in route.candidates if one.expert == expert.id), None)
         if is_hosted(expert.backend):
             call = replace(call, meter=(run or self.run()).meter(expert))
         else:
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
-        self._guard.check_images(drawing.images, asked, safety)
+        self.guard.check_images(drawing.images, asked, safety)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
-        record = self._provenance.on(record.model_copy(update={"safety": self._guard.level(safety)}), call.inputs)
+        record = self._provenance.on(record.model_copy(update={"safety": self.guard.level(safety)}), call.inputs)
         records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
@@ -283,9 +283,9 @@ class Painter:
         zoo = self._zoo if record.drawn_by in self._zoo else Zoo.load(*_shipped(record.zoo))
         call = recorded_call(record, generation.seeds, zoo, self._local.cache.puller, generation.inputs)
         asked = _asked(call)
-        self._guard.check_prompt(asked, record.safety)
+        self.guard.check_prompt(asked, record.safety)
         drawing = self._run(call)
-        self._guard.check_images(drawing.images, asked, record.safety)
+        self.guard.check_images(drawing.images, asked, record.safety)
         records = tuple(self._provenance.on(one, call.inputs) for one in generation.records)
         return replace(generation, images=drawing.images, records=records, timings=drawing.timings, redraws=self)
 
