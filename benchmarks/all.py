@@ -21,6 +21,7 @@ COMMANDS = (
     ("edits.py", "--few"),
     ("cache_trace.py",),
     ("cache.py",),
+    ("fleet.py", "--gpus", "8", "64"),
     ("families.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),

@@ -172,7 +172,8 @@ class Export:
         experts, families = {}, {}
         for name, standing in standings.items():
             model = self.fit.models[name]
-            standing["languages"] = self.about["languages"].get(model.family, {})
+            costs = self.about["languages"]
+            standing["languages"] = costs.get(model.repo, costs.get(model.family, {}))
             if name.startswith("family:"):
                 families[model.family] = {**standing, "source": f"models of the family {model.family}"}
                 continue

@@ -14,11 +14,17 @@ from __future__ import annotations
 
 import argparse
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from model_traces import Family, make_jobs, zipf_trace
 from simulated_cache import Job, Machine
 from simulated_fleet import ByModel, Chooser, PowerOfTwo, SimulatedReplica, Waits, next_needs, run
+
+from diffusiongpt.fleet import DISPLACED, Fleet, Need, Place, ReplicaState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 POOL = (
     Family(name="sd15", models=36, own_gb=1.72, shared_gb=0.41, draw_s=1.15),
@@ -30,6 +36,9 @@ MACHINE = Machine(device=40_000_000_000, host=96_000_000_000)
 BUSY = 0.6
 REQUESTS = 150
 """For each GPU."""
+
+EXACT_UP_TO = 64
+"""GPUs for which the oracle is computed: it asks every replica at every request."""
 
 WARM_UP = 0.2
 """Share of the requests, from the first, that are not counted: all replicas begin empty."""
@@ -62,24 +71,56 @@ def simulated(way: str, gpus: int, seed: int, displaced: float | None = None) ->
     return float(counted.mean()), float(np.mean(waits.stall[skip:])), float(np.percentile(counted, 95))
 
 
+def decision_ms(replicas: int) -> float:
+    """95th percentile of the milliseconds that a choice takes among replicas that hold a dozen of the models each."""
+    rng = np.random.default_rng(0)
+    needs = [
+        Need(parts={str(key): size for key, size in job.wanted.parts.items()}, draw_s=job.draw_s)
+        for job in make_jobs(sharing=True, pool=POOL)
+        if job is not None
+    ]
+    fleet = Fleet()
+    places: tuple[Place, ...] = ("device", "host", "disk")
+    for number in range(replicas):
+        held = {key: places[rng.integers(3)] for one in rng.choice(len(needs), 12) for key in needs[one].parts}
+        fleet.report(ReplicaState(replica=f"r{number}", held=held, queue_s=float(rng.exponential(2.0))))
+    taken = []
+    for one in rng.choice(len(needs), 2000):
+        begin = perf_counter()
+        choice = fleet.choose(needs[one])
+        if choice is not None:
+            fleet.send(choice, needs[one])
+        taken.append(1000 * (perf_counter() - begin))
+    return float(np.percentile(taken, 95))
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 1000])
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--displaced", type=float, nargs="+", default=[None])
+    parser.add_argument("--seeds", type=int, default=2, help="for fleets of up to 64 GPUs; larger ones have one")
+    parser.add_argument("--displaced", type=float, nargs="+", default=[DISPLACED])
     arguments = parser.parse_args()
+    print("Seconds until a request draws; stalls are those in which its device was free for it.\n")
+    print("| GPUs | way | wait | of the baseline | stall | of the baseline | p95 |\n|---|---|---|---|---|---|---|")
     for gpus in arguments.gpus:
-        seeds = range(arguments.seeds if gpus < 1000 else 1)
+        seeds = range(arguments.seeds if gpus <= EXACT_UP_TO else 1)
         base = np.mean([simulated("power of two", gpus, seed) for seed in seeds], axis=0)
-        print(f"{gpus} GPUs, power of two: wait {base[0]:.2f} s, stall {base[1]:.2f}, p95 {base[2]:.1f}")
+        _row(gpus, "power of two", base, base)
         for displaced in arguments.displaced:
-            begin = perf_counter()
-            ours = np.mean([simulated("by model", gpus, seed, displaced) for seed in seeds], axis=0)
-            print(f"  by model {displaced or ''}: {ours} ratio {ours / base} in {perf_counter() - begin:.0f} s")
-        if gpus <= 64:
-            best = np.mean([simulated("oracle", gpus, seed) for seed in seeds], axis=0)
-            print(f"  oracle: {best} ours/oracle {ours / best}")
+            found = np.mean([simulated("by model", gpus, seed, displaced) for seed in seeds], axis=0)
+            _row(gpus, "by model" + (f", displaced {displaced:g}" if len(arguments.displaced) > 1 else ""), found, base)
+        if gpus <= EXACT_UP_TO:
+            _row(gpus, "oracle", np.mean([simulated("oracle", gpus, seed) for seed in seeds], axis=0), base)
+    print(f"\nA decision among 1,000 replicas and 60 experts: p95 {decision_ms(1000):.2f} ms.")
+
+
+def _row(gpus: int, way: str, found: NDArray[np.float64], base: NDArray[np.float64]) -> None:
+    wait, stall, p95 = found
+    print(
+        f"| {gpus} | {way} | {wait:.2f} | {wait / base[0]:.2f} | {stall:.2f} | {stall / base[1]:.2f} | {p95:.1f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
