@@ -56,4 +56,6 @@ def test_a_translated_prompt_is_in_english(language: str, prompt: str, read: str
 def test_a_language_half_understood_costs_a_little(tmp_path: Path) -> None:
     """An encoder that reads Chinese without the maker's promise is allowed, and loses some points for it."""
     parts = {one.expert: one.parts for one in route("一只狐狸", Zoo.load("default"), tmp_path / "v.db").candidates}
-    assert parts["flux2-dev"]["wording"] < 0 == parts["qwen-image-2512"]["wording"]
+    assert (
+        parts["flux2-klein-9b"]["wording"] < 0 == parts["flux2-dev"]["wording"] == parts["qwen-image-2512"]["wording"]
+    )
