@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableError
 
+from diffusiongpt.address import Address
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.files import expand_home
 from diffusiongpt.safe_text import keep_secret, keep_url_secrets, logger
@@ -164,30 +165,6 @@ def read_secret(value: object) -> object:
 
 Secret = Annotated[SecretStr | None, BeforeValidator(read_secret)]
 """A key or token as a setting: checked once, hidden in every text, and absent if it is blank."""
-
-
-def read_address(value: object) -> object:
-    """The address of a server without blanks around it, and without a slash at its end.
-
-    Raises:
-        ValueError: If it is not an http(s) address.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.strip().rstrip("/")
-    keep_url_secrets(text)
-    try:
-        parts = urlsplit(text)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        known = False
-    if not known or not (text.isascii() and text.isprintable()) or set(text) & set(' \\<>"{}|^`'):
-        raise ValueError("it is not an address such as https://host or http://host:8000")
-    return text
-
-
-Address = Annotated[str, BeforeValidator(read_address)]
-"""The address of a server as a setting: `https://host`, `http://host:8000/v1`."""
 
 
 def _keep_url_secrets(place: str | None) -> str | None:

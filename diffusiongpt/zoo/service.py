@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from diffusiongpt.settings import Address
+from diffusiongpt.address import Address
 from diffusiongpt.zoo.call_settings import Line
 
 

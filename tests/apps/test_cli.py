@@ -76,7 +76,7 @@ def test_route_json_has_what_the_contract_says() -> None:
     scores = [candidate["score"] for candidate in route["candidates"]]
     assert scores == sorted(scores, reverse=True)
     for candidate in route["candidates"]:
-        assert {"expert", "score", "std", "parts", "readiness", "placement"} == set(candidate)
+        assert {"expert", "score", "std", "parts", "readiness", "placement", "added"} == set(candidate)
         assert sum(candidate["parts"].values()) == pytest.approx(candidate["score"])
     assert isinstance(route["timings_ms"]["total"], float)
 

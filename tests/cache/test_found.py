@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 DEVICE = "cpu:1"
-SMALL = ModelKey(backend="toy", folder="/small", variant=None, dtype=None, device=DEVICE)
+SMALL = ModelKey(backend="toy", folder="/small", file=None, variant=None, dtype=None, device=DEVICE)
 AT_ONCE = Bring(within_budget=True, patience_s=0.0)
 
 

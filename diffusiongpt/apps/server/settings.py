@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from diffusiongpt.settings import Address, read_secret, read_settings
+from diffusiongpt.address import Address
+from diffusiongpt.settings import read_secret, read_settings
 
 
 def _listed(value: object) -> object:

@@ -64,7 +64,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def drawn(address: str, **body: Any) -> dict[str, Any]:
     """The answer to one request."""
     body = {"prompt": PROMPT, "seed": 7, **body}
-    answer = httpx2.post(f"{address}/v1/images/generations", json=body, timeout=120)
+    answer = httpx2.post(f"{address}/v1/images/generations", json=body, timeout=400)
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()
     return result

@@ -22,7 +22,7 @@ KEY = "a-key-of-ours"
 @pytest.fixture(scope="module")
 def locked(tiny_studio: DiffusionGPT) -> Iterator[Running]:
     """A server that asks for one of two keys."""
-    with running(tiny_studio, api_keys=f"another,{KEY}") as one:
+    with running(tiny_studio, api_keys=f"another-key-of-ours,{KEY}") as one:
         yield one
 
 
@@ -36,7 +36,7 @@ def basic(text: str) -> str:
     [
         (f"Bearer {KEY}", 200),
         (f"bearer  {KEY}", 200),
-        ("Bearer another", 200),
+        ("Bearer another-key-of-ours", 200),
         (basic(f"me:{KEY}"), 200),
         (basic(f":{KEY}"), 200),
         (basic(KEY), 200),
@@ -90,7 +90,7 @@ def test_the_official_client_reports_a_wrong_key(locked: Running) -> None:
 def test_votes_of_a_key_are_of_its_holder(locked: Running) -> None:
     """Under a name that does not say what the key is, and that is the same each time."""
     names = set()
-    for key in (KEY, KEY, "another"):
+    for key in (KEY, KEY, "another-key-of-ours"):
         headers = {"authorization": f"Bearer {key}"}
         body = {"prompt": "a red heart"}
         drawn = httpx.post(f"{locked.url}/v1/images/generations", json=body, headers=headers, timeout=60).json()
