@@ -199,7 +199,7 @@ def _from_data_url(url: str, argument: str) -> bytes:
 
 def _decoded(data: bytes, argument: str) -> InputImage:
     """Decode the bytes of a file; its size is checked by its header, before its pixels take memory."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if len(data) > MAX_INPUT_BYTES:
         limit = f"{MAX_INPUT_BYTES >> 20} MB"
@@ -210,8 +210,10 @@ def _decoded(data: bytes, argument: str) -> InputImage:
             frames = getattr(image, "n_frames", 1)
             read = _upright(image, argument)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
+        # of a file in no known format Pillow says only the address of our buffer
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
         raise RequestError(
-            f"{argument} is not a picture that can be read: {error}", hint="Pass a PNG, JPEG or WebP."
+            f"{argument} is not a picture that can be read{why}", hint="Pass a PNG, JPEG or WebP."
         ) from None
     notes = (f"the first of its {frames} pictures was taken",) if frames > 1 else ()
     return replace(read, notes=notes)

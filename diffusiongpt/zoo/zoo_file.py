@@ -269,7 +269,7 @@ class Zoo(Mapping[str, Expert]):
         try:
             return self._experts[expert_id]
         except KeyError:
-            near = get_close_matches(expert_id, self._experts, n=3, cutoff=0.4)
+            near = get_close_matches(expert_id, self._experts, n=3, cutoff=0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else "List all ids with `diffusiongpt zoo list`."
             raise UnknownExpertError(f"the zoo has no expert {expert_id!r}", hint=hint) from None
 

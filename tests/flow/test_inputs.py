@@ -114,6 +114,7 @@ def test_what_is_no_picture_is_refused(source: object) -> None:
     with pytest.raises(RequestError, match="image") as caught:
         Request(prompt="x", image=source)
     assert caught.value.hint
+    assert "0x" not in str(caught.value)  # the address of an object in our memory says nothing to a reader
 
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
