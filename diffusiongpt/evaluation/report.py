@@ -144,8 +144,10 @@ class Report:
             return f"Routing picks worse than the best single expert: {span}{few}."
         if low == high == 0:
             return f"Routing picks as good experts as always taking the best single one{few}."
-        # an interval shrinks with the square root of the number of prompts
-        wanted = ceil(self.prompts * ((high - low) / 2 / gain) ** 2) if gain > 0 else None
+        # an interval shrinks with the square root of the number of prompts; more are needed than there are, and
+        # no number that is itself too few to rely on is enough
+        estimate = ceil(self.prompts * ((high - low) / 2 / gain) ** 2) if gain > 0 else None
+        wanted = max(estimate, self.prompts + 1, FEW) if estimate is not None else None
         enough = f"; if the gain is real, about {wanted:,} test prompts would show it" if wanted else ""
         return f"These data do not show whether routing picks better than the best single expert: {span}{enough}."
 

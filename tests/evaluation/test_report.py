@@ -203,6 +203,8 @@ def test_the_interval_is_that_of_paired_differences() -> None:
         (-2.0, -3.0, -1.0, 100, "Routing picks worse than the best single expert"),
         (1.0, -2.0, 4.0, 100, "do not show whether"),
         (1.0, -2.0, 4.0, 100, "about 900 test prompts would show it."),
+        (15.0, 0.0, 30.0, 4, "about 30 test prompts would show it."),
+        (3.0, -0.1, 4.0, 100, "about 101 test prompts would show it."),
         (-1.0, -4.0, 2.0, 100, "+2)."),
         (0.0, 0.0, 0.0, 100, "as good experts as always taking the best single one."),
     ],
@@ -210,7 +212,7 @@ def test_the_interval_is_that_of_paired_differences() -> None:
 def test_the_verdict_is_a_sentence(
     training: Training, exam: Exam, gain: float, low: float, high: float, prompts: int, said: str
 ) -> None:
-    """It says what was found, and where the data are too few, how many prompts might be enough."""
+    """It says what was found, and where the data are too few, how many prompts, more than now, might be enough."""
     found = evaluate(training, exam)
     ours = replace(found.methods["ours"], gain_over_best_single=gain, gain_low=low, gain_high=high)
     report = replace(found, prompts=prompts, methods={**found.methods, "ours": ours})
