@@ -95,9 +95,7 @@ class Comparison:
             VoteError: If the choice is none of these, or this comparison has been voted on.
         """
         if self._counts():
-            raise VoteError(
-                "this comparison has been voted on", hint="Take the vote back first with studio.undo_vote()."
-            )
+            raise VoteError("this comparison has been voted on", hint="Take the vote back first.")
         best, outcome = self._read(choice)
         others = [generation for generation in self.generations if generation is not best]
         self.cast = self.votes.add(as_vote((best, *others), outcome=outcome, voter=voter or self.voter))

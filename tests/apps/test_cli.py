@@ -245,6 +245,7 @@ def test_a_picture_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["new/fox.PNG"], "no picture is ever overwritten"),
         (["two.png", "-n", 2], "2 pictures do not fit into two.png"),
         (["fox.jpg"], "only PNG carries the record"),
+        (["fox.bmp"], "only PNG carries the record"),
         (["new/fox.PNG/inside.png"], "cannot save into"),
     ):
         assert message in run("generate", PROMPT, "--out", *asked, code=2).stderr
@@ -385,7 +386,7 @@ def test_a_strange_picture_is_no_vote(tmp_path: Path) -> None:
         (ours, "with itself"),
     ):
         assert message in run("vote", ours, stranger, code=1).stderr
-    assert "two pictures" in run("vote", ours, code=1).stderr
+    assert "two pictures" in run("vote", ours, code=2).stderr
     assert run_json("ranking")["ranking_version"] == "r0"
 
 

@@ -158,9 +158,11 @@ def test_a_picture_can_be_rated_and_the_rating_taken_back(tmp_path: Path) -> Non
         ("vote", "a.png", "--rating", "7", "--tie"),
         ("vote", "--undo", "--rating", "7"),
         ("vote", "--rating", "7"),
+        ("vote", "a.png"),
+        ("vote", "a.png", "--tie"),
     ],
 )
-def test_a_rating_is_for_one_picture(arguments: tuple[str, ...]) -> None:
+def test_a_rating_is_for_one_picture_and_a_vote_for_several(arguments: tuple[str, ...]) -> None:
     """Wrong usage exits with 2 and shows the correct form."""
     assert "hint: diffusiongpt vote" in run(*arguments, code=2).stderr
 

@@ -313,7 +313,7 @@ def make_folder(out: Path) -> Path:
     return folder
 
 
-PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".heic", ".tif", ".tiff")
 """What a name ends in that is meant as the name of a picture and not of a folder."""
 
 

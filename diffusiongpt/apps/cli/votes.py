@@ -41,6 +41,11 @@ def vote(
         )
     if rating is not None and len(pictures or []) > 1:
         raise RequestError("a rating is for one picture", hint="diffusiongpt vote PICTURE.png --rating 8")
+    if rating is None and len(pictures or []) == 1:
+        raise RequestError(
+            "a vote needs two pictures, but got 1",
+            hint="diffusiongpt vote BEST.png OTHER.png, or diffusiongpt vote PICTURE.png --rating 8",
+        )
     outcome: Outcome = "tie" if tie else "both_bad" if both_bad else "win"
     cast = _cast(pictures or [], outcome=outcome, rating=rating, voter=voter)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from time import monotonic, time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,11 @@ from diffusiongpt.apps.server.service import Service, client_of, note, service_o
 from diffusiongpt.flow import Route
 from diffusiongpt.pictures import Comparison, Generation, bare
 from diffusiongpt.votes import Rating, Vote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diffusiongpt.votes import Outcome
 
 router = APIRouter(prefix="/v1", tags=["ours"])
 
@@ -161,7 +166,7 @@ def _compared(service: Service, asked: Asked, k: int | None, base_url: str) -> d
 def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
     drawn = service.ballots.find(body.ballot)
     if isinstance(drawn, Comparison):
-        cast: Vote | Rating = drawn.vote(_choice(body.choice), voter=voter)  # type: ignore[arg-type]  # checked there
+        cast: Vote | Rating = drawn.vote(_choice(body.choice, drawn.letters), voter=voter)
         shown = dict(zip(drawn.letters, drawn.generations, strict=True))
     elif body.rating is not None:
         cast, shown = service.studio.rate(drawn, body.rating, voter=voter), {"A": drawn}
@@ -191,11 +196,18 @@ def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
     }
 
 
-def _choice(said: str | int | None) -> str | int | None:
-    """An index, or a word; letters count from A."""
-    if isinstance(said, str) and len(said) == 1 and said.isascii() and said.isalpha():
-        return ord(said.upper()) - ord("A")
-    return said
+def _choice(said: str | int | None, letters: Sequence[str]) -> int | Outcome:
+    """The index of a letter, an index, or a word; the pictures of a comparison are shown under `letters`."""
+    if said == "tie":
+        return "tie"
+    if said == "both_bad":
+        return "both_bad"
+    if isinstance(said, str) and said.upper() in letters:
+        return letters.index(said.upper())
+    if isinstance(said, int) and 0 <= said < len(letters):
+        return said
+    wrong = "choice is missing" if said is None else f"choice {said!r:.80} is not a picture of this comparison"
+    raise RefusedError(400, f"{wrong}. Use {', '.join(letters)}, tie or both_bad.", code="vote", param="choice")
 
 
 def _ranking(service: Service, node: str | None) -> dict[str, Any]:

@@ -92,6 +92,10 @@ def test_a_comparison_is_blind_until_the_vote(voting: Running) -> None:
     for one in ballot["data"]:
         with Image.open(BytesIO(base64.b64decode(one["b64_json"]))) as image:
             assert not image.info
+    for wrong in ({"choice": "D"}, {"choice": 3}, {"choice": -1}, {"choice": "best"}, {}):
+        error = post("/v1/votes", ballot=ballot["ballot"], **wrong).json()["error"]
+        assert error["param"] == "choice"
+        assert error["message"].endswith("Use A, B, C, tie or both_bad.")
     vote = post("/v1/votes", ballot=ballot["ballot"], choice="B").json()
     assert set(vote["pictures"]) == {"A", "B", "C"}
     assert vote["winner"] == vote["pictures"]["B"]["drawn_by"]
