@@ -20,6 +20,9 @@ NEEDED = (
     "diffusiongpt/py.typed",
     "diffusiongpt/zoo/tiny/zoo.yaml",
     "diffusiongpt/zoo/tiny/judge.safetensors",
+    "diffusiongpt/apps/server/page/index.html",
+    "diffusiongpt/apps/server/page/page.js",
+    "diffusiongpt/apps/server/page/strings.json",
 )
 MAX_WEIGHTS = 16_000_000
 """Bytes of weights that a wheel may carry."""

@@ -33,6 +33,7 @@ def serve(
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Serve without keys on an address that others can reach.")
     ] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Serve the API only, without the page at /.")] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Draw with a fleet of replicas on Ray Serve; see docs/scale.md.")
     ] = False,
@@ -53,9 +54,14 @@ def serve(
     from diffusiongpt.settings import load_settings
     from diffusiongpt.studio import DiffusionGPT
 
-    given: dict[str, Any] = {"host": host, "port": port, "api_keys": tuple(api_key) if api_key else None}
-    asked = {name: value for name, value in given.items() if value is not None}
-    settings = server.load_server_settings(**asked, **({"no_auth": True} if no_auth else {}))
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "api_keys": tuple(api_key) if api_key else None,
+        "no_auth": no_auth or None,
+        "page": False if no_page else None,
+    }
+    settings = server.load_server_settings(**{name: value for name, value in given.items() if value is not None})
     settings = server.guarded(settings)
     if ray:
         _serve_fleet(settings, zoo, replicas, llm=llm, device=device)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from diffusiongpt.apps.server import a1111, health, openai_images, ours
+from diffusiongpt.apps.server import a1111, health, openai_images, ours, static_page
 from diffusiongpt.apps.server.bounded import BoundedBodies
 from diffusiongpt.apps.server.delivery import Delivery
 from diffusiongpt.apps.server.failures import answer_failures
@@ -33,7 +33,7 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
     """Serve a studio over HTTP.
 
     The app decides nothing itself: it reads a body, asks the studio, and writes the answer down. What it shares is at
-    `app.state.service`; a page, or another door, may be mounted on it, and is guarded as well. The studio is not
+    `app.state.service`; another door may be mounted on it, and is guarded as well. The studio is not
     closed with the app.
 
     Args:
@@ -78,6 +78,8 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
     answer_failures(app)
     for router in ROUTERS:
         app.include_router(router)
+    if settings.page:
+        app.include_router(static_page.router)
     return app
 
 

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from diffusiongpt.apps.server.delivery import PATH
 from diffusiongpt.apps.server.failures import RefusedError, error_response
 from diffusiongpt.apps.server.service import CLIENT, Client
+from diffusiongpt.apps.server.static_page import FILES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -97,7 +98,8 @@ class Guard:
         if found:
             return Client(found[0], voter=found[0])
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(f"{PATH}/"):
+        # the page asks for the key itself, and what it is made of holds no secret
+        if path in OPEN_PATHS or path.startswith(f"{PATH}/") or (self._settings.page and path in FILES):
             return None
         wants_page = "text/html" in headers.get("accept", "")
         raise RefusedError(

@@ -216,7 +216,9 @@ def _ranking(service: Service, node: str | None) -> dict[str, Any]:
         raise RefusedError(400, f"the taxonomy has no node {node[:80]!r}", code="invalid_request", param="node")
     table = service.studio.ranking()
     rows = table.standings(node, expert_ids=service.studio.zoo)
-    return {"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows]}
+    known = (*taxonomy.nodes.values(), *taxonomy.needs.values())
+    nodes = [{"id": one.id, "kind": one.kind, "label": dict(one.label)} for one in known]
+    return {"ranking_version": table.version, "node": node, "rows": [asdict(row) for row in rows], "nodes": nodes}
 
 
 def _experts(service: Service) -> dict[str, Any]:

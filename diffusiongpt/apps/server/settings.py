@@ -48,6 +48,7 @@ class ServerSettings(BaseSettings):
         keep_mb: Most bytes of pictures that are kept for their URLs, in MB; the oldest go first.
         shutdown_s: Seconds for which a server that is stopped waits for what is being drawn.
         log: What a request is logged as: a line of text, a line of JSON, or not at all.
+        page: Whether there is a page for people at `/`.
     """
 
     model_config = SettingsConfigDict(
@@ -75,6 +76,7 @@ class ServerSettings(BaseSettings):
     keep_mb: float = Field(default=1000.0, gt=0)
     shutdown_s: float = Field(default=60.0, ge=0)
     log: Literal["text", "json", "off"] = "text"
+    page: bool = True
 
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:

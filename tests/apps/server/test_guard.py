@@ -64,8 +64,8 @@ def test_a_key_opens_every_path(locked: Running, header: str | None, status: int
 
 
 def test_a_browser_is_asked_for_the_key(locked: Running) -> None:
-    """It asks its user, so that a page may be served."""
-    answer = httpx.get(locked.url, headers={"accept": "text/html,*/*"})
+    """It asks its user, so that what the API answers can be looked at."""
+    answer = httpx.get(f"{locked.url}/v1/models", headers={"accept": "text/html,*/*"})
     assert answer.headers["www-authenticate"].startswith("Basic")
 
 
