@@ -37,7 +37,11 @@ const named = () => (location.hash.slice(1) in LOADS ? location.hash.slice(1) : 
 
 function setUpTabs() {
   tabs.forEach((tab, place) => {
-    tab.addEventListener("click", () => { location.hash = tab.getAttribute("aria-controls"); });
+    tab.addEventListener("click", () => {
+      const name = tab.getAttribute("aria-controls");
+      history.pushState(null, "", `#${name}`); // following a link to it would take the focus off the tab
+      open(name);
+    });
     tab.addEventListener("keydown", (event) => {
       const to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: -1 }[event.key];
       if (to === undefined) return;
