@@ -88,8 +88,10 @@ def test_a_model_is_chosen_as_these_programs_choose(api: httpx.Client) -> None:
         assert drawn_by(api, prompt="a red heart, oil painting") == "tiny-vector"
         chosen = {"sd_model_checkpoint": "tiny-sketch"}
         assert drawn_by(api, prompt="a red heart, oil painting", override_settings=chosen) == "tiny-sketch"
-    finally:
         api.post("/options", json={"sd_model_checkpoint": "dreamshaper_8.safetensors [879db523c3]"})
+        assert drawn_by(api, prompt="a red heart, oil painting") == "tiny-oil"
+    finally:
+        api.post("/options", json={"sd_model_checkpoint": "auto"})
     assert drawn_by(api, prompt="a red heart, oil painting") == "tiny-oil"
 
 
