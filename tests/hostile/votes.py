@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND = "votes that poison"
+MOST_MB = 128
+"""A fit among three hundred experts that strangers' votes name takes up to 95 MB: its matrix, and what inverts it."""
+
 ROUTE_S = 5.0
 """Seconds that a route may take on a busy machine after an attack: two bounds of 1.5 s, and the machine."""
 
