@@ -22,13 +22,13 @@ class SingleFilePart:
     """A component of a checkpoint in one file.
 
     Attributes:
-        library: Where its class is.
+        package: Where its class is.
         kind: Name of its class.
         config: Its configuration.
         prefixes: Beginnings of the names of its tensors.
     """
 
-    library: str
+    package: str
     kind: str
     config: Mapping[str, Any]
     prefixes: tuple[str, ...]

@@ -92,13 +92,13 @@ def recognise(name: str, shapes: Shapes) -> SingleFile:
     try:
         texts = {component: _text_part(form, shapes) for component, form in layout.text.items()}
         unet = SingleFilePart(
-            library="diffusers",
+            package="diffusers",
             kind="UNet2DConditionModel",
             config={**unet_config(_inside(shapes, UNET)), **layout.unet},
             prefixes=(UNET,),
         )
         vae = SingleFilePart(
-            library="diffusers",
+            package="diffusers",
             kind="AutoencoderKL",
             config={**vae_config(_inside(shapes, VAE)), **layout.vae},
             prefixes=(VAE,),
@@ -139,7 +139,7 @@ def _text_part(form: TextForm, shapes: Shapes) -> SingleFilePart:
         raise ValueError(f"its text encoder knows {config['vocab_size']} tokens and CLIP has {vocabulary_size()}")
     kind = "CLIPTextModelWithProjection" if "projection_dim" in config else "CLIPTextModel"
     return SingleFilePart(
-        library="transformers",
+        package="transformers",
         kind=kind,
         config={**config, "hidden_act": form.activation},
         prefixes=(form.prefix,),

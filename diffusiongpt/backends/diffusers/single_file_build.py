@@ -108,7 +108,7 @@ def _write_configurations(place: Path, found: SingleFile, tokenizers: list[str])
     index: dict[str, Any] = {
         "_class_name": found.pipeline,
         "scheduler": ["diffusers", found.scheduler["_class_name"]],
-        **{component: [part.library, part.kind] for component, part in found.parts.items()},
+        **{component: [part.package, part.kind] for component, part in found.parts.items()},
         **{name: ["transformers", "CLIPTokenizer"] for name in tokenizers},
     }
     if "text_encoder_2" not in found.parts:
@@ -116,7 +116,7 @@ def _write_configurations(place: Path, found: SingleFile, tokenizers: list[str])
     _write(place / INDEX, index)
     _write(place / "scheduler" / "scheduler_config.json", found.scheduler)
     for component, part in found.parts.items():
-        kind = {"_class_name": part.kind} if part.library == "diffusers" else {"model_type": "clip_text_model"}
+        kind = {"_class_name": part.kind} if part.package == "diffusers" else {"model_type": "clip_text_model"}
         _write(place / component / "config.json", {**kind, **part.config})
 
 
@@ -131,7 +131,7 @@ def _check_complete(name: str, found: SingleFile, shapes: Shapes) -> None:
     import torch
 
     for component, part in found.parts.items():
-        if part.library != "diffusers":
+        if part.package != "diffusers":
             continue
         with torch.device("meta"):
             taken = len(getattr(diffusers, part.kind).from_config(part.config).state_dict())
