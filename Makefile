@@ -33,7 +33,7 @@ docs: $(READY)  ## Check that the documentation says what the code does.
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 site: $(READY)  ## Build the documentation as a site into site/; nothing is fetched.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would not count warnings
 	! grep -rhoE '<(script|link|img)[^>]+(src|href)="https?://[^"]+' site --include=*.html
 
 notebooks: $(READY)  ## Run the notebooks, each from a clean kernel.

@@ -89,7 +89,7 @@ def decision_ms(replicas: int) -> float:
         begin = perf_counter()
         choice = fleet.choose(needs[one])
         if choice is not None:
-            fleet.send(choice, needs[one])
+            fleet.send(choice.replica, needs[one])
         taken.append(1000 * (perf_counter() - begin))
     return float(np.percentile(taken, 95))
 

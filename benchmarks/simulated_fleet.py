@@ -207,7 +207,7 @@ class ByModel:
         need = Need(parts=parts, draw_s=job.draw_s, device_bytes=sum(parts.values()))
         choice = self.fleet.choose(need)
         assert choice is not None  # noqa: S101  # the traces have only what fits
-        self.fleet.send(choice, need)
+        self.fleet.send(choice.replica, need)
         return self._index[choice.replica]
 
     def report(self, index: int, now: float) -> None:

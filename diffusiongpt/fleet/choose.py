@@ -22,6 +22,10 @@ DISPLACED: Final = 1.0
 """What bringing bytes costs the others, as a multiple of the seconds that it takes: what leaves for them has to come
 back for a later request. `benchmarks/fleet.py --displaced` prints the stalls of others."""
 
+LATE_S: Final = 10.0
+"""Seconds after which a request that a replica does not report as received never reached it: ten reports. A stated
+belief."""
+
 _DEVICE, _HOST, _DISK, _NOWHERE = range(4)
 _PLACES: Final = {"device": _DEVICE, "host": _HOST, "disk": _DISK}
 
@@ -45,9 +49,26 @@ class Choice:
 class _Sent:
     """A request that was sent to a replica and that its last report did not know of."""
 
-    number: int
+    when: float
     draw_s: float
     etas: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """Of one request, at each replica.
+
+    Attributes:
+        missing: Bytes that are neither on the device nor on their way.
+        fetch: Seconds in which those come.
+        ready: Seconds until all parts are on the device.
+        begins: Seconds until it draws.
+    """
+
+    missing: NDArray[np.float64]
+    fetch: NDArray[np.float64]
+    ready: NDArray[np.float64]
+    begins: NDArray[np.float64]
 
 
 @dataclass
@@ -66,7 +87,7 @@ class _Replica:
     held: dict[str, int] = field(default_factory=dict)
     coming: dict[str, float] = field(default_factory=dict)
     sent: deque[_Sent] = field(default_factory=deque)
-    number: int = 0
+    received: int = 0
 
 
 class Fleet:
@@ -110,7 +131,10 @@ class Fleet:
         self._free[column] = state.free_bytes
         self._queue[column] = now + state.queue_s
         self._arriving[column] = now + max(state.coming.values(), default=0.0)
-        while replica.sent and replica.sent[0].number <= state.received:
+        for _ in range(min(state.received - replica.received, len(replica.sent))):
+            replica.sent.popleft()
+        replica.received = state.received
+        while replica.sent and now - replica.sent[0].when > LATE_S:
             replica.sent.popleft()
         held = {key: _PLACES[place] for key, place in state.held.items()}
         coming = {key: now + seconds for key, seconds in state.coming.items()}
@@ -148,44 +172,39 @@ class Fleet:
         """
         if not self._replicas:
             return None
-        now = self._clock()
-        bring, missing = self._bringing(need, now)
-        queue = np.maximum(self._queue - now, 0.0)
-        begins = np.maximum(queue, bring)
-        lack = np.maximum(missing - self._free, 0.0) / np.maximum(missing, 1.0)
-        fetching = np.where(missing > 0, bring - np.maximum(self._arriving - now, 0.0), 0.0)
-        cost = begins + self._displaced * lack * np.maximum(fetching, 0.0)
+        expected = self._expected(need, self._clock())
+        lack = np.maximum(expected.missing - self._free, 0.0) / np.maximum(expected.missing, 1.0)
+        cost = expected.begins + self._displaced * lack * expected.fetch
         cost[self._memory < need.device_bytes] = np.inf
         column = int(np.argmin(cost))
         if not np.isfinite(cost[column]):
             return None
-        return Choice(replica=self._replicas[column].name, wait_s=float(begins[column]), bring_s=float(bring[column]))
+        wait, bring = float(expected.begins[column]), float(expected.ready[column])
+        return Choice(replica=self._replicas[column].name, wait_s=wait, bring_s=bring)
 
-    def send(self, choice: Choice, need: Need) -> None:
-        """Count a request at the replica that was chosen for it; nothing if that has left since."""
-        column = self._columns.get(choice.replica)
+    def send(self, replica: str, need: Need) -> None:
+        """Count a request at the replica that it was sent to; nothing if that has left since."""
+        column = self._columns.get(replica)
         if column is None:
             return
         now = self._clock()
-        replica = self._replicas[column]
+        expected = self._expected(need, now)
+        ready, begins = now + float(expected.ready[column]), now + float(expected.begins[column])
         etas = {}
         for key in need.parts:
             component = self._component(key)
             if component.place[column] != _DEVICE and not component.eta[column]:
-                component.eta[column] = etas[key] = now + choice.bring_s
+                component.eta[column] = etas[key] = ready
         if etas:
-            self._arriving[column] = now + choice.bring_s
+            self._arriving[column] = ready
             self._free[column] -= sum(need.parts[key] for key in etas)
-        replica.coming.update(etas)
-        replica.number += 1
-        replica.sent.append(_Sent(replica.number, need.draw_s, etas))
-        self._queue[column] = now + choice.wait_s + need.draw_s
+        there = self._replicas[column]
+        there.coming.update(etas)
+        there.sent.append(_Sent(now, need.draw_s, etas))
+        self._queue[column] = begins + need.draw_s
 
-    def _bringing(self, need: Need, now: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Seconds until all parts would be on each device, and bytes that are neither there nor on their way."""
-        fetch = np.zeros(len(self))
-        missing = np.zeros(len(self))
-        ready = np.zeros(len(self))
+    def _expected(self, need: Need, now: float) -> _Expected:
+        fetch, missing, ready = np.zeros((3, len(self)))
         for key, nbytes in need.parts.items():
             component = self._components.get(key)
             if component is None:
@@ -198,8 +217,9 @@ class Fleet:
             fetch += np.where(under_way, 0.0, nbytes * rate)
             missing += np.where(under_way | (component.place == _DEVICE), 0.0, nbytes)
         # what is missing comes after what is on its way already
-        waits = np.where(missing > 0, np.maximum(self._arriving - now, 0.0), 0.0)
-        return np.maximum(ready, waits + fetch), missing
+        after = np.where(missing > 0, np.maximum(self._arriving - now, 0.0), 0.0)
+        ready = np.maximum(ready, after + fetch)
+        return _Expected(missing, fetch, ready, np.maximum(np.maximum(self._queue - now, 0.0), ready))
 
     def _note(self, column: int, replica: _Replica, held: dict[str, int], coming: dict[str, float]) -> None:
         """Write what has changed since the last report."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from diffusiongpt.placement.costs import cost_of, planned_for, speed_of, stated_bytes
+from diffusiongpt.placement.job import Measured
 from diffusiongpt.placement.measurements import Measurement, Measurements
-from diffusiongpt.placement.planner import USABLE, Expected, Measured, Planner
+from diffusiongpt.placement.planner import USABLE, Expected, Planner
 
 __all__ = [
     "USABLE",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffusiongpt.files import replace_file
 from diffusiongpt.flow import PlacementKind
-from diffusiongpt.placement.planner import Measured
+from diffusiongpt.placement.job import Measured
 from diffusiongpt.safe_text import logger
 
 log = logger("diffusiongpt")

@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.backends.diffusers import NF4, SHRUNK
+from diffusiongpt.backends.diffusers import NF4
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, as_sold
-from diffusiongpt.placement.costs import Cost, cost_of, cpu_flops, stated_bytes
-from diffusiongpt.weights import GROUP_SHARE, may_pin
+from diffusiongpt.placement.costs import cost_of, cpu_flops, stated_bytes
+from diffusiongpt.placement.job import Job, Measured, Need
+from diffusiongpt.weights import may_pin
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Readiness
@@ -26,29 +27,6 @@ if TYPE_CHECKING:
 USABLE: Final = 0.9
 """Share of a memory that a plan may fill; the rest is for other programs and for what allocators lose."""
 
-WORKSPACE: Final = 600_000_000
-"""Bytes that the CUDA context and the libraries' workspaces take on a device."""
-
-ENCODE: Final = 500_000_000
-"""Bytes of activations while a text encoder reads 512 tokens; .10 (T5-XXL) to .31 GB (Qwen3-8B) are measured."""
-
-TILES: Final = 700_000_000
-"""Bytes that decoding in tiles of 512 pixels reserves for each byte of the data type: 1.4 GB at 16 bits, 2.9 at
-32 (InvokeAI issue 7674)."""
-
-BLOCKS: Final = 2 * GROUP_SHARE
-"""Share of a component that streaming keeps on the device: the group that computes and the one that comes."""
-
-STREAM_STEP_S: Final = 0.2
-"""Seconds that streaming adds to a step beside the link: hooks, and waiting for each group. `benchmarks/gpu.py` on an
-H100: .17 for SDXL, .2 for FLUX.1."""
-
-DEQUANTISE: Final = 2.5
-"""How many times longer the host takes to issue a step with weights of 4 bits, which are made large layer by layer:
-SDXL, `benchmarks/gpu.py` on an H100."""
-
-UNPINNED: Final = 3.0
-"""How many times longer copies take from host memory that is not pinned; 3 to 5 are measured."""
 
 DISK_BYTES_S: Final = 1.5e9
 DOWNLOAD_BYTES_S: Final = 50e6
@@ -58,25 +36,6 @@ CPU_PATIENCE_S: Final = 600.0
 
 _KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "stream", "cpu")
 """What our own backend can do with what is always installed."""
-
-_ALWAYS_THERE: Final = 500_000_000
-"""Bytes below which a component stays on the device while others come and go. Some pipelines read the statistics of
-the autoencoder before they call it."""
-
-_DENOISERS: Final = ("transformer", "unet", "prior", "decoder")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured here, as multiples of what is estimated.
-
-    Attributes:
-        activations: Memory beyond the weights.
-        seconds: Time of denoising.
-    """
-
-    activations: float = 1.0
-    seconds: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +214,7 @@ class Planner:
             )
         job = self._job(expert, sizes, width, height, steps)
         needs = list(self._needs(job))
-        first: dict[PlacementKind, _Need] = {}
+        first: dict[PlacementKind, Need] = {}
         for need in needs:
             if self._fits(need):
                 first.setdefault(need.kind, need)
@@ -264,10 +223,10 @@ class Planner:
 
     def _job(
         self, expert: Expert, sizes: Mapping[str, int], width: int | None, height: int | None, steps: int | None
-    ) -> _Job:
+    ) -> Job:
         if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
             sizes = {name: 2 * size for name, size in sizes.items()}
-        return _Job(
+        return Job(
             expert=expert,
             sizes=sizes,
             cost=cost_of(expert.architecture),
@@ -277,7 +236,7 @@ class Planner:
             measured_cpu=self._measured(expert.architecture or "", "cpu"),
         )
 
-    def _needs(self, job: _Job) -> Iterator[_Need]:
+    def _needs(self, job: Job) -> Iterator[Need]:
         """All ways that the backends know, best first."""
         machine = self.machine
         if machine.device != "cpu":
@@ -299,7 +258,7 @@ class Planner:
             if machine.device == "cpu" or cpu.operations / cpu_flops() <= CPU_PATIENCE_S:
                 yield cpu
 
-    def _would_quantise(self, job: _Job) -> str:
+    def _would_quantise(self, job: Job) -> str:
         """What is missing for weights of 4 bits, where they are allowed and would fit."""
         allowed = self._quantise or job.expert.settings.dtype == NF4
         if not allowed or "quantised" in self._ways or self.machine.one_memory or job.expert.kind != "checkpoint":
@@ -307,22 +266,22 @@ class Planner:
         fits = len(job.sizes) > 1 and any(map(self._fits, self._tilings(job.quantised)))
         return "; with weights of 4 bits it would fit: pip install 'diffusiongpt[quantised]'" if fits else ""
 
-    def _tilings(self, way: Callable[..., _Need]) -> Iterator[_Need]:
+    def _tilings(self, way: Callable[..., Need]) -> Iterator[Need]:
         yield way(tiled=False)
         if self._tiles:
             yield way(tiled=True)
 
-    def _fits(self, need: _Need) -> bool:
+    def _fits(self, need: Need) -> bool:
         return need.device <= self._room("device", need) and need.host <= self._room("host", need)
 
-    def _room(self, of: str, need: _Need) -> float:
+    def _room(self, of: str, need: Need) -> float:
         machine = self.machine
         if of == "host" and machine.device == "mps" and need.kind != "cpu":
             return inf  # counted on the device, which is the same memory
         total = machine.device_bytes if of == "device" else machine.host_bytes
         return (total or 0.0) * USABLE
 
-    def _reason(self, needs: list[_Need]) -> str:
+    def _reason(self, needs: list[Need]) -> str:
         """What is missing, as the smallest memory of each kind that would do while the other stays as it is."""
         device = min((need.device for need in needs if need.host <= self._room("host", need)), default=None)
         host = min((need.host for need in needs if need.device <= self._room("device", need)), default=None)
@@ -348,7 +307,7 @@ class Planner:
         device = "a device of unknown memory" if machine.device_bytes is None else as_sold(machine.device_bytes)
         return device if machine.one_memory else f"{device} and {host}"
 
-    def _placement(self, need: _Need, readiness: Readiness) -> Placement:
+    def _placement(self, need: Need, readiness: Readiness) -> Placement:
         return Placement(
             kind=need.kind,
             device="cpu" if need.kind == "cpu" else self.machine.device,
@@ -359,7 +318,7 @@ class Planner:
             tiled=need.tiled,
         )
 
-    def _seconds(self, need: _Need, readiness: Readiness) -> float | None:
+    def _seconds(self, need: Need, readiness: Readiness) -> float | None:
         machine = self.machine
         flops = cpu_flops() if need.kind == "cpu" else machine.flops
         if flops is None:
@@ -372,37 +331,6 @@ class Planner:
         bringing = need.weights / DISK_BYTES_S + need.moved / machine.link_bytes_s
         downloading = need.weights / DOWNLOAD_BYTES_S if readiness == "download" else 0.0
         return round(downloading + bringing + drawing, 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Need:
-    """One way, with what it takes.
-
-    Attributes:
-        device: Bytes on the device, at most.
-        host: Bytes on the host.
-        weights: Bytes to read from disk.
-        moved: Bytes that cross the link before and after the denoiser works.
-        streamed: Bytes that cross it meanwhile, those of memory that is not pinned `UNPINNED` times.
-        operations: Floating-point operations, at the full speed that is listed for a device.
-        issuing: Seconds that the host takes to issue them.
-        waiting: Seconds in which nothing computes and nothing comes.
-    """
-
-    kind: PlacementKind
-    device: float
-    host: float
-    weights: float
-    operations: float
-    issuing: float
-    waiting: float = 0.0
-    moved: float = 0.0
-    streamed: float = 0.0
-    tiled: bool = False
-
-    def computing(self, flops: float) -> float:
-        """Seconds, where a device does that many operations a second."""
-        return max(self.operations / flops, self.issuing)
 
 
 @dataclass(frozen=True)
@@ -418,113 +346,7 @@ class _Stated:
 class _Fit:
     """The first way of each kind that fits, or why none does; the plans that came of it, by readiness."""
 
-    needs: tuple[_Need, ...] = ()
+    needs: tuple[Need, ...] = ()
     reason: str = ""
     sized: bool = True
     plans: dict[Readiness, Plan] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """One picture by one expert, and what each way to draw it takes."""
-
-    expert: Expert
-    sizes: Mapping[str, int]
-    cost: Cost
-    pixels: int
-    steps: int
-    measured: Measured
-    measured_cpu: Measured
-
-    @property
-    def weights(self) -> int:
-        return sum(self.sizes.values())
-
-    @property
-    def denoiser(self) -> int:
-        """Bytes of what denoises, which is the largest component where none has a usual name."""
-        named = [size for name, size in self.sizes.items() if name.startswith(_DENOISERS)]
-        return max(named or self.sizes.values())
-
-    @property
-    def operations(self) -> float:
-        """Floating-point operations of all steps: two for each parameter and token (Kaplan et al. 2020, 2.1)."""
-        guided = self.expert.settings.guidance_scale
-        evaluations = 1 if guided is not None and guided <= 1 else self.cost.evaluations
-        tokens = self.pixels / self.cost.token**2
-        # two bytes a parameter at 16 bits, so that its bytes are its two operations
-        return self.denoiser * tokens * self.steps * evaluations * self.measured.seconds / self.cost.share
-
-    @property
-    def denoising(self) -> float:
-        return self.cost.denoise_gb * 1e9 * self.pixels / 1024**2 * self.measured.activations
-
-    @property
-    def encoding(self) -> float:
-        """Bytes that reading the prompt takes: never more than the weights that read it."""
-        return min(ENCODE, self.weights) * self.measured.activations
-
-    def decoding(self, *, tiled: bool) -> float:
-        """Bytes that decoding takes, with those by which an autoencoder in float32 grows."""
-        width = 4 if self.cost.decode_type == "float32" else 2
-        growth = self.sizes.get("vae", 0) * (width / 2 - 1)
-        whole = self.pixels * self.cost.decode * width * self.measured.activations
-        return growth + (min(whole, TILES * width) if tiled else whole)
-
-    def work(self, *, tiled: bool) -> float:
-        """The most that it takes beyond the weights, where all of them are on the device."""
-        return max(self.encoding, self.denoising, self.decoding(tiled=tiled))
-
-    def whole(self, *, tiled: bool) -> _Need:
-        return self._need("whole", self.weights + self.work(tiled=tiled), moved=self.weights, tiled=tiled)
-
-    def offload(self, *, tiled: bool) -> _Need:
-        moved = self.weights * 2 if self.cost.evaluations > 1 else self.weights
-        return self._need("offload", self._by_part(self.sizes, tiled=tiled), moved=moved, tiled=tiled)
-
-    def quantised(self, *, tiled: bool) -> _Need:
-        small = {name: size * (SHRUNK if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
-        job = replace(self, sizes=small)  # type: ignore[arg-type]  # fractions of bytes are rounded at the end
-        offload = job.offload(tiled=tiled)
-        # they come from disk as they are, and each is made small before the next one comes
-        host = job.weights + max(self.sizes.values())
-        issuing = DEQUANTISE * offload.issuing
-        return replace(
-            offload, kind="quantised", host=host, weights=self.weights, operations=self.operations, issuing=issuing
-        )
-
-    def cpu(self) -> _Need:
-        # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
-        decoding = 4 * self.pixels * self.cost.decode * self.measured.activations
-        work = max(2 * self.encoding, 2 * self.denoising, decoding)
-        return self._need("cpu", 0.0, host=2 * self.weights + work)
-
-    def stream(self, *, tiled: bool, pinned: bool) -> _Need:
-        """Encoders work once, so only the denoiser's way counts."""
-        groups = {name: size * BLOCKS if size > _ALWAYS_THERE else size for name, size in self.sizes.items()}
-        device = self._by_part(groups, tiled=tiled)
-        streamed = self.denoiser * self.steps * (1.0 if pinned else UNPINNED)
-        waiting = STREAM_STEP_S * self.steps
-        return self._need("stream", device, moved=self.weights, streamed=streamed, waiting=waiting, tiled=tiled)
-
-    def _by_part(self, sizes: Mapping[str, float], *, tiled: bool) -> float:
-        """The most that is on the device at a time: what stays, and one component with what it works on."""
-        stays = sum(size for size in sizes.values() if size <= _ALWAYS_THERE)
-        peaks = [stays + self.decoding(tiled=tiled)]
-        for name, size in sizes.items():
-            comes = size if size > _ALWAYS_THERE else 0
-            peaks.append(stays + comes + (self.denoising if name.startswith(_DENOISERS) else self.encoding))
-        return max(peaks)
-
-    def _need(self, kind: PlacementKind, device: float, *, host: float | None = None, **more: Any) -> _Need:
-        on_device = device + WORKSPACE if kind != "cpu" else 0.0
-        on_host = self.weights if host is None else host
-        return _Need(
-            kind=kind,
-            device=on_device,
-            host=on_host,
-            weights=self.weights,
-            operations=self.operations,
-            issuing=self.cost.issue_s * self.steps * self.measured.seconds,
-            **more,
-        )

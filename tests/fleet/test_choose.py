@@ -82,7 +82,7 @@ def test_what_is_coming_is_waited_for_and_not_brought_twice() -> None:
     clock = Clock()
     made = fleet(replica("one", held={"fox": "disk"}), replica("two", held={"fox": "disk"}), clock=clock)
     first = chosen(made, need(draw_s=0.1))
-    made.send(first, need(draw_s=0.1))
+    made.send(first.replica, need(draw_s=0.1))
     clock.now += 9.0
     second = chosen(made, need())
     assert second.replica == first.replica
@@ -93,11 +93,27 @@ def test_requests_on_their_way_count_until_they_are_reported() -> None:
     """A report that was made before a request arrived does not make the replica look idle."""
     made = fleet(replica("one", held={"fox": "device"}), replica("two", held={"fox": "device"}))
     gone = chosen(made, need())
-    made.send(gone, need())
+    made.send(gone.replica, need())
     made.report(replica(gone.replica, held={"fox": "device"}, received=0))
     assert chosen(made, need()).replica != gone.replica
     made.report(replica(gone.replica, held={"fox": "device"}, received=1))
     assert chosen(made, need()).replica == gone.replica
+
+
+def test_a_request_that_never_arrived_does_not_count_for_long() -> None:
+    """A front that leaves before its request arrives would else make the replica look busy without end."""
+    clock = Clock()
+    made = fleet(replica("one", held={"fox": "device"}), clock=clock)
+    made.send("one", need(draw_s=50.0))
+    made.report(replica("one", held={"fox": "device"}))
+    assert chosen(made, need()).wait_s == pytest.approx(50.0)
+    clock.now += 11.0
+    made.report(replica("one", held={"fox": "device"}))
+    assert chosen(made, need()).wait_s == 0.0
+    # and those that follow are taken for received when they are
+    made.send("one", need())
+    made.report(replica("one", held={"fox": "device"}, received=1))
+    assert chosen(made, need()).wait_s == 0.0
 
 
 def test_a_device_that_is_too_small_is_never_chosen() -> None:
@@ -115,7 +131,7 @@ def test_one_that_left_is_forgotten() -> None:
     choice = chosen(made, need())
     made.leave("one")
     made.leave("one")
-    made.send(choice, need())
+    made.send(choice.replica, need())
     assert list(made) == ["two"]
     assert chosen(made, need()).replica == "two"
 
@@ -145,7 +161,7 @@ def test_any_order_of_events_leaves_a_sane_choice(events: list[tuple[str, str, s
             made.leave(name)
             there.discard(name)
         elif (choice := made.choose(need())) is not None:
-            made.send(choice, need())
+            made.send(choice.replica, need())
         choice = made.choose(need())
         assert (choice is None) == (not there)
         if choice is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from diffusiongpt.fleet import Choice, Fleet, Need, ReplicaState
+from diffusiongpt.fleet import Fleet, Need, ReplicaState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,6 @@ class ByModel(RequestRouter):
         """Begin with no replica known; Ray Serve calls this once."""
         self._fleet = Fleet()
         self._seen: dict[str, Any] = {}
-        self._choices: dict[str, Choice] = {}
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -43,19 +42,16 @@ class ByModel(RequestRouter):
         self._read(candidate_replicas, errand.sender if errand else "")
         by_name = {str(one.replica_id): one for one in candidate_replicas}
         choice = self._fleet.choose(errand.need) if errand else None
-        if choice is None or pending_request is None:
+        if choice is None:
             return [candidate_replicas] if candidate_replicas else []
-        self._choices[pending_request.metadata.internal_request_id] = choice
         rest = [one for name, one in by_name.items() if name != choice.replica]
         return [[by_name[choice.replica]], *([rest] if rest else [])]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
-        """Count a request where it went."""
+        """Count a request where it went, which is another replica if the best one took no more."""
         del result
-        choice = self._choices.pop(pending_request.metadata.internal_request_id, None)
-        errand = _errand(pending_request)
-        if choice is not None and errand is not None:
-            self._fleet.send(replace(choice, replica=str(replica_id)), errand.need)
+        if (errand := _errand(pending_request)) is not None:
+            self._fleet.send(str(replica_id), errand.need)
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
         """Forget a replica that is gone."""

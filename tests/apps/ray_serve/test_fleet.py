@@ -93,6 +93,27 @@ def test_the_picture_is_the_one_of_a_single_machine(address: str) -> None:
     assert answer["data"][0]["diffusiongpt"]["drawn_by"] == here.drawn_by
 
 
+def received() -> list[int]:
+    """Requests that each replica has had."""
+    import ray
+
+    names = [one for one in ray.util.list_named_actors(all_namespaces=True) if "Drawer" in one["name"]]
+    names.sort(key=lambda one: str(one["name"]))
+    actors = [ray.get_actor(one["name"], namespace=one["namespace"]) for one in names]
+    stats = ray.get([one.record_routing_stats.remote() for one in actors])
+    return [sum(one["received"].values()) for one in stats]
+
+
+def test_requests_go_where_their_expert_is(address: str) -> None:
+    """One after another, all for one expert are drawn by one replica; Ray's own choice would be by chance."""
+    drawn(address, expert="tiny-oil")
+    before = received()
+    for seed in range(10):
+        drawn(address, expert="tiny-oil", seed=seed)
+    gained = [after - start for after, start in zip(received(), before, strict=True)]
+    assert sorted(gained) == [0, 10]
+
+
 def test_requests_are_drawn_by_others_when_a_replica_dies(address: str) -> None:
     """None is lost or answered twice, and each has the picture of its seed."""
     wanted = {seed: pixels(drawn(address, seed=seed)) for seed in range(3)}
