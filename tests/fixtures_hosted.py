@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fixtures_routing import expert, settings_in, tiny_zoo, zoo_of
 from PIL import Image
 
-from diffusiongpt.backends.hosted import OpenAIBackend
+from diffusiongpt.backends.hosted import Limits, OpenAIBackend
 from diffusiongpt.drawing import resolve
 from diffusiongpt.flow import Call, Request, Understanding
 from diffusiongpt.studio import DiffusionGPT
@@ -61,9 +61,9 @@ def ask(prompt: str = "a fox", who: Expert | None = None, **asked: Any) -> Call:
     return resolve(Request(prompt=prompt, **asked), Understanding(prompt=prompt, **meant), who or hosted())
 
 
-def draw(settings: Settings, resolved: Call | None = None, *, timeout_s: float = 20, **limits: Any) -> Drawing:
+def draw(settings: Settings, resolved: Call | None = None, *, timeout_s: float = 20, **limits: int) -> Drawing:
     """Draw at the server with the real client."""
-    return OpenAIBackend(timeout_s=timeout_s, **limits).draw(resolved or ask(), settings)
+    return OpenAIBackend(Limits(timeout_s=timeout_s, **limits)).draw(resolved or ask(), settings)
 
 
 def fail(images: LocalImages, kind: str, **details: Any) -> ImagesFault:

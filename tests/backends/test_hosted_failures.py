@@ -119,12 +119,12 @@ def test_each_fault_has_its_error(
 def test_an_answer_without_end_is_cut_off(images: LocalImages, there: Settings) -> None:
     """An answer is read only as far as a picture could need."""
     fail(images, "endless")
-    assert "larger than any picture" in str(failure(there, max_answer_bytes=3_000_000))
+    assert "larger than any picture" in str(failure(there, answer_bytes=3_000_000))
 
 
 def test_a_picture_above_the_limit_is_not_unpacked(there: Settings) -> None:
     """A picture with more pixels than the limit is refused from its header alone."""
-    assert "64x64 pixels" in str(failure(there, max_pixels=64 * 64 - 1))
+    assert "64x64 pixels" in str(failure(there, pixels=64 * 64 - 1))
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, images: LocalImages) -> None:

@@ -12,7 +12,7 @@ from fixtures_hosted import KEY, ask, draw, hosted, settings_for, studio_with
 from fixtures_routing import settings_in
 from PIL import Image
 
-from diffusiongpt.backends.hosted import ImagesServerBackend, dialects
+from diffusiongpt.backends.hosted import ImagesServerBackend, Limits, dialects
 from diffusiongpt.drawing import Spending
 from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsKeyError, SettingsError, SpendLimitError, ZooError
 from diffusiongpt.flow import Call, read_image
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CAN_ALL = Capabilities(image_editing=True, inpaint=True, img2img=True, transparent_background=True)
 TOKENS = TokenPrices(text=5, image=8, output=30)
 SERVERS = [name for name in dialects() if name != "openai"]
-BACKEND = ImagesServerBackend(timeout_s=20)
+BACKEND = ImagesServerBackend(Limits(timeout_s=20))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fixtures_routing import settings_in
 from PIL import Image
 
 from diffusiongpt.backends import get_backend
-from diffusiongpt.backends.hosted import IdeogramBackend, InferenceBackend, StabilityBackend
+from diffusiongpt.backends.hosted import IdeogramBackend, InferenceBackend, Limits, StabilityBackend
 from diffusiongpt.drawing import Spending
 from diffusiongpt.errors import ContentRefusedError, DiffusionGPTError, DrawError, NeedsKeyError, ServiceError
 from diffusiongpt.testing import LocalServices
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEY = "a-secret-that-nobody-may-see"
 TOKEN = "hf_aSecretThatNobodyMaySee123"  # noqa: S105  # of no account
 PROVIDERS = ("fal-ai", "nscale", "replicate", "together", "wavespeed")
-HASTE_S = 20.0
+HASTE = Limits(timeout_s=20.0)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def inference(provider: str = "fal-ai", **fields: Any) -> Expert:
 def draw(who: Expert, settings: Settings, **asked: Any) -> Drawing:
     """A drawing by its backend."""
     kind = {"ideogram": IdeogramBackend, "stability": StabilityBackend, "hf-inference": InferenceBackend}[who.backend]
-    return kind(timeout_s=HASTE_S).draw(ask(who=who, **asked), settings)
+    return kind(HASTE).draw(ask(who=who, **asked), settings)
 
 
 def failure(who: Expert, settings: Settings, **asked: Any) -> DiffusionGPTError:

@@ -15,7 +15,7 @@ from fixtures_hosted import TINY, ask, hosted, settings_for, studio_with
 from fixtures_routing import settings_in
 from PIL import Image
 
-from diffusiongpt.backends.hosted import OpenAIBackend
+from diffusiongpt.backends.hosted import Limits, OpenAIBackend
 from diffusiongpt.drawing import Spending
 from diffusiongpt.errors import (
     ContentRefusedError,
@@ -74,7 +74,7 @@ def test_sixteen_threads_do_not_cross_the_limit_of_a_day(images: LocalImages, tm
 
 CHILD = """
 import os, sys, time
-from diffusiongpt.backends.hosted import OpenAIBackend
+from diffusiongpt.backends.hosted import Limits, OpenAIBackend
 from diffusiongpt.drawing import Spending
 from diffusiongpt.errors import SpendLimitError
 from diffusiongpt.settings import load_settings
@@ -138,7 +138,7 @@ def test_only_what_may_be_billed_counts(
     settings = settings_for(images, tmp_path)
     meter = Spending(settings).run().meter(hosted())
     with pytest.raises(DiffusionGPTError):
-        OpenAIBackend(timeout_s=0.5).draw(replace(ask(), meter=meter), settings)
+        OpenAIBackend(Limits(timeout_s=0.5)).draw(replace(ask(), meter=meter), settings)
     assert Spending(settings).today() == pytest.approx(counted * PRICE)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from diffusiongpt.backends.hosted import OpenAIBackend
+from diffusiongpt.backends.hosted import Limits, OpenAIBackend
 from diffusiongpt.drawing import Spending, pictures_of
 from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.flow import Call
@@ -77,7 +77,7 @@ def _meet(folder: Path, answer: Answer, pictures: int) -> None:
         begin = time.monotonic()
         failed: DiffusionGPTError | None = None
         try:
-            drawing = pictures_of(call, OpenAIBackend(timeout_s=HASTE_S).draw(call, settings))
+            drawing = pictures_of(call, OpenAIBackend(Limits(timeout_s=HASTE_S)).draw(call, settings))
             assert 0 < len(drawing.images) <= pictures, "not the number of pictures"
             assert all(image.getextrema() for image in drawing.images)
         except DiffusionGPTError as error:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Answered, decode_picture, readable
+from diffusiongpt.backends.hosted.answers import Answered, decode_picture, readable
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, RETRIES, collect, drawing_of, dropped_from
 from diffusiongpt.backends.hosted.failures import Service, refused
 from diffusiongpt.backends.hosted.forms import form, ready_key
+from diffusiongpt.backends.hosted.limits import Limits
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import DrawError, ServiceError
 
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
 
 SERVICE = Service(key="IDEOGRAM_API_KEY", address="IDEOGRAM_BASE_URL")
 
-TIMEOUT_S = 180.0
-"""Seconds until an answer begins, and again until it ends."""
-
-MAX_PICTURE_BYTES = 32 * 1024 * 1024
-"""Bytes of an answer, and of a picture: a PNG of four megapixels rarely has half of that."""
+LIMITS = Limits(timeout_s=180.0, answer_bytes=32 * 1024 * 1024)
+"""Of an answer, and of a picture: a PNG of four megapixels rarely has half of these bytes."""
 
 HOSTS = ("ideogram.ai",)
 """Where its pictures are, for some hours, next to the address that was asked."""
@@ -81,24 +79,14 @@ class IdeogramBackend:
     """Asks for one picture at a time, and fetches it at once from the provider's own hosts.
 
     Args:
-        timeout_s: See `TIMEOUT_S`.
-        max_picture_bytes: See `MAX_PICTURE_BYTES`.
-        max_pixels: Pixels of the largest picture that is decoded.
+        limits: How far its answers are read.
     """
 
     hosted: Literal[True] = True
     metered: Literal[True] = True
 
-    def __init__(
-        self,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        max_picture_bytes: int = MAX_PICTURE_BYTES,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._max_picture_bytes = max_picture_bytes
-        self._max_pixels = max_pixels
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self._limits = limits
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`."""
@@ -116,9 +104,9 @@ class IdeogramBackend:
 
         version, base = _version_of(resolved.expert), settings.ideogram_base_url
         fields = _fields(version, resolved)
-        caller = Caller(service=SERVICE, key=key, timeout_s=self._timeout_s, expert=resolved.expert)
+        caller = Caller(service=SERVICE, key=key, timeout_s=self._limits.timeout_s, expert=resolved.expert)
 
-        with bounded_client(limit=self._max_picture_bytes, seconds=self._timeout_s) as client:
+        with bounded_client(limit=self._limits.answer_bytes, seconds=self._limits.timeout_s) as client:
 
             def ask(seeds: Sequence[int]) -> Answered:
                 seed = {"seed": str(seeds[0] % (LAST_SEED + 1))} if "seed" in version.takes else {}
@@ -155,7 +143,7 @@ class IdeogramBackend:
             address = entry.get("url")
             if entry.get("is_image_safe") is False or not isinstance(address, str) or not address:
                 raise refused(call.expert)
-            return decode_picture(fetch(address), call.expert, self._max_pixels)
+            return decode_picture(fetch(address), call.expert, self._limits.pixels)
 
         return Answered(images=readable([partial(picture, entry) for entry in entries[:1]]))
 

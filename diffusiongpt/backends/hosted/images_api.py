@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,28 +28,10 @@ if TYPE_CHECKING:
     from diffusiongpt.backends.base import OnStep
     from diffusiongpt.backends.hosted.dialects import Dialect
     from diffusiongpt.backends.hosted.http import Caller
+    from diffusiongpt.backends.hosted.limits import Limits
     from diffusiongpt.flow import Call, Drawing, Task
     from diffusiongpt.zoo import Expert
 
-
-TIMEOUT_S = 300.0
-"""Seconds until an answer begins, and again until it ends: large pictures of high quality take minutes."""
-
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Bytes of an answer for each picture; a 4K PNG in base64 rarely takes half of that."""
-
-LEAST_ANSWER_BYTES = 16 * 1024 * 1024
-"""Bytes that any answer may have; beyond, it may have what the pictures that were asked for take uncompressed."""
-
-LEAST_PIXELS = 1792 * 1792
-"""Pixels that any picture may have: some services draw in sizes of their own, up to this side. Beyond, it may have four
-times those that were asked for."""
-
-_USUAL_PIXELS = 1024 * 1024
-"""Pixels of a picture when no size is asked for."""
-
-_BYTES_A_PIXEL = 16 / 3
-"""Four channels in base64."""
 
 MOST_PARTIAL = 3
 """Unfinished pictures that one may ask for (`partial_images` of the API)."""
@@ -59,32 +41,6 @@ _UNSEEN = ("model", "prompt", "size", "response_format", "n", "partial_images", 
 
 _FORMATS = {"gif": "an animation is not a picture", "svg": "a drawing of lines cannot be decoded here"}
 """Output formats that cannot be had, with the reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How far answers are read.
-
-    Attributes:
-        timeout_s: See `TIMEOUT_S`.
-        answer_bytes: See `MAX_ANSWER_BYTES`; of a call, bytes of a whole answer.
-        pixels: Pixels of the largest picture that is decoded.
-    """
-
-    timeout_s: float
-    answer_bytes: int
-    pixels: int
-
-    def for_call(self, call: Call, pictures: int) -> Limits:
-        """The limits of the answers to a call, each with at most so many pictures: no more than it asks for."""
-        width, height = (call.arguments.get(name) for name in ("width", "height"))
-        asked = width * height if width and height else _USUAL_PIXELS
-        needed = max(LEAST_ANSWER_BYTES, round(pictures * asked * _BYTES_A_PIXEL))
-        return replace(
-            self,
-            answer_bytes=min(pictures * self.answer_bytes, needed),
-            pixels=min(self.pixels, max(LEAST_PIXELS, 4 * asked)),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Answered
+from diffusiongpt.backends.hosted.answers import Answered
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, check_online, collect, drawing_of, dropped_from
 from diffusiongpt.backends.hosted.failures import Service, answered_error, explain_service_error
+from diffusiongpt.backends.hosted.limits import USUAL, Limits
 from diffusiongpt.errors import DrawError, NeedsExtraError, NeedsKeyError, ServiceError
 from diffusiongpt.safe_text import words_of
 
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 
 SERVICE = Service(key="HF_TOKEN", address="HF_ENDPOINT")
-
-TIMEOUT_S = 300.0
-"""Seconds for all that one picture takes, with waiting for its turn at a provider."""
-
-MAX_PICTURE_BYTES = 64 * 1024 * 1024
-"""Bytes of one answer."""
 
 PICTURES_AT = {
     "fal-ai": ("fal.media", "fal.run"),
@@ -74,24 +69,15 @@ class InferenceBackend:
     The client's requests are held to the hub, its router and the provider's own hosts, and to bytes and seconds.
 
     Args:
-        timeout_s: See `TIMEOUT_S`.
-        max_picture_bytes: See `MAX_PICTURE_BYTES`.
-        max_pixels: Pixels of the largest picture that is decoded.
+        limits: How far its answers are read; the seconds are for all that one picture takes, with waiting for its turn
+            at a provider.
     """
 
     hosted: Literal[True] = True
     metered: Literal[True] = True
 
-    def __init__(
-        self,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        max_picture_bytes: int = MAX_PICTURE_BYTES,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._max_picture_bytes = max_picture_bytes
-        self._max_pixels = max_pixels
+    def __init__(self, limits: Limits = USUAL) -> None:
+        self._limits = limits
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`."""
@@ -139,7 +125,7 @@ class InferenceBackend:
         token = _token(settings)
         model = expert.server.url if expert.server else expert.settings.extra.get("model", expert.repo)
         names: Any = provider
-        client = InferenceClient(model=model, provider=names, token=token, timeout=self._timeout_s)
+        client = InferenceClient(model=model, provider=names, token=token, timeout=self._limits.timeout_s)
         bounds = self._bounds(expert, settings, provider)
         try:
             with _held(bounds):
@@ -147,7 +133,7 @@ class InferenceBackend:
         except HfHubHTTPError as error:
             problem = _answered(error, expert, token)
         except (InferenceTimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            problem = explain_service_error(error, expert, SERVICE, key=token, timeout_s=self._timeout_s)
+            problem = explain_service_error(error, expert, SERVICE, key=token, timeout_s=self._limits.timeout_s)
         except OfflineModeIsEnabled:
             problem = ServiceError("the settings forbid network access", hint="Unset HF_HUB_OFFLINE.")
         except (ValueError, LookupError, TypeError, AttributeError, OSError, StopIteration) as error:
@@ -163,7 +149,7 @@ class InferenceBackend:
 
     def _checked(self, image: Any, expert: Expert) -> Image:
         """The client's picture, whose pixels it has not decoded yet."""
-        if image.format not in ("PNG", "WEBP", "JPEG") or image.width * image.height > self._max_pixels:
+        if image.format not in ("PNG", "WEBP", "JPEG") or image.width * image.height > self._limits.pixels:
             raise DrawError(
                 f"{expert.id}: the answer is {image.format} with {image.width}x{image.height} pixels",
                 hint="PNG, WEBP and JPEG of up to 67 megapixels can be read; ask for one of them in settings.extra.",
@@ -178,8 +164,8 @@ class InferenceBackend:
         places = [settings.hub_endpoint, constants.ENDPOINT, constants.INFERENCE_PROXY_TEMPLATE]
         own = [urlsplit(place).hostname or "" for place in (*places, *([expert.server.url] if expert.server else []))]
         further = PICTURES_AT[provider] if provider in PICTURES_AT else sum(PICTURES_AT.values(), ())
-        deadline = monotonic() + self._timeout_s
-        return _Bounds(hosts=(*own, *further), limit=self._max_picture_bytes, deadline=deadline, expert=expert.id)
+        deadline = monotonic() + self._limits.timeout_s
+        return _Bounds(hosts=(*own, *further), limit=self._limits.answer_bytes, deadline=deadline, expert=expert.id)
 
 
 @contextmanager

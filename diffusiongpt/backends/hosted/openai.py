@@ -5,18 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS
 from diffusiongpt.backends.hosted.asking import check_online
 from diffusiongpt.backends.hosted.dialects import dialect_of
 from diffusiongpt.backends.hosted.failures import Service
-from diffusiongpt.backends.hosted.images_api import (
-    MAX_ANSWER_BYTES,
-    TIMEOUT_S,
-    Limits,
-    Place,
-    draw_at,
-    tasks_at,
-)
+from diffusiongpt.backends.hosted.images_api import Place, draw_at, tasks_at
+from diffusiongpt.backends.hosted.limits import USUAL, Limits
 from diffusiongpt.errors import NeedsExtraError, NeedsKeyError
 
 if TYPE_CHECKING:
@@ -35,22 +28,14 @@ class OpenAIBackend:
     Pictures come in the answer, and no address in it is followed.
 
     Args:
-        timeout_s: See `TIMEOUT_S`.
-        max_answer_bytes: See `MAX_ANSWER_BYTES`.
-        max_pixels: Pixels of the largest picture that is decoded.
+        limits: How far its answers are read.
     """
 
     hosted: Literal[True] = True
     metered: Literal[True] = True
 
-    def __init__(
-        self,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._limits = Limits(timeout_s=timeout_s, answer_bytes=max_answer_bytes, pixels=max_pixels)
+    def __init__(self, limits: Limits = USUAL) -> None:
+        self._limits = limits
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`."""

@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS
 from diffusiongpt.backends.hosted.asking import check_online
 from diffusiongpt.backends.hosted.dialects import Order, dialect_of
 from diffusiongpt.backends.hosted.failures import Service
-from diffusiongpt.backends.hosted.images_api import (
-    MAX_ANSWER_BYTES,
-    TIMEOUT_S,
-    Limits,
-    Place,
-    draw_at,
-    tasks_at,
-)
+from diffusiongpt.backends.hosted.images_api import Place, draw_at, tasks_at
+from diffusiongpt.backends.hosted.limits import USUAL, Limits
 from diffusiongpt.backends.hosted.openai import check_client
 from diffusiongpt.errors import DrawError, NeedsKeyError
 
@@ -40,22 +33,14 @@ class ImagesServerBackend:
     the one that `DIFFUSIONGPT_SERVER_KEYS` has for it. Addresses in an answer are fetched only from the server itself.
 
     Args:
-        timeout_s: See `TIMEOUT_S`.
-        max_answer_bytes: See `MAX_ANSWER_BYTES`.
-        max_pixels: Pixels of the largest picture that is decoded.
+        limits: How far its answers are read.
     """
 
     hosted: Literal[True] = True
     metered: Literal[True] = True
 
-    def __init__(
-        self,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._limits = Limits(timeout_s=timeout_s, answer_bytes=max_answer_bytes, pixels=max_pixels)
+    def __init__(self, limits: Limits = USUAL) -> None:
+        self._limits = limits
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`; whether a server wants a key is known only for an expert."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.hosted.answers import MAX_PIXELS, Answered, decode_base64
+from diffusiongpt.backends.hosted.answers import Answered, decode_base64
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, dropped_from
 from diffusiongpt.backends.hosted.failures import Service, refused
 from diffusiongpt.backends.hosted.forms import as_asked, form, nearest_ratio, ready_key
+from diffusiongpt.backends.hosted.limits import Limits
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import DrawError
 
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
 SERVICE = Service(key="STABILITY_API_KEY", address="STABILITY_BASE_URL")
 
-TIMEOUT_S = 180.0
-"""Seconds until an answer begins, and again until it ends."""
-
-MAX_ANSWER_BYTES = 7_500_000
-"""Bytes of an answer: a PNG of one and a half megapixels in base64 has less than that, and JSON is read up to 8 MB."""
+LIMITS = Limits(timeout_s=180.0, answer_bytes=7_500_000)
+"""A PNG of one and a half megapixels in base64 has fewer bytes than that, and JSON is read up to 8 MB."""
 
 RATIOS = ("1:1", "16:9", "9:16", "3:2", "2:3", "5:4", "4:5", "21:9", "9:21")
 LAST_SEED = 4_294_967_294
@@ -72,24 +70,14 @@ class StabilityBackend:
     """Asks for one picture at a time, with its seed, and reads it from the answer.
 
     Args:
-        timeout_s: See `TIMEOUT_S`.
-        max_answer_bytes: See `MAX_ANSWER_BYTES`.
-        max_pixels: Pixels of the largest picture that is decoded.
+        limits: How far its answers are read.
     """
 
     hosted: Literal[True] = True
     metered: Literal[True] = True
 
-    def __init__(
-        self,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._max_answer_bytes = max_answer_bytes
-        self._max_pixels = max_pixels
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self._limits = limits
 
     def check(self, settings: Settings) -> None:
         """See `HostedBackend.check`."""
@@ -108,12 +96,12 @@ class StabilityBackend:
         from diffusiongpt.backends.hosted.http import Caller, bounded_client, exchange
 
         path, fields = _path_of(resolved.expert), _fields(resolved)
-        caller = Caller(service=SERVICE, key=key, timeout_s=self._timeout_s, expert=resolved.expert)
+        caller = Caller(service=SERVICE, key=key, timeout_s=self._limits.timeout_s, expert=resolved.expert)
         address = f"{settings.stability_base_url}/v2beta/stable-image/generate/{path.name}"
         headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         start = {"image": resolved.inputs[0].opaque} if resolved.task == "image-to-image" else {}
 
-        with bounded_client(limit=self._max_answer_bytes, seconds=self._timeout_s) as client:
+        with bounded_client(limit=self._limits.answer_bytes, seconds=self._limits.timeout_s) as client:
 
             def ask(seeds: Sequence[int]) -> Answered:
                 sent = form({**fields, "seed": _seed(seeds[0])}, start)
@@ -144,7 +132,7 @@ class StabilityBackend:
                 f"{call.expert.id}: the answer holds no picture",
                 hint=f"Check {SERVICE.address}: another kind of server may be listening there.",
             )
-        image = decode_base64(encoded, call.expert, self._max_pixels)
+        image = decode_base64(encoded, call.expert, self._limits.pixels)
         return Answered(images=[as_asked(image, call.arguments.get("width"), call.arguments.get("height"))])
 
 
