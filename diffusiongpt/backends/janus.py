@@ -115,9 +115,9 @@ class JanusBackend:
         return Loaded(model=model, device=device, parts={NAME: model.weights})
 
     @contextmanager
-    def opened(self, loaded: Loaded, *, scale: float = 1.0) -> Iterator[Any]:
-        """See `Backend.opened`."""
-        del scale
+    def opened(self, loaded: Loaded, *, expert: Expert | None = None) -> Iterator[Any]:
+        """See `Backend.opened`; it has neither a scheduler nor adapters."""
+        del expert
         with slot(loaded.device):
             try:
                 yield loaded.model.weights.outline(loaded.device)

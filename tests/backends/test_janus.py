@@ -153,6 +153,8 @@ def test_it_draws_from_the_hub(folder: Path, tmp_path: Path) -> None:
             result = studio.route_and_generate("a red fox", seed=7, width=128, height=128)
             assert (result.drawn_by, result.image.size, result.fallbacks) == ("janus", (128, 128), ())
             assert result.again().image.tobytes() == result.image.tobytes()
+            with studio.lease("janus") as module:
+                assert type(module).__name__ == "JanusForConditionalGeneration"
     assert "README.md" not in hub.downloads["me/janus"]
 
 
