@@ -266,11 +266,15 @@ def test_a_provider_draws_through_the_client(router: LocalServices, there: Setti
     assert drawing.params["provider"] == provider
 
 
-def test_an_endpoint_of_ones_own_is_an_address(services: LocalServices, there: Settings) -> None:
-    """Inference Endpoints answer with the picture itself."""
+def test_an_endpoint_of_ones_own_is_an_address(services: LocalServices, there: Settings, tmp_path: Path) -> None:
+    """Inference Endpoints answer with the picture itself; a zoo file names them, and gets only a key that is theirs."""
     who = inference("hf-inference", server=Server(url=f"{services.url}/endpoint"))
     assert draw(who, there).images[0].size == (512, 512)
-    assert services.requests[0].path == "/endpoint"
+    draw(who, settings_in(tmp_path, server_keys=f"{services.url.removeprefix('http://')}=for-this-one"))
+    assert {request.path for request in services.requests} == {"/endpoint"}
+    assert [request.key for request in services.requests] == ["none", "for-this-one"]
+    services.fail("status", status=401)
+    assert "DIFFUSIONGPT_SERVER_KEYS" in failure(who, there).hint
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from diffusiongpt.backends.hosted.answers import Answered
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, check_online, collect, drawing_of, dropped_from
 from diffusiongpt.backends.hosted.failures import Service, answered_error, explain_service_error
 from diffusiongpt.backends.hosted.limits import USUAL, Limits
+from diffusiongpt.backends.hosted.server import NO_KEY
+from diffusiongpt.backends.hosted.server import SERVICE as SERVER
 from diffusiongpt.errors import DrawError, NeedsExtraError, NeedsKeyError, ServiceError
 from diffusiongpt.safe_text import words_of
 
@@ -66,7 +68,8 @@ _BOUNDS: ContextVar[_Bounds | None] = ContextVar("_BOUNDS", default=None)
 class InferenceBackend:
     """Calls `InferenceClient.text_to_image`, one picture at a time, each with its seed.
 
-    The client's requests are held to the hub, its router and the provider's own hosts, and to bytes and seconds.
+    The client's requests are held to the hub, its router and the provider's own hosts, and to bytes and seconds. A zoo
+    file may be a stranger's: a server that it names does not get the token of the hub.
 
     Args:
         limits: How far its answers are read; the seconds are for all that one picture takes, with waiting for its turn
@@ -91,7 +94,8 @@ class InferenceBackend:
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`."""
-        self.check(settings)
+        token = _token_for(resolved.expert, settings)
+        check_online(settings)
         extra, provider = resolved.expert.settings.extra, _provider(resolved.expert)
         ours = {name: resolved.arguments[name] for name in _TAKEN if resolved.arguments.get(name) is not None}
         given = {
@@ -102,7 +106,7 @@ class InferenceBackend:
         }
 
         def ask(seeds: Sequence[int]) -> Answered:
-            image = self._one(resolved.expert, settings, provider, {**given, "seed": seeds[0]}, resolved.prompt)
+            image = self._one(resolved, settings, token, provider, {**given, "seed": seeds[0]})
             return Answered(images=[image])
 
         done = collect(resolved, ask, most=1, on_step=on_step)
@@ -116,24 +120,24 @@ class InferenceBackend:
             absent=tuple(not_taken),
         )
 
-    def _one(self, expert: Expert, settings: Settings, provider: str, given: dict[str, Any], prompt: str) -> Image:
+    def _one(self, call: Call, settings: Settings, token: str, provider: str, given: dict[str, Any]) -> Image:
         """One picture by the client, whose errors are ours."""
         import httpx2
         from huggingface_hub import InferenceClient
         from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
-        token = _token(settings)
+        expert, service = call.expert, SERVER if call.expert.server else SERVICE
         model = expert.server.url if expert.server else expert.settings.extra.get("model", expert.repo)
         names: Any = provider
         client = InferenceClient(model=model, provider=names, token=token, timeout=self._limits.timeout_s)
         bounds = self._bounds(expert, settings, provider)
         try:
             with _held(bounds):
-                return self._checked(client.text_to_image(prompt, **given), expert)
+                return self._checked(client.text_to_image(call.prompt, **given), expert)
         except HfHubHTTPError as error:
-            problem = _answered(error, expert, token)
+            problem = _answered(error, expert, service, token)
         except (InferenceTimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            problem = explain_service_error(error, expert, SERVICE, key=token, timeout_s=self._limits.timeout_s)
+            problem = explain_service_error(error, expert, service, key=token, timeout_s=self._limits.timeout_s)
         except OfflineModeIsEnabled:
             problem = ServiceError("the settings forbid network access", hint="Unset HF_HUB_OFFLINE.")
         except (ValueError, LookupError, TypeError, AttributeError, OSError, StopIteration) as error:
@@ -179,6 +183,14 @@ def _held(bounds: _Bounds) -> Iterator[None]:
         _BOUNDS.reset(before)
 
 
+def _token_for(expert: Expert, settings: Settings) -> str:
+    """What the service of an expert gets as a key."""
+    if expert.server is None:
+        return _token(settings)
+    # the client takes no key at all for the token that is saved on this machine
+    return settings.key_for(expert.server.url) or NO_KEY
+
+
 def _token(settings: Settings) -> str:
     if settings.hub_token is None:
         raise NeedsKeyError(f"{SERVICE.key} is not set", hint=f"Set {SERVICE.key} to a token of your account.")
@@ -202,13 +214,13 @@ def _provider(expert: Expert) -> str:
     )
 
 
-def _answered(error: Any, expert: Expert, token: str) -> DrawError:
+def _answered(error: Any, expert: Expert, service: Service, token: str) -> DrawError:
     response = error.response
     try:
         body = response.content
     except Exception:  # noqa: BLE001  # what is left of an answer that was not read
         body = b""
-    return answered_error(response.status_code, body, response.headers, expert, SERVICE, key=token)
+    return answered_error(response.status_code, body, response.headers, expert, service, key=token)
 
 
 def _guard_session() -> None:
