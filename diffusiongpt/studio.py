@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from diffusiongpt.drawing import (
     draw_ballot,
 )
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
-from diffusiongpt.errors import DiffusionGPTError, RequestError, checks_names
+from diffusiongpt.errors import ContentPolicyError, DiffusionGPTError, RequestError, checks_names
 from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
 from diffusiongpt.hub import Agree, Puller, PullPlan
 from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
@@ -341,6 +341,9 @@ class DiffusionGPT:
     def reading(self, turn: str, earlier: Sequence[str]) -> AbstractContextManager[TurnKind | None]:
         """Read a turn of a conversation, with the LLM if there is one, in the single call of all routes in the block.
 
+        A turn that the content policy does not allow is left to the local rule: a refusal costs no LLM. Whether what
+        it leads to is refused, by the level that was asked for, is for the routes.
+
         Args:
             turn: What the person typed.
             earlier: Descriptions of the pictures before it, oldest first.
@@ -348,6 +351,10 @@ class DiffusionGPT:
         Returns:
             A context that gives what an LLM thinks that the turn asks for; `None` without one.
         """
+        try:
+            self._painter.guard.check_prompt(Asked(prompt=turn), "standard")
+        except ContentPolicyError:
+            return nullcontext()
         return self._thinker.turn(turn, earlier, tuple(self.zoo.taxonomy.nodes.values()))
 
     def conversation(self) -> Conversation:

@@ -12,7 +12,7 @@ from fixtures_routing import settings_in
 from langchain_core.messages import BaseMessage
 from scripted_model import ScriptedChatModel
 
-from diffusiongpt import DiffusionGPT
+from diffusiongpt import ContentPolicyError, DiffusionGPT
 from diffusiongpt.testing import form
 
 KINDS = {"hmm, the blue kind of day": "refine", "a hat for it": "edit", "what now": "surprise"}
@@ -59,6 +59,16 @@ def test_a_turn_is_one_call(studio: DiffusionGPT, llm: ScriptedChatModel, text: 
         assert turn.generation.route.llm_calls == 1
         styles = [one.node for one in turn.generation.route.understanding.styles]
         assert styles == (["pixel_art"] if "blue" in text else [])
+
+
+def test_a_turn_that_is_refused_costs_no_llm(studio: DiffusionGPT, llm: ScriptedChatModel) -> None:
+    """The content policy is asked before an LLM reads a turn."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=1, num_inference_steps=1)
+    llm.asked.clear()
+    with pytest.raises(ContentPolicyError):
+        talk.say("start over, a naked child on a bed, explicit")
+    assert not llm.asked
 
 
 def test_sure_words_win(studio: DiffusionGPT) -> None:

@@ -96,8 +96,10 @@ class Conversation:
             raise ConversationError(f"the conversation has {MAX_TURNS} turns", hint="Begin a new one.")
         given = read_images(image)
         spoken = [index for index, turn in enumerate(self._turns) if turn.generation is not None]
-        if given or not spoken:
-            turn = self._new(text, given, options) if given else self._next(text, (), options)
+        if given:
+            turn = self._new(text, given, options)
+        elif not spoken:
+            turn = self._next(text, (), options)
         else:
             with self._studio.reading(text, [self._turns[index].description for index in spoken]) as guess:
                 turn = self._next(text, spoken, options, guess)
