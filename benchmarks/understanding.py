@@ -48,12 +48,13 @@ from diffusiongpt.understanding import (
     LocalThinker,
     TurnKind,
     TurnReader,
+    fit_classes,
     kind_by_words,
     language_of,
+    likeliest_class,
     simplified,
     turn_groups,
 )
-from diffusiongpt.understanding.subject_class import fit_classes, likeliest
 from diffusiongpt.zoo import Zoo
 
 CLASSES = {
@@ -116,7 +117,7 @@ def classes_left_out(thinker: LocalThinker, rows: Sequence[dict[str, str]], zoo:
         others = sorted(set(range(len(rows))).difference(fold.tolist()))
         fit = fit_classes([(one[place], labels[place]) for one in signs.values() for place in others])
         for name, one in signs.items():
-            hits[name] += [likeliest(one[place], fit) == labels[place] for place in fold]
+            hits[name] += [likeliest_class(one[place], fit) == labels[place] for place in fold]
     return {name: round(sum(found) / len(found), 3) for name, found in hits.items()}
 
 

@@ -12,6 +12,7 @@ from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.needs import NeedReader
 from diffusiongpt.understanding.negation import without_denials
 from diffusiongpt.understanding.rewriting import Asked, asked_of
+from diffusiongpt.understanding.subject_class import fit_classes, likeliest_class
 from diffusiongpt.understanding.terms import safety_lists, without_harmless
 from diffusiongpt.understanding.thinker import Thinker, Thought
 from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, kind_by_words, turn_groups
@@ -36,8 +37,10 @@ __all__ = [
     "WordList",
     "WordsByLanguage",
     "asked_of",
+    "fit_classes",
     "kind_by_words",
     "language_of",
+    "likeliest_class",
     "name_key",
     "names_of",
     "prompt_form",

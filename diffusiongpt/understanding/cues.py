@@ -8,6 +8,7 @@ from importlib import resources
 
 from diffusiongpt.embedding import CJK
 from diffusiongpt.understanding.languages import simplified
+from diffusiongpt.understanding.word_lists import read_word_file
 
 
 @cache
@@ -27,10 +28,8 @@ def parts(name: str, text: str) -> dict[str, str] | None:
 
 @cache
 def _table() -> dict[str, list[str]]:
-    from ruamel.yaml import YAML
-
     text = resources.files("diffusiongpt.understanding").joinpath("follow_up.yaml").read_text(encoding="utf-8")
-    written: dict[str, list[str]] = YAML(typ="safe", pure=True).load(text)
+    written: dict[str, list[str]] = read_word_file(text)
     table = {name: ["".join(pattern.splitlines()) for pattern in patterns] for name, patterns in written.items()}
     for names in table.values():
         names[:] = [re.sub(r"<([A-Z_]+)>", lambda match: table[match[1].lower()][0], pattern) for pattern in names]

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusiongpt.embedding import can_read
 from diffusiongpt.understanding.meaning import Probe
+from diffusiongpt.understanding.word_lists import read_word_file
 
 if TYPE_CHECKING:
     from diffusiongpt.embedding import SentenceEmbedder
@@ -61,8 +62,6 @@ class KindReader:
 
 @cache
 def _examples() -> Mapping[str, Mapping[str, list[str]]]:
-    from ruamel.yaml import YAML
-
     text = resources.files("diffusiongpt.understanding").joinpath("kinds.yaml").read_text(encoding="utf-8")
-    examples: Mapping[str, Mapping[str, list[str]]] = YAML(typ="safe", pure=True).load(text)
+    examples: Mapping[str, Mapping[str, list[str]]] = read_word_file(text)
     return examples

@@ -12,7 +12,7 @@ from diffusiongpt.understanding.literal import Literals, read_literals
 from diffusiongpt.understanding.main_subject import class_of, counted_class, weigh_subjects
 from diffusiongpt.understanding.meaning import Meaning, is_other_language
 from diffusiongpt.understanding.styles import other_style
-from diffusiongpt.understanding.subject_class import likeliest, signs_of
+from diffusiongpt.understanding.subject_class import likeliest_class, signs_of
 from diffusiongpt.understanding.thinker import Thought
 from diffusiongpt.understanding.wording import read_wording
 from diffusiongpt.zoo import ROOT, Node, NodeKind
@@ -64,7 +64,7 @@ class LocalThinker:
             styles=_weights(styles),
             unwanted=_unwanted(self._readers(nodes)[0], literals.denied, styles, nodes),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
-            subject_class=likeliest(found.signs()),
+            subject_class=likeliest_class(found.signs()),
             **literals.fields,
         )
         return Thought(

@@ -100,12 +100,12 @@ def signs_of(
     }
 
 
-def likeliest(signs: Mapping[str, float], fit: Mapping[str, Any] | None = None) -> SubjectClass:
+def likeliest_class(signs: Mapping[str, float], fit: Mapping[str, Any] | None = None) -> SubjectClass:
     """The class that the signs speak for, by a fit or by that of the package."""
     known = fit or _fitted()
     scores = {
         one: start + sum(known["weights"][name][index] * value for name, value in signs.items())
-        for index, (one, start) in enumerate(zip(_KNOWN, known["start"], strict=True))
+        for index, (one, start) in enumerate(zip(known["classes"], known["start"], strict=True))
     }
     return max(scores, key=lambda one: scores[one])
 

@@ -18,6 +18,7 @@ from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder, Vectors, c
 from diffusiongpt.understanding.cues import cues, is_chinese
 from diffusiongpt.understanding.kernel_probe import KernelProbe
 from diffusiongpt.understanding.languages import simplified
+from diffusiongpt.understanding.word_lists import read_word_file
 
 TurnKind = Literal["new", "refine", "variation", "edit", "question"]
 
@@ -118,11 +119,9 @@ def turn_examples() -> list[tuple[TurnKind, str]]:
 @cache
 def turn_groups() -> tuple[dict[TurnKind, list[str]], ...]:
     """The turns of the package by kind, those about one picture together."""
-    from ruamel.yaml import YAML
-
     text = resources.files("diffusiongpt.understanding").joinpath("turns.yaml").read_text(encoding="utf-8")
     kinds: tuple[TurnKind, ...] = get_args(TurnKind)
-    return tuple({kind: group[kind].splitlines() for kind in kinds} for group in YAML(typ="safe", pure=True).load(text))
+    return tuple({kind: group[kind].splitlines() for kind in kinds} for group in read_word_file(text))
 
 
 def reference_in(text: str) -> re.Match[str] | None:

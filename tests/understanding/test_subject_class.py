@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fixtures_routing import THINKER
 
-from diffusiongpt.understanding.subject_class import fit_classes, likeliest
+from diffusiongpt.understanding import fit_classes, likeliest_class
 from diffusiongpt.zoo import Zoo
 
 NODES = tuple(Zoo.load("default").taxonomy.nodes.values())
@@ -34,7 +34,7 @@ def test_every_sign_has_a_weight() -> None:
     signs = THINKER.signs_of_class("In the desert, a traveller carries a backpack.", NODES)
     assert signs["opens with a place"]
     assert signs["a place, then a character"]
-    assert likeliest(signs) in ("character", "scene")
+    assert likeliest_class(signs) in ("character", "scene")
 
 
 def test_weights_follow_the_labels_they_are_fitted_to() -> None:
@@ -42,4 +42,4 @@ def test_weights_follow_the_labels_they_are_fitted_to() -> None:
     texts = ["In the desert, a traveller walks.", "On the beach, a girl waits.", "a girl with a hat", "a traveller"]
     signs = [THINKER.signs_of_class(text, NODES) for text in texts]
     fit = fit_classes([*zip(signs, ("scene", "scene", "character", "character"), strict=True)] * 20)
-    assert [likeliest(one, fit) for one in signs] == ["scene", "scene", "character", "character"]
+    assert [likeliest_class(one, fit) for one in signs] == ["scene", "scene", "character", "character"]
