@@ -216,10 +216,9 @@ class RankingTable:
         tallies = Tallies(about.votes, about.ratings, int(about.digest, 16), about.counts)
         rows = {expert: row for row, expert in enumerate(about.experts)}
         edits = {expert: row for row, expert in enumerate(about.editors)}
-        parts = Learnt(fitted, rows, about.scatters), NOTHING_LEARNT
-        if editing is not None:
-            parts = parts[0], Learnt(editing, edits, about.edit_scatters)
-        return cls(priors, *parts, tallies, pending=about.pending)
+        drawing = Learnt(fitted, rows, about.scatters)
+        changing = NOTHING_LEARNT if editing is None else Learnt(editing, edits, about.edit_scatters)
+        return cls(priors, drawing, changing, tallies, pending=about.pending)
 
     @property
     def version(self) -> str:

@@ -64,7 +64,6 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
     Args:
         understanding: What the prompt says.
         pictures: How many pictures go in.
-        follows: Whether a picture is to be followed, which a ControlNet does, and nothing else.
     """
     needs = []
     language = prompt_language(understanding)

@@ -20,6 +20,7 @@ from diffusiongpt.evaluation import (
     CategoryTable,
     Exam,
     Knn,
+    Ours,
     PaperTop5,
     RememberingEmbedder,
     Report,
@@ -133,6 +134,18 @@ def test_votes_teach_the_same(voted: Training, exam: Exam) -> None:
         assert report.methods[name].share == 1.0
     assert set(report.calibration) == {"ours", "bradley_terry"}
     assert report.calibration["ours"].log_loss < log(2)
+
+
+def test_instructions_are_learnt_by_kinds_of_changes() -> None:
+    """Where training is about edits, who mends pictures best is found in another language, by no common word."""
+    mending = ("remove the noise", "sharpen this blurry photo", "make the photo brighter", "remove the haze")
+    other = ("give the cat a hat", "add a bird to the tree", "replace the car with a bus", "remove the man",
+             "make the sofa red", "add a moon to the sky", "change the shirt to blue", "delete the fence")  # fmt: skip
+    ratings = np.array([[30.0, 80.0]] * len(mending) + [[80.0, 30.0]] * len(other))
+    prompts = (*mending, *other)
+    known = Training(prompts, (None,) * len(prompts), ("adder", "mender"), ratings)
+    everyone = np.ones((2, 2), dtype=bool)
+    assert Ours(known).pick(["让这张照片更清晰", "给猫戴上帽子"], everyone).tolist() == [1, 0]
 
 
 def test_evaluation_is_deterministic(voted: Training, exam: Exam) -> None:
