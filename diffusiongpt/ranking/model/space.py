@@ -69,7 +69,7 @@ MOST_NODES = 128
 """Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
 
 ROOM = 7_000_000
-"""Covariances within experts that one view of a space may need, in float32 28 MB. Pools of more than some hundred
+"""Covariances within experts that one view of a space may need, in float32 28 MB. Pools of more than some seventy
 experts get fewer landmarks, down to none, and then fewer nodes."""
 
 BUCKETS = 4096
