@@ -31,6 +31,9 @@ log = logger("diffusiongpt.server")
 class _Server(uvicorn.Server):
     """Stops in the order of the queue: what waits is refused, what draws is finished, within a time.
 
+    Then it returns, so that whoever started it can close the studio. uvicorn's own handler has each signal raised once
+    more at the end, and SIGTERM would kill the process before that.
+
     Args:
         config: Of uvicorn.
         jobs: What is being drawn.
@@ -42,11 +45,13 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; at the second signal, at once."""
+        del sig, frame
         if self.should_exit:
             self._jobs.abort()
+            self.force_exit = True
         else:
             self._jobs.drain()
-        super().handle_exit(sig, frame)
+            self.should_exit = True
 
 
 def guarded(settings: ServerSettings) -> ServerSettings:
