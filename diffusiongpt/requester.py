@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 OnProgress = Callable[[str, int, int | None], None]
-"""Called with the phase (`"download"`, `"load"` or `"draw"`), how much is done, and how much there is, if known."""
+"""Called with the phase (`"download"`, `"queue"`, `"load"` or `"draw"`), how much is done, and how much there is, if
+known."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ _requester: ContextVar[_Requester | None] = ContextVar("_requester", default=Non
 
 
 @contextmanager
-def asked_by(client: Hashable, on_progress: OnProgress | None = None) -> Iterator[None]:
+def asked_by(client: Hashable | None, on_progress: OnProgress | None = None) -> Iterator[None]:
     """Do what is done in the block for one client.
 
     Args:
-        client: The client, between which a device is shared fairly.
+        client: The client, between which a device is shared fairly; `None` for whoever this thread is for.
         on_progress: Called with the progress of what is done, in the thread that does it. A phase `"queue"` begins
             when the wait for the device does.
     """

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from diffusiongpt import DiffusionGPT, Generation
 from diffusiongpt.apps.cli import app
-from diffusiongpt.apps.mcp import make_server, on_progress
+from diffusiongpt.apps.mcp import make_server
 from diffusiongpt.flow import Policy, Request
 from diffusiongpt.zoo import Zoo
 
@@ -39,8 +39,8 @@ FEW = {"num_inference_steps": 2, "seed": 7}
 
 @pytest.fixture
 def studio(settings: Settings) -> Iterator[DiffusionGPT]:
-    """A studio whose progress the server hears."""
-    with DiffusionGPT("tiny", device="cpu", settings=settings, on_progress=on_progress) as opened:
+    """A studio like any other."""
+    with DiffusionGPT("tiny", device="cpu", settings=settings) as opened:
         yield opened
 
 

@@ -32,7 +32,7 @@ def mcp(
     from diffusiongpt.studio import DiffusionGPT
 
     try:
-        from diffusiongpt.apps.mcp import make_server, on_progress, serve_http, serve_stdio
+        from diffusiongpt.apps.mcp import make_server, serve_http, serve_stdio
     except ModuleNotFoundError as error:
         raise NeedsExtraError(
             f"the server for agents needs the package {error.name}", hint='pip install "diffusiongpt[mcp]"'
@@ -40,7 +40,7 @@ def mcp(
     policy = Policy.model_validate({"max_price": max_price, "safety": safety})
     folder = make_folder(out or load_settings().home / "pictures")
     agree = (lambda _: True) if yes else None
-    with DiffusionGPT(load_zoo(zoo), llm=llm, device=device, agree=agree, on_progress=on_progress) as studio:
+    with DiffusionGPT(load_zoo(zoo), llm=llm, device=device, agree=agree) as studio:
         server = make_server(studio, folder, policy=policy, anywhere=not http)
         if http:
             say(f"http://127.0.0.1:{port}/mcp; pictures go to {folder}")

@@ -50,7 +50,7 @@ def make_server(
     policy: Policy | None = None,
     anywhere: bool = True,
 ) -> MCPServer[Any]:
-    """A server over a studio, which has the `on_progress` of this room as its own.
+    """A server over a studio.
 
     Args:
         studio: Draws.

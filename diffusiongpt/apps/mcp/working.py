@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, TypeVar
@@ -12,6 +10,7 @@ from typing import Protocol, TypeVar
 import anyio
 import anyio.to_thread
 
+from diffusiongpt.requester import asked_by
 from diffusiongpt.stopping import stoppable
 
 T = TypeVar("T")
@@ -47,15 +46,6 @@ class _Heard:
             self.message = f"{PHASES[phase]}: {amount}"
 
 
-_heard: ContextVar[_Heard | None] = ContextVar("_heard", default=None)
-
-
-def on_progress(phase: str, done: int, total: int | None) -> None:
-    """Take progress of a studio, which reports it in the thread of the request that it is about."""
-    if (heard := _heard.get()) is not None:
-        heard.hear(phase, done, total)
-
-
 class ReportsProgress(Protocol):
     """What this needs of the SDK's `Context`."""
 
@@ -76,7 +66,7 @@ async def in_thread(work: Callable[[], T], context: ReportsProgress) -> T:
     heard, left = _Heard(), Event()
 
     def run() -> T:
-        with stoppable(left=left), _hearing(heard):
+        with stoppable(left=left), asked_by(None, heard.hear):
             return work()
 
     async def report() -> None:
@@ -110,12 +100,3 @@ def _caught(work: Callable[[], T]) -> T | _Failed:
         return work()
     except Exception as error:  # noqa: BLE001  # it is raised again where it is awaited
         return _Failed(error)
-
-
-@contextmanager
-def _hearing(heard: _Heard) -> Iterator[None]:
-    token = _heard.set(heard)
-    try:
-        yield
-    finally:
-        _heard.reset(token)
