@@ -11,6 +11,7 @@ The model reads paths and a sentence; the `Generation` or `Route` is the artifac
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -48,9 +49,20 @@ class _StudioTool(BaseTool):
 
         return diffusiongpt
 
-    def _given(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What an agent asked for, and what is not its decision."""
-        return {**options, "max_price": self.policy.max_price, "safety": self.policy.safety}
+    @abstractmethod
+    def _answer(self, **options: Any) -> tuple[str, Any]:
+        """What the agent reads, and the artifact."""
+
+    def _run(self, **options: Any) -> tuple[str, Any]:
+        """Answer what an agent asked for; an expected error is one that it reads and can act on."""
+        ours = {"max_price": self.policy.max_price, "safety": self.policy.safety}  # not the agent's decision
+        try:
+            return self._answer(**{**options, **ours})
+        except DiffusionGPTError as error:
+            raise ToolException(f"{type(error).__name__}: {error}. {error.hint}") from error
+
+    async def _arun(self, **options: Any) -> tuple[str, Any]:
+        return await _in_thread(lambda: self._run(**options))
 
 
 class DrawTool(_StudioTool):
@@ -73,16 +85,10 @@ class DrawTool(_StudioTool):
     args_schema: type[BaseModel] = arguments_model("DrawArguments", EDITS)
     folder: Path = Path("pictures")
 
-    def _run(self, **options: Any) -> tuple[str, Generation]:
-        def work() -> tuple[str, Generation]:
-            generation: Generation = self._asked().route_and_generate(**self._given(options))
-            paths = generation.save(self.folder)
-            return _drawn(generation, paths), generation
-
-        return _answered(work)
-
-    async def _arun(self, **options: Any) -> tuple[str, Generation]:
-        return await _in_thread(lambda: self._run(**options))
+    def _answer(self, **options: Any) -> tuple[str, Generation]:
+        generation: Generation = self._asked().route_and_generate(**options)
+        paths = generation.save(self.folder)
+        return _drawn(generation, paths), generation
 
 
 class RouteTool(_StudioTool):
@@ -101,23 +107,9 @@ class RouteTool(_StudioTool):
     )
     args_schema: type[BaseModel] = arguments_model("RouteArguments", EDITS)
 
-    def _run(self, **options: Any) -> tuple[str, Route]:
-        def work() -> tuple[str, Route]:
-            route: Route = self._asked().route(**self._given(options))
-            return _planned(route), route
-
-        return _answered(work)
-
-    async def _arun(self, **options: Any) -> tuple[str, Route]:
-        return await _in_thread(lambda: self._run(**options))
-
-
-def _answered(work: Callable[[], T]) -> T:
-    """What some work gives; an expected error is one that the agent reads and can act on."""
-    try:
-        return work()
-    except DiffusionGPTError as error:
-        raise ToolException(f"{type(error).__name__}: {error}. {error.hint}") from error
+    def _answer(self, **options: Any) -> tuple[str, Route]:
+        route: Route = self._asked().route(**options)
+        return _planned(route), route
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
@@ -138,7 +130,7 @@ def _drawn(generation: Generation, paths: list[Path]) -> str:
     files = "\n".join(str(path.resolve()) for path in paths)
     notes = [f"{one.name} was not followed: {one.reason}" for one in generation.dropped]
     notes += [f"{one.expert} could not draw: {one.error}" for one in generation.fallbacks]
-    return "\n".join([f"{generation.drawn_by} drew it. {_sentence(generation.route)}", files, *notes])
+    return "\n".join([f"{generation.drawn_by} drew it. {generation.route.sentence()}", files, *notes])
 
 
 def _planned(route: Route) -> str:
@@ -146,8 +138,4 @@ def _planned(route: Route) -> str:
     known = place is not None and place.seconds is not None
     takes = f" It would take about {place.seconds:.0f} s." if place is not None and known else ""
     pulls = f" It would download {place.download_bytes / 1e9:.1f} GB first." if place and place.download_bytes else ""
-    return f"{_sentence(route)}{takes}{pulls}"
-
-
-def _sentence(route: Route) -> str:
-    return route.explain().partition("\n")[0]
+    return f"{route.sentence()}{takes}{pulls}"

@@ -61,4 +61,4 @@ def answer(text: str, about: Generation | None = None, chosen: Route | None = No
     route = chosen or about.route
     if _OTHERS.search(text):
         return f"Candidates were {', '.join(one.expert for one in route.candidates[:5])}."
-    return f"{about.drawn_by} drew it with seed {about.seeds[0]}: {route.explain().partition(chr(10))[0]}"
+    return f"{about.drawn_by} drew it with seed {about.seeds[0]}: {route.sentence()}"

@@ -286,4 +286,4 @@ def _drawn(generation: Generation) -> str:
     drawn = f"{generation.drawn_by} drew it with seed {generation.seeds[0]}."
     if len(generation.route.candidates) == 1:
         return drawn
-    return f"{drawn} Chosen: {generation.route.explain().partition(chr(10))[0]}"
+    return f"{drawn} Chosen: {generation.route.sentence()}"

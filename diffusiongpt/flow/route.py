@@ -231,11 +231,11 @@ class Route(BaseModel):
             if one in scores
         )
         heads = "<tr><th>expert</th><th>score</th><th>seconds, GB, placement</th></tr>"
-        return f"<p>{escape(self._sentence())}</p><table>{heads}{rows}</table>"
+        return f"<p>{escape(self.sentence())}</p><table>{heads}{rows}</table>"
 
     def explain(self) -> str:
         """What a friend would say, in one line; what it takes; then the candidates, and those that are left out."""
-        lines = [self._sentence(), *self._wait(), "", _table(self.candidates)]
+        lines = [self.sentence(), *self._wait(), "", _table(self.candidates)]
         if self.ranking in _STALE:
             lines += ["", f"ranking {self.ranking}: {_STALE[self.ranking]}"]
         if self.rejected:
@@ -262,7 +262,8 @@ class Route(BaseModel):
             hint="It is not in the zoo, or hangs on branches this prompt is not about.",
         )
 
-    def _sentence(self) -> str:
+    def sentence(self) -> str:
+        """Who was chosen and why, in one line: that with which `explain` begins."""
         others = [candidate for candidate in self.candidates if candidate.expert != self.expert]
         sentence = f"{self.expert}, because {self._reason()}"
         if others:

@@ -213,5 +213,5 @@ class Generation:
 
     def _repr_html_(self) -> str:
         captions = (f"{self.drawn_by}, seed {seed}" for seed in self.seeds)
-        sentence = self.route.explain().partition("\n")[0]
+        sentence = self.route.sentence()
         return result_html(list(zip(self.images, captions, strict=True)), sentence, self.fallbacks)

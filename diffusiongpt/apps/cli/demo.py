@@ -81,7 +81,7 @@ def _draw(studio: DiffusionGPT, prompt: str, out: Path, *, quiet: bool) -> tuple
     paths = [str(path) for path in generation.save(out)]
     if not quiet:
         show(prompt)
-        show_wrapped(generation.route.explain().partition("\n")[0], "  ")
+        show_wrapped(generation.route.sentence(), "  ")
         show(f"  {paths[0]}\n")
     return generation, paths
 

@@ -200,7 +200,7 @@ def generation_object(generation: Generation, paths: list[Path]) -> dict[str, An
 
 
 def _report(generation: Generation, paths: list[Path]) -> None:
-    show_wrapped(generation.route.explain().partition("\n")[0])
+    show_wrapped(generation.route.sentence())
     for fallback in generation.fallbacks[:_NAMED_FALLBACKS]:
         say(with_options(f"{fallback.expert} could not draw: {fallback.error}. {fallback.hint}".rstrip()))
     if len(generation.fallbacks) > _NAMED_FALLBACKS:

@@ -116,7 +116,7 @@ def drawn(generation: Generation, paths: Sequence[Path]) -> CallToolResult:
     body = Drawn(
         pictures=pictures,
         drawn_by=generation.drawn_by,
-        why=_sentence(generation.route),
+        why=generation.route.sentence(),
         task=generation.route.task,
         dropped=[f"{one.name}: {one.reason}" for one in generation.dropped],
         fallbacks=[f"{one.expert}: {one.error}" for one in generation.fallbacks],
@@ -149,7 +149,7 @@ def routed(route: Route) -> CallToolResult:
     """The answer to a preview of a route."""
     body = Routed(
         expert=route.expert,
-        why=_sentence(route),
+        why=route.sentence(),
         prompt=route.prompt,
         task=route.task,
         candidates=[_considered(one) for one in route.candidates[:SHOWN]],
@@ -202,10 +202,6 @@ def _considered(candidate: Candidate) -> Considered:
 
 def _seconds(place: Placement | None) -> float | None:
     return None if place is None or place.seconds is None else round(place.seconds, 1)
-
-
-def _sentence(route: Route) -> str:
-    return route.explain().partition("\n")[0]
 
 
 def _answer(
