@@ -114,9 +114,9 @@ def signed(data: bytes, mime: str, record: PictureRecord) -> bytes:
         return data
     import c2pa
 
-    ingredients = record.signing.ingredients
+    manifest, ingredients = _manifest(record, mime), record.signing.ingredients
     try:
-        return _sign(data, mime, record.signing, _manifest(record), lambda one: _describe(one, record, ingredients))
+        return _sign(data, mime, record.signing, manifest, lambda one: _describe(one, record, ingredients))
     except c2pa.C2paError as error:
         raise PictureError(
             f"the picture could not be signed: {words_of(error)}",
@@ -153,21 +153,18 @@ def _try(signing: Signing) -> None:
     try:
         _sign(file.getvalue(), "image/png", signing, {"title": "trial"}, _create)
     except c2pa.C2paError as error:
-        raise SettingsError(
-            f"pictures cannot be signed with {signing.certificate.name}: {words_of(error)}",
-            hint="C2PA wants the certificate of the signer first, then those above it, and the key that belongs to it.",
-        ) from error
+        raise _unfit(signing, error) from error
 
 
 def _source(record: PictureRecord) -> str:
     return CREATED if record.task == "text-to-image" else EDITED
 
 
-def _manifest(record: PictureRecord) -> dict[str, Any]:
+def _manifest(record: PictureRecord, mime: str) -> dict[str, Any]:
     name, _, version = GENERATOR.partition(" ")
     return {
         "claim_generator_info": [{"name": name, "version": version or "0"}],
-        "title": f"{record.drawn_by}-{record.seed}.png",
+        "title": f"{record.drawn_by}-{record.seed}.{mime.removeprefix('image/')}",
     }
 
 
@@ -213,10 +210,14 @@ def _signer(signing: Signing) -> Any:
     try:
         return c2pa.Signer.from_info(c2pa.C2paSignerInfo(_algorithm(key), certificate, key, None))
     except c2pa.C2paError as error:
-        raise SettingsError(
-            f"pictures cannot be signed with {signing.certificate.name}: {words_of(error)}",
-            hint="C2PA wants the certificate of the signer first, then those above it, and the key that belongs to it.",
-        ) from error
+        raise _unfit(signing, error) from error
+
+
+def _unfit(signing: Signing, error: Exception) -> SettingsError:
+    return SettingsError(
+        f"pictures cannot be signed with {signing.certificate.name}: {words_of(error)}",
+        hint="C2PA wants the certificate of the signer first, then those above it, and the key that belongs to it.",
+    )
 
 
 def _pem(path: Path) -> bytes:

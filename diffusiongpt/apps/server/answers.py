@@ -69,10 +69,9 @@ def answer_of(generation: Generation, asked: Asked, service: Service, base_url: 
     pictures = []
     for image, record in zip(generation.images, generation.records, strict=True):
         data = encode(image, record, asked.file_format, quality=asked.quality)
-        sent = {"url": base_url + service.delivery.keep(data, asked.file_format)} if asked.as_url else {}
         pictures.append(
             {
-                **(sent or {"b64_json": as_base64(data)}),
+                **sent(data, asked, service, base_url),
                 "revised_prompt": prompt,
                 "diffusiongpt": {**story, "seed": record.seed},
             }
@@ -88,6 +87,13 @@ def answer_of(generation: Generation, asked: Asked, service: Service, base_url: 
         },
         story={**story, "seeds": list(generation.seeds)},
     )
+
+
+def sent(data: bytes, asked: Asked, service: Service, base_url: str) -> dict[str, str]:
+    """The bytes of a picture as a client asked for them: in base64, or at a URL."""
+    if asked.as_url:
+        return {"url": base_url + service.delivery.keep(data, asked.file_format)}
+    return {"b64_json": as_base64(data)}
 
 
 def story_of(generation: Generation) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
@@ -16,9 +16,8 @@ from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.profiles import Profiles
 from diffusiongpt.apps.server.settings import ServerSettings
 from diffusiongpt.flow import MAX_INPUT_BYTES, Policy, Request
+from diffusiongpt.pictures import ImageFormat
 from diffusiongpt.safe_text import printable
-
-ImageFormat = Literal["png", "jpeg", "webp"]
 
 _NOT_OVER_HTTP = frozenset({"prompt", "callback_on_step_end"})
 OPTIONS = tuple(name for name in (*Request.model_fields, *Policy.model_fields) if name not in _NOT_OVER_HTTP)

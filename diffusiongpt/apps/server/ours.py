@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from diffusiongpt.apps.server.answers import sent
 from diffusiongpt.apps.server.bodies import Asked, DrawBody, read_body
-from diffusiongpt.apps.server.delivery import as_base64
 from diffusiongpt.apps.server.drawing import base_url_of
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.openai_images import json_response
@@ -151,8 +151,7 @@ def _compared(service: Service, asked: Asked, k: int | None, base_url: str) -> d
         service.metrics.drawn(generation)
         for seed, image in zip(generation.seeds, generation.images, strict=True):
             data = bare(image, asked.file_format, quality=asked.quality)
-            sent = {"url": base_url + service.delivery.keep(data, asked.file_format)} if asked.as_url else {}
-            shown.append({"letter": letter, "seed": seed, **(sent or {"b64_json": as_base64(data)})})
+            shown.append({"letter": letter, "seed": seed, **sent(data, asked, service, base_url)})
     return {
         "created": int(time()),
         "ballot": service.ballots.keep(comparison),
