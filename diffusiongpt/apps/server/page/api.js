@@ -51,10 +51,10 @@ export async function* eventsOf(response) {
   }
 }
 
-// A field of a form that can be given up, with a bar of how far it is.
+// What a form has done, which can be given up, with a bar of how far it is.
 export class Work {
-  constructor(name, buttons, cancel, bar) {
-    Object.assign(this, { name, buttons, cancel, bar });
+  constructor(buttons, cancel, bar) {
+    Object.assign(this, { buttons, cancel, bar });
     this.cancel.addEventListener("click", () => this.control?.abort());
   }
 

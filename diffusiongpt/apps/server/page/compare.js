@@ -12,7 +12,7 @@ let shown = null; // the comparison, with `vote` once it is cast
 let sending = false;
 
 export function setUpCompare() {
-  const work = new Work("compare", [at("compare-go")], at("compare-cancel"), at("compare-progress"));
+  const work = new Work([at("compare-go")], at("compare-cancel"), at("compare-progress"));
   at("compare-form").addEventListener("submit", (event) => {
     event.preventDefault();
     work.run((signal) => compare(work, signal));

@@ -11,7 +11,7 @@ const history = [];
 let route = null;
 
 export function setUpDraw() {
-  const work = new Work("draw", [at("draw-go"), at("ask")], at("draw-cancel"), at("draw-progress"));
+  const work = new Work([at("draw-go"), at("ask")], at("draw-cancel"), at("draw-progress"));
   at("draw-form").addEventListener("submit", (event) => {
     event.preventDefault();
     work.run((signal) => draw(work, signal));

@@ -46,8 +46,8 @@ export function whyNot(route, expert) {
 export function routeCard(route) {
   const takes = [];
   if (route.placement) {
-    takes.push(t("takes", { device: route.placement.device, seconds: number(route.placement.seconds, 1) }));
-    const pulled = route.placement.download_bytes;
+    const { device, seconds, download_bytes: pulled } = route.placement; // a number that is not known is null
+    if (seconds !== null) takes.push(t("takes", { device, seconds: number(seconds, 1) }));
     if (pulled) takes.push(t("takes_download", { size: bytes(pulled) }));
   }
   const others = [...route.candidates, ...route.rejected].map((one) => one.expert).filter((id) => id !== route.expert);
