@@ -152,3 +152,26 @@ def test_an_idle_queue_is_empty(server: Running) -> None:
 def test_a_vote_with_a_mistake_is_refused(server: Running, body: Any) -> None:
     """A vote that was misread would teach something that was never said."""
     assert httpx.post(f"{server.url}/v1/votes", json=body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("limit", "forgets"), [({"keep_s": 0.001}, ("picture", "ballot")), ({"keep_mb": 1e-6}, ("picture",))]
+)
+def test_what_is_kept_for_a_client_is_bounded(
+    voting: Running, limit: dict[str, float], forgets: tuple[str, ...]
+) -> None:
+    """Pictures at their URLs by seconds and by bytes, ballots by seconds; then 404. The URL is the public one."""
+    public = "https://pictures.example"
+    body = {"prompt": "a red heart", "num_inference_steps": 1, "response_format": "url"}
+    for settings in ({}, limit):
+        with running(voting.studio, public_url=public, **settings) as server:
+            drawn = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=120).json()
+            url = drawn["data"][0]["url"]
+            assert url.startswith(f"{public}/")
+            found = {
+                "picture": httpx.get(server.url + url.removeprefix(public)).status_code,
+                "ballot": httpx.post(
+                    f"{server.url}/v1/votes", json={"ballot": drawn["diffusiongpt"]["ballot"], "rating": 1}
+                ).status_code,
+            }
+        assert found == {name: 404 if settings and name in forgets else 200 for name in found}
