@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
+from diffusiongpt.backends.guarded import guarded
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, PullError, UnsafeFilesError
 from diffusiongpt.flow import Call, Drawing, Dropped
-from diffusiongpt.weights import HOST, Weights, is_out_of_memory, slot
+from diffusiongpt.weights import HOST, Weights, slot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +112,7 @@ class JanusBackend:
             # it comes in the mode for drawing
             return _Model(tokenizer=tokenizer, weights=Weights.pack(module))
 
-        model = _guarded(load, expert, LoadError, f"could not be built from {folder}")
+        model = guarded(load, expert, LoadError, f"could not be built from {folder}")
         return Loaded(model=model, device=device, parts={NAME: model.weights})
 
     @contextmanager
@@ -145,7 +146,7 @@ class JanusBackend:
             for seed in resolved.seeds:
                 sampler = _Sampler(guidance, seed, on_step, len(images), len(resolved.seeds), _tokens_of(module))
                 work = _Work(module=module, tokenizer=loaded.model.tokenizer, prompt=resolved.prompt, sampler=sampler)
-                images.append(_guarded(work, resolved.expert, DrawError, "failed while drawing", keeps=sampler))
+                images.append(guarded(work, resolved.expert, DrawError, "failed while drawing", steps=sampler))
         size = {"width": images[0].width, "height": images[0].height}
         dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
         params = {"guidance_scale": guidance, **dict.fromkeys(_NOT_TAKEN), **size}
@@ -280,23 +281,3 @@ def _check_config(raw: bytes) -> None:
             hint="The repositories deepseek-community/Janus-Pro-1B and -7B have the layout that is needed; those of "
             "deepseek-ai need code of their own, which is never run.",
         )
-
-
-def _guarded(
-    work: Callable[[], Any], expert: Expert, kind: type[LoadError | DrawError], what: str, *, keeps: Any = None
-) -> Any:
-    """Run `work`; what torch and transformers raise becomes an error of ours, raised without their frames."""
-    from safetensors import SafetensorError
-
-    known = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError, SafetensorError)
-    try:
-        return work()
-    except (LoadError, DrawError):
-        raise
-    except known as error:
-        if keeps is not None and error is keeps.raised:
-            raise
-        memory, text = is_out_of_memory(error), f"{type(error).__name__}: {error}"[:300]
-    if memory:
-        raise OutOfMemoryError(f"{expert.id} does not fit into memory: {text}", hint="Choose a smaller expert.")
-    raise kind(f"{expert.id} {what}: {text}", hint="Check the files of the expert, or choose another one.")

@@ -20,11 +20,12 @@ from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.preflight import check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
-from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, guarded, scheduled
+from diffusiongpt.backends.diffusers.run import Steps, draw_one, fresh, scheduled
 from diffusiongpt.backends.diffusers.selection import choose_files
 from diffusiongpt.backends.diffusers.short_memory import decoders, offloaded, tiled, undone, writes
 from diffusiongpt.backends.diffusers.single_file import recognise
 from diffusiongpt.backends.diffusers.tasks import blend_for, known_tasks, pipeline_for
+from diffusiongpt.backends.guarded import guarded
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.weights import HOST, Weights, slot
