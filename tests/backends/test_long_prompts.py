@@ -1,4 +1,7 @@
-"""Prompts beyond the window of CLIP: read to the end in windows where compel is there, else reported; never lost."""
+"""Prompts beyond the window of CLIP: read to the end in windows where compel is there, else reported; never lost.
+
+Also which layer of an encoder is read, since the two meet.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +76,36 @@ def test_without_compel_both_ends_are_reported(clip: tuple[Loaded, Expert], monk
     assert "diffusiongpt[long-prompts]" in lost["prompt"].reason
 
 
+def test_layers_that_a_call_skips_stay_skipped(clip: tuple[Loaded, Expert], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows would not follow `clip_skip`, so the picture is that without them, and the lost end is reported."""
+    made = draw(clip, f"{LONG} blue sky", clip_skip=1)
+    assert [one.name for one in made.dropped] == ["prompt"]
+    assert "long-prompts" not in made.dropped[0].reason
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.windows.installed", lambda: False)
+    assert pixels(draw(clip, f"{LONG} blue sky", clip_skip=1)) == pixels(made)
+    assert pixels(draw(clip, f"{LONG} blue sky")) != pixels(made)
+
+
 def test_a_negative_prompt_that_is_not_passed_is_not_cut(clip: tuple[Loaded, Expert]) -> None:
     """Without guidance the negative prompt has no effect, whatever its length."""
     assert pixels(draw(clip, "a fox", f"{LONG} blue", guidance_scale=1.0)) == pixels(
         draw(clip, "a fox", guidance_scale=1.0)
     )
+
+
+def test_layers_are_skipped_as_asked(tiny_sd: Path, sd: Loaded) -> None:
+    """`clip_skip` takes the output of an earlier layer, normalised, and leaves nothing on the encoder."""
+    import torch
+
+    pipe, who = sd.model.pipe, expert(tiny_sd)
+    made = pixels(BACKEND.draw(sd, ask(who, clip_skip=1)))
+    assert "text_model" not in vars(pipe.text_encoder)
+    call = ask(who)
+    ids = pipe.tokenizer(call.prompt, padding="max_length", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        earlier = pipe.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+        embedded = pipe.text_encoder.final_layer_norm(earlier)
+    skipped = ask(who, prompt_embeds=embedded)
+    with BACKEND.opened(sd) as own:
+        picture = own(generator=torch.Generator().manual_seed(7), **skipped.arguments).images[0]
+    assert made == [picture.tobytes()] != pixels(BACKEND.draw(sd, call))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, of_pipeline
 from diffusiongpt.backends.diffusers.tasks import control_for, inputs_for
-from diffusiongpt.backends.diffusers.windows import EXTRA, States, windows_of
+from diffusiongpt.backends.diffusers.windows import EXTRA, States, possible_windows, windows_of
 from diffusiongpt.flow import Call, Dropped
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def plan_call(pipe: Any, resolved: Call, *, base: Any = None) -> PipelineCall:
         wanted = _with_defaults(known, resolved, wanted)
         negative, ignored = _negative_prompt(known, resolved, wanted, defaults)
         unread = [ignored if "negative_prompt" in resolved.explicit else None]
-        windows = windows_of(known, taken)
+        windows = windows_of(known, taken, wanted)
         if windows is None:
             unread += [
                 _unread(known, pipe, name, text, wanted)
@@ -177,5 +177,5 @@ def _unread(known: Architecture, pipe: Any, name: str, prompt: str, arguments: M
     if len(ids) <= room:
         return None
     lost = tokenizer.decode(ids[room:]).strip()
-    more = f"; with {EXTRA} it reads them all" if known.prompt and known.prompt.windows else ""
+    more = f"; with {EXTRA} it reads them all" if possible_windows(known, arguments) else ""
     return Dropped(name=name, value=lost, reason=f"{known.title} reads {tokens} tokens of a prompt{more}")

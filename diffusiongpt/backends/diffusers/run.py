@@ -127,6 +127,23 @@ def seeded(device: str, seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def nested(encoder: Any) -> Iterator[None]:
+    """Let diffusers find the last layer of a CLIP encoder as `text_model.final_layer_norm`, as it does for `clip_skip`.
+
+    Transformers has it in the encoder itself since version 5. The caller holds the slot of the device.
+    """
+    if not hasattr(encoder, "final_layer_norm") or hasattr(encoder, "text_model"):
+        yield
+        return
+    # past `Module.__setattr__`, for which it would be a part of itself
+    encoder.__dict__["text_model"] = encoder
+    try:
+        yield
+    finally:
+        del encoder.__dict__["text_model"]
+
+
 def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Finite, *, device: str) -> Image:
     """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
 
@@ -144,7 +161,8 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Fin
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
         own = fresh(pipe)
-        with quiet_call(), torch.inference_mode(), seeded(device, seed), finite.checks(own):
+        quiet, chance = quiet_call(), seeded(device, seed)
+        with quiet, torch.inference_mode(), chance, finite.checks(own), nested(getattr(own, "text_encoder", None)):
             asked = in_windows(own, arguments, call.windows) if call.windows else arguments
             return own(generator=torch.Generator("cpu").manual_seed(seed), **asked)
 

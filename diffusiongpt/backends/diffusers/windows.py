@@ -22,6 +22,8 @@ EXTRA = "diffusiongpt[long-prompts]"
 """The extra of this package that has compel."""
 
 _EMBEDS = "prompt_embeds"
+_SKIP = "clip_skip"
+"""Argument that asks the encoders for another output than the usual one, which embeddings of ours do not have."""
 
 
 @cache
@@ -34,15 +36,20 @@ States = Literal["last", "penultimate"]
 """Output of the encoders that a pipeline uses."""
 
 
-def windows_of(known: Architecture, taken: Collection[str]) -> States | None:
-    """The output by which a pipeline reads texts of any length here; `None` if it does not.
+def windows_of(known: Architecture, taken: Collection[str], arguments: Mapping[str, Any]) -> States | None:
+    """The output by which a pipeline reads texts of any length in a call here; `None` if it does not.
 
     Args:
         known: Its architecture.
         taken: The arguments that it takes.
+        arguments: Those of the call.
     """
-    states = known.prompt.windows if known.prompt else None
-    return states if _EMBEDS in taken and installed() else None
+    return possible_windows(known, arguments) if _EMBEDS in taken and installed() else None
+
+
+def possible_windows(known: Architecture, arguments: Mapping[str, Any]) -> States | None:
+    """The same where compel is installed."""
+    return known.prompt.windows if known.prompt and not arguments.get(_SKIP) else None
 
 
 def in_windows(pipe: Any, arguments: Mapping[str, Any], states: States) -> dict[str, Any]:
