@@ -123,7 +123,7 @@ class Painter:
         self._zoo = zoo
         self._machine = machine
         self._local = local
-        self._here: Executor = elsewhere or local
+        self._ours: Executor = elsewhere or local
         self._hosted = hosted
         self._others = others
         self._spending = spending
@@ -290,7 +290,7 @@ class Painter:
         return replace(generation, images=drawing.images, records=records, timings=drawing.timings, redraws=self)
 
     def _run(self, call: Call, ticket: Ticket | None = None) -> Drawing:
-        executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._here
+        executor: Executor = self._hosted if is_hosted(call.expert.backend) else self._ours
         return finished(call, checked(call, executor.run(call, ticket=ticket)))
 
     def _last_resort(

@@ -12,12 +12,11 @@ from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
-from diffusiongpt.backends.diffusers.single_file import recognise
 from diffusiongpt.backends.diffusers.single_file_build import (
     build_from_file,
     components_of_file,
     large_parts,
-    read_shapes,
+    recognised,
 )
 from diffusiongpt.backends.diffusers.whole import checked_loads
 from diffusiongpt.bounded import read_bounded
@@ -35,8 +34,7 @@ def components_in(
 ) -> tuple[Component, ...]:
     """See `Backend.components`; components of more than `small_bytes` may be of 4 bits."""
     if expert.single_file:
-        shapes = read_shapes(folder / expert.single_file)
-        whole = recognise(expert.single_file, shapes)
+        whole, shapes = recognised(folder / expert.single_file)
         shrunk = large_parts(whole, shapes, small_bytes) if _is_nf4(expert, device) else frozenset()
         return components_of_file(whole, expert.single_file, _dtype(expert, device, whole.pipeline), shrunk)
     index = (folder / INDEX).read_bytes()
@@ -96,12 +94,13 @@ def build(
 
 def _build_single(expert: Expert, folder: Path, device: str, have: Mapping[str, Any], *, small_bytes: int) -> Any:
     file = folder / str(expert.single_file)
+    whole, shapes = recognised(file)
+    shrunk = large_parts(whole, shapes, small_bytes) if _is_nf4(expert, device) else frozenset()
     with quiet_construction():
         import torch
 
-        parts = components_in(expert, folder, (file.name,), device=device, small_bytes=small_bytes)
-        shrunk = [part.name for part in parts if part.quantised]
-        pipe = build_from_file(file, getattr(torch, parts[0].dtype), have, shrunk)
+        dtype = getattr(torch, _dtype(expert, device, whole.pipeline))
+        pipe = build_from_file(file, whole, shapes, dtype=dtype, have=have, shrunk=shrunk)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

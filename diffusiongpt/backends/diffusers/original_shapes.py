@@ -6,12 +6,12 @@ that all published checkpoints of these architectures keep to; see the constants
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import count, takewhile
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Shapes = Mapping[str, tuple[int, ...]]
+if TYPE_CHECKING:
+    from diffusiongpt.backends.single_file import Shapes
 
 _HEADS = 8
 """Heads of each attention of Stable Diffusion 1, at any width."""

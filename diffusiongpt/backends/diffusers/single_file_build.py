@@ -27,12 +27,14 @@ _NOT_WHOLE = "Get a complete copy of the file, or choose another."
 _SIXTEEN_BITS = 2
 
 
-def read_shapes(file: Path) -> Shapes:
-    """Tensor -> shape of a file on this disk."""
+def recognised(file: Path) -> tuple[SingleFile, Shapes]:
+    """What a file on this disk is, and tensor -> shape; errors as for `recognise`."""
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as content:
-        return {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118  # no mapping
+        names = content.keys()
+        shapes = {name: tuple(content.get_slice(name).get_shape()) for name in names}
+    return recognise(file.name, shapes), shapes
 
 
 def large_parts(found: SingleFile, shapes: Shapes, small_bytes: int) -> frozenset[str]:
@@ -70,22 +72,24 @@ def components_of_file(found: SingleFile, name: str, dtype: str, shrunk: Collect
     )
 
 
-def build_from_file(file: Path, dtype: Any, have: Mapping[str, Any], shrunk: Collection[str]) -> Any:
+def build_from_file(
+    file: Path, found: SingleFile, shapes: Shapes, *, dtype: Any, have: Mapping[str, Any], shrunk: Collection[str]
+) -> Any:
     """Build a pipeline on the host; the caller holds the lock of construction.
 
     Args:
         file: The file.
+        found: What it is.
+        shapes: Tensor -> shape.
         dtype: Type of the weights.
         have: Components that are in memory already.
         shrunk: Components to make of 4 bits.
 
     Raises:
-        LoadError: If it is not a checkpoint that is known, or not whole.
+        LoadError: If it is not whole.
     """
     import diffusers
 
-    shapes = read_shapes(file)
-    found = recognise(file.name, shapes)
     _check_complete(file.name, found, shapes)
     text = layout_of(found.family).text
     tokenizers = {
