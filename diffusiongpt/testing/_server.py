@@ -6,8 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email import message_from_bytes
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SHUT_RDWR, socket
 from types import TracebackType
@@ -248,23 +246,6 @@ class ProviderHandler(Handler):
         except ValueError:
             body = {}
         return body if isinstance(body, dict) else {}
-
-    def read_form(self, raw: bytes) -> tuple[dict[str, Any], dict[str, tuple[bytes, ...]]]:
-        """The fields and the files of a form that was sent."""
-        kind = self.headers.get("Content-Type", "")
-        message = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + raw)
-        fields: dict[str, Any] = {}
-        files: dict[str, tuple[bytes, ...]] = {}
-        for part in message.get_payload() if message.is_multipart() else ():
-            assert isinstance(part, Message)  # noqa: S101  # what a multipart message has
-            name = str(part.get_param("name", header="content-disposition"))
-            content = part.get_payload(decode=True)
-            assert isinstance(content, bytes)  # noqa: S101  # it was decoded
-            if part.get_filename() is None:
-                fields[name] = content.decode()
-            else:
-                files[name] = (*files.get(name, ()), content)
-        return fields, files
 
     def serve(self, body: dict[str, Any]) -> None:
         """Answer a request with this JSON object in it; empty if something else was sent."""

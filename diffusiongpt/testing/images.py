@@ -6,13 +6,14 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusiongpt.flow import MAX_INPUTS
 from diffusiongpt.testing._images_schemas import GIVES_ADDRESSES, ORDERS, checked
-from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
+from diffusiongpt.testing._pictures import PicturesHandler, PicturesProvider, PicturesRequest
+from diffusiongpt.testing._server import FAULTS, ProviderFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,16 +26,8 @@ DEFAULT_SIZE = "1024x1024"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesRequest(ProviderRequest):
-    """One request for pictures.
-
-    Attributes:
-        files: The files of a form by the names of their fields, as bytes.
-        headers: The headers, by names in small letters.
-    """
-
-    files: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+class ImagesRequest(PicturesRequest):
+    """One request for pictures."""
 
     @property
     def pictures(self) -> tuple[bytes, ...]:
@@ -68,18 +61,10 @@ class ImagesFault(ProviderFault):
     )  # fmt: skip
 
 
-class ImagesHandler(ProviderHandler):
+class ImagesHandler(PicturesHandler):
     """One connection to a `LocalImages`."""
 
     server_version = "LocalImages"
-
-    def read(self, raw: bytes) -> dict[str, Any]:
-        """The fields that were sent, as JSON or as a form."""
-        self._files: dict[str, tuple[bytes, ...]] = {}
-        if not self.headers.get("Content-Type", "").startswith("multipart/"):
-            return super().read(raw)
-        fields, self._files = self.read_form(raw)
-        return fields
 
     def give(self) -> None:
         """List the one model, hand out a picture that an answer named, or follow an order about memory."""
@@ -96,9 +81,7 @@ class ImagesHandler(ProviderHandler):
 
     def serve(self, body: dict[str, Any]) -> None:
         """Answer a request for pictures."""
-        headers = {name.casefold(): value for name, value in self.headers.items()}
-        request = ImagesRequest(path=self.path, body=body, key=self.key, files=self._files, headers=headers)
-        self.service.note(request)
+        request = self.noted(ImagesRequest, body)
         fields, why = self._read_as_server(request)
         if ("POST", self.path) in ORDERS.get(self.service.dialect or "", ()):
             self._order()
@@ -210,7 +193,7 @@ def disc(request: ImagesRequest) -> Image:
     return picture if request.is_transparent else picture.convert("RGB")
 
 
-class LocalImages(LocalProvider[ImagesRequest, ImagesFault]):
+class LocalImages(PicturesProvider[ImagesRequest, ImagesFault]):
     """Answer requests for pictures on loopback; the real `openai` client works against it.
 
     It draws a disc in the colours of the prompt's hash, in the size and on the background that are asked for: a way
@@ -245,10 +228,3 @@ class LocalImages(LocalProvider[ImagesRequest, ImagesFault]):
         self.counts = counts
         self.orders: list[str] = []
         self.asleep = False
-        self.held: dict[int, bytes] = {}
-
-    def hold(self, picture: bytes) -> int:
-        """Keep a picture that an answer names by its address; returns its number."""
-        with self._lock:
-            self.held[len(self.held)] = picture
-            return len(self.held) - 1

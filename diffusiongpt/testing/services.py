@@ -7,11 +7,12 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from diffusiongpt.testing._server import FAULTS, LocalProvider, ProviderFault, ProviderHandler, ProviderRequest
+from diffusiongpt.testing._pictures import PicturesHandler, PicturesProvider, PicturesRequest
+from diffusiongpt.testing._server import FAULTS, ProviderFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,19 +35,6 @@ _FIELDS = {
 """Generator -> the fields that it has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceRequest(ProviderRequest):
-    """One request.
-
-    Attributes:
-        files: The files of a form.
-        headers: The headers, by names in small letters.
-    """
-
-    files: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(kw_only=True)
 class ServiceFault(ProviderFault):
     """A fault on purpose.
@@ -59,18 +47,10 @@ class ServiceFault(ProviderFault):
     kinds: ClassVar[tuple[str, ...]] = (*FAULTS, "refusal", "filtered", "elsewhere", "gone", "spoilt")
 
 
-class ServicesHandler(ProviderHandler):
+class ServicesHandler(PicturesHandler):
     """One connection to a `LocalServices`."""
 
     server_version = "LocalServices"
-
-    def read(self, raw: bytes) -> dict[str, Any]:
-        """The fields that were sent, as JSON or as a form."""
-        self._files: dict[str, tuple[bytes, ...]] = {}
-        if not self.headers.get("Content-Type", "").startswith("multipart/"):
-            return super().read(raw)
-        fields, self._files = self.read_form(raw)
-        return fields
 
     @property
     def key(self) -> str:
@@ -79,9 +59,7 @@ class ServicesHandler(ProviderHandler):
 
     def serve(self, body: dict[str, Any]) -> None:
         """Answer a request for a picture."""
-        headers = {name.casefold(): value for name, value in self.headers.items()}
-        request = ServiceRequest(path=self.path, body=body, key=self.key, files=self._files, headers=headers)
-        self.service.note(request)
+        request = self.noted(PicturesRequest, body)
         service = next((one for prefix, one in _SERVICES.items() if self.path.startswith(prefix)), None)
         if service is None:
             self.refuse(404)
@@ -111,7 +89,7 @@ class ServicesHandler(ProviderHandler):
         return f"{self.service.url}/api/images/{'x' if kind == 'gone' else number}"
 
 
-def _ideogram(handler: ServicesHandler, request: ServiceRequest, kind: str) -> None:
+def _ideogram(handler: ServicesHandler, request: PicturesRequest, kind: str) -> None:
     """`/v1/ideogram-v3/generate` and `/v1/ideogram-v4/generate`."""
     version, body = ("v4" if "v4" in request.path else "v3"), request.body
     why = _unknown(version, body)
@@ -145,7 +123,7 @@ def _ideogram(handler: ServicesHandler, request: ServiceRequest, kind: str) -> N
     handler.send_json({"created": "2026-01-01T00:00:00Z", "data": [entry]})
 
 
-def _stability(handler: ServicesHandler, request: ServiceRequest, kind: str) -> None:
+def _stability(handler: ServicesHandler, request: PicturesRequest, kind: str) -> None:
     """`/v2beta/stable-image/generate/...`."""
     generator, body = request.path.rpartition("/")[2], {**request.body, **request.files}
     why = "no such generator" if generator not in _FIELDS else _unknown(generator, body)
@@ -168,7 +146,7 @@ def _stability(handler: ServicesHandler, request: ServiceRequest, kind: str) -> 
     handler.send_json({"image": base64.b64encode(picture).decode(), "finish_reason": reason, "seed": 1})
 
 
-def _router(handler: ServicesHandler, request: ServiceRequest, kind: str) -> None:
+def _router(handler: ServicesHandler, request: PicturesRequest, kind: str) -> None:
     """The router of Hugging Face, for one provider of each shape of answer."""
     provider = request.path.split("/")[1]
     if kind == "refusal":
@@ -200,7 +178,7 @@ def _refuse(handler: ServicesHandler, status: int, value: Any) -> None:
     handler.wfile.write(raw)
 
 
-def _picture(request: ServiceRequest, size: tuple[int, int]) -> bytes:
+def _picture(request: PicturesRequest, size: tuple[int, int]) -> bytes:
     buffer = BytesIO()
     drawn: Image = _disc(json.dumps(dict(request.body), sort_keys=True), size)
     drawn.save(buffer, format="PNG", compress_level=1)
@@ -217,7 +195,7 @@ def _disc(said: str, size: tuple[int, int]) -> Image:
     return picture
 
 
-_SERVICES: Mapping[str, Callable[[ServicesHandler, ServiceRequest, str], None]] = {
+_SERVICES: Mapping[str, Callable[[ServicesHandler, PicturesRequest, str], None]] = {
     "/v1/ideogram-": _ideogram,
     "/v2beta/stable-image/generate/": _stability,
     "/fal-ai/": _router,
@@ -229,7 +207,7 @@ _SERVICES: Mapping[str, Callable[[ServicesHandler, ServiceRequest, str], None]] 
 }
 
 
-class LocalServices(LocalProvider[ServiceRequest, ServiceFault]):
+class LocalServices(PicturesProvider[PicturesRequest, ServiceFault]):
     """Answer as Ideogram, as Stability AI and as Hugging Face's router do, on loopback, and refuse what they refuse.
 
     Attributes:
@@ -242,11 +220,4 @@ class LocalServices(LocalProvider[ServiceRequest, ServiceFault]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.held: dict[int, bytes] = {}
         self.fetched: list[dict[str, str]] = []
-
-    def hold(self, picture: bytes) -> int:
-        """Keep a picture that an answer names by its address; returns its number."""
-        with self._lock:
-            self.held[len(self.held)] = picture
-            return len(self.held) - 1
