@@ -100,13 +100,11 @@ class PaperFile:
         path: The file.
         kind: Whether it lists models, hangs them on a tree, or scores them.
         models: The models, with the categories of a tree as further tags; each once.
-        scored: Names of the models that have scores; empty for a file too large to look into.
     """
 
     path: Path
     kind: Literal["models", "tree", "scores"]
     models: tuple[PaperModel, ...] = ()
-    scored: tuple[str, ...] = ()
 
 
 def plain(name: str) -> str:
@@ -141,7 +139,7 @@ def read_paper_file(path: Path) -> PaperFile:
     prompts = [models for models in found.values() if isinstance(models, dict)]
     scored = {name: metrics for models in prompts for name, metrics in models.items()}
     if scored and len(prompts) == len(found) and all(isinstance(metrics, dict) for metrics in scored.values()):
-        return PaperFile(path=path, kind="scores", scored=tuple(scored))
+        return PaperFile(path=path, kind="scores")
     raise RequestError(f"{path} has another shape", hint=_SHAPES)
 
 

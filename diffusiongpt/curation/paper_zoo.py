@@ -15,7 +15,7 @@ import yaml
 from diffusiongpt.curation.files import describe_file
 from diffusiongpt.curation.paper_files import PaperModel, plain
 from diffusiongpt.errors import LoadError, PullError, RequestError
-from diffusiongpt.zoo import Expert, Taxonomy, Zoo
+from diffusiongpt.zoo import Expert, NodeKind, Taxonomy, Zoo
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _ANYTHING = frozenset({"universal", "base model", "anything", "general"})
@@ -177,10 +177,11 @@ class PaperMapping:
 def _tags(words: Iterable[str], taxonomy: Taxonomy) -> dict[str, Any]:
     """The nodes that the words of a file name; words that name none are left out."""
     tags: dict[str, Any] = {}
-    for kind, key in (("subject", "subjects"), ("style", "styles")):
+    kinds: tuple[tuple[NodeKind, str], ...] = (("subject", "subjects"), ("style", "styles"))
+    for kind, key in kinds:
         nodes = {
             plain(name): node.id
-            for node in taxonomy.of_kind("subject" if kind == "subject" else "style")
+            for node in taxonomy.of_kind(kind)
             for name in (*node.aliases, *node.label.values(), node.id)
         }
         # these files write "animals" for one and "animal" for the other

@@ -87,10 +87,10 @@ def inference(provider: str = "fal-ai", **fields: Any) -> Expert:
     return hosted("hugged", backend="hf-inference", repo="me/flux", settings=settings, **fields)
 
 
-def draw(who: Expert, settings: Settings, **asked: Any) -> Drawing:
+def draw(who: Expert, settings: Settings, *, limits: Limits = HASTE, **asked: Any) -> Drawing:
     """A drawing by its backend."""
     kind = {"ideogram": IdeogramBackend, "stability": StabilityBackend, "hf-inference": InferenceBackend}[who.backend]
-    return kind(HASTE).draw(ask(who=who, **asked), settings)
+    return kind(limits).draw(ask(who=who, **asked), settings)
 
 
 def failure(who: Expert, settings: Settings, **asked: Any) -> DiffusionGPTError:
@@ -102,6 +102,14 @@ def failure(who: Expert, settings: Settings, **asked: Any) -> DiffusionGPTError:
     assert TOKEN not in shown
     assert caught.value.hint
     return caught.value
+
+
+def refused(who: Expert, settings: Settings, error: type[DrawError], *, billed: bool, words: str = "") -> None:
+    """A drawing fails with this error, which knows what may be on the bill."""
+    found = failure(who, settings)
+    assert isinstance(found, error)
+    assert words in str(found)
+    assert found.unbilled is not billed
 
 
 def reasons(drawing: Drawing) -> dict[str, str]:
@@ -165,11 +173,7 @@ def test_ideogram_fails_with_an_error_of_ours(
 ) -> None:
     """Nothing is fetched from elsewhere, and what may be on the bill is known."""
     services.fail(kind)
-    found = failure(who, there)
-    assert isinstance(found, error)
-    assert words in str(found)
-    assert isinstance(found, DrawError)
-    assert found.unbilled is not billed
+    refused(who, there, error, billed=billed, words=words)
     assert len(services.fetched) == (2 if kind == "gone" else kind == "spoilt")
 
 
@@ -244,10 +248,7 @@ def test_stability_fails_with_an_error_of_ours(
 ) -> None:
     """A picture that is held back is a refusal."""
     services.fail(kind)
-    found = failure(stability(), there)
-    assert isinstance(found, error)
-    assert isinstance(found, DrawError)
-    assert found.unbilled is not billed
+    refused(stability(), there, error, billed=billed)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -294,11 +295,7 @@ def test_a_provider_fails_with_an_error_of_ours(
 ) -> None:
     """The client follows any address, so its requests are held to the provider's own hosts."""
     router.fail(kind)
-    found = failure(inference(), there)
-    assert isinstance(found, error)
-    assert words in str(found)
-    assert isinstance(found, DrawError)
-    assert found.unbilled is not billed
+    refused(inference(), there, error, billed=billed, words=words)
 
 
 def test_the_hub_client_is_as_before_after_a_drawing(router: LocalServices, there: Settings) -> None:
@@ -327,6 +324,23 @@ def test_without_a_key_or_network_nothing_is_asked(services: LocalServices, tmp_
     offline = settings_in(tmp_path, offline=True, ideogram_api_key=KEY, stability_api_key=KEY)
     assert isinstance(failure(who, offline), ServiceError)
     assert services.requests == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [(Limits(answer_bytes=2_000), "larger than any picture"), (Limits(pixels=64), "pixels")],
+    ids=["bytes", "pixels"],
+)
+@pytest.mark.parametrize("who", [ideogram(), stability(), inference()], ids=["ideogram", "stability", "hf"])
+def test_an_answer_is_read_within_limits(
+    router: LocalServices, there: Settings, who: Expert, limits: Limits, words: str
+) -> None:
+    """Whatever a service sends, memory stays bounded; the picture may be on the bill."""
+    assert router.url
+    found = failure(who, there, limits=limits)
+    assert isinstance(found, DrawError)
+    assert words in str(found)
+    assert not found.unbilled
 
 
 @pytest.mark.parametrize("who", [ideogram(), stability(), inference()], ids=["ideogram", "stability", "hf"])

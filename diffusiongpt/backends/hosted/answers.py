@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -141,11 +140,11 @@ def read_pictures(
             f"{expert.id}: the answer holds no picture",
             hint="The service may have filtered it: reword the prompt, or choose another expert.",
         )
-    images = readable([partial(_picture_in, one, expert, max_pixels, fetch) for one in held], most)
+    images = _readable([partial(_picture_in, one, expert, max_pixels, fetch) for one in held], most)
     return Answered(images=images, usage=read_usage(answer.usage))
 
 
-def readable(reads: Iterable[Callable[[], Image]], most: float = inf) -> list[Image]:
+def _readable(reads: Iterable[Callable[[], Image]], most: int) -> list[Image]:
     """The pictures that can be read, at most so many; an error only if none can.
 
     Raises:

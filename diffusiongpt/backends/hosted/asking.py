@@ -31,17 +31,14 @@ A request that was sent and not answered is not repeated, since its picture may 
 Ask = Callable[[Sequence[int]], "Answered"]
 """Makes one request for a picture of each of some seeds."""
 
-STEPS_NOT_TAKEN = {
+NOT_TAKEN = {
+    "seed": "the service takes no seed, so this picture cannot be drawn again bit for bit",
+    "negative_prompt": "the service takes no negative prompt; say in the prompt what should be there instead",
     "num_inference_steps": "the service chooses its own number of steps",
     "guidance_scale": "the service takes no guidance scale",
     "strength": "the service takes no strength; say in the prompt what should change, and how much",
     "callback_on_step_end": "the service does not report steps",
 }
-SEED_NOT_TAKEN = {"seed": "the service takes no seed, so this picture cannot be drawn again bit for bit"}
-NEGATIVE_NOT_TAKEN = {
-    "negative_prompt": "the service takes no negative prompt; say in the prompt what should be there instead"
-}
-NOT_TAKEN = {**SEED_NOT_TAKEN, **NEGATIVE_NOT_TAKEN, **STEPS_NOT_TAKEN}
 """Arguments of ours that a service may not take, with the reason for dropping them."""
 
 NO_SUCH_SETTING = "the service has no such setting"
@@ -74,6 +71,11 @@ class Collected:
         cost = cost_of(expert, answered.usage)
         if cost is not None:
             self.cost = (self.cost or 0.0) + cost
+
+
+def model_of(expert: Expert) -> str:
+    """The service's name of an expert's model."""
+    return expert.repo.rpartition("/")[2]
 
 
 def cost_of(expert: Expert, usage: Mapping[str, int]) -> float | None:

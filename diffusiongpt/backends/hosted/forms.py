@@ -51,7 +51,7 @@ def form(fields: Mapping[str, Any], pictures: Mapping[str, Image] | None = None)
         for name, value in fields.items()
         if value is not None
     }
-    files = {name: (f"{name}.png", _png(image), "image/png") for name, image in (pictures or {}).items()}
+    files = {name: (f"{name}.png", png_of(image), "image/png") for name, image in (pictures or {}).items()}
     return {**texts, **files}
 
 
@@ -76,7 +76,8 @@ def as_asked(image: Image, width: object, height: object) -> Image:
     return image.resize((width, height), Resampling.LANCZOS)
 
 
-def _png(image: Image) -> bytes:
+def png_of(image: Image) -> bytes:
+    """A picture as it is sent."""
     buffer = BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.hosted.answers import Answered, decode_picture, readable
-from diffusiongpt.backends.hosted.asking import NOT_TAKEN, RETRIES, collect, drawing_of, dropped_from
+from diffusiongpt.backends.hosted.answers import Answered, decode_picture
+from diffusiongpt.backends.hosted.asking import NOT_TAKEN, RETRIES, collect, drawing_of, dropped_from, model_of
 from diffusiongpt.backends.hosted.failures import Service, refused
 from diffusiongpt.backends.hosted.forms import form, ready_key
 from diffusiongpt.backends.hosted.limits import Limits
@@ -18,7 +18,6 @@ from diffusiongpt.errors import DrawError, ServiceError
 
 if TYPE_CHECKING:
     import httpx2
-    from PIL.Image import Image
 
     from diffusiongpt.backends.base import OnStep
     from diffusiongpt.backends.hosted.http import Caller
@@ -120,32 +119,28 @@ class IdeogramBackend:
         return drawing_of(
             resolved,
             done,
-            params={"model": _model(resolved.expert), **sent},
+            params={"model": model_of(resolved.expert), **sent},
             dropped=dropped_from(resolved, not_taken, version.settings),
             absent=tuple(not_taken),
         )
 
-    def _read(self, body: bytes, call: Call, fetch: Any) -> Answered:
-        """The pictures of an answer, fetched; one that the provider holds back is a refusal."""
+    def _read(self, body: bytes, call: Call, fetch: Callable[[str], bytes]) -> Answered:
+        """The picture of an answer, fetched; one that the provider holds back is a refusal."""
         try:
             said = parse_json(body)
         except ValueError:
             said = None
         data = said.get("data") if isinstance(said, dict) else None
-        entries = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        if not entries:
+        entry = next((one for one in data if isinstance(one, dict)), None) if isinstance(data, list) else None
+        if entry is None:
             raise DrawError(
                 f"{call.expert.id}: the answer holds no picture",
                 hint=f"Check {SERVICE.address}: another kind of server may be listening there.",
             )
-
-        def picture(entry: Mapping[str, Any]) -> Image:
-            address = entry.get("url")
-            if entry.get("is_image_safe") is False or not isinstance(address, str) or not address:
-                raise refused(call.expert)
-            return decode_picture(fetch(address), call.expert, self._limits.pixels)
-
-        return Answered(images=readable([partial(picture, entry) for entry in entries[:1]]))
+        address = entry.get("url")
+        if entry.get("is_image_safe") is False or not isinstance(address, str) or not address:
+            raise refused(call.expert)
+        return Answered(images=[decode_picture(fetch(address), call.expert, self._limits.pixels)])
 
     def _fetch(self, client: httpx2.Client, caller: Caller, base: str, named: str) -> bytes:
         """A picture that was paid for: another attempt costs nothing. The key does not go there."""
@@ -163,16 +158,12 @@ class IdeogramBackend:
         raise AssertionError  # the loop ends above
 
 
-def _model(expert: Expert) -> str:
-    return expert.repo.rpartition("/")[2]
-
-
 def _version_of(expert: Expert) -> _Version:
     try:
-        return _VERSIONS[_model(expert)]
+        return _VERSIONS[model_of(expert)]
     except KeyError:
         raise DrawError(
-            f"{expert.id}: {_model(expert)!r} is not a version of Ideogram's API",
+            f"{expert.id}: {model_of(expert)!r} is not a version of Ideogram's API",
             hint=f"Write 'repo: ideogram/{' or ideogram/'.join(_VERSIONS)}'.",
         ) from None
 

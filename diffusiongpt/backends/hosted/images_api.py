@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 from diffusiongpt.backends.hosted.answers import (
@@ -15,8 +14,9 @@ from diffusiongpt.backends.hosted.answers import (
     read_pictures,
     read_usage,
 )
-from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, dropped_from
+from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, dropped_from, model_of
 from diffusiongpt.backends.hosted.failures import Service, explain_service_error, refusal_in, refused
+from diffusiongpt.backends.hosted.forms import png_of
 from diffusiongpt.errors import DrawError
 from diffusiongpt.flow import Dropped
 from diffusiongpt.stopping import check_stop
@@ -138,7 +138,7 @@ class _Request:
         dropped = _without_formats(extra)
         partial_images = _partial_images(extra, dialect)
         body: dict[str, Any] = {
-            "model": call.expert.repo.rpartition("/")[2],
+            "model": model_of(call.expert),
             "prompt": _plain_prompt(call.prompt, dialect),
             **dialect.fixed,
             **extra,
@@ -239,7 +239,7 @@ def _files(call: Call, dialect: Dialect) -> dict[str, Any]:
     """The pictures that go in as files of a form; one mask, as the server reads it."""
     assert dialect.edits is not None  # noqa: S101  # the caller has looked
     inputs = call.inputs[: dialect.edits.pictures]
-    pictures = [(f"image{index}.png", _png(one.image), "image/png") for index, one in enumerate(inputs)]
+    pictures = [(f"image{index}.png", png_of(one.image), "image/png") for index, one in enumerate(inputs)]
     files: dict[str, Any] = {"image": pictures[0] if len(pictures) == 1 else pictures}
     mask = dialect.edits.mask
     if call.task == "inpaint" and call.mask is not None and mask is not None:
@@ -248,7 +248,7 @@ def _files(call: Call, dialect: Dialect) -> dict[str, Any]:
             from PIL import Image
 
             marked = Image.merge("RGBA", (*[marked] * 3, marked.point(lambda light: 255 - light)))
-        files[mask.field] = ("mask.png", _png(marked), "image/png")
+        files[mask.field] = ("mask.png", png_of(marked), "image/png")
     return files
 
 
@@ -257,12 +257,6 @@ def _pictures_left_out(call: Call, dialect: Dialect) -> list[Dropped]:
     most = dialect.edits.pictures
     reason = f"the service takes at most {most} pictures"
     return [Dropped(name="image", value=one.name or one.sha256[:12], reason=reason) for one in call.inputs[most:]]
-
-
-def _png(image: Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)

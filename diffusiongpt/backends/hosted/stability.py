@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffusiongpt.backends.hosted.answers import Answered, decode_base64
-from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, dropped_from
+from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, dropped_from, model_of
 from diffusiongpt.backends.hosted.failures import Service, refused
 from diffusiongpt.backends.hosted.forms import as_asked, form, nearest_ratio, ready_key
 from diffusiongpt.backends.hosted.limits import Limits
@@ -114,7 +114,7 @@ class StabilityBackend:
         return drawing_of(
             resolved,
             done,
-            params={"model": _model(resolved.expert), "style_preset": fields.get("style_preset"), **ours},
+            params={"model": model_of(resolved.expert), "style_preset": fields.get("style_preset"), **ours},
             dropped=dropped_from(resolved, not_taken, _SETTINGS),
             absent=tuple(not_taken),
         )
@@ -136,12 +136,8 @@ class StabilityBackend:
         return Answered(images=[as_asked(image, call.arguments.get("width"), call.arguments.get("height"))])
 
 
-def _model(expert: Expert) -> str:
-    return expert.repo.rpartition("/")[2]
-
-
 def _path_of(expert: Expert) -> _Path:
-    return _PATHS.get(_model(expert), _SD3)
+    return _PATHS.get(model_of(expert), _SD3)
 
 
 def _seed(seed: int) -> int:
@@ -154,7 +150,7 @@ def _fields(call: Call) -> Mapping[str, Any]:
     fields: dict[str, Any] = {"prompt": call.prompt, "output_format": "png"}
     fields |= {name: value for name, value in call.expert.settings.extra.items() if name in _SETTINGS}
     if path.model:
-        fields |= {"model": _model(call.expert), "mode": call.task}
+        fields |= {"model": model_of(call.expert), "mode": call.task}
     if call.negative_prompt:
         fields["negative_prompt"] = call.negative_prompt
     if "guidance_scale" in path.takes and (guidance := call.arguments.get("guidance_scale")) is not None:
