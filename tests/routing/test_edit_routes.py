@@ -97,3 +97,17 @@ def test_edits_are_read_by_their_kind_and_not_by_needs_of_drawings(
     assert found & {"restoration"} == kinds
     assert not found & {*ZOO.taxonomy.needs}
     assert {EDITING, "several_pictures"} <= found
+
+
+def test_the_best_editor_of_many_is_found_however_it_draws(tmp_path: Path) -> None:
+    """Who is worth scoring for an edit goes by what is known of edits, and by no vote on drawings."""
+    painters = [expert(f"painter-{n}", repo=PAINTER.repo, architecture="qwen-image") for n in range(40)]
+    zoo = zoo_of(*(one.model_copy(update={"capabilities": CAN}) for one in painters), KONTEXT, QWEN, nodes=NODES)
+    live = LiveTable(tmp_path / "votes.db")
+    for i in range(15):
+        shown = (Shown(expert="kontext"), Shown(expert="painter-39"))
+        live.record(Vote(id=str(i), prompt="a cat", evidence={"root": 1.0}, shown=shown, outcome="win",
+                         winner="painter-39"))  # fmt: skip
+    route = router_of(zoo, tmp_path / "votes.db").route(edit("give the cat a hat"))
+    assert route.expert == "qwen-edit"
+    assert "painter-39" not in [candidate.expert for candidate in route.candidates]
