@@ -138,6 +138,7 @@ def test_pictures_are_saved_once(studio: DiffusionGPT, saved: Path) -> None:
         lambda stored: stored["turns"][0].update(kind="surprise"),
         lambda stored: stored["turns"][0].update(refers_to=7),
         lambda stored: stored["turns"][0].update(options={"seed": 1}),
+        lambda stored: stored["turns"][0].update(options={"control_image": None}),
         lambda stored: stored["turns"][0].update(options={"width": "wide"}),
         lambda stored: stored.update(pictures_in=".."),
         lambda stored: stored.update(pictures_in="/etc"),
