@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
+from diffusiongpt.flow.candidate import Candidate, Readiness, Rejection, win_probability
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
@@ -20,21 +21,10 @@ from diffusiongpt.flow.request import (
     fresh_seed,
     read_options,
 )
-from diffusiongpt.flow.route import (
-    NEAR_TIE,
-    READS,
-    Candidate,
-    RankingState,
-    Readiness,
-    Rejection,
-    Route,
-    SearchPath,
-    SearchStep,
-    SearchTrace,
-    win_probability,
-)
+from diffusiongpt.flow.route import NEAR_TIE, READS, RankingState, Route
 from diffusiongpt.flow.signing import Signing
 from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task
+from diffusiongpt.flow.trace import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.flow.understanding import (
     Adapter,
     Emphasis,

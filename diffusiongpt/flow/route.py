@@ -1,68 +1,23 @@
-"""The decision record: what the search saw, which expert was chosen and where it draws, which others, and why."""
+"""The decision record: which expert was chosen, where it draws, which others there were, and why."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from math import exp, inf, pi, sqrt
+from math import inf
 from textwrap import shorten, wrap
 from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
+from diffusiongpt.flow.candidate import Candidate, Rejection, win_probability
+from diffusiongpt.flow.columns import LINE_WIDTH, candidate_table, cost_columns, duration, grouped_rejections
 from diffusiongpt.flow.placement import Placement, PlacementKind
 from diffusiongpt.flow.task import Task
+from diffusiongpt.flow.trace import SearchTrace
 from diffusiongpt.flow.understanding import ThinkerName, Understanding
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchPath:
-    """Nodes from the root to where a branch ended, and the probability that the prompt belongs there."""
-
-    nodes: tuple[str, ...]
-    p: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchStep:
-    """One expansion.
-
-    Attributes:
-        path: Nodes from the root to the expanded one.
-        p: Probability of reaching it.
-        values: Probability of each child, given the node.
-        experts: Eligible experts on the node itself.
-        dead_end: Whether no eligible expert hangs on it or below, so that the search turned back.
-    """
-
-    path: tuple[str, ...]
-    p: float
-    values: Mapping[str, float]
-    experts: tuple[str, ...]
-    dead_end: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchTrace:
-    """What the search saw.
-
-    Attributes:
-        paths: Where branches ended, most probable first; probabilities sum to one.
-        steps: Every expansion, in order.
-        experts: Experts to score, in the order they were met.
-        evidence: Probability per node: subjects and styles on the paths; the root holds what no style took.
-        stopped: Why the search ended.
-    """
-
-    paths: tuple[SearchPath, ...]
-    steps: tuple[SearchStep, ...]
-    experts: tuple[str, ...]
-    evidence: Mapping[str, float]
-    stopped: str
-
 
 _SAME = 0.3
 """Points for tags that count as the same when a choice is put into words: what a declared subject may add."""
@@ -82,42 +37,19 @@ _UNTHOUGHT = "the prompt takes thinking, which an LLM would do first (llm=)"
 _NAMED_TIES = 2
 """Near-ties that the explanation names; the others are counted."""
 
-Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
+_WAYS: Mapping[PlacementKind, str] = {
+    "offload": "one part after the other on the device",
+    "stream": "layer by layer through the device",
+    "quantised": "with weights of 4 bits",
+    "cpu": "on the processor",
+}
+"""What makes a placement slower than having all of an expert on the device."""
 
+_MUCH_FASTER = 2.0
+"""How many times as fast a near-tie is for the explanation to name it. Stated, not measured."""
 
-class Candidate(BaseModel):
-    """An expert that was scored.
-
-    Attributes:
-        expert: Id of the expert.
-        score: Posterior mean of its utility, in log-odds of being preferred.
-        std: Posterior standard deviation of the same.
-        parts: What the score is made of; they sum to it.
-        readiness: What it would take to draw with it on this machine. Pictures saved by earlier versions may say
-            `too_big`; such an expert is rejected now.
-        placement: The first way to draw with it on the machine that the route is for; `None` if not planned.
-        added: Whether it was scored only when nothing could be pulled and no candidate on disk could draw.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    expert: str
-    score: float
-    std: float
-    parts: Mapping[str, float]
-    readiness: Readiness
-    placement: Placement | None = None
-    added: bool = False
-
-
-class Rejection(BaseModel):
-    """An expert that must not draw this prompt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    expert: str
-    reason: str
-
+_ARENA = re.compile(r": [\d,]+(?: against|$)")
+"""In the evidence, a figure of an arena, where people compare pictures."""
 
 RankingState = Literal["current", "behind", "unavailable"]
 """What a route knew of the votes: all of them; not the latest, which are still being learnt; or only those of the last
@@ -223,23 +155,22 @@ class Route(BaseModel):
 
     def _repr_html_(self) -> str:
         """In a notebook: the sentence, and the candidates with the one that is to draw on top."""
-        scores = {one.expert: one for one in self.candidates}
-        rows = "".join(
-            f"<tr><td>{'<b>' if one == self.expert else ''}{escape(one)}{'</b>' if one == self.expert else ''}</td>"
-            f"<td>{scores[one].score:+.2f} ± {scores[one].std:.2f}</td><td>{escape(_cost(scores[one]))}</td></tr>"
-            for one in self.order[:_ROWS]
-            if one in scores
-        )
+        rows, scores = "", {one.expert: one for one in self.candidates}
+        for expert in self.order[:_ROWS]:
+            if one := scores.get(expert):
+                name = f"<b>{escape(expert)}</b>" if expert == self.expert else escape(expert)
+                score = f"{one.score:+.2f} ± {one.std:.2f}"
+                rows += f"<tr><td>{name}</td><td>{score}</td><td>{escape(cost_columns(one))}</td></tr>"
         heads = "<tr><th>expert</th><th>score</th><th>seconds, GB, placement</th></tr>"
         return f"<p>{escape(self.sentence())}</p><table>{heads}{rows}</table>"
 
     def explain(self) -> str:
         """What a friend would say, in one line; what it takes; then the candidates, and those that are left out."""
-        lines = [self.sentence(), *self._wait(), "", _table(self.candidates)]
+        lines = [self.sentence(), *self._wait(), "", candidate_table(self.candidates)]
         if self.ranking in _STALE:
             lines += ["", f"ranking {self.ranking}: {_STALE[self.ranking]}"]
         if self.rejected:
-            lines += ["", *_grouped(self.rejected)]
+            lines += ["", *grouped_rejections(self.rejected)]
         return "\n".join(lines)
 
     def why_not(self, expert: str) -> str:
@@ -312,7 +243,7 @@ class Route(BaseModel):
             if seconds * _MUCH_FASTER <= mine.seconds:
                 said += f"; {expert} is nearly as good and takes {duration(seconds)}"
                 break
-        return wrap(f"{said[0].upper()}{said[1:]}.", _WIDTH)
+        return wrap(f"{said[0].upper()}{said[1:]}.", LINE_WIDTH)
 
     def _believed(self, style: str) -> str:
         claims = {candidate.expert: candidate.parts.get("tags", 0.0) for candidate in self.candidates}
@@ -347,16 +278,6 @@ class Route(BaseModel):
         return repr(name) if words in ("", name) else f"{words!r} ({name})"
 
 
-def win_probability(a: Candidate, b: Candidate) -> float:
-    """Probability that people prefer `a` to `b`.
-
-    The logistic of the difference of two Gaussians, by MacKay's approximation (1992, "The evidence framework
-    applied to classification networks"): sigmoid(m / sqrt(1 + pi v / 8)).
-    """
-    variance = a.std**2 + b.std**2
-    return 1 / (1 + exp(-(a.score - b.score) / sqrt(1 + pi * variance / 8)))
-
-
 def _unmet(needs: Sequence[str]) -> str:
     """The needs that no expert here meets, as a clause."""
     languages = [need.removeprefix(READS) for need in needs if need.startswith(READS)]
@@ -379,102 +300,8 @@ def _listed(experts: tuple[str, ...]) -> str:
     return ", ".join(experts[:_NAMED_TIES]) + (f" and {more} more" if more > 0 else "")
 
 
-def duration(seconds: float) -> str:
-    """A time as people say it: `40 s`, `7 min`, `1 h 20 min`."""
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
 def _gap(chosen: Candidate, other: Candidate) -> str:
     names = set(chosen.parts) | set(other.parts)
     gaps = {name: other.parts.get(name, 0.0) - chosen.parts.get(name, 0.0) for name in names}
     behind = [f"{name} {gap:+.2f}" for name, gap in sorted(gaps.items(), key=lambda item: item[1]) if abs(gap) >= 0.005]
     return ", ".join(behind) or "a tie, broken by the order of the zoo"
-
-
-_LEARNT = ("global", "nodes", "residual")
-"""Parts of a score that come from votes, which the table shows as one."""
-
-_WIDTH = 76
-"""Longest line of an explanation, so that it fits 80 columns indented, and with the names of options spelt out."""
-
-_WAYS: Mapping[PlacementKind, str] = {
-    "offload": "one part after the other on the device",
-    "stream": "layer by layer through the device",
-    "quantised": "with weights of 4 bits",
-    "cpu": "on the processor",
-}
-"""What makes a placement slower than having all of an expert on the device."""
-
-_MUCH_FASTER = 2.0
-"""How many times as fast a near-tie is for the explanation to name it. Stated, not measured."""
-
-_ARENA = re.compile(r": [\d,]+(?: against|$)")
-"""In the evidence, a figure of an arena, where people compare pictures."""
-
-_SHARED: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"needs (?P<own>.+); (?P<all>this machine has .+)"),
-        "needing more memory than there is ({all})",
-    ),
-    (
-        re.compile(r"it costs about (?P<own>\$[\d.]+) a picture; allow it with max_price=.+"),
-        "a picture costs money; allow it with max_price",
-    ),
-)
-"""Reasons that differ in a number: what experts that have one share, and what is said of each."""
-
-
-def _table(candidates: tuple[Candidate, ...]) -> str:
-    """One line for each candidate, with the seconds and gigabytes that it would take; at most 80 columns."""
-    personal = any(candidate.parts.get("personal") for candidate in candidates)
-    width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
-    mine = f" {'personal':>8}" if personal else ""
-    lines = [f"{'expert':<{width}} {'score':>6} {'±':>4} {'prior':>5} {'votes':>5}{mine} {'s':>5} {'GB':>5} placement"]
-    for candidate in candidates:
-        votes = sum(candidate.parts.get(name, 0.0) for name in _LEARNT)
-        own = candidate.parts.get("personal", 0.0)
-        mine = f" {own:>+8.2f}" if personal else ""
-        lines.append(
-            f"{candidate.expert:<{width}} {candidate.score:>+6.2f} {candidate.std:>4.2f} "
-            f"{candidate.score - votes - own:>+5.2f} {votes:>+5.2f}{mine} {_cost(candidate)}"
-        )
-    return "\n".join(lines)
-
-
-def _cost(candidate: Candidate) -> str:
-    placement = candidate.placement
-    if placement is None or placement.kind == "hosted":
-        kind = "hosted" if placement and candidate.readiness != "needs_key" else candidate.readiness
-        return f"{'-':>5} {'-':>5} {kind}"
-    seconds = "?" if placement.seconds is None else f"{placement.seconds:.0f}"
-    nbytes = placement.host_bytes if placement.kind == "cpu" else placement.device_bytes
-    gigabytes = "?" if nbytes is None else f"{nbytes / 1e9:.1f}"
-    return f"{seconds:>5} {gigabytes:>5} {placement.kind}"
-
-
-def _grouped(rejected: tuple[Rejection, ...]) -> list[str]:
-    """One paragraph for each reason, with what is special to each expert behind its name."""
-    groups: dict[str, list[Rejection]] = {}
-    for one in rejected:
-        groups.setdefault(_shared(one.reason)[0], []).append(one)
-    lines = []
-    for reason, some in groups.items():
-        if len(some) > 1:
-            named = ((one.expert, _shared(one.reason)[1]) for one in some)
-            names = ", ".join(f"{expert} ({own})" if own else expert for expert, own in named)
-            paragraph = f"{len(some)} experts left out, {reason}: {names}"
-        else:
-            paragraph = f"{some[0].expert} left out: {some[0].reason}"
-        lines += wrap(paragraph, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-    return lines
-
-
-def _shared(reason: str) -> tuple[str, str]:
-    """What experts that are rejected for such a reason have in common, and what is special to this one."""
-    for pattern, common in _SHARED:
-        if match := pattern.fullmatch(reason):
-            return common.format(**match.groupdict()), match["own"]
-    return reason, ""
