@@ -497,6 +497,7 @@ class DiffusionGPT:
         *others: Generation | str | Path,
         outcome: Outcome = "win",
         voter: str = "me",
+        seconds: float | None = None,
     ) -> Vote:
         """Record which of several pictures of one prompt is best; the next route already uses it.
 
@@ -505,13 +506,14 @@ class DiffusionGPT:
             *others: The pictures it was compared with.
             outcome: `"win"`, `"tie"` or `"both_bad"`.
             voter: The person who chose.
+            seconds: Seconds that the choice took, if they were measured.
 
         Raises:
             PictureError: If a file does not say how it was drawn.
-            VoteError: If the pictures cannot be compared.
+            VoteError: If the pictures cannot be compared, or the seconds are out of range.
         """
         pictures = [one if isinstance(one, Generation) else Generation.without_pixels(one) for one in (best, *others)]
-        return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter))
+        return self.preferences.record(as_vote(pictures, outcome=outcome, voter=voter, seconds=seconds))
 
     def rate(self, picture: Generation | str | Path, rating: float, *, voter: str = "me") -> Rating:
         """Record how good one picture is by itself.

@@ -84,21 +84,24 @@ class Comparison:
         """Ids of the experts, in the order shown; looking before the vote spoils it."""
         return tuple(generation.drawn_by for generation in self.generations)
 
-    def vote(self, choice: int | Outcome, *, voter: str | None = None) -> Vote:
+    def vote(self, choice: int | Outcome, *, voter: str | None = None, seconds: float | None = None) -> Vote:
         """Record the choice; the next route already uses it.
 
         Args:
             choice: Index of the best picture, `"tie"` or `"both_bad"`.
             voter: The person who chose, if not the one who was asked.
+            seconds: Seconds that the choice took, if they were measured.
 
         Raises:
-            VoteError: If the choice is none of these, or this comparison has been voted on.
+            VoteError: If the choice is none of these, the seconds are out of range, or this comparison has been voted
+                on.
         """
         if self._counts():
             raise VoteError("this comparison has been voted on", hint="Take the vote back first.")
         best, outcome = self._read(choice)
         others = [generation for generation in self.generations if generation is not best]
-        self.cast = self.votes.add(as_vote((best, *others), outcome=outcome, voter=voter or self.voter))
+        cast = as_vote((best, *others), outcome=outcome, voter=voter or self.voter, seconds=seconds)
+        self.cast = self.votes.add(cast)
         return self.cast
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -140,11 +143,11 @@ class Comparison:
         return gallery_html([(image, caption) for one, caption in shown for image in one.images])
 
 
-def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> Vote:
+def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str, seconds: float | None = None) -> Vote:
     """The vote for the first of several pictures of one prompt.
 
     Raises:
-        VoteError: If they show different prompts, or an expert stands against itself.
+        VoteError: If they show different prompts, the seconds are out of range, or an expert stands against itself.
     """
     prompts = {picture.route.input for picture in pictures}
     if len(prompts) > 1:
@@ -159,6 +162,7 @@ def as_vote(pictures: Sequence[Generation], *, outcome: Outcome, voter: str) -> 
         winner=pictures[0].drawn_by if outcome == "win" else None,
         evidence=strongest(pictures[0].route.understanding.evidence),
         voter=voter,
+        seconds=seconds,
         ballot=ballots.pop() if together else None,
     )
 

@@ -18,7 +18,7 @@ from diffusiongpt.safe_text import logger, without_secrets
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
 from diffusiongpt.votes import server
-from diffusiongpt.votes.journal import RATINGS, VOTES, Journal, Last, Mark, journal_of, read_json
+from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Last, Mark, journal_of, read_json
 from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ class Database:
             if self._schema != tables.SCHEMA_VERSION:
                 self._schema = self._version_of(connection)
             first = tables.FIRST_WITH_RATINGS if journal is RATINGS else 1
+            connection.execution_options(**{VERSION: self._schema})
             yield connection if self._schema >= first else None
 
     def _version_of(self, connection: sa.Connection) -> int:

@@ -17,6 +17,9 @@ BATCH = 500
 """Ids in one query; SQLite before 3.32 allows 999 parameters."""
 
 
+VERSION = "diffusiongpt_schema_version"
+"""Option of a connection that only reads: schema version of its store, which may be an older one."""
+
 JSON_CHARS = MOST_NODES * (6 * NAME_CHARS + 32)
 """Longest JSON of a column: the evidence of a vote with every character of every name escaped. Longer text, which no
 vote of this package has, is not taken out of the database."""
@@ -90,7 +93,7 @@ class Journal(Generic[Entry]):
         """The recorded entries with these ids, retracted or not; `None` for one whose row is damaged."""
         found: dict[str, Entry | None] = {}
         for start in range(0, len(ids), BATCH):
-            query = sa.select(*self._fields).where(self.rows.c.id.in_(ids[start : start + BATCH]))
+            query = sa.select(*self._fields(connection)).where(self.rows.c.id.in_(ids[start : start + BATCH]))
             for row in connection.execute(query).mappings():
                 found[row["id"]] = next(iter(self._sound([row])), None)
         return found
@@ -108,7 +111,7 @@ class Journal(Generic[Entry]):
         """
         number = self.rows.c.number
         within = sa.true() if upto is None else number <= upto
-        query = sa.select(*self._fields).where(number > after, within, self._counts).order_by(number)
+        query = sa.select(*self._fields(connection)).where(number > after, within, self._counts).order_by(number)
         return self._sound(connection.execute(query).mappings(), on_damaged)
 
     def related(self, connection: sa.Connection, entries: Sequence[Entry], upto: int) -> list[Entry]:
@@ -117,7 +120,7 @@ class Journal(Generic[Entry]):
         prompts, found = sorted({entry.prompt for entry in entries}), []
         for start in range(0, len(prompts), BATCH):
             same = self.rows.c.prompt.in_(prompts[start : start + BATCH])
-            query = sa.select(*self._fields).where(same, self.rows.c.number <= upto, self._counts)
+            query = sa.select(*self._fields(connection)).where(same, self.rows.c.number <= upto, self._counts)
             rows = connection.execute(query.order_by(self.rows.c.number)).mappings()
             found += self._sound(row for row in rows if (row["prompt"], row["voter"], row["source"]) in about)
         return found
@@ -125,7 +128,7 @@ class Journal(Generic[Entry]):
     def last_of(self, connection: sa.Connection, voter: str) -> Last[Entry] | None:
         """The last entry of a voter that counts, by the order of recording; damaged rows are passed over."""
         order = self.rows.columns.get(tables.AFTER_RATING, sa.null().label(tables.AFTER_RATING))
-        theirs = sa.select(*self._fields, order).where(self.rows.c.voter == voter, self._counts)
+        theirs = sa.select(*self._fields(connection), order).where(self.rows.c.voter == voter, self._counts)
         for row in connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(BATCH)).mappings():
             for entry in self._sound([row]):
                 return Last(entry, row["number"], row[tables.AFTER_RATING])
@@ -133,7 +136,7 @@ class Journal(Generic[Entry]):
 
     def latest_of(self, connection: sa.Connection, voter: str, most: int) -> list[Entry]:
         """The latest entries of a voter that count, at most `most`, by the order of recording."""
-        theirs = sa.select(*self._fields).where(self.rows.c.voter == voter, self._counts)
+        theirs = sa.select(*self._fields(connection)).where(self.rows.c.voter == voter, self._counts)
         newest = theirs.order_by(self.rows.c.number.desc()).limit(most)
         return self._sound(connection.execute(newest).mappings())
 
@@ -191,13 +194,16 @@ class Journal(Generic[Entry]):
         last_id = connection.scalar(sa.select(self.rows.c.id).where(number == then.last)) or ""
         return (now.entries - int(added), last_id) == (then.entries, then.last_id)
 
-    @property
-    def _fields(self) -> list[sa.ColumnElement[Any]]:
-        """The columns of an entry, and its number; text that is too long for one comes as null."""
-        return [self._bounded(column) for column in self.rows.columns if column.name != tables.AFTER_RATING]
+    def _fields(self, connection: sa.Connection) -> list[sa.ColumnElement[Any]]:
+        """The columns of an entry, and its number; null for what an older store has no column for."""
+        version = connection.get_execution_options().get(VERSION, tables.SCHEMA_VERSION)
+        return [self._field(column, version) for column in self.rows.columns if column.name != tables.AFTER_RATING]
 
     @staticmethod
-    def _bounded(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    def _field(column: sa.Column[Any], version: int) -> sa.ColumnElement[Any]:
+        """A column as it is read; text that is too long for an entry comes as null."""
+        if column.info.get(tables.SINCE, 1) > version:
+            return sa.null().label(column.name)
         most = _LONGEST.get(column.name)
         if most is None:
             return column

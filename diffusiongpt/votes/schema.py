@@ -24,13 +24,17 @@ BESIDE_BYTES = 64 * 1024
 
 _log = logger(__name__)
 
-SCHEMA_VERSION = 3
-"""Version 1 had votes and retractions; version 2 adds ratings; version 3 says between which ratings a vote came."""
+SCHEMA_VERSION = 4
+"""Version 1 had votes and retractions; version 2 adds ratings; version 3 says between which ratings a vote came, and
+version 4 how long the choice took."""
 
 FIRST_WITH_RATINGS = 2
-FIRST_WITH_ORDER = 3
 
 AFTER_RATING = "after_rating"
+SECONDS = "seconds"
+
+SINCE = "since"
+"""Key under which a column of an entry says the first version that has it, where that is not the first of all."""
 
 metadata = sa.MetaData()
 
@@ -88,6 +92,7 @@ votes = _entries(
     sa.Column("ballot", sa.Text),
     # The last rating before this vote, by its number: clocks go back, and numbers do not. Without it (version 2), time.
     sa.Column(AFTER_RATING, sa.Integer),
+    sa.Column(SECONDS, sa.Float, info={SINCE: 4}),
 )
 retractions = _retractions("retractions", "vote_id", votes)
 ratings = _entries(
@@ -122,7 +127,11 @@ def _add_order(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"ALTER TABLE {votes.name} ADD COLUMN {AFTER_RATING} INTEGER")
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings, 2: _add_order}
+def _add_seconds(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(f"ALTER TABLE {votes.name} ADD COLUMN {SECONDS} FLOAT")
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _add_ratings, 2: _add_order, 3: _add_seconds}
 """Migrations: from each older version to the next."""
 
 

@@ -32,6 +32,9 @@ MOST_RATING = 1e6
 
 MOST_SEED = 2**64 - 1
 
+MOST_SECONDS = 86_400.0
+"""Longest time to decide, a day. A stated bound: whoever looks for longer has done something else meanwhile."""
+
 STRICT = {"extra": "forbid"}
 """Configuration for pydantic, which reads votes and ratings from files."""
 
@@ -179,6 +182,7 @@ class Vote:
         voter: Name of the person or judge that chose.
         source: Kind of judge, such as `"human"`.
         weight: Number of ordinary votes it counts for, at most `MOST_WEIGHT`.
+        seconds: Seconds from seeing the pictures to the choice, at most `MOST_SECONDS`; `None` if not measured.
         ballot: Id shared by votes that were cast at once, for example the pairs of one k-way ballot.
         id: Unique id; the fit sorts by it.
         time: Time of the vote, UTC, ISO 8601.
@@ -197,6 +201,7 @@ class Vote:
     voter: str = "me"
     source: str = "human"
     weight: float = 1.0
+    seconds: float | None = None
     ballot: str | None = None
     id: str = field(default_factory=new_id)
     time: str = field(default_factory=now)
@@ -215,6 +220,13 @@ class Vote:
                 f"weight {_short(self.weight)} is not positive, or above {MOST_WEIGHT:g}",
                 hint="Use 1.0 for an ordinary vote.",
             )
+        if self.seconds is not None:
+            if not is_number(self.seconds) or not 0 <= self.seconds <= MOST_SECONDS:
+                raise VoteError(
+                    f"seconds {_short(self.seconds)} of a vote are not from 0 to {MOST_SECONDS:,.0f}",
+                    hint="Pass how long the choice took, or leave it out.",
+                )
+            object.__setattr__(self, "seconds", float(self.seconds))
         self._check_ballot()
 
     @property

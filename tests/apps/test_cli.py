@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from diffusiongpt.apps.cli import app
 from diffusiongpt.pictures import Generation
 from diffusiongpt.version import VERSION
+from diffusiongpt.votes import VoteStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,6 +274,9 @@ def test_only_a_clear_answer_is_a_vote(says: str, voted: int | str | None, monke
     if isinstance(voted, int):
         (winner,) = [row["expert"] for row in ranking["rows"] if row["wins"]]
         assert f"{'AB'[voted]} was {winner}" in result.stdout
+        [cast] = VoteStore().all()
+        assert cast.seconds is not None
+        assert 0 < cast.seconds < 60
 
 
 def test_generate_json_has_what_the_contract_says(tmp_path: Path) -> None:

@@ -55,11 +55,12 @@ def test_every_optional_column_is_read(kept: VoteStore, file: Path) -> None:
     [cast] = imported(
         kept,
         file,
-        "id,time,propensity,weight,source,voter,ballot,outcome,loser,winner,prompt\n"
-        '7,2026-01-31T12:00:00+02:00,0.25,0.5,judge,李,b1,tie,"a,b",oil,"a ""fox""\nin snow"\n',
+        "id,time,seconds,propensity,weight,source,voter,ballot,outcome,loser,winner,prompt\n"
+        '7,2026-01-31T12:00:00+02:00,4.5,0.25,0.5,judge,李,b1,tie,"a,b",oil,"a ""fox""\nin snow"\n',
     )
     assert cast == Vote(
         id="7", time="2026-01-31T10:00:00+00:00", weight=0.5, source="judge", voter="李", ballot="b1", outcome="tie",
+        seconds=4.5,
         shown=(Shown(expert="oil", propensity=0.25), Shown(expert="a,b", propensity=0.25)), prompt='a "fox"\nin snow',
     )  # fmt: skip
 
@@ -145,6 +146,8 @@ def test_ratings_have_columns_of_their_own(kept: VoteStore, file: Path) -> None:
         ("prompt,winner,loser,weight\na,b,c,-1\n", "line 2: weight '-1' is not a finite number above 0", "Correct"),
         ("prompt,winner,loser,weight\na,b,c,1e999\n", "weight '1e999' is not", "Correct"),
         ("prompt,winner,loser,weight\na,b,c,much\n", "weight 'much' is not", "Correct"),
+        ("prompt,winner,loser,seconds\na,b,c,inf\n", "seconds 'inf' is not a finite number", "Correct"),
+        ("prompt,winner,loser,seconds\na,b,c,-2\n", "line 2: seconds -2.0 of a vote are not from 0 to", "how long"),
         ("prompt,winner,loser,propensity\na,b,c,1.5\n", "propensity '1.5' is not a finite number above 0", "Correct"),
         ("prompt,winner,loser,propensity\na,b,c,0\n", "propensity '0' is not", "Correct"),
         ("prompt,winner,loser,outcome\na,b,c,lost\n", "line 2: outcome 'lost' is not known", "win, tie"),
@@ -252,13 +255,23 @@ def test_a_ballot_of_several_is_a_row_for_each_pair(kept: VoteStore) -> None:
     """They have one id and one ballot, so that other programs see that they belong together."""
     for taken in kept.all():
         kept.retract(taken.id)
-    kept.add(vote("b", "a", "b", "c", id="k"))
+    kept.add(vote("b", "a", "b", "c", id="k", seconds=2))
     rows = [line.split(",") for line in export_text(kept, "csv").splitlines()]
     assert [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] == [
         {
             "prompt_id": rows[1][0], "prompt": "a fox", "category": "", "winner": "b", "loser": loser, "outcome": "win",
             "ballot": "k", "voter": "me", "source": "human", "weight": "1.0", "propensity": "0.5",
-            "time": kept.all()[0].time, "id": "k",
+            "seconds": "2.0", "time": kept.all()[0].time, "id": "k",
         }
         for loser in ("a", "c")
     ]  # fmt: skip
+
+
+def test_seconds_do_not_change_the_ids_of_files_without_them(kept: VoteStore, file: Path) -> None:
+    """A row that was imported before there were seconds is recognised again; with seconds it is another vote."""
+    row = "a fox,oil,pixel,2026-01-31T12:00:00+00:00"
+    [cast] = imported(kept, file, f"prompt,winner,loser,time\n{row}\n")
+    assert cast.id == "8fe02aafa96f43509237898ad684b5ec"
+    assert imported(kept, file, f"prompt,winner,loser,time,seconds\n{row},\n") == []
+    [timed] = imported(kept, file, f"prompt,winner,loser,time,seconds\n{row},3\n")
+    assert (timed.seconds, timed.id != cast.id) == (3.0, True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 from diffusiongpt.votes.exchange import export_text, import_file
-from diffusiongpt.votes.vote import MOST_RATING, MOST_WEIGHT
+from diffusiongpt.votes.vote import MOST_RATING, MOST_SECONDS, MOST_WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,7 @@ def votes(draw: st.DrawFn) -> Vote:
         outcome=outcome,
         winner=draw(st.sampled_from(shown)).expert if outcome == "win" else None,
         weight=draw(st.floats(min_value=0, exclude_min=True, max_value=MOST_WEIGHT)),
+        seconds=draw(st.none() | st.floats(min_value=0, max_value=MOST_SECONDS)),
         ballot=draw(st.none() | WORDS),
     )
 

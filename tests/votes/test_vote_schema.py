@@ -38,6 +38,24 @@ INSERT INTO retractions (vote_id, time) VALUES ('2', '2026-01-01T00:00:02+00:00'
 SHOWN = ", ".join(
     f'{{"expert": "{expert}", "propensity": 0.5, "seed": 7, "ranking_version": "r0"}}' for expert in ("a", "b")
 )
+# What each later version added, as it did.
+LATER = {
+    2: """
+CREATE TABLE ratings (
+    number {number}, id TEXT NOT NULL, time TEXT NOT NULL, voter TEXT NOT NULL, source TEXT NOT NULL,
+    prompt TEXT NOT NULL, evidence JSON NOT NULL, expert TEXT NOT NULL, rating FLOAT NOT NULL, seed TEXT,
+    ranking_version TEXT NOT NULL, UNIQUE (id));
+CREATE INDEX ix_ratings_voter ON ratings (voter);
+CREATE TABLE rating_retractions (
+    number {number}, rating_id TEXT NOT NULL, time TEXT NOT NULL, UNIQUE (rating_id),
+    FOREIGN KEY(rating_id) REFERENCES ratings (id));
+UPDATE diffusiongpt_schema SET version = 2;
+""",
+    3: """
+ALTER TABLE votes ADD COLUMN after_rating INTEGER;
+UPDATE diffusiongpt_schema SET version = 3;
+""",
+}
 NUMBER = {"sqlite": "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "postgresql": "SERIAL PRIMARY KEY"}
 KEPT = vote("a", id="1", time="2026-01-01T00:00:00+00:00", evidence={"root": 0.5})
 
@@ -70,11 +88,18 @@ def schema_of(place: Path | str) -> int:
         return int(connection.exec_driver_sql("SELECT version FROM diffusiongpt_schema").scalar_one())
 
 
+@pytest.fixture(params=[1, *LATER])
+def version(request: pytest.FixtureRequest) -> int:
+    """An older version of the schema."""
+    return int(request.param)
+
+
 @pytest.fixture
-def old(place: Path | str) -> Path | str:
-    """A store of version 1 with one vote, and another vote that was retracted."""
+def old(place: Path | str, version: int) -> Path | str:
+    """A store of an older version with one vote, and another vote that was retracted."""
+    made = "".join([FIRST, *(added for later, added in LATER.items() if later <= version)])
     with connected(place) as connection:
-        for statement in FIRST.format(number=NUMBER[connection.dialect.name], shown=SHOWN).split(";\n"):
+        for statement in made.format(number=NUMBER[connection.dialect.name], shown=SHOWN).split(";\n"):
             if statement.strip():
                 connection.exec_driver_sql(statement)
     return place
@@ -95,23 +120,24 @@ def test_a_newer_store_is_left_alone(place: Path | str, store: VoteStore) -> Non
         assert connection.exec_driver_sql("SELECT count(*) FROM votes").scalar_one() == 1
 
 
-def test_reading_an_old_store_leaves_it_as_it_is(old: Path | str, store: VoteStore) -> None:
+def test_reading_an_old_store_leaves_it_as_it_is(old: Path | str, version: int, store: VoteStore) -> None:
     """It may be on a read-only disk: votes are read, and there are no ratings."""
     before = layout(old)
     assert (store.all(), store.ratings(), store.count()) == ([KEPT], [], 1)
     assert store.tally("me") == (2, 0)
     assert store.version != "0"
-    assert (layout(old), schema_of(old)) == (before, 1)
+    assert (store.since("0").votes, store.latest("me", 5)) == ((KEPT,), ([KEPT], []))
+    assert (layout(old), schema_of(old)) == (before, version)
 
 
 def test_the_next_vote_brings_an_old_store_up_to_date(
     old: Path | str, open_store: OpenStore, new_place: Callable[[], Path | str]
 ) -> None:
-    """Votes and retractions are kept, ratings can be added, and the tables are those of a new store."""
+    """Votes and retractions are kept, all that is new can be added, and the tables are those of a new store."""
     reader, writer = open_store(), open_store()
     assert reader.ratings() == []
-    rated = writer.add(rating())
-    assert (reader.all(), reader.ratings(), schema_of(old)) == ([KEPT], [rated], SCHEMA_VERSION)
+    rated, timed = writer.add(rating()), writer.add(vote(seconds=3.5))
+    assert (reader.all(), reader.ratings(), schema_of(old)) == ([KEPT, timed], [rated], SCHEMA_VERSION)
     with pytest.raises(VoteError, match="already retracted"):
         writer.retract("2")
     new = VoteStore(new_place())
@@ -128,8 +154,8 @@ def test_two_processes_may_bring_it_up_to_date_at_once(old: Path | str, store: V
     assert (store.count(), len(store.ratings()), schema_of(old)) == (16, 15, SCHEMA_VERSION)
 
 
-def test_a_migration_that_is_killed_leaves_the_old_store(old: Path | str, store: VoteStore) -> None:
-    """After SIGKILL just before the commit, the store is of version 1, intact and usable."""
+def test_a_migration_that_is_killed_leaves_the_old_store(old: Path | str, version: int, store: VoteStore) -> None:
+    """After SIGKILL just before the commit, the store is of its version, intact and usable."""
     before = layout(old)
     code = (
         "import sqlalchemy as sa\n"
@@ -140,7 +166,7 @@ def test_a_migration_that_is_killed_leaves_the_old_store(old: Path | str, store:
     process = child(code, old)
     finish(process)
     assert process.returncode == -signal.SIGKILL
-    assert (layout(old), schema_of(old)) == (before, 1)
+    assert (layout(old), schema_of(old)) == (before, version)
     assert store.all() == [KEPT]
     rated = store.add(rating())
     assert (store.ratings(), schema_of(old)) == ([rated], SCHEMA_VERSION)

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
         ({"voter": " "}, "must be text"),
         ({"prompt": "\ud800"}, "binary data"),
         ({"time": "yesterday"}, "not ISO 8601"),
+        ({"seconds": -0.1}, "seconds -0.1 of a vote are not from 0 to 86,400"),
+        ({"seconds": 86_401}, "not from 0 to 86,400"),
+        ({"seconds": float("nan")}, "not from 0 to 86,400"),
+        ({"seconds": 10**400}, "a number of 1329 bits"),
+        ({"seconds": "3"}, "not from 0 to 86,400"),
+        ({"seconds": True}, "not from 0 to 86,400"),
     ],
 )
 def test_a_vote_that_contradicts_itself_is_refused(fields: Mapping[str, Any], says: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import cycle
 from pathlib import Path
 from textwrap import shorten
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ from diffusiongpt.apps.cli.common import (
     with_options,
 )
 from diffusiongpt.apps.cli.printing import ask, cut, print_json, say, show, show_wrapped
+from diffusiongpt.votes import MOST_SECONDS
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Route
@@ -222,9 +224,12 @@ def _ask(comparison: Comparison) -> None:
     choices = {letter: index for index, letter in enumerate(letters)}
     outcomes: dict[str, Outcome] = {"TIE": "tie", "BAD": "both_bad"}
     question = f"Which is best? {'/'.join(letters)}, tie, bad (none will do), or Enter to skip"
+    begun = monotonic()
     while answer := ask(question).strip().upper():
         if answer in choices or answer in outcomes:
-            comparison.vote(outcomes.get(answer) or choices[answer])
+            seconds = monotonic() - begun
+            known = seconds if seconds <= MOST_SECONDS else None  # a terminal that was left open says nothing
+            comparison.vote(outcomes.get(answer) or choices[answer], seconds=known)
             for letter, expert in zip(letters, comparison.experts, strict=True):
                 show(f"{letter} was {expert}")
             return

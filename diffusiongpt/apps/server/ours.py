@@ -20,7 +20,7 @@ from diffusiongpt.apps.server.openai_images import json_response
 from diffusiongpt.apps.server.service import Service, client_of, note, service_of
 from diffusiongpt.flow import Route
 from diffusiongpt.pictures import Comparison, Generation, bare
-from diffusiongpt.votes import Rating, Vote
+from diffusiongpt.votes import MOST_SECONDS, Rating, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,9 @@ class VoteBody(BaseModel):
     )
     outcome: Literal["win", "tie", "both_bad"] = Field(default="win", description="With `others`: what was chosen.")
     rating: float | None = Field(default=None, description="How good the one result is; higher is better.")
+    seconds: float | None = Field(
+        default=None, ge=0, le=MOST_SECONDS, description="Seconds from seeing the pictures to the choice."
+    )
     voter: str | None = Field(default=None, description="Who chose; by default whoever has the key.")
 
 
@@ -165,7 +168,7 @@ def _compared(service: Service, asked: Asked, k: int | None, base_url: str) -> d
 def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
     drawn = service.ballots.find(body.ballot)
     if isinstance(drawn, Comparison):
-        cast: Vote | Rating = drawn.vote(_choice(body.choice, drawn.letters), voter=voter)
+        cast: Vote | Rating = drawn.vote(_choice(body.choice, drawn.letters), voter=voter, seconds=body.seconds)
         shown = dict(zip(drawn.letters, drawn.generations, strict=True))
     elif body.rating is not None:
         cast, shown = service.studio.rate(drawn, body.rating, voter=voter), {"A": drawn}
@@ -179,7 +182,7 @@ def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
                 code="invalid_request",
                 param="others",
             )
-        cast = service.studio.vote(drawn, *results, outcome=body.outcome, voter=voter)
+        cast = service.studio.vote(drawn, *results, outcome=body.outcome, voter=voter, seconds=body.seconds)
         shown = {chr(ord("A") + at): one for at, one in enumerate((drawn, *results))}
     service.metrics.voted(cast.outcome if isinstance(cast, Vote) else "rating")
     return {

@@ -15,7 +15,8 @@ from diffusiongpt.votes.vote import Outcome, Rating, Shown, Vote, now
 from diffusiongpt.zoo import EDITING, is_editing
 
 VOTE_NEEDED = ("prompt", "winner", "loser")
-SHARED = ("prompt", "outcome", "ballot", "voter", "source", "weight", "time")
+_CONTENT = ("prompt", "outcome", "ballot", "voter", "source", "weight", "time")
+SHARED = (*_CONTENT, "seconds")
 """Columns in which all rows of one vote agree."""
 
 EDIT = "edit"
@@ -23,7 +24,7 @@ EDIT = "edit"
 
 VOTE_COLUMNS = (
     "prompt_id", "prompt", "category", "winner", "loser",
-    "outcome", "ballot", "voter", "source", "weight", "propensity", "time", "id",
+    "outcome", "ballot", "voter", "source", "weight", "propensity", "seconds", "time", "id",
 )  # fmt: skip
 
 
@@ -47,20 +48,26 @@ def read_votes(path: Path) -> list[Located]:
     for row in read_rows(
         path, required=VOTE_NEEDED, optional=[name for name in VOTE_COLUMNS if name not in VOTE_NEEDED]
     ):
-        key = row.cells.get("id") or content_id(
-            *(row.cells.get(name, "") for name in (*SHARED, "winner", "loser", "propensity"))
-        )
-        votes.setdefault(key, []).append(row)
+        votes.setdefault(row.cells.get("id") or _id_of(row), []).append(row)
     return [Located(_vote_of(key, rows), str(rows[0])) for key, rows in votes.items()]
+
+
+def _id_of(row: CsvRow) -> str:
+    """The id of a row without one. Seconds count where there are any: the ids of older files stay what they were."""
+    cells = row.cells
+    seconds = [cells["seconds"]] if "seconds" in cells else []
+    return content_id(*(cells.get(name, "") for name in (*_CONTENT, "winner", "loser", "propensity")), *seconds)
 
 
 def _rows_of(vote: Vote) -> Iterator[tuple[object, ...]]:
     ballot = vote.ballot or (vote.id if len(vote.shown) > 2 else "")
     for first, second in _pairs(vote):
         propensity = _mean([first.propensity, second.propensity])
+        seconds = "" if vote.seconds is None else repr(vote.seconds)
         yield (
             content_id(vote.prompt)[:12], vote.prompt, _category(vote), first.expert, second.expert,
-            vote.outcome, ballot, vote.voter, vote.source, repr(vote.weight), repr(propensity), vote.time, vote.id,
+            vote.outcome, ballot, vote.voter, vote.source, repr(vote.weight), repr(propensity), seconds,
+            vote.time, vote.id,
         )  # fmt: skip
 
 
@@ -97,6 +104,7 @@ def _vote_of(key: str, rows: Sequence[CsvRow]) -> Vote:
             voter=cells.get("voter", UNKNOWN_VOTER),
             source=cells.get("source", "human"),
             weight=weight,
+            seconds=first.number("seconds") if "seconds" in cells else None,
             ballot=ballot if ballot != key else None,
             id=key,
             time=cells.get("time") or now(),

@@ -96,12 +96,15 @@ def test_a_comparison_is_blind_until_the_vote(voting: Running) -> None:
         error = post("/v1/votes", ballot=ballot["ballot"], **wrong).json()["error"]
         assert error["param"] == "choice"
         assert error["message"].endswith("Use A, B, C, tie or both_bad.")
-    vote = post("/v1/votes", ballot=ballot["ballot"], choice="B").json()
+    for wrong in (-1, 1e9, "soon"):
+        answer = post("/v1/votes", ballot=ballot["ballot"], choice="B", seconds=wrong)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "seconds")
+    vote = post("/v1/votes", ballot=ballot["ballot"], choice="B", seconds=2.5).json()
     assert set(vote["pictures"]) == {"A", "B", "C"}
     assert vote["winner"] == vote["pictures"]["B"]["drawn_by"]
     (stored,) = voting.studio.preferences.store.all()
     assert stored.id == vote["id"]
-    assert stored.winner == vote["winner"]
+    assert (stored.winner, stored.seconds) == (vote["winner"], 2.5)
     assert all(0 < one.propensity <= 1 for one in stored.shown)
     assert post("/v1/votes", ballot=ballot["ballot"], choice="A").status_code == 400
     rows = httpx.get(f"{voting.url}/v1/ranking").json()["rows"]
@@ -121,8 +124,9 @@ def test_results_may_be_rated_and_compared(voting: Running) -> None:
         for name in ("tiny-oil", "tiny-vector")
     ]
     assert post("/v1/votes", ballot=ballots[0], rating=4).json()["outcome"] == "rating"
-    vote = post("/v1/votes", ballot=ballots[0], others=ballots[1:]).json()
+    vote = post("/v1/votes", ballot=ballots[0], others=ballots[1:], seconds=1).json()
     assert vote["winner"] == "tiny-oil"
+    assert voting.studio.preferences.store.all()[0].seconds == 1
     assert post("/v1/votes", ballot=ballots[0]).json()["error"]["param"] == "others"
     assert post("/v1/votes", ballot="never was", choice="A").status_code == 404
 

@@ -7,9 +7,11 @@ import { at, el, onLanguage, t } from "./words.js";
 
 const LOOK_MS = 400;
 const KEYS = { 1: "A", 2: "B", 0: "tie", "-": "both_bad" };
+const DAY_MS = 86_400_000; // the server takes no longer time to decide
 
 let shown = null; // the comparison, with `vote` once it is cast
 let sending = false;
+const looked = { ms: 0, since: null }; // how long the pictures were in sight
 
 export function setUpCompare() {
   const work = new Work([at("compare-go")], at("compare-cancel"), at("compare-progress"));
@@ -22,7 +24,14 @@ export function setUpCompare() {
     if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat || at("compare").hidden) return;
     if (event.key in KEYS) vote(KEYS[event.key]);
   });
+  document.addEventListener("visibilitychange", () => count(!document.hidden && shown));
   onLanguage(show);
+}
+
+// Time in another tab or with the screen off is no time to decide.
+function count(on) {
+  if (looked.since !== null) looked.ms += performance.now() - looked.since;
+  looked.since = on ? performance.now() : null;
 }
 
 async function compare(work, signal) {
@@ -36,6 +45,8 @@ async function compare(work, signal) {
     clearInterval(looking);
   }
   show();
+  Object.assign(looked, { ms: 0, since: null });
+  count(!document.hidden);
   // out of the prompt, so that keys count without a click first; on the group, so that Enter favours neither
   at("choices").focus();
 }
@@ -51,8 +62,10 @@ async function vote(choice) {
   if (!shown || shown.vote || sending) return;
   sending = true;
   complain("");
+  count(true);
+  const seconds = looked.ms <= DAY_MS ? { seconds: looked.ms / 1000 } : {};
   try {
-    shown.vote = await ask("POST", "/v1/votes", { body: { ballot: shown.ballot, choice } });
+    shown.vote = await ask("POST", "/v1/votes", { body: { ballot: shown.ballot, choice, ...seconds } });
   } catch (error) {
     complain(said(error));
   } finally {
