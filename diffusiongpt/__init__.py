@@ -224,6 +224,7 @@ def route(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    max_wait: float | None = None,
     safety: SafetyLevel = "standard",
 ) -> Route:
     """Choose an expert for a prompt with the default studio; see `DiffusionGPT.route`."""
@@ -259,6 +260,7 @@ def route_and_generate(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    max_wait: float | None = None,
     safety: SafetyLevel = "standard",
 ) -> Generation:
     """Choose an expert for a prompt and draw with the default studio; see `DiffusionGPT.route_and_generate`."""
@@ -293,6 +295,7 @@ async def aroute_and_generate(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    max_wait: float | None = None,
     safety: SafetyLevel = "standard",
 ) -> Generation:
     """`route_and_generate` in a thread of its own, for asyncio programs; cancelling it ends the drawing in a step."""
@@ -344,6 +347,7 @@ def compare(
     commercial_use: bool = False,
     local_only: bool = False,
     max_price: float = 0.0,
+    max_wait: float | None = None,
     safety: SafetyLevel = "standard",
 ) -> Comparison:
     """Draw a prompt with the experts whose comparison teaches most; see `DiffusionGPT.compare`."""

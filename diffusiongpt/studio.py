@@ -162,6 +162,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        max_wait: float | None = None,
         safety: SafetyLevel = "standard",
     ) -> Route:
         """Choose an expert for a prompt; loads nothing and touches no network.
@@ -209,6 +210,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        max_wait: float | None = None,
         safety: SafetyLevel = "standard",
     ) -> Generation:
         """Choose an expert, pull and load it if need be, and draw.
@@ -243,12 +245,15 @@ class DiffusionGPT:
             timeout: Seconds after which the request ends with an error, within one step; `None` for any time.
             memory: Memory of the machine to plan for: `"24GB"`, `"24GB+64GB"` (device and host), `"cpu"`, or `"any"`;
                 `None` plans for the settings' memory, else for this machine.
-            prefer: `"quality"` ignores time; `"fast"` also weighs the seconds, with download and loading.
+            prefer: `"quality"` ignores time and price; `"fast"` also weighs the seconds, with download and loading, and
+                `"cheap"` the price; in the parts of a score these are `time` and `price`.
             prefer_mine: Prefer the experts of your own zoo files where they are nearly as good; in the parts of a score
                 that is `mine`.
             commercial_use: Use only experts whose licence allows commercial use.
             local_only: Use only experts that run on this machine.
             max_price: Highest price of a picture in US dollars; a hosted expert of unknown price needs `math.inf`.
+            max_wait: Most seconds that a picture may be expected to take, with download and loading; `None` for any
+                time. An expert that takes an unknown time needs `math.inf`.
             safety: What is refused: `"standard"` what a public service must not draw, `"strict"` nudity and gore as
                 well, `"off"` nothing. A stricter level in the settings holds.
 
@@ -295,6 +300,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        max_wait: float | None = None,
         safety: SafetyLevel = "standard",
     ) -> Iterator[Generation | DiffusionGPTError]:
         """Draw many prompts; while one is drawn, the experts of the next come into memory.
@@ -421,6 +427,7 @@ class DiffusionGPT:
         commercial_use: bool = False,
         local_only: bool = False,
         max_price: float = 0.0,
+        max_wait: float | None = None,
         safety: SafetyLevel = "standard",
     ) -> Comparison:
         """Draw a prompt with the expert that a route picks and those from which a vote teaches most, in blind order.

@@ -74,13 +74,17 @@ def router_of(
     votes: Path | VoteStore,
     *,
     loaded: Sequence[str] = (),
+    away: Sequence[str] = (),
     here: MachineSpec | None = None,
     free: frozenset[str] = frozenset(),
 ) -> Router:
-    """A router without anything to draw with; experts are on disk unless listed as loaded. `here` is its machine."""
+    """A router without anything to draw with, for a machine `here`.
+
+    Experts are on disk unless they are listed as loaded, or as away and to be downloaded.
+    """
 
     def readiness(one: Expert) -> Readiness:
-        return "loaded" if one.id in loaded else "on_disk"
+        return "loaded" if one.id in loaded else "download" if one.id in away else "on_disk"
 
     def planner(memory: Memory | None) -> Planner:
         assert here is not None

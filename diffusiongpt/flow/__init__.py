@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
-from diffusiongpt.flow.candidate import Candidate, Readiness, Rejection, win_probability
+from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Readiness, Rejection, win_probability
+from diffusiongpt.flow.columns import duration
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
@@ -47,7 +48,9 @@ __all__ = [
     "MAX_SEED",
     "MAX_SIDE",
     "NEAR_TIE",
+    "PRICE",
     "READS",
+    "TIME",
     "Adapter",
     "Bill",
     "Call",
@@ -92,6 +95,7 @@ __all__ = [
     "Unused",
     "as_sold",
     "check_prompt",
+    "duration",
     "fewer",
     "fresh_seed",
     "nearest_task",

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from diffusiongpt.flow.placement import Placement
 
+TIME, PRICE = "time", "price"
+"""Parts of a score that say what the seconds or the dollars of a picture count, where the policy weighs them."""
+
 Readiness = Literal["loaded", "on_disk", "download", "needs_key", "too_big"]
 
 
@@ -18,8 +21,9 @@ class Candidate(BaseModel):
 
     Attributes:
         expert: Id of the expert.
-        score: Posterior mean of its utility, in log-odds of being preferred.
-        std: Posterior standard deviation of the same.
+        score: Posterior mean of its utility, in log-odds of being preferred; less what its time or price counts,
+            where the policy weighs them.
+        std: Posterior standard deviation of its utility.
         parts: What the score is made of; they sum to it.
         readiness: What it would take to draw with it on this machine. Pictures saved by earlier versions may say
             `too_big`; such an expert is rejected now.
@@ -36,6 +40,16 @@ class Candidate(BaseModel):
     readiness: Readiness
     placement: Placement | None = None
     added: bool = False
+
+    @property
+    def pleasing(self) -> float:
+        """The score by what people like alone, without time and price."""
+        return self.score - self.weighed
+
+    @property
+    def weighed(self) -> float:
+        """What its time or price adds to the score, which is never above 0."""
+        return sum(self.parts.get(name, 0.0) for name in (TIME, PRICE))
 
 
 class Rejection(BaseModel):
@@ -54,4 +68,4 @@ def win_probability(a: Candidate, b: Candidate) -> float:
     applied to classification networks"): sigmoid(m / sqrt(1 + pi v / 8)).
     """
     variance = a.std**2 + b.std**2
-    return 1 / (1 + exp(-(a.score - b.score) / sqrt(1 + pi * variance / 8)))
+    return 1 / (1 + exp(-(a.pleasing - b.pleasing) / sqrt(1 + pi * variance / 8)))

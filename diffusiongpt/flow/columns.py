@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from textwrap import wrap
 
-from diffusiongpt.flow.candidate import Candidate, Rejection
+from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Rejection
 
 LINE_WIDTH = 76
 """Longest line of an explanation, so that it fits 80 columns indented, and with the names of options spelt out."""
@@ -22,6 +22,10 @@ _SHARED: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"it costs about (?P<own>\$[\d.]+) a picture; allow it with max_price=.+"),
         "a picture costs money; allow it with max_price",
     ),
+    (
+        re.compile(r"it takes about (?P<own>[^,;]+) to the picture[^;]*; allow it with max_wait=.+"),
+        "a picture takes longer; allow it with max_wait",
+    ),
 )
 """Reasons that differ in a number: what experts that have one share, and what is said of each."""
 
@@ -29,16 +33,20 @@ _SHARED: tuple[tuple[re.Pattern[str], str], ...] = (
 def candidate_table(candidates: tuple[Candidate, ...]) -> str:
     """One line for each candidate, with the seconds and gigabytes that it would take; at most 80 columns."""
     personal = any(candidate.parts.get("personal") for candidate in candidates)
+    weighed = next((name for name in (TIME, PRICE) if any(name in one.parts for one in candidates)), "")
     width = max(len("expert"), *(len(candidate.expert) for candidate in candidates))
     mine = f" {'personal':>8}" if personal else ""
-    lines = [f"{'expert':<{width}} {'score':>6} {'±':>4} {'prior':>5} {'votes':>5}{mine} {'s':>5} {'GB':>5} placement"]
+    term = f" {weighed:>5}" if weighed else ""
+    heads = f"{'expert':<{width}} {'score':>6} {'±':>4} {'prior':>5} {'votes':>5}{mine}{term}"
+    lines = [f"{heads} {'s':>5} {'GB':>5} placement"]
     for candidate in candidates:
         votes = sum(candidate.parts.get(name, 0.0) for name in _LEARNT)
         own = candidate.parts.get("personal", 0.0)
         mine = f" {own:>+8.2f}" if personal else ""
+        term = f" {candidate.weighed:>+5.2f}" if weighed else ""
         lines.append(
             f"{candidate.expert:<{width}} {candidate.score:>+6.2f} {candidate.std:>4.2f} "
-            f"{candidate.score - votes - own:>+5.2f} {votes:>+5.2f}{mine} {cost_columns(candidate)}"
+            f"{candidate.pleasing - votes - own:>+5.2f} {votes:>+5.2f}{mine}{term} {cost_columns(candidate)}"
         )
     return "\n".join(lines)
 
@@ -46,10 +54,10 @@ def candidate_table(candidates: tuple[Candidate, ...]) -> str:
 def cost_columns(candidate: Candidate) -> str:
     """Seconds, gigabytes and kind of a candidate's placement, as the last columns of its line."""
     placement = candidate.placement
+    seconds = "?" if placement is None or placement.seconds is None else f"{placement.seconds:.0f}"
     if placement is None or placement.kind == "hosted":
         kind = "hosted" if placement and candidate.readiness != "needs_key" else candidate.readiness
-        return f"{'-':>5} {'-':>5} {kind}"
-    seconds = "?" if placement.seconds is None else f"{placement.seconds:.0f}"
+        return f"{seconds.replace('?', '-'):>5} {'-':>5} {kind}"
     nbytes = placement.host_bytes if placement.kind == "cpu" else placement.device_bytes
     gigabytes = "?" if nbytes is None else f"{nbytes / 1e9:.1f}"
     return f"{seconds:>5} {gigabytes:>5} {placement.kind}"

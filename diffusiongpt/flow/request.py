@@ -37,7 +37,9 @@ MAX_SEED: Final = 2**63 - 1
 FRESH_SEED_BITS: Final = 32
 """Fresh seeds fit the widest range that other tools read from a picture."""
 
-Prefer = Literal["quality", "fast"]
+Prefer = Literal["quality", "fast", "cheap"]
+"""What counts beside how much a picture pleases."""
+
 SafetyLevel = Literal["off", "standard", "strict"]
 """How much a content policy refuses."""
 
@@ -227,7 +229,8 @@ class Policy(_Asked):
 
     prefer: Prefer = Field(
         default="quality",
-        description="`quality` ignores time; `fast` also weighs the seconds, with download and loading.",
+        description="`quality` ignores time and price; `fast` also weighs the seconds, with download and loading; "
+        "`cheap` also weighs the price.",
     )
     prefer_mine: bool = Field(
         default=False, description="Prefer the experts of your own zoo files where they are nearly as good."
@@ -239,7 +242,12 @@ class Policy(_Asked):
         ge=0,
         description="Highest price of a picture in US dollars; a hosted expert of unknown price needs `inf`.",
     )
-
+    max_wait: Number | None = Field(
+        default=None,
+        gt=0,
+        description="Most seconds that a picture may be expected to take, with download and loading; `None` for any "
+        "time. An expert that takes an unknown time needs `inf`.",
+    )
     safety: SafetyLevel = Field(
         default="standard",
         description="What is refused: `standard` what a public service must not draw, `strict` nudity and gore "

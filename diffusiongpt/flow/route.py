@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from diffusiongpt.errors import UnknownExpertError
-from diffusiongpt.flow.candidate import Candidate, Rejection, win_probability
+from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Rejection, win_probability
 from diffusiongpt.flow.columns import LINE_WIDTH, candidate_table, cost_columns, duration, grouped_rejections
 from diffusiongpt.flow.placement import Placement, PlacementKind
 from diffusiongpt.flow.task import Task
@@ -44,6 +44,12 @@ _WAYS: Mapping[PlacementKind, str] = {
     "cpu": "on the processor",
 }
 """What makes a placement slower than having all of an expert on the device."""
+
+_WEIGHED: Mapping[str, str] = {
+    TIME: "you weigh the seconds until the picture as well",
+    PRICE: "you weigh the price as well",
+}
+"""Why an expert is chosen though another pleases more."""
 
 _MUCH_FASTER = 2.0
 """How many times as fast a near-tie is for the explanation to name it. Stated, not measured."""
@@ -213,9 +219,8 @@ class Route(BaseModel):
             return "it is the only one that may draw this"
         if self.propensities:
             return f"you asked to explore, which picks it {self.propensity:.1%} of the time"
-        mine = self.chosen.parts.get("mine", 0.0)
-        if mine and any(one.score >= self.chosen.score - mine for one in self.candidates if one.expert != self.expert):
-            return "you prefer your own experts"
+        if asked := self._asked():
+            return asked
         named = [weight.node for weight in self.understanding.styles if weight.node in self.path]
         parts = self.chosen.parts
         learnt = sum(parts.get(name, 0.0) for name in ("global", "nodes", "residual", "personal"))
@@ -228,6 +233,14 @@ class Route(BaseModel):
             about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
             return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
         return "nothing fits better" if named else self._unnamed(listed=listed > 0)
+
+    def _asked(self) -> str:
+        """What of the policy made the choice; empty if what people like made it."""
+        mine = self.chosen.parts.get("mine", 0.0)
+        if mine and any(one.score >= self.chosen.score - mine for one in self.candidates if one.expert != self.expert):
+            return "you prefer your own experts"
+        outdone = any(one.pleasing > self.chosen.pleasing for one in self.candidates)
+        return next((says for name, says in _WEIGHED.items() if outdone and name in self.chosen.parts), "")
 
     def _wait(self) -> list[str]:
         """How long the picture takes and why; and which expert, nearly as good, is much faster."""

@@ -240,7 +240,7 @@ def _forbidden(expert: Expert, policy: Policy, free: Collection[str]) -> str | N
 def _forbidden_as_hosted(expert: Expert, policy: Policy, free: Collection[str]) -> str | None:
     if policy.local_only:
         return f"it runs at {expert.repo.partition('/')[0]}, and only local experts are allowed"
-    if never_bills(expert.backend) or expert.id in free or expert.backend in free:
+    if _is_free(expert, free):
         return None
     if expert.price is not None and expert.price.usd == 0 == policy.max_price:
         # the zoo file may be a stranger's, and the bill is the user's
@@ -250,6 +250,24 @@ def _forbidden_as_hosted(expert: Expert, policy: Policy, free: Collection[str]) 
     if expert.price is not None and expert.price.usd > policy.max_price:
         return f"it costs about ${_dollars(expert.price.usd)} a picture; allow it with max_price={expert.price.usd:g}"
     return None
+
+
+def _is_free(expert: Expert, free: Collection[str]) -> bool:
+    return never_bills(expert.backend) or expert.id in free or expert.backend in free
+
+
+def stated_price(expert: Expert, free: Collection[str]) -> float | None:
+    """US dollars of a picture: 0 on one's own machine and where the user says so; `None` if not known.
+
+    A price of 0 in a zoo file says nothing, as the file may be a stranger's.
+
+    Args:
+        expert: The expert.
+        free: Ids and backends of hosted experts that cost nothing by the word of the user.
+    """
+    if not is_hosted(expert.backend) or _is_free(expert, free):
+        return 0.0
+    return (expert.price.usd or None) if expert.price else None
 
 
 def _dollars(usd: float) -> str:
@@ -273,10 +291,16 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
             "Plan for another machine with memory='24GB', add a smaller expert, or draw with the demonstration zoo: "
             "zoo='tiny'."
         )
-    if all("size is not known" in rejection.reason for rejection in rejected):
-        return "Add size_gb or components to its entry in the zoo, or ask for it by name with expert=."
-    if all("commercial use" in rejection.reason for rejection in rejected):
-        return "Drop commercial_use=True, or add an expert whose licence allows it."
-    if all("max_price" in rejection.reason for rejection in rejected):
-        return "Hosted experts cost money, and max_price is 0 unless you say otherwise."
+    for word, hint in _HINTS.items():
+        if all(word in rejection.reason for rejection in rejected):
+            return hint
     return "Loosen the policy, or add an expert that can do what the prompt needs."
+
+
+_HINTS = {
+    "size is not known": "Add size_gb or components to its entry in the zoo, or ask for it by name with expert=.",
+    "commercial use": "Drop commercial_use=True, or add an expert whose licence allows it.",
+    "max_wait": "Allow a longer wait with max_wait, ask for fewer steps, or pull experts beforehand.",
+    "max_price": "Hosted experts cost money, and max_price is 0 unless you say otherwise.",
+}
+"""What to change where all rejections have one word in common."""

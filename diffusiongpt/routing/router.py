@@ -31,8 +31,16 @@ from diffusiongpt.ranking import (
     RankingTable,
 )
 from diffusiongpt.routing.choose import choose, near_ties
-from diffusiongpt.routing.eligibility import Eligibility, filter_experts, hint_for, needs_of, prompt_language
+from diffusiongpt.routing.eligibility import (
+    Eligibility,
+    filter_experts,
+    hint_for,
+    needs_of,
+    prompt_language,
+    stated_price,
+)
 from diffusiongpt.routing.search import Shortlists, search
+from diffusiongpt.routing.terms import terms, too_slow
 from diffusiongpt.settings import Memory
 from diffusiongpt.understanding import (
     KindReader,
@@ -164,7 +172,7 @@ class Router:
         if policy.prefer == "fast" and not asked:
             scored = (*scored, *self._loaded(trace, allowed.names.difference(scored)))
         candidates = self._rank(scored, evidence, request, table, policy)
-        choice = choose(candidates, request, policy.prefer, table, evidence)
+        choice = choose(candidates, request, table, evidence)
         clock.lap("rank")
         chosen = self.zoo[choice.expert]
         task = nearest_task_of(chosen, wanted_task(request, thought.understanding)) or "text-to-image"
@@ -281,7 +289,7 @@ class Router:
         return known
 
     def _unfit(self, experts: Iterable[Expert], request: Request, policy: Policy) -> dict[str, str]:
-        """Expert -> why it cannot draw on the machine that the route is for.
+        """Expert -> why it cannot draw on the machine that the route is for, or takes too long there.
 
         An expert that was asked for by name may be of unknown size: its headers are read before it is pulled.
         """
@@ -291,7 +299,11 @@ class Router:
         reasons = {}
         for one in experts:
             reason = planner.why_not(one, width=request.width, height=request.height)
-            if reason and (not request.named or planner(one).sized):
+            if reason and request.named and not planner(one).sized:
+                reason = ""
+            if not reason and policy.max_wait is not None:
+                reason = too_slow(self._placement(one, self._readiness(one), request, planner), policy.max_wait)
+            if reason:
                 reasons[one.id] = reason
         return reasons
 
@@ -328,14 +340,17 @@ class Router:
         for score in table.score(experts, evidence, request.prompt):
             expert = self.zoo[score.expert]
             readiness = self._readiness(expert)
+            placement = self._placement(expert, readiness, request, planner)
+            usd = stated_price(expert, self._free)
+            costs = terms(policy.prefer, placement, readiness, usd, policy.max_price)
             candidates.append(
                 Candidate(
                     expert=score.expert,
-                    score=score.mean,
+                    score=score.mean + sum(costs.values()),
                     std=score.std,
-                    parts=score.parts,
+                    parts={**score.parts, **costs},
                     readiness=readiness,
-                    placement=self._placement(expert, readiness, request, planner),
+                    placement=placement,
                 )
             )
         return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))

@@ -248,7 +248,8 @@ def test_any_text_at_all_is_routed_or_refused(tmp_path: Path, prompt: str) -> No
         ("width", 0), ("width", 33.5), ("height", 10**9), ("num_inference_steps", 0), ("num_inference_steps", 2.5),
         ("guidance_scale", -1), ("guidance_scale", float("nan")), ("num_images_per_prompt", 0),
         ("num_images_per_prompt", 1.5), ("num_images_per_prompt", 65), ("seed", -1), ("seed", 1.5), ("seed", "7"),
-        ("seed", True), ("seed", MAX_SEED + 1), ("prefer", "cheap"), ("max_price", -1), ("negative_prompt", "\0"),
+        ("seed", True), ("seed", MAX_SEED + 1), ("prefer", "costly"), ("max_price", -1), ("max_wait", 0),
+        ("negative_prompt", "\0"),
         ("negative_prompt", 3), ("generator", "seven"),
     ],
 )  # fmt: skip

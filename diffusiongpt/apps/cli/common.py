@@ -81,11 +81,12 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "voter": _option(str, "me", help="Voter whose preferences count."),
     "timeout": _option(float | None, None, help="Seconds after which to give up."),
     "memory": _option(str | None, None, help="Memory to plan for: 24GB, 24GB+64GB (device and host), cpu or any."),
-    "prefer": _option(str, "quality", help="quality, or fast to weigh the seconds as well."),
+    "prefer": _option(str, "quality", help="quality; fast weighs the seconds as well, cheap the price."),
     "prefer_mine": _option(bool, False, "--prefer-mine", help="Prefer the experts of your own zoo files."),
     "commercial_use": _option(bool, False, "--commercial-use", help="Only experts whose licence allows it."),
     "local_only": _option(bool, False, "--local-only", help="Only experts that run on this machine."),
     "max_price": _option(float, 0.0, "--max-price", help="Highest price of a picture in US dollars; inf for any."),
+    "max_wait": _option(float | None, None, "--max-wait", help="Most seconds that a picture may be expected to take."),
     "safety": _option(str, "standard", help="What is refused: off, standard or strict."),
 }
 """Field of `Request` or `Policy` -> its annotation for typer and its default; `prompt` is an argument instead."""
@@ -117,7 +118,7 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ARGUMENT = re.compile(r"(?<![\w-])(max_price|commercial_use|local_only)(=[\w.]*\w)?\b")
+_ARGUMENT = re.compile(r"(?<![\w-])(max_price|max_wait|commercial_use|local_only)(=[\w.]*\w)?\b")
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
