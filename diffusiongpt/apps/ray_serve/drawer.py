@@ -40,6 +40,10 @@ Message = tuple[str, Any]
 
 LAST = frozenset({"drawn", "failed", "broken"})
 
+PACE_S = 0.2
+"""Least seconds between two reports of progress within one phase: each costs a millisecond or two of Ray's, as
+`benchmarks/fleet_real.py --only overhead` shows, and a person sees no more of them."""
+
 
 @dataclass
 class _Work:
@@ -103,13 +107,17 @@ class Drawer:
             loop.call_soon_threadsafe(messages.put_nowait, last)
 
         loop.run_in_executor(self._threads, partial(copy_context().run, draw))
-        kind = ""
+        kind, phase, said = "", "", 0.0
         try:
             while kind not in LAST:
                 try:
                     kind, what = await asyncio.wait_for(messages.get(), BEAT_S)
                 except TimeoutError:
                     kind, what = "alive", None
+                if kind == "progress":
+                    if what[0] == phase and monotonic() - said < PACE_S:
+                        continue
+                    phase, said = what[0], monotonic()
                 yield kind, what
         finally:
             left.set()
