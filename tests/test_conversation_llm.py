@@ -91,3 +91,21 @@ def test_an_llm_that_fails_leaves_the_turn_to_the_rule(tmp_path: Path) -> None:
         assert (turn.kind, turn.description) == ("refine", "a blue heart")
         assert turn.generation.route.thinker == "local-fallback"
         assert turn.generation.route.llm_calls == len(failing.asked) <= 2
+
+
+def test_words_of_a_turn_are_no_facts_of_the_picture(tmp_path: Path) -> None:
+    """What an LLM reads from a turn about its picture counts; what it reads from the words alone does not."""
+    model = ScriptedChatModel(
+        answer=lambda messages: (
+            form("x", turn="refine", subject_class="scene", paradigm="hypothesis")
+            if json.loads(str(messages[-1].content))["earlier_requests"]
+            else form("two dogs", subject_class="animal")
+        )
+    )
+    with studio_with(model, tmp_path) as studio:
+        talk = studio.conversation()
+        talk.say("two dogs", seed=1, num_inference_steps=1)
+        turn = talk.say("with the sea behind")
+        assert turn.generation
+        understood = turn.generation.route.understanding
+        assert (understood.subject_class, understood.paradigm) == ("scene", "prompt")

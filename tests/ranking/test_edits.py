@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +153,16 @@ def test_new_votes_on_edits_are_added_to_those_on_edits() -> None:
         assert updated.tallies == whole.tallies
         assert mean(updated, "draws", EDIT) == pytest.approx(mean(whole, "draws", EDIT), abs=0.3)
         assert mean(updated, "kin", DRAW) == pytest.approx(mean(whole, "kin", DRAW))
+
+
+def test_how_surely_a_prompt_asks_for_an_edit_does_not_change_what_is_known_of_edits() -> None:
+    """Once tasks are apart, the task is no likeness between prompts."""
+    texts = ("give the cat a hat", "make it night", "remove the car")
+    votes = [replace(vote(i, "draws", "edits", EDIT), prompt=texts[i % 3]) for i in range(9)]
+    table = RankingTable.fit(votes, PRIORS)
+    sure, unsure = (table.score(["draws", "edits"], {EDITING: p}, texts[0]) for p in (1.0, 0.6))
+    learnt = [[one.parts["nodes"] + one.parts["residual"] for one in scores] for scores in (sure, unsure)]
+    assert learnt[0] == learnt[1]
 
 
 def test_ratings_of_edits_are_learnt_apart() -> None:

@@ -106,6 +106,19 @@ def test_one_vote_taken_in_is_the_fit_of_it() -> None:
     assert online.score(["new"], evidence, text)[0].mean > 0.1
 
 
+def test_few_newcomers_join_where_the_table_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Votes that name many unknown experts make a full table grow by twenty; the others wait for the next fit."""
+    monkeypatch.setattr("diffusiongpt.ranking.model.space.ROOM", 1)
+    base = RankingTable.fit(world(40), PRIORS)
+    votes = [
+        replace(one, shown=(Shown(expert=f"new-{number:02}"), Shown(expert=EXPERTS[0])), winner=f"new-{number:02}")
+        for number, one in enumerate(world(60, start=40))
+    ]
+    text, evidence = prompt_of(0)
+    scores = base.updated(votes).score([f"new-{number:02}" for number in range(60)], evidence, text)
+    assert sum(bool(score.mean) for score in scores) == 20
+
+
 def test_ratings_and_both_bad_are_taken_in_too() -> None:
     """Ratings that arrive together move their experts apart; the outside option joins at the first vote for it."""
     base = RankingTable.fit(world(80), PRIORS)
