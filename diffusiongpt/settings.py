@@ -97,7 +97,7 @@ class Memory:
     Attributes:
         kind: `"device"` for a GPU, `"cpu"` for none, `"any"` for no machine in particular.
         device: Bytes of the GPU, with `"device"`.
-        host: Bytes of the host; `None` for as much as this machine has.
+        host: Bytes of the host; `None` if only the device was named.
     """
 
     kind: Literal["device", "cpu", "any"]

@@ -47,7 +47,8 @@ def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:
 
     Args:
         memory: The memory that was asked for; `None` for this machine.
-        here: This machine, whose host memory counts where only a device was named.
+        here: This machine. Where only a device was named, the host is taken to have as much memory as this one, or the
+            usual amount if that is more: who plans for a large card from a laptop does not mean the laptop's memory.
     """
     if memory is None:
         return here
@@ -59,7 +60,7 @@ def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:
     return MachineSpec(
         device="cuda",
         device_bytes=memory.device,
-        host_bytes=memory.host or here.host_bytes,
+        host_bytes=memory.host or max(here.host_bytes or 0.0, _costs()["host_gb"] * GIB),
         flops=speed["tflops"] * 1e12,
         link_bytes_s=speed["link"] * 1e9,
     )

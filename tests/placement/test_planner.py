@@ -257,10 +257,11 @@ def test_nearly_all_of_the_shipped_zoo_has_a_placement_on_24_and_64_gb() -> None
 
 
 def test_a_memory_is_read_as_it_is_sold() -> None:
-    """A card of "24GB" has 24 GiB; a second size is the host's, which else is this machine's."""
+    """A card of "24GB" has 24 GiB; a second size is the host's, which else is the usual one, or this one's if larger."""
     here = laptop(32)
     alone = planned_for(Memory.parse("24GB"), here)
-    assert (alone.device_bytes, alone.host_bytes) == (24 * GIB, 32e9)
+    assert (alone.device_bytes, alone.host_bytes) == (24 * GIB, 64 * GIB)
+    assert planned_for(Memory.parse("24GB"), laptop(128)).host_bytes == 128e9
     both = planned_for(Memory.parse(" 24 gb + 64GiB"), here)
     assert (both.device_bytes, both.host_bytes) == (24 * GIB, 64 * GIB)
     assert planned_for(Memory.parse("cpu"), gpu(24, 32)).device == "cpu"
