@@ -257,7 +257,7 @@ def test_nearly_all_of_the_shipped_zoo_has_a_placement_on_24_and_64_gb() -> None
 
 
 def test_a_memory_is_read_as_it_is_sold() -> None:
-    """A card of "24GB" has 24 GiB; a second size is the host's, which else is the usual one, or this one's if larger."""
+    """A card of "24GB" has 24 GiB; a second size is the host's, which else is the usual, or this one's if larger."""
     here = laptop(32)
     alone = planned_for(Memory.parse("24GB"), here)
     assert (alone.device_bytes, alone.host_bytes) == (24 * GIB, 64 * GIB)
