@@ -1,4 +1,4 @@
-"""What users' own tests need: local servers in the shapes of a hub, an LLM and an images API, and a backend fake."""
+"""What users' own tests need: local servers in the shapes of a hub, an LLM and an images API, and small models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from diffusiongpt.testing.fake_backend import FakeBackend
 from diffusiongpt.testing.hub import TINY_FOLDER, LocalHub, hub_zoo, serve_tiny_zoo
 from diffusiongpt.testing.images import ImagesFault, LocalImages
 from diffusiongpt.testing.services import LocalServices, ServiceFault
+from diffusiongpt.testing.single_file import SINGLE_FILES, single_file_pipeline, write_single_file
 
 __all__ = [
+    "SINGLE_FILES",
     "TINY_FOLDER",
     "ChatFault",
     "FakeBackend",
@@ -26,4 +28,6 @@ __all__ = [
     "form",
     "hub_zoo",
     "serve_tiny_zoo",
+    "single_file_pipeline",
+    "write_single_file",
 ]

@@ -13,14 +13,13 @@ from fixtures_adapters import adapter
 from fixtures_cache import Counting
 from fixtures_diffusers import BACKEND, ask, pixels
 from miniature import expert
-from miniatures.original import SINGLE_FILES, single_file_pipeline, write_single_file
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.curation import describe_repo
 from diffusiongpt.errors import DiffusionGPTError, LoadError, PullError, RequestError, ZooError
 from diffusiongpt.hub import Puller, names_in, shapes_on_disk
-from diffusiongpt.testing import LocalHub
+from diffusiongpt.testing import SINGLE_FILES, LocalHub, single_file_pipeline, write_single_file
 from diffusiongpt.zoo import Expert, parse_zoo_text
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from fixtures_adapters import write_lora
-from miniatures.original import single_file_pipeline, write_single_file
 from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.curation import PaperMapping, read_paper_file
 from diffusiongpt.errors import RequestError
 from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.testing import single_file_pipeline, write_single_file
 from diffusiongpt.votes import VoteStore
 from diffusiongpt.zoo import Zoo, read_zoo_file
 

@@ -6,6 +6,7 @@ from diffusiongpt.backends.diffusers.adapter_file import is_adapter
 from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
+from diffusiongpt.backends.diffusers.clip_vocabulary import clip_tokenizer
 from diffusiongpt.backends.diffusers.embedding_file import is_embedding
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
@@ -27,6 +28,7 @@ __all__ = [
     "can_quantise",
     "check_needs",
     "choose_files",
+    "clip_tokenizer",
     "detach",
     "is_adapter",
     "is_embedding",

@@ -1,13 +1,14 @@
-"""Miniatures in one file: a random pipeline under the names of Stable Diffusion's original code, as sites share them.
+"""Checkpoints in one file: a random pipeline under the names of Stable Diffusion's original code, as sites share them.
 
-They keep to the rules by which configurations follow from shapes: 32 groups, and heads as published checkpoints have
-them; and their text encoders know all tokens of CLIP.
+They have a few megabytes, and keep to the rules by which configurations follow from shapes: 32 groups, and heads as
+published checkpoints have them; and their text encoders know all tokens of CLIP.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ SINGLE_FILES = ("sd15", "sd21", "sdxl", "sd15-inpaint", "sdxl-inpaint")
 
 
 def single_file_pipeline(kind: str, *, seed: int = 0) -> Any:
-    """A random pipeline in diffusers' classes that its single file has to become again."""
+    """A random pipeline in diffusers' classes, which a single file can hold.
+
+    Args:
+        kind: One of `SINGLE_FILES`.
+        seed: The same seed gives the same weights.
+    """
     import torch
 
     from diffusiongpt.backends.diffusers import quiet_construction
@@ -42,7 +48,7 @@ def write_single_file(pipe: Any, file: Path, **more: Any) -> Path:
     """Write a pipeline under the original names.
 
     Args:
-        pipe: The pipeline.
+        pipe: A pipeline of `single_file_pipeline`.
         file: Where to write.
         **more: Further tensors.
     """
@@ -55,8 +61,7 @@ def write_single_file(pipe: Any, file: Path, **more: Any) -> Path:
 
 
 def _first(kind: str) -> Any:
-    import diffusers
-
+    diffusers: Any = import_module("diffusers")
     second = kind == "sd21"
     name = "StableDiffusionInpaintPipeline" if kind.endswith("inpaint") else "StableDiffusionPipeline"
     special = {**_LINEAR, "upcast_attention": True} if second else {**_UNET, "attention_head_dim": 8}
@@ -80,8 +85,7 @@ def _first(kind: str) -> Any:
 
 
 def _xl(*, inpaints: bool) -> Any:
-    import diffusers
-
+    diffusers: Any = import_module("diffusers")
     name = "StableDiffusionXLInpaintPipeline" if inpaints else "StableDiffusionXLPipeline"
     unet = diffusers.UNet2DConditionModel(
         **_LINEAR,
@@ -108,9 +112,8 @@ def _betas() -> dict[str, Any]:
 
 
 def _autoencoder(scale: float, **settings: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
+    diffusers: Any = import_module("diffusers")
+    return diffusers.AutoencoderKL(
         block_out_channels=(32, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -120,7 +123,7 @@ def _autoencoder(scale: float, **settings: Any) -> Any:
 
 
 def _tokenizer(padding: str) -> Any:
-    from diffusiongpt.backends.diffusers.clip_vocabulary import clip_tokenizer
+    from diffusiongpt.backends.diffusers import clip_tokenizer
 
     return clip_tokenizer(padding)
 
@@ -180,7 +183,7 @@ def _unet_name(name: str, config: Any) -> str:
     if middle := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name):
         return f"middle_block.{1 if middle[1] == 'attentions' else 2 * int(middle[2])}.{_inner(middle[3])}"
     found = re.fullmatch(r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)", name)
-    assert found is not None
+    assert found is not None  # noqa: S101  # a UNet of two levels has nothing else
     side, level, part, at, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
     if part == "downsamplers":
         return f"input_blocks.{(level + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
