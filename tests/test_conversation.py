@@ -90,6 +90,25 @@ def test_a_picture_of_ones_own_begins_a_turn(studio: DiffusionGPT) -> None:
     assert turn.generation.image.getpixel((60, 32)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("text", ["a green star", "but green"])
+def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, text: str) -> None:
+    """What it marks is drawn again, and no pixel outside it changes; without a picture it is a mistake."""
+    talk = studio.conversation()
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    with pytest.raises(RequestError, match="mask_image is for a picture"):
+        talk.say(text, mask_image=mask, **QUICK)
+    first = talk.say("a red heart on a white background", seed=1, width=64, height=64, **QUICK)
+    turn = talk.say(text, mask_image=mask)
+    assert first.generation
+    assert turn.generation
+    assert (turn.kind, turn.refers_to, turn.generation.route.task) == ("edit", 0, "inpaint")
+    kept, changed = (0, 0, 32, 64), (32, 0, 64, 64)
+    before, after = (one.generation.image for one in (first, turn))
+    assert before.crop(changed).tobytes() == after.crop(changed).tobytes()
+    assert before.crop(kept).tobytes() != after.crop(kept).tobytes()
+
+
 def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:
     """Where no expert changes pictures as told, the changed description is drawn with the same seed."""
     talk = studio.conversation()

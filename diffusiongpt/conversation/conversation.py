@@ -79,7 +79,8 @@ class Conversation:
         A new picture is routed and drawn. A variation has the same description and another seed. A refinement keeps
         the seed, and the expert unless a style is named, and draws the changed description. An edit goes to an expert
         that changes pictures as told, with the picture; where none may draw, the changed description is drawn, and the
-        reply says so. A question is answered from what is known of the picture.
+        reply says so. With a mask and no picture, what it marks in the picture that the turn speaks of is drawn again.
+        A question is answered from what is known of the picture.
 
         Args:
             text: What the person says.
@@ -136,6 +137,8 @@ class Conversation:
         ]
         names_style = bool(self._studio.read(text).understanding.styles)
         follow = read_follow_up(text, shown, names_style=names_style, restyle=self._restyle, guess=guess)
+        if spoken and follow.kind != "question" and options.get("mask_image") is not None:
+            return self._painted(text, follow, spoken, options)
         if follow.kind == "new" or follow.turn is None or not spoken:
             if follow.kind == "question":
                 return Turn(text=text, kind="question", reply=answer(text, None))
@@ -165,6 +168,24 @@ class Conversation:
             generation=generation,
             reply=reply,
             options=kept(options),
+        )
+
+    def _painted(self, text: str, follow: FollowUp, spoken: Sequence[int], options: Mapping[str, Any]) -> Turn:
+        """A part of an earlier picture, where the mask of the turn says, drawn as the turn describes it."""
+        index = spoken[-1 if follow.turn is None else follow.turn]
+        before, earlier = self._turns[index], _pictures(self._turns[index])
+        wanted = {"seed": earlier.seeds[follow.picture], **before.options, **options}
+        description = follow.description or text
+        generation = self._studio.route_and_generate(description, **wanted, image=earlier.images[follow.picture])
+        return Turn(
+            text=text,
+            kind="edit",
+            refers_to=index,
+            picture=follow.picture,
+            description=description,
+            generation=generation,
+            reply=f"Drew what the mask marks; the rest of the picture stays. {_drawn(generation)}",
+            options={**before.options, **kept(options)},
         )
 
     def _changed(self, text: str, follow: FollowUp, index: int, options: Mapping[str, Any]) -> Turn:

@@ -29,7 +29,8 @@ class Answer:
 
     Attributes:
         created: When, in seconds since 1970.
-        pictures: One object for each: `b64_json` or `url`, `revised_prompt`, and `diffusiongpt`.
+        pictures: One object for each: `b64_json` or `url`, `revised_prompt`, and `diffusiongpt`. None where a turn of
+            a conversation was a question.
         facts: `output_format`, `size`, `background`, `quality`.
         story: How it came about: that of the first picture, with all seeds.
     """
@@ -49,9 +50,10 @@ class Answer:
             "diffusiongpt": self.story,
         }
 
-    def as_event(self, at: int) -> dict[str, Any]:
-        """One of its pictures as the last event of a stream."""
-        return {"created_at": self.created, **self.pictures[at], **self.facts, "usage": _FREE}
+    def as_events(self) -> tuple[dict[str, Any], ...]:
+        """As the last events of a stream: one for each picture, or one that says what there is to say without."""
+        own = self.pictures or ({"diffusiongpt": self.story},)
+        return tuple({"created_at": self.created, **one, **self.facts, "usage": _FREE} for one in own)
 
 
 def answer_of(generation: Generation, asked: Asked, service: Service, base_url: str, **more: Any) -> Answer:

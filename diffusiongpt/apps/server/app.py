@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from diffusiongpt.apps.server import a1111, health, openai_images, ours, static_page
+from diffusiongpt.apps.server import a1111, conversations, health, openai_images, ours, static_page
 from diffusiongpt.apps.server.bounded import BoundedBodies
 from diffusiongpt.apps.server.delivery import Delivery
 from diffusiongpt.apps.server.failures import answer_failures
@@ -19,6 +19,7 @@ from diffusiongpt.apps.server.memory import Ballots, Remembered
 from diffusiongpt.apps.server.metrics import Metrics
 from diffusiongpt.apps.server.profiles import Profiles
 from diffusiongpt.apps.server.service import Service
+from diffusiongpt.apps.server.sessions import Sessions
 from diffusiongpt.apps.server.settings import ServerSettings, load_server_settings
 from diffusiongpt.apps.server.watched import Watched
 from diffusiongpt.version import VERSION
@@ -26,7 +27,7 @@ from diffusiongpt.version import VERSION
 if TYPE_CHECKING:
     from diffusiongpt.studio import DiffusionGPT
 
-ROUTERS = (openai_images.router, ours.router, a1111.router, health.router)
+ROUTERS = (openai_images.router, ours.router, conversations.router, a1111.router, health.router)
 
 
 def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> FastAPI:
@@ -47,14 +48,15 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
         SettingsError: If a profile of the studio's settings cannot be used.
     """
     settings = settings or load_server_settings()
-    counted = Metrics()
+    counted, keep_bytes = Metrics(), round(settings.keep_mb * 1e6)
     service = Service(
         studio,
         settings,
         profiles=Profiles(studio.zoo, studio.settings),
-        delivery=Delivery(settings.keep_s, round(settings.keep_mb * 1e6)),
+        delivery=Delivery(settings.keep_s, keep_bytes),
         ballots=Ballots(settings.keep_s),
         drafts=Remembered("draft", settings.keep_s),
+        sessions=Sessions(settings.keep_s, keep_bytes),
         metrics=counted,
     )
     counted.watch(studio, service.jobs)

@@ -47,7 +47,7 @@ class EventStream(Response):
         place: Has the job's place in the queue, and gives it back at the end.
         job: The job.
         work: What to do in a thread.
-        kind: What the types of the events begin with: `image_generation` or `image_edit`.
+        kind: What the types of the events begin with: `image_generation`, `image_edit` or `conversation`.
     """
 
     media_type = "text/event-stream"
@@ -136,7 +136,7 @@ class EventStream(Response):
             await self._start(send)
         late = [await run_sync(self._next_unfinished) for _ in self._job.unfinished[self._shown :]]
         kind = f"{self._kind}.completed"
-        last = (_event(kind, outcome.as_event(at)) for at in range(len(outcome.pictures)))
+        last = (_event(kind, event) for event in outcome.as_events())
         await self._send_last(send, (*late, *last))
 
     async def _start(self, send: Send) -> bool:

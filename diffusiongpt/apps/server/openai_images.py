@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -55,7 +56,7 @@ def get_model(name: str, service: Shared) -> Response:
 @router.post("/images/generations")
 async def generate(body: DrawBody, request: Request, service: Shared) -> Response:
     """Draw: route the prompt, or use the expert that is named, and answer with pictures and their story."""
-    return await _answered(body, request, service, kind="image_generation")
+    return await _drawn(body, request, service, kind="image_generation")
 
 
 @router.post("/images/edits", openapi_extra={"requestBody": edit_schema()})
@@ -64,7 +65,7 @@ async def edit(request: Request, service: Shared) -> Response:
     body = await _edit_body(request)
     if not (body.model_extra or {}).get("image"):
         raise RefusedError(400, "image is missing. Send a picture to change.", code="invalid_request", param="image")
-    return await _answered(body, request, service, kind="image_edit")
+    return await _drawn(body, request, service, kind="image_edit")
 
 
 @router.get("/images/files/{name}", response_class=FileResponse)
@@ -77,8 +78,8 @@ def served_picture(name: str, service: Shared) -> Response:
     return FileResponse(path, media_type=f"image/{path.suffix[1:]}", headers=headers)
 
 
-async def _answered(body: DrawBody, request: Request, service: Service, *, kind: str) -> Response:
-    """Draw what a body asks for, and answer at once or in events."""
+async def _drawn(body: DrawBody, request: Request, service: Service, *, kind: str) -> Response:
+    """Draw what a body asks for."""
     asked = read_body(body, service.profiles, service.settings, voter=client_of(request).voter)
     base_url = base_url_of(request, service)
 
@@ -90,6 +91,28 @@ async def _answered(body: DrawBody, request: Request, service: Service, *, kind:
         note(request, expert=answer.story["drawn_by"], pictures=len(answer.pictures))
         return answer
 
+    return await answered(body, asked, request, service, work, kind=kind)
+
+
+async def answered(
+    body: DrawBody,
+    asked: Asked,
+    request: Request,
+    service: Service,
+    work: Callable[[Asked], Answer],
+    *,
+    kind: str,
+) -> Response:
+    """Do work that draws, and answer at once or in events, as the body says.
+
+    Args:
+        body: What was sent.
+        asked: What it was understood as.
+        request: The request, whose body has been read.
+        service: Has the queue.
+        work: Draws, in a thread of its own.
+        kind: What it is, in a word that the types of events begin with.
+    """
     if not body.stream:
         return json_response((await service.draw(request, kind, partial(work, asked))).as_json())
     place = ExitStack()

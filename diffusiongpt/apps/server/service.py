@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffusiongpt.apps.server.memory import Ballots, Draft, Remembered
     from diffusiongpt.apps.server.metrics import Metrics
     from diffusiongpt.apps.server.profiles import Profiles
+    from diffusiongpt.apps.server.sessions import Sessions
     from diffusiongpt.apps.server.settings import ServerSettings
     from diffusiongpt.studio import DiffusionGPT
 
@@ -60,6 +61,7 @@ class Service:
         delivery: Pictures at URLs.
         ballots: Pictures that may be voted on.
         drafts: Drafts that may be finished.
+        sessions: Conversations that may go on.
         metrics: Counts what happens.
     """
 
@@ -72,6 +74,7 @@ class Service:
         delivery: Delivery,
         ballots: Ballots,
         drafts: Remembered[Draft],
+        sessions: Sessions,
         metrics: Metrics,
     ) -> None:
         self.studio = studio
@@ -80,6 +83,7 @@ class Service:
         self.delivery = delivery
         self.ballots = ballots
         self.drafts = drafts
+        self.sessions = sessions
         self.metrics = metrics
         self.checkpoints = Chosen()
         self.jobs = Jobs(settings.max_waiting)

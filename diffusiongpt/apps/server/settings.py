@@ -44,8 +44,10 @@ class ServerSettings(BaseSettings):
         max_waiting: Most drawings that are under way or wait at a time; more are refused with 429. One client may
             take three quarters of them.
         timeout_s: Seconds after which a drawing ends with an error, its wait included.
-        keep_s: Seconds for which a picture stays at its URL, and a comparison may be voted on.
-        keep_mb: Most bytes of pictures that are kept for their URLs, in MB; the oldest go first.
+        keep_s: Seconds for which a picture stays at its URL, a comparison may be voted on, and a conversation waits
+            for its next turn.
+        keep_mb: Most bytes of pictures that are kept for their URLs, in MB, and as many in memory for conversations;
+            the oldest go first.
         shutdown_s: Seconds for which a server that is stopped waits for what is being drawn.
         log: What a request is logged as: a line of text, a line of JSON, or not at all.
         page: Whether there is a page for people at `/`.

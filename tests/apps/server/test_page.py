@@ -126,7 +126,7 @@ def test_ids_that_the_scripts_use_are_in_the_page() -> None:
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'\bat\("([^"]+)"\)', SCRIPTS)) <= set(ids)
     controls = re.findall(r'aria-controls="(\w+)"', HTML)
-    assert set(controls) == {"draw", "compare", "experts", "ranking", "machine"} <= set(ids)
+    assert set(controls) == {"draw", "talk", "compare", "experts", "ranking", "machine"} <= set(ids)
     named = set(re.findall(r'<label for="([^"]+)"', HTML))
     for kind, attributes in re.findall(r"<(input|select|textarea)\b([^>]*)>", HTML):
         [name] = re.findall(r'\bid="([^"]+)"', attributes)

@@ -36,7 +36,7 @@ export async function ask(method, path, { body, signal, raw } = {}) {
 }
 
 // The events of a stream, each as an object with its type.
-export async function* eventsOf(response) {
+async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -49,6 +49,18 @@ export async function* eventsOf(response) {
       if (data.length) yield JSON.parse(data.map((line) => line.slice(5).trimStart()).join("\n"));
     }
   }
+}
+
+// The last events of a drawing: its pictures. How far it is goes to the bar of its form.
+export async function follow(response, work) {
+  const last = [];
+  for await (const event of eventsOf(response)) {
+    if (event.error) throw new Failure(event.error.message);
+    if (event.type === "diffusiongpt.progress") work.show(event.phase, event.done, event.total);
+    else if (event.type.endsWith(".completed")) last.push(event);
+  }
+  if (!last.length) throw new Failure(t("cut"));
+  return last;
 }
 
 // What a form has done, which can be given up, with a bar of how far it is.

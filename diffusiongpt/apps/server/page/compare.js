@@ -1,7 +1,7 @@
 // The blind comparison: two pictures, a vote by pointer or key, and only then who drew them.
 
 import { ask, complain, said, Work } from "./api.js";
-import { sharp } from "./draw.js";
+import { sharp } from "./picture.js";
 import { why } from "./route.js";
 import { at, el, onLanguage, t } from "./words.js";
 

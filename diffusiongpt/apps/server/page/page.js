@@ -4,10 +4,11 @@ import { ask, complain, hasKey, keepKey, said } from "./api.js";
 import { setUpCompare } from "./compare.js";
 import { listModels, setUpDraw } from "./draw.js";
 import { loadExperts, loadMachine, loadRanking, setUpTables } from "./tables.js";
+import { setUpTalk } from "./talk.js";
 import { at, loadWords, speak, t } from "./words.js";
 
 const LANGUAGE = "diffusiongpt.language";
-const LOADS = { draw: null, compare: null, experts: loadExperts, ranking: loadRanking, machine: loadMachine };
+const LOADS = { draw: null, talk: null, compare: null, experts: loadExperts, ranking: loadRanking, machine: loadMachine };
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 function select(name) {
@@ -91,6 +92,7 @@ async function start() {
 
 await loadWords();
 setUpDraw();
+setUpTalk();
 setUpCompare();
 setUpTables();
 setUpTabs();

@@ -47,7 +47,7 @@ export function routeCard(route) {
   const takes = [];
   if (route.placement) {
     const { device, seconds, download_bytes: pulled } = route.placement; // a number that is not known is null
-    if (seconds !== null) takes.push(t("takes", { device, seconds: number(seconds, 1) }));
+    if (seconds !== null) takes.push(t("takes", { device, seconds: number(Math.max(seconds, 0.1), 1) }));
     if (pulled) takes.push(t("takes_download", { size: bytes(pulled) }));
   }
   const others = [...route.candidates, ...route.rejected].map((one) => one.expert).filter((id) => id !== route.expert);
