@@ -71,7 +71,7 @@ def test_our_arguments_are_described_where_pictures_are_asked_for(app: FastAPI) 
     body = app.openapi()["components"]["schemas"]["DrawBody"]["properties"]
     assert set(OPTIONS) <= set(body)
     assert "callback_on_step_end" not in body
-    assert body["prefer"]["enum"] == ["quality", "fast"]
+    assert body["prefer"]["enum"] == ["quality", "fast", "cheap"]
 
 
 @settings(
