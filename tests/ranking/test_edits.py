@@ -156,7 +156,7 @@ def test_new_votes_on_edits_are_added_to_those_on_edits() -> None:
 
 
 def test_how_surely_a_prompt_asks_for_an_edit_does_not_change_what_is_known_of_edits() -> None:
-    """Once tasks are apart, the task is no likeness between prompts."""
+    """Once tasks are apart, two prompts are not alike because both are edits."""
     texts = ("give the cat a hat", "make it night", "remove the car")
     votes = [replace(vote(i, "draws", "edits", EDIT), prompt=texts[i % 3]) for i in range(9)]
     table = RankingTable.fit(votes, PRIORS)
