@@ -6,16 +6,20 @@ thread of that request, and leaves by the error that this raises; what others wa
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from diffusiongpt.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from threading import Event
+
+_TICK_S: Final = 0.05
+"""Seconds between two looks at whether a pause is to end."""
 
 _checks: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("_checks", default=())
 """What ends the request of this thread."""
@@ -55,3 +59,16 @@ def check_stop() -> None:
     """
     for check in _checks.get():
         check()
+
+
+def pause(seconds: float) -> None:
+    """Wait, as long as the request of this thread goes on.
+
+    Raises:
+        StoppedError: As soon as it is to end.
+    """
+    check_stop()
+    while seconds > 0:
+        time.sleep(min(seconds, _TICK_S))
+        seconds -= _TICK_S
+        check_stop()

@@ -107,6 +107,7 @@ class DiffusionGPT:
         )
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
+        self._hosted = HostedExecutor(spending, on_progress)
         sentences = SentenceEmbedder.installed()
         self._reader = LocalThinker(LexicalEmbedder(), sentences)
         self._kinds = KindReader(sentences) if sentences else None
@@ -117,7 +118,7 @@ class DiffusionGPT:
             self._machine,
             local=self._local,
             elsewhere=executor,
-            hosted=HostedExecutor(spending, on_progress),
+            hosted=self._hosted,
             others=Others(self._router.widen, self._stand_in if self.settings.stand_in else None),
             spending=spending,
             settings=self.settings,
@@ -634,6 +635,7 @@ class DiffusionGPT:
     def close(self) -> None:
         """Refuse new drawings, free the loaded experts and close the vote store."""
         self._local.queue.close()
+        self._hosted.close()
         self.cache.close()
         self.preferences.store.close()
 

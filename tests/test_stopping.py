@@ -8,12 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fixtures_hosted import hosted, settings_for, studio_with
 from fixtures_routing import settings_in, tiny_studio
 
 import diffusiongpt
 from diffusiongpt.errors import RequestError, StoppedError
+from diffusiongpt.stopping import pause, stoppable
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.testing import Fault, hub_zoo, serve_tiny_zoo
+from diffusiongpt.testing import Fault, LocalImages, hub_zoo, serve_tiny_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +135,56 @@ def test_a_time_limit_of_asyncio_ends_the_drawing(studio: DiffusionGPT, monkeypa
     with pytest.raises(TimeoutError):
         asyncio.run(wait())
     assert steps.done < 100
+
+
+@pytest.fixture
+def busy() -> Iterator[LocalImages]:
+    """A service that is over its limit each time, and asks to wait for 20 seconds."""
+    with LocalImages() as images:
+        images.fail("custom", times=9, answer=lambda handler: handler.refuse(429, retry_after=20))
+        yield images
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel", "close"])
+def test_a_wait_for_a_service_ends_with_the_request(busy: LocalImages, tmp_path: Path, end: str) -> None:
+    """Time that is up, a client that left and a studio that closes end the wait before a second attempt."""
+    studio = studio_with(settings_for(busy, tmp_path), hosted())
+    left = threading.Event()
+    caught: list[BaseException] = []
+
+    def draw() -> None:
+        try:
+            with stoppable(left=left):
+                studio.route_and_generate(
+                    "a fox", expert="cloud", max_price=1, timeout=1.5 if end == "timeout" else None
+                )
+        except StoppedError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    while thread.is_alive() and not busy.requests:
+        time.sleep(0.01)
+    if end == "cancel":
+        left.set()
+    if end == "close":
+        studio.close()
+    thread.join()
+    assert len(caught) == 1
+    # a wait that went on would have ended with a second attempt
+    assert len(busy.requests) <= 1
+    studio.close()
+
+
+def test_a_pause_is_as_long_as_it_says_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pieces add up, and none begins once the request is to end."""
+    slept: list[float] = []
+    monkeypatch.setattr("diffusiongpt.stopping.time.sleep", slept.append)
+    pause(0.62)
+    assert sum(slept) == pytest.approx(0.62)
+    left = threading.Event()
+    left.set()
+    slept.clear()
+    with stoppable(left=left), pytest.raises(StoppedError):
+        pause(5)
+    assert slept == []

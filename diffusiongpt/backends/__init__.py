@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.backends.base import (
     BACKENDS,
+    PEFT_CONFIG,
     AdapterBackend,
     Backend,
     Component,
@@ -22,6 +23,7 @@ from diffusiongpt.backends.single_file import Shapes, SingleFile, SingleFileBack
 
 __all__ = [
     "BACKENDS",
+    "PEFT_CONFIG",
     "AdapterBackend",
     "Backend",
     "Component",

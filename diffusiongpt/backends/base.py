@@ -262,9 +262,10 @@ class HostedBackend(Protocol):
 
     hosted: Literal[True]
 
-    # Two attributes may be added. `free = True`: it never bills, so that no price has to be allowed. `metered = True`:
-    # it asks for several pictures in one call and keeps to `Call.meter` at each request; others are asked for one
-    # picture at a time.
+    # Two attributes and a method may be added. `free = True`: it never bills, so that no price has to be allowed.
+    # `metered = True`: it asks for several pictures in one call and keeps to `Call.meter` at each request; others are
+    # asked for one picture at a time. `check_expert(expert, settings)`: in place of `check`, where what is needed
+    # depends on the entry, such as a server of one's own.
 
     def check(self, settings: Settings) -> None:
         """Refuse, without a request, where it is clear that nothing can be drawn.
@@ -293,6 +294,9 @@ class HostedBackend(Protocol):
         """
         ...
 
+
+PEFT_CONFIG = "adapter_config.json"
+"""File in which peft states what an adapter is for and how strong it was trained, next to its weights."""
 
 BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
     group="diffusiongpt.backends",

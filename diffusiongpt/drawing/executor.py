@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +13,7 @@ from diffusiongpt.backends import HostedBackend, OnStep, get_backend
 from diffusiongpt.drawing.checked import checked_one, pictures_of, together
 from diffusiongpt.errors import DiffusionGPTError, DrawError
 from diffusiongpt.requester import OnProgress, reporting
-from diffusiongpt.stopping import check_stop
+from diffusiongpt.stopping import check_stop, stoppable
 
 if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
@@ -49,6 +50,11 @@ class HostedExecutor:
     def __init__(self, spending: Spending, on_progress: OnProgress | None = None) -> None:
         self._spending = spending
         self._on_progress = on_progress
+        self._closed = Event()
+
+    def close(self) -> None:
+        """End all waits between two attempts, and refuse new calls; a request that was sent ends by itself."""
+        self._closed.set()
 
     def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
         """See `Executor.run`."""
@@ -56,7 +62,11 @@ class HostedExecutor:
         backend = get_backend(call.expert.backend)
         if not backend.hosted:
             raise DrawError(f"{call.expert.id} is not a hosted expert", hint="Draw with it on this machine.")
-        check_stop()
+        with stoppable(left=self._closed):
+            check_stop()
+            return self._run(call, backend)
+
+    def _run(self, call: Call, backend: HostedBackend) -> Drawing:
         start = perf_counter()
         metered = replace(call, meter=call.meter or self._spending.run().meter(call.expert))
         if getattr(backend, "metered", False):

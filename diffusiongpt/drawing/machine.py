@@ -147,7 +147,11 @@ class Machine:
         except ZooError as error:
             raise LoadError(f"{expert.id} cannot be drawn here: {error}", hint=error.hint) from error
         if backend.hosted:
-            backend.check(self._settings)
+            by_entry = getattr(backend, "check_expert", None)
+            if by_entry is None:
+                backend.check(self._settings)
+            else:
+                by_entry(expert, self._settings)
             return
         if expert.is_guest:
             for_adapters(backend, expert)

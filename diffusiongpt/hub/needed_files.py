@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends import for_adapters
+from diffusiongpt.backends import PEFT_CONFIG, for_adapters
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 from diffusiongpt.hub.single_file import named_file
 
@@ -23,9 +23,6 @@ USUAL_NAME = "pytorch_lora_weights.safetensors"
 _CONFIG = "config.json"
 _USUAL_CONTROL = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weights of a ControlNet, the smaller file first."""
-
-PEFT_NOTES = "adapter_config.json"
-"""Where peft writes the strength that an adapter was trained with, next to its file."""
 
 _SAFE = ".safetensors"
 _OTHER = (".bin", ".pt", ".pth", ".ckpt")
@@ -134,7 +131,7 @@ def guest_files(names: Iterable[str], expert: Expert) -> tuple[str, ...]:
     known = tuple(names)
     if expert.kind == "control":
         return control_files(known, expert)
-    return (adapter_file(known, expert), *(name for name in known if name == PEFT_NOTES))
+    return (adapter_file(known, expert), *(name for name in known if name == PEFT_CONFIG))
 
 
 def control_files(names: Iterable[str], expert: Expert) -> tuple[str, str]:

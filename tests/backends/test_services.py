@@ -278,6 +278,21 @@ def test_an_endpoint_of_ones_own_is_an_address(services: LocalServices, there: S
     assert "DIFFUSIONGPT_SERVER_KEYS" in failure(who, there).hint
 
 
+def test_a_server_of_ones_own_needs_no_token_of_the_hub(services: LocalServices, tmp_path: Path) -> None:
+    """A studio without `HF_TOKEN` draws at the server that an entry names, and not at the providers."""
+    server = Server(url=f"{services.url}/endpoint")
+    size = CallSettings(width=512, height=512)
+    own, theirs = (
+        hosted(name, backend="hf-inference", server=at, settings=size)
+        for name, at in (("own", server), ("theirs", None))
+    )
+    with studio_with(settings_in(tmp_path, hub_token=None), own, theirs) as studio:
+        route = studio.route("a pixel art fox", max_price=1)
+        readiness = {one.expert: one.readiness for one in route.candidates}
+        assert (readiness["own"], readiness["theirs"]) == ("loaded", "needs_key")
+        assert studio.route_and_generate("a pixel art fox", expert="own", max_price=1).drawn_by == "own"
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "words", "billed"),
     [

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
+from diffusiongpt.backends.base import PEFT_CONFIG
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ _WHOLE: Mapping[Kind, tuple[frozenset[str], ...]] = {
 
 _NOT_AN_ADAPTER = "Set 'weight_name' to the right file, or list a whole checkpoint without 'kind: adapter'."
 _INCOMPLETE = "Get a complete copy of the file; it was cut, or saved by a tool that is not supported."
-
-PEFT_CONFIG = "adapter_config.json"
-"""File in which peft states the alpha of an adapter."""
 
 _MAX_NOTES = 1 << 20
 

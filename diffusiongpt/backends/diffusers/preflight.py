@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from diffusiongpt.backends.base import PEFT_CONFIG
 from diffusiongpt.backends.diffusers.architectures import check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.bounded import parse_json
@@ -62,7 +63,6 @@ _REACHING_KEYS = frozenset({"base_model_name_or_path", "use_pretrained_backbone"
 _CONFIG = "config.json"
 """End of the names of all files in which diffusers and transformers look for classes and options."""
 
-_ADAPTER = "adapter_config.json"
 _OTHER_CODE = "Repositories that bring or fetch code are refused; choose one that uses stock components."
 
 
@@ -137,7 +137,7 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
     """
     for component, kind in components.items():
         inside = [name for name in names if name.rpartition("/")[0] == component]
-        if f"{component}/{_ADAPTER}" in inside:
+        if f"{component}/{PEFT_CONFIG}" in inside:
             raise UnsafeFilesError(
                 f"component {component!r} is an adapter, which names its base by itself", hint=_OTHER_CODE
             )

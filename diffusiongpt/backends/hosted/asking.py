@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends.hosted.failures import backoff
 from diffusiongpt.errors import ContentRefusedError, DrawError, NeedsKeyError, ServiceError
 from diffusiongpt.flow import Call, Drawing, Dropped, fewer
+from diffusiongpt.stopping import pause
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,6 +102,7 @@ def collect(call: Call, ask: Ask, *, most: int, on_step: OnStep | None = None) -
 
     Raises:
         DrawError: If none was drawn.
+        StoppedError: If the request is to end, also while it waits for a second attempt.
     """
     done = Collected()
     wanted = len(call.seeds)
@@ -197,7 +198,7 @@ def _paid(call: Call, ask: Ask, seeds: Sequence[int]) -> Answered:
         except ServiceError as error:
             if attempt >= RETRIES or not (error.unbilled and error.retryable):
                 raise
-            time.sleep(backoff(attempt, error))
+            pause(backoff(attempt, error))
     raise AssertionError  # the loop ends above
 
 

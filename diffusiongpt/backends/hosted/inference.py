@@ -87,6 +87,11 @@ class InferenceBackend:
         _token(settings)
         check_online(settings)
 
+    def check_expert(self, expert: Expert, settings: Settings) -> None:
+        """The same for one expert: the server that an entry names needs no token of the hub."""
+        _token_for(expert, settings)
+        check_online(settings)
+
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
         del expert

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
+from diffusiongpt.stopping import pause
 from diffusiongpt.understanding.llm.limits import bound_clients
 from diffusiongpt.understanding.llm.structured import Failure, Method, ask, runnable_for
 
@@ -128,7 +129,7 @@ class Talk:
         if not isinstance(answer, Failure) or self.tried_again or not self._may_help(answer):
             return answer
         self.tried_again = True
-        sleep(answer.wait_s)
+        pause(answer.wait_s)
         second = self._once(question, _next_method(self.methods, answer))
         return _both(answer, second) if isinstance(second, Failure) else second
 
