@@ -50,6 +50,7 @@ from diffusiongpt.errors import (
     UnknownExpertError,
     UnsafeFilesError,
     VoteError,
+    VotesUnreachableError,
     ZooError,
     ZooFileChangedError,
 )
@@ -151,6 +152,7 @@ __all__ = [
     "UnsafeFilesError",
     "VoteError",
     "VoteStore",
+    "VotesUnreachableError",
     "Zoo",
     "ZooError",
     "ZooFileChangedError",

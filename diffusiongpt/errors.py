@@ -13,6 +13,7 @@
     ├── StoppedError             a request that was cancelled, or whose time was up
     ├── NoRouteError             every expert was rejected; carries the reasons
     ├── VoteError                a vote that cannot be recorded
+    │   ├── VotesUnreachableError  the server of the vote store does not answer
     │   └── DataError            a file of ratings or votes that cannot be used
     ├── JudgeError               a judge that is missing, or gave no usable answer
     ├── PictureError             a picture file without our record in it
@@ -162,6 +163,12 @@ class NoRouteError(DiffusionGPTError):
 
 class VoteError(DiffusionGPTError):
     """A vote cannot be recorded, for example because it names a picture that was not shown."""
+
+
+class VotesUnreachableError(VoteError):
+    """The server of the vote store cannot be reached: it is down, is starting, or does not answer."""
+
+    retryable = True
 
 
 class JudgeError(DiffusionGPTError):

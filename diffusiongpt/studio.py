@@ -35,7 +35,7 @@ from diffusiongpt.safety import Asked
 from diffusiongpt.settings import Settings, load_settings
 from diffusiongpt.stopping import stoppable
 from diffusiongpt.understanding import KindReader, LocalThinker, Thinker, Thought, TurnKind, TurnThinker
-from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Vote, VoteStore
+from diffusiongpt.votes import FEWEST_SHOWN, Outcome, Rating, Undo, Vote, VoteStore
 from diffusiongpt.zoo import Zoo, ZooSource
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class DiffusionGPT:
     ) -> None:
         self.settings = settings or load_settings()
         self.zoo = as_zoo(zoo if zoo is not None else self.settings.zoo_layers)
-        self.preferences = LiveTable(votes if votes is not None else VoteStore.own(self.settings))
+        if not isinstance(votes, VoteStore):
+            votes = VoteStore.at(votes, self.settings)
+        self.preferences = LiveTable(votes)
         puller = Puller(self.settings, on_pull=on_pull or _announce)
         self.cache = ModelCache(self.settings, puller=puller)
         self._asks = agree is not None
@@ -509,6 +511,8 @@ class DiffusionGPT:
     ) -> Vote:
         """Record which of several pictures of one prompt is best; the next route already uses it.
 
+        Where a database server cannot be reached, it waits on this machine; `preferences.store.is_queued` says so.
+
         Args:
             best: The winner, as a result or as a file this package saved; with a tie, any of them.
             *others: The pictures it was compared with.
@@ -538,8 +542,11 @@ class DiffusionGPT:
         rated = picture if isinstance(picture, Generation) else Generation.without_pixels(picture)
         return self.preferences.record(as_rating(rated, rating, voter=voter))
 
-    def undo_vote(self, voter: str = "me") -> Vote | Rating:
+    def undo_vote(self, voter: str = "me") -> Vote | Rating | Undo:
         """Take back the last vote or rating of a voter.
+
+        Returns:
+            What was taken back; an `Undo` where that waits for a database server, and which it is is not known here.
 
         Raises:
             VoteError: If there is none.
@@ -587,6 +594,10 @@ class DiffusionGPT:
             VoteError: If the store cannot be read.
         """
         return self._router.table()
+
+    def ranking_at_hand(self) -> RankingTable:
+        """The ranking table that a route would use now, also while the votes cannot be read."""
+        return self._router.table_of(None).table
 
     def at_hand(self) -> tuple[str, ...]:
         """Ids of the experts that can draw here without a download, in zoo order."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -45,15 +45,19 @@ class PostgresServer:
 
     def __enter__(self) -> Self:
         self._as_user = _other_user(self.folder)
-        data, log = self.folder / "data", self.folder / "log"
+        data = self.folder / "data"
         options = ["--username", ADMIN, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]
         self._run("initdb", "--pgdata", data, *options)
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        data, log = self.folder / "data", self.folder / "log"
         fast = ["-F", "-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "dynamic_shared_memory_type=mmap"]
         command = [self._binaries / "postgres", "-D", data, "-k", self.folder, "-h", "", *fast]
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, **self._as_user)
         self._wait(log)
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
@@ -85,6 +89,36 @@ class PostgresServer:
         finally:
             for process in processes:
                 process.resume()
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """The server runs, and takes no connections; those there were are ended."""
+        address = self.folder / ".s.PGSQL.5432"
+        engine = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+        with engine.connect() as connection:
+            address.rename(self.folder / "away")
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            connection.exec_driver_sql(f"{others} AND backend_type = 'client backend'")
+        try:
+            yield
+        finally:
+            (self.folder / "away").rename(address)
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """The server is killed with all its processes, and started again at the end."""
+        assert self._process is not None
+        main = psutil.Process(self._process.pid)
+        processes = [main, *main.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        psutil.wait_procs(processes)
+        try:
+            yield
+        finally:
+            self._start()
 
     def execute(self, statement: str, url: str | None = None) -> list[Any]:
         """Run one statement, outside a transaction, and return its rows."""

@@ -119,8 +119,7 @@ class Comparison:
 
     def _counts(self) -> bool:
         """Whether its vote has been cast and not been taken back."""
-        cast = self.cast
-        return cast is not None and any(vote.id == cast.id for vote in self.votes.all())
+        return self.cast is not None and self.votes.counts(self.cast.id)
 
     def _read(self, choice: int | Outcome) -> tuple[Generation, Outcome]:
         if choice in ("tie", "both_bad"):

@@ -14,6 +14,7 @@ from diffusiongpt.files import remove_file, replace_file
 from diffusiongpt.ranking.learner import Learner, Learnt
 from diffusiongpt.ranking.personal import NO_OFFSETS, PersonalTable, PersonalTables
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
+from diffusiongpt.ranking.waiting import WaitingVotes
 from diffusiongpt.safe_text import logger
 from diffusiongpt.votes import VoteStore
 
@@ -90,6 +91,8 @@ class _Ask:
 class LiveTable:
     """Votes go in, and the ranking table they teach comes out. Threads may share one, also across a fork.
 
+    While a database server cannot be reached, votes wait on this machine, and count here in the meantime.
+
     Up to `FEW` votes and ratings, the table is refitted whenever they change; up to `AT_ONCE`, whenever a picture was
     rated. Beyond that, new votes and ratings update the current table (`RankingTable.updated`), and a thread refits it
     when more than `SHARE` of it is new, or when something was retracted, erased or rated. Routing continues with the
@@ -114,6 +117,7 @@ class LiveTable:
     ) -> None:
         self.store = store if isinstance(store, VoteStore) else VoteStore(store)
         self._learner = Learner(self.store, fit)
+        self._waiting = WaitingVotes(self.store)
         self._table: RankingTable | None = None
         self._store_version = ""
         self._last: RankingTable | None = None
@@ -123,6 +127,7 @@ class LiveTable:
     def _start(self) -> None:
         """Without threads and with locks that no one holds: at first, and in a forked child."""
         self._process = os.getpid()
+        self._waiting.renew()
         self._changed = Condition()
         self._asks: deque[_Ask] = deque()
         self._reader: Thread | None = None
@@ -188,7 +193,7 @@ class LiveTable:
         if not self._out:
             self._out = True
             _log.warning("votes cannot be read, and routes go on with the ranking %s: %s", known.version, problem)
-        return AtHand(known, "unavailable", problem)
+        return AtHand(PersonalTable(self._waiting.onto(known.table), NO_OFFSETS), "unavailable", problem)
 
     def start_from(self, path: Path, priors: Priors) -> RankingTable:
         """Start from a table that others have exported, kept next to a store without votes.

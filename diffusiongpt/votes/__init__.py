@@ -15,6 +15,7 @@ from diffusiongpt.votes.vote import (
     Outcome,
     Rating,
     Shown,
+    Undo,
     Vote,
     strongest,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Rating",
     "Shown",
     "Tally",
+    "Undo",
     "Vote",
     "VoteStore",
     "strongest",

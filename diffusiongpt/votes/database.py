@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from diffusiongpt.errors import VoteError
+from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.safe_text import logger, without_secrets
+from diffusiongpt.votes import recording, server
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes import server
-from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Last, Mark, journal_of, read_json
-from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
+from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Mark, read_json
+from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from diffusiongpt.votes.outbox import Message
 
 MOST_REPORTED = 5
 """Damaged rows that are named one by one."""
@@ -63,54 +64,47 @@ class Database:
         self._dialect = self._engine.dialect.name
         self._deadlines = server.Deadlines(self._engine) if self._path is None else None
 
-    def insert(self, entry: Entry) -> None:
+    @property
+    def is_server(self) -> bool:
+        """Whether it is reached over a connection that may break, and not a file."""
+        return self._dialect != "sqlite"
+
+    @property
+    def key(self) -> str:
+        """Names the server and the database in file names."""
+        return server.key_of(self._engine.url)
+
+    def holds(self, entry_id: str) -> bool:
+        """Whether a vote or a rating counts."""
+        with self._reading(VOTES) as connection:
+            if connection is None:
+                return False
+            return any(journal.holds(connection, entry_id) for journal in self._journals())
+
+    def insert(self, entry: Vote | Rating) -> None:
         """Append an entry and commit."""
-        journal = journal_of(entry)
-        with self._writing() as connection:
-            if entry.id in journal.find(connection, [entry.id]):
-                raise VoteError(
-                    f"{journal.name} {entry.id!r} is already recorded", hint="Leave the id out to get a new one."
-                )
-            journal.append(connection, [entry])
+        with self._writing(server.ANSWER_S) as connection:
+            recording.insert(connection, entry)
 
     def merge(self, entries: Sequence[Vote | Rating], name: Callable[[Vote | Rating], str]) -> list[Vote | Rating]:
         """Append the entries whose ids are new, all or none, and return them."""
         with self._writing() as connection:
-            return [
-                *self._merge(connection, VOTES, [entry for entry in entries if isinstance(entry, Vote)], name),
-                *self._merge(connection, RATINGS, [entry for entry in entries if isinstance(entry, Rating)], name),
-            ]
+            return recording.merge(connection, entries, name)
 
-    def retract(self, entry_id: str) -> Vote | Rating:
+    def retract(self, entry_id: str, at: str | None = None) -> Vote | Rating:
         """Append a retraction and commit."""
-        with self._writing() as connection:
-            for journal in (VOTES, RATINGS):
-                found = journal.find(connection, [entry_id])
-                if entry_id in found:
-                    entry = found[entry_id]
-                    if entry is None:
-                        raise VoteError(
-                            f"{journal.name} {entry_id!r} is damaged", hint="It does not count; erase its voter."
-                        )
-                    if journal.is_retracted(connection, entry_id):
-                        raise VoteError(
-                            f"{journal.name} {entry_id!r} was already retracted", hint="There is nothing left to do."
-                        )
-                    journal.retract(connection, entry_id)
-                    return entry
-            raise VoteError(f"there is no vote {entry_id!r}", hint="Check that it was cast into this store.")
+        with self._writing(server.ANSWER_S) as connection:
+            return recording.retract(connection, entry_id, at or now())
 
-    def undo(self, voter: str) -> Vote | Rating:
-        """Append a retraction of the last vote or rating of `voter` and commit."""
+    def undo(self, voter: str, at: str | None = None) -> Vote | Rating:
+        """Append a retraction of the last vote or rating of `voter` and commit; see `recording.undo`."""
+        with self._writing(server.ANSWER_S) as connection:
+            return recording.undo(connection, voter, at)
+
+    def deliver(self, batch: Callable[[], Sequence[Message]]) -> list[recording.Outcome]:
+        """Record the messages of an outbox and commit; they are read when no other process writes any more."""
         with self._writing() as connection:
-            vote, rating = VOTES.last_of(connection, voter), RATINGS.last_of(connection, voter)
-            if vote is not None and (rating is None or _is_later(vote, rating)):
-                VOTES.retract(connection, vote.entry.id)
-                return vote.entry
-            if rating is None:
-                raise VoteError(f"{voter!r} has no vote to undo", hint="All votes of this voter are retracted already.")
-            RATINGS.retract(connection, rating.entry.id)
-            return rating.entry
+            return recording.deliver(connection, batch())
 
     def counting(self, journal: Journal[Entry]) -> list[Entry]:
         """Votes, or ratings, without a retraction, oldest first."""
@@ -202,24 +196,6 @@ class Database:
         """Close pooled connections."""
         self._engine.dispose()
 
-    @staticmethod
-    def _merge(
-        connection: sa.Connection, journal: Journal[Entry], entries: list[Entry], name: Callable[[Vote | Rating], str]
-    ) -> list[Entry]:
-        known = journal.find(connection, [entry.id for entry in entries])
-        new = []
-        for entry in entries:
-            if entry.id not in known:
-                known[entry.id] = entry
-                new.append(entry)
-            elif (same := known[entry.id]) is not None and same.content != entry.content:
-                raise VoteError(
-                    f"{name(entry)}: {journal.name} {entry.id!r} is recorded already with different content",
-                    hint="Give it another id, or leave it out; nothing was changed.",
-                )
-        journal.append(connection, new)
-        return new
-
     def _count_of(self, journal: Journal[Entry], voter: str) -> int:
         with self._reading(journal) as connection:
             return journal.count_of(connection, voter) if connection is not None else 0
@@ -239,8 +215,8 @@ class Database:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self._translated("write"), self._connected() as connection:
+    def _writing(self, seconds: float = server.WORK_S) -> Iterator[sa.Connection]:
+        with self._translated("write"), self._connected(seconds=seconds) as connection:
             self._lock(connection)
             version = self._version_of(connection)
             if not version:
@@ -298,7 +274,13 @@ class Database:
             if self._path is not None and tables.FULL not in cause and tables.is_full(self._path):
                 # SQLite speaks of an error of the disk, or of a file that it may only read
                 cause = f"the {tables.FULL}"
-            raise VoteError(f"cannot {verb} votes at {self.name}: {cause}", hint=self._hint(cause)) from error
+            message = f"cannot {verb} votes at {self.name}: {cause}"
+            if self._path is None and server.is_unreachable(error, self._engine):
+                hint = "Check that the server is running and that it can be reached from here."
+                raise VotesUnreachableError(message, hint=hint) from error
+            refusal = VoteError(message, hint=self._hint(cause))
+            refusal.retryable = self._path is None and server.is_busy(error)
+            raise refusal from error
 
     def _hint(self, cause: str) -> str:
         if "not a database" in cause or "malformed" in cause:
@@ -310,13 +292,6 @@ class Database:
         if self._path is None:
             return "Check that the server is running and that this user may read and write the database."
         return "Check that the file is there and that you may write to it; DIFFUSIONGPT_HOME names your data folder."
-
-
-def _is_later(vote: Last[Vote], rating: Last[Rating]) -> bool:
-    """Whether a vote was recorded after a rating: by numbers; by the clock where a version before 3 recorded it."""
-    if vote.after_rating is None:
-        return vote.entry.time >= rating.entry.time
-    return vote.after_rating >= rating.number
 
 
 def _as_version(marks: Sequence[Mark]) -> str:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.vote import MOST_NODES, NAME_CHARS, PROMPT_CHARS, Entry, Rating, Vote, now
+from diffusiongpt.votes.vote import MOST_NODES, NAME_CHARS, PROMPT_CHARS, Entry, Rating, Vote
 
 BATCH = 500
 """Ids in one query; SQLite before 3.32 allows 999 parameters."""
@@ -125,13 +125,17 @@ class Journal(Generic[Entry]):
             found += self._sound(row for row in rows if (row["prompt"], row["voter"], row["source"]) in about)
         return found
 
-    def last_of(self, connection: sa.Connection, voter: str) -> Last[Entry] | None:
-        """The last entry of a voter that counts, by the order of recording; damaged rows are passed over."""
+    def last_of(self, connection: sa.Connection, voter: str, said_until: str | None = None) -> Last[Entry] | None:
+        """The last entry of a voter that counts, by the order of recording; damaged rows are passed over.
+
+        With `said_until`, so are those of a later time.
+        """
         order = self.rows.columns.get(tables.AFTER_RATING, sa.null().label(tables.AFTER_RATING))
         theirs = sa.select(*self._fields(connection), order).where(self.rows.c.voter == voter, self._counts)
         for row in connection.execute(theirs.order_by(self.rows.c.number.desc()).limit(BATCH)).mappings():
             for entry in self._sound([row]):
-                return Last(entry, row["number"], row[tables.AFTER_RATING])
+                if said_until is None or entry.time <= said_until:
+                    return Last(entry, row["number"], row[tables.AFTER_RATING])
         return None
 
     def latest_of(self, connection: sa.Connection, voter: str, most: int) -> list[Entry]:
@@ -147,13 +151,28 @@ class Journal(Generic[Entry]):
         query = sa.select(*by, weight).where(self._counts).group_by(*by)
         return [(voter, source, float(total)) for voter, source, total in connection.execute(query)]
 
+    def holds(self, connection: sa.Connection, entry_id: str) -> bool:
+        """Whether an entry counts."""
+        query = sa.select(self.rows.c.number).where(self.rows.c.id == entry_id, self._counts)
+        return connection.scalar(query) is not None
+
     def is_retracted(self, connection: sa.Connection, entry_id: str) -> bool:
         """Whether an entry was retracted."""
         return connection.scalar(sa.select(self.retracted.c.number).where(self._of == entry_id)) is not None
 
-    def retract(self, connection: sa.Connection, entry_id: str) -> None:
-        """Append a retraction."""
-        connection.execute(sa.insert(self.retracted), {self._of.name: entry_id, "time": now()})
+    def retracted_at(self, connection: sa.Connection, voter: str, at: str) -> Entry | None:
+        """The entry of a voter that was retracted at a time, which names the retraction."""
+        of = self.retracted.join(self.rows, self._of == self.rows.c.id)
+        query = (
+            sa.select(*self._fields(connection))
+            .select_from(of)
+            .where(self.rows.c.voter == voter, self.retracted.c.time == at)
+        )
+        return next(iter(self._sound(connection.execute(query).mappings())), None)
+
+    def retract(self, connection: sa.Connection, entry_id: str, at: str) -> None:
+        """Append a retraction of a time."""
+        connection.execute(sa.insert(self.retracted), {self._of.name: entry_id, "time": at})
 
     def count(self, connection: sa.Connection) -> int:
         """Number of entries without a retraction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from threading import Timer, local
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,64 @@ def engine_of(url: str, json_deserializer: Callable[[str | bytes], Any]) -> sa.E
             "the URL of the vote store is not valid: its port is not a number",
             hint="Write it like postgresql+psycopg://user@host:5432/name, and %40 for an '@' in the password.",
         ) from None
+
+
+def key_of(place: sa.URL) -> str:
+    """Names the server and the database of a URL, whoever logs in and with whatever driver."""
+    where = [place.query[name] for name in ("host", "port") if name in place.query]
+    named = repr((place.get_backend_name(), place.host, place.port, place.database, where))
+    return blake2b(named.encode(), digest_size=6).hexdigest()
+
+
+def is_unreachable(error: BaseException, engine: sa.Engine) -> bool:
+    """Whether an error means that the server is not there for anyone now, not that it refuses something."""
+    if isinstance(error, exc.TimeoutError):  # all connections of this process wait for an answer
+        return True
+    if not isinstance(error, exc.DBAPIError) or engine.dialect.name == "sqlite":
+        return False
+    state = _state_of(error)
+    if state is not None:
+        return state.startswith("08") or state in _NOT_NOW
+    if error.connection_invalidated:
+        return True
+    return isinstance(error, exc.OperationalError) and not _refuses(engine, str(error.orig))
+
+
+_NOT_NOW = {"57P01", "57P02", "57P03", "53300"}
+"""States in which PostgreSQL serves no one: it is shut down, has crashed, is starting, or has no connection left."""
+
+
+_BUSY = {"55P03", "57014", "40P01"}
+"""States of a transaction that others kept waiting for too long."""
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a server was kept from an answer by others, so that it may give one later."""
+    return isinstance(error, exc.DBAPIError) and _state_of(error) in _BUSY
+
+
+def _state_of(error: exc.DBAPIError) -> str | None:
+    """The SQLSTATE of an error; `None` for one of the driver, such as of a connection that could not be made."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+
+
+def _refuses(engine: sa.Engine, cause: str) -> bool:
+    """Whether a server that accepts connections has refused this one, whose error has no state.
+
+    What it says is in the language of the server, so libpq is asked, which needs neither user nor password for that.
+    """
+    if engine.dialect.driver != "psycopg":
+        return True  # rather an error than a vote that waits for nothing
+    from psycopg import conninfo, pq
+
+    if "imeout" in cause or "too many c" in cause or "connection slots" in cause:
+        return False
+    arguments, named = engine.dialect.create_connect_args(engine.url)
+    # SQLAlchemy adds an object that is for psycopg alone
+    for_libpq: dict[str, Any] = {name: value for name, value in named.items() if isinstance(value, str | int)}
+    where = conninfo.make_conninfo(*arguments, **{"connect_timeout": ANSWER_S, **for_libpq})
+    answer = pq.Ping(pq.PGconn.ping(where.encode()))
+    return answer in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
 
 
 def set_limits(connection: sa.Connection, busy_seconds: float) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file
-from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote
+from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Undo, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.votes.database import Database
+    from diffusiongpt.votes.delivery import Delivery, QueueState
 
 
 FILE_URL = "sqlite:///"
@@ -35,6 +36,20 @@ class Tally(NamedTuple):
         return f"{self.votes} vote{'s' * (self.votes != 1)} and {self.ratings} rating{'s' * (self.ratings != 1)}"
 
 
+class Queued(NamedTuple):
+    """Votes and ratings that wait for a server.
+
+    Attributes:
+        entries: In the order in which they were said.
+        last: Number of the last of them.
+        retractions: How many retractions wait.
+    """
+
+    entries: tuple[Vote | Rating, ...] = ()
+    last: int = 0
+    retractions: int = 0
+
+
 class VoteStore:
     """All votes and ratings, in an SQLite file or a PostgreSQL database.
 
@@ -42,20 +57,29 @@ class VoteStore:
     version is read as it is, and migrated by the next vote. Threads and processes may share a store, also across a
     fork.
 
+    What a database server cannot take now waits in a file of this machine, and is recorded when it can; see `Delivery`.
+
     Args:
         place: File of the store, or a database URL such as `postgresql+psycopg://user@host/name`. `None` uses the one
             in `DIFFUSIONGPT_VOTES`, else `votes.db` in the user's data folder.
         make_folder: Whether the first vote makes the folder of the file, as it does for the user's own store.
         busy_seconds: How long to wait for another process that is writing.
+        queue_folder: Where votes wait for a server; `None` for the user's data folder.
 
     Raises:
         VoteError: If the folder of the file does not exist and is not to be made.
     """
 
     def __init__(
-        self, place: str | Path | None = None, *, make_folder: bool = False, busy_seconds: float = BUSY_SECONDS
+        self,
+        place: str | Path | None = None,
+        *,
+        make_folder: bool = False,
+        busy_seconds: float = BUSY_SECONDS,
+        queue_folder: Path | None = None,
     ) -> None:
         self._busy_seconds = busy_seconds
+        self._queue_folder = queue_folder
         own_folder = make_folder or place is None
         place = place if place is not None else _own_place()
         if isinstance(place, str) and place.startswith(FILE_URL) and "?" not in place:
@@ -77,13 +101,23 @@ class VoteStore:
         Raises:
             VoteError: If the folder of the file that the settings name does not exist.
         """
-        return cls(settings.votes_place, make_folder=settings.votes is None)
+        return cls.at(None, settings)
+
+    @classmethod
+    def at(cls, place: str | Path | None, settings: Settings) -> VoteStore:
+        """The store at a place, with the other settings of the user; their own for `None`.
+
+        Raises:
+            VoteError: If the folder of the file does not exist.
+        """
+        own = place is None and settings.votes is None
+        return cls(settings.votes_place if place is None else place, make_folder=own, queue_folder=settings.home)
 
     def __repr__(self) -> str:
         return f"VoteStore({self._database.name if self._is_url else str(self.place)!r})"
 
     def add(self, entry: Entry) -> Entry:
-        """Record a vote or a rating; when this returns, it is on disk.
+        """Record a vote or a rating; when this returns, it is on disk, be it in the queue; see `is_queued`.
 
         Returns:
             The vote or rating.
@@ -92,7 +126,7 @@ class VoteStore:
             VoteError: If the store cannot be written, or already has an entry with that id.
         """
         self._make_folder()
-        self._database.insert(entry)
+        self._recorder.insert(entry)
         return entry
 
     def merge(
@@ -119,29 +153,77 @@ class VoteStore:
         votes = sum(isinstance(entry, Vote) for entry in new)
         return Tally(votes, len(new) - votes)
 
-    def retract(self, entry_id: str) -> Vote | Rating:
+    def retract(self, entry_id: str) -> Vote | Rating | Undo:
         """Retract a vote or a rating; it stays in the store but no longer counts.
 
         Returns:
-            The vote or rating that was retracted.
+            The vote or rating that was retracted; an `Undo` if that waits for the server, and which it is is not known
+            here.
 
         Raises:
             VoteError: If there is no such vote, or it was retracted before.
         """
         self._check_exists(f"there is no vote {entry_id!r}")
-        return self._database.retract(entry_id)
+        return self._recorder.retract(entry_id)
 
-    def undo(self, voter: str = "me") -> Vote | Rating:
+    def undo(self, voter: str = "me") -> Vote | Rating | Undo:
         """Retract the last vote or rating of a voter that still counts.
 
         Returns:
-            The vote or rating that was retracted.
+            The vote or rating that was retracted; an `Undo` if that waits for the server, and which it is is not known
+            here.
 
         Raises:
             VoteError: If the voter has none.
         """
         self._check_exists(f"{voter!r} has no vote to undo")
-        return self._database.undo(voter)
+        return self._recorder.undo(voter)
+
+    def counts(self, entry_id: str) -> bool:
+        """Whether a vote or a rating counts, or will when it has been sent.
+
+        Raises:
+            VoteError: If the store cannot be read, and the queue does not know.
+        """
+        if self._delivery is not None:
+            if self._delivery.outbox.retracts(entry_id):
+                return False
+            if self._delivery.outbox.holds(entry_id):
+                return True
+        return self._exists and self._database.holds(entry_id)
+
+    def is_queued(self, said: Vote | Rating | Undo) -> bool:
+        """Whether a vote or a rating, or what takes it back, waits for the server of the store."""
+        return isinstance(said, Undo) or (self._delivery is not None and self._delivery.keeps(said.id))
+
+    def queued(self, after: int, most: int) -> Queued:
+        """Votes and ratings that wait for the server and are not retracted, in their order.
+
+        Args:
+            after: The number after which to begin, at least 0.
+            most: How many at most.
+
+        Raises:
+            VoteError: If the queue cannot be read.
+        """
+        if self._delivery is None:
+            return Queued()
+        outbox = self._delivery.outbox
+        messages = outbox.entries(after, most)
+        entries = tuple(message.entry for message in messages)
+        return Queued(entries, messages[-1].number if messages else after, outbox.retractions())
+
+    def queue(self) -> QueueState | None:
+        """What waits on this machine for the server of the store; `None` for a file, for which nothing has to wait.
+
+        Raises:
+            VoteError: If the queue cannot be read.
+        """
+        return self._delivery.state() if self._delivery is not None else None
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until what waits for the server was sent, a try has failed, or the time is over; whether all was."""
+        return self._delivery.flush(seconds) if self._delivery is not None else True
 
     def erase(self, voter: str) -> Tally:
         """Delete all votes and ratings of a voter, retracted or not, and their traces in the files of the store.
@@ -156,7 +238,10 @@ class VoteStore:
         """
         if not self._exists:
             return Tally(0, 0)
-        # Before the votes, because it may free the space on a full disk that deleting needs.
+        # Before the votes, because what waits must not arrive afterwards, and to free the space on a full disk that
+        # deleting needs.
+        if self._delivery is not None:
+            self._delivery.outbox.erase(voter)
         self._remove_snapshot()
         try:
             return Tally(*self._database.erase(voter))
@@ -165,8 +250,12 @@ class VoteStore:
             self._remove_snapshot()
 
     def tally(self, voter: str) -> Tally:
-        """Numbers of votes and ratings of a voter, including retracted ones."""
-        return Tally(*self._database.tally(voter)) if self._exists else Tally(0, 0)
+        """Numbers of votes and ratings of a voter, including retracted ones and those that wait for the server."""
+        if not self._exists:
+            return Tally(0, 0)
+        waiting = self._delivery.outbox.tally(voter) if self._delivery is not None else (0, 0)
+        there = self._database.tally(voter)
+        return Tally(there[0] + waiting[0], there[1] + waiting[1])
 
     def all(self) -> list[Vote]:
         """The votes that count, in the order they were recorded."""
@@ -230,18 +319,20 @@ class VoteStore:
         return self._database.name
 
     def prepare(self) -> None:
-        """Load what it takes to read the store, without reading it.
+        """Load what it takes to read the store, without reading it, and have sent what waits for its server.
 
         Raises:
             SettingsError: If the URL is not valid.
             NeedsExtraError: If its driver is not installed.
         """
         with suppress(VoteError):  # reading reports that the folder may not be entered
-            if self._exists:
-                _ = self._database
+            if self._exists and self._delivery is not None:
+                self._delivery.look()
 
     def close(self) -> None:
         """Close database connections; the store opens new ones if it is used again."""
+        if self.__dict__.get("_delivery") is not None:
+            self._delivery.close()  # type: ignore[union-attr]
         if "_database" in self.__dict__:
             self._database.close()
 
@@ -255,6 +346,21 @@ class VoteStore:
         from diffusiongpt.votes.database import Database
 
         return Database(self.place, self._busy_seconds)
+
+    @cached_property
+    def _delivery(self) -> Delivery | None:
+        """How votes reach a server; a file is written at once."""
+        if not isinstance(self.place, str) or not self._database.is_server:
+            return None
+        from diffusiongpt.votes.delivery import Delivery
+        from diffusiongpt.votes.outbox import Outbox
+
+        folder = self._queue_folder if self._queue_folder is not None else _own_home()
+        return Delivery(self._database, Outbox(folder / f"votes-{self._database.key}.outbox.db"))
+
+    @property
+    def _recorder(self) -> Delivery | Database:
+        return self._delivery or self._database
 
     @property
     def _is_url(self) -> bool:
@@ -283,6 +389,12 @@ class VoteStore:
                 f"cannot make the folder of {self.place}: {error.strerror}",
                 hint="Set DIFFUSIONGPT_HOME to a folder that you may write to.",
             ) from error
+
+
+def _own_home() -> Path:
+    from diffusiongpt.settings import load_settings
+
+    return load_settings().home
 
 
 def _own_place() -> str | Path:

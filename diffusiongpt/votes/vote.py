@@ -360,6 +360,21 @@ class Rating:
             ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Undo:
+    """A retraction that waits for the server: what exactly it takes back is known when it arrives there.
+
+    Attributes:
+        voter: Whose last vote or rating it takes back, of those said until then; empty where it names one.
+        entry: Id of the vote or rating that it takes back; empty where that is the last one of a voter.
+        time: When it was asked for, UTC, ISO 8601.
+    """
+
+    voter: str = ""
+    entry: str = ""
+    time: str = field(default_factory=now)
+
+
 Entry = TypeVar("Entry", Vote, Rating)
 """A vote or a rating, the entries of a vote store."""
 

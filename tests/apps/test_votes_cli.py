@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from diffusiongpt.apps.cli import app
 from diffusiongpt.apps.cli import votes as exchange
+from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.votes import Tally, VoteStore
 
 if TYPE_CHECKING:
+    import postgres
     from click.testing import Result
 
 PROMPT = "a pixel art fish on a blue background"
@@ -172,3 +174,24 @@ def test_a_rating_that_is_no_number_is_refused(tmp_path: Path) -> None:
     [picture] = json.loads(run("generate", PROMPT, "--steps", 1, "--out", "drawn", "--json").stdout)["images"]
     assert "rating nan is not a number" in run("vote", picture, "--rating", "nan", code=1).stderr
     assert not (tmp_path / "home" / "votes.db").exists() or VoteStore(tmp_path / "home" / "votes.db").ratings() == []
+
+
+def test_a_vote_for_a_database_that_is_down_is_queued(
+    database_server: postgres.PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command and `doctor` say so; the next command that reaches the database sends it first."""
+    monkeypatch.setenv("DIFFUSIONGPT_VOTES", database_server.new_database())
+    with DiffusionGPT("tiny", device="cpu") as studio:
+        picture = studio.route_and_generate("a red heart", expert="tiny-oil", seed=1).save(tmp_path)[0]
+    with database_server.unreachable():
+        said = run("vote", str(picture), "--rating", "8").stdout
+        assert said.startswith("8 for tiny-oil and 'a red heart'\nqueued: it waits on this machine until")
+        assert json.loads(run("vote", str(picture), "--rating", "7", "--json").stdout)["queued"] is True
+        assert run("vote", "--undo").stdout.startswith("taken back: 7 for tiny-oil")
+        assert json.loads(run("doctor", "--json").stdout)["votes_queue"]["waiting"] == 3
+        assert "3 wait in" in run("doctor").stdout
+    assert run("vote", str(picture), "--rating", "6").stdout == "6 for tiny-oil and 'a red heart'\n"
+    store = VoteStore()
+    assert [one.rating for one in store.ratings()] == [8, 6]
+    store.close()
+    assert json.loads(run("doctor", "--json").stdout)["votes_queue"]["waiting"] == 0

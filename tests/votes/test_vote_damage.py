@@ -143,12 +143,12 @@ def test_a_voter_can_be_erased_when_no_second_copy_of_the_file_fits(tmp_path: Pa
 
 
 def test_a_server_that_hangs_is_reported_in_seconds(database_server: postgres.PostgresServer) -> None:
-    """Reading and writing fail with a `VoteError`, and go on when the server does; nothing is lost."""
+    """Reading and merging fail with a `VoteError`, and go on when the server does; nothing is lost."""
     store = VoteStore(database_server.new_database(), busy_seconds=1)
     cast = [store.add(vote())]
     with database_server.stopped():
         begun = monotonic()
-        for act in (store.all, lambda: store.add(vote())):
+        for act in (store.all, lambda: store.merge([vote()])):
             with pytest.raises(VoteError, match=r"cannot (read|write) votes at"):
                 act()
         assert monotonic() - begun < 25

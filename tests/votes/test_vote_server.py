@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from fixtures_votes import rating, vote
 
-from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError
+from diffusiongpt.errors import NeedsExtraError, SettingsError, VoteError, VotesUnreachableError
 from diffusiongpt.settings import load_settings
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.votes import VoteStore
@@ -45,14 +45,17 @@ def test_a_missing_driver_is_told_with_what_installs_it(monkeypatch: pytest.Monk
     assert caught.value.hint == 'pip install "diffusiongpt[postgres]"'
 
 
-def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path) -> None:
-    """This also holds if the password is in the URL, which is not shown."""
-    store = VoteStore(f"postgresql+psycopg://me:secret@/votes?host={tmp_path}")
-    for act in (store.all, lambda: store.add(vote())):
-        with pytest.raises(VoteError, match="votes at postgresql") as caught:
+def test_a_server_that_does_not_answer_is_a_vote_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Votes wait for it; this also holds if the password is in the URL, which is not shown."""
+    store = VoteStore(f"postgresql+psycopg://me:secret@/votes?host={tmp_path}", queue_folder=tmp_path)
+    for act in (store.all, lambda: store.merge([vote()])):
+        with pytest.raises(VotesUnreachableError, match="votes at postgresql") as caught:
             act()
         assert "the server is running" in caught.value.hint
         assert "secret" not in f"{caught.value} {caught.value.hint} {store!r}"
+    assert store.is_queued(store.add(vote()))
+    assert "secret" not in caplog.text
+    store.close()
 
 
 def test_a_user_who_may_only_read_is_told(database_server: postgres.PostgresServer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import closing
+from dataclasses import asdict
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -58,7 +60,7 @@ def examine(sources: list[str] | None, device: str | None) -> dict[str, Any]:
         return report
     report |= {"keys": _keys(settings), "places": _places(settings), "settings": _settings(settings)}
     report["problems"] += _unwritable(settings)
-    for examine_part in (_machine, _experts):
+    for examine_part in (_machine, _experts, _queue):
         try:
             report |= examine_part(settings, sources, device)
         except DiffusionGPTError as error:
@@ -167,6 +169,16 @@ def _experts(settings: Settings, sources: list[str] | None, device: str | None) 
     return {"experts": {"fits": ways, "too_big": too_big, "on_disk": on_disk, "hosted": hosted}}
 
 
+def _queue(settings: Settings, sources: list[str] | None, device: str | None) -> dict[str, Any]:
+    """What waits for the database of the votes; `None` where they are in a file. The database is not asked."""
+    from diffusiongpt.votes import VoteStore
+
+    del sources, device
+    with closing(VoteStore.own(settings)) as store:
+        queue = store.queue()
+    return {"votes_queue": None if queue is None else asdict(queue)}
+
+
 _WAYS = {
     "whole": "whole on the device",
     "offload": "one part at a time on the device",
@@ -202,6 +214,7 @@ def _show(report: dict[str, Any]) -> None:
         _paragraph("zoo", " + ".join(settings["zoo_layers"]))
         _paragraph("home", places["home"])
         _paragraph("votes", places["votes"])
+        _show_queue(report.get("votes_queue"))
         _paragraph("pulls", f"{places['checkpoints']}, {readable(places['bytes_free'])} free")
         asks = "offline" if settings["offline"] else f"above {settings['max_download_gb']:g} GB they are asked about"
         _paragraph("", f"from {settings['hub_endpoint']}; {asks}")
@@ -211,6 +224,15 @@ def _show(report: dict[str, Any]) -> None:
         show()
     for problem in report["problems"]:
         _paragraph("problem", problem)
+
+
+def _show_queue(queue: dict[str, Any] | None) -> None:
+    if queue is None:
+        return
+    if queue["waiting"]:
+        _paragraph("", f"{queue['waiting']:,} wait in {queue['path']} until it can be reached, since {queue['oldest']}")
+    if queue["refused"]:
+        _paragraph("", f"{queue['refused']:,} that waited were refused, and are in {queue['path']}: {queue['refusal']}")
 
 
 def _show_experts(experts: dict[str, Any]) -> None:

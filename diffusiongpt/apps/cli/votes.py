@@ -13,7 +13,7 @@ from diffusiongpt.apps.cli.common import JsonOption, VoterOption, ZooOption, is_
 from diffusiongpt.apps.cli.printing import confirm, print_json, say, show, write_data
 
 if TYPE_CHECKING:
-    from diffusiongpt.votes import Outcome, Rating, Vote
+    from diffusiongpt.votes import Outcome, Rating, Undo, Vote
     from diffusiongpt.votes.exchange import Imported
 
 
@@ -33,6 +33,7 @@ def vote(
 ) -> None:
     """Say which picture is best, or how good one is; the next route uses it."""
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.votes import Undo
 
     if undo == bool(pictures) or (tie, both_bad, rating is not None, undo).count(True) > 1:
         raise RequestError(
@@ -47,31 +48,52 @@ def vote(
             hint="diffusiongpt vote BEST.png OTHER.png, or diffusiongpt vote PICTURE.png --rating 8",
         )
     outcome: Outcome = "tie" if tie else "both_bad" if both_bad else "win"
-    cast = _cast(pictures or [], outcome=outcome, rating=rating, voter=voter)
+    cast, problem = _cast(pictures or [], outcome=outcome, rating=rating, voter=voter)
     if as_json:
-        print_json({**cast.to_record(), "undone": undo})
-    else:
-        show(("taken back: " if undo else "") + _sentence(cast))
+        record = asdict(cast) if isinstance(cast, Undo) else cast.to_record()
+        print_json({**record, "undone": undo, "queued": problem is not None})
+        return
+    show(("taken back: " if undo else "") + _sentence(cast))
+    if problem is not None:
+        show(f"queued: it waits on this machine until the vote store can be reached ({problem})")
 
 
-def _cast(pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str) -> Vote | Rating:
-    """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo."""
+def _cast(
+    pictures: list[Path], *, outcome: Outcome, rating: float | None, voter: str
+) -> tuple[Vote | Rating | Undo, str | None]:
+    """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo.
+
+    Returns:
+        What was cast or taken back, and why that waits; `None` if it does not.
+    """
     from diffusiongpt.pictures import Generation, as_rating, as_vote
     from diffusiongpt.settings import load_settings
     from diffusiongpt.votes import VoteStore
 
     shown = [Generation.without_pixels(picture) for picture in pictures]
     with closing(VoteStore.own(load_settings())) as store:
+        cast: Vote | Rating | Undo
         if not shown:
-            return store.undo(voter)
-        if rating is not None:
-            return store.add(as_rating(shown[0], rating, voter=voter))
-        return store.add(as_vote(shown, outcome=outcome, voter=voter))
+            cast = store.undo(voter)
+        elif rating is not None:
+            cast = store.add(as_rating(shown[0], rating, voter=voter))
+        else:
+            cast = store.add(as_vote(shown, outcome=outcome, voter=voter))
+        if not store.is_queued(cast) or store.flush(_FLUSH_S):
+            return cast, None
+        queue = store.queue()
+        return cast, queue.problem if queue is not None else ""
 
 
-def _sentence(cast: Vote | Rating) -> str:
-    from diffusiongpt.votes import Rating
+_FLUSH_S = 5.0
+"""Seconds for which a command goes on trying to send what waits; one that has failed once does not try again."""
 
+
+def _sentence(cast: Vote | Rating | Undo) -> str:
+    from diffusiongpt.votes import Rating, Undo
+
+    if isinstance(cast, Undo):
+        return f"the last vote of {cast.voter!r}"
     if isinstance(cast, Rating):
         return f"{cast.rating:g} for {cast.expert} and {cast.prompt!r}"
     if cast.outcome == "win":

@@ -60,11 +60,12 @@ class Compared(BaseModel):
 
 
 class Voted(BaseModel):
-    """A vote that was recorded."""
+    """A vote that was recorded, or that waits for the vote store."""
 
     outcome: str
     best: str | None = Field(description="Id of the expert that drew the best picture; null for a tie or both bad.")
     experts: dict[str, str] = Field(description="Path of each picture -> id of the expert that drew it.")
+    queued: bool = Field(default=False, description="Whether it waits until the vote store can be reached.")
 
 
 class Considered(BaseModel):
@@ -161,7 +162,8 @@ def routed(route: Route) -> CallToolResult:
 def voted(body: Voted) -> CallToolResult:
     """The answer to a vote."""
     shown = ", ".join(f"{Path(path).name} was {expert}" for path, expert in body.experts.items())
-    return _answer(f"Recorded: {body.outcome}. {shown}.", body)
+    how = "Kept until the vote store can be reached" if body.queued else "Recorded"
+    return _answer(f"{how}: {body.outcome}. {shown}.", body)
 
 
 def listed(body: Listed) -> CallToolResult:

@@ -192,7 +192,9 @@ class _Tools:
                 paths = [self._readable(path) for path in (best, *others)]
                 cast = self._studio.vote(*paths, outcome=outcome)
                 experts = {str(path): one.expert for path, one in zip(paths, cast.shown, strict=True)}
-                return answers.voted(answers.Voted(outcome=cast.outcome, best=cast.winner, experts=experts))
+                queued = self._studio.preferences.store.is_queued(cast)
+                voted = answers.Voted(outcome=cast.outcome, best=cast.winner, experts=experts, queued=queued)
+                return answers.voted(voted)
 
             return await in_thread(work, context)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -63,6 +64,8 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # votes that an earlier process could not send go now, and not with the first request
+        await run_sync(studio.preferences.store.prepare)
         yield
         service.jobs.abort()
         service.delivery.close()

@@ -29,6 +29,7 @@ _STATUS: tuple[tuple[type[errors.DiffusionGPTError], int], ...] = (
     (errors.RequestError, 400),
     (errors.PictureError, 400),
     (errors.DataError, 400),
+    (errors.VotesUnreachableError, 503),
     (errors.VoteError, 400),
     (errors.ConversationError, 400),
     (errors.ContentRefusedError, 400),

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from diffusiongpt.apps.server.service import Service, client_or_none, service_of
+from diffusiongpt.errors import VoteError
 from diffusiongpt.version import VERSION
 
 router = APIRouter(tags=["health"])
@@ -45,11 +46,21 @@ def readyz(request: Request, service: Annotated[Service, Depends(service_of)]) -
             "experts": len(service.studio.zoo),
             "at_hand": list(service.studio.at_hand()),
             "loaded": loaded,
+            "votes_queued": _votes_queued(service),
         }
     return JSONResponse(state, 503 if draining else 200)
 
 
+def _votes_queued(service: Service) -> int | None:
+    """Votes that wait for their database; `None` where they are in a file, or the queue cannot be read."""
+    try:
+        queue = service.studio.preferences.store.queue()
+    except VoteError:
+        return None
+    return queue.waiting if queue is not None else None
+
+
 @router.get("/metrics", response_class=Response)
 def metrics(service: Annotated[Service, Depends(service_of)]) -> Response:
-    """Requests, seconds by phase, pictures, fallbacks, votes, the queue and the cache, for Prometheus."""
+    """Requests, seconds by phase, pictures, fallbacks, votes and those that wait, queue and cache, for Prometheus."""
     return Response(service.metrics.as_text(), media_type=CONTENT_TYPE_LATEST)

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from diffusiongpt.apps.server.jobs import Jobs
     from diffusiongpt.cache import CacheEvent
     from diffusiongpt.pictures import Generation
     from diffusiongpt.studio import DiffusionGPT
+
+log = logger("diffusiongpt.server")
 
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 
@@ -96,8 +101,8 @@ class _State(Collector):
         self._studio = studio
         self._jobs = jobs
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges."""
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """The gauges, and what was counted elsewhere."""
         queue = GaugeMetricFamily("diffusiongpt_queue", "Drawings under way and waiting.", labels=("state",))
         states = [job.state for job in self._jobs.of()]
         for state in ("drawing", "waiting"):
@@ -107,6 +112,29 @@ class _State(Collector):
         for ledger in self._studio.cache.explain().ledgers:
             held.add_metric((ledger.tier,), ledger.resident)
         yield held
+        yield from self._queued_votes()
+
+    def _queued_votes(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """What waits for the database of the votes; nothing where they are in a file, or the queue cannot be read."""
+        store = self._studio.preferences.store
+        store.prepare()  # a server that is only watched also sends what another process has left
+        try:
+            queue = store.queue()
+        except VoteError as error:
+            log.warning("%s", error)
+            return
+        if queue is None:
+            return
+        yield GaugeMetricFamily(
+            "diffusiongpt_votes_queued", "Votes on this machine that wait for their database.", queue.waiting
+        )
+        yield GaugeMetricFamily("diffusiongpt_votes_queued_bytes", "Bytes of those.", queue.nbytes)
+        yield GaugeMetricFamily(
+            "diffusiongpt_votes_refused", "Votes that have waited and that their database refused.", queue.refused
+        )
+        yield CounterMetricFamily(
+            "diffusiongpt_votes_delivered", "Votes that have waited and that this process delivered.", queue.delivered
+        )
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Nothing, so that registering does not read the disk."""

@@ -18,9 +18,10 @@ from diffusiongpt.apps.server.drawing import base_url_of
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.openai_images import json_response
 from diffusiongpt.apps.server.service import Service, client_of, note, service_of
+from diffusiongpt.errors import VotesUnreachableError
 from diffusiongpt.flow import Route
 from diffusiongpt.pictures import Comparison, Generation, bare
-from diffusiongpt.votes import MOST_SECONDS, Rating, Vote
+from diffusiongpt.votes import MOST_SECONDS, Rating, Undo, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,16 +78,21 @@ async def compare(body: CompareBody, request: Request, service: Shared) -> Respo
 
 @router.post("/votes")
 async def vote(body: VoteBody, request: Request, service: Shared) -> Response:
-    """Record a choice; the next route already uses it. The answer says who drew what."""
+    """Record a choice; the next route already uses it. The answer says who drew what.
+
+    It is `queued` while the database of the votes cannot be reached: it is kept on this machine, and sent later.
+    """
     voter = body.voter or client_of(request).voter
     return json_response(await service.plan(partial(_voted, service, body, voter)))
 
 
 @router.delete("/votes")
 async def undo(request: Request, service: Shared, voter: str | None = None) -> Response:
-    """Take back the last vote or rating of a voter."""
-    undone = await service.plan(partial(service.studio.undo_vote, voter or client_of(request).voter))
-    return json_response({"undone": undone.id})
+    """Take back the last vote or rating of a voter.
+
+    It is `queued` while the database of the votes cannot be reached; `undone` is then null if only that knows the last.
+    """
+    return json_response(await service.plan(partial(_undone, service, voter or client_of(request).voter)))
 
 
 @router.get("/ranking")
@@ -190,12 +196,19 @@ def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
         "outcome": cast.outcome if isinstance(cast, Vote) else "rating",
         "winner": cast.winner if isinstance(cast, Vote) else None,
         "voter": cast.voter,
+        "queued": service.studio.preferences.store.is_queued(cast),
         "pictures": {
             letter: {"drawn_by": one.drawn_by, "seeds": list(one.seeds), "params": dict(one.params)}
             for letter, one in shown.items()
         },
         "route": next(iter(shown.values())).route.model_dump(mode="json"),
     }
+
+
+def _undone(service: Service, voter: str) -> dict[str, Any]:
+    undone = service.studio.undo_vote(voter)
+    answer = {"undone": None if isinstance(undone, Undo) else undone.id}
+    return {**answer, "queued": True} if service.studio.preferences.store.is_queued(undone) else answer
 
 
 def _choice(said: str | int | None, letters: Sequence[str]) -> int | Outcome:
@@ -216,7 +229,10 @@ def _ranking(service: Service, node: str | None) -> dict[str, Any]:
     taxonomy = service.studio.zoo.taxonomy
     if node is not None and node not in taxonomy.nodes and node not in taxonomy.needs:
         raise RefusedError(400, f"the taxonomy has no node {node[:80]!r}", code="invalid_request", param="node")
-    table = service.studio.ranking()
+    try:
+        table = service.studio.ranking()
+    except VotesUnreachableError:
+        table = service.studio.ranking_at_hand()
     rows = table.standings(node, expert_ids=service.studio.zoo)
     known = (*taxonomy.nodes.values(), *taxonomy.needs.values())
     nodes = [{"id": one.id, "kind": one.kind, "label": dict(one.label)} for one in known]

@@ -110,13 +110,14 @@ function picture({ letter, b64_json }) {
   return el("figure", {}, image, el("figcaption", {}, el("strong", {}, letter), by));
 }
 
-function verdict({ outcome, winner, pictures, route }) {
+function verdict({ outcome, winner, queued, pictures, route }) {
   return [
     el("strong", {}, t(`voted_${outcome}`, { expert: winner })),
+    queued ? el("p", { role: "status" }, t("vote_waits")) : null,
     el("p", {}, `${t("would_route")} ${why(route)}`),
     el("p", { class: "faint" }, t("seed_was", { seed: pictures.A.seeds[0] })),
     shown.undone
       ? el("p", { role: "status" }, t("undone"))
       : el("button", { type: "button", onclick: undo }, t("undo")),
-  ];
+  ].filter((part) => part !== null);
 }

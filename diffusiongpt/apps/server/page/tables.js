@@ -109,6 +109,7 @@ function showMachine() {
     [t("device"), state.device],
     [t("known"), t("known_count", { count: state.experts, here: state.at_hand.length })],
     [t("queue"), t("queue_state", queue)],
+    ...(state.votes_queued ? [[t("votes_waiting"), number(state.votes_queued, 0)]] : []),
   ];
   at("machine-state").replaceChildren(
     el("dl", { class: "card" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),

@@ -1,0 +1,287 @@
+"""The outbox: what was said while the server of the vote store could not be reached, in a file of this machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from diffusiongpt.errors import VoteError
+from diffusiongpt.votes.vote import Rating, Vote, new_id
+
+MOST_MESSAGES = 100_000
+"""Messages that an outbox holds. A stated bound: over an hour of 20 votes a second."""
+
+MOST_BYTES = 256_000_000
+"""Bytes of messages that an outbox holds; a vote takes one or two thousand. A stated bound."""
+
+WAIT_S = 10.0
+"""Seconds to wait for another process that writes the file; one write takes milliseconds."""
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["vote", "rating", "retract", "undo"]
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS messages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL, voter TEXT NOT NULL,
+    time TEXT NOT NULL, body TEXT NOT NULL, bytes INTEGER NOT NULL, refused TEXT, UNIQUE (kind, id)
+);
+CREATE INDEX IF NOT EXISTS messages_size ON messages (refused, bytes);
+CREATE INDEX IF NOT EXISTS messages_voter ON messages (voter);
+"""
+
+_ENTRIES: Mapping[str, type[Vote | Rating]] = {"vote": Vote, "rating": Rating}
+_OF_VOTER = "voter = ? AND refused IS NULL AND kind IN ('vote', 'rating')"
+_NOT_RETRACTED = "NOT EXISTS (SELECT 1 FROM messages AS later WHERE later.kind = 'retract' AND later.id = messages.id)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something that was said and is to be recorded once.
+
+    Attributes:
+        kind: A vote, a rating, the retraction of an entry, or the undoing of a voter's last one.
+        id: Of the vote or rating, also where it is retracted; of an undoing, its own.
+        voter: Who said it; empty where an entry is retracted of which nothing is known here.
+        time: When it was said, UTC, ISO 8601.
+        record: The vote or rating as plain values.
+        number: Its place in the outbox; 0 outside.
+    """
+
+    kind: Kind
+    id: str = field(default_factory=new_id)
+    voter: str = ""
+    time: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    @classmethod
+    def of(cls, entry: Vote | Rating) -> Message:
+        """The message that records a vote or a rating."""
+        kind: Kind = "vote" if isinstance(entry, Vote) else "rating"
+        return cls(kind=kind, id=entry.id, voter=entry.voter, time=entry.time, record=entry.to_record())
+
+    @property
+    def entry(self) -> Vote | Rating:
+        """The vote or rating that is to be recorded.
+
+        Raises:
+            VoteError: If the message is damaged.
+        """
+        return _ENTRIES[self.kind].from_record(self.record)
+
+
+class Held(NamedTuple):
+    """What an outbox holds.
+
+    Attributes:
+        waiting: Messages that wait.
+        nbytes: Their bytes.
+        oldest: Time of the first of them; empty if nothing waits.
+        refused: Messages that the store has refused, and that are kept until somebody looks at them.
+        reason: Why the last of those was refused.
+    """
+
+    waiting: int = 0
+    nbytes: int = 0
+    oldest: str = ""
+    refused: int = 0
+    reason: str = ""
+
+
+class Outbox:
+    """Messages in the order in which they were put in, on disk when `put` returns. Threads and processes may share it.
+
+    It never opens a file before something has to wait. What leaves is overwritten, because messages hold prompts.
+
+    Args:
+        path: The file.
+        most: Messages that it holds, with the refused ones.
+        most_bytes: Bytes of messages that it holds.
+    """
+
+    def __init__(self, path: Path, *, most: int = MOST_MESSAGES, most_bytes: int = MOST_BYTES) -> None:
+        self.path = path
+        self._most, self._most_bytes = most, most_bytes
+
+    def put(self, message: Message) -> None:
+        """Append a message.
+
+        Raises:
+            VoteError: If there is no room for it, it is in the outbox already, or the file cannot be written.
+        """
+        body = json.dumps(message.record)
+        with self._writing() as file:
+            count, nbytes = file.execute("SELECT count(*), total(bytes) FROM messages").fetchone()
+            if count >= self._most or nbytes + len(body) > self._most_bytes:
+                raise VoteError(
+                    f"the queue of votes in {self.path} is full: {count:,} wait for the server",
+                    hint="Start the server of the vote store; this was not recorded.",
+                )
+            try:
+                file.execute(
+                    "INSERT INTO messages (kind, id, voter, time, body, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+                    (message.kind, message.id, message.voter, message.time, body, len(body)),
+                )
+            except sqlite3.IntegrityError as error:
+                done = "retracted" if message.kind == "retract" else "recorded"
+                raise VoteError(
+                    f"vote {message.id!r} was already {done}, and waits for the server", hint="There is nothing to do."
+                ) from error
+
+    def batch(self, most: int) -> list[Message]:
+        """The messages that have waited longest."""
+        return self._messages("refused IS NULL ORDER BY number LIMIT ?", most)
+
+    def entries(self, after: int, most: int) -> list[Message]:
+        """Votes and ratings that wait and are not retracted, from a number on."""
+        where = f"number > ? AND refused IS NULL AND kind IN ('vote', 'rating') AND {_NOT_RETRACTED}"
+        return self._messages(f"{where} ORDER BY number LIMIT ?", after, most)
+
+    def retractions(self) -> int:
+        """How many retractions wait."""
+        return len(self._messages("refused IS NULL AND kind = 'retract'"))
+
+    def settle(self, outcomes: Sequence[tuple[int, str | None]]) -> int:
+        """Remove what was recorded, by its numbers, and keep what was refused apart, with the reason.
+
+        Returns:
+            How many were removed; none of those that another process has removed.
+        """
+        with self._writing() as file:
+            removed = sum(
+                file.execute("DELETE FROM messages WHERE number = ?", (number,)).rowcount
+                for number, refused in outcomes
+                if refused is None
+            )
+            for number, refused in outcomes:
+                if refused is not None:
+                    file.execute("UPDATE messages SET refused = ? WHERE number = ?", (refused, number))
+        return removed
+
+    def holds_any(self) -> bool:
+        """Whether anything waits; cheap."""
+        with self._reading() as file:
+            found = file.execute("SELECT 1 FROM messages WHERE refused IS NULL LIMIT 1").fetchone() if file else None
+            return found is not None
+
+    def holds(self, entry_id: str) -> bool:
+        """Whether a vote or a rating waits."""
+        return bool(self._messages("id = ? AND refused IS NULL AND kind IN ('vote', 'rating')", entry_id))
+
+    def find(self, entry_id: str) -> Vote | Rating | None:
+        """A vote or rating that waits."""
+        found = self._messages("id = ? AND refused IS NULL AND kind IN ('vote', 'rating')", entry_id)
+        return found[0].entry if found else None
+
+    def retracts(self, entry_id: str) -> bool:
+        """Whether the retraction of an entry waits."""
+        return bool(self._messages("id = ? AND refused IS NULL AND kind = 'retract'", entry_id))
+
+    def last_of(self, voter: str) -> Vote | Rating | None:
+        """The last vote or rating of a voter that waits and is not retracted."""
+        found = self._messages(f"{_OF_VOTER} AND {_NOT_RETRACTED} ORDER BY number DESC LIMIT 1", voter)
+        return found[0].entry if found else None
+
+    def tally(self, voter: str) -> tuple[int, int]:
+        """Numbers of votes and ratings of a voter that wait."""
+        found = self._messages(_OF_VOTER, voter)
+        votes = sum(one.kind == "vote" for one in found)
+        return votes, len(found) - votes
+
+    def erase(self, voter: str) -> None:
+        """Delete all that a voter has said."""
+        if self.path.exists():
+            with self._writing() as file:
+                file.execute("DELETE FROM messages WHERE voter = ?", (voter,))
+
+    def held(self) -> Held:
+        """What it holds."""
+        with self._reading() as file:
+            if file is None:
+                return Held()
+            waiting, nbytes = file.execute(
+                "SELECT count(*), total(bytes) FROM messages WHERE refused IS NULL"
+            ).fetchone()
+            refused = file.execute("SELECT count(*) FROM messages WHERE refused IS NOT NULL").fetchone()[0]
+            first = file.execute("SELECT time FROM messages WHERE refused IS NULL ORDER BY number LIMIT 1").fetchone()
+            last = file.execute(
+                "SELECT refused FROM messages WHERE refused IS NOT NULL ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+            return Held(waiting, int(nbytes), first[0] if first else "", refused, last[0] if last else "")
+
+    def _messages(self, where: str, *values: object) -> list[Message]:
+        with self._reading() as file:
+            query = f"SELECT kind, id, voter, time, body, number FROM messages WHERE {where}"  # noqa: S608 - ours
+            rows = file.execute(query, values).fetchall() if file else []
+        return [
+            Message(kind=kind, id=name, voter=voter, time=time, record=_record(body), number=number)
+            for kind, name, voter, time, body, number in rows
+        ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """The file, if there is one with messages."""
+        if not self.path.exists():
+            yield None
+            return
+        with self._open() as file:
+            known = file.execute("PRAGMA user_version").fetchone()[0]
+            self._check(known)
+            yield file if known else None
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Whoever is in the block is alone in the file; what it did is on disk when the block ends."""
+        with self._open() as file:
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                known = file.execute("PRAGMA user_version").fetchone()[0]
+                self._check(known)
+                if not known:
+                    for statement in filter(str.strip, _TABLE.split(";")):
+                        file.execute(statement)
+                    file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                yield file
+            except BaseException:
+                file.execute("ROLLBACK")
+                raise
+            file.execute("COMMIT")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The file, without a write-ahead log: the folder of a user may be on a network, where that needs more."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)) as file:
+                file.execute("PRAGMA secure_delete = ON")
+                # EXTRA also syncs the folder, without which a power cut could bring the journal back
+                file.execute("PRAGMA synchronous = EXTRA")
+                yield file
+        except (sqlite3.Error, OSError) as error:
+            raise VoteError(
+                f"the queue of votes {self.path} cannot be used: {error}",
+                hint="Make it writable, or move it away if it is damaged; DIFFUSIONGPT_HOME names its folder.",
+            ) from error
+
+    def _check(self, known: int) -> None:
+        if known > SCHEMA_VERSION:
+            raise VoteError(
+                f"the queue of votes {self.path} has schema version {known}, but this program only knows "
+                f"{SCHEMA_VERSION}",
+                hint="Use the version of diffusiongpt that wrote it, or a newer one.",
+            )
+
+
+def _record(body: str) -> Mapping[str, Any]:
+    """The values of a message; none for a damaged one, which the check of its entry reports."""
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
