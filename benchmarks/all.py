@@ -30,6 +30,7 @@ COMMANDS = (
 )
 
 _USE_DATA = (
+    "latency.py",
     "first_pick.py",
     "routing.py",
     "understanding.py",

@@ -1,21 +1,25 @@
 """What a decision costs, and what the command line costs before it does anything.
 
-    python benchmarks/latency.py
+    python benchmarks/latency.py [--data DIR]
 
-prints the CPU time of a warm local decision by a studio, with placements on a device of 24 GB, for prompts up to 64
-words in English and Chinese; next to it that of reading their meaning, which is most of it, and of embedding them by
-words only; and `diffusiongpt --help` next to a bare interpreter, all in one run.
+prints the CPU time of a warm local decision by a studio, with placements on a device of 24 GB, for prompts of 4 to 64
+words in English and Chinese, among all experts and among 60 of them; next to it that of reading their meaning, which is
+most of it, and of embedding them by words only; and `diffusiongpt --help` next to a bare interpreter, all in one run.
+With a folder of data, also the same among 60 experts for the prompts of PartiPrompts
+(https://github.com/google-research/parti, Apache-2.0), which people wrote.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from time import perf_counter, process_time
 
@@ -23,6 +27,10 @@ import numpy as np
 
 from diffusiongpt import DiffusionGPT
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
+from diffusiongpt.zoo import Zoo
+
+FEWER = 60
+"""Experts of the smaller zoo, every so many-th of the larger one."""
 
 _ENGLISH = str.split(
     "a quiet harbour at dawn with fishing boats, soft mist over the water and gulls above the pier "
@@ -38,6 +46,28 @@ def prompts(number: int, seed: int = 0) -> list[str]:
     english = (" ".join(rng.choices(_ENGLISH, k=rng.randint(4, 64))) for _ in range(number))
     chinese = ("".join(rng.choices(_CHINESE, k=rng.randint(4, 64))) for _ in range(number))
     return [text for pair in zip(english, chinese, strict=True) for text in pair][:number]
+
+
+def prompts_of_people(data: Path, number: int) -> list[str]:
+    """Prompts of PartiPrompts, from all of its categories."""
+    with (data / "prompts" / "partiprompts.tsv").open(encoding="utf-8", newline="") as file:
+        texts = [row["Prompt"] for row in csv.DictReader(file, delimiter="\t")]
+    return texts[:: max(len(texts) // number, 1)][:number]
+
+
+def some_of(zoo: Zoo, number: int) -> Zoo:
+    """A zoo of so many of the experts, spread over the whole."""
+    experts = [*zoo.values()]
+    kept = [experts[index * len(experts) // number] for index in range(number)]
+    taxonomy = zoo.taxonomy
+    return Zoo({one.id: one for one in kept}, {**taxonomy.nodes, **taxonomy.needs, **taxonomy.edits}, zoo.sources)
+
+
+def decisions(zoo: Zoo, texts: list[str]) -> dict[str, float]:
+    """Median and 95th percentile of the milliseconds of processor time that a studio takes to decide."""
+    with DiffusionGPT(zoo) as studio:
+        median, late = percentiles(lambda text: studio.route(text, memory="24GB+64GB"), texts, process_time)
+    return {"median": median, "p95": late}
 
 
 def percentiles(
@@ -69,14 +99,18 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=1000)
+    parser.add_argument("--data", type=Path, help="folder with prompts/partiprompts.tsv")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     texts, embedder = prompts(arguments.prompts), LexicalEmbedder()
+    zoo = Zoo.load()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DIFFUSIONGPT_HOME"] = os.environ["HF_HOME"] = folder
-        with DiffusionGPT() as studio:
-            zoo = studio.zoo
-            decide = percentiles(lambda text: studio.route(text, memory="24GB+64GB"), texts, process_time)
+        decide = decisions(zoo, texts)
+        fewer = {f"decision_ms_of_{FEWER}_experts": decisions(some_of(zoo, FEWER), texts)}
+        if arguments.data:
+            written = prompts_of_people(arguments.data, arguments.prompts)
+            fewer[f"decision_ms_of_{FEWER}_experts_partiprompts"] = decisions(some_of(zoo, FEWER), written)
     embed = percentiles(lambda text: embedder.embed([text]), texts, process_time)
     sentences = SentenceEmbedder.installed()
     # one more character, because the last prompts are remembered
@@ -86,15 +120,16 @@ def main() -> None:
     figures = {
         "experts": len(zoo),
         "nodes": len(zoo.taxonomy.nodes),
-        "decision_ms": {"median": decide[0], "p95": decide[1]},
+        "decision_ms": decide,
+        **fewer,
         "of_it_reading_the_meaning_ms": {"median": mean[0], "p95": mean[1]},
         "embedding_by_words_ms": {"median": embed[0], "p95": embed[1]},
-        "decision_against_embedding": round(decide[0] / embed[0], 1),
+        "decision_against_embedding": round(decide["median"] / embed[0], 1),
         "help_ms": round(help_ * 1000),
         "bare_interpreter_ms": round(bare * 1000),
         "help_against_bare_interpreter": round(help_ / bare, 1),
     }
-    lines = (f"{name.replace('_', ' '):<32} {value}" for name, value in figures.items())
+    lines = (f"{name.replace('_', ' '):<46} {value}" for name, value in figures.items())
     print(json.dumps(figures, indent=2) if arguments.json else "\n".join(lines))
 
 

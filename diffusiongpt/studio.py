@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from logging import INFO
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Self
@@ -180,7 +181,8 @@ class DiffusionGPT:
         given = locals()
         with _failure_noted():
             route = self._route(*_read(given))
-        log.info("%s is to draw %s, decided in %.0f ms", route.expert, _named(route), route.timings_ms["total"])
+        if log.isEnabledFor(INFO):
+            log.info("%s is to draw %s, decided in %.0f ms", route.expert, _named(route), route.timings_ms["total"])
         return route
 
     @checks_names

@@ -84,7 +84,7 @@ class SentenceEmbedder:
 
 def can_read(text: str) -> bool:
     """Whether a text has letters, all of them of scripts that the sentence embedder was trained on."""
-    return any(letter.isalpha() for letter in text) and not _FOREIGN.search(text)
+    return any(map(str.isalpha, text)) and (text.isascii() or not _FOREIGN.search(text))
 
 
 def check_weights(folder: Path, expected: Mapping[str, str] = SHA256) -> None:

@@ -6,7 +6,7 @@ plan. Bytes come from the sizes of components: from the headers of files on disk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, inf
@@ -74,6 +74,9 @@ class Plan:
 Weigh = Callable[["Expert"], Mapping[str, int] | None]
 """Bytes of each component of a checkpoint at 16 bits; `None` to take what the zoo states."""
 
+Asked = tuple[int | None, int | None, int | None]
+"""Width, height and steps of a picture; `None` for the expert's own."""
+
 _KEPT = 20_000
 """Answers that a planner keeps: one for each expert of the largest zoo. Sizes of pictures are as many as callers
 like."""
@@ -113,8 +116,8 @@ class Planner:
         self._readiness = readiness
         self._elsewhere = elsewhere
         self._measured = measured
-        self._known: dict[Hashable, tuple[Mapping[str, int] | None, _Fit]] = {}
         self._stated: dict[int, _Stated] = {}
+        self._answers = 0
 
     def __call__(
         self,
@@ -134,13 +137,14 @@ class Planner:
             steps: Denoising steps.
             readiness: What it takes to have its weights at hand here, where the caller has looked already.
         """
-        if is_hosted(expert.backend):
+        stated = self._stated_by(expert)
+        if stated.hosted:
             service = expert.repo.partition("/")[0]
             hosted = Placement(
                 kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0, seconds=expert.seconds
             )
             return Plan(placements=(hosted,))
-        fit = self._fit(expert, self.sizes(expert), width, height, steps)
+        fit = self._fit_of(stated, self._sizes_of(stated), (width, height, steps))
         if not fit.needs:
             return Plan(reason=fit.reason, sized=fit.sized)
         readiness = readiness or self._readiness(expert)
@@ -169,39 +173,45 @@ class Planner:
 
     def why_not(self, expert: Expert, *, width: int | None = None, height: int | None = None) -> str:
         """Why an expert cannot draw, as `Plan.reason`; empty if it can. Cheaper than a plan."""
-        if is_hosted(expert.backend):
-            return ""
-        return self._fit(expert, self.sizes(expert), width, height, None).reason
+        stated = self._stated_by(expert)
+        return "" if stated.hosted else self._fit_of(stated, self._sizes_of(stated), (width, height, None)).reason
 
     def why_not_with(self, expert: Expert, total: int) -> str:
         """The same if all its weights take `total` bytes at 16 bits, divided among components as they are known."""
         known = self.sizes(expert) or {expert.id: total}
         factor = total / max(sum(known.values()), 1)
         sizes = {name: round(size * factor) for name, size in known.items()}
-        return self._fit(expert, sizes, None, None, None).reason
+        return self._find_fit(expert, sizes, None, None, None).reason
 
     def sizes(self, expert: Expert) -> dict[str, int] | None:
         """Bytes of each component, those of an adapter's base included; `None` if not known."""
+        return self._sizes_of(self._stated_by(expert))
+
+    def _stated_by(self, expert: Expert) -> _Stated:
         stated = self._stated.get(id(expert))
         if stated is None or stated.expert is not expert:
             if len(self._stated) >= _KEPT:
                 self._stated.clear()
-            stated = self._stated[id(expert)] = _Stated(expert, expert.base_expert, stated_bytes(expert))
+            stated = self._stated[id(expert)] = _Stated(
+                expert, expert.base_expert, is_hosted(expert.backend), stated_bytes(expert)
+            )
+        return stated
+
+    def _sizes_of(self, stated: _Stated) -> dict[str, int] | None:
         if stated.base is not None:
             sizes = self.sizes(stated.base)
-            return None if sizes is None else {**sizes, expert.id: round((expert.size_gb or 0) * 1e9)}
-        weighed = self._weigh(expert)
+            return None if sizes is None else {**sizes, stated.expert.id: round((stated.expert.size_gb or 0) * 1e9)}
+        weighed = self._weigh(stated.expert)
         return dict(weighed) if weighed else stated.sizes
 
-    def _fit(
-        self, expert: Expert, sizes: Mapping[str, int] | None, width: int | None, height: int | None, steps: int | None
-    ) -> _Fit:
-        key = (expert.id, expert.repo, width, height, steps)
-        known = self._known.get(key)
+    def _fit_of(self, stated: _Stated, sizes: Mapping[str, int] | None, asked: Asked) -> _Fit:
+        known = stated.fits.get(asked)
         if known is None or (known[0] is not sizes and known[0] != sizes):
-            if len(self._known) >= _KEPT:
-                self._known.clear()
-            known = self._known[key] = sizes, self._find_fit(expert, sizes, width, height, steps)
+            if self._answers >= _KEPT:
+                self._stated.clear()
+                self._answers = 0
+            self._answers += 1
+            known = stated.fits[asked] = sizes, self._find_fit(stated.expert, sizes, *asked)
         return known[1]
 
     def _find_fit(
@@ -335,11 +345,21 @@ class Planner:
 
 @dataclass(frozen=True)
 class _Stated:
-    """What an expert says of itself, which is read once: a route asks for the sizes of all experts."""
+    """What an expert says of itself, which is read once: a route asks for the sizes of all experts.
+
+    Attributes:
+        expert: The expert.
+        base: The checkpoint of an adapter.
+        hosted: Whether a service draws.
+        sizes: Bytes of its components as the zoo has them.
+        fits: What came of the pictures that were asked for, with the sizes of components then.
+    """
 
     expert: Expert
     base: Expert | None
+    hosted: bool
     sizes: dict[str, int] | None
+    fits: dict[Asked, tuple[Mapping[str, int] | None, _Fit]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -358,7 +358,8 @@ class Router:
 
 def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:
     """Styles that a prompt is about to a good part; none if it is one alone."""
-    styles = [node.id for node in taxonomy.of_kind("style") if thought.values.get(node.id, 0.0) >= _NAMED_P]
+    asked = (taxonomy.nodes.get(node) for node, p in thought.values.items() if p >= _NAMED_P)
+    styles = [node.id for node in asked if node is not None and node.kind == "style"]
     return frozenset(styles) if len(styles) > 1 else frozenset()
 
 

@@ -55,7 +55,8 @@ class _Search:
             for child, p in self._expand(path, -negative_p).items():
                 heapq.heappush(frontier, (-p, (*path, child)))
         for negative_p, path in frontier:
-            self._keep(path[:-1], -negative_p)
+            if negative_p:
+                self._keep(path[:-1], -negative_p)
         return self._trace(stopped or "the last branch")
 
     def _enough(self) -> str:

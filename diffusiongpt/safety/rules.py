@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from diffusiongpt.flow import SafetyLevel
 from diffusiongpt.safety.checks import Asked, Finding
@@ -32,6 +32,10 @@ BARED = "clothes off"
 """What a prompt means that wants clothes not to be there."""
 
 
+Group = Annotated[tuple[str, ...], BeforeValidator(lambda names: (names,) if isinstance(names, str) else names)]
+"""Names of lists of words, one of which must be there; one alone may be written as it is."""
+
+
 class Case(BaseModel):
     """When a rule holds.
 
@@ -44,7 +48,7 @@ class Case(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    all: tuple[str | tuple[str, ...], ...] = Field(min_length=1)
+    all: tuple[Group, ...] = Field(min_length=1)
     without: tuple[str, ...] = ()
     within: int | None = None
     picture: bool = False
@@ -141,13 +145,15 @@ class _Words:
 
     def fit(self, case: Case) -> bool:
         """Whether a case holds."""
-        groups = [(group,) if isinstance(group, str) else group for group in case.all]
-        if not all(any(map(self._is_there, group)) for group in groups) or any(map(self._is_there, case.without)):
+        if not all(any(map(self._is_there, group)) for group in case.all) or any(map(self._is_there, case.without)):
             return False
         if case.within is None:
             return True
-        first, *others = ([span for name in group for span in self._lists[name].spans(self._text)] for group in groups)
+        first, *others = map(self._spans, case.all)
         return any(_near(start, end, others, case.within) for start, end in first)
+
+    def _spans(self, group: Group) -> list[tuple[int, int]]:
+        return [span for name in group for span in self._lists[name].spans(self._text)]
 
     def _is_there(self, name: str) -> bool:
         if name not in self._has:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from diffusiongpt.understanding.caseless import Caseless
+
 _PICTURE = r"(?:image|picture|photo(?:graph)?|pic|drawing|painting|illustration|logo|screenshot|artwork|portrait|one)"
 _POINTED = (
     rf"(?:this|that|the (?:attached|uploaded|provided|given|above|original|previous|last|latest|"
@@ -46,7 +48,7 @@ _CREATES = re.compile(
     r"from)\b)",
     re.IGNORECASE,
 )
-_MENTIONS = re.compile(rf"\b(?P<pointed>{_POINTED})\b", re.IGNORECASE)
+_MENTIONS = Caseless(rf"\b(?P<pointed>{_POINTED})\b")
 _CJK_POINTED = (
     r"(?:这张|这幅|那张|那幅|上一张|上张|刚才那张|原图|我的(?:这张)?|上传的|第[一二三四五\d]张|第[一二三四五\d]个|最后一张|左边那张|右边那张)(?:图片|图像|"
     r"照片|图|画)?|图中|图里|图上|照片(?:里|中|上)|画面(?:里|中)的|它的?|他的?|她的?|背景|天空"

@@ -36,6 +36,8 @@ def language_of(text: str) -> str:
 
     A script of many languages counts as the one that most prompts use: Latin as `en`, Cyrillic as `ru`.
     """
+    if text.isascii():
+        return "en" if _SCRIPTS["Latn"].search(text) else "und"
     if _KANA.search(text):
         return "ja"
     # a CJK character carries about as much as a Latin word of five letters

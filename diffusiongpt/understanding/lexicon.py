@@ -103,12 +103,9 @@ class Lexicon:
         while position < len(tokens):
             key, nodes = self._match(tokens, position)
             end = position + max(len(key), 1)
-            words = ("" if _IS_CJK.match(tokens[position]) else " ").join(tokens[position:end])
-            found += [
-                Mention(node=node, words=words, weight=1.0, start=position, end=end)
-                for node in nodes
-                if self._means(node, key, tokens, position, end)
-            ]
+            if meant := [node for node in nodes if self._means(node, key, tokens, position, end)]:
+                words = ("" if _IS_CJK.match(tokens[position]) else " ").join(tokens[position:end])
+                found += [Mention(node=node, words=words, weight=1.0, start=position, end=end) for node in meant]
             position = end
         return found
 
@@ -129,18 +126,25 @@ class Lexicon:
 
     def _match(self, tokens: Sequence[str], position: int) -> tuple[tuple[str, ...], list[str]]:
         first = tokens[position]
+        if first not in self._lengths and _singular(first) not in self._lengths:
+            return (), []  # most words begin no name
         for length in self._lengths.get(first, ()):
             key = tuple(tokens[position : position + length])
-            for spelt in (key, (*key[:-1], _singular(key[-1]))):
-                if len(key) == length and (nodes := self._aliases.get(spelt)) is not None:
+            if len(key) < length:
+                continue
+            last = _singular(key[-1])
+            for spelt in (key,) if last == key[-1] else (key, (*key[:-1], last)):
+                if (nodes := self._aliases.get(spelt)) is not None:
                     return spelt, nodes
         single = (_singular(first),)
         return (single, self._aliases[single]) if single in self._aliases else ((), [])
 
     def _could_be_misspelt(self, word: str) -> bool:
         """Whether a word has nearly the letters of a name, which is quicker to see than how alike they are."""
+        meant = self._fuzzy_letters.get((word[0], len(word)))
+        if meant is None:
+            return False
         mine = _letters(word)
-        meant = self._fuzzy_letters.get((word[0], len(word)), ())
         return any((mine ^ theirs).bit_count() <= MOST_OTHER_LETTERS for theirs in meant)
 
     def _can_be_misspelt(self, key: tuple[str, ...]) -> bool:
@@ -312,9 +316,9 @@ def _singular(word: str) -> str:
 
 
 def _windows(tokens: Sequence[str]) -> Iterator[str]:
+    plain = [bool(token) and token[0].isalnum() and not _IS_CJK.match(token) for token in tokens]
     for length in (1, 2, 3):
         for start in range(len(tokens) - length + 1):
             window = tokens[start : start + length]
-            plain = all(token and token[0].isalnum() and not _IS_CJK.match(token) for token in window)
-            if plain and len("".join(window)) >= 5:
+            if all(plain[start : start + length]) and len("".join(window)) >= 5:
                 yield " ".join(window)

@@ -6,12 +6,12 @@ are read from what is left. All of it takes precedence over what an LLM reads.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from diffusiongpt.understanding.caseless import Caseless
 from diffusiongpt.understanding.colors import read_colors
 from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
@@ -23,15 +23,14 @@ from diffusiongpt.understanding.reasoning import takes_reasoning
 from diffusiongpt.understanding.terms import camera_terms, safety_class
 from diffusiongpt.understanding.wording import read_wording
 
-_TRANSPARENT = re.compile(
+_TRANSPARENT = Caseless(
     r"\btransparent[- ](?:background|backdrop|bg|png)\b|\b(?:no|without(?: a| any)?|"
     r"remove(?: the)?) (?:background|backdrop)\b|\balpha (?:channel|background|transparency)\b"
     r"|\bbackground (?:is |should be |must be |to be )?transparent\b|\btransparent (?:\.?png|"
     r"sticker|logo|icon|emblem|overlay|cutout|clip ?art)\b|\bpng with (?:alpha|transparency)\b|"
     r"\bisolated on transparent\b"
     r"|透明背景|背景透明|透明底|透明的背景|背景为透明|无背景|去背景|抠图|免抠|透明图|"
-    r"透明(?:的)?(?:logo|图标|贴纸|png)|透過背景|背景透過|透明 ?png",
-    re.IGNORECASE,
+    r"透明(?:的)?(?:logo|图标|贴纸|png)|透過背景|背景透過|透明 ?png"
 )
 
 

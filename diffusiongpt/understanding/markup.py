@@ -32,6 +32,9 @@ _SCHEDULED = re.compile(
 )
 _PLUSSED = re.compile(r"\(([^()]{1,200})\)([+-]{1,4})(?=[\s,.]|$)|(?<![\w-])([A-Za-z]{2,40})(\+{2,4})(?=[\s,.]|$)")
 _PART = re.compile(r"(?<=\S)\s?::\s*(-?\d{0,3}(?:\.\d{1,3})?)(?=\s|$|,)")
+_SIGN = re.compile(r"[<>(){}\[\]\\:]|--|—|–|__|\+\+|BREAK|ADD")
+"""What all markup has one of; most prompts have none."""
+
 _LINK = re.compile(r"^\s*(?:<?https?://[^\s<>]{1,2000}>?\s+)+(?=\S)")
 _ESCAPED = re.compile(r"\\([()\[\]{}])")
 
@@ -144,6 +147,12 @@ class _Reader:
         return apart
 
     def _read(self) -> Apart:
+        if _SIGN.search(self._text):
+            self._take_markup()
+        self._text = _tidy(self._text)
+        return self._result()
+
+    def _take_markup(self) -> None:
         tagged = _SIGN_OF_A1111.search(self._text) is not None
         steps: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
             (_LINK, self._link),
@@ -163,8 +172,7 @@ class _Reader:
         self._weights(tagged=tagged)
         if tagged:
             self._text = _AND.sub(", ", self._text)
-        self._text = _tidy(_ESCAPED.sub(r"\1", self._text))
-        return self._result()
+        self._text = _ESCAPED.sub(r"\1", self._text)
 
     def _result(self) -> Apart:
         markup = Markup(

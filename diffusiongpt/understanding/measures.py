@@ -6,6 +6,8 @@ import re
 from math import gcd
 from typing import Any
 
+from diffusiongpt.understanding.caseless import Caseless
+
 SMALLEST_SIDE = 256
 """Pixels below which two numbers describe what is drawn ("64x64 pixel art sprite") rather than the picture, unless they
 have a unit: no published text-to-image model was trained below this side."""
@@ -16,6 +18,7 @@ _UNIT = (
     r"(?:\s*(?P<unit>px\b|pixels?\b(?!\s*(?:art|style|sprites?|icon|grid|game|image))|像素(?!画|风|艺术|"
     r"小人|游戏)|cm|mm|inch(?:es)?|in\b|\"|″|ft|feet|foot|meters?|metres?|m\b|厘米|毫米|米|英寸|寸))?"
 )
+_DIGIT = re.compile(r"\d")
 _SIZE = re.compile(
     rf"(?<![\d.])(?P<width>\d{{1,5}}(?:\.\d)?)\s*(?:px|像素)?\s*(?:[x×*✕Ｘ]|"
     rf"by)\s*(?P<height>\d{{1,5}}(?:\.\d)?)(?!\d|\.\d|:\d){_UNIT}",
@@ -27,11 +30,10 @@ _NOT_A_SIZE = re.compile(
     re.IGNORECASE,
 )
 _ASPECT = re.compile(r"(?<![\d:.])(?P<width>[1-9]\d?(?:\.\d{1,2})?)\s*[:：]\s*(?P<height>[1-9]\d?)(?![\d:]|\.\d)")
-_SLASHED = re.compile(
+_SLASHED = Caseless(
     r"\b(?:aspect|ratio)\b\s*(?:ratio)?\s*(?:of|is|:|"
     r"=)?\s*(?P<width>[1-9]\d?)\s*[/x×]\s*(?P<height>[1-9]\d?)\b|"
-    r"(?<![\d/])(?P<w>[1-9]\d?)\s*[x×/]\s*(?P<h>[1-9]\d?)\s+(?:aspect|ratio)",
-    re.IGNORECASE,
+    r"(?<![\d/])(?P<w>[1-9]\d?)\s*[x×/]\s*(?P<h>[1-9]\d?)\s+(?:aspect|ratio)"
 )
 _COMMON_ASPECTS = frozenset([
     "1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "5:7", "7:5", "9:16", "16:9",
@@ -55,57 +57,51 @@ _CLOCK_AFTER = re.compile(
 )
 _NAMED_ASPECTS = (
     (
-        re.compile(
+        Caseless(
             r"\b(?:square (?:format|image|picture|canvas|crop|aspect|composition|frame|layout)|"
-            r"instagram (?:square|post))\b|方图|方形构图|正方形(?:画幅|构图|图片|比例)|方形画幅",
-            re.IGNORECASE,
+            r"instagram (?:square|post))\b|方图|方形构图|正方形(?:画幅|构图|图片|比例)|方形画幅"
         ),
         "1:1",
     ),
     (
-        re.compile(
+        Caseless(
             r"\b(?:wide ?screen|desktop (?:wallpaper|background)|"
-            r"youtube thumbnail|video thumbnail)\b|宽屏|横屏|电脑壁纸|桌面壁纸",
-            re.IGNORECASE,
+            r"youtube thumbnail|video thumbnail)\b|宽屏|横屏|电脑壁纸|桌面壁纸"
         ),
         "16:9",
     ),
     (
-        re.compile(
+        Caseless(
             r"\b(?:phone (?:wallpaper|background|lock ?screen)|iphone wallpaper|android wallpaper|"
             r"mobile wallpaper|vertical video|instagram (?:story|stories|reel)|tiktok (?:video|format|"
-            r"cover)|lock ?screen wallpaper)\b|手机壁纸|竖屏|锁屏壁纸|手机屏保",
-            re.IGNORECASE,
+            r"cover)|lock ?screen wallpaper)\b|手机壁纸|竖屏|锁屏壁纸|手机屏保"
         ),
         "9:16",
     ),
-    (re.compile(r"\bultra-?wide\b(?!\s*(?:angle|lens|shot))|超宽屏", re.IGNORECASE), "21:9"),
+    (Caseless(r"\bultra-?wide\b(?!\s*(?:angle|lens|shot))|超宽屏"), "21:9"),
     (
-        re.compile(
+        Caseless(
             r"\b(?:portrait (?:orientation|format|mode|layout)|vertical (?:format|orientation|image|"
             r"picture|poster|layout|composition|aspect|canvas|banner)|upright format|"
-            r"in portrait orientation)\b|竖版|竖构图|竖幅|竖图|纵向(?:构图|版|画幅)|縦長|縦向き",
-            re.IGNORECASE,
+            r"in portrait orientation)\b|竖版|竖构图|竖幅|竖图|纵向(?:构图|版|画幅)|縦長|縦向き"
         ),
         "3:4",
     ),
     (
-        re.compile(
+        Caseless(
             r"\b(?:landscape (?:orientation|format|mode|layout)|horizontal (?:format|orientation|image|"
             r"picture|poster|layout|composition|aspect|canvas|banner))\b|"
             r"横版|横构图|横幅构图|横图|横向(?:构图|版|画幅)|横長|"
-            r"横向き",
-            re.IGNORECASE,
+            r"横向き"
         ),
         "4:3",
     ),
 )
-_PAPER = re.compile(
+_PAPER = Caseless(
     r"(?<![A-Za-z0-9])(?P<size>[AB][0-8])(?![A-Za-z0-9])(?=[^,.;，。]{0,40}?(?:poster|paper|print|"
     r"flyer|page|sheet|format|size|document|leaflet|canvas|layout|portrait|landscape|vertical|"
     r"horizontal|海报|纸|版|尺寸|大小|画幅|传单|横|竖)|\s*$|\s*[,，])"
-    r"|\b(?P<letter>us letter|letter[- ]size[d]?)\b",
-    re.IGNORECASE,
+    r"|\b(?P<letter>us letter|letter[- ]size[d]?)\b"
 )
 _SIDEWAYS = re.compile(
     r"\b(?:landscape (?:orientation|format|mode|layout)|horizontal)\b|横(?:版|向|幅|构图)", re.IGNORECASE
@@ -119,13 +115,12 @@ _NUMBER_WORDS = {
     "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
     "twenty": 20, "thirty": 30, "fifty": 50,
 }  # fmt: skip
-_COUNT_LATIN = re.compile(
+_COUNT_LATIN = Caseless(
     rf"(?<![\w.,:/#$€£-])(?:exactly\s+)?(?P<number>{'|'.join(sorted(_NUMBER_WORDS, key=len, reverse=True))}|"
     rf"[1-9]\d?)\s+"
     r"(?:(?!and\b|or\b|of\b|in\b|on\b|with\b|is\b|are\b|to\b|at\b|the\b|"
     r"a\b)[a-z0-9'-]+\s+){0,3}?(?P<noun>[a-z]{3,}s|people|men|women|children|sheep|fish|deer|mice|"
-    r"geese|wolves|leaves|feet|teeth|oxen|puppies|dice|cacti|policemen|firemen|fishermen|koi)\b",
-    re.IGNORECASE,
+    r"geese|wolves|leaves|feet|teeth|oxen|puppies|dice|cacti|policemen|firemen|fishermen|koi)\b"
 )
 _NOT_COUNTED = frozenset([
     "bits", "colors", "colours", "years", "pixels", "steps", "percent", "ds", "degrees", "minutes", "hours", "days",
@@ -168,7 +163,8 @@ _JAPANESE_COUNT = re.compile(
 def read_size(text: str) -> dict[str, Any]:
     """Fields `width` and `height`, or `aspect_ratio`, that a text asks for; empty if it asks for none."""
     shape: str | None = None
-    for match in _SIZE.finditer(text):
+    has_numbers = _DIGIT.search(text) is not None
+    for match in _SIZE.finditer(text) if has_numbers else ():
         width, height, unit = float(match["width"]), float(match["height"]), (match["unit"] or "").lower()
         if _NOT_A_SIZE.match(text[match.end() :]) or not width or not height:
             continue
@@ -180,7 +176,7 @@ def read_size(text: str) -> dict[str, Any]:
                 shape = _ratio(width, height)
         elif shape is None and not unit.startswith(("m", "f", "米")) and 0.2 <= width / height <= 5:
             shape = _ratio(width, height)
-    aspect = _read_aspect(text) or shape or _paper(text) or _named(text)
+    aspect = (_read_aspect(text) if has_numbers else None) or shape or _paper(text) or _named(text)
     return {"aspect_ratio": aspect} if aspect else {}
 
 
@@ -192,7 +188,7 @@ def read_count(text: str) -> int | None:
         if match["noun"].lower() not in _NOT_COUNTED and not _is_measure(match):
             number = match["number"].lower()
             return _NUMBER_WORDS.get(number) or int(number)
-    found = _COUNT_CJK.search(text) or _JAPANESE_COUNT.search(text)
+    found = None if text.isascii() else _COUNT_CJK.search(text) or _JAPANESE_COUNT.search(text)
     return None if found is None else _CJK_DIGITS.get(found["number"]) or int(found["number"])
 
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from diffusiongpt.embedding import CJK
+from diffusiongpt.understanding.caseless import Caseless
 
 NAMES = re.compile(
     # signs and rules: a picture of the sign has the sign in it
@@ -71,14 +72,13 @@ _INCLUDE = (
     r"can['’]?t)\s+(?:include|add|draw|show|use|put|have|contain|want|make|paint|render|depict|"
     r"like|need)(?:\s+(?:in|it|me|him|her))?"
 )
-_DENIED = re.compile(
+_DENIED = Caseless(
     rf"(?P<from>\b(?:without|with\s+no|with\s+zero|free\s+of|free\s+from|devoid\s+of|lacking|minus|"
     rf"excluding|exclude|avoid(?:ing)?|no|not(?=\s+(?:an?\s+|any\s+|in\s+)?[\w'-]+)|rather\s+than|"
     rf"instead\s+of|except(?:\s+for)?|{_INCLUDE})\s+)"
-    rf"(?:in\s+)?{_DETERMINER}(?:{_EMPTY_NOUNS})?(?P<items>{_ITEM}{_END}(?:{_MORE}){{0,6}})",
-    re.IGNORECASE,
+    rf"(?:in\s+)?{_DETERMINER}(?:{_EMPTY_NOUNS})?(?P<items>{_ITEM}{_END}(?:{_MORE}){{0,6}})"
 )
-_NO_PEOPLE = re.compile(r"\b(?:no[ -]one|no\s?body|not a (?:soul|person)(?: in sight)?)\b", re.IGNORECASE)
+_NO_PEOPLE = Caseless(r"\b(?:no[ -]one|no\s?body|not a (?:soul|person)(?: in sight)?)\b")
 _PREDICATE = re.compile(
     r"(?:\b(?:is|are|was|were|be|been|am|does|do|did|has|have|had|can|could|will|would|should|"
     r"must|may|might|it['’]s|that['’]s|if|or|and)\s*$|\w['’](?:s|re|ve|ll)\s*$)",
@@ -128,11 +128,15 @@ class Denial:
 
 def denials_in(text: str) -> list[Denial]:
     """What a text denies, in order; the text is in simplified characters and without quoted passages."""
+    nothing, denied = [*_NO_PEOPLE.finditer(text)], [*_DENIED.finditer(text)]
+    chinese = [] if text.isascii() else [*_CJK_DENIED.finditer(text)]
+    if not (nothing or denied or chinese):
+        return []
     kept = [match.span() for match in (*NAMES.finditer(text), *CJK_NAMES.finditer(text))]
-    empty = [match for match in _NO_PEOPLE.finditer(text) if not _inside(match.span(), kept)]
+    empty = [match for match in nothing if not _inside(match.span(), kept)]
     found = [Denial(start=match.start(), end=match.end(), words="people") for match in empty]
     spans = [match.span() for match in empty]
-    for match in _DENIED.finditer(text):
+    for match in denied:
         if _inside(match.span("from"), kept) or _inside(match.span("from"), spans) or not _is_thing(text, match):
             continue
         end = min([match.end(), *(start for start, _ in kept if start >= match.start("items"))])
@@ -141,7 +145,7 @@ def denials_in(text: str) -> list[Denial]:
             found.append(
                 Denial(start=match.start(), end=end, words=re.sub(r",? (?:no|nor|or no|and no) ", ", ", words))
             )
-    for match in _CJK_DENIED.finditer(text):
+    for match in chinese:
         if not _inside(match.span("from"), kept) and not _inside(match.span("from"), _denied(found)):
             words = match["items"].strip()
             if words and not _is_chinese_verb(match, words):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diffusiongpt.understanding.caseless import Caseless
+
 _PAIRS = re.compile(
     r"(?P<straight>\")(?P<a>[^\"\n]{1,300})\"|“(?P<b>[^”\"\n]{1,300})[”\"]|„(?P<c>[^“”\n]{1,300})[“”]"
     r"|«\s?(?P<d>[^»\n]{1,300}?)\s?»|＂(?P<e>[^＂\n]{1,300})＂|‘(?P<f>[^’\n]{1,300}(?:’[a-z]{1,2}\b[^’\n]{0,200})*)’"
@@ -17,6 +19,9 @@ _PAIRS = re.compile(
     r"|(?<![\w'’])'(?P<h>[A-Z][^'\n]{1,300})'(?=(?:on|in|at|with)\b)"
     r"|「(?P<i>[^」\n]{1,300})」|『(?P<j>[^』\n]{1,300})』|《(?P<title>[^》\n]{1,300})》"
 )
+_MARK = re.compile("[\"“„«＂‘'「『《]")
+"""Marks that open a quotation."""
+
 _INCHES = re.compile(r"(?<=\d)\s?(?:\"|″|''|”)(?!\w)")
 _NUMBER_BEFORE = re.compile(r"(?<![A-Za-z])\d{1,4}(?:\.\d+)?(?:\s?\d/\d)?\s?$")
 _MEASURED = re.compile(
@@ -113,7 +118,7 @@ _STOP = (
     r"beneath|next to|near|by|hanging|written|printed|painted|standing|while|and (?:a|an|the|with|"
     r"below|above|underneath|in)|against|behind|outside|inside|for a|made of|made from)\b))"
 )
-_UNQUOTED = re.compile(
+_UNQUOTED = Caseless(
     rf"\b(?:{SURFACES})\b(?:\s+(?!that\b|which\b|says?\b|"
     rf"read)[\w'-]+){{0,4}}?\s*,?\s+{_SAYS}\s*[:,]?\s+(?P<said>[^\n\"“「『]{{1,120}}?){_STOP}"
     rf"|\b{_WITH_TEXT}\s+(?:that\s+)?(?:says?|saying|reads?|reading)\s*[:,]?\s+(?P<read>[^\n\"“「『]{{1,120}}?){_STOP}"
@@ -128,8 +133,7 @@ _UNQUOTED = re.compile(
     rf"carved|embroidered|stitched)\s+(?:on|in|across|into|over)\b"
     rf"|\bthe\s+word\s+(?!(?:on|in|of|is|are|was|at|and|should|must|that|which|from|to|with|for|"
     rf"written|art)\b)(?P<word>[\w'-]{{1,40}})"
-    rf"|\b(?:spelling out|that spells(?: out)?|which spells(?: out)?)\s+(?P<spelt>[^\n\"“「『]{{1,60}}?){_STOP}",
-    re.IGNORECASE,
+    rf"|\b(?:spelling out|that spells(?: out)?|which spells(?: out)?)\s+(?P<spelt>[^\n\"“「『]{{1,60}}?){_STOP}"
 )
 _CJK_SURFACE = (
     r"(?:牌|板|墙|纸|衫|衣服|衣|T恤|t恤|杯|旗|横幅|条幅|海报|屏幕|屏|书|卡|盒|标签|门|灯箱|石|碑|蛋糕|瓶|袋|帽|包装|招牌|封面|木|灯|信封|上面|上|"
@@ -185,6 +189,8 @@ class Rendered:
 
 def quotes_in(text: str) -> list[Quote]:
     """Quoted passages, without inches, feet and apostrophes."""
+    if not _MARK.search(text):
+        return []
     masked = _mask(text)
     return [
         Quote(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-_SURE = re.compile(
+from diffusiongpt.understanding.caseless import Caseless
+
+_SURE = Caseless(
     r"\b(?:solve|puzzle|riddle|equations?|clues?|infer(?:red|ring)?|deduce[ds]?|analog(?:y|"
     r"ies|ical|ous|ously)|observations|example \d"
     r"|rules? of (?:this|the|that)|transformation rules?|aftermath|initial state|initially|"
@@ -21,8 +23,7 @@ _SURE = re.compile(
     r"|(?:twice|half|three times) the (?:number|size)|must (?:not )?(?:be|"
     r"have) the same .{1,30} as|logically|determined by)\b"
     r"|推理|谜题|谜语|线索|按照?以下步骤|步骤[一二三1-9]|规则[:：]|类比|方程|计算结果|之和|解出|如果.{1,20}(?:会|将|那么)|会发生什么|"
-    r"最终(?:状态|结果)|首都的|的首都|发明者|国花|国鸟|初始状态",
-    re.IGNORECASE,
+    r"最终(?:状态|结果)|首都的|的首都|发明者|国花|国鸟|初始状态"
 )
 _NUMBERED = re.compile(r"(?:^|[\s(;:])\(?([1-9])[.)]\s+\S")
 _CALCULATED = re.compile(r"\d\s*[+×÷*/]\s*\d+\s*=\s*\?|\bwhat is \d+\s*[-+x*/×÷]", re.IGNORECASE)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusiongpt.flow import SubjectClass
+from diffusiongpt.understanding.caseless import Caseless
 from diffusiongpt.understanding.main_subject import CLASSES
 
 if TYPE_CHECKING:
@@ -31,17 +32,15 @@ RIDGE = 6.0
 """Strength of the penalty: with 1 to 10 the same within half a point (`benchmarks/understanding.py`)."""
 
 _SUBJECTS = ("character", "animal", "scene", "object", "design")
-_WORN = re.compile(
+_WORN = Caseless(
     r"\b(?:wear(?:s|ing)?|dressed|in (?:an?|the|his|her|its)? ?(?:\w+ ){0,2}"
-    r"(?:robes?|suit|uniform|costume|armou?r|apron|coat|jacket|hat|dress))\b|穿|戴着|身披|服饰|披着",
-    re.IGNORECASE,
+    r"(?:robes?|suit|uniform|costume|armou?r|apron|coat|jacket|hat|dress))\b|穿|戴着|身披|服饰|披着"
 )
-_HUMAN = re.compile(
+_HUMAN = Caseless(
     r"\b(?:expression|his|her|smil\w*|proudly|sadly|solemn|serious|holding|hugging|cook\w*|reading|playing|dancing"
-    r"|anthropomorphic|personif\w*)\b|拟人|表情|神情|微笑|得意|骄傲|拿着|手持|手里|抱着|弹|跳舞|扮演",
-    re.IGNORECASE,
+    r"|anthropomorphic|personif\w*)\b|拟人|表情|神情|微笑|得意|骄傲|拿着|手持|手里|抱着|弹|跳舞|扮演"
 )
-_PAGE = re.compile(r"\b(?:interface|ui|website|app|poster|page)\b|界面|网页|海报", re.IGNORECASE)
+_PAGE = Caseless(r"\b(?:interface|ui|website|app|poster|page)\b|界面|网页|海报")
 _OPENS_WITH_PLACE = re.compile(
     r"^\s*(?:[^:：,，.。]{0,60}[:：]\s*)?(?:[^,，.。]{0,40}\bstyle,\s*|[^,，.。]{0,14}(?:风格|画风|质感|光影|动画|照片)[^,，.。]{0,4}，)?"
     r"(?:(?:in|on|at|under|inside|against|beneath|beside|by|near|within|atop|from|outside|amid|above|over|behind"
@@ -75,7 +74,9 @@ def signs_of(
         one: max((m.weight for m, cls in zip(mentions, classes, strict=True) if cls == one), default=0.0)
         for one in _KNOWN
     }
-    place, human, dressed = (bool(pattern.search(text)) for pattern in (_OPENS_WITH_PLACE, _HUMAN, _WORN))
+    place, human, dressed = (
+        bool(found) for found in (_OPENS_WITH_PLACE.match(text), _HUMAN.search(text), _WORN.search(text))
+    )
     animal, character = strongest["animal"] > 0, strongest["character"] > 0
     yes_or_no = {
         **{f"first is {one}": bool(classes) and classes[0] == one for one in _KNOWN},

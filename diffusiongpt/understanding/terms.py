@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from diffusiongpt.flow import SafetyClass
+from diffusiongpt.understanding.caseless import Caseless
 from diffusiongpt.understanding.word_lists import WordList, read_word_file
 
-_CAMERA = re.compile(
+_CAMERA = Caseless(
     r"\b(?:\d{1,3}(?:\.\d)?(?:-\d{1,3})?\s?mm(?:\s+(?:lens|film|macro|prime))?|"
     r"[fƒ]/?\s?\d{1,2}(?:\.\d)?|iso\s?\d{2,6}|1/\d{1,5}\s?(?:s|sec(?:onds?)?)?"
     r"|depth of field|shallow focus|deep focus|soft focus|selective focus|bokeh|long exposure|"
@@ -29,8 +29,7 @@ _CAMERA = re.compile(
     r"polaroid|cinestill(?: \d+t)?|dslr|canon(?: eos)?|nikon|leica(?: m\d)?|hasselblad|sony a\d+|"
     r"medium format|large format|black[- ]and[- ]white|monochrome|sepia|hdr|raw photo|infrared)\b"
     r"|微距|广角|长焦|鱼眼|移轴|景深|浅景深|大光圈|光圈|快门|长曝光|慢门|双重曝光|多重曝光|逆光|侧光|顺光|柔光|硬光|自然光|影棚|棚拍|黄金时刻|蓝调时刻|特写|近景|"
-    r"中景|远景|全景|俯拍|仰拍|俯视|仰视|鸟瞰|航拍|平视|第一人称|胶片颗粒|颗粒感|散景|虚化|黑白|镜头光晕|丁达尔|体积光|高调|低调|伦勃朗光|单反|胶片",
-    re.IGNORECASE,
+    r"中景|远景|全景|俯拍|仰拍|俯视|仰视|鸟瞰|航拍|平视|第一人称|胶片颗粒|颗粒感|散景|虚化|黑白|镜头光晕|丁达尔|体积光|高调|低调|伦勃朗光|单反|胶片"
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusiongpt.embedding import CJK
+from diffusiongpt.understanding.caseless import Caseless
 
 WordsByLanguage = Mapping[str, Sequence[str]]
 """`en` and `zh` -> expressions; see `safety.yaml`."""
@@ -26,8 +27,8 @@ class WordList:
         inside: Matches all of them anywhere, also within other words.
     """
 
-    latin: re.Pattern[str] | None
-    chinese: re.Pattern[str] | None
+    latin: Caseless | None
+    chinese: Caseless | None
     inside: re.Pattern[str]
 
     @classmethod
@@ -35,14 +36,16 @@ class WordList:
         """The words of a list, the longest expressions first."""
         latin, chinese = (_alternatives(words.get(language, ())) for language in ("en", "zh"))
         return cls(
-            latin=re.compile(rf"(?<![a-z0-9])(?:{latin})(?![a-z0-9])", re.IGNORECASE) if latin else None,
-            chinese=re.compile(chinese, re.IGNORECASE) if chinese else None,
+            latin=Caseless(rf"(?<![a-z0-9])(?:{latin})(?![a-z0-9])") if latin else None,
+            chinese=Caseless(chinese) if chinese else None,
             inside=re.compile("|".join(filter(None, (latin, chinese))), re.IGNORECASE),
         )
 
     def is_in(self, text: str) -> bool:
         """Whether a text has one of the words."""
-        return any(pattern.search(text) for pattern in self._patterns(text))
+        if self.latin is not None and self.latin.search(text):
+            return True
+        return self.chinese is not None and _has_cjk(text) and self.chinese.search(text) is not None
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where the words of a text are."""
@@ -54,10 +57,14 @@ class WordList:
             text = pattern.sub(" ", text)
         return text
 
-    def _patterns(self, text: str) -> list[re.Pattern[str]]:
+    def _patterns(self, text: str) -> list[Caseless]:
         # most texts are in one language, and the other half of the list would be tried at each of their letters
-        chinese = None if text.isascii() or not _CJK.search(text) else self.chinese
+        chinese = self.chinese if _has_cjk(text) else None
         return [pattern for pattern in (self.latin, chinese) if pattern is not None]
+
+
+def _has_cjk(text: str) -> bool:
+    return not text.isascii() and _CJK.search(text) is not None
 
 
 def _alternatives(words: Iterable[str]) -> str:

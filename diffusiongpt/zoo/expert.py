@@ -297,7 +297,10 @@ class Expert(_Entry):
 
         For an adapter they are its base, the adapters that draw together with it, and itself.
         """
-        return (self,) if self._base_expert is None else (self._base_expert, *self._guests, self)
+        # a route asks for those of dozens of experts, and looking up a private attribute takes longest
+        if self.kind == "checkpoint" or self._base_expert is None:
+            return (self,)
+        return (self._base_expert, *self._guests, self)
 
     @property
     def folder(self) -> Path | None:

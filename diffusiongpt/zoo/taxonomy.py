@@ -111,6 +111,10 @@ class Taxonomy:
         _check_tree(self.graph)
         self._experts = _hang(experts, self.nodes)
         self.occupied = self._occupied()
+        self._children = {
+            node_id: tuple(child for child in self.graph.successors(node_id) if child in self.occupied)
+            for node_id in self.graph
+        }
 
     def __repr__(self) -> str:
         """Number of nodes, occupied nodes and experts."""
@@ -123,7 +127,7 @@ class Taxonomy:
 
     def children(self, node_id: str) -> list[str]:
         """Occupied nodes directly below a node."""
-        return [child for child in self.graph.successors(node_id) if child in self.occupied]
+        return [*self._children[node_id]]
 
     def experts_on(self, node_id: str) -> tuple[str, ...]:
         """Ids of the experts on exactly this node."""

@@ -184,9 +184,10 @@ class PromptSpace:
 
     def knows(self, text: str) -> bool:
         """Whether a text shares enough words with prompts voted on to be judged by its words."""
+        if not self._known_words.any():
+            return False
         words = [_bucket(word) for word in _words(text)]
-        # words that no prompt had share the largest idf
-        return bool(words) and float(np.mean(self._idf[words] < self._idf.max())) >= KNOWN_WORDS
+        return bool(words) and float(np.mean(self._known_words[words])) >= KNOWN_WORDS
 
     def unseen(self, evidence: Mapping[str, float]) -> float:
         """Sum of squared probabilities of the nodes without votes."""
@@ -250,6 +251,11 @@ class PromptSpace:
                 row[buckets] = (1 + np.log(counts)) * self._idf[buckets]
                 row[buckets] /= np.linalg.norm(row)
         return vectors
+
+    @cached_property
+    def _known_words(self) -> NDArray[np.bool_]:
+        """Which buckets have words that were voted on; those that no prompt had share the largest idf."""
+        return np.asarray(self._idf < self._idf.max())
 
     @cached_property
     def _landmark_views(self) -> list[Features]:
