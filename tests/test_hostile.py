@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, process_time, sleep
 from types import ModuleType
 
 import pytest
 from hostile import Attack
+from hostile._clock import Clock
 
 from diffusiongpt.errors import ZooError
 
@@ -113,3 +116,22 @@ def test_killed_voters_lose_nothing(bench: ModuleType, place: Path | str) -> Non
     acknowledged, lost = bench.kill_voters(8, 1, place)
     assert acknowledged > 4
     assert lost == 0
+
+
+def test_seconds_are_those_of_the_attack() -> None:
+    """What other programs keep from it does not count; sleeping and computing do."""
+    clock = Clock().start()
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        before, begun, computed = clock(), monotonic(), process_time()
+        while process_time() < computed + 0.3:
+            sum(range(1000))
+        took, passed = clock() - before, monotonic() - begun
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
+    assert 0.25 < took < (0.3 + passed) / 2
+    before = clock()
+    sleep(0.3)
+    assert 0.25 < clock() - before < 5

@@ -30,6 +30,7 @@ MAX_PROMPT_CHARS: Final = 32_000
 """Longest prompt taken, in characters: the limit of OpenAI's Images API."""
 
 MAX_IMAGES: Final = 64
+MIN_SIDE: Final = 8
 MAX_SIDE: Final = 8192
 MAX_SEED: Final = 2**63 - 1
 """Largest seed `torch.Generator.manual_seed` takes on every device."""
@@ -122,8 +123,8 @@ class Request(_Asked):
         le=1,
         description="How far to go from the picture, from 0.01, hardly, to 1, as if it were not there.",
     )
-    width: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Width in pixels.")
-    height: Whole | None = Field(default=None, ge=8, le=MAX_SIDE, description="Height in pixels.")
+    width: Whole | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE, description="Width in pixels.")
+    height: Whole | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE, description="Height in pixels.")
     num_inference_steps: Whole | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
     guidance_scale: Number | None = Field(
         default=None, ge=0, le=100, description="Guidance scale, as the chosen expert's pipeline understands it."
@@ -169,9 +170,7 @@ class Request(_Asked):
     @classmethod
     def _is_a_name(cls, voter: object) -> object:
         if voter is not None and (not isinstance(voter, str) or not voter.strip()):
-            raise RequestError(
-                f"voter={voter!r} is not a name", hint="Pass a name, or None for everyone's preferences."
-            )
+            raise RequestError(f"voter={voter!r} is not a name", hint="Pass a name, such as voter='me'.")
         return voter
 
     @field_validator("experts", mode="before")
@@ -179,7 +178,9 @@ class Request(_Asked):
     def _are_ids(cls, experts: object) -> object:
         ids = [one.strip() for one in experts.split(",") if one.strip()] if isinstance(experts, str) else experts
         if isinstance(ids, Sequence) and (not ids or len(set(map(str, ids))) < len(ids)):
-            raise RequestError(f"experts={experts!r} is not a list of different ids", hint="Pass ['a', 'b'] or 'a,b'.")
+            raise RequestError(
+                f"experts={experts!r} is not a list of different ids", hint="Name each once, as in experts='a,b'."
+            )
         return ids
 
     @model_validator(mode="after")
@@ -317,7 +318,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
     first = error.errors()[0]
     name, value = str(first["loc"][0]), first.get("input")
     if first["type"] == "missing":
-        return RequestError(f"{name} is missing", hint=f"Pass {name}=....")
+        return RequestError(f"{name} is missing", hint=f"Pass {name}= as well.")
     if first["type"] == "extra_forbidden":
         known = (*Request.model_fields, *Policy.model_fields, "generator")
         return unknown_argument(name, known)

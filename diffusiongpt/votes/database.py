@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 from contextlib import contextmanager, nullcontext
@@ -288,10 +289,16 @@ class Database:
         if "locked" in cause or "lock timeout" in cause:
             return "Another process is writing; try again."
         if tables.FULL in cause:
-            return "Free some disk space and try again."
+            return self._room_hint()
         if self._path is None:
             return "Check that the server is running and that this user may read and write the database."
         return "Check that the file is there and that you may write to it; DIFFUSIONGPT_HOME names your data folder."
+
+    def _room_hint(self) -> str:
+        if self._path is None:
+            return "Free some disk space on the server and try again."
+        need = f"{math.ceil(tables.room_to_write(self._path) / 1e6)} MB"
+        return f"Free some disk space in {self._path.parent}, about {need}, and try again; nothing was changed."
 
 
 def _as_version(marks: Sequence[Mark]) -> str:

@@ -190,6 +190,14 @@ def wipe(connection: sa.Connection, name: str) -> None:
         )
 
 
+def room_to_write(path: Path) -> int:
+    """Free bytes with which any change of a store works: a change of every page is written next to them first."""
+    try:
+        return 2 * path.stat().st_size + BESIDE_BYTES
+    except OSError:
+        return BESIDE_BYTES
+
+
 def is_full(path: Path) -> bool:
     """Whether the disk of a store has no room for what SQLite keeps next to the file, even to read it."""
     try:

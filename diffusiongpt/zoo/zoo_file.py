@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -151,7 +151,7 @@ def _where(text: str, path: Path, location: tuple[str | int, ...], index: int) -
 def _mistakes(data: Mapping[str, Any], error: ValidationError, folder: Path) -> list[Mistake]:
     """What the schema finds: in the file as a whole, and in one entry after the other until that is enough."""
     whole = error.errors(include_url=False)
-    found = [_mistake(one) for one in whole if len(one["loc"]) == 1]
+    found = _as_mistakes([one for one in whole if len(one["loc"]) == 1])
     models: tuple[tuple[str, type[BaseModel]], ...] = (("taxonomy", Node), ("experts", Expert))
     for kind, model in models:
         entries = data.get(kind)
@@ -159,10 +159,25 @@ def _mistakes(data: Mapping[str, Any], error: ValidationError, folder: Path) -> 
             try:
                 model.model_validate(entry, context={"folder": folder})
             except ValidationError as wrong:
-                found += [_mistake(one, kind, index) for one in wrong.errors(include_url=False)]
+                found += _as_mistakes(wrong.errors(include_url=False), kind, index)
             if len(found) >= MOST_MISTAKES:
                 return found
     return found or [_mistake(one) for one in whole]
+
+
+def _as_mistakes(problems: Sequence[ErrorDetails], *within: str | int) -> list[Mistake]:
+    """What the schema found, in the words of the file; a misspelt key is one mistake, and not a missing one as well."""
+    unknown = [(*within, *one["loc"]) for one in problems if one["type"] == "extra_forbidden"]
+    misspelt = {(*location[:-1], near) for location in unknown if (near := _nearest(location))}
+    return [
+        _mistake(one, *within) for one in problems if one["type"] != "missing" or (*within, *one["loc"]) not in misspelt
+    ]
+
+
+def _nearest(location: tuple[str | int, ...]) -> str | None:
+    """The known key that an unknown one is most like."""
+    near = get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
+    return near[0] if near else None
 
 
 def _mistake(problem: ErrorDetails, *within: str | int) -> Mistake:
@@ -170,9 +185,8 @@ def _mistake(problem: ErrorDetails, *within: str | int) -> Mistake:
     location = (*within, *problem["loc"])
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        near = get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(known)}."
+        near = _nearest(location)
+        hint = f"Did you mean {near!r}?" if near else f"Known keys here: {', '.join(_known_keys(location[:-1]))}."
         return location, f"unknown key {key!r}", hint
     message = problem["msg"].removeprefix("Value error, ")
     return location, f"{key}: {message}", f"Check the value {_shorten(problem.get('input'))}."

@@ -10,7 +10,6 @@ import gzip
 import json
 import random
 import threading
-import time
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from diffusiongpt.understanding import LocalThinker
 from diffusiongpt.understanding.llm import LLMThinker
 from diffusiongpt.zoo import Zoo
 from hostile import Attack
+from hostile._clock import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,9 +56,9 @@ def _meet(folder: Path, answer: Answer) -> None:
         chat.fail("custom", answer=partial(_quietly, answer, other))
         model: Any = ChatOpenAI
         llm = model(model="local", base_url=chat.url, api_key=KEY, max_retries=0, timeout=60)
-        begin = time.monotonic()
+        begin = CLOCK()
         thought = LLMThinker(llm, local=_local(), timeout_s=HASTE_S).think("a watercolor fox", (), _nodes())
-        seconds = time.monotonic() - begin
+        seconds = CLOCK() - begin
         seen = list(other.requests)
         calls = [one for one in threading.enumerate() if one not in threads and "_settle" in one.name]
         for call in calls:

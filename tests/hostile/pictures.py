@@ -171,6 +171,7 @@ def _text(folder: Path, rng: random.Random) -> Path:
 
 def _special(folder: Path, rng: random.Random) -> Path:
     path = folder / rng.choice(("a.png", "\x1b]0;x\x07.png", "\u202egnp.png", "[/b].png"))
+    path.parent.mkdir(exist_ok=True)
     kind = rng.randrange(4)
     if kind == 0:
         os.mkfifo(path)

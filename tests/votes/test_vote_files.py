@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
+import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +194,30 @@ def test_votes_are_read_where_the_disk_has_no_byte_left(tmp_path: Path, monkeypa
     with contextlib.closing(VoteStore(path)) as store:
         assert store.all() == [before]
         assert store.erase("me").votes == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_erasing_on_a_full_disk_says_how_much_room_it_takes(tmp_path: Path) -> None:
+    """On a real disk with no byte left nothing is lost; with the room that the hint names, the votes are gone."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "votes", tmp_path], check=False).returncode:  # noqa: S607
+        pytest.skip("this machine mounts no disks")
+    try:
+        path, filler = tmp_path / "votes.db", tmp_path / "filler"
+        with contextlib.closing(VoteStore(path)) as store:
+            store.merge([vote(prompt=f"private {number}", id=f"v{number}") for number in range(200)])
+        with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(512)):
+                pass
+        with contextlib.closing(VoteStore(path)) as store:
+            with pytest.raises(VoteError, match="the disk is full") as caught:
+                store.erase("me")
+            assert store.count() == 200
+            room = int(re.search(r"about (\d+) MB", caught.value.hint)[1]) * 10**6
+            os.truncate(filler, max(0, filler.stat().st_size - room))
+            assert store.erase("me").votes == 200
+        assert b"private" not in path.read_bytes()
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)  # noqa: S607
 
 
 def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:

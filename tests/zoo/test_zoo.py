@@ -145,6 +145,18 @@ def test_all_mistakes_are_reported(write: Callable[..., Path]) -> None:
     assert [hint for _, hint in caught.value.mistakes] == ["Did you mean 'watercolor'?", "Did you mean 'ink_wash'?"]
 
 
+def test_a_misspelt_key_is_one_mistake(write: Callable[..., Path]) -> None:
+    """The key that it should have been is not reported as missing as well; one that is missing otherwise is."""
+    with pytest.raises(ZooError) as caught:
+        Zoo.load(write("experts:\n  - {id: fox, repoo: a/b}\n"))
+    assert (str(caught.value).partition(": ")[2], caught.value.hint) == (
+        "unknown key 'experts.0.repoo'", "Did you mean 'repo'?"
+    )  # fmt: skip
+    with pytest.raises(ZooError) as caught:
+        Zoo.load(write("experts:\n  - {id: fox, stylez: [x]}\n"))
+    assert len(caught.value.mistakes) == 2
+
+
 def test_further_mistakes_are_counted(write: Callable[..., Path]) -> None:
     """The message reports the first mistake and the number of further ones."""
     with pytest.raises(ZooError, match=r"\(and 1 more\)"):

@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from diffusiongpt.apps.cli.common import reports_errors
 from diffusiongpt.apps.cli.printing import show
+from diffusiongpt.apps.cli.reporting import reports_errors
 from diffusiongpt.safe_text import printable
 
 COMMANDS = {

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo, reports_errors
+from diffusiongpt.apps.cli.common import JsonOption, ZooOption, is_terminal, load_zoo
 from diffusiongpt.apps.cli.printing import confirm, print_json, show, show_styled
+from diffusiongpt.apps.cli.reporting import reports_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

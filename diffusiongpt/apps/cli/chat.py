@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusiongpt.apps.cli.common import (
+    READS,
     DeviceOption,
     JsonOption,
     LLMOption,
     YesOption,
     ZooOption,
-    error_object,
     is_terminal,
     make_folder,
     open_studio,
     takes_request,
-    with_options,
 )
 from diffusiongpt.apps.cli.printing import (
     can_show_pictures,
@@ -31,6 +30,7 @@ from diffusiongpt.apps.cli.printing import (
     show_picture,
     show_wrapped,
 )
+from diffusiongpt.apps.cli.reporting import error_object, message_of, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ _FIRST = ("image", "mask_image", "control_image", "strength", "seed")
 def chat(
     options: dict[str, Any],
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the conversation in this file.", show_default=False)
+        Path | None, typer.Option(help="Go on with the conversation in this file.", show_default=False), READS
     ] = None,
     zoo: ZooOption = None,
     llm: LLMOption = None,
@@ -97,7 +97,7 @@ def _converse(talk: Conversation, file: Path, options: dict[str, Any], *, as_jso
             if as_json:
                 print_json({"input": line, "error": error_object(error)}, indent=None)
             else:
-                say(with_options(f"error: {error}\nhint: {error.hint}"))
+                say(f"error: {message_of(error)}\nhint: {with_options(error.hint)}")
         except KeyboardInterrupt:
             say("stopped")
         except EOFError:

@@ -1,4 +1,4 @@
-"""What all commands share: options, how errors are reported, how studios are opened and results printed.
+"""What all commands share: options, how studios are opened, and what files and folders are read and written.
 
 `takes_request` gives `route`, `generate` and `compare` the fields of `Request` and `Policy` as the same options. They
 are written down here, and not read off the models, because importing pydantic would take longer than showing the
@@ -10,16 +10,15 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_type_hints
 
 import typer
 
-from diffusiongpt.apps.cli.printing import confirm, make_console, print_json, say
+from diffusiongpt.apps.cli.printing import confirm, make_console, say
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
@@ -27,18 +26,23 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from diffusiongpt.errors import DiffusionGPTError
     from diffusiongpt.hub import PullPlan
     from diffusiongpt.studio import DiffusionGPT
     from diffusiongpt.zoo import Zoo
 
 
-ZooOption = Annotated[
+READS = "is read"
+"""Marks the arguments of a command that name files it reads; see `reporting`."""
+
+EditedZooOption = Annotated[
     list[str] | None,
     typer.Option(
         "--zoo", help="Zoo file, 'default' or 'tiny'; may be repeated, later over earlier.", show_default=False
     ),
 ]
+"""Of a command that makes the last of them if it does not exist."""
+
+ZooOption = Annotated[EditedZooOption, READS]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LLMOption = Annotated[
     str | None, typer.Option(help="LLM that reads the prompt, such as openai:gpt-5-mini.", show_default=False)
@@ -113,67 +117,6 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_ARGUMENT = re.compile(r"(?<![\w-])(max_price|max_wait|commercial_use|local_only)(=[\w.]*\w)?\b")
-
-
-def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Report an expected error in two lines on stderr, with `--json` as an object on stdout too, and exit 1 or 2."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from diffusiongpt.errors import DiffusionGPTError
-
-        try:
-            return command(*args, **kwargs)
-        except DiffusionGPTError as error:
-            if kwargs.get("as_json"):
-                print_json({"error": error_object(error)})
-            fail(error)
-        except (typer.Exit, typer.Abort):
-            raise
-        except Exception as error:  # the edge of the process
-            from diffusiongpt.apps.cli.unexpected import report_unexpected
-
-            raise typer.Exit(report_unexpected(error, as_json=bool(kwargs.get("as_json")))) from error
-
-    return run
-
-
-def fail(error: DiffusionGPTError) -> NoReturn:
-    """Report an error on stderr and exit: 2 if the command was used wrongly, else 1."""
-    from diffusiongpt.errors import ContentPolicyError, RequestError, SettingsError, UnknownExpertError
-
-    mistakes = getattr(error, "mistakes", ())
-    for message, hint in mistakes:
-        say(with_options(f"error: {message}\nhint: {hint}"))
-    if not mistakes:
-        say(with_options(f"error: {error}"))
-    for expert, reason in getattr(error, "rejected", ()):
-        say(with_options(f"  {expert}: {reason}"))
-    if error.hint and not mistakes:
-        say(with_options(f"hint: {error.hint}"))
-    misused = isinstance(error, RequestError | SettingsError | UnknownExpertError)
-    raise typer.Exit(2 if misused and not isinstance(error, ContentPolicyError) else 1)
-
-
-def error_object(error: DiffusionGPTError) -> dict[str, Any]:
-    """An error as JSON shows it; if it stands for several mistakes, with all of them."""
-    mistakes = getattr(error, "mistakes", ())
-    all_of_them = [{"message": with_options(one), "hint": with_options(hint)} for one, hint in mistakes]
-    shown = {"type": type(error).__name__, "message": with_options(str(error)), "hint": with_options(error.hint)}
-    return {**shown, "mistakes": all_of_them} if mistakes else shown
-
-
-def with_options(text: str) -> str:
-    """A message with arguments of Python written as the options of the command line that they are."""
-    text = re.sub(r"\b(memory|zoo)='([\w+]+)'", r"--\1 \2", text)
-    text = text.replace("Allow it with DIFFUSIONGPT_MAX", "Allow it with --yes or DIFFUSIONGPT_MAX")
-    return _ARGUMENT.sub(lambda said: f"--{said[0]}".replace("_", "-").replace("=True", "").replace("=", " "), text)
 
 
 def is_terminal() -> bool:

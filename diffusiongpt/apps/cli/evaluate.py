@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption
+from diffusiongpt.apps.cli.common import READS, JsonOption
 from diffusiongpt.apps.cli.printing import print_json, show_styled
 
 if TYPE_CHECKING:
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    test: Annotated[Path, typer.Option(help="Ratings that score the picks (CSV).", show_default=False)],
+    test: Annotated[Path, typer.Option(help="Ratings that score the picks (CSV).", show_default=False), READS],
     train: Annotated[
         list[Path] | None,
         typer.Option(
             help="Ratings to learn from (CSV); may be repeated. With --votes they only name experts and prompts.",
             show_default=False,
         ),
+        READS,
     ] = None,
-    votes: Annotated[Path | None, typer.Option(help="Votes to learn from (CSV).", show_default=False)] = None,
+    votes: Annotated[Path | None, typer.Option(help="Votes to learn from (CSV).", show_default=False), READS] = None,
     seed: Annotated[int, typer.Option(help="Seed of the intervals and of the held-out votes.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

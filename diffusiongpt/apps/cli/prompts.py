@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffusiongpt.apps.cli.common import (
+    READS,
     DeviceOption,
     JsonOption,
     LLMOption,
     YesOption,
     ZooOption,
-    error_object,
     is_terminal,
     make_folder,
     make_target,
@@ -24,9 +24,9 @@ from diffusiongpt.apps.cli.common import (
     read_lines,
     read_prompt,
     takes_request,
-    with_options,
 )
 from diffusiongpt.apps.cli.printing import ask, cut, print_json, say, show, show_wrapped
+from diffusiongpt.apps.cli.reporting import error_object, message_of, with_options
 from diffusiongpt.votes import MOST_SECONDS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def route(
         str | None, typer.Argument(help="What to draw; - reads it from standard input.", show_default=False)
     ] = None,
     file: Annotated[
-        str | None, typer.Option(help="Route every line of this file; - for standard input.", show_default=False)
+        str | None, typer.Option(help="Route every line of this file; - for standard input.", show_default=False), READS
     ] = None,
     zoo: ZooOption = None,
     llm: LLMOption = None,
@@ -83,7 +83,7 @@ def _route_lines(
             if as_json:
                 print_json({"input": line, "error": error_object(error)}, indent=None)
             else:
-                say(with_options(f"error: {error}\nhint: {error.hint}"))
+                say(f"error: {message_of(error)}\nhint: {with_options(error.hint)}")
     return all_done
 
 

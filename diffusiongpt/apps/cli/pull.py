@@ -6,15 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import (
-    JsonOption,
-    YesOption,
-    ZooOption,
-    error_object,
-    open_studio,
-    with_options,
-)
+from diffusiongpt.apps.cli.common import JsonOption, YesOption, ZooOption, open_studio
 from diffusiongpt.apps.cli.printing import print_json, say, show
+from diffusiongpt.apps.cli.reporting import error_object, message_of, with_options
 
 if TYPE_CHECKING:
     from diffusiongpt.studio import DiffusionGPT
@@ -45,7 +39,7 @@ def _pull(studio: DiffusionGPT, expert: str, *, as_json: bool) -> dict[str, Any]
     try:
         folder = studio.pull(expert)
     except DiffusionGPTError as error:
-        say(with_options(f"error: {expert}: {error}\nhint: {error.hint}"))
+        say(f"error: {expert}: {message_of(error)}\nhint: {with_options(error.hint)}")
         return {"expert": expert, "error": error_object(error)}
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if not as_json:

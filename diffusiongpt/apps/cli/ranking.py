@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diffusiongpt.apps.cli.common import DeviceOption, JsonOption, YesOption, ZooOption, open_studio, reports_errors
+from diffusiongpt.apps.cli.common import READS, DeviceOption, JsonOption, YesOption, ZooOption, open_studio
 from diffusiongpt.apps.cli.printing import print_json, say, show
+from diffusiongpt.apps.cli.reporting import reports_errors
 
 if TYPE_CHECKING:
     from diffusiongpt.judging import Judged
@@ -33,6 +34,7 @@ def ranking(
     start_from: Annotated[
         Path | None,
         typer.Option("--import", help="First import a table that others wrote with --export.", show_default=False),
+        READS,
     ] = None,
     zoo: ZooOption = None,
     as_json: JsonOption = False,

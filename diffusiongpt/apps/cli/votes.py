@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, VoterOption, ZooOption, is_terminal, open_studio, reports_errors
+from diffusiongpt.apps.cli.common import READS, JsonOption, VoterOption, ZooOption, is_terminal, open_studio
 from diffusiongpt.apps.cli.printing import confirm, print_json, say, show, write_data
+from diffusiongpt.apps.cli.reporting import reports_errors
 
 if TYPE_CHECKING:
     from diffusiongpt.votes import Outcome, Rating, Undo, Vote
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 def vote(
     pictures: Annotated[
-        list[Path] | None, typer.Argument(help="The best picture, then those it was compared with.", show_default=False)
+        list[Path] | None,
+        typer.Argument(help="The best picture, then those it was compared with.", show_default=False),
+        READS,
     ] = None,
     tie: Annotated[bool, typer.Option("--tie", help="All are equally good.")] = False,
     both_bad: Annotated[bool, typer.Option("--both-bad", help="None is acceptable.")] = False,
@@ -145,7 +148,7 @@ def export(
 @app.command("import")
 @reports_errors
 def import_votes(
-    file: Annotated[Path, typer.Argument(help="A .csv, .jsonl or prompt2scores.json file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A .csv, .jsonl or prompt2scores.json file.", show_default=False), READS],
     file_format: Annotated[
         Literal["csv", "jsonl", "prompt2scores"] | None,
         typer.Option("--format", help="Format; by default that of the file's name.", show_default=False),

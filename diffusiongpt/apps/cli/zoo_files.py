@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, YesOption, ZooOption, is_terminal, load_zoo, reports_errors
+from diffusiongpt.apps.cli.common import READS, EditedZooOption, JsonOption, YesOption, ZooOption, is_terminal, load_zoo
 from diffusiongpt.apps.cli.printing import confirm, make_console, print_json, say, show, show_styled
+from diffusiongpt.apps.cli.reporting import reports_errors
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -78,7 +79,7 @@ def show_expert(
 @reports_errors
 def check(
     file: Annotated[
-        str | None, typer.Argument(help="A zoo file; by default the default zoo.", show_default=False)
+        str | None, typer.Argument(help="A zoo file; by default the default zoo.", show_default=False), READS
     ] = None,
     online: Annotated[
         bool,
@@ -241,7 +242,7 @@ def add(
             show_default=False,
         ),
     ],
-    zoo: ZooOption = None,
+    zoo: EditedZooOption = None,
     style: Annotated[
         list[str] | None, typer.Option(help="A style of its pictures; may be repeated.", show_default=False)
     ] = None,
@@ -312,7 +313,7 @@ def _show(draft: Draft, *, err: bool) -> None:
 @app.command("propose")
 @reports_errors
 def propose(
-    zoo: ZooOption = None,
+    zoo: EditedZooOption = None,
     llm: Annotated[
         str | None, typer.Option(help="LLM that makes the proposal, such as openai:gpt-5-mini.", show_default=False)
     ] = None,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusiongpt.apps.cli.common import JsonOption, YesOption, ZooOption, is_terminal, open_studio, reports_errors
+from diffusiongpt.apps.cli.common import READS, EditedZooOption, JsonOption, YesOption, is_terminal, open_studio
 from diffusiongpt.apps.cli.printing import print_json, say, show
+from diffusiongpt.apps.cli.reporting import reports_errors
 from diffusiongpt.apps.cli.zoo_files import app, check_confirmed, show_and_write
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ def import_files(
     files: Annotated[
         list[Path],
         typer.Argument(help="model_data_*.json, model_tree_tot_*.json or a score file.", show_default=False),
+        READS,
     ],
     weights: Annotated[
         list[Path] | None,
         typer.Option("--files", help="Folder with .safetensors files of the models; may be repeated."),
     ] = None,
-    zoo: ZooOption = None,
+    zoo: EditedZooOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.profiles import Profiles
 from diffusiongpt.apps.server.settings import ServerSettings
-from diffusiongpt.flow import MAX_INPUT_BYTES, Policy, Request
+from diffusiongpt.flow import MAX_INPUT_BYTES, MAX_SIDE, MIN_SIDE, Policy, Request
 from diffusiongpt.pictures import ImageFormat
 from diffusiongpt.safe_text import printable
 
@@ -153,11 +153,15 @@ def _size_of(size: str | None) -> dict[str, int]:
     if size is None or size.strip().casefold() in ("", "auto"):
         return {}
     sides = _SIZE.fullmatch(size)
-    if sides is None:
+    width, height = (int(sides[1]), int(sides[2])) if sides else (0, 0)
+    if not (min(width, height) >= MIN_SIDE and max(width, height) <= MAX_SIDE):
         raise RefusedError(
-            400, f"size={size[:40]!r} is not a size. Use WIDTHxHEIGHT or auto.", code="invalid_request", param="size"
+            400,
+            f"size={size[:40]!r} is not a size. Use auto or WIDTHxHEIGHT, with sides from {MIN_SIDE} to {MAX_SIDE}.",
+            code="invalid_request",
+            param="size",
         )
-    return {"width": int(sides[1]), "height": int(sides[2])}
+    return {"width": width, "height": height}
 
 
 def _format(name: str | None) -> ImageFormat:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from diffusiongpt import errors
+from diffusiongpt.apps.argument_names import Spelling, as_field
 from diffusiongpt.flow import Policy, Request
 from diffusiongpt.safe_text import safe
 
@@ -53,6 +54,25 @@ _LONGEST = 1_000
 """Characters of a message: it may repeat what a stranger sent."""
 
 
+_OURS = {name: name for name in (*Request.model_fields, *Policy.model_fields)}
+FIELDS = Spelling({**_OURS, "num_images_per_prompt": "n"}, as_field)
+"""Arguments as fields of OpenAI's Images API, and of our own routes."""
+
+A1111_FIELDS = Spelling(
+    {
+        **_OURS,
+        "num_inference_steps": "steps",
+        "guidance_scale": "cfg_scale",
+        "num_images_per_prompt": "batch_size",
+        "n": "batch_size",
+        "image": "init_images",
+        "mask_image": "mask",
+        "strength": "denoising_strength",
+    },
+    as_field,
+)
+
+
 class RefusedError(HTTPException):
     """What the server itself refuses, before or after the studio.
 
@@ -80,21 +100,30 @@ class RefusedError(HTTPException):
         self.code, self.param = code, param
 
 
-def error_object(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Status, body and headers of the answer to a request that failed with an error."""
+def error_object(error: Exception, names: Spelling = FIELDS) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, body and headers of the answer to a request that failed with an error.
+
+    Args:
+        error: What went wrong.
+        names: What the client calls our arguments.
+    """
     if isinstance(error, RefusedError):
-        status = error.status_code
-        return status, _body(status, error.detail, error.code, error.param), dict(error.headers or {})
+        status, param = error.status_code, error.param
+        body = _body(status, names.mistake(error.detail), error.code, names.names.get(param or "", param))
+        return status, body, dict(error.headers or {})
     if isinstance(error, errors.DiffusionGPTError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        message = f"{error}. {error.hint}" if error.hint else str(error)
-        body = _body(status, message, _code_of(error), _param_of(error))
+        message, argument = names(str(error)), None
+        if isinstance(error, errors.RequestError):
+            message, argument = names.mistake(str(error)), names.argument(str(error))
+        whole = f"{message}. {names(error.hint)}" if error.hint else message
+        body = _body(status, whole, _code_of(error), names.names[argument] if argument else None)
         if rejected := getattr(error, "rejected", ()):
-            body["error"]["rejected"] = [{"expert": expert, "reason": reason} for expert, reason in rejected]
+            body["error"]["rejected"] = [{"expert": expert, "reason": names(reason)} for expert, reason in rejected]
         retry_after = getattr(error, "retry_after", None)
         return status, body, {} if retry_after is None else {"retry-after": str(max(1, round(retry_after)))}
     if isinstance(error, RequestValidationError):
-        return error_object(as_refused(error))
+        return error_object(as_refused(error), names)
     if isinstance(error, HTTPException):
         status = error.status_code
         return status, _body(status, str(error.detail), "http_error", None), dict(error.headers or {})
@@ -109,9 +138,9 @@ def as_refused(error: RequestValidationError | ValidationError) -> RefusedError:
     return RefusedError(400, message, code="invalid_request", param=where[0] if where else None)
 
 
-def error_response(error: Exception) -> Response:
-    """The answer to a request that failed with an error."""
-    status, body, headers = error_object(error)
+def error_response(error: Exception, names: Spelling = FIELDS) -> Response:
+    """The answer to a request that failed with an error; see `error_object`."""
+    status, body, headers = error_object(error, names)
     return Response(to_json(body), status, headers=headers, media_type="application/json")
 
 
@@ -119,8 +148,7 @@ def answer_failures(app: FastAPI) -> None:
     """Have an app answer every failure that is expected with an error object; see `Guard` for the others."""
 
     async def answer(request: HTTPConnection, error: Exception) -> Response:
-        del request
-        return error_response(error)
+        return error_response(error, A1111_FIELDS if request.url.path.startswith("/sdapi/") else FIELDS)
 
     for kind in (errors.DiffusionGPTError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)
@@ -141,11 +169,3 @@ def _body(status: int, message: str, code: str, param: str | None) -> dict[str, 
 def _code_of(error: errors.DiffusionGPTError) -> str:
     """The name of an error in snake case: `PullTooLargeError` is `pull_too_large`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
-
-
-def _param_of(error: errors.DiffusionGPTError) -> str | None:
-    """The argument that a mistake is in, by which its message begins."""
-    word = re.match(r"\w+", str(error))
-    name = word[0] if word else ""
-    is_mistake = isinstance(error, errors.RequestError)
-    return name if is_mistake and (name in Request.model_fields or name in Policy.model_fields) else None

@@ -115,7 +115,7 @@ def test_a_url_serves_the_picture(client: openai.OpenAI) -> None:
         ({}, 400, "prompt"),
         ({"prompt": "a fox", "size": "9x"}, 400, "size"),
         ({"prompt": "a fox", "n": 99}, 400, "n"),
-        ({"prompt": "a fox", "n": 0}, 400, "num_images_per_prompt"),
+        ({"prompt": "a fox", "n": 0}, 400, "n"),
         ({"prompt": "a fox", "size": "8000x8000"}, 400, "size"),
         ({"prompt": "a fox", "width": "wide"}, 400, "width"),
         ({"prompt": "a fox", "image": "/etc/passwd"}, 400, "image"),
