@@ -33,6 +33,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,8 +131,9 @@ def work(name: str, box: Path, *, seed: int, count: int, start: int) -> None:
         report.write(json.dumps({"index": index, "kind": attack.kind, "name": attack.name}) + "\n")
         failures, seconds, grown = _run(attack, box / f"{name}-{index}", box, watch, (longest, most))
         if any(one.startswith("took") for one in failures):
-            # the first of its kind imports what all others share
-            failures, seconds, grown = _run(attack, box / f"{name}-{index}-again", box, watch, (longest, most))
+            # the first of its kind imports what all others share; made again, since one may keep its chances
+            again = next(islice(module.attacks(seed, count), index, None))
+            failures, seconds, grown = _run(again, box / f"{name}-{index}-again", box, watch, (longest, most))
         report.write(json.dumps({"index": index, "failures": failures, "seconds": seconds, "mb": grown}) + "\n")
     report.write(json.dumps({"done": True}) + "\n")
     report.flush()

@@ -46,8 +46,8 @@ class Draft:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the draft changes nothing."""
-        return self.before == self.after.encode()
+        """Whether the draft changes nothing, or would make a file that says nothing."""
+        return self.after == (_NEW_FILE if self.before is None else self.before.decode())
 
     def diff(self) -> str:
         """The change as a unified diff, without a final newline."""

@@ -41,6 +41,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["--explore", "luck"], "--explore luck is unknown"),
     (["--memory", "much"], "--memory much cannot be used"),
     (["--max-price", "-1"], "--max-price -1.0 is out of range"),
+    (["--max-wait", "-1"], "--max-wait -1.0"),
     (["--timeout", "0"], "--timeout 0.0"),
     (["--voter", " "], "--voter ' ' is not a name"),
     (["--experts", "a,a"], "--experts a,a is not a list of different ids"),
