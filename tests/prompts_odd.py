@@ -156,6 +156,8 @@ KINDS: dict[str, Kind] = {
         (
             ("photo of a woman, not anime", {"styles": {"photo"}, "unwanted": {"anime"}}),
             ("a castle, not a cartoon", {"styles": NONE, "unwanted": {"cartoon"}}),
+            ("less anime, more realistic girl", {"styles": {"photo"}, "unwanted": {"anime"}}),
+            ("半身照，非卡通", {"styles": NONE, "unwanted": {"cartoon"}}),
             ("a fox without anime style", {"styles": NONE, "unwanted": {"anime"}}),
             ("no 3d render, a watercolor of a pear", {"styles": {"watercolor"}, "unwanted": {"render_3d"}}),
             ("oil painting of a ship rather than a photograph", {"styles": {"oil_painting"}, "unwanted": {"photo"}}),
@@ -180,6 +182,10 @@ KINDS: dict[str, Kind] = {
         (
             ("photograph without people of an old library", {"negative": "people", "styles": {"photo"}}),
             ("a street without cars at night", {"negative": "cars"}),
+            ("a people-free street in Rome", {"negative": "people", "not_subjects": {"character"}}),
+            ("除了猫以外的动物", {"negative": "猫"}),
+            ("一只猫，除了猫以外还有一只狗", {"negative": ""}),
+            ("非洲草原上的狮子", {"negative": ""}),
             ("a beach with no people in the morning", {"negative": "people"}),
             ("a forest, no animals, no people", {"negative": "animals, people"}),
             ("a kitchen without any dirty dishes on the table", {"negative": "dirty dishes"}),
@@ -459,6 +465,8 @@ KINDS: dict[str, Kind] = {
             ("a dozen eggs in a basket", {"count": 12}),
             ("five small birds on a wire", {"count": 5}),
             ("a couple of dogs", {"count": 2}),
+            ("two hundred sheep on a hill", {"count": None}),
+            ("一张没有人的海滩照片", {"count": None}),
             ("seven people around a table", {"count": 7}),
             ("a 50 years old man", {"count": None}),
             ("a 16 bit game", {"count": None}),

@@ -114,7 +114,7 @@ def test_what_leaves_the_folder_is_noticed(
 def test_killed_voters_lose_nothing(bench: ModuleType, place: Path | str) -> None:
     """What was acknowledged is there afterwards, in a file and in a database."""
     acknowledged, lost = bench.kill_voters(8, 1, place)
-    assert acknowledged > 4
+    assert acknowledged >= 4  # every second one is killed after its first
     assert lost == 0
 
 

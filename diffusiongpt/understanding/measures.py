@@ -117,7 +117,7 @@ _NUMBER_WORDS = {
 }  # fmt: skip
 _COUNT_LATIN = Caseless(
     rf"(?<![\w.,:/#$€£-])(?:exactly\s+)?(?P<number>{'|'.join(sorted(_NUMBER_WORDS, key=len, reverse=True))}|"
-    rf"[1-9]\d?)\s+"
+    rf"[1-9]\d?)\s+(?!(?:hundred|thousand|million|billion)s?\b)"
     r"(?:(?!and\b|or\b|of\b|in\b|on\b|with\b|is\b|are\b|to\b|at\b|the\b|"
     r"a\b)[a-z0-9'-]+\s+){0,3}?(?P<noun>[a-z]{3,}s|people|men|women|children|sheep|fish|deer|mice|"
     r"geese|wolves|leaves|feet|teeth|oxen|puppies|dice|cacti|policemen|firemen|fishermen|koi)\b"
@@ -153,6 +153,8 @@ _MEASURE_WORDS = (
 _COUNT_CJK = re.compile(
     rf"(?<![\u4e00-\u9fff\d第])?(?<!第)(?<![几\d])(?P<number>二十|十[一二]|"
     rf"[{''.join(digit for digit in _CJK_DIGITS if len(digit) == 1)}]|[1-9]\d?)\s*{_MEASURE_WORDS}"
+    # of a picture: what it shows is not counted
+    r"(?<!张(?=[^，。,.]{1,15}(?:照片|图片|图像|插画|海报|壁纸)))"
     r"(?!图|照片|画|海报|插画|小时|月|星期|世纪|时辰|字|方面|角度|部分|面|图片|图像|壁纸|logo|LOGO)"
 )
 _JAPANESE_COUNT = re.compile(

@@ -75,9 +75,10 @@ _INCLUDE = (
 _DENIED = Caseless(
     rf"(?P<from>\b(?:without|with\s+no|with\s+zero|free\s+of|free\s+from|devoid\s+of|lacking|minus|"
     rf"excluding|exclude|avoid(?:ing)?|no|not(?=\s+(?:an?\s+|any\s+|in\s+)?[\w'-]+)|rather\s+than|"
-    rf"instead\s+of|except(?:\s+for)?|{_INCLUDE})\s+)"
+    rf"instead\s+of|except(?:\s+for)?|less(?=\s+[\w-]+(?:,|\s+and|\s+but)?\s+more\b)|{_INCLUDE})\s+)"
     rf"(?:in\s+)?{_DETERMINER}(?:{_EMPTY_NOUNS})?(?P<items>{_ITEM}{_END}(?:{_MORE}){{0,6}})"
 )
+_FREE_OF = Caseless(r"(?<![\w-])(?P<items>[a-z]{3,})-free(?![\w-])")
 _NO_PEOPLE = Caseless(r"\b(?:no[ -]one|no\s?body|not a (?:soul|person)(?: in sight)?)\b")
 _PREDICATE = re.compile(
     r"(?:\b(?:is|are|was|were|be|been|am|does|do|did|has|have|had|can|could|will|would|should|"
@@ -100,6 +101,13 @@ _CJK_DENIED = re.compile(
     rf"并非|而非)|避免(?:出现|使用)?|去除|去掉|排除|除去|禁止(?:出现)?|无(?=[人字水印文背边框衣物车阴影多余]))"
     rf"(?P<items>[{CJK}A-Za-z0-9、和或及与 -]{{1,30}}?)(?=的|"
     rf"[.,;!?，。；！？\n)）]|出现|存在|在|而|但|却|也|都|就|以及|要|$)"
+)
+_CJK_NON = re.compile(
+    rf"(?:(?<=[,，。;；、\s])|^)非(?!洲|常|凡|法|遗|典|主流|官方|虚构|对称|线性|人|得|要)"
+    rf"(?P<items>[{CJK}A-Za-z0-9]{{1,12}}?)(?=的|风格?|[.,;!?，。；！？、\n\s]|$)"
+)
+_CJK_EXCEPT = re.compile(
+    rf"除了?(?P<items>[{CJK}A-Za-z0-9、和]{{1,15}}?)(?:以外|之外|外)(?!\s*[,，]?\s*(?:还|也|又|再|另))"
 )
 _CJK_VERB = re.compile(
     r"^(?:看(?!板)|说|发(?!型|光|髻)|张[开嘴]|抬|动(?!漫|画|物|车|作)|注意|意识|打[开扰]|"
@@ -129,8 +137,11 @@ class Denial:
 def denials_in(text: str) -> list[Denial]:
     """What a text denies, in order; the text is in simplified characters and without quoted passages."""
     nothing, denied = [*_NO_PEOPLE.finditer(text)], [*_DENIED.finditer(text)]
-    chinese = [] if text.isascii() else [*_CJK_DENIED.finditer(text)]
-    if not (nothing or denied or chinese):
+    chinese, plain = [], [*_FREE_OF.finditer(text)]
+    if not text.isascii():
+        chinese = [*_CJK_DENIED.finditer(text)]
+        plain += [*_CJK_NON.finditer(text), *_CJK_EXCEPT.finditer(text)]
+    if not (nothing or denied or chinese or plain):
         return []
     kept = [match.span() for match in (*NAMES.finditer(text), *CJK_NAMES.finditer(text))]
     empty = [match for match in nothing if not _inside(match.span(), kept)]
@@ -145,6 +156,11 @@ def denials_in(text: str) -> list[Denial]:
             found.append(
                 Denial(start=match.start(), end=end, words=re.sub(r",? (?:no|nor|or no|and no) ", ", ", words))
             )
+    found += [
+        Denial(start=match.start(), end=match.end(), words=match["items"])
+        for match in plain
+        if not _inside(match.span(), kept)
+    ]
     for match in chinese:
         if not _inside(match.span("from"), kept) and not _inside(match.span("from"), _denied(found)):
             words = match["items"].strip()

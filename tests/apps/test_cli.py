@@ -155,7 +155,7 @@ def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
         (["route", "a", "--zoo", "nosuch"], 2, "ZooError"),
         (["generate", "a fox", "--expert", "tiny-pixle"], 2, "UnknownExpertError"),
         (["generate", "a fox", "--width", "3"], 2, "RequestError"),
-        (["generate", "a fox", "--prefer", "cheap"], 2, "RequestError"),
+        (["generate", "a fox", "--prefer", "quick"], 2, "RequestError"),
         (["zoo", "show", "nobody"], 2, "UnknownExpertError"),
         (["vote"], 2, "RequestError"),
         (["vote", "nosuch.png", "b.png"], 2, "PictureError"),

@@ -46,7 +46,7 @@ WRONG = (
     ("evaluate", "--train", "{}", "--test", "{}"),
     ("zoo", "check", "{}"),
 )
-"""What holds mistakes is no mistake of who named it."""
+"""A file that holds mistakes was named rightly."""
 
 
 @pytest.fixture(autouse=True)
