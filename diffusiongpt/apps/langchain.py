@@ -135,7 +135,7 @@ def _drawn(generation: Generation, paths: list[Path]) -> str:
 
 def _planned(route: Route) -> str:
     place = route.placement
-    known = place is not None and place.seconds is not None
-    takes = f" It would take about {place.seconds:.0f} s." if place is not None and known else ""
+    seconds = place.seconds if place is not None else None
+    takes = "" if seconds is None else f" It would take about {max(1, round(seconds))} s."
     pulls = f" It would download {place.download_bytes / 1e9:.1f} GB first." if place and place.download_bytes else ""
     return f"{route.sentence()}{takes}{pulls}"
