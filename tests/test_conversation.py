@@ -23,6 +23,14 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiffusionGPT]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def asked(studio: DiffusionGPT) -> Conversation:
+    """A conversation of one picture and of questions."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=3, **QUICK)
+    return talk
+
+
 @pytest.mark.parametrize(
     "texts",
     [
@@ -61,6 +69,31 @@ def test_six_turns(studio: DiffusionGPT, tmp_path: Path, texts: list[str]) -> No
     assert [turn.kind for turn in again.turns] == [turn.kind for turn in talk.turns]
     resumed = again.say(texts[3])
     assert (resumed.kind, resumed.refers_to) == ("variation", 5)
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ("which seed?", "The seed was 3."),
+        ("種子是多少？", "种子是 3。"),
+        ("how long did it take?", "It took "),
+        ("用了多久？", "用了 "),
+        ("what does it cost?", "It was drawn on this machine, which costs nothing."),
+        ("要多少钱？", "在本机绘制，不花钱。"),
+        ("which license does it have?", "has its licence."),
+        ("许可证是什么？", "许可证见“diffusiongpt zoo show tiny-"),
+        ("what was the prompt?", "The prompt was 'a red heart"),
+        ("提示词是什么？", "提示词是“a red heart"),
+        ("why this one?", "drew it with seed 3: tiny-"),
+        ("为什么选它？", "绘制，种子 3。候选专家共 5 位：tiny-"),
+        ("还有哪些专家可以画？", "候选专家有 tiny-"),
+    ],
+)
+def test_a_question_is_answered_in_its_language(asked: Conversation, question: str, says: str) -> None:
+    """From the record of the picture, in English or in Chinese."""
+    turn = asked.say(question)
+    assert (turn.kind, turn.generation) == ("question", None)
+    assert says in turn.reply
 
 
 def test_undo_and_branch(studio: DiffusionGPT) -> None:

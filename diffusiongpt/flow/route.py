@@ -230,9 +230,17 @@ class Route(BaseModel):
         if named and believed >= learnt:
             return self._believed(named[0])
         if learnt > 0:
-            about = f"{named[0].replace('_', ' ')} prompts" if named else "prompts like this"
-            return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
+            return self._voted(learnt, named)
         return "nothing fits better" if named else self._unnamed(listed=listed > 0)
+
+    def _voted(self, learnt: float, styles: Sequence[str]) -> str:
+        """What votes say, by the largest part of what was learnt from them."""
+        parts = self.chosen.parts
+        if 2 * parts.get("global", 0.0) > learnt:
+            return "people preferred it in general"
+        by_style = styles and parts.get("nodes", 0.0) >= parts.get("residual", 0.0)
+        about = f"{styles[0].replace('_', ' ')} prompts" if by_style else "prompts like this"
+        return f"{'you' if 2 * parts.get('personal', 0.0) > learnt else 'people'} preferred it on {about}"
 
     def _asked(self) -> str:
         """What of the policy made the choice; empty if what people like made it."""
@@ -297,7 +305,7 @@ def _unmet(needs: Sequence[str]) -> str:
     others = [need for need in needs if not need.startswith(READS)]
     clauses = [f"no expert here is known to read {one}" for one in languages]
     if others:
-        clauses.append(f"no expert here can do {' or '.join(others)}")
+        clauses.append(f"no expert here supports {' or '.join(others)}")
     return ", and ".join(clauses)
 
 

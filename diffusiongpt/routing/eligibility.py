@@ -80,7 +80,7 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
 
     def capability(name: str, met_by: Callable[[Capabilities], bool]) -> None:
         needs.append(
-            Need(name=name, met_by=lambda expert: met_by(expert.capabilities), lacking=f"not known to do {name}")
+            Need(name=name, met_by=lambda expert: met_by(expert.capabilities), lacking=f"not known to support {name}")
         )
 
     if pictures > 1:
@@ -180,7 +180,7 @@ def filter_experts(
     for nearest in (task, *IN_PLACE[task]):
         able = [expert for expert in allowed if nearest in tasks_of(expert)]
         if able or nearest == "text-to-image":
-            rejected |= _others(allowed, able, f"not known to do {_TASKS[nearest]}")
+            rejected |= _others(allowed, able, f"not known to support {_TASKS[nearest]}")
             allowed, done = able, nearest
             break
         if nearest == task:

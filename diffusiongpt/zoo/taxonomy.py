@@ -125,6 +125,10 @@ class Taxonomy:
         """All nodes of a kind, in the order of the file."""
         return [node for node in self.nodes.values() if node.kind == kind]
 
+    def hint_for(self, node_id: str) -> str:
+        """What to do about the id of a node that does not exist: the nearest one, or some that there are."""
+        return _nearest(node_id, [*self.nodes, *self.needs], "nodes")
+
     def children(self, node_id: str) -> list[str]:
         """Occupied nodes directly below a node."""
         return [*self._children[node_id]]

@@ -375,6 +375,8 @@ def test_votes_are_told_and_taken_back(tmp_path: Path) -> None:
     assert run("vote", "--undo", "--voter", "ann").stdout.startswith("taken back: ")
     assert run_json("vote", "--undo")["outcome"] == "tie"
     assert "votes" in run("ranking").stdout
+    assert "hint: Did you mean 'sketch'?\n" in run("ranking", "--node", "skech", code=2).stderr
+    assert " more.\n" in run("ranking", "--node", "qqqq", code=2).stderr
 
 
 def test_a_strange_picture_is_no_vote(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_over_stdio(tmp_path: Path) -> None:
 
 @contextmanager
 def http_server(tmp_path: Path) -> Iterator[str]:
-    """`diffusiongpt mcp --http` on a free port."""
+    """`diffusiongpt mcp --http` on a free port; when it is asked to end, it closes its studio and ends well."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     env = {**os.environ, "DIFFUSIONGPT_HOME": str(tmp_path / "home"), "DIFFUSIONGPT_ZOO": "tiny"}
@@ -143,8 +143,10 @@ def http_server(tmp_path: Path) -> Iterator[str]:
                         break
                 time.sleep(0.1)
             yield f"http://127.0.0.1:{port}/mcp"
-        finally:
             process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_over_http(tmp_path: Path) -> None:

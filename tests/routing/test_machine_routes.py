@@ -102,7 +102,7 @@ def test_rejections_are_grouped_and_lines_fit_a_terminal(tmp_path: Path) -> None
     _, *lines = decision.explain().splitlines()
     assert max(map(len, lines)) <= 78
     text = " ".join(" ".join(lines).split())
-    assert text.count("not known to do Chinese text in the picture") == 1
+    assert text.count("not known to support Chinese text in the picture") == 1
     assert text.count("more memory than there is") == 1
     assert Route.model_validate_json(decision.model_dump_json()).placement == decision.placement
 

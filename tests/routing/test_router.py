@@ -85,6 +85,9 @@ def test_votes_change_the_next_route(tmp_path: Path) -> None:
     assert decision.expert == "tiny-oil"
     assert decision.ranking_version != "r0"
     assert "people preferred it on pixel art prompts" in decision.explain()
+    other = router.route(Request(prompt="an oil painting of a ship"))
+    assert other.chosen.parts["global"] > other.chosen.parts["nodes"] + other.chosen.parts["residual"]
+    assert "people preferred it in general" in other.explain()
 
 
 def test_a_tie_is_broken_by_the_zoo(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_a_need_nobody_meets_rejects_nobody(tmp_path: Path) -> None:
     decision = route('a sign "OPEN" on a transparent background', tiny_zoo(), tmp_path / "votes.db")
     assert decision.unmet == ("a transparent background", "text in the picture")
     assert len(decision.candidates) == 5
-    assert "no expert here can do a transparent background or text in the picture" in decision.explain()
+    assert "no expert here supports a transparent background or text in the picture" in decision.explain()
 
 
 def test_transparency_is_left_to_those_who_can() -> None:
@@ -181,7 +184,7 @@ def test_transparency_is_left_to_those_who_can() -> None:
     understood = Understanding(prompt="x", transparent_background=True)
     found = filter_experts([able, unknown], understood, Policy())
     assert found.eligible == ("able",)
-    assert found.rejected[0].reason == "not known to do a transparent background"
+    assert found.rejected[0].reason == "not known to support a transparent background"
 
 
 def test_the_only_eligible_expert_is_found_in_a_large_zoo(tmp_path: Path) -> None:

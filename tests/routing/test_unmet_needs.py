@@ -41,7 +41,7 @@ def test_where_none_counts_the_best_effort_draws(tmp_path: Path) -> None:
     decided = route("twelve red apples", zoo_of(OLD, STRANGER), tmp_path / "votes.db")
     assert decided.unmet == (NEED,)
     assert len(decided.candidates) == 2
-    assert f"no expert here can do {NEED}" in decided.explain().replace("\n", " ")
+    assert f"no expert here supports {NEED}" in decided.explain().replace("\n", " ")
 
 
 def test_published_counts_part_old_models_from_new() -> None:
@@ -66,4 +66,4 @@ def test_text_in_a_script_that_no_expert_states_is_reported(prompt: str, unmet: 
     able = writer("able", text_rendering_en="strong", text_rendering_zh="strong")
     decided = route(prompt, zoo_of(able, OLD), tmp_path / "v.db")
     assert unmet in decided.unmet
-    assert f"no expert here can do {unmet}" in decided.explain().replace("\n", " ")
+    assert f"no expert here supports {unmet}" in decided.explain().replace("\n", " ")

@@ -123,7 +123,7 @@ def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
     chosen = zoo()[route.expert].license
     assert chosen is not None
     assert chosen.commercial == "yes"
-    others = ("not known to read", "not known to do")
+    others = ("not known to read", "not known to support")
     for_money = {one.expert for one in route.rejected if not one.reason.startswith(others)}
     assert for_money == {
         one.id

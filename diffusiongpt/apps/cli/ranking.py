@@ -100,9 +100,9 @@ def _show(
     from diffusiongpt.zoo import EDITING
 
     with open_studio(zoo) as studio:
-        nodes = studio.zoo.taxonomy.nodes | studio.zoo.taxonomy.needs
-        if node not in (None, EDITING) and node not in nodes:
-            raise RequestError(f"the taxonomy has no node {node!r}", hint=f"Nodes: {', '.join(nodes)}.")
+        taxonomy = studio.zoo.taxonomy
+        if node is not None and node != EDITING and node not in taxonomy.nodes | taxonomy.needs:
+            raise RequestError(f"the taxonomy has no node {node!r}", hint=taxonomy.hint_for(node))
         if start_from is not None:
             studio.preferences.start_from(start_from, studio.ranking().priors)
         table = studio.ranking()

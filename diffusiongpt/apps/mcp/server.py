@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp_types import CallToolResult, ToolAnnotations
 
 from diffusiongpt.apps.agent_arguments import DRAWS, EDITS, PATHS
+from diffusiongpt.apps.listening import Listener
 from diffusiongpt.apps.mcp import answers
 from diffusiongpt.apps.mcp.signatures import described, takes
 from diffusiongpt.apps.mcp.working import in_thread
@@ -36,6 +38,10 @@ Pass what the person said as the prompt, in their language, and leave out argume
 
 MOST_BYTES: Final = 256 << 20
 """Largest picture that is read as a resource."""
+
+_HOST: Final = "127.0.0.1"
+_CLOSING_S: Final = 5
+"""Seconds that open requests have to end once the process is asked to."""
 
 Tool = Callable[..., Awaitable[CallToolResult]]
 
@@ -92,9 +98,23 @@ def serve_stdio(server: MCPServer[Any]) -> None:
 
 
 def serve_http(server: MCPServer[Any], port: int) -> None:
-    """Serve programs of this machine at `http://127.0.0.1:PORT/mcp`; pages of other hosts are refused by the SDK."""
+    """Serve programs of this machine at `http://127.0.0.1:PORT/mcp`; pages of other hosts are refused by the SDK.
+
+    Returns when the process is asked to end. A client keeps a connection open for what it may hear later, so those
+    are waited for briefly.
+
+    Raises:
+        SettingsError: If the port cannot be listened on.
+    """
     _log_to_stderr()
-    server.run("streamable-http", host="127.0.0.1", port=port)
+    config = uvicorn.Config(
+        server.streamable_http_app(host=_HOST),
+        host=_HOST,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=_CLOSING_S,
+    )
+    Listener(config).listen()
 
 
 def _log_to_stderr() -> None:

@@ -48,9 +48,13 @@ def list_models(service: Shared) -> Response:
 
 @router.get("/models/{name:path}")
 def get_model(name: str, service: Shared) -> Response:
-    """One of them; a name that is neither means `auto`, as it does where pictures are asked for."""
-    is_expert = name in service.studio.zoo and name not in service.profiles.names
-    return json_response(_expert(name) if is_expert else _model(name, "profile"))
+    """One of them; a name that is not listed is unknown here, as clients expect, though one may draw with it."""
+    if name in service.profiles.names:
+        return json_response(_model(name, "profile"))
+    if name in service.studio.zoo:
+        return json_response(_expert(name))
+    message = f"{name[:80]!r} is not a model here. /v1/models lists them; where pictures are asked for it means auto."
+    raise RefusedError(404, message, code="model_not_found", param="model")
 
 
 @router.post("/images/generations")

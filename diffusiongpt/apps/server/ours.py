@@ -228,7 +228,8 @@ def _choice(said: str | int | None, letters: Sequence[str]) -> int | Outcome:
 def _ranking(service: Service, node: str | None) -> dict[str, Any]:
     taxonomy = service.studio.zoo.taxonomy
     if node is not None and node not in taxonomy.nodes and node not in taxonomy.needs:
-        raise RefusedError(400, f"the taxonomy has no node {node[:80]!r}", code="invalid_request", param="node")
+        message = f"the taxonomy has no node {node[:80]!r}. {taxonomy.hint_for(node[:80])}"
+        raise RefusedError(400, message, code="invalid_request", param="node")
     try:
         table = service.studio.ranking()
     except VotesUnreachableError:

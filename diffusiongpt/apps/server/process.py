@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from diffusiongpt.apps.listening import Listener
 from diffusiongpt.apps.server.settings import LOOPBACK, ServerSettings, is_loopback
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.errors import DiffusionGPTError, SettingsError
+from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
@@ -28,11 +29,8 @@ _KEEP_ALIVE_S = 30
 log = logger("diffusiongpt.server")
 
 
-class _Server(uvicorn.Server):
+class _Server(Listener):
     """Stops in the order of the queue: what waits is refused, what draws is finished, within a time.
-
-    Then it returns, so that whoever started it can close the studio. uvicorn's own handler has each signal raised once
-    more at the end, and SIGTERM would kill the process before that.
 
     Args:
         config: Of uvicorn.
@@ -45,13 +43,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; at the second signal, at once."""
-        del sig, frame
         if self.should_exit:
             self._jobs.abort()
-            self.force_exit = True
         else:
             self._jobs.drain()
-            self.should_exit = True
+        super().handle_exit(sig, frame)
 
 
 def guarded(settings: ServerSettings) -> ServerSettings:
@@ -90,14 +86,7 @@ def serve(app: FastAPI, settings: ServerSettings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(settings.shutdown_s),
     )
-    server = _Server(config, app.state.service.jobs)
-    try:
-        server.run()
-    except SystemExit as error:
-        # uvicorn logged why
-        raise SettingsError(
-            f"could not listen on {settings.host}:{settings.port}", hint="Choose another --port, or see the log."
-        ) from error
+    _Server(config, app.state.service.jobs).listen()
 
 
 def _log_to_stderr() -> None:

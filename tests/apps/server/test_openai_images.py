@@ -43,6 +43,16 @@ def test_the_official_client_draws(client: openai.OpenAI) -> None:
     assert picture_in(answer.data[0].b64_json).size == (64, 64)
 
 
+def test_a_model_that_is_not_listed_is_unknown(client: openai.OpenAI) -> None:
+    """As at OpenAI, though one may draw with any name; an expert and a profile are found."""
+    for name in ("auto", "auto-fast", "tiny-oil"):
+        assert client.models.retrieve(name).id == name
+    for name in ("dall-e-3", "no/such"):
+        with pytest.raises(openai.NotFoundError, match="means auto") as caught:
+            client.models.retrieve(name)
+        assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
 def test_each_result_says_how_it_came_about(client: openai.OpenAI) -> None:
     """The route, who drew, the seed, what was dropped, and what was ignored, with each picture and with them all."""
     answer = client.images.generate(prompt="a red heart", n=2, extra_body={"seed": 7, "glitter": True})

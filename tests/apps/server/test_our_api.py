@@ -140,9 +140,10 @@ def test_the_experts_are_listed_with_what_is_known_of_them(server: Running) -> N
 
 def test_the_ranking_of_an_unknown_node_is_refused(server: Running) -> None:
     """A misspelt node would look like one without votes."""
-    assert httpx.get(f"{server.url}/v1/ranking", params={"node": "oil"}).status_code in (200, 400)
-    answer = httpx.get(f"{server.url}/v1/ranking", params={"node": "no_such"})
-    assert answer.json()["error"]["param"] == "node"
+    for node, hint in (("oil_paint", "Did you mean 'oil_painting'?"), ("qqqq", " more.")):
+        answer = httpx.get(f"{server.url}/v1/ranking", params={"node": node})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "node")
+        assert answer.json()["error"]["message"].endswith(hint)
 
 
 def test_an_idle_queue_is_empty(server: Running) -> None:
