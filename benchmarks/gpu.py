@@ -29,7 +29,7 @@ from gpu_swap import link, timed
 from gpu_table import Bench, Row, report
 
 from diffusiongpt.backends.diffusers import can_quantise
-from diffusiongpt.backends.diffusers.four_bits import quantise
+from diffusiongpt.backends.diffusers.few_bits import NF4, quantise
 from diffusiongpt.backends.diffusers.short_memory import offloaded
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind
@@ -91,7 +91,7 @@ def _plans(
     expert = Expert(
         id=model, repo=f"none/{model}", architecture=ARCHITECTURE[model], components=sizes, settings=settings
     )
-    planner = Planner(spec, ways=kinds, quantise=True, readiness=lambda _: "loaded")
+    planner = Planner(spec, ways=kinds, bits=(4,), quantise=True, readiness=lambda _: "loaded")
     return planner(expert, steps=bench.steps).placements
 
 
@@ -199,7 +199,7 @@ def _flux_step(parts: Mapping[str, Any], latent: int, rand: Callable[..., Any]) 
 
 def quantised(bench: Bench, model: str, weights: dict[str, Weights]) -> Iterator[Row]:
     """The same parts with weights of 4 bits; the plan is that of the parts as they were."""
-    if not can_quantise():
+    if not can_quantise(NF4):
         yield Row(f"{model} quantised", "needs the wheel bitsandbytes", "", "not run")
         return
     plans = _plans(bench, model, weights, ("quantised",))
@@ -209,7 +209,7 @@ def quantised(bench: Bench, model: str, weights: dict[str, Weights]) -> Iterator
     for name, part in list(weights.items()):
         if part.nbytes > bench.small_bytes and name != "vae":
             module = part.on("cpu")
-            quantise(module)
+            quantise(module, NF4)
             weights[name] = Weights.pack(module)
     yield from _against(bench, model, weights, plans[0])
 

@@ -228,8 +228,8 @@ class Settings(BaseSettings):
         device: `"cuda"`, `"mps"`, `"cpu"`, or `None` for the best one present.
         memory: Memory that routes are planned for in place of this machine's: `24GB`, `24GB+64GB` (device and host),
             `cpu`, or `any`.
-        quantise: Whether an expert that does not fit otherwise may draw with weights of 4 bits, which takes the extra
-            `quantised` and changes its pictures a little.
+        quantise: Whether an expert that does not fit otherwise may draw with weights of 8 bits, or of 4 with the extra
+            `quantised`, which changes its pictures a little.
         stand_in: Whether the demonstration zoo draws when no expert that was asked for can.
         profiles: Policies under names of your own, which programs may ask for: a JSON object such as
             `{"thrifty": {"max_price": 0.01, "commercial_use": true}}`, with the arguments that limit a request.

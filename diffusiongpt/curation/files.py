@@ -10,6 +10,7 @@ from diffusiongpt.backends.diffusers import DiffusersBackend, is_adapter, is_emb
 from diffusiongpt.errors import RequestError
 from diffusiongpt.files import expand_home
 from diffusiongpt.hub import shapes_on_disk
+from diffusiongpt.zoo import GGUF, GGUF_REMEDY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SAFE = ".safetensors"
 
-_OTHER = (".ckpt", ".pt", ".pth", ".bin")
+_OTHER = (".ckpt", ".pt", ".pth", ".bin", GGUF)
 
 _SIXTEEN_BITS = 2
 """Bytes of a number as it is loaded on a GPU, whatever the file has."""
@@ -38,6 +39,8 @@ def local_file(text: str) -> Path | None:
     path = expand_home(name)
     if not path.is_file():
         raise RequestError(f"there is no file {path}", hint="Check the path; it is relative to the current folder.")
+    if name.endswith(GGUF):
+        raise RequestError(f"{path.name} cannot be added", hint=f"{GGUF_REMEDY[0].upper()}{GGUF_REMEDY[1:]}.")
     if not name.endswith(SAFE):
         raise RequestError(
             f"{path} is not a .safetensors file",

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends import Backend, get_backend
-from diffusiongpt.backends.diffusers import NF4
+from diffusiongpt.backends.diffusers import type_of_bits
 from diffusiongpt.cache import Coming, ModelCache
 from diffusiongpt.drawing.ladder import Ladders, Rung
 from diffusiongpt.drawing.queue import Queue, Ticket
@@ -191,7 +191,7 @@ class LocalExecutor:
         except OutOfMemoryError as error:
             return error.with_traceback(None)
         except NeedsExtraError as error:
-            # the library for weights of 4 bits is there and does not work
+            # the library for weights of few bits is there and does not work
             if placement.kind != "quantised":
                 raise
             return error.with_traceback(None)
@@ -226,10 +226,12 @@ class LocalExecutor:
 
 
 def _in_type(expert: Expert, placement: Placement) -> Expert:
-    """The expert, with weights of 4 bits if it is placed so."""
+    """The expert, with weights of fewer bits if it is placed so."""
     if placement.kind != "quantised":
         return expert
-    return expert.model_copy(update={"settings": expert.settings.model_copy(update={"dtype": NF4})})
+    return expert.model_copy(
+        update={"settings": expert.settings.model_copy(update={"dtype": type_of_bits(placement.precision)})}
+    )
 
 
 def _local(expert: Expert) -> Backend:

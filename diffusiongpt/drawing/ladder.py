@@ -53,7 +53,7 @@ class Ladders:
         """
         exact = call.as_drawn
         if exact is not None:
-            alike = [one for one in placements if (one.kind == "quantised") == (exact.kind == "quantised")]
+            alike = [one for one in placements if one.precision == exact.precision]
             placements = [one.model_copy(update={"tiled": exact.tiled}) for one in alike or placements]
         first, *others = placements
         rungs = [Rung(step=None, placement=first), Rung(step="freed", placement=first)]
@@ -87,7 +87,12 @@ def _picture(call: Call) -> Hashable:
 
 def _same(one: Placement, other: Placement | None) -> bool:
     """Whether two placements are the same way; how long it takes may differ."""
-    return other is not None and (one.kind, one.device, one.tiled) == (other.kind, other.device, other.tiled)
+    return other is not None and (one.kind, one.device, one.tiled, one.precision) == (
+        other.kind,
+        other.device,
+        other.tiled,
+        other.precision,
+    )
 
 
 def _may_tile(placement: Placement) -> bool:

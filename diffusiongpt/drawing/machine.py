@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, get_args
 
 from diffusiongpt.backends import for_adapters, get_backend, is_hosted
-from diffusiongpt.backends.diffusers import can_quantise
+from diffusiongpt.backends.diffusers import FEW_BITS, can_quantise
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from diffusiongpt.zoo import Expert
 
 
-_WAYS: tuple[PlacementKind, ...] = ("whole", "offload", "stream", "cpu")
+_WAYS: tuple[PlacementKind, ...] = ("whole", "offload", "stream", "quantised", "cpu")
 """What our own backend can do with what is always installed."""
 
 
@@ -99,9 +99,8 @@ class Machine:
             return (begin,)
         if not plan.sized:
             return (self.unplanned,)
-        kinds = get_args(PlacementKind)
-        first = kinds.index(begin.kind) if begin else 0
-        return tuple(one for one in plan.placements if kinds.index(one.kind) >= first)
+        first = _place_in_turn(begin) if begin else (0, 0)
+        return tuple(one for one in plan.placements if _place_in_turn(one) >= first)
 
     @property
     def unplanned(self) -> Placement:
@@ -205,7 +204,8 @@ class Machine:
             planner = self._planners[spec] = Planner(
                 spec,
                 weigh=self._weigh,
-                ways=(*_WAYS, "quantised") if can_quantise() else _WAYS,
+                ways=_WAYS,
+                bits=tuple(few.bits for name, few in FEW_BITS.items() if can_quantise(name)),
                 tiles=True,
                 quantise=self._settings.quantise,
                 readiness=self.readiness,
@@ -284,6 +284,12 @@ class Machine:
             return known[1]
         except (DiffusionGPTError, OSError):
             return None
+
+
+def _place_in_turn(placement: Placement) -> tuple[int, int]:
+    """Where a placement comes among those that are tried in turn."""
+    order: tuple[PlacementKind, ...] = get_args(PlacementKind)
+    return order.index(placement.kind), 16 - placement.precision
 
 
 def _too_big(expert: str, reason: str) -> OutOfMemoryError:

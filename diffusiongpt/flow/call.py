@@ -78,8 +78,8 @@ class Call:
         expected_weights: Fingerprint that the files must have; `None` takes any.
         placements: Ways to draw, in the order in which they are tried while memory runs out; empty for the executor's
             own plan.
-        as_drawn: How the picture was drawn that this call draws again. Tiles and weights of 4 bits change a picture,
-            so there are tiles exactly if it has `tiled`, and 4 bits exactly if it is `quantised`.
+        as_drawn: How the picture was drawn that this call draws again. Tiles and weights of fewer bits change a
+            picture, so there are tiles exactly if it has `tiled`, and fewer bits exactly if it is `quantised`.
         meter: Keeps the spend limits while a hosted expert draws; `None` for the executor's own.
     """
 
@@ -104,8 +104,8 @@ class Call:
 
 RecoveryStep = Literal["freed", "tiled", "offloaded", "streamed", "quantised", "cpu", "float32"]
 """What is done when memory runs out: free what is not in use, decode by tiles, or also bring large parts, or only
-groups of their layers, to the device while they compute, draw with weights of 4 bits, or draw on the processor. With
-`float32`, the picture was decoded once more in that type, since its numbers were not finite before."""
+groups of their layers, to the device while they compute, draw with weights of fewer bits, or draw on the processor.
+With `float32`, the picture was decoded once more in that type, since its numbers were not finite before."""
 
 
 class Recovery(BaseModel):

@@ -19,7 +19,7 @@ class Placement(BaseModel):
 
     Attributes:
         kind: `whole`: all weights on the device; `offload`: each component there only while it works, the rest in
-            host memory; `stream`: the same for groups of layers; `quantised`: with weights of 4 bits; `hosted`: by a
+            host memory; `stream`: the same for groups of layers; `quantised`: with weights of `bits`; `hosted`: by a
             service; `cpu`: on the processor, in float32.
         device: Device that computes, or the name of the service.
         device_bytes: Most that is on the device at a time: weights, activations and workspace.
@@ -27,6 +27,7 @@ class Placement(BaseModel):
         download_bytes: Bytes that have to be downloaded first.
         seconds: Expected seconds until the picture is there, with the download and the loading.
         tiled: Whether the autoencoder decodes the picture in tiles, which takes less memory.
+        bits: Bits of a weight where it is `quantised`; 4 in records that do not say.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,6 +39,12 @@ class Placement(BaseModel):
     download_bytes: int | None = None
     seconds: float | None = None
     tiled: bool = False
+    bits: int | None = None
+
+    @property
+    def precision(self) -> int:
+        """Bits of a weight, and 16 for all that are not quantised."""
+        return (self.bits or 4) if self.kind == "quantised" else 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ _NAMED_TIES = 2
 _WAYS: Mapping[PlacementKind, str] = {
     "offload": "one part after the other on the device",
     "stream": "layer by layer through the device",
-    "quantised": "with weights of 4 bits",
+    "quantised": "with weights of {bits} bits",
     "cpu": "on the processor",
 }
 """What makes a placement slower than having all of an expert on the device."""
@@ -256,7 +256,9 @@ class Route(BaseModel):
         if mine is None or mine.seconds is None:
             return []
         fetched = [f"{(mine.download_bytes or 0) / 1e9:.1f} GB to download"] if mine.download_bytes else []
-        why = ", then ".join([*fetched, *([_WAYS[mine.kind]] if mine.kind in _WAYS else [])])
+        why = ", then ".join(
+            [*fetched, *([_WAYS[mine.kind].format(bits=mine.precision)] if mine.kind in _WAYS else [])]
+        )
         said = f"about {duration(mine.seconds)} to the picture{': ' if why else ''}{why}"
         near = ((one, one.placement) for one in self.candidates if one.expert in self.near_ties)
         times = ((one.expert, place.seconds) for one, place in near if place and place.seconds)

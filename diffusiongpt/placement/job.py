@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from diffusiongpt.backends.diffusers import SHRUNK
+from diffusiongpt.backends.diffusers import FEW_BITS, type_of_bits
 from diffusiongpt.placement.costs import Cost
 from diffusiongpt.weights import GROUP_SHARE
 
@@ -34,7 +34,7 @@ H100: .17 for SDXL, .2 for FLUX.1."""
 
 DEQUANTISE: Final = 2.5
 """How many times longer the host takes to issue a step with weights of 4 bits, which are made large layer by layer:
-SDXL, `benchmarks/gpu.py` on an H100."""
+SDXL, `benchmarks/gpu.py` on an H100. Taken for 8 bits too, which were not measured."""
 
 UNPINNED: Final = 3.0
 """How many times longer copies take from host memory that is not pinned; 3 to 5 are measured."""
@@ -84,6 +84,7 @@ class Need:
     moved: float = 0.0
     streamed: float = 0.0
     tiled: bool = False
+    bits: int | None = None
 
     def computing(self, flops: float) -> float:
         """Seconds, where a device does that many operations a second."""
@@ -152,17 +153,17 @@ class Job:
         moved = self.weights * 2 if self.cost.evaluations > 1 else self.weights
         return self._need("offload", self._by_part(self.sizes, tiled=tiled), moved=moved, tiled=tiled)
 
-    def quantised(self, *, tiled: bool) -> Need:
-        """With weights of 4 bits, which take turns as well."""
-        small = {name: size * (SHRUNK if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
+    def quantised(self, *, tiled: bool, bits: int) -> Need:
+        """With weights of fewer bits, which take turns as well."""
+        share = FEW_BITS[type_of_bits(bits)].share
+        small = {name: size * (share if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
         job = replace(self, sizes=small)  # type: ignore[arg-type]  # fractions of bytes are rounded at the end
         offload = job.offload(tiled=tiled)
         # they come from disk as they are, and each is made small before the next one comes
         host = job.weights + max(self.sizes.values())
         issuing = DEQUANTISE * offload.issuing
-        return replace(
-            offload, kind="quantised", host=host, weights=self.weights, operations=self.operations, issuing=issuing
-        )
+        small_job = replace(offload, kind="quantised", bits=bits, host=host, weights=self.weights)
+        return replace(small_job, operations=self.operations, issuing=issuing)
 
     def cpu(self) -> Need:
         """On the processor, in float32."""

@@ -13,7 +13,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.backends.diffusers import NF4
+from diffusiongpt.backends.diffusers import FEW_BITS
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.placement.costs import cost_of, cpu_flops, stated_bytes
 from diffusiongpt.placement.job import Job, Measured, Need
@@ -33,6 +33,8 @@ DOWNLOAD_BYTES_S: Final = 50e6
 
 CPU_PATIENCE_S: Final = 600.0
 """Longest drawing on the processor of a machine with a GPU that still counts as a way to draw."""
+
+_ALL_BITS: Final = tuple(few.bits for few in FEW_BITS.values())
 
 _KINDS: Final[tuple[PlacementKind, ...]] = ("whole", "offload", "stream", "cpu")
 """What our own backend can do with what is always installed."""
@@ -90,19 +92,21 @@ class Planner:
         weigh: Sizes of components by something better than the zoo; those of the zoo are taken where it says `None`.
         ways: Kinds of placement that the backends can carry out.
         tiles: Whether they can decode in tiles.
-        quantise: Whether weights of 4 bits may be used where the zoo does not ask for them.
+        bits: Bits of weights that the backends can make where they quantise, the most first.
+        quantise: Whether weights of fewer bits may be used where the zoo does not ask for them.
         readiness: What it takes to have an expert's weights at hand here.
         elsewhere: Whether the plans are for another machine, where nothing is loaded yet.
         measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one for each thing that differs between machines
         self,
         machine: MachineSpec,
         *,
         weigh: Weigh = lambda _: None,
         ways: Collection[PlacementKind] = _KINDS,
         tiles: bool = False,
+        bits: Collection[int] = _ALL_BITS,
         quantise: bool = False,
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
         elsewhere: bool = False,
@@ -112,6 +116,7 @@ class Planner:
         self._weigh = weigh
         self._ways = frozenset(ways)
         self._tiles = tiles
+        self._bits = tuple(bits) if "quantised" in self._ways else ()
         self._quantise = quantise
         self._readiness = readiness
         self._elsewhere = elsewhere
@@ -224,10 +229,10 @@ class Planner:
             )
         job = self._job(expert, sizes, width, height, steps)
         needs = list(self._needs(job))
-        first: dict[PlacementKind, Need] = {}
+        first: dict[tuple[PlacementKind, int | None], Need] = {}
         for need in needs:
             if self._fits(need):
-                first.setdefault(need.kind, need)
+                first.setdefault((need.kind, need.bits), need)
         reason = "" if first else self._reason(needs) + self._would_quantise(job)
         return _Fit(needs=tuple(first.values()), reason=reason)
 
@@ -250,8 +255,8 @@ class Planner:
         """All ways that the backends know, best first."""
         machine = self.machine
         if machine.device != "cpu":
-            only_quantised = job.expert.settings.dtype == NF4
-            ways = self._ways & {"quantised"} if only_quantised else self._ways
+            asked = _asked_bits(job)
+            ways = self._ways & {"quantised"} if asked else self._ways
             if "whole" in ways:
                 yield from self._tilings(job.whole)
             # an adapter sits on a base that stays where it is, and one memory gains nothing from moving within it
@@ -261,20 +266,26 @@ class Planner:
                 if "stream" in ways:
                     pinned = may_pin(job.denoiser, pinned=0, memory=machine.host_bytes)
                     yield from self._tilings(partial(job.stream, pinned=pinned))
-                if "quantised" in ways and (self._quantise or only_quantised):
-                    yield from self._tilings(job.quantised)
+                for bits in self._bits:
+                    if self._quantise if asked is None else bits == asked:
+                        yield from self._tilings(partial(job.quantised, bits=bits))
         if "cpu" in self._ways and machine.device != "any":
             cpu = replace(job, measured=job.measured_cpu).cpu()
             if machine.device == "cpu" or cpu.operations / cpu_flops() <= CPU_PATIENCE_S:
                 yield cpu
 
     def _would_quantise(self, job: Job) -> str:
-        """What is missing for weights of 4 bits, where they are allowed and would fit."""
-        allowed = self._quantise or job.expert.settings.dtype == NF4
-        if not allowed or "quantised" in self._ways or self.machine.one_memory or job.expert.kind != "checkpoint":
+        """What is missing for weights of fewer bits, where they are allowed and would fit."""
+        asked = _asked_bits(job)
+        if not (self._quantise or asked) or self.machine.one_memory or job.expert.kind != "checkpoint":
             return ""
-        fits = len(job.sizes) > 1 and any(map(self._fits, self._tilings(job.quantised)))
-        return "; with weights of 4 bits it would fit: pip install 'diffusiongpt[quantised]'" if fits else ""
+        for few in FEW_BITS.values():
+            if few.bits in self._bits or asked not in (None, few.bits) or len(job.sizes) == 1:
+                continue
+            if any(map(self._fits, self._tilings(partial(job.quantised, bits=few.bits)))):
+                install = ": pip install 'diffusiongpt[quantised]'" if few.library else ""
+                return f"; with weights of {few.bits} bits it would fit{install}"
+        return ""
 
     def _tilings(self, way: Callable[..., Need]) -> Iterator[Need]:
         yield way(tiled=False)
@@ -326,6 +337,7 @@ class Planner:
             download_bytes=ceil(need.weights) if readiness == "download" else 0,
             seconds=self._seconds(need, readiness),
             tiled=need.tiled,
+            bits=need.bits,
         )
 
     def _seconds(self, need: Need, readiness: Readiness) -> float | None:
@@ -341,6 +353,12 @@ class Planner:
         bringing = need.weights / DISK_BYTES_S + need.moved / machine.link_bytes_s
         downloading = need.weights / DOWNLOAD_BYTES_S if readiness == "download" else 0.0
         return round(downloading + bringing + drawing, 1)
+
+
+def _asked_bits(job: Job) -> int | None:
+    """Bits of the weights that the zoo entry asks for; `None` if it asks for none in particular."""
+    few = FEW_BITS.get(job.expert.settings.dtype or "")
+    return few.bits if few else None
 
 
 @dataclass(frozen=True)

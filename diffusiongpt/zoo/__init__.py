@@ -5,6 +5,8 @@ from __future__ import annotations
 from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
 from diffusiongpt.zoo.expert import (
     EDITING,
+    GGUF,
+    GGUF_REMEDY,
     ROOT,
     Capabilities,
     Expert,
@@ -29,6 +31,8 @@ from diffusiongpt.zoo.zoo_file import (
 
 __all__ = [
     "EDITING",
+    "GGUF",
+    "GGUF_REMEDY",
     "ROOT",
     "SHIPPED",
     "CallSettings",

@@ -83,8 +83,9 @@ class CallSettings(BaseModel):
         sizes: Sizes that a hosted expert draws, `WxH`; if empty, any size is requested.
         num_inference_steps: Number of denoising steps.
         guidance_scale: Guidance scale, in the meaning of this pipeline.
-        dtype: Weight type on a GPU; a CPU always computes in float32. `nf4` is for an expert that was measured with
-            weights of 4 bits: large components get those, and compute in the usual type of the architecture.
+        dtype: Weight type on a GPU; a CPU always computes in float32. `int8` and `nf4` are for an expert that was
+            measured with weights of 8 or 4 bits: large components get those, and compute in the usual type of the
+            architecture.
         variant: File variant on the hub, such as `fp16`.
         weight_name: File of an adapter in its repository; by default the only one, or the one with the usual name.
         adapter_scale: Strength of an adapter, 1 by default; below 0 it draws the opposite of what it was trained for.
@@ -103,7 +104,7 @@ class CallSettings(BaseModel):
     )
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    dtype: Literal["float16", "bfloat16", "float32", "nf4"] | None = None
+    dtype: Literal["float16", "bfloat16", "float32", "int8", "nf4"] | None = None
     variant: Name | None = None
     weight_name: FileName | None = None
     adapter_scale: AdapterScale | None = None

@@ -45,7 +45,16 @@ _SAFE: Final = ".safetensors"
 _FILE_PATH = re.compile(r"(?:(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+/)*(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+")
 
 
+GGUF: Final = ".gguf"
+GGUF_REMEDY: Final = (
+    "a GGUF file holds the denoiser alone and is not loaded; name the repository that it was made from, in diffusers' "
+    "layout, with dtype int8 or nf4 under settings, which takes as little memory"
+)
+
+
 def _is_safe_file(name: str) -> str:
+    if name.endswith(GGUF):
+        raise ValueError(GGUF_REMEDY)
     if not name.endswith(_SAFE):
         raise ValueError("only .safetensors files are loaded, since others can run code when opened; convert it first")
     if not _FILE_PATH.fullmatch(name):
@@ -146,8 +155,8 @@ class Expert(_Entry):
         seconds: Seconds that a hosted expert takes for a picture, as far as its sources say.
         server: The server of a hosted expert whose backend has no address of its own.
         gated: Whether the hub requires accepting terms first.
-        components: Bytes that each component takes in memory at the recommended type (`nf4`: at 16 bits), in GB (1e9),
-            under its name in the pipeline.
+        components: Bytes that each component takes in memory at the recommended type (`int8`, `nf4`: at 16 bits), in
+            GB (1e9), under its name in the pipeline.
         size_gb: The same for all components together; of an adapter, what it adds to its base.
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.
@@ -221,7 +230,9 @@ class Expert(_Entry):
             )
         places = [("repo", self.repo), ("base", self.base), *(("adapters", one.repo) for one in self.adapters)]
         for key, place in places:
-            if place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
+            if place and place.endswith(GGUF):
+                yield f"{key} {place!r}: {GGUF_REMEDY}"
+            elif place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
                 yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
 
     def _wrong_as_guest(self) -> Iterator[str]:

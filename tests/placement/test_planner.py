@@ -215,6 +215,24 @@ def test_weights_of_4_bits_are_only_for_those_who_want_them() -> None:
     assert "pip install" in planner(gpu(80, 110))(ZOO["flux2-dev"].model_copy(update=small)).reason
 
 
+def test_8_bits_come_before_4() -> None:
+    """Both are ways to quantise: what fits with more bits is tried first, and the type in the zoo is the only one."""
+    ways = ("whole", "offload", "quantised")
+    large = planner(gpu(48, 256), ways=ways, quantise=True)(ZOO["qwen-image"]).placements
+    assert [(one.kind, one.bits) for one in large if one.kind == "quantised"] == [("quantised", 8), ("quantised", 4)]
+    eight, four = large[-2:]
+    assert (four.device_bytes or 0) < (eight.device_bytes or 0)
+    small = planner(gpu(16, 256), ways=ways, quantise=True)(ZOO["qwen-image"]).placements
+    assert [one.bits for one in small] == [4]
+    asked = ZOO["qwen-image"].settings.model_copy(update={"dtype": "int8"})
+    who = ZOO["qwen-image"].model_copy(update={"settings": asked})
+    assert [one.bits for one in planner(gpu(48, 256), ways=ways)(who).placements] == [8]
+    only = planner(gpu(48, 256), ways=ways, quantise=True, bits=(8,))(ZOO["qwen-image"]).placements
+    assert {one.bits for one in only if one.kind == "quantised"} == {8}
+    lacking = planner(gpu(16, 256), ways=ways, quantise=True, bits=(8,))(ZOO["qwen-image"])
+    assert lacking.reason.endswith("with weights of 4 bits it would fit: pip install 'diffusiongpt[quantised]'")
+
+
 def test_a_service_takes_no_memory() -> None:
     """A hosted expert has a placement on every machine, and how long it takes is not known."""
     found = planner(gpu(1, 1))(ZOO["gpt-image-2"]).placements

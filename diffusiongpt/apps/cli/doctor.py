@@ -183,7 +183,7 @@ _WAYS = {
     "whole": "whole on the device",
     "offload": "one part at a time on the device",
     "stream": "a few layers at a time on the device",
-    "quantised": "with weights of 4 bits",
+    "quantised": "with weights of fewer bits",
     "cpu": "on the processor",
 }
 

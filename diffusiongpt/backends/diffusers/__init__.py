@@ -8,16 +8,15 @@ from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import DiffusersBackend
 from diffusiongpt.backends.diffusers.clip_vocabulary import clip_tokenizer
 from diffusiongpt.backends.diffusers.embedding_file import is_embedding
+from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, can_quantise, type_of_bits
 from diffusiongpt.backends.diffusers.finite import Finite
-from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_files, is_weights
 
 __all__ = [
+    "FEW_BITS",
     "INDEX",
-    "NF4",
-    "SHRUNK",
     "Architecture",
     "DiffusersBackend",
     "Finite",
@@ -36,4 +35,5 @@ __all__ = [
     "of_pipeline",
     "plan_call",
     "quiet_construction",
+    "type_of_bits",
 ]

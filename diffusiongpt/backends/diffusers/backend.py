@@ -15,8 +15,8 @@ from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
 from diffusiongpt.backends.diffusers.control import Control, check_control, load_control
 from diffusiongpt.backends.diffusers.embedding_file import Embedding, embedding_in, worded
+from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, check_can_quantise
 from diffusiongpt.backends.diffusers.finite import Finite
-from diffusiongpt.backends.diffusers.four_bits import NF4, check_can_quantise
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.preflight import check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
@@ -152,8 +152,9 @@ class DiffusersBackend:
             weights = {n: known.get(n) or Weights.pack(part) for n, part in modules.items()}
             return _Model(pipe=pipe, weights=weights, dtype=_dtype_of(weights.values()))
 
-        if expert.settings.dtype == NF4:
-            check_can_quantise()
+        dtype = expert.settings.dtype
+        if dtype is not None and dtype in FEW_BITS:
+            check_can_quantise(dtype)
         model = guarded(load, expert, LoadError, f"could not be built from {folder}")
         return Loaded(model=model, device=device, parts=model.weights)
 

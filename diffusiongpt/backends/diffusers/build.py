@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
-from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
+from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, is_weights, read_components, weight_variant
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from diffusiongpt.backends.single_file import Shapes, SingleFile
     from diffusiongpt.zoo import Expert
 
 
 def components_in(
     expert: Expert, folder: Path, files: Sequence[str], *, device: str, small_bytes: int
 ) -> tuple[Component, ...]:
-    """See `Backend.components`; components of more than `small_bytes` may be of 4 bits."""
+    """See `Backend.components`; components of more than `small_bytes` may be of fewer bits."""
     if expert.single_file:
         whole, shapes = recognised(folder / expert.single_file)
-        shrunk = large_parts(whole, shapes, small_bytes) if _is_nf4(expert, device) else frozenset()
+        shrunk = _shrunk_parts(expert, whole, shapes, device, small_bytes)
         return components_of_file(whole, expert.single_file, _dtype(expert, device, whole.pipeline), shrunk)
     index = (folder / INDEX).read_bytes()
     dtype = _dtype(expert, device, json.loads(index)["_class_name"])
@@ -48,7 +49,8 @@ def components_in(
             config = f"{name}/config.json"
             known = config if config in inside else None
             one = Component(name=name, kind=kind, config=known, weights=weights, dtype=dtype)
-            found.append(replace(one, quantised=NF4, share=SHRUNK) if name in shrinks else one)
+            few = shrinks.get(name, "")
+            found.append(replace(one, quantised=few, share=FEW_BITS[few].share) if few else one)
     return tuple(found)
 
 
@@ -63,7 +65,7 @@ def build(
         files: The files in it that are used.
         device: Where it will draw; the type of the weights depends on it.
         have: Components that are in memory already.
-        small_bytes: Components of more bytes on disk are of 4 bits if the expert's are.
+        small_bytes: Components of more bytes on disk are of fewer bits if the expert's are.
     """
     if expert.single_file:
         return _build_single(expert, folder, device, have, small_bytes=small_bytes)
@@ -75,8 +77,9 @@ def build(
 
         dtype = getattr(torch, _dtype(expert, device, kind))
         shrunk = {
-            name: _shrunk(expert, folder, files, name, dtype)
-            for name in sorted(_shrinks(expert, folder, files, device, small_bytes) - have.keys())
+            name: _shrunk(expert, folder, files, name, few, dtype)
+            for name, few in _shrinks(expert, folder, files, device, small_bytes).items()
+            if name not in have
         }
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
@@ -95,7 +98,7 @@ def build(
 def _build_single(expert: Expert, folder: Path, device: str, have: Mapping[str, Any], *, small_bytes: int) -> Any:
     file = folder / str(expert.single_file)
     whole, shapes = recognised(file)
-    shrunk = large_parts(whole, shapes, small_bytes) if _is_nf4(expert, device) else frozenset()
+    shrunk = _shrunk_parts(expert, whole, shapes, device, small_bytes)
     with quiet_construction():
         import torch
 
@@ -105,27 +108,37 @@ def _build_single(expert: Expert, folder: Path, device: str, have: Mapping[str, 
     return pipe
 
 
-def _is_nf4(expert: Expert, device: str) -> bool:
-    return expert.settings.dtype == NF4 and device != "cpu"
+def _few_bits(expert: Expert, device: str) -> str | None:
+    """The type of weights of fewer bits that an expert has on a device, if it has."""
+    return expert.settings.dtype if expert.settings.dtype in FEW_BITS and device != "cpu" else None
 
 
-def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, small_bytes: int) -> set[str]:
-    """Names of the components that are made of 4 bits: the large ones, but for autoencoders."""
-    if not _is_nf4(expert, device):
-        return set()
+def _shrunk_parts(
+    expert: Expert, whole: SingleFile, shapes: Shapes, device: str, small_bytes: int
+) -> Mapping[str, str]:
+    """Component of a single file that is made of fewer bits -> their type."""
+    few = _few_bits(expert, device)
+    return dict.fromkeys(large_parts(whole, shapes, small_bytes), few) if few else {}
+
+
+def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, small_bytes: int) -> dict[str, str]:
+    """Component that is made of fewer bits -> their type: the large ones, but for autoencoders."""
+    few = _few_bits(expert, device)
+    if few is None:
+        return {}
     index = json.loads((folder / INDEX).read_bytes())
-    found = set()
+    found = {}
     for name in read_components((folder / INDEX).read_bytes(), files):
         library, kind = index[name]
         weights = [file for file in files if file.startswith(f"{name}/") and is_weights(file)]
         is_large = sum((folder / file).stat().st_size for file in weights) > small_bytes
         if is_large and library in ("diffusers", "transformers") and not kind.startswith(("Autoencoder", "VQ")):
-            found.add(name)
+            found[name] = few
     return found
 
 
-def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, dtype: Any) -> Any:
-    """A component of 4 bits. It is built by itself, so that no more than one at a time is there in its own type."""
+def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, few: str, dtype: Any) -> Any:
+    """A component of fewer bits. It is built by itself, so that no more than one at a time is there in its own type."""
     import diffusers
     import transformers
 
@@ -137,7 +150,7 @@ def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, dtype
         use_safetensors=None if expert.settings.unsafe_weights else True,
         local_files_only=True,
     )
-    quantise(module)
+    quantise(module, few)
     return module.eval()
 
 
@@ -170,8 +183,8 @@ def _dtype(expert: Expert, device: str, pipeline: str) -> str:
 
     known = of_pipeline(pipeline, expert.architecture)
     usual = known.dtype if known else None
-    # weights of 4 bits compute in the usual type
-    wanted = usual if expert.settings.dtype == NF4 else expert.settings.dtype or usual
+    # weights of fewer bits compute in the usual type
+    wanted = usual if expert.settings.dtype in FEW_BITS else expert.settings.dtype or usual
     if device.startswith("cuda"):
         # Emulated bfloat16 is slow, and float16 overflows in models made for bfloat16, which leaves float32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)

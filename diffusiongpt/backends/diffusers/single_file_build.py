@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.clip_vocabulary import clip_tokenizer
-from diffusiongpt.backends.diffusers.four_bits import NF4, SHRUNK, quantise
+from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, quantise
 from diffusiongpt.backends.diffusers.selection import INDEX
 from diffusiongpt.backends.diffusers.single_file import layout_of, recognise
 from diffusiongpt.backends.diffusers.whole import check_set
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from diffusiongpt.backends.single_file import Shapes, SingleFile
 
@@ -38,7 +38,7 @@ def recognised(file: Path) -> tuple[SingleFile, Shapes]:
 
 
 def large_parts(found: SingleFile, shapes: Shapes, small_bytes: int) -> frozenset[str]:
-    """The components that are of 4 bits if the expert's are: all but autoencoders that are larger than this."""
+    """The components that are of fewer bits if the expert's are: all but autoencoders that are larger than this."""
     sizes = {
         name: _SIXTEEN_BITS * sum(prod(shape) for key, shape in shapes.items() if key.startswith(part.prefixes))
         for name, part in found.parts.items()
@@ -47,14 +47,14 @@ def large_parts(found: SingleFile, shapes: Shapes, small_bytes: int) -> frozense
     return frozenset(name for name, size in sizes.items() if size > small_bytes)
 
 
-def components_of_file(found: SingleFile, name: str, dtype: str, shrunk: Collection[str]) -> tuple[Component, ...]:
+def components_of_file(found: SingleFile, name: str, dtype: str, shrunk: Mapping[str, str]) -> tuple[Component, ...]:
     """The components in a file, each of which is some of its tensors.
 
     Args:
         found: What the file is.
         name: Its name.
         dtype: Type that the weights will have.
-        shrunk: Components that will be of 4 bits.
+        shrunk: Component that will be of fewer bits -> their type.
     """
     return tuple(
         Component(
@@ -63,8 +63,8 @@ def components_of_file(found: SingleFile, name: str, dtype: str, shrunk: Collect
             config=None,
             weights=(name,),
             dtype=dtype,
-            quantised=NF4 if component in shrunk else "",
-            share=SHRUNK if component in shrunk else 1.0,
+            quantised=shrunk.get(component, ""),
+            share=FEW_BITS[shrunk[component]].share if component in shrunk else 1.0,
             prefixes=part.prefixes,
             facts=part.config,
         )
@@ -73,7 +73,7 @@ def components_of_file(found: SingleFile, name: str, dtype: str, shrunk: Collect
 
 
 def build_from_file(
-    file: Path, found: SingleFile, shapes: Shapes, *, dtype: Any, have: Mapping[str, Any], shrunk: Collection[str]
+    file: Path, found: SingleFile, shapes: Shapes, *, dtype: Any, have: Mapping[str, Any], shrunk: Mapping[str, str]
 ) -> Any:
     """Build a pipeline on the host; the caller holds the lock of construction.
 
@@ -83,7 +83,7 @@ def build_from_file(
         shapes: Tensor -> shape.
         dtype: Type of the weights.
         have: Components that are in memory already.
-        shrunk: Components to make of 4 bits.
+        shrunk: Component to make of fewer bits -> their type.
 
     Raises:
         LoadError: If it is not whole.
@@ -103,7 +103,7 @@ def build_from_file(
     for component in found.parts.keys() - have.keys():
         check_set(getattr(pipe, component), component)
         if component in shrunk:
-            quantise(getattr(pipe, component))
+            quantise(getattr(pipe, component), shrunk[component])
     return pipe
 
 
