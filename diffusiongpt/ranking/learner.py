@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, remove_leftovers, replace_file
+from diffusiongpt.ranking.refit import FEW
 from diffusiongpt.ranking.table import RankingTable
 from diffusiongpt.ranking.table_file import read
 from diffusiongpt.safe_text import logger
@@ -14,6 +16,7 @@ from diffusiongpt.votes import EMPTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from diffusiongpt.ranking.priors import Priors
@@ -44,10 +47,13 @@ class Learner:
     Args:
         store: The vote store.
         fit: Fits a table to votes, priors and ratings.
+
+    Attributes:
+        store: The vote store.
     """
 
     def __init__(self, store: VoteStore, fit: Callable[..., RankingTable]) -> None:
-        self._store = store
+        self.store = store
         self._fit = fit
 
     def fitted(self, priors: Priors) -> Learnt:
@@ -56,7 +62,7 @@ class Learner:
         Raises:
             VoteError: If the store cannot be read.
         """
-        everything = self._store.since(EMPTY)
+        everything = self.store.since(EMPTY)
         votes, ratings = everything.votes, everything.ratings
         imported = self._imported(priors)
         if imported is not None and len(votes) + len(ratings) < imported.size:
@@ -68,7 +74,7 @@ class Learner:
 
         A file that is damaged, or larger than a table may be, is removed: the next fit makes it again.
         """
-        place = self._store.snapshot
+        place = self.store.snapshot
         if place is None or not place.exists():
             return None
         try:
@@ -87,30 +93,40 @@ class Learner:
         Raises:
             VoteError: If the store cannot be read.
         """
-        changes = self._store.since(snapshot.about.seen)
-        if not changes.intact and self._store.snapshot is not None:
-            self._remove(self._store.snapshot)
+        changes = self.store.since(snapshot.about.seen)
+        if not changes.intact and self.store.snapshot is not None:
+            self._remove(self.store.snapshot)
         # a retracted vote must not come back through an old table, whatever the refit costs
         return changes.intact and not changes.retracted
+
+    def turn(self, priors: Priors) -> AbstractContextManager[Learnt | None]:
+        """Wait for this process's turn to fit a table; it is always its turn, where each learns for itself.
+
+        Returns:
+            A context that gives the table that another process has fitted meanwhile; `None` if it is to be fitted.
+        """
+        del priors
+        return nullcontext()
 
     def keep(self, learnt: Learnt) -> None:
         """Write the snapshot, and remove it again if a voter was erased in the meantime.
 
-        What processes that were killed while writing one have left is removed too.
+        A table of few votes is fitted faster than it is read. What processes that were killed while writing a snapshot
+        have left is removed too.
         """
-        place = self._store.snapshot
-        if place is None:
+        place = self.store.snapshot
+        if place is None or learnt.table.size <= FEW:
             return
         try:
             remove_leftovers(place)
             replace_file(place, partial(learnt.table.write, seen=learnt.version))
-            if not self._store.since(learnt.version).intact:
+            if not self.store.since(learnt.version).intact:
                 remove_file(place)
         except OSError as error:
             _log.info("could not keep the ranking table in %s: %s", place, error.strerror)
 
     def _imported(self, priors: Priors) -> RankingTable | None:
-        place = self._store.imported
+        place = self.store.imported
         if place is None or not place.exists():
             return None
         try:

@@ -13,6 +13,8 @@ from diffusiongpt.errors import VoteError
 from diffusiongpt.files import remove_file, replace_file
 from diffusiongpt.ranking.learner import Learner, Learnt
 from diffusiongpt.ranking.personal import NO_OFFSETS, PersonalTable, PersonalTables
+from diffusiongpt.ranking.refit import FEW, is_awaited, is_due
+from diffusiongpt.ranking.shared import LeftToOthersError, SharedLearner
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
 from diffusiongpt.ranking.waiting import WaitingVotes
 from diffusiongpt.safe_text import logger
@@ -26,17 +28,6 @@ if TYPE_CHECKING:
     from diffusiongpt.ranking.priors import Priors
     from diffusiongpt.votes import Entry
 
-
-FEW = 60
-"""Votes and ratings up to which every change is answered by a refit, which takes about 30 ms."""
-
-AT_ONCE = 1000
-"""Votes and ratings up to which a new rating is refitted before the next route, which takes a second: while a source
-has few ratings, each of them changes the estimate of its scale."""
-
-SHARE = 0.01
-"""Votes added since the last fit, as a share of those fitted, above which a refit is due. Up to there, sequential
-updates choose nearly as a refit would."""
 
 MOMENT_S = 0.4
 """Seconds that a route waits for the table of a fit that it has waited for."""
@@ -102,7 +93,8 @@ class LiveTable:
     another one fits. No lock is held while either works. `at_hand` waits for them for `PATIENCE_S` at most, and `table`
     until they are done.
 
-    A fit of many votes is kept in a file next to the store, so that the next process does not have to repeat it.
+    A fit of many votes is kept in a file next to the store, so that the next process does not have to repeat it. Where
+    processes share a store in PostgreSQL, one of them fits, and the others take its table; see `SharedLearner`.
 
     Args:
         store: The vote store, a file or URL to open one, or `None` for the user's own.
@@ -116,7 +108,8 @@ class LiveTable:
         self, store: VoteStore | Path | str | None = None, *, fit: Callable[..., RankingTable] = RankingTable.fit
     ) -> None:
         self.store = store if isinstance(store, VoteStore) else VoteStore(store)
-        self._learner = Learner(self.store, fit)
+        self._fit = fit
+        self._made_learner: Learner | None = None
         self._waiting = WaitingVotes(self.store)
         self._table: RankingTable | None = None
         self._store_version = ""
@@ -353,8 +346,7 @@ class LiveTable:
         changes = self.store.since(seen)
         ask.read = True
         added = len(changes.votes) + len(changes.ratings)
-        size = table.size + added
-        if size <= FEW or (changes.ratings and size <= AT_ONCE) or added > AT_ONCE:
+        if is_awaited(table.size, changes):
             return self._want_fit(priors, changes.version)
         if added:
             table = table.updated(changes.votes, changes.ratings, changes.earlier)
@@ -364,9 +356,7 @@ class LiveTable:
         if added > FEW:
             # otherwise the next process would have to repeat the update
             self._learner.keep(Learnt(table, changes.version))
-        many = table.pending > SHARE * (table.size - table.pending)
-        # a running fit includes most new votes, but a retraction during the fit needs another one
-        if changes.retracted or changes.ratings or not changes.intact or (many and not self._is_fitting()):
+        if is_due(table.size - table.pending, table.pending, changes, fitting=self._is_fitting()):
             self._want_fit(priors, changes.version, again=True)
         return None
 
@@ -407,6 +397,8 @@ class LiveTable:
             failed = None
             try:
                 self._fit_once(priors)
+            except LeftToOthersError:
+                pass
             except Exception as error:  # noqa: BLE001 - it is raised where the table was asked for
                 failed = error
                 _log.warning("could not refit the ranking table: %s", error)
@@ -415,8 +407,17 @@ class LiveTable:
                 self._changed.notify_all()
 
     def _fit_once(self, priors: Priors) -> None:
-        learnt = self._learner.fitted(priors)
-        with self._changed:
-            self._table, self._store_version = learnt
-        if learnt.table.size > FEW:
-            self._learner.keep(learnt)
+        with self._learner.turn(priors) as known:
+            learnt = known or self._learner.fitted(priors)
+            with self._changed:
+                self._table, self._store_version = learnt
+            if known is None:
+                self._learner.keep(learnt)
+
+    @property
+    def _learner(self) -> Learner:
+        """Made where it is first needed, because what kind of store it is for says its database."""
+        if self._made_learner is None:
+            kind = SharedLearner if self.store.is_shared else Learner
+            self._made_learner = kind(self.store, self._fit)
+        return self._made_learner

@@ -161,38 +161,58 @@ def read(path: Path) -> tuple[Fitted, Fitted | None, About]:
         VoteError: If it cannot be read, is damaged, is not such a file, or was written by a newer version.
     """
     try:
-        arrays = _arrays_of(path)
-        header = _header_of(bytes(arrays["header"]), path)
+        size = path.stat().st_size
+        # opening a pipe would wait for its other end
+        if not path.is_file() or size > MOST_BYTES:
+            raise _damaged(str(path))
+        with path.open("rb") as stream:
+            return read_from(stream, size, str(path))
+    except OSError as error:
+        raise VoteError(
+            f"could not read the table {path}: {error.strerror or error}", hint="Check the path of the file."
+        ) from error
+
+
+def read_from(stream: IO[bytes], size: int, name: str) -> tuple[Fitted, Fitted | None, About]:
+    """The same of a stream.
+
+    Args:
+        stream: The contents of a file.
+        size: Their bytes.
+        name: What they are called in errors.
+
+    Raises:
+        VoteError: If they are damaged, are not those of such a file, or were written by a newer version.
+    """
+    try:
+        arrays = _arrays_of(stream, size)
+        header = _header_of(bytes(arrays["header"]), name)
         drawn = _Space(header.nodes, header.landmarks, header.scales)
         fitted = _fitted_of(arrays, drawn, len(header.about.experts))
         if header.edits is None:
             return fitted, None, header.about
         edited = {name.removeprefix(_EDITS): array for name, array in arrays.items() if name.startswith(_EDITS)}
         return fitted, _fitted_of(edited, header.edits, len(header.about.editors)), header.about
-    except OSError as error:
-        raise VoteError(
-            f"could not read the table {path}: {error.strerror or error}", hint="Check the path of the file."
-        ) from error
     except (
         BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError, zlib.error,
     ) as error:  # fmt: skip
-        raise VoteError(
-            f"{path} is damaged, or is not a ranking table",
-            hint="Export the table again with `diffusiongpt ranking --export FILE`.",
-        ) from error
+        raise _damaged(name) from error
 
 
-def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an archive by name; none of them is larger than the file.
+def _damaged(name: str) -> VoteError:
+    return VoteError(
+        f"{name} is damaged, or is not a ranking table",
+        hint="Export the table again with `diffusiongpt ranking --export FILE`.",
+    )
+
+
+def _arrays_of(stream: IO[bytes], size: int) -> dict[str, NDArray[Any]]:
+    """The arrays of an archive by name; none of them is larger than the archive.
 
     Raises:
-        ValueError: If it is not a regular file, is too large, or is packed in a way that this package never writes.
+        ValueError: If it is packed in a way that this package never writes.
     """
-    size = path.stat().st_size
-    # opening a pipe would wait for its other end
-    if not path.is_file() or size > MOST_BYTES:
-        raise ValueError("it is not a regular file, or is too large")
-    with ZipFile(path) as archive:
+    with ZipFile(stream) as archive:
         members = archive.infolist()
         # what is stored as it is cannot unfold, and members that overlap add up to more than the file
         packed = any(one.compress_type != ZIP_STORED or one.flag_bits & 1 for one in members)
@@ -216,7 +236,7 @@ def _array_of(data: bytes) -> NDArray[Any]:
     return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
-def _header_of(data: bytes, path: Path) -> _Header:
+def _header_of(data: bytes, name: str) -> _Header:
     from pydantic import TypeAdapter
     from pydantic_core import from_json
 
@@ -225,7 +245,7 @@ def _header_of(data: bytes, path: Path) -> _Header:
     found = from_json(data)
     if found.get("format") == FORMAT and found.get("schema_version", 0) > SCHEMA_VERSION:
         raise VoteError(
-            f"{path} has schema version {found['schema_version']}, but this program only knows {SCHEMA_VERSION}",
+            f"{name} has schema version {found['schema_version']}, but this program only knows {SCHEMA_VERSION}",
             hint="Use the version of diffusiongpt that wrote it, or a newer one.",
         )
     header = TypeAdapter(_Header).validate_json(data)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sqlite3
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from sqlalchemy import exc
 
 from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.safe_text import logger, without_secrets
-from diffusiongpt.votes import recording, server
+from diffusiongpt.votes import published, recording, server
 from diffusiongpt.votes import schema as sqlite
 from diffusiongpt.votes import schema as tables
 from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Mark, read_json
+from diffusiongpt.votes.published import Published
 from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote, now
 
 if TYPE_CHECKING:
@@ -107,6 +108,49 @@ class Database:
         with self._writing() as connection:
             return recording.deliver(connection, batch())
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether tables that were learnt from it are published in it, each by one process for all."""
+        return self._dialect == "postgresql"
+
+    def published(self, name: str) -> Published | None:
+        """What is known of the published table of a name."""
+        with self._translated("read"), self._connected(seconds=server.ANSWER_S) as connection:
+            return published.find(connection, name)
+
+    def published_table(self, name: str, most_bytes: int) -> bytes | None:
+        """The published table of a name."""
+        with self._translated("read"), self._connected() as connection:
+            return published.read(connection, name, most_bytes)
+
+    def publish(self, name: str, seen: str, size: int, data: bytes) -> bool:
+        """Publish a table, unless a voter that it has learnt from was erased in the meantime; whether it was."""
+        with self._translated("write"), self._connected() as connection:
+            server.set_limits(connection, self._busy_seconds)
+            published.put(connection, name, Published(seen, size), data)
+            # only now, so that no vote waits for the bytes on their way; erasing takes it before it looks at tables
+            server.lock(connection)
+            self._schema = self._version_of(connection)
+            marks = zip(self._journals(), _marks_of(seen), strict=False)
+            intact = all(journal.is_there(connection, then, journal.mark(connection)) for journal, then in marks)
+            if intact:
+                connection.commit()
+            return intact
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[bool]:
+        """Whether this process may learn the table of a name; no other may until the end of the block.
+
+        A process that is killed gives its turn back, because its connection ends.
+        """
+        with ExitStack() as held:
+            with self._translated("read"), self._watched(server.ANSWER_S):
+                connection = held.enter_context(self._engine.connect())
+                mine = published.take_turn(connection, name)
+                if mine:
+                    connection.detach()  # closing it then ends the turn
+            yield mine
+
     def counting(self, journal: Journal[Entry]) -> list[Entry]:
         """Votes, or ratings, without a retraction, oldest first."""
         with self._reading(journal) as connection:
@@ -146,7 +190,9 @@ class Database:
             if self._dialect == "sqlite":
                 sqlite.wipe(connection, self.name)
             elif self._dialect == "postgresql":
-                server.wipe(connection, self._busy_seconds)
+                has_tables = published.remove_all(connection)
+                connection.commit()
+                server.wipe(connection, self._busy_seconds, [published.table.name] if has_tables else [])
         return counts
 
     def version(self) -> str:
@@ -204,16 +250,18 @@ class Database:
     @contextmanager
     def _connected(self, *, seconds: float | None = server.WORK_S) -> Iterator[sa.Connection]:
         """A connection, cut when its server does not answer; without `seconds` it may work for as long as it takes."""
+        with self._watched(seconds), self._engine.connect() as connection:
+            yield connection
+
+    def _watched(self, seconds: float | None) -> AbstractContextManager[None]:
+        """Cuts the connection that is used in the block when its server does not answer."""
         if self._process != os.getpid():
             # Connections copied by a fork belong to the parent, which goes on using them.
             self._engine.dispose(close=False)
             self._process = os.getpid()
-        watched = self._deadlines is not None and seconds is not None
-        with (
-            self._deadlines.within(self._busy_seconds + seconds) if watched else nullcontext(),  # type: ignore[union-attr, operator]
-            self._engine.connect() as connection,
-        ):
-            yield connection
+        if self._deadlines is None or seconds is None:
+            return nullcontext()
+        return self._deadlines.within(self._busy_seconds + seconds)
 
     @contextmanager
     def _writing(self, seconds: float = server.WORK_S) -> Iterator[sa.Connection]:

@@ -17,7 +17,7 @@ from diffusiongpt.safe_text import keep_url_secrets
 from diffusiongpt.votes import schema as tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 
 POSTGRES_LOCK = 0x64_67_70_74
@@ -136,11 +136,11 @@ def lock(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK})")
 
 
-def wipe(connection: sa.Connection, busy_seconds: float) -> None:
-    """Rewrite the tables and the statistics about them, which both may still contain what was deleted."""
+def wipe(connection: sa.Connection, busy_seconds: float, more: Sequence[str]) -> None:
+    """Rewrite the tables, and more by their names, with the statistics; both may still contain what was deleted."""
     free = connection.execution_options(isolation_level="AUTOCOMMIT")
     free.exec_driver_sql(f"SET lock_timeout = '{int(1000 * busy_seconds)}ms'")
-    free.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables.metadata.tables)}")
+    free.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join((*tables.metadata.tables, *more))}")
 
 
 class Deadlines:

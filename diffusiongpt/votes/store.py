@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
     from diffusiongpt.votes.database import Database
     from diffusiongpt.votes.delivery import Delivery, QueueState
+    from diffusiongpt.votes.published import Published
 
 
 FILE_URL = "sqlite:///"
@@ -310,6 +311,55 @@ class VoteStore:
         It contains prompts, so `erase` removes it.
         """
         return self.place.with_name(f"{self.place.name}.ranking.npz") if isinstance(self.place, Path) else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is in PostgreSQL, where one process learns a table for all; else it is next to the file."""
+        return isinstance(self.place, str) and self._database.is_shared
+
+    def published(self, name: str) -> Published | None:
+        """What is known of the table that a process has published under a name.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        return self._database.published(name)
+
+    def published_table(self, name: str, most_bytes: int) -> bytes | None:
+        """That table; `None` if there is none, or it is larger.
+
+        Raises:
+            VoteError: If the store cannot be read.
+        """
+        return self._database.published_table(name, most_bytes)
+
+    def publish(self, name: str, seen: str, size: int, data: bytes) -> bool:
+        """Publish a table that was learnt from the store; `erase` removes it, because it contains prompts.
+
+        Args:
+            name: Under which others find it.
+            seen: Version of the store that it was learnt from.
+            size: Votes and ratings that it has learnt from.
+            data: The table.
+
+        Returns:
+            Whether it was published: not if a voter was erased in the meantime.
+
+        Raises:
+            VoteError: If the store cannot be written.
+        """
+        return self._database.publish(name, seen, size, data)
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        """Take the turn at learning the table of a name, until the end of the block or of this process.
+
+        Returns:
+            A context that gives whether it is this process's turn; it does not wait for that of another.
+
+        Raises:
+            VoteError: If the store cannot be reached.
+        """
+        return self._database.turn(name)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,96 @@
+"""What one process of many has learnt from a store in PostgreSQL, published there for the others."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql
+
+from diffusiongpt.votes.vote import now
+
+KEPT_DAYS = 30
+"""Days for which a table is kept that no process has replaced: of a zoo that is used no more. A stated bound."""
+
+SILENT_S = 30
+"""Seconds of silence after which the server asks whether a process that learns is still there, three times ten seconds
+apart. A killed process gives its turn back at once; this is for a machine that was switched off. A stated bound."""
+
+table = sa.Table(
+    "diffusiongpt_tables",
+    sa.MetaData(),  # of its own: it is made by whoever publishes first, and holds nothing that is not learnt again
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("seen", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+_TURN = 0x64_67_70_75
+"""With the name of a table and the schema that it is in, the key of the advisory lock on learning it."""
+
+
+class Published(NamedTuple):
+    """What is known of a published table without reading it.
+
+    Attributes:
+        seen: Version of the store that it was learnt from.
+        size: Number of votes and ratings that it has learnt from.
+    """
+
+    seen: str
+    size: int
+
+
+def find(connection: sa.Connection, name: str) -> Published | None:
+    """What is known of the published table of a name."""
+    row = _row(connection, sa.select(table.c.seen, table.c.size).where(table.c.name == name))
+    return None if row is None else Published(row["seen"], row["size"])
+
+
+def read(connection: sa.Connection, name: str, most_bytes: int) -> bytes | None:
+    """The published table of a name; `None` if there is none, or it is larger than a table may be."""
+    fits = sa.func.length(table.c.data) <= most_bytes
+    row = _row(connection, sa.select(table.c.data).where(table.c.name == name, fits))
+    return None if row is None else bytes(row["data"])
+
+
+def _row(connection: sa.Connection, query: sa.Select[Any]) -> sa.RowMapping | None:
+    try:
+        return connection.execute(query).mappings().one_or_none()
+    except exc.ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) == "42P01":  # nothing was ever published
+            return None
+        raise
+
+
+def put(connection: sa.Connection, name: str, published: Published, data: bytes) -> None:
+    """Replace the published table of a name, in the transaction of the caller."""
+    if not sa.inspect(connection).has_table(table.name):
+        table.create(connection, checkfirst=True)
+    values = {"seen": published.seen, "size": published.size, "time": now(), "data": data}
+    made = postgresql.insert(table).values(name=name, **values)
+    connection.execute(made.on_conflict_do_update(index_elements=[table.c.name], set_=values))
+    day = sa.cast(table.c.time, sa.TIMESTAMP(timezone=True))
+    connection.execute(sa.delete(table).where(day < sa.func.now() - sa.text(f"interval '{KEPT_DAYS} days'")))
+
+
+def remove_all(connection: sa.Connection) -> bool:
+    """Remove all published tables, which hold prompts; whether there is a place for them."""
+    if not sa.inspect(connection).has_table(table.name):
+        return False
+    connection.execute(sa.delete(table))
+    return True
+
+
+def take_turn(connection: sa.Connection, name: str) -> bool:
+    """Take the turn at learning a table, for as long as the connection stands; whether no other process has it."""
+    key = "hashtextextended(current_schema() || ' ' || :name, :turn)"
+    mine = bool(connection.scalar(sa.text(f"SELECT pg_try_advisory_lock({key})"), {"name": name, "turn": _TURN}))
+    if mine:
+        keepalives = {"idle": SILENT_S, "interval": 10, "count": 3}
+        for setting, value in keepalives.items():
+            connection.exec_driver_sql(f"SET tcp_keepalives_{setting} = {value}")
+    connection.commit()
+    return mine
