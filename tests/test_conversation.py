@@ -11,7 +11,7 @@ import pytest
 from fixtures_routing import tiny_studio
 from PIL import Image
 
-from diffusiongpt import Conversation, ConversationError, DiffusionGPT, RequestError
+from diffusiongpt import Conversation, ConversationError, DiffusionGPT, PictureError, RequestError
 
 QUICK: dict[str, Any] = {"num_inference_steps": 1}
 
@@ -228,3 +228,19 @@ def test_a_file_that_was_cut_off_is_refused(studio: DiffusionGPT, tmp_path: Path
         Conversation.load(file, studio=studio)
     with pytest.raises(ConversationError):
         Conversation.load(tmp_path / "missing.json", studio=studio)
+
+
+def test_pictures_stay_in_their_files_until_they_are_looked_at(studio: DiffusionGPT, saved: Path) -> None:
+    """A file may name a large picture any number of times; only those that are asked for are decoded."""
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    first = content["turns"][0]
+    content["turns"] = [{**first, "refers_to": None, "pictures": first["pictures"] * 64}] * 500
+    saved.write_text(json.dumps(content), encoding="utf-8")
+    talk = Conversation.load(saved, studio=studio)
+    shown = talk.turns[-1].generation
+    assert shown is not None
+    assert (len(shown.images), len(shown.records)) == (64, 64)
+    picture = saved.parent / content["pictures_in"] / first["pictures"][0]
+    picture.write_bytes(picture.read_bytes()[:-200])
+    with pytest.raises(PictureError, match="cannot be read"):
+        shown.images[3].load()

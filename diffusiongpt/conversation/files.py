@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, check_kept
 from diffusiongpt.errors import ConversationError, PictureError, RequestError
-from diffusiongpt.flow import MAX_PROMPT_CHARS
-from diffusiongpt.pictures import Generation
+from diffusiongpt.flow import MAX_PROMPT_CHARS, PictureRecord
+from diffusiongpt.pictures import Generation, read_record
 from diffusiongpt.understanding import TurnKind
 
 Paths = tuple[Path, ...]
@@ -67,7 +67,7 @@ def _read_file(file: Path) -> _File:
         raise ConversationError(f"{file} is not a whole conversation: {first['msg']}", hint=hint) from None
 
 
-def _read_turn(stored: _TurnFile, folder: Path, index: int) -> Turn:
+def _read_turn(stored: _TurnFile, folder: Path, index: int, known: dict[str, PictureRecord]) -> Turn:
     if stored.refers_to is not None and stored.refers_to >= index:
         raise ConversationError(
             f"turn {index} speaks of turn {stored.refers_to}, which is not before it",
@@ -77,33 +77,25 @@ def _read_turn(stored: _TurnFile, folder: Path, index: int) -> Turn:
         check_kept(stored.options)
     except RequestError as error:
         raise ConversationError(f"turn {index}: {error}", hint=error.hint) from error
-    generation = _read_pictures(stored, folder) if stored.pictures else None
+    generation = _read_pictures(stored, folder, known) if stored.pictures else None
     fields = stored.model_dump(exclude={"pictures"})
     return Turn(**fields, generation=generation)
 
 
-def _read_pictures(stored: _TurnFile, folder: Path) -> Generation:
-    read = []
-    for name in stored.pictures:
-        path = folder / name
+def _read_pictures(stored: _TurnFile, folder: Path, known: dict[str, PictureRecord]) -> Generation:
+    paths, records = [folder / name for name in stored.pictures], []
+    for name, path in zip(stored.pictures, paths, strict=True):
         # a link would lead out of the folder
         if path.resolve().parent != folder.resolve() or folder.resolve().parent != folder.parent.resolve():
             raise ConversationError(f"{name} is not in {folder}", hint="A conversation keeps its pictures beside it.")
         try:
-            read.append(Generation.from_file(path))
+            records.append(known[name] if name in known else known.setdefault(name, read_record(path)))
         except PictureError as error:
             raise ConversationError(
                 f"a picture of the conversation cannot be read: {error}",
                 hint=f"Keep the folder {folder.name} beside it.",
             ) from error
-    first = read[0]
-    inputs = tuple(dict.fromkeys(picture for one in read for picture in one.inputs))
-    return replace(
-        first,
-        images=tuple(one.image for one in read),
-        records=tuple(one.records[0] for one in read),
-        inputs=inputs,
-    )
+    return Generation.kept(paths, records)
 
 
 def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -> tuple[Path, dict[int, Paths]]:
@@ -150,6 +142,7 @@ def read_turns(file: Path) -> tuple[list[Turn], dict[int, Paths]]:
     """Read saved turns, and where the pictures of each are; see `Conversation.load`."""
     stored = _read_file(file)
     folder = file.parent / stored.pictures_in
-    turns = [_read_turn(turn, folder, index) for index, turn in enumerate(stored.turns)]
+    known: dict[str, PictureRecord] = {}
+    turns = [_read_turn(turn, folder, index, known) for index, turn in enumerate(stored.turns)]
     paths = [tuple(folder / name for name in turn.pictures) for turn in stored.turns]
     return turns, {id(turn): places for turn, places in zip(turns, paths, strict=True)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from diffusiongpt.errors import PictureError, RequestError
 from diffusiongpt.flow import Dropped, Fallback, InputImage, PictureRecord, Recovery, Route, ShownIn
 from diffusiongpt.pictures.inputs import keep_inputs, kept_inputs
+from diffusiongpt.pictures.kept import KeptImages, KeptInputs
 from diffusiongpt.pictures.png import read_png, read_record, save_free, write_png
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ class Generation:
     default_redraws: ClassVar[Callable[[], Redraws] | None] = None
     """Draws again what was read from a file; the front door sets it to the default studio."""
 
-    images: tuple[Image, ...]
+    images: Sequence[Image]
     records: tuple[PictureRecord, ...]
-    inputs: tuple[InputImage, ...] = field(default=(), repr=False)
+    inputs: Sequence[InputImage] = field(default=(), repr=False)
     timings: Mapping[str, float] = field(default_factory=dict)
     redraws: Redraws | None = field(default=None, repr=False, compare=False)
 
@@ -201,6 +202,12 @@ class Generation:
         file = Path(path).expanduser()
         image, record = read_png(file)
         return cls(images=(image,), records=(record,), inputs=kept_inputs(record, file.parent))
+
+    @classmethod
+    def kept(cls, paths: Sequence[Path], records: Sequence[PictureRecord]) -> Generation:
+        """The pictures of one result, which stay in their files of one folder until they are looked at."""
+        inputs = KeptInputs(tuple(records), paths[0].parent)
+        return cls(images=KeptImages(paths), records=tuple(records), inputs=inputs)
 
     @classmethod
     def without_pixels(cls, path: str | Path) -> Generation:

@@ -24,7 +24,7 @@ def keep_inputs(inputs: Iterable[InputImage], folder: Path) -> None:
         PictureError: If a file cannot be written.
     """
     for one in inputs:
-        path = _place(folder, one.sha256)
+        path = kept_place(folder, one.sha256)
         if path.exists():
             continue
         partial = path.with_name(f".{uuid4().hex}.partial")
@@ -41,17 +41,20 @@ def keep_inputs(inputs: Iterable[InputImage], folder: Path) -> None:
 
 def kept_inputs(record: PictureRecord, folder: Path) -> tuple[InputImage, ...]:
     """The pictures of a record that are in the folder and have not changed; a record names hashes, and never paths."""
-    found = []
-    for one in record.inputs:
-        path = _place(folder, one.sha256)
-        try:
-            kept = read_image(path) if path.is_file() else None
-        except RequestError:
-            continue
-        if kept is not None and kept.sha256 == one.sha256:
-            found.append(kept)
-    return tuple(found)
+    found = (kept_input(folder, one.sha256) for one in record.inputs)
+    return tuple(one for one in found if one is not None)
 
 
-def _place(folder: Path, sha256: str) -> Path:
+def kept_input(folder: Path, sha256: str) -> InputImage | None:
+    """The picture of that hash in the folder; `None` if it is not there, cannot be read, or has changed."""
+    path = kept_place(folder, sha256)
+    try:
+        kept = read_image(path) if path.is_file() else None
+    except RequestError:
+        return None
+    return kept if kept is not None and kept.sha256 == sha256 else None
+
+
+def kept_place(folder: Path, sha256: str) -> Path:
+    """Where the picture of that hash is, beside a result."""
     return folder / FOLDER / f"{sha256}.png"
