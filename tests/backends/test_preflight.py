@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +171,28 @@ def test_what_ordinary_configurations_say_is_no_harm(repo: Path, puller: Puller,
     """Sizes of convolutions, infinities of schedulers, and the name of a base that is only remembered."""
     add(repo, "text_encoder/config.json", entry)
     assert puller.plan(SD, BACKEND).missing
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("text_encoder/config.json", {"num_hidden_layers": 10**7}),
+        ("text_encoder/config.json", {"text_config": {"num_hidden_layers": 10**400}}),
+        ("unet/config.json", {"layers_per_block": [1, 10**9]}),
+        ("unet/config.json", {"transformer_layers_per_block": [[1] * 2_000]}),
+        ("unet/config.json", {"down_block_types": ["DownBlock2D"] * 100_000}),
+        ("unet/config.json", {"sample_size": 10**6}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}),
+    ],
+)
+def test_no_configuration_has_more_built_than_models_have(
+    hub: LocalHub, repo: Path, puller: Puller, name: str, entry: dict[str, Any]
+) -> None:
+    """Layers and tables are built before the weights are looked at: one number would take all time and memory."""
+    add(repo, name, entry)
+    with pytest.raises(LoadError, match=re.escape(f"{name} asks for more than")):
+        puller.ensure(SD, BACKEND)
+    assert no_weights(hub)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"null", b'{"a":' * 5000, b"\xff"])

@@ -415,6 +415,32 @@ def _code(rng: random.Random) -> tuple[str, Callable[[Path], None]]:
     return title, lambda folder: _meet(folder, change=change, must_fail=True)
 
 
+def _built_without_end(rng: random.Random) -> tuple[str, Callable[[Path], None]]:
+    """Configurations by which a library would build modules or tables without end, before it looks at weights."""
+    number = rng.choice((10**5, 10**9, 10**40, 1e300))
+    name, key = rng.choice(
+        (
+            ("unet/config.json", "layers_per_block"),
+            ("unet/config.json", "num_layers"),
+            ("unet/config.json", "transformer_layers_per_block"),
+            ("unet/config.json", "sample_size"),
+            ("vae/config.json", "num_decoder_blocks"),
+            ("text_encoder/config.json", "num_hidden_layers"),
+            ("scheduler/scheduler_config.json", "num_train_timesteps"),
+        )
+    )
+    most = 10**7 if key == "num_train_timesteps" else 0
+    value: Any = rng.choice((max(number, most), [1, max(number, most)], [[1] * 5_000] * (1 if not most else 1_000)))
+
+    def change(repo: Path) -> None:
+        path = repo / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+    return f"{name}: {key} {str(value)[:20]}, {rng.random():.6f}", lambda folder: _meet(
+        folder, change=change, must_fail=True
+    )
+
+
 def _strange_index(rng: random.Random) -> tuple[str, Callable[[Path], None]]:
     seed = rng.random()
     component = rng.choice(
@@ -499,6 +525,7 @@ _CASES: tuple[Case, ...] = (
     _refusals,
     _other_bytes,
     _strange_index,
+    _built_without_end,
     _strange_header,
     _too_slow,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -62,6 +63,16 @@ _CODE_KEYS = frozenset(
 _REACHING_KEYS = frozenset({"base_model_name_or_path", "use_pretrained_backbone"})
 _CONFIG = "config.json"
 """End of the names of all files in which diffusers and transformers look for classes and options."""
+
+_MOST_BUILT: Mapping[re.Pattern[str], int] = {
+    re.compile(r"(?:num|n)_(?:\w+_)?(?:layers?|blocks?|experts|stages)"): 1_000,
+    re.compile(r"(?:\w+_)?(?:layers|blocks|depths?|layers_per_block|block_types)"): 1_000,
+    re.compile(r"(?:\w+_)?(?:sample_size|image_size|pos_embed_max_size)"): 4_096,
+    re.compile(r"num_train_timesteps"): 1_000_000,
+}
+"""Keys that say how many modules, or entries of a table, are built -> the most of any model, and more. Libraries
+build them before they look at the weights, so one such number would take all time and memory. Bounds that were
+chosen far above what the configurations of the shipped zoo say: 80 layers, 128 experts, sides of 1,024."""
 
 _OTHER_CODE = "Repositories that bring or fetch code are refused; choose one that uses stock components."
 
@@ -161,6 +172,7 @@ def check_config(component: str, name: str, raw: bytes) -> None:
     if not isinstance(config, dict):
         raise PullError(f"{name} is not an object", hint="The repository is damaged; choose another.")
     for key, value in _entries(config):
+        _check_count(name, key, value)
         plain = key.strip("_").casefold()
         if plain == "quantization_config" and value:
             _check_quantisation(component, value)
@@ -181,6 +193,27 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from _entries(inner)
+
+
+def _check_count(name: str, key: str, value: Any) -> None:
+    most = next((most for pattern, most in _MOST_BUILT.items() if pattern.fullmatch(key)), None)
+    if most is None:
+        return
+    leaves = [*_leaves(value)]
+    if len(leaves) > most or any(isinstance(one, int | float) and one > most for one in leaves):
+        raise LoadError(
+            f"{name} asks for more than {most:,} in {key[:40]!r}, as no model does",
+            hint="The repository is damaged; choose another.",
+        )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values of a list, however deep; of anything else, itself."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _names_a_kernel(key: str, value: Any) -> bool:
