@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -117,6 +118,24 @@ def test_few_newcomers_join_where_the_table_has_no_room(monkeypatch: pytest.Monk
     text, evidence = prompt_of(0)
     scores = base.updated(votes).score([f"new-{number:02}" for number in range(60)], evidence, text)
     assert sum(bool(score.mean) for score in scores) == 20
+
+
+def test_many_newcomers_take_no_more_memory_than_a_fit_of_them() -> None:
+    """A small table keeps covariances between experts only until strangers' votes have made it a large one."""
+    base = RankingTable.fit(world(40), PRIORS)
+    votes = [
+        replace(one, shown=(Shown(expert=f"new-{number}"), Shown(expert=EXPERTS[0])), winner=f"new-{number}")
+        for number, one in enumerate(world(150, start=40))
+    ]
+    tracemalloc.start()
+    online = base.updated(votes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    text, evidence = prompt_of(0)
+    assert online.score(["new-0"], evidence, text)[0].mean > 0.05
+    again = online.updated(world(3, start=400))
+    assert np.isfinite([score.std for score in again.score(EXPERTS, evidence, text)]).all()
 
 
 def test_ratings_and_both_bad_are_taken_in_too() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from diffusiongpt.ranking.model.laplace import Posterior, prior_variances
+from diffusiongpt.ranking.model.laplace import FULL_PARAMETERS, Posterior, prior_variances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +82,8 @@ def updated_posterior(
 def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool) -> Posterior:
     """The posterior over more experts; those that join have their prior.
 
+    As in a fit, covariances between experts are kept up to `FULL_PARAMETERS` weights.
+
     Args:
         posterior: What was known.
         order: For each expert of the result, its index in `posterior`, or -1.
@@ -100,7 +102,9 @@ def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool)
     blocks = tuple(
         posterior.blocks[old] if old >= 0 else np.diag(prior[i].astype(kind)) for i, old in enumerate(order.tolist())
     )
-    if posterior.full is not None:
+    if posterior.full is not None and prior.size > FULL_PARAMETERS:
+        blocks = tuple(block.astype(np.float32) for block in blocks)
+    elif posterior.full is not None:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)
         each = np.arange(width)
