@@ -24,7 +24,7 @@ _BASES: dict[str, dict[str, Any]] = {
     "/v1/images/edits": {"prompt": "", "image": "AAAA", "strength": 0.5},
     "/v1/route": {"prompt": "", "memory": "24GB", "max_price": 0, "experts": "tiny-oil", "prefer": "fast"},
     "/v1/compare": {"prompt": "", "k": 2, "voter": "me"},
-    "/v1/votes": {"ballot": "x", "choice": "A", "rating": 1.0, "others": ["y"], "outcome": "win"},
+    "/v1/votes": {"ballot": "x", "choice": "A", "rating": 1.0, "others": ["y"], "outcome": "win", "seconds": 1.5},
     "/v1/conversations": {"prompt": "", "seed": 1, "image": "AAAA", "mask_image": "AAAA"},
     "/v1/conversations/x": {"prompt": "", "mask_image": "AAAA"},
     "/sdapi/v1/txt2img": {"prompt": "", "steps": 20, "cfg_scale": 7, "seed": -1, "override_settings": {}},

@@ -1,6 +1,6 @@
 // The conversation: turns that may speak of the pictures before them, which the server keeps for a while.
 
-import { ask, complain, follow, said, Work } from "./api.js";
+import { ask, Failure, follow, Work } from "./api.js";
 import { MaskEditor } from "./mask.js";
 import { asDataUrl, figure, received } from "./picture.js";
 import { at, el, onLanguage, t } from "./words.js";
@@ -73,8 +73,9 @@ async function undo(mask) {
 }
 
 async function startOver(mask) {
-  // one that the server has forgotten already is as good
-  await ask("DELETE", `/v1/conversations/${encodeURIComponent(name)}`).catch((error) => complain(said(error)));
+  await ask("DELETE", `/v1/conversations/${encodeURIComponent(name)}`).catch((error) => {
+    if (!(error instanceof Failure)) throw error; // one that the server has forgotten already is as good
+  });
   for (const picture of turns.splice(0).flatMap((one) => one.pictures)) URL.revokeObjectURL(picture.url);
   name = null;
   markable(mask);
