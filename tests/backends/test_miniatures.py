@@ -28,6 +28,8 @@ NO_NEGATIVE = {
     "flux1": "FLUX.1 reads a negative prompt only with true_cfg_scale above 1",
     "flux1-kontext": "FLUX.1 Kontext reads a negative prompt only with true_cfg_scale above 1",
     "flux2-klein": "FLUX.2 [klein] reads no negative prompt",
+    "lcm": "Latent Consistency Model reads no negative prompt",
+    "sana-sprint": "Sana Sprint reads no negative prompt",
 }
 """Architectures that draw the same with and without a negative prompt, and what is reported about it."""
 

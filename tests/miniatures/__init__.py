@@ -28,6 +28,8 @@ _NO_BINS = {"use_resolution_binning": False}
 
 _MINIATURES = {
     "sd15": _Miniature(build=_unets.sd15),
+    "sd21": _Miniature(build=_unets.sd21),
+    "lcm": _Miniature(build=_unets.lcm),
     "sdxl": _Miniature(build=_unets.sdxl),
     "sd3": _Miniature(build=_flow.sd3),
     "flux1": _Miniature(build=_flow.flux1),
@@ -38,6 +40,8 @@ _MINIATURES = {
     "z-image": _Miniature(build=_language.z_image),
     # the instruction that precedes prompts of the real model has two thousand of our tokens
     "sana": _Miniature(build=_language.sana, extra={**_NO_BINS, "complex_human_instruction": []}),
+    "sana-sprint": _Miniature(build=_language.sana_sprint, extra={**_NO_BINS, "complex_human_instruction": []}),
+    "pixart-alpha": _Miniature(build=_dit.pixart_alpha, extra=_NO_BINS),
     "pixart": _Miniature(build=_dit.pixart, extra=_NO_BINS),
     "lumina2": _Miniature(build=_language.lumina2),
     "chroma": _Miniature(build=_flow.chroma),
@@ -46,12 +50,14 @@ _MINIATURES = {
     "ernie-image": _Miniature(build=_newest.ernie_image, extra={"use_pe": False}),
     "ovis-image": _Miniature(build=_newest.ovis_image),
     "krea2": _Miniature(build=_newest.krea2),
+    "cogview4": _Miniature(build=_language.cogview4),
     "auraflow": _Miniature(build=_flow.auraflow),
     # real ones have a megapixel, to which this pipeline scales every picture
     "flux1-kontext": _Miniature(build=_flow.flux1_kontext, extra={"max_area": SIDE * SIDE, "_auto_resize": False}),
     "flux1-fill": _Miniature(build=_flow.flux1_fill, draws=False),
     "sd15-inpaint": _Miniature(build=_unets.sd15_inpaint, draws=False),
     "sdxl-inpaint": _Miniature(build=_unets.sdxl_inpaint, draws=False),
+    "sdxl-pix2pix": _Miniature(build=_unets.sdxl_pix2pix, draws=False),
     "sd15-pix2pix": _Miniature(build=_unets.sd15_pix2pix, draws=False),
 }
 

@@ -19,7 +19,20 @@ _T5_TOKENS = 256
 
 def pixart() -> Any:
     """A `PixArtSigmaPipeline`."""
-    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+    from diffusers import PixArtSigmaPipeline
+
+    return _pixart(PixArtSigmaPipeline)
+
+
+def pixart_alpha() -> Any:
+    """A `PixArtAlphaPipeline`, which predicts the variance as well."""
+    from diffusers import PixArtAlphaPipeline
+
+    return _pixart(PixArtAlphaPipeline, out_channels=8)
+
+
+def _pixart(kind: Any, **transformer_settings: Any) -> Any:
+    from diffusers import DPMSolverMultistepScheduler, PixArtTransformer2DModel
 
     transformer = PixArtTransformer2DModel(
         sample_size=16,
@@ -29,8 +42,9 @@ def pixart() -> Any:
         cross_attention_dim=16,
         caption_channels=WIDTH,
         use_additional_conditions=False,
+        **transformer_settings,
     )
-    return PixArtSigmaPipeline(
+    return kind(
         transformer=transformer,
         vae=autoencoder(),
         text_encoder=t5_encoder(),

@@ -1,4 +1,4 @@
-"""Miniatures of the pipelines whose text encoder is a language model: Qwen-Image, Z-Image, Lumina 2, Sana."""
+"""Miniatures of the pipelines whose text encoder is a language model: Qwen-Image, Z-Image, Sana and others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from miniatures._text import (
     WIDTH,
     gemma2_encoder,
     gemma_tokenizer,
+    glm_encoder,
     qwen3_settings,
     qwen25_vl_encoder,
     qwen_tokenizer,
+    t5_tokenizer,
 )
 
 
@@ -94,7 +96,20 @@ def lumina2() -> Any:
 
 def sana() -> Any:
     """A `SanaPipeline`."""
-    from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline
+
+    return _sana(SanaPipeline, FlowMatchEulerDiscreteScheduler())
+
+
+def sana_sprint() -> Any:
+    """A `SanaSprintPipeline`, whose transformer reads guidance as an embedding."""
+    from diffusers import SanaSprintPipeline, SCMScheduler
+
+    return _sana(SanaSprintPipeline, SCMScheduler(), guidance_embeds=True)
+
+
+def _sana(kind: Any, scheduler: Any, **transformer_settings: Any) -> Any:
+    from diffusers import AutoencoderDC, SanaTransformer2DModel
 
     transformer = SanaTransformer2DModel(
         in_channels=4,
@@ -107,6 +122,7 @@ def sana() -> Any:
         cross_attention_dim=16,
         caption_channels=WIDTH,
         sample_size=32,
+        **transformer_settings,
     )
     vae = AutoencoderDC(
         latent_channels=4,
@@ -125,10 +141,36 @@ def sana() -> Any:
         decoder_act_fns="silu",
         scaling_factor=0.41407,
     )
-    return SanaPipeline(
+    return kind(
         transformer=transformer,
         vae=vae,
         text_encoder=gemma2_encoder(),
         tokenizer=gemma_tokenizer(),
+        scheduler=scheduler,
+    )
+
+
+def cogview4() -> Any:
+    """A `CogView4Pipeline`."""
+    from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    transformer = CogView4Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        text_embed_dim=WIDTH,
+        time_embed_dim=WIDTH,
+        condition_dim=4,
+        pos_embed_max_size=16,
+        sample_size=16,
+        rope_axes_dim=(16, 16),
+    )
+    return CogView4Pipeline(
+        transformer=transformer,
+        vae=autoencoder(),
+        text_encoder=glm_encoder(),
+        tokenizer=t5_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
     )

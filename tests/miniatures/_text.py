@@ -151,6 +151,14 @@ def gemma_tokenizer() -> Any:
     return GemmaTokenizer(vocab=_numbered(pieces), merges=[])
 
 
+def glm_encoder() -> Any:
+    """A `GlmModel` for the tokenizer of T5, which gives a token to an empty text too, as that of GLM does."""
+    from transformers import GlmConfig, GlmModel
+
+    sizes = {**qwen3_settings(), "vocab_size": len(t5_tokenizer())}
+    return GlmModel(GlmConfig(**sizes, pad_token_id=0, eos_token_id=1))
+
+
 def gemma2_encoder() -> Any:
     """A `Gemma2Model`."""
     from transformers import Gemma2Config, Gemma2Model

@@ -25,15 +25,30 @@ def sd15() -> Any:
     return _first(StableDiffusionPipeline)
 
 
-def _first(kind: Any, *, channels: int = 4) -> Any:
+def sd21() -> Any:
+    """A `StableDiffusionPipeline` that predicts velocities."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    velocity = DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type="v_prediction")
+    return _first(StableDiffusionPipeline, scheduler=velocity, use_linear_projection=True)
+
+
+def lcm() -> Any:
+    """A `LatentConsistencyModelPipeline`, whose UNet reads guidance as an embedding."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    return _first(LatentConsistencyModelPipeline, scheduler=LCMScheduler(), time_cond_proj_dim=WIDTH)
+
+
+def _first(kind: Any, *, channels: int = 4, scheduler: Any = None, **unet: Any) -> Any:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     return kind(
-        unet=UNet2DConditionModel(**_UNET, in_channels=channels, cross_attention_dim=WIDTH),
+        unet=UNet2DConditionModel(**_UNET, in_channels=channels, cross_attention_dim=WIDTH, **unet),
         vae=autoencoder(),
         text_encoder=clip_encoder(),
         tokenizer=clip_tokenizer(),
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        scheduler=scheduler or DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -66,6 +81,13 @@ def sdxl_inpaint() -> Any:
     from diffusers import StableDiffusionXLInpaintPipeline
 
     return _xl(StableDiffusionXLInpaintPipeline, channels=9)
+
+
+def sdxl_pix2pix() -> Any:
+    """A `StableDiffusionXLInstructPix2PixPipeline`: its UNet also takes the picture to change."""
+    from diffusers import StableDiffusionXLInstructPix2PixPipeline
+
+    return _xl(StableDiffusionXLInstructPix2PixPipeline, channels=8)
 
 
 def _xl(kind: Any, *, channels: int = 4) -> Any:
