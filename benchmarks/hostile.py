@@ -22,6 +22,7 @@ import os
 import pkgutil
 import random
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -46,6 +47,9 @@ MEMORY_MB = 64
 SECONDS = 10.0
 HANGS_S = 90.0
 """After so many seconds an attack is ended with its process."""
+
+MOST_OF_THE_MACHINE_MB = 4_000
+"""More than this a process of attacks does not get, so that one that takes all memory ends alone."""
 
 IMPORTS_S = 60.0
 """Seconds more that the first attack of a process has, for what it imports."""
@@ -122,6 +126,7 @@ def work(name: str, box: Path, *, seed: int, count: int, start: int) -> None:
     module = importlib.import_module(f"hostile.{name}")
     longest = max(SECONDS, float(getattr(module, "LONGEST_S", 0.0)))
     most = max(MEMORY_MB, float(getattr(module, "MOST_MB", 0.0)))
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_OF_THE_MACHINE_MB << 20,) * 2)
     watch = Watch()
     sys.addaudithook(watch)
     CLOCK.start()
