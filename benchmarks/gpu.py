@@ -34,7 +34,7 @@ from diffusiongpt.backends.diffusers.short_memory import offloaded
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind
 from diffusiongpt.placement import Planner, speed_of
-from diffusiongpt.weights import Weights, device_facts, device_memory
+from diffusiongpt.weights import Weights, device_facts, device_memory, finish
 from diffusiongpt.zoo import CallSettings, Expert
 
 BUDGET_S = 520.0
@@ -130,6 +130,7 @@ def _placed(weights: Mapping[str, Weights], device: str, kind: str, small_bytes:
         for part in weights.values() if kind == "whole" else ():
             part.bring(device)
             undo.callback(part.leave, device)
+        undo.callback(finish, device)
         yield
 
 

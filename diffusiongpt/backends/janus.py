@@ -12,7 +12,7 @@ from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.guarded import guarded
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, PullError, UnsafeFilesError
 from diffusiongpt.flow import Call, Drawing, Dropped
-from diffusiongpt.weights import HOST, Weights, slot
+from diffusiongpt.weights import HOST, Weights, finish, slot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,7 @@ class JanusBackend:
             try:
                 yield loaded.model.weights.outline(loaded.device)
             finally:
+                finish(loaded.device, everywhere=True)
                 loaded.model.weights.restore(loaded.device)
 
     def draw(

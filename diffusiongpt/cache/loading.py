@@ -20,7 +20,7 @@ from diffusiongpt.cache.tier import ON_DEMAND, Bring, Ledger
 from diffusiongpt.errors import DiskFullError, LoadError
 from diffusiongpt.hub import PullKey, Snapshot, check_local, key_of, readable
 from diffusiongpt.requester import OnProgress
-from diffusiongpt.weights import HOST
+from diffusiongpt.weights import HOST, ONE_MEMORY
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import Backend, Loaded, Part
@@ -132,9 +132,6 @@ class Downloads:
             nbytes = plan.bytes_to_pull
             self._events.publish(CacheEvent(kind="pulled", what=plan.repo, tier="disk", nbytes=nbytes, seconds=seconds))
 
-
-ONE_MEMORY = frozenset({"mps"})
-"""Devices whose memory is the host's own: a second copy on the host would be a waste."""
 
 _LOADING: set[threading.Thread] = set()
 

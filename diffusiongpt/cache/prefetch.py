@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from diffusiongpt.cache.loading import ONE_MEMORY
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.tier import Bring, Key, Tier
 from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.safe_text import logger
-from diffusiongpt.weights import HOST
+from diffusiongpt.weights import HOST, ONE_MEMORY
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import Backend

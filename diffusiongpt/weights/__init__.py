@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffusiongpt.weights.devices import (
     HOST,
+    ONE_MEMORY,
     allocated_memory,
     best_device,
     device_facts,
@@ -16,11 +17,21 @@ from diffusiongpt.weights.devices import (
 from diffusiongpt.weights.layout import lay_out, views
 from diffusiongpt.weights.module import Weights
 from diffusiongpt.weights.streaming import GROUP_SHARE
-from diffusiongpt.weights.transfer import Cuda, HostBlock, copy_staged, may_pin, pinned_bytes, send, send_cuda
+from diffusiongpt.weights.transfer import (
+    Cuda,
+    HostBlock,
+    copy_staged,
+    finish,
+    may_pin,
+    pinned_bytes,
+    send,
+    send_cuda,
+)
 
 __all__ = [
     "GROUP_SHARE",
     "HOST",
+    "ONE_MEMORY",
     "Cuda",
     "HostBlock",
     "Weights",
@@ -29,6 +40,7 @@ __all__ = [
     "copy_staged",
     "device_facts",
     "device_memory",
+    "finish",
     "is_out_of_memory",
     "lay_out",
     "may_pin",

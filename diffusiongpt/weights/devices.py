@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # its types are a package of their own
@@ -180,6 +181,19 @@ def slot(device: str) -> threading.RLock:
     """
     found = _SLOTS.get(device)
     return found or _SLOTS.setdefault(device, free_in_child(threading.RLock()))
+
+
+ONE_MEMORY = frozenset({"mps"})
+"""Devices whose memory is the host's own: a second copy on the host would be a waste."""
+
+
+def moving(device: str) -> AbstractContextManager[object]:
+    """Held while weights come to a device, are read from it, or leave it.
+
+    Where memory is shared it is the slot of the device, so that nothing moves beside a drawing: two threads that use
+    MPS at once end the process (pytorch/pytorch#197805). Elsewhere weights move beside drawings.
+    """
+    return slot(device) if device in ONE_MEMORY else nullcontext()
 
 
 LOW_BYTES = 1 << 30

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import LoadError, OutOfMemoryError
-from diffusiongpt.weights.devices import HOST, is_out_of_memory
+from diffusiongpt.weights.devices import HOST, is_out_of_memory, moving
 from diffusiongpt.weights.layout import PIECE, Spot, is_packable, lay_out, views
 from diffusiongpt.weights.replica import Replica, plain, registered
 from diffusiongpt.weights.streaming import GROUP_SHARE, Streaming
@@ -145,8 +146,11 @@ class Weights:
                 pin(self._host, device)
 
     def leave(self, device: str) -> None:
-        """Free the copy on a device, if there is one; for `"cpu"` the block, while copies on devices remain."""
-        with self._lock, plain():
+        """Free the copy on a device, if there is one; for `"cpu"` the block, while copies on devices remain.
+
+        What computed with it must have ended: see `finish`.
+        """
+        with moving(device), self._lock, plain():
             if device not in self.places:
                 return
             if device in self._streams:
@@ -170,11 +174,17 @@ class Weights:
 
     def free(self) -> None:
         """Free all copies; the tensors of a module that is still held elsewhere are empty afterwards."""
-        with self._lock:
-            for device in self.places:
-                self.leave(device)
+        for device in self.places:
+            self.leave(device)
 
     def _come(self, device: str, work: Callable[[], None]) -> None:
+        # the host may take its copy from any device
+        with ExitStack() as moves:
+            for place in sorted(self.places) if device == HOST else (device,):
+                moves.enter_context(moving(place))
+            self._come_to(device, work)
+
+    def _come_to(self, device: str, work: Callable[[], None]) -> None:
         with self._lock, plain():
             if device in self.places:
                 return

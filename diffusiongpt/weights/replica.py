@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.errors import LoadError
 from diffusiongpt.weights.layout import Spot, views
-from diffusiongpt.weights.transfer import release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,8 +97,6 @@ class Replica:
         """Free the memory; the tensors are empty afterwards."""
         import torch
 
-        if self.blocks is not None:
-            release(self.blocks, self.device)
         # In the type of the spot: the tensor itself may have been changed and not restored.
         dtypes = {entry.spot.dtype for entry in self.packed if entry.spot}
         empty = {dtype: torch.empty(0, dtype=dtype, device=self.device) for dtype in dtypes}

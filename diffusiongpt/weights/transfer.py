@@ -7,7 +7,7 @@ import mmap
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,9 @@ class HostBlock:
         self.pinned = False
         self._refused = False
         self._unpin: Callable[[], object] = _nothing
+        self._map = _map(max(nbytes, 1))
         # torch keeps the map until the last tensor over it is gone.
-        self.bytes = torch.frombuffer(_map(max(nbytes, 1)), dtype=torch.uint8)[:nbytes]
+        self.bytes = torch.frombuffer(self._map, dtype=torch.uint8)[:nbytes]
 
     def pin(self, cudart: Any, flush: Callable[[], None], memory: int | None = None) -> bool:
         """Pin the memory where it is, unless too much would be pinned or CUDA has refused before.
@@ -77,12 +78,20 @@ class HostBlock:
         self._unpin = weakref.finalize(self, _unregister, cudart, address)
         self._unpin.atexit = False  # the driver has shut down by then
         self.pinned = True
+        # A fork copies pinned pages at once, all of them (Linux since 5.10), and CUDA does not work in its child.
+        self._advise("MADV_DONTFORK")
         return True
 
     def unpin(self) -> None:
         """Let the system move the memory again; called before it is freed."""
         self._unpin()
+        if self.pinned:
+            self._advise("MADV_DOFORK")
         self.pinned = False
+
+    def _advise(self, advice: str) -> None:
+        with suppress(AttributeError, OSError):  # elsewhere than on Linux, and in a child that has no such pages
+            self._map.madvise(getattr(mmap, advice))
 
 
 class _Pinned:
@@ -148,17 +157,32 @@ def send(host: HostBlock, pieces: Sequence[tuple[int, int]], device: str) -> tup
     return blocks, _nothing
 
 
-def release(blocks: Sequence[Any], device: str) -> None:
-    """Keep blocks that are about to be freed from being reused before what was started on the device has read them."""
-    if device.startswith("cuda"):
-        import torch
+def finish(device: str, *, everywhere: bool = False) -> None:
+    """Wait for what was started on a device, before weights that it reads may leave.
 
-        for block in blocks:
-            block.record_stream(torch.cuda.current_stream(device))
+    Weights that leave are free for others at once. Were a stream to be recorded on them instead, they would come free
+    only behind all that was queued there, such as the drawing beside which they leave.
+
+    Args:
+        device: The device.
+        everywhere: On all streams of the process, and not on that of this thread alone.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    try:
+        if everywhere:
+            torch.cuda.synchronize(device)
+        else:
+            torch.cuda.current_stream(device).synchronize()
+    except RuntimeError as error:
+        # an error of the device ends all that runs there, which has reported it
+        log.debug("what ran on %s failed: %s", device, error)
 
 
 def finished(device: str) -> Callable[[], None]:
-    """What waits for everything that was started on a device so far."""
+    """What waits for everything that was started on a device so far, on the stream of this thread."""
     if not device.startswith("cuda"):
         return _nothing
     import torch

@@ -17,6 +17,7 @@ from diffusiongpt.cache import ModelCache
 from diffusiongpt.errors import OutOfMemoryError
 from diffusiongpt.flow import Call
 from diffusiongpt.hub import names_in
+from diffusiongpt.weights import Weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,93 @@ def test_what_is_large_has_left_when_a_small_autoencoder_decodes(
         )
         DiffusersBackend(small_bytes=small).draw(loaded, call(who), offload=True, stream=stream)
     assert there == [[]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", ["sd3", "flux1"])
+def test_a_text_is_encoded_once_for_all_pictures_of_a_request(
+    settings: Settings, folders: dict[str, Path], name: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its large encoders come to the device no more often for three pictures than for one."""
+    who = entry(name, folders[name])
+    came: list[Any] = []
+    for way in ("bring", "stream"):
+        come = getattr(Weights, way)
+        monkeypatch.setattr(Weights, way, lambda part, device, come=come: (came.append(part), come(part, device))[1])
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True, stream=stream) as loaded:
+        visits = []
+        for seeds in ((7,), (7, 8, 9)):
+            came.clear()
+            DiffusersBackend(small_bytes=0).draw(loaded, call(who, *seeds), offload=True, stream=stream)
+            visits.append({part: came.count(weights) for part, weights in loaded.parts.items()})
+    encoders = [part for part in visits[0] if part.startswith("text_encoder")]
+    assert encoders
+    assert all(visits[0][part] == visits[1][part] > 0 for part in encoders)
+    assert visits[1]["transformer"] == 3
+
+
+@pytest.mark.parametrize(("samples", "calls"), [(False, 1), (True, 2)])
+def test_what_a_pipeline_samples_while_it_encodes_is_that_of_each_seed(
+    settings: Settings, folders: dict[str, Path], samples: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Picture `i` of a request is the picture of `seed + i` alone, also where chance writes a part of the prompt."""
+    from diffusers import FluxPipeline
+
+    who, encode, asked = entry("flux1", folders["flux1"]), FluxPipeline.encode_prompt, []
+
+    def encode_prompt(pipe: FluxPipeline, *args: Any, **options: Any) -> Any:
+        embeds, *others = encode(pipe, *args, **options)
+        asked.append(embeds)
+        return (embeds + torch.rand(1) if samples else embeds, *others)
+
+    monkeypatch.setattr(FluxPipeline, "encode_prompt", encode_prompt)
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True) as loaded:
+        alone = [pixels(BACKEND.draw(loaded, call(who, seed), offload=True)) for seed in (7, 8)]
+        asked.clear()
+        both = pixels(BACKEND.draw(loaded, call(who, 7, 8), offload=True))
+    assert len(asked) == calls
+    assert both == [one for pictures in alone for one in pictures]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_weights_leave_only_when_what_computed_with_them_has_ended(
+    settings: Settings, folders: dict[str, Path], stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU computes on after a call has returned, and what has left is free for other weights at once."""
+    who, running = entry("flux1", folders["flux1"]), set[Any]()
+    leave, early = Weights.leave, []
+
+    def leaves(part: Weights, device: str) -> None:
+        early.extend(running & {part})
+        leave(part, device)
+
+    monkeypatch.setattr(Weights, "leave", leaves)
+    for place in ("short_memory", "backend"):
+        monkeypatch.setattr(f"diffusiongpt.backends.diffusers.{place}.finish", lambda *_, **__: running.clear())
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True, stream=stream) as loaded:
+        parts: dict[str, Any] = dict(loaded.parts)
+        for part in parts.values():
+            part.outline(DEVICE).register_forward_hook(lambda *_, part=part: running.add(part))
+        DiffusersBackend(small_bytes=0).draw(loaded, call(who, 7, 8), offload=True, stream=stream)
+        assert not running
+    assert not early
+
+
+def test_a_lease_ends_when_what_was_started_in_it_has_ended(
+    settings: Settings, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights may leave right after it, whatever streams the caller used; a drawing uses that of its thread."""
+    who, waited = entry("flux1", folders["flux1"]), []
+    monkeypatch.setattr(
+        "diffusiongpt.backends.diffusers.backend.finish", lambda *args, **options: waited.append((args, options))
+    )
+    with ModelCache(settings).lease(who, BACKEND, device=DEVICE) as loaded:
+        with BACKEND.opened(loaded, expert=who):
+            assert not waited
+        assert ((DEVICE,), {"everywhere": True}) in waited
+        waited.clear()
+        BACKEND.draw(loaded, call(who))
+        assert waited == [((DEVICE,), {})]
 
 
 class Decoder(torch.nn.Module):

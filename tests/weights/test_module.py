@@ -12,7 +12,7 @@ from miniatures import make_miniature
 
 from diffusiongpt.backends.diffusers import activated, attach, detach, quiet_construction
 from diffusiongpt.errors import LoadError
-from diffusiongpt.weights import HostBlock, Weights, send
+from diffusiongpt.weights import HostBlock, Weights, send, slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +54,37 @@ def _no_gradients() -> Iterator[None]:
 
     with torch.no_grad():
         yield
+
+
+@pytest.mark.parametrize("move", ["bring", "stream", "leave", "bring to the host", "free"])
+def test_where_memory_is_shared_nothing_moves_beside_a_drawing(move: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that use MPS at once end the process, so moves wait for the slot that a drawing holds."""
+    import torch
+
+    monkeypatch.setattr("diffusiongpt.weights.devices.ONE_MEMORY", frozenset({OTHER}))
+    weights = Weights.pack(torch.nn.Linear(4, 4))
+    if move not in ("bring", "stream"):
+        weights.bring(OTHER)
+    if move == "bring to the host":
+        weights.leave("cpu")
+    moves: dict[str, Callable[[], None]] = {
+        "bring": lambda: weights.bring(OTHER),
+        "stream": lambda: weights.stream(OTHER),
+        "leave": lambda: weights.leave(OTHER),
+        "bring to the host": lambda: weights.bring("cpu"),
+        "free": weights.free,
+    }
+    before = weights.places
+    with ThreadPoolExecutor(1) as other:
+        with slot(OTHER):
+            moved = other.submit(moves[move])
+            # what draws may still use its own weights
+            weights.restore("cpu" if "cpu" in weights.places else OTHER)
+            with pytest.raises(TimeoutError):
+                moved.result(0.1)
+            assert OTHER not in before ^ weights.places
+        moved.result(60)
+    assert weights.places != before
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -15,6 +15,7 @@ from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
 from diffusiongpt.backends.diffusers.control import Control, check_control, load_control
 from diffusiongpt.backends.diffusers.embedding_file import Embedding, embedding_in, worded
+from diffusiongpt.backends.diffusers.encoded import Encoded
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, check_can_quantise
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
@@ -28,7 +29,7 @@ from diffusiongpt.backends.diffusers.tasks import blend_for, known_tasks, pipeli
 from diffusiongpt.backends.guarded import guarded
 from diffusiongpt.errors import LoadError, OutOfMemoryError
 from diffusiongpt.flow import Call, Drawing
-from diffusiongpt.weights import HOST, Weights, slot
+from diffusiongpt.weights import HOST, Weights, finish, slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -199,6 +200,8 @@ class DiffusersBackend:
                 with undone(modules):
                     yield fresh(pipe)
             finally:
+                # the caller may have used streams of its own
+                finish(loaded.device, everywhere=True)
                 if writes(modules) != before:
                     _copy_again(model.weights.values(), loaded.device)
 
@@ -223,6 +226,7 @@ class DiffusersBackend:
                 with visits, _working(pipe, model.guests, expert):
                     yield pipe
             finally:
+                finish(loaded.device)
                 for weights in () if offload else model.weights.values():
                     weights.restore(loaded.device)
 
@@ -252,10 +256,12 @@ class DiffusersBackend:
             doer = pipeline_for(pipe, resolved.task, control and control.weights.outline(loaded.device))
             # inside, since it counts tokens, and a tokenizer serves one thread at a time
             call, finite = plan_call(doer, resolved, base=pipe), Finite(resolved.expert)
+            # elsewhere the encoders are at hand
+            encoded = Encoded(loaded.device) if offload and len(resolved.seeds) > 1 else None
             for index, seed in enumerate(resolved.seeds):
                 blend = blend_for(doer, resolved, seed)
                 steps = Steps(on_step, call, index=index, pictures=len(resolved.seeds), blend=blend)
-                images.append(draw_one(doer, call, seed, steps, finite, device=loaded.device))
+                images.append(draw_one(doer, call, seed, steps, finite, device=loaded.device, encoded=encoded))
         params = call.used(width=images[0].width, height=images[0].height) if images else {}
         if any(isinstance(guest, str) for guest in loaded.model.guests):
             params["adapter_scale"] = _scale_of(resolved.expert)

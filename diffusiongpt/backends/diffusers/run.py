@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from diffusiongpt.backends.diffusers.blend import Blend
+    from diffusiongpt.backends.diffusers.encoded import Encoded
     from diffusiongpt.zoo import Expert
 
 
@@ -144,8 +145,26 @@ def nested(encoder: Any) -> Iterator[None]:
         del encoder.__dict__["text_model"]
 
 
-def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Finite, *, device: str) -> Image:
+def draw_one(
+    pipe: Any,
+    call: PipelineCall,
+    seed: int,
+    steps: Steps,
+    finite: Finite,
+    *,
+    device: str,
+    encoded: Encoded | None = None,
+) -> Image:
     """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
+
+    Args:
+        pipe: The pipeline.
+        call: What it is called with.
+        seed: Seed of the picture.
+        steps: Counts its steps.
+        finite: Checks that all numbers are.
+        device: The device that draws.
+        encoded: What texts of the same request became for the pictures before; `None` to encode them.
 
     Raises:
         OutOfMemoryError: If memory runs out.
@@ -161,6 +180,8 @@ def draw_one(pipe: Any, call: PipelineCall, seed: int, steps: Steps, finite: Fin
         if call.takes_callback:
             arguments["callback_on_step_end"] = steps
         own = fresh(pipe)
+        if encoded is not None:
+            encoded.serve(own)
         quiet, chance = quiet_call(), seeded(device, seed)
         with quiet, torch.inference_mode(), chance, finite.checks(own), nested(getattr(own, "text_encoder", None)):
             asked = in_windows(own, arguments, call.windows) if call.windows else arguments

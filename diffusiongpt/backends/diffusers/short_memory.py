@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from diffusiongpt.weights import finish
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -37,8 +39,7 @@ def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int, *, st
         def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             comes = device not in self._part.places
             if comes or hasattr(module, "decode"):
-                for other in (part for part in large if part is not self._part):
-                    other.leave(device)
+                _leave([part for part in large if part is not self._part], device)
             if comes and stream:
                 self._part.stream(device)
             elif comes:
@@ -57,7 +58,18 @@ def offloaded(parts: Mapping[str, Weights], device: str, small_bytes: int, *, st
             module = part.outline(device)
             add_hook_to_module(module, Visit(part))
             undo.callback(remove_hook_from_module, module)
+        # the first to be undone
+        undo.callback(finish, device)
         yield
+
+
+def _leave(parts: Iterable[Weights], device: str) -> None:
+    """Let parts leave once what was started with them has ended."""
+    leaving = [part for part in parts if device in part.places]
+    if leaving:
+        finish(device)
+    for part in leaving:
+        part.leave(device)
 
 
 def _come(part: Weights, module: Any, device: str) -> None:
