@@ -19,6 +19,7 @@ from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.ladder import Ladders
 from diffusiongpt.errors import NeedsExtraError, OutOfMemoryError
 from diffusiongpt.flow import Call, MachineSpec, Placement
+from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ WHOLE, OFFLOAD, STREAM, QUANTISED = (
     Placement(kind=kind, device=DEVICE) for kind in ("whole", "offload", "stream", "quantised")
 )
 CPU = Placement(kind="cpu", device="cpu")
+EIGHT, FOUR = (Placement(kind="quantised", device=DEVICE, bits=bits) for bits in (8, 4))
 
 
 def call(who: Expert, **changes: Any) -> Call:
@@ -89,6 +91,18 @@ def test_a_picture_that_is_drawn_again_keeps_its_tiles_and_its_type(*, tiled: bo
     assert steps(Ladders(), small, WHOLE, QUANTISED) == [(None, "quantised", False), ("freed", "quantised", False)]
 
 
+def test_fewer_bits_come_after_more_and_a_picture_keeps_its_own() -> None:
+    """From 8 bits to 4 is a step of its own; a record that names no bits is of 4."""
+    asked, ladders = call(expert("t/sd")), Ladders()
+    rungs = ladders.of(asked, (EIGHT, FOUR))
+    assert [(rung.step, rung.placement.bits) for rung in rungs[-2:]] == [("tiled", 8), ("quantised", 4)]
+    ladders.remember(asked, rungs[-1])
+    assert {rung.placement.bits for rung in ladders.of(asked, (EIGHT, FOUR))} == {4}
+    for as_drawn, bits in ((EIGHT, 8), (FOUR, 4), (QUANTISED, 4)):
+        again = Ladders().of(call(expert("t/sd"), as_drawn=as_drawn), (EIGHT, FOUR))
+        assert {rung.placement.bits for rung in again} == {bits}
+
+
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Expert:
     """A DiT with two text encoders."""
@@ -137,22 +151,36 @@ def executor(tmp_path: Path, backend: Watched) -> Iterator[LocalExecutor]:
 
 
 def test_what_the_route_says_is_done(executor: LocalExecutor, backend: Watched, flux: Expert) -> None:
-    """Whole, offloaded and streamed draw the same picture, weights of 4 bits another one; all leave the device."""
+    """Whole, offloaded and streamed draw the same picture, weights of fewer bits others; all leave the device."""
     drawn = {}
-    for placement in (WHOLE, OFFLOAD, STREAM, QUANTISED):
+    for placement in (WHOLE, OFFLOAD, STREAM, EIGHT, FOUR):
         drawing = executor.run(call(flux, placements=(placement,)))
         assert drawing.placement == placement
-        drawn[placement.kind] = drawing.images[0].tobytes()
+        drawn[placement.bits or placement.kind] = drawing.images[0].tobytes()
         if placement.kind != "whole":
             assert executor.cache.explain().on(DEVICE) == ()
         executor.cache.clear(DEVICE)
-    assert drawn["whole"] == drawn["offload"] == drawn["stream"] != drawn["quantised"]
+    assert drawn["whole"] == drawn["offload"] == drawn["stream"]
+    assert len({drawn["whole"], drawn[8], drawn[4]}) == 3
     assert backend.draws == [
         {"offload": False, "tile": False},
         {"offload": True, "tile": False},
         {"offload": True, "stream": True, "tile": False},
         {"offload": True, "tile": False},
+        {"offload": True, "tile": False},
     ]
+
+
+def test_a_route_for_a_smaller_machine_is_not_drawn_with_more_bits(tmp_path: Path) -> None:
+    """What was planned with 4 bits begins there, although 8 would fit here; with 8, both are tried."""
+    cache = ModelCache(settings_in(tmp_path, quantise=True))
+    machine = Machine(cache, settings_in(tmp_path, quantise=True), "cpu")
+    machine.__dict__["device"] = DEVICE
+    machine.__dict__["spec"] = MachineSpec(device=DEVICE, device_bytes=48e9, host_bytes=256e9, flops=1e14)
+    large = Zoo.load("default")["qwen-image"]
+    found = [[one.bits for one in machine.placements(large, begin=begin)] for begin in (EIGHT, FOUR)]
+    assert found == [[8, 4], [4]]
+    cache.close()
 
 
 def test_a_second_picture_does_not_fail_where_the_first_did(
