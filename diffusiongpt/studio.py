@@ -15,6 +15,7 @@ from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import (
     Batch,
+    FleetExecutor,
     HostedExecutor,
     LocalExecutor,
     Machine,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from diffusiongpt.conversation import Conversation
-    from diffusiongpt.drawing import Executor
+    from diffusiongpt.drawing import Executor, Replica
     from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer, SafetyLevel
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
@@ -106,8 +107,13 @@ class DiffusionGPT:
         self.cache = ModelCache(self.settings, puller=puller)
         self._asks = agree is not None
         self._machine = Machine(
-            self.cache, self.settings, device or self.settings.device, elsewhere=executor is not None
+            self.cache,
+            self.settings,
+            device or self.settings.device,
+            elsewhere=executor is not None,
+            kinds=executor.kinds if isinstance(executor, FleetExecutor) else None,
         )
+        self._executor = executor
         self._local = LocalExecutor(self.cache, self._machine, self.settings, agree=agree, on_progress=on_progress)
         spending = Spending(self.settings)
         self._hosted = HostedExecutor(spending, on_progress)
@@ -610,6 +616,10 @@ class DiffusionGPT:
             and self._machine.readiness(one) in ("loaded", "on_disk")
             and self._machine.can_draw(one)
         )
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """The replicas of the fleet that draws in place of this machine; empty where this machine draws."""
+        return tuple(self._executor.replicas()) if isinstance(self._executor, FleetExecutor) else ()
 
     def bootstrap(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusiongpt.drawing.ballot import draw_ballot
 from diffusiongpt.drawing.batch import Batch
 from diffusiongpt.drawing.checked import checked, pictures_of
-from diffusiongpt.drawing.executor import Executor, HostedExecutor
+from diffusiongpt.drawing.executor import Executor, FleetExecutor, HostedExecutor, Replica
 from diffusiongpt.drawing.fairness import FairOrder, Place
 from diffusiongpt.drawing.in_process import LocalExecutor
 from diffusiongpt.drawing.machine import Machine
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "Executor",
     "FairOrder",
+    "FleetExecutor",
     "HostedExecutor",
     "LocalExecutor",
     "Machine",
@@ -28,6 +29,7 @@ __all__ = [
     "Painter",
     "Place",
     "Queue",
+    "Replica",
     "Spending",
     "Ticket",
     "checked",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from diffusiongpt.backends import HostedBackend, OnStep, get_backend
 from diffusiongpt.drawing.checked import checked_one, pictures_of, together
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusiongpt.drawing.queue import Ticket
     from diffusiongpt.drawing.spending import Spending
     from diffusiongpt.flow import Call, Drawing
+    from diffusiongpt.settings import Memory
 
 
 class Executor(Protocol):
@@ -36,6 +37,50 @@ class Executor(Protocol):
             LoadError: If the expert could not be loaded, or is not the checkpoint that the call expects.
             DrawError: If drawing failed.
         """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One of the processes of a fleet that draw, as it last reported.
+
+    Attributes:
+        name: Its name in the fleet.
+        kind: Kind of replica; empty where all are alike.
+        node: Host that it runs on.
+        pid: Its process there.
+        device: Its device.
+        device_bytes: Memory of that; `None` if not known.
+        queue_s: Expected seconds until a request that comes now would begin to draw, if its model were there.
+        requests: Requests that wait or draw there.
+        loaded: Ids of the experts on its device.
+        zoo_version: Version of the zoo that it was started with.
+    """
+
+    name: str
+    kind: str = ""
+    node: str = ""
+    pid: int = 0
+    device: str = ""
+    device_bytes: float | None = None
+    queue_s: float = 0.0
+    requests: int = 0
+    loaded: tuple[str, ...] = ()
+    zoo_version: str = ""
+
+
+@runtime_checkable
+class FleetExecutor(Executor, Protocol):
+    """An executor whose calls are carried out by replicas.
+
+    Attributes:
+        kinds: Kinds of replicas by name, with the memory to plan for; empty where all are alike.
+    """
+
+    kinds: Mapping[str, Memory | None]
+
+    def replicas(self) -> Sequence[Replica]:
+        """The replicas that there are now."""
         ...
 
 

@@ -19,7 +19,7 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, Readiness
 from diffusiongpt.hub import component_sizes, key_of
-from diffusiongpt.placement import Measured, Measurement, Measurements, Planner, planned_for, speed_of
+from diffusiongpt.placement import KindsPlanner, Measured, Measurement, Measurements, Planner, planned_for, speed_of
 from diffusiongpt.weights import HOST, best_device, device_facts, device_memory
 
 if TYPE_CHECKING:
@@ -42,15 +42,23 @@ class Machine:
         settings: Keys and addresses of hosted experts, the folder of the user's data, and what is allowed.
         device: Device to draw on; `None` for the best one present.
         elsewhere: Whether another machine draws, which has the memory that the settings name.
+        kinds: Kinds of replicas that draw elsewhere, with their memory; without them that of the settings.
     """
 
     def __init__(
-        self, cache: ModelCache, settings: Settings, device: str | None = None, *, elsewhere: bool = False
+        self,
+        cache: ModelCache,
+        settings: Settings,
+        device: str | None = None,
+        *,
+        elsewhere: bool = False,
+        kinds: Mapping[str, Memory | None] | None = None,
     ) -> None:
         self._cache = cache
         self._settings = settings
         self._device = device
         self._elsewhere = elsewhere
+        self._kinds = kinds or {}
         self._planners: dict[MachineSpec, Planner] = {}
         self._measurements = Measurements(settings.home / "measured.jsonl")
         self._weighed: dict[PullKey, tuple[Snapshot | str, Mapping[str, int]]] = {}
@@ -74,10 +82,15 @@ class Machine:
             link_bytes_s=link,
             bfloat16=bfloat16,
         )
-        return planned_for(self._settings.memory, here) if self._elsewhere else here
+        return planned_for(self._settings.memory, here) if self._elsewhere and not self._kinds else here
 
-    def planner(self, memory: Memory | None = None) -> Planner:
-        """Plans placements for the memory that was asked for; `None` for that of the settings, else this machine's."""
+    def planner(self, memory: Memory | None = None) -> Planner | KindsPlanner:
+        """Plans placements for the memory that was asked for; `None` for that of the settings, else this machine's.
+
+        In a fleet of unlike replicas it is for these.
+        """
+        if self._kinds:
+            return self._here if memory is None else self._planner_for(planned_for(memory, self.spec))
         return self._planner_for(planned_for(memory or self._settings.memory, self.spec))
 
     def placements(
@@ -193,9 +206,13 @@ class Machine:
             return "download"
         return "loaded"
 
-    @property
-    def _here(self) -> Planner:
-        """Plans for this machine, whatever memory routes are planned for."""
+    @cached_property
+    def _here(self) -> Planner | KindsPlanner:
+        """Plans for this machine or the replicas that draw, whatever memory routes are planned for."""
+        if self._kinds:
+            return KindsPlanner(
+                {name: self._planner_for(planned_for(one, self.spec)) for name, one in self._kinds.items()}
+            )
         return self._planner_for(self.spec)
 
     def _planner_for(self, spec: MachineSpec) -> Planner:
@@ -230,7 +247,7 @@ class Machine:
         if expert.architecture is None or not drawing.images or not isinstance(steps, int):
             return
         width, height = drawing.images[0].size
-        expected = self._here.expected(expert, placement, width=width, height=height, steps=steps)
+        expected = self._planner_for(self.spec).expected(expert, placement, width=width, height=height, steps=steps)
         if expected is None:
             return
         # elsewhere the link has a share in the seconds, and weights come and go

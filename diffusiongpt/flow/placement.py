@@ -28,6 +28,7 @@ class Placement(BaseModel):
         seconds: Expected seconds until the picture is there, with the download and the loading.
         tiled: Whether the autoencoder decodes the picture in tiles, which takes less memory.
         bits: Bits of a weight where it is `quantised`; 4 in records that do not say.
+        replica: Kind of replica that would draw, in a fleet of unlike replicas; `None` elsewhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +41,7 @@ class Placement(BaseModel):
     seconds: float | None = None
     tiled: bool = False
     bits: int | None = None
+    replica: str | None = None
 
     @property
     def precision(self) -> int:

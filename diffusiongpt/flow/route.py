@@ -91,6 +91,7 @@ class Route(BaseModel):
         llm_calls: Calls of the LLM.
         evidence: Published evidence for the chosen expert beside that for the next one, as a phrase.
         ranking_version: Version of the ranking table.
+        zoo_version: Version of the zoo; empty in pictures of earlier versions.
         ranking: Whether that table knows all votes; without them the route goes on.
         seed: Seed asked for, or drawn afresh to explore with.
         timings_ms: Milliseconds per phase.
@@ -119,6 +120,7 @@ class Route(BaseModel):
     llm_calls: int = 0
     evidence: str = ""
     ranking_version: str
+    zoo_version: str = ""
     ranking: RankingState = "current"
     seed: int | None = None
     timings_ms: Mapping[str, float] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ from diffusiongpt.flow import (
     Understanding,
     wanted_task,
 )
-from diffusiongpt.placement import Planner
+from diffusiongpt.placement import KindsPlanner, Planner
 from diffusiongpt.ranking import (
     KIND,
     LANGUAGE,
@@ -90,7 +90,7 @@ class Router:
         *,
         embedder: str,
         readiness: Callable[[Expert], Readiness],
-        planner: Callable[[Memory | None], Planner] | None = None,
+        planner: Callable[[Memory | None], Planner | KindsPlanner] | None = None,
         kinds: KindReader | None = None,
         free: Collection[str] = (),
     ) -> None:
@@ -196,6 +196,7 @@ class Router:
             llm_calls=thought.llm_calls,
             evidence=self._evidence(choice.expert, candidates, thought.understanding, evidence),
             ranking_version=table.version,
+            zoo_version=self.zoo.version,
             ranking=known.ranking,
             seed=choice.seed,
             timings_ms=clock.laps(),
@@ -308,7 +309,7 @@ class Router:
         return reasons
 
     def _placement(
-        self, expert: Expert, readiness: Readiness, request: Request, planner: Planner | None
+        self, expert: Expert, readiness: Readiness, request: Request, planner: Planner | KindsPlanner | None
     ) -> Placement | None:
         if planner is None:
             return None

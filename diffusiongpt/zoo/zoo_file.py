@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from reprlib import Repr
@@ -234,6 +236,7 @@ class Zoo(Mapping[str, Expert]):
         own: Iterable[str] = (),
     ) -> None:
         self._experts = on_their_bases(experts)
+        self._nodes = tuple(nodes.values())
         self.sources = sources
         self.own = frozenset(own)
         self.taxonomy = Taxonomy(nodes.values(), experts.values())
@@ -273,6 +276,13 @@ class Zoo(Mapping[str, Expert]):
         except ZooError as error:
             mistakes = error.mistakes or ((str(error), error.hint),)
             raise ZooError.of([(f"{' + '.join(files)}: {one}", hint) for one, hint in mistakes]) from None
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with anything that its files say, the order of the experts included."""
+        said = ZooFile(taxonomy=self._nodes).model_dump_json()
+        entries = (f"{expert.model_dump_json()}\n" for expert in self._experts.values())
+        return sha256("".join((said, *entries)).encode()).hexdigest()[:12]
 
     def __getitem__(self, expert_id: str) -> Expert:
         """The expert of that id.
