@@ -9,7 +9,7 @@ DATA ?=
 # One thread a process: on small shared machines several make small networks slower, not faster.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types docs site notebooks package bench hostile schema clean
+.PHONY: demo test long check lint types docs fleet site notebooks package bench hostile schema clean
 
 demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no GPU, no key.
 	$(BIN)/diffusiongpt demo --out demo
@@ -17,7 +17,10 @@ demo: $(READY)  ## Draw six prompts with the tiny zoo into demo/; no network, no
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest -q -rs -n auto --maxprocesses 4
 
-check: lint types docs test package  ## All that CI runs.
+long: $(READY)  ## Run the tests that take minutes: a fleet on a real Ray, and what it survives.
+	$(BIN)/python -m pytest -q -rs -n 0 -m long
+
+check: lint types docs test long package  ## All that CI runs.
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,6 +34,11 @@ types: $(READY)
 
 docs: $(READY)  ## Check that the documentation says what the code does.
 	$(BIN)/python -m pytest -q tests/test_docs.py
+
+PORT ?= 8000
+
+fleet: $(READY)  ## Serve with three replicas on Ray and votes in PostgreSQL, until Ctrl-C; PORT=N chooses another port.
+	$(BIN)/python examples/fleet.py $(PORT)
 
 site: $(READY)  ## Build the documentation as a site into site/; nothing is fetched.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would not count warnings

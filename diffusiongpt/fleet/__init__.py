@@ -1,6 +1,7 @@
-"""Which replica of a fleet draws: where the model already is, or will be first. Pure decisions, no processes."""
+"""Which replica of a fleet draws, and how many there are to be. Pure decisions, no processes."""
 
 from diffusiongpt.fleet.choose import DISPLACED, Choice, Fleet
+from diffusiongpt.fleet.demand import Demand, replicas_for
 from diffusiongpt.fleet.state import Need, Place, ReplicaState
 
-__all__ = ["DISPLACED", "Choice", "Fleet", "Need", "Place", "ReplicaState"]
+__all__ = ["DISPLACED", "Choice", "Demand", "Fleet", "Need", "Place", "ReplicaState", "replicas_for"]

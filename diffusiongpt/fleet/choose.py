@@ -47,11 +47,14 @@ class Choice:
 
 @dataclass
 class _Sent:
-    """A request that was sent to a replica and that its last report did not know of."""
+    """A request that was sent to a replica."""
 
     when: float
     draw_s: float
     etas: dict[str, float]
+    ends: float
+    brings: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,17 @@ class _Replica:
     name: str
     held: dict[str, int] = field(default_factory=dict)
     coming: dict[str, float] = field(default_factory=dict)
+    queue: float = 0.0
+    """When it would be free, by its last report."""
     sent: deque[_Sent] = field(default_factory=deque)
+    """What its last report did not know of."""
+    open: dict[str, _Sent] = field(default_factory=dict)
+    """What has not ended, by its name."""
     received: int = 0
+    ended: int = 0
+    """How many have ended, as far as is known here."""
+    unreported: deque[tuple[float, float]] = field(default_factory=deque)
+    """When those ended that it had not reported as ended, and the seconds that its report may still count for each."""
 
 
 class Fleet:
@@ -129,13 +141,18 @@ class Fleet:
         self._rates[:, column] = (0.0, to_device, to_host, to_host + 1 / state.download_bytes_s)
         self._memory[column] = state.device_bytes
         self._free[column] = state.free_bytes
-        self._queue[column] = now + state.queue_s
+        for _ in range(min(len(replica.unreported), len(replica.unreported) - (replica.ended - state.ended))):
+            replica.unreported.popleft()
+        while replica.unreported and now - replica.unreported[0][0] > LATE_S:
+            replica.unreported.popleft()
+        over = sum(draw_s for _, draw_s in replica.unreported)
+        self._queue[column] = replica.queue = now + max(0.0, state.queue_s - over)
         self._arriving[column] = now + max(state.coming.values(), default=0.0)
         for _ in range(min(state.received - replica.received, len(replica.sent))):
             replica.sent.popleft()
         replica.received = state.received
         while replica.sent and now - replica.sent[0].when > LATE_S:
-            replica.sent.popleft()
+            replica.open.pop(replica.sent.popleft().name, None)
         held = {key: _PLACES[place] for key, place in state.held.items()}
         coming = {key: now + seconds for key, seconds in state.coming.items()}
         for sent in replica.sent:
@@ -182,8 +199,19 @@ class Fleet:
         wait, bring = float(expected.begins[column]), float(expected.ready[column])
         return Choice(replica=self._replicas[column].name, wait_s=wait, bring_s=bring)
 
-    def send(self, replica: str, need: Need) -> None:
-        """Count a request at the replica that it was sent to; nothing if that has left since."""
+    def may_draw(self, replica: str, need: Need) -> bool:
+        """Whether the device of a replica is large enough for a request; not known before its first report."""
+        column = self._columns.get(replica)
+        return column is None or bool(self._memory[column] >= need.device_bytes)
+
+    def send(self, replica: str, need: Need, name: str = "") -> None:
+        """Count a request at the replica that it was sent to; nothing if that has left since.
+
+        Args:
+            replica: The replica.
+            need: What it needs.
+            name: By which `end` means it; it may have none.
+        """
         column = self._columns.get(replica)
         if column is None:
             return
@@ -195,13 +223,55 @@ class Fleet:
             component = self._component(key)
             if component.place[column] != _DEVICE and not component.eta[column]:
                 component.eta[column] = etas[key] = ready
+        brings = sum(need.parts[key] for key in etas)
         if etas:
             self._arriving[column] = ready
-            self._free[column] -= sum(need.parts[key] for key in etas)
+            self._free[column] -= brings
         there = self._replicas[column]
         there.coming.update(etas)
-        there.sent.append(_Sent(now, need.draw_s, etas))
         self._queue[column] = begins + need.draw_s
+        sent = _Sent(now, need.draw_s, etas, self._queue[column], brings, name)
+        there.sent.append(sent)
+        if name:
+            there.open[name] = sent
+
+    def end(self, replica: str, name: str) -> None:
+        """Count a request no more that has ended; what came sooner than expected, others need not wait for."""
+        sent = self._close(replica, name)
+        if sent is not None:
+            there = self._replicas[self._columns[replica]]
+            there.ended += 1
+            there.unreported.append((self._clock(), sent.draw_s))
+            sent.draw_s = 0.0
+
+    def take_back(self, replica: str, name: str) -> None:
+        """Count a request no more that went elsewhere in the end."""
+        sent = self._close(replica, name)
+        if sent is None:
+            return
+        column = self._columns[replica]
+        there = self._replicas[column]
+        there.sent = deque(one for one in there.sent if one is not sent)
+        for key in sent.etas:
+            there.coming.pop(key, None)
+            self._components[key].eta[column] = 0.0
+        self._arriving[column] = max(there.coming.values(), default=0.0)
+        self._free[column] += sent.brings
+        if not there.sent:
+            self._queue[column] = min(self._queue[column], there.queue)
+
+    def _close(self, replica: str, name: str) -> _Sent | None:
+        """Let those behind a request begin sooner by what is left of it; `None` if it is not known."""
+        column = self._columns.get(replica)
+        sent = self._replicas[column].open.pop(name, None) if column is not None else None
+        if column is None or sent is None:
+            return None
+        early = min(sent.draw_s, max(0.0, sent.ends - self._clock()))
+        self._queue[column] -= early
+        for other in self._replicas[column].open.values():
+            if other.ends > sent.ends:
+                other.ends -= early
+        return sent
 
     def _expected(self, need: Need, now: float) -> _Expected:
         fetch, missing, ready = np.zeros((3, len(self)))

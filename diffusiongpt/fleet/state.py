@@ -26,6 +26,7 @@ class ReplicaState:
         disk_bytes_s: Bytes a second from disk to host.
         download_bytes_s: Bytes a second from the hub to disk.
         received: How many requests had reached it when it reported, of those that this fleet sent.
+        ended: How many of those had ended.
     """
 
     replica: str
@@ -38,6 +39,7 @@ class ReplicaState:
     disk_bytes_s: float = 1.5e9
     download_bytes_s: float = 50e6
     received: int = 0
+    ended: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

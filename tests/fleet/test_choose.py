@@ -116,12 +116,72 @@ def test_a_request_that_never_arrived_does_not_count_for_long() -> None:
     assert chosen(made, need()).wait_s == 0.0
 
 
+def test_a_request_that_ended_early_is_not_waited_for() -> None:
+    """What was expected to take fifty seconds and took one: those behind it begin so much sooner."""
+    clock = Clock()
+    made = fleet(replica("one", held={"fox": "device"}), clock=clock)
+    made.send("one", need(draw_s=50.0), "first")
+    made.send("one", need(draw_s=5.0), "second")
+    clock.now += 1.0
+    made.end("one", "first")
+    made.end("one", "first")
+    made.end("gone", "first")
+    assert chosen(made, need()).wait_s == pytest.approx(5.0)
+    # and a report that did not know of it yet does not bring it back
+    made.report(replica("one", held={"fox": "device"}))
+    assert chosen(made, need()).wait_s == pytest.approx(5.0)
+    clock.now += 1.0
+    made.end("one", "second")
+    made.report(replica("one", held={"fox": "device"}, received=2))
+    assert chosen(made, need()).wait_s == 0.0
+
+
+def test_a_report_from_before_a_request_ended_does_not_bring_it_back() -> None:
+    """It counts what was left of it then, which is not waited for any more; what others have to do still counts."""
+    clock = Clock()
+    made = fleet(replica("one", held={"fox": "device"}), clock=clock)
+    made.send("one", need(draw_s=5.0), "first")
+    made.end("one", "first")
+    made.report(replica("one", held={"fox": "device"}, queue_s=7.0, received=1, ended=0))
+    assert chosen(made, need()).wait_s == pytest.approx(2.0)
+    made.report(replica("one", held={"fox": "device"}, queue_s=6.0, received=1, ended=1))
+    assert chosen(made, need()).wait_s == pytest.approx(6.0)
+    # one that the replica reports as ended before this side hears of it
+    made.send("one", need(draw_s=5.0), "second")
+    made.report(replica("one", held={"fox": "device"}, queue_s=1.0, received=2, ended=2))
+    made.end("one", "second")
+    made.report(replica("one", held={"fox": "device"}, queue_s=4.0, received=2, ended=2))
+    assert chosen(made, need()).wait_s == pytest.approx(4.0)
+
+
+def test_a_request_that_went_elsewhere_leaves_nothing() -> None:
+    """Neither its seconds, nor what it would have brought, nor a place among those that have to arrive."""
+    made = fleet(replica("one", held={"fox": "disk"}), replica("two", held={"fox": "disk"}, queue_s=30.0))
+    before = chosen(made, need())
+    made.send("one", need(), "first")
+    made.send("one", need(draw_s=3.0), "second")
+    made.take_back("one", "first")
+    made.take_back("one", "second")
+    made.take_back("one", "second")
+    assert chosen(made, need()).bring_s == before.bring_s
+    made.send("one", need(draw_s=20.0), "third")
+    made.report(replica("one", held={"fox": "device"}))
+    assert chosen(made, need()).wait_s == pytest.approx(20.0)
+    made.report(replica("one", held={"fox": "device"}, received=1))
+    assert chosen(made, need()).wait_s == 0.0
+
+
 def test_a_device_that_is_too_small_is_never_chosen() -> None:
     """Replicas may differ; where nothing is large enough there is no choice."""
     small = replica("small", held={"fox": "device"}, device_bytes=24 * GB)
     large = replica("large", device_bytes=80 * GB, queue_s=1000.0)
     assert chosen(fleet(small, large), need(device_bytes=40 * GB)).replica == "large"
     assert fleet(small).choose(need(device_bytes=40 * GB)) is None
+    assert [fleet(small, large).may_draw(name, need(device_bytes=40 * GB)) for name in ("small", "large", "new")] == [
+        False,
+        True,
+        True,
+    ]
     assert Fleet().choose(need()) is None
 
 
@@ -140,7 +200,7 @@ def test_one_that_left_is_forgotten() -> None:
     st.lists(
         st.tuples(
             st.sampled_from("abcd"),
-            st.sampled_from(["report", "send", "leave"]),
+            st.sampled_from(["report", "send", "leave", "end", "back"]),
             st.sampled_from(["device", "host", "disk", ""]),
             st.floats(0, 100),
         ),
@@ -160,8 +220,12 @@ def test_any_order_of_events_leaves_a_sane_choice(events: list[tuple[str, str, s
         elif kind == "leave":
             made.leave(name)
             there.discard(name)
+        elif kind == "end":
+            made.end(name, place)
+        elif kind == "back":
+            made.take_back(name, place)
         elif (choice := made.choose(need())) is not None:
-            made.send(choice.replica, need())
+            made.send(choice.replica, need(), place)
         choice = made.choose(need())
         assert (choice is None) == (not there)
         if choice is not None:

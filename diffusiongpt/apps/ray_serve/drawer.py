@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import LocalExecutor, Machine
 from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.fleet import Place, ReplicaState
+from diffusiongpt.placement import stated_bytes
 from diffusiongpt.requester import asked_by
+from diffusiongpt.safe_text import logger
 from diffusiongpt.settings import load_settings
 from diffusiongpt.stopping import stoppable
 from diffusiongpt.weights import HOST, device_memory
-from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
-    from diffusiongpt.apps.ray_serve.routing import Errand
+    from diffusiongpt.apps.ray_serve.errand import Errand
     from diffusiongpt.flow import Call
-    from diffusiongpt.zoo import Expert
+    from diffusiongpt.zoo import Expert, Zoo
+
+log = logger("diffusiongpt")
 
 WAITING = 64
 """Requests that wait at a replica at most; those that follow wait in front, where they go to whichever is free."""
@@ -37,6 +45,13 @@ BEAT_S = 0.5
 Message = tuple[str, Any]
 """`("progress", (phase, done, total))`, `("alive", None)`, or one of `LAST`: `("drawn", Drawing)`,
 `("failed", DiffusionGPTError)`, and `("broken", text)` for what is a mistake of ours."""
+
+ASK_S = 2.0
+"""Seconds that a replica which starts waits to hear what is in demand. A stated belief."""
+
+WARM_S = 60.0
+"""Seconds after which a replica brings no more experts before it takes requests. A stated belief: a checkpoint on disk
+comes in seconds, and those who wait need only some of them."""
 
 LAST = frozenset({"drawn", "failed", "broken"})
 
@@ -51,29 +66,58 @@ class _Work:
 
     errand: Errand
     expert: Expert
-    moved: float = field(default_factory=monotonic)
-    """When it last made progress."""
     began: float | None = None
     """When its device began to work for it."""
+
+
+def _drawn(executor: LocalExecutor, call: Call) -> Message:
+    """The last message of a call."""
+    try:
+        return "drawn", executor.run(call)
+    except DiffusionGPTError as error:
+        return "failed", error.with_traceback(None)
+    except Exception as error:
+        log.exception("a mistake while drawing with %s", call.expert.id)
+        return "broken", f"{type(error).__name__}: {error}"
+
+
+class _Pace:
+    """Leaves out reports of progress that come too soon after another of their phase."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._when = 0.0
+
+    def lets(self, kind: str, what: Any) -> bool:
+        """Whether a message is passed on."""
+        if kind != "progress":
+            return True
+        phase, now = what[0], monotonic()
+        if phase == self._phase and now - self._when < PACE_S:
+            return False
+        self._phase, self._when = phase, now
+        return True
 
 
 class Drawer:
     """Draws on the device of its process; Ray Serve runs one for each GPU.
 
     Args:
-        layers: Layers of the zoo, of which it says what is where; empty for those of the settings.
+        zoo: The zoo, of which it says what is where.
         hang_s: Seconds without a step after which it counts as broken.
     """
 
-    def __init__(self, layers: tuple[str, ...] = (), hang_s: float = 600.0) -> None:
+    def __init__(self, zoo: Zoo, hang_s: float = 600.0) -> None:
         self._settings = load_settings()
-        self._zoo = Zoo.load(*(layers or self._settings.zoo_layers))
+        self._zoo = zoo
         self._cache = ModelCache(self._settings)
         self._machine = Machine(self._cache, self._settings, self._settings.device)
         self._executor = LocalExecutor(self._cache, self._machine, self._settings)
         self._threads = ThreadPoolExecutor(WAITING, "draws")
         self._hang_s = hang_s
+        self._moved = monotonic()
         self._received: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
         self._work: dict[int, _Work] = {}
 
     async def draw(self, errand: Errand, call: Call) -> AsyncIterator[Message]:
@@ -87,64 +131,124 @@ class Drawer:
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         left = Event()
+        if not self._work:
+            self._moved = monotonic()
         work = self._work[id(errand)] = _Work(errand, call.expert.base_expert or call.expert)
 
         def on_progress(phase: str, done: int, total: int | None) -> None:
-            work.moved = monotonic()
+            if phase != "queue":  # one that only waits says nothing of the device
+                self._moved = monotonic()
             if phase in ("load", "draw") and work.began is None:
-                work.began = work.moved
+                work.began = self._moved
             loop.call_soon_threadsafe(messages.put_nowait, ("progress", (phase, done, total)))
 
         def draw() -> None:
-            with stoppable(left=left), asked_by(errand.sender, on_progress):
-                try:
-                    last: Message = ("drawn", self._executor.run(call))
-                except DiffusionGPTError as error:
-                    last = ("failed", error.with_traceback(None))
-                except Exception as error:
-                    loop.call_soon_threadsafe(messages.put_nowait, ("broken", f"{type(error).__name__}: {error}"))
-                    raise
-            loop.call_soon_threadsafe(messages.put_nowait, last)
+            last: Message = ("broken", "it was ended")
+            try:
+                with stoppable(left=left), asked_by(errand.sender, on_progress):
+                    last = _drawn(self._executor, self._here(call))
+            finally:
+                # also of a client that left: until here its drawing takes the device
+                self._work.pop(id(errand), None)
+                self._ended[errand.sender] += 1
+                self._moved = monotonic()
+                loop.call_soon_threadsafe(messages.put_nowait, last)
 
         loop.run_in_executor(self._threads, partial(copy_context().run, draw))
-        kind, phase, said = "", "", 0.0
+        kind, pace = "", _Pace()
         try:
             while kind not in LAST:
                 try:
                     kind, what = await asyncio.wait_for(messages.get(), BEAT_S)
                 except TimeoutError:
                     kind, what = "alive", None
-                if kind == "progress":
-                    if what[0] == phase and monotonic() - said < PACE_S:
-                        continue
-                    phase, said = what[0], monotonic()
-                yield kind, what
+                if pace.lets(kind, what):
+                    yield kind, what
         finally:
             left.set()
-            self._work.pop(id(errand), None)
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """What the router in front has to know; Ray Serve asks for it every second."""
-        state = asdict(self._state())
-        return {**state, "received": dict(self._received)}
+        """What the router in front has to know, and people want to; Ray Serve asks for it every second."""
+        return {
+            **asdict(self._state()),
+            "received": dict(self._received),
+            "ended": dict(self._ended),
+            "requests": len(self._work),
+            "device": self._machine.device,
+            "node": socket.gethostname(),
+            "pid": os.getpid(),
+            "zoo_version": self._zoo.version,
+        }
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the number of replicas goes by; see `ByQueueSeconds`."""
+        work = list(self._work.values())
+        draw_s = sum(one.errand.need.draw_s for one in work) / max(1, len(work))
+        return {"queue_s": sum(map(self._left_s, work)), "draw_s": draw_s}
 
     def check_health(self) -> None:
-        """Fail if what draws has made no step for long; Ray Serve then replaces this replica.
+        """Fail if nothing has moved for long though there is work; Ray Serve then replaces this replica.
+
+        A long drawing moves with each of its steps, and a long download with its bytes.
 
         Raises:
             RuntimeError: If it hangs.
         """
-        begun = [work.moved for work in self._work.values() if work.began is not None]
-        if begun and monotonic() - max(begun) > self._hang_s:
-            raise RuntimeError(f"no step was drawn within {self._hang_s:g} s")
+        if self._work and monotonic() - self._moved > self._hang_s:
+            raise RuntimeError(f"nothing was drawn, loaded or downloaded within {self._hang_s:g} s")
+
+    async def reconfigure(self, config: dict[str, str]) -> None:
+        """Bring what is in demand to the device; Ray Serve calls this before it sends requests.
+
+        Args:
+            config: The `front` to ask, and the `kind` of this replica.
+        """
+        from ray import serve
+
+        try:
+            front = serve.get_deployment_handle(config["front"], serve.get_replica_context().app_name)
+            wanted = await asyncio.wait_for(front.to_warm.remote(config["kind"]), ASK_S)
+        except (RayError, RayServeException, TimeoutError) as error:
+            # there is none yet when a fleet starts
+            log.debug("the front did not say what is in demand: %r", error)
+            return
+        await asyncio.to_thread(self.warm, wanted)
+
+    def warm(self, experts: Sequence[Expert]) -> None:
+        """Load experts, as many as have room on the device and `WARM_S` allows.
+
+        Args:
+            experts: The most wanted first.
+        """
+        until = monotonic() + WARM_S
+        for expert in experts:
+            if monotonic() > until or self._free < sum((stated_bytes(expert) or {}).values()):
+                return
+            placements = self._machine.placements(expert)
+            if not placements or placements[0].kind not in ("whole", "cpu"):
+                continue
+            try:
+                with self._executor.lease(expert):
+                    log.info("%s is warm", expert.id)
+            except DiffusionGPTError as error:
+                log.warning("%s could not be warmed: %s", expert.id, error)
+
+    def _here(self, call: Call) -> Call:
+        """The call with the device of this replica in its plans, which were made in front for one like it."""
+        device = self._machine.device
+        placements = tuple(
+            one if one.kind == "cpu" else one.model_copy(update={"device": device}) for one in call.placements
+        )
+        return replace(call, placements=placements)
 
     def _state(self) -> ReplicaState:
         device = self._machine.device
         spec = self._machine.spec
-        queue = sum(self._left_s(work) for work in self._work.values())
+        waiting = list(self._work.values())
+        queue = sum(map(self._left_s, waiting))
         coming = {
             key: queue
-            for work in self._work.values()
+            for work in waiting
             for key in work.errand.need.parts
             if not self._cache.is_loaded(work.expert, device=device)
         }
@@ -155,7 +259,7 @@ class Drawer:
             held=self._held(device),
             coming=coming,
             device_bytes=total or float("inf"),
-            free_bytes=max(0, self._cache.budget(device) - self._taken(device)),
+            free_bytes=self._free,
             link_bytes_s=spec.link_bytes_s,
         )
 
@@ -178,6 +282,9 @@ class Drawer:
             return "device"
         return "host" if self._cache.is_loaded(expert, device=HOST) else "disk"
 
-    def _taken(self, device: str) -> int:
+    @property
+    def _free(self) -> int:
+        """Bytes that can come to the device before anything has to leave."""
+        device = self._machine.device
         with self._cache.memory.look(device) as (tier,):
-            return tier.taken
+            return max(0, self._cache.budget(device) - tier.taken)

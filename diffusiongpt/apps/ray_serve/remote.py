@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError, RayError
 
-from diffusiongpt.apps.ray_serve.routing import Errand
+from diffusiongpt.apps.ray_serve.errand import Errand, router_of
 from diffusiongpt.errors import DrawError
-from diffusiongpt.fleet import Need
+from diffusiongpt.fleet import Demand, Need, ReplicaState
 from diffusiongpt.flow import Dropped
 from diffusiongpt.placement import stated_bytes
 from diffusiongpt.requester import report
@@ -22,7 +23,9 @@ from diffusiongpt.stopping import check_stop
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
-    from diffusiongpt.flow import Call, Drawing
+    from diffusiongpt.drawing import Replica
+    from diffusiongpt.flow import Call, Drawing, Placement
+    from diffusiongpt.settings import Memory
 
 log = logger("diffusiongpt")
 
@@ -38,28 +41,47 @@ class RemoteExecutor:
     """Has calls drawn by the replicas of a fleet; one that dies is replaced by another, with the same seeds.
 
     Args:
-        handle: Handle of the deployment of `Drawer`.
+        handles: Kind of replica -> handle of its deployment of `Drawer`; the kind of a fleet whose replicas are all
+            alike has no name.
+        kinds: Kind of replica -> its memory, where they are not all alike.
+        zoo_version: Version of the zoo that the calls are from.
+
+    Attributes:
+        kinds: See `FleetExecutor`.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = handle.options(stream=True)
+    def __init__(
+        self,
+        handles: Mapping[str, DeploymentHandle[Any]],
+        kinds: Mapping[str, Memory | None] | None = None,
+        *,
+        zoo_version: str = "",
+    ) -> None:
+        self._handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
+        self.kinds: Mapping[str, Memory | None] = kinds or {}
+        self._zoo_version = zoo_version
         self._sender = uuid.uuid4().hex
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._demand = {kind: Demand() for kind in handles}
+        self._lock = Lock()
 
     def run(self, call: Call, *, ticket: object = None) -> Drawing:
         """See `Executor.run`.
 
         Raises:
-            DrawError: If replica after replica died with this call.
+            DrawError: If replica after replica died with this call, or the fleet has none.
         """
         del ticket
-        errand = Errand(sender=self._sender, need=self._need(call))
         sent, dropped = _sendable(call)
         start = perf_counter()
         for number in range(TRIES):
             check_stop()
+            kind, placements, need = self._choose(call)
+            errand = Errand(sender=self._sender, need=need, zoo_version=self._zoo_version)
+            with self._lock:
+                self._demand[kind].ask(call.expert.id, need.draw_s)
             try:
-                drawing = self._once(errand, sent)
+                drawing = self._once(kind, errand, replace(sent, placements=placements))
             except RayActorError as error:
                 log.warning("a replica died while it drew with %s, another one draws: %s", call.expert.id, error)
                 report("queue", number + 1, None)
@@ -69,7 +91,7 @@ class RemoteExecutor:
                     f"the fleet failed while drawing with {call.expert.id}: {type(error).__name__}: {error}",
                     hint="See the log of the replica, or choose another expert.",
                 ) from error
-            self._learn(call, drawing)
+            self._learn(kind, call, drawing)
             waited = perf_counter() - start - sum(drawing.timings.values())
             timings = {**drawing.timings, "queue": round(drawing.timings.get("queue", 0.0) + max(0.0, waited), 4)}
             return replace(drawing, timings=timings, dropped=(*drawing.dropped, *dropped))
@@ -78,42 +100,94 @@ class RemoteExecutor:
             hint="See their logs; the expert may need more memory than they have.",
         )
 
-    def _need(self, call: Call) -> Need:
+    def replicas(self) -> list[Replica]:
+        """The replicas that there are now."""
+        routers = filter(None, map(router_of, self._handles))
+        return [replica for router in routers for replica in router.replicas()]
+
+    def to_warm(self, kind: str) -> list[str]:
+        """Experts that a new replica of a kind should have on its device, the most wanted first."""
+        router = router_of(kind)
+        with self._lock:
+            return self._demand[kind].worth_warming(router.copies() if router else {})
+
+    def _choose(self, call: Call) -> tuple[str, tuple[Placement, ...], Need]:
+        """The kind of replica that draws a call: the one named by its route, or one that draws the same sooner."""
+        ways = self._ways(call)
+        needs = {kind: self._need(kind, call, placements) for kind, placements in ways.items()}
+        best = next(iter(ways))
+        if len(ways) > 1:
+            best = min(ways, key=lambda kind: _expected_s(kind, needs[kind]))
+        return best, ways[best], needs[best]
+
+    def _ways(self, call: Call) -> dict[str, tuple[Placement, ...]]:
+        """Kind -> its placements, of those that draw as the route has it: otherwise the picture would be another."""
+        if not self._handles:
+            raise DrawError("this fleet has no replicas that draw", hint="Start it with some, or use hosted experts.")
+        if not self.kinds:
+            return {next(iter(self._handles)): call.placements}
+        first = next(iter(call.placements), call.as_drawn)
+        kinds = dict.fromkeys(one.replica for one in call.placements)
+        ways = {kind: tuple(one for one in call.placements if one.replica == kind) for kind in kinds if kind}
+        able = {
+            kind: placements
+            for kind, placements in ways.items()
+            if kind in self._handles and first and _same(placements[0], first)
+        }
+        named = first.replica if first else None
+        # what is drawn again as its record says has no plan for this fleet; the last kind is named for that
+        return able or {named if named in self._handles else list(self._handles)[-1]: ()}
+
+    def _need(self, kind: str, call: Call, placements: tuple[Placement, ...]) -> Need:
         """What a call needs of a replica; seconds of a picture as they were with this expert, else as planned."""
         sizes = stated_bytes(call.expert) or {}
         parts = {part.id: sum((stated_bytes(part) or {}).values()) for part in call.expert.parts}
-        placement = call.placements[0] if call.placements else None
+        placement = placements[0] if placements else None
         planned = (placement.seconds if placement else None) or 1.0
+        # what has to be downloaded comes once, and is counted by what the replicas hold
+        planned -= ((placement.download_bytes if placement else None) or 0) / ReplicaState.download_bytes_s
         device = placement.device_bytes if placement else sum(sizes.values())
-        seconds = self._seconds.get(call.expert.id, planned) * len(call.seeds)
+        seconds = self._seconds.get((kind, call.expert.id), max(1.0, planned)) * len(call.seeds)
         return Need(parts=parts, draw_s=seconds, device_bytes=device or 0)
 
-    def _learn(self, call: Call, drawing: Drawing) -> None:
+    def _learn(self, kind: str, call: Call, drawing: Drawing) -> None:
         each = drawing.timings.get("draw", 0.0) / max(1, len(drawing.images))
-        before = self._seconds.get(call.expert.id, each)
-        self._seconds[call.expert.id] = (1 - LEARNT) * before + LEARNT * each
+        before = self._seconds.get((kind, call.expert.id), each)
+        self._seconds[kind, call.expert.id] = (1 - LEARNT) * before + LEARNT * each
 
-    def _once(self, errand: Errand, call: Call) -> Drawing:
+    def _once(self, kind: str, errand: Errand, call: Call) -> Drawing:
         # with `stream` this is a generator, which its annotation does not say
-        answers: Any = self._handle.draw.remote(errand, call)
+        answers: Any = self._handles[kind].draw.remote(errand, call)
         try:
-            for kind, what in answers:
+            for what_kind, what in answers:
                 check_stop()
-                if kind == "progress":
+                if what_kind == "progress":
                     report(*what)
-                elif kind == "failed":
+                elif what_kind == "failed":
                     raise what
-                elif kind == "broken":
+                elif what_kind == "broken":
                     raise DrawError(
                         f"a replica failed while drawing with {call.expert.id}: {what}",
                         hint="See the log of the replica, and report it.",
                     )
-                elif kind == "drawn":
+                elif what_kind == "drawn":
                     drawing: Drawing = what
                     return drawing
         finally:
             answers.cancel()
         raise DrawError(f"a replica ended without a picture of {call.expert.id}", hint="Try again.")
+
+
+def _expected_s(kind: str, need: Need) -> float:
+    """Seconds until a kind of replica would have drawn; infinite where none has said that it can."""
+    router = router_of(kind)
+    choice = router.expect(need) if router else None
+    return choice.wait_s + need.draw_s if choice else float("inf")
+
+
+def _same(one: Placement, other: Placement) -> bool:
+    """Whether two placements draw the same picture."""
+    return (one.kind, one.tiled) == (other.kind, other.tiled)
 
 
 def _sendable(call: Call) -> tuple[Call, tuple[Dropped, ...]]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import fields
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from diffusiongpt.fleet import Fleet, Need, ReplicaState
+from diffusiongpt.apps.ray_serve.errand import Errand, put_router
+from diffusiongpt.drawing import Replica
+from diffusiongpt.fleet import Fleet, ReplicaState
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-@dataclass(frozen=True, kw_only=True)
-class Errand:
-    """The first argument of a request to a replica, by which it is sent.
+    from diffusiongpt.fleet import Choice, Need
 
-    Attributes:
-        sender: Who sends it; a replica counts what it received of each.
-        need: What it needs.
-    """
+MOST_CHOSEN = 10_000
+"""Requests on their way that are remembered: those that were cancelled meanwhile stay among them."""
 
-    sender: str
-    need: Need
+_STATE = frozenset(field.name for field in fields(ReplicaState))
 
 
 class ByModel(RequestRouter):
@@ -29,48 +29,116 @@ class ByModel(RequestRouter):
     What replicas report comes through `routing_stats`; a request is counted at its replica as soon as it is sent.
     """
 
-    def initialize_state(self, **_: Any) -> None:
+    def initialize_state(self, kind: str = "", **_: Any) -> None:
         """Begin with no replica known; Ray Serve calls this once."""
+        self._kind = kind
         self._fleet = Fleet()
+        self._lock = Lock()  # whoever chooses between kinds asks from another thread
         self._seen: dict[str, Any] = {}
+        self._chosen: dict[str, str] = {}  # request -> where it was about to go
+        self._sender = ""
+        put_router(kind, self)
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """The best replica alone; all of them, until the first has reported."""
+        """The best replica alone, then all that can draw it; those that have not reported yet, if none else can."""
         errand = _errand(pending_request)
-        self._read(candidate_replicas, errand.sender if errand else "")
-        by_name = {str(one.replica_id): one for one in candidate_replicas}
-        choice = self._fleet.choose(errand.need) if errand else None
-        if choice is None:
+        if errand is None or pending_request is None:
             return [candidate_replicas] if candidate_replicas else []
-        rest = [one for name, one in by_name.items() if name != choice.replica]
-        return [[by_name[choice.replica]], *([rest] if rest else [])]
+        with self._lock:
+            self._sender = errand.sender
+            self._read(candidate_replicas)
+            name = pending_request.metadata.internal_request_id
+            self._take_back(name)
+            choice = self._fleet.choose(errand.need)
+            if choice is not None:
+                # at once, since others are chosen for before this one has arrived
+                self._fleet.send(choice.replica, errand.need, name)
+                self._chosen[name] = choice.replica
+            able = [one for one in candidate_replicas if self._fleet.may_draw(str(one.replica_id), errand.need)]
+        if choice is None:
+            return [able] if able else []
+        best = [one for one in able if str(one.replica_id) == choice.replica]
+        rest = [one for one in able if str(one.replica_id) != choice.replica]
+        return [rank for rank in (best, rest) if rank]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
         """Count a request where it went, which is another replica if the best one took no more."""
         del result
         if (errand := _errand(pending_request)) is not None:
-            self._fleet.send(str(replica_id), errand.need)
+            with self._lock:
+                name = pending_request.metadata.internal_request_id
+                if self._chosen.get(name) == str(replica_id):
+                    del self._chosen[name]
+                    return
+                self._take_back(name)
+                self._fleet.send(str(replica_id), errand.need, name)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Count a request no more that has ended."""
+        with self._lock:
+            self._fleet.end(str(replica_id), internal_request_id)
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
         """Forget a replica that is gone."""
         super().on_replica_actor_died(replica_id)
-        self._fleet.leave(str(replica_id))
-        self._seen.pop(str(replica_id), None)
+        with self._lock:
+            self._forget(str(replica_id))
 
-    def _read(self, replicas: list[RunningReplica], sender: str) -> None:
+    def expect(self, need: Need) -> Choice | None:
+        """Where a request would go; see `KnowsReplicas`."""
+        with self._lock:
+            self._read(list(self.curr_replicas.values()))
+            return self._fleet.choose(need)
+
+    def replicas(self) -> list[Replica]:
+        """The replicas as they last reported; see `KnowsReplicas`."""
+        return [_shown(one, self._kind) for one in list(self.curr_replicas.values())]
+
+    def copies(self) -> dict[str, int]:
+        """Expert -> replicas that have it on their device; see `KnowsReplicas`."""
+        counted: dict[str, int] = {}
+        for one in self.replicas():
+            for expert in one.loaded:
+                counted[expert] = counted.get(expert, 0) + 1
+        return counted
+
+    def _read(self, replicas: Iterable[RunningReplica]) -> None:
         there = {str(one.replica_id): one.routing_stats for one in replicas}
         for name in [one for one in self._fleet if one not in there]:
-            self._fleet.leave(name)
-            self._seen.pop(name, None)
+            self._forget(name)
         for name, stats in there.items():
             if stats and self._seen.get(name) != stats:
                 self._seen[name] = stats
-                received = stats.get("received", {}).get(sender, 0)
-                self._fleet.report(ReplicaState(**{**stats, "replica": name, "received": received}))
+                known = {key: value for key, value in stats.items() if key in _STATE}
+                counts = {count: stats.get(count, {}).get(self._sender, 0) for count in ("received", "ended")}
+                self._fleet.report(ReplicaState(**{**known, **counts, "replica": name}))
+
+    def _take_back(self, name: str) -> None:
+        if (before := self._chosen.pop(name, None)) is not None:
+            self._fleet.take_back(before, name)
+        elif len(self._chosen) > MOST_CHOSEN:
+            del self._chosen[next(iter(self._chosen))]
+
+    def _forget(self, name: str) -> None:
+        self._fleet.leave(name)
+        self._seen.pop(name, None)
 
 
 def _errand(request: PendingRequest | None) -> Errand | None:
     first = request.args[0] if request is not None and request.args else None
     return first if isinstance(first, Errand) else None
+
+
+def _shown(replica: RunningReplica, kind: str) -> Replica:
+    stats = replica.routing_stats or {}
+    total = stats.get("device_bytes")
+    return Replica(
+        name=str(replica.replica_id.unique_id),
+        kind=kind,
+        device_bytes=total if total and total != float("inf") else None,
+        queue_s=round(stats.get("queue_s", 0.0), 1),
+        loaded=tuple(sorted(key for key, place in stats.get("held", {}).items() if place == "device")),
+        **{key: stats[key] for key in ("node", "pid", "device", "requests", "zoo_version") if key in stats},
+    )

@@ -135,6 +135,12 @@ async def queue(request: Request, service: Shared) -> Response:
     )
 
 
+@router.get("/fleet")
+async def fleet(service: Shared) -> Response:
+    """The replicas that draw in place of this machine, as they last reported; none where this machine draws."""
+    return json_response({"replicas": [asdict(one) for one in service.studio.replicas()]})
+
+
 @router.delete("/queue/{name}")
 async def cancel(name: str, request: Request, service: Shared) -> Response:
     """End one of this client's requests within a step."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,13 @@ import pytest
 from ray.exceptions import ActorDiedError, RayError
 
 from diffusiongpt.apps.ray_serve.drawer import Drawer
+from diffusiongpt.apps.ray_serve.errand import Errand
 from diffusiongpt.apps.ray_serve.remote import TRIES, RemoteExecutor
-from diffusiongpt.apps.ray_serve.routing import Errand
 from diffusiongpt.errors import DrawError, LoadError
-from diffusiongpt.fleet import Need
+from diffusiongpt.fleet import Choice, Need
+from diffusiongpt.flow import Placement, PlacementKind
 from diffusiongpt.studio import DiffusionGPT
+from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +63,7 @@ async def _messages(drawer: Drawer, call: Call, most: int | None = None) -> list
 
 def test_a_replica_draws_says_how_far_it_is_and_what_it_holds(call: Call) -> None:
     """The last message is the drawing; then its model is on the device, and the request counts as received."""
-    drawer = Drawer(("tiny",))
+    drawer = Drawer(Zoo.load("tiny"))
     kinds = [kind for kind, _ in asyncio.run(_messages(drawer, call))]
     assert kinds[-1] == "drawn"
     assert "progress" in kinds
@@ -72,7 +76,7 @@ def test_a_replica_draws_says_how_far_it_is_and_what_it_holds(call: Call) -> Non
 
 def test_a_client_that_leaves_ends_the_drawing(call: Call) -> None:
     """Within a step: of two hundred pictures hardly one is drawn, and nothing is left that waits."""
-    drawer = Drawer(("tiny",))
+    drawer = Drawer(Zoo.load("tiny"))
     asyncio.run(_messages(drawer, replace(call, seeds=tuple(range(200))), most=3))
     begin = monotonic()
     drawer._threads.shutdown(wait=True)
@@ -82,7 +86,7 @@ def test_a_client_that_leaves_ends_the_drawing(call: Call) -> None:
 
 def test_a_failure_of_ours_travels_whole(call: Call) -> None:
     """With its kind and hint, so that the front tries the next candidate as it would here."""
-    drawer = Drawer(("tiny",))
+    drawer = Drawer(Zoo.load("tiny"))
     kind, error = asyncio.run(_messages(drawer, replace(call, expected_weights="others")))[-1]
     assert kind == "failed"
     assert isinstance(error, LoadError)
@@ -91,7 +95,7 @@ def test_a_failure_of_ours_travels_whole(call: Call) -> None:
 
 def test_a_replica_that_makes_no_step_for_long_is_broken(call: Call) -> None:
     """Ray replaces what fails its check of health."""
-    drawer = Drawer(("tiny",), hang_s=0.0)
+    drawer = Drawer(Zoo.load("tiny"), hang_s=0.0)
 
     async def begin() -> None:
         stream = drawer.draw(ERRAND, call)
@@ -100,12 +104,56 @@ def test_a_replica_that_makes_no_step_for_long_is_broken(call: Call) -> None:
                 end = monotonic() + 0.01
                 while monotonic() < end:
                     pass
-                with pytest.raises(RuntimeError, match="no step"):
+                with pytest.raises(RuntimeError, match="nothing was drawn"):
                     drawer.check_health()
                 break
         await stream.aclose()
 
     asyncio.run(begin())
+
+
+def test_new_requests_do_not_hide_that_nothing_moves(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that hangs is found out however many come, also by clients that have left; an idle one is well."""
+    drawer = Drawer(Zoo.load("tiny"), hang_s=0.2)
+    drawer.check_health()
+    hangs = Event()
+    monkeypatch.setattr(drawer._executor, "run", lambda _: hangs.wait(60))
+
+    async def ask() -> None:
+        streams = [drawer.draw(ERRAND, call)]
+        task = asyncio.ensure_future(anext(streams[0]))
+        await asyncio.sleep(0.1)
+        assert drawer.record_autoscaling_stats() == {"queue_s": 1.0, "draw_s": 1.0}
+        drawer.check_health()
+        end = monotonic() + 0.3
+        while monotonic() < end:
+            streams.append(drawer.draw(ERRAND, call))
+            asyncio.ensure_future(anext(streams[-1]))  # noqa: RUF006  # they hang, and end below
+            await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="nothing was drawn"):
+            drawer.check_health()
+        hangs.set()
+        await task
+
+    try:
+        asyncio.run(ask())
+    finally:
+        hangs.set()
+    drawer._threads.shutdown(wait=True)
+    drawer.check_health()
+    assert drawer.record_autoscaling_stats()["queue_s"] == 0
+
+
+def test_a_replica_warms_what_is_in_demand(caplog: pytest.LogCaptureFixture) -> None:
+    """What was asked for is on its device before the first request; what cannot be had is left out."""
+    zoo = Zoo.load("tiny")
+    drawer = Drawer(zoo)
+    missing = zoo["tiny-vector"].model_copy(update={"repo": str(Path("no") / "such" / "folder")})
+    drawer.warm([missing, zoo["tiny-oil"], zoo["tiny-pixel"]])
+    held = drawer.record_routing_stats()["held"]
+    assert sorted(name for name, place in held.items() if place == "device") == ["tiny-oil", "tiny-pixel"]
+    assert "could not be warmed" in caplog.text
+    assert drawer.record_routing_stats()["zoo_version"] == zoo.version
 
 
 class Handle:
@@ -153,18 +201,77 @@ def _breaks() -> Iterator[tuple[str, Any]]:
 
 def test_another_replica_draws_what_a_dead_one_did_not(call: Call) -> None:
     """With the same seeds, and without what only this process could call; both are seen in the drawing."""
-    drawer = Drawer(("tiny",))
+    drawer = Drawer(Zoo.load("tiny"))
     done = asyncio.run(_messages(drawer, replace(call, arguments={})))[-1]
     handle = Handle(_dies, lambda: iter([done]))
-    drawing = RemoteExecutor(handle).run(call)  # type: ignore[arg-type]
+    drawing = RemoteExecutor({"": handle}).run(call)  # type: ignore[dict-item]
     assert [sent.seeds for sent in handle.sent] == [call.seeds] * 2
     assert drawing.images == done[1].images
     assert [one.name for one in drawing.dropped if one.reason.startswith("another process")] == ["callback_on_step_end"]
+
+
+class Router:
+    """What a front knows of one kind of replicas."""
+
+    def __init__(self, wait_s: float | None) -> None:
+        self.wait_s = wait_s
+
+    def expect(self, need: Need) -> Choice | None:
+        """So many seconds."""
+        assert need.device_bytes == 1e9
+        return None if self.wait_s is None else Choice(replica="one", wait_s=self.wait_s, bring_s=0.0)
+
+
+def placed(replica: str, kind: PlacementKind = "whole", seconds: float = 1.0) -> Placement:
+    """A placement on a kind of replica."""
+    return Placement(kind=kind, device="cuda", device_bytes=1_000_000_000, seconds=seconds, replica=replica)
+
+
+@pytest.mark.parametrize(
+    ("waits", "placements", "goes_to"),
+    [
+        # the one that the route names, unless another draws the same sooner
+        ({"small": 0.0, "large": 0.0}, [placed("small"), placed("large")], "small"),
+        ({"small": 9.0, "large": 1.0}, [placed("small"), placed("large")], "large"),
+        ({"small": 3.0, "large": 0.0}, [placed("small"), placed("large", seconds=9.0)], "small"),
+        # never one that draws it in another way, or not at all
+        ({"small": 0.0, "large": 900.0}, [placed("large"), placed("small", "offload")], "large"),
+        ({"small": 0.0, "large": 900.0}, [placed("large")], "large"),
+        # nor one whose replicas are all too small, or of which none has come
+        ({"small": None, "large": 900.0}, [placed("small"), placed("large")], "large"),
+        ({}, [placed("small"), placed("large")], "small"),
+        # without a plan, where there is most room
+        ({"small": 0.0, "large": 900.0}, [], "large"),
+    ],
+)
+def test_unlike_replicas_get_what_they_can_draw(
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: dict[str, float | None],
+    placements: list[Placement],
+    goes_to: str,
+) -> None:
+    """Of two kinds that draw the same, the one that has drawn first; with the plans for that kind alone."""
+    routers = {kind: Router(wait_s) for kind, wait_s in waits.items()}
+    monkeypatch.setattr("diffusiongpt.apps.ray_serve.remote.router_of", routers.get)
+    done = asyncio.run(_messages(Drawer(Zoo.load("tiny")), replace(call, arguments={})))[-1]
+    handles = {kind: Handle(lambda: iter([done])) for kind in ("small", "large")}
+    executor = RemoteExecutor(handles, dict.fromkeys(handles))  # type: ignore[arg-type]
+    executor.run(replace(call, placements=tuple(placements)))
+    assert {kind: len(handle.sent) for kind, handle in handles.items()} == {"small": 0, "large": 0, goes_to: 1}
+    assert {one.replica for one in handles[goes_to].sent[0].placements} <= {goes_to}
+
+
+def test_a_fleet_without_replicas_says_so(call: Call) -> None:
+    """It is for hosted experts alone."""
+    with pytest.raises(DrawError, match="no replicas") as error:
+        RemoteExecutor({}).run(call)
+    assert error.value.hint
 
 
 @pytest.mark.parametrize("answers", [[_dies] * TRIES, [_breaks], [lambda: iter([("broken", "a mistake")])]])
 def test_what_the_fleet_cannot_do_is_an_error_of_ours(call: Call, answers: list[Any]) -> None:
     """Replicas that die one after another, a network that fails, and a mistake in the replica."""
     with pytest.raises(DrawError) as error:
-        RemoteExecutor(Handle(*answers)).run(call)  # type: ignore[arg-type]
+        RemoteExecutor({"": Handle(*answers)}).run(call)  # type: ignore[dict-item]
     assert error.value.hint

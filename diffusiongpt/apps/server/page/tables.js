@@ -38,8 +38,8 @@ export async function loadRanking() {
 }
 
 export async function loadMachine() {
-  const [state, queue] = await Promise.all([ask("GET", "/readyz"), ask("GET", "/v1/queue")]);
-  machine = { state, queue };
+  const [state, queue, fleet] = await Promise.all([ask("GET", "/readyz"), ask("GET", "/v1/queue"), ask("GET", "/v1/fleet")]);
+  machine = { state, queue, replicas: fleet.replicas };
   showMachine();
 }
 
@@ -103,7 +103,7 @@ function interval(row, place) {
 
 function showMachine() {
   if (!machine) return;
-  const { state, queue } = machine;
+  const { state, queue, replicas } = machine;
   const facts = [
     [t("version"), state.version],
     [t("device"), state.device],
@@ -113,11 +113,25 @@ function showMachine() {
   ];
   at("machine-state").replaceChildren(
     el("dl", { class: "card" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    el("h2", {}, t("loaded")),
-    state.loaded.length ? loaded(state.loaded) : el("p", { class: "faint" }, t("loaded_none")),
+    ...(replicas.length ? [el("h2", {}, t("replicas")), fleet(replicas)] : here(state.loaded)),
     el("h2", {}, t("mine")),
     ...(queue.mine.length ? queue.mine.map(mine) : [el("p", { class: "faint" }, t("mine_none"))]),
   );
+}
+
+function here(parts) {
+  return [el("h2", {}, t("loaded")), parts.length ? loaded(parts) : el("p", { class: "faint" }, t("loaded_none"))];
+}
+
+function fleet(replicas) {
+  return table(t("replicas"), [
+    { head: t("replica"), cell: (one) => [one.kind, one.name].filter(Boolean).join(" ") },
+    { head: t("device"), cell: (one) => one.device },
+    { head: t("process"), cell: (one) => t("process_on", { pid: one.pid, node: one.node }) },
+    { head: t("requests"), kind: "number", cell: (one) => number(one.requests, 0) },
+    { head: t("queue_seconds"), kind: "number", cell: (one) => number(one.queue_s, 1) },
+    { head: t("loaded"), cell: (one) => one.loaded.join(t("read_sep")) },
+  ], replicas);
 }
 
 function loaded(parts) {

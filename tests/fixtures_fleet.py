@@ -1,0 +1,117 @@
+"""A real Ray for tests: its own processes and port, ended with it."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+from PIL import Image
+
+PROMPT = "pixel art fish on a blue background"
+APP = "diffusiongpt"
+
+
+@dataclass
+class RunningFleet:
+    """A Ray that serves one fleet at a time.
+
+    Attributes:
+        address: Of its proxy.
+    """
+
+    address: str
+
+    def deploy(self, **options: Any) -> None:
+        """Start a fleet, or change the one that runs, and wait until it is there."""
+        from ray import serve
+
+        from diffusiongpt.apps.ray_serve import fleet
+
+        serve.run(fleet(**options), name=APP, route_prefix="/")
+
+    def drawn(self, **body: Any) -> dict[str, Any]:
+        """The answer to one request."""
+        body = {"prompt": PROMPT, "seed": 7, **body}
+        answer = httpx2.post(f"{self.address}/v1/images/generations", json=body, timeout=400)
+        assert answer.status_code == 200, answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """The replicas, as the server shows them."""
+        shown: list[dict[str, Any]] = httpx2.get(f"{self.address}/v1/fleet", timeout=60).json()["replicas"]
+        return shown
+
+    def received(self) -> dict[str, int]:
+        """Requests that each replica has had, by its name."""
+        import ray
+
+        names = [one for one in ray.util.list_named_actors(all_namespaces=True) if "Drawer" in one["name"]]
+        actors = {str(one["name"]): ray.get_actor(one["name"], namespace=one["namespace"]) for one in names}
+        stats = ray.get([one.record_routing_stats.remote() for one in actors.values()])
+        return {name: sum(one["received"].values()) for name, one in zip(actors, stats, strict=True)}
+
+
+def pixels(answer: dict[str, Any]) -> bytes:
+    """Of its picture, which carries its own time in its record."""
+    return Image.open(BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))).tobytes()
+
+
+def processes(what: str = "Drawer") -> list[int]:
+    """Processes of this test's Ray whose name has a word, such as those of the replicas that draw."""
+    return [one.pid for one in psutil.Process().children(recursive=True) if what in _name(one)]
+
+
+def wait_until(is_so: Callable[[], object], seconds: float = 240) -> None:
+    """Wait for an event."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.5)
+
+
+@contextmanager
+def running_ray(home: Path) -> Iterator[RunningFleet]:
+    """Ray and its proxy, on a free port."""
+    before = dict(os.environ)
+    os.environ |= {
+        "DIFFUSIONGPT_HOME": str(home),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    import ray
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+        yield RunningFleet(f"http://127.0.0.1:{port}")
+    finally:
+        serve.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""
