@@ -46,7 +46,7 @@ REQUESTS = 150
 EXACT_UP_TO = 64
 """GPUs for which `all known` is computed: it asks every replica at every request."""
 
-FRONT_MS = 60.0
+FRONT_MS = 16.0
 """Milliseconds of processors that a request takes in front, with the proxy and Ray: `benchmarks/fleet_real.py`."""
 
 WARM_UP = 0.2

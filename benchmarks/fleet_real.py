@@ -38,6 +38,9 @@ PROMPTS = ("a red heart", "a blue star, oil painting", "a green fish, pixel art"
 SEEDS = 8
 """Of each prompt: so many pictures that answers are compared with."""
 
+IDLE_S = 10.0
+"""Seconds in which nothing is asked for, to see what Ray does by itself."""
+
 PATH = "/v1/images/generations"
 
 
@@ -160,33 +163,41 @@ def throughput(rounds: int, requests: int) -> dict[str, object]:
     """Pictures a second with one replica and with two, in alternating rounds of requests from eight clients.
 
     Where other work takes the cores, the ratio of the rates says little. `ratio_by_processor` is what two idle cores
-    would give: one replica keeps one of them, and two share both with the server, the proxy and these clients.
+    would give: one replica keeps one of them, and two share both with the server, the proxy and these clients, and
+    with what Ray does while nothing is asked for.
     """
     rates: dict[str, list[float]] = {"one": [], "two": []}
-    drew, rest = 0.0, 0.0
+    spent, idle, wall = np.zeros(2), 0.0, 0.0
     with fleets(one=1, two=2) as address, httpx.Client(base_url=address, timeout=300) as client:
 
         def draw(name: str, number: int) -> None:
             client.post(f"/{name}{PATH}", json=body_of(number)).raise_for_status()
 
         for turn in range(rounds + 1):
+            if turn == 1:
+                before = _processor_s()
+                sleep(IDLE_S)
+                idle = float(sum(_processor_s() - before)) / IDLE_S
             for name, times in rates.items():
-                begin, spent = perf_counter(), _processor_s()
+                begin, before = perf_counter(), _processor_s()
                 with ThreadPoolExecutor(8) as threads:
                     list(threads.map(lambda number, name=name: draw(name, number), range(requests)))
                 if turn:  # the first round loads
-                    times.append(requests / (perf_counter() - begin))
-                    drew, rest = np.array((drew, rest)) + _processor_s() - spent
+                    taken = perf_counter() - begin
+                    times.append(requests / taken)
+                    spent, wall = spent + _processor_s() - before, wall + taken
     pictures = 2 * rounds * requests
+    drew, rest = spent[0] / pictures, (spent[1] - idle * wall) / pictures
     ratios = [two / one for one, two in zip(rates["one"], rates["two"], strict=True)]
     return {
         "one_per_s": round(median(rates["one"]), 2),
         "two_per_s": round(median(rates["two"]), 2),
         "ratio": round(median(ratios), 2),
         "ratios": [round(ratio, 2) for ratio in ratios],
-        "drawing_processor_ms": round(1000 * drew / pictures, 1),
-        "other_processor_ms": round(1000 * rest / pictures, 1),
-        "ratio_by_processor": round(2 * drew / max(drew + rest, drew), 2),
+        "drawing_processor_ms": round(1000 * drew, 1),
+        "other_processor_ms": round(1000 * rest, 1),
+        "idle_processors": round(idle, 3),
+        "ratio_by_processor": round((2 - idle) * drew / (drew + rest), 2),
     }
 
 

@@ -206,14 +206,16 @@ class Machine:
             return "download"
         return "loaded"
 
-    @cached_property
+    @property
     def _here(self) -> Planner | KindsPlanner:
         """Plans for this machine or the replicas that draw, whatever memory routes are planned for."""
-        if self._kinds:
-            return KindsPlanner(
-                {name: self._planner_for(planned_for(one, self.spec)) for name, one in self._kinds.items()}
-            )
-        return self._planner_for(self.spec)
+        return self._replicas if self._kinds else self._planner_for(self.spec)
+
+    @cached_property
+    def _replicas(self) -> KindsPlanner:
+        """Plans for the kinds of replicas that draw."""
+        specs = {name: planned_for(memory, self.spec) for name, memory in self._kinds.items()}
+        return KindsPlanner({name: self._planner_for(spec) for name, spec in specs.items()})
 
     def _planner_for(self, spec: MachineSpec) -> Planner:
         planner = self._planners.get(spec)

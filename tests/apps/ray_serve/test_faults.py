@@ -138,7 +138,7 @@ def test_replicas_come_and_go_with_demand(fleet: RunningFleet) -> None:
 
 def test_an_expert_goes_to_a_kind_of_replica_that_has_room_for_it(fleet: RunningFleet, tmp_path: Path) -> None:
     """Its route names the kind, and no replica of the smaller kind ever gets it, however busy the larger one is."""
-    file = layer(tmp_path / "zoo.yaml", 3, id="large-pixel", components={"unet": 4.0})
+    file = layer(tmp_path / "zoo.yaml", 3, id="large-pixel", components={"unet": 4.0}, size_gb=4.0)
     kinds = [
         {"name": "small", "memory": "3GB+16GB", "cpus": 0.5},
         {"name": "large", "memory": "16GB+16GB", "cpus": 0.5},
