@@ -9,8 +9,8 @@ Sixty experts (36 the size of SD 1.5, 18 of SDXL, four of 16 GB, two of 33 GB), 
 arrivals keep the devices drawing 60 % of the time if nothing ever had to come. Each replica has the cache that ships,
 and reports once a second. The baseline is Ray Serve's default, the one of two random replicas with fewer requests.
 Two others are measured against: `all known` decides one request at a time as ours does, but knows the exact state of
-every replica, and its caches know the future; that is the same greed with more knowledge, and no bound. `nothing to
-load` has every model on every device and one queue: no way to send requests in their order can make them wait less.
+every replica, and its caches know the future; that is the same greed with more knowledge, and bounds nothing. `nothing
+to load` has every model on every device and one queue: no way to serve requests in their order makes them wait less.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def running_ray(home: Path) -> Iterator[RunningFleet]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        "RAY_memory_monitor_refresh_ms": "0",  # or Ray ends replicas where other programs take the memory
         "OMP_NUM_THREADS": "1",
     }
     import ray

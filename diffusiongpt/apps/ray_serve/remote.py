@@ -9,7 +9,14 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 
 from diffusiongpt.apps.ray_serve.errand import Errand, router_of
 from diffusiongpt.errors import DrawError
@@ -28,6 +35,10 @@ if TYPE_CHECKING:
     from diffusiongpt.settings import Memory
 
 log = logger("diffusiongpt")
+
+GONE = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
+"""What Ray raises where a replica is gone, or its node with the picture: died, was ended for the memory of its node, or
+cannot be reached."""
 
 TRIES = 4
 """Replicas that a call is sent to, one after another, while the one that draws it dies. A stated belief."""
@@ -82,14 +93,16 @@ class RemoteExecutor:
                 self._demand[kind].ask(call.expert.id, need.draw_s)
             try:
                 drawing = self._once(kind, errand, replace(sent, placements=placements))
-            except RayActorError as error:
+            except GONE as error:
                 log.warning("a replica died while it drew with %s, another one draws: %s", call.expert.id, error)
                 report("queue", number + 1, None)
                 continue
             except RayError as error:
+                # its text names processes and hosts, which are for the log alone
+                log.warning("the fleet failed while drawing with %s: %s", call.expert.id, error)
                 raise DrawError(
-                    f"the fleet failed while drawing with {call.expert.id}: {type(error).__name__}: {error}",
-                    hint="See the log of the replica, or choose another expert.",
+                    f"the fleet failed while drawing with {call.expert.id}: {type(error).__name__}",
+                    hint="See the log of the server, or choose another expert.",
                 ) from error
             self._learn(kind, call, drawing)
             waited = perf_counter() - start - sum(drawing.timings.values())

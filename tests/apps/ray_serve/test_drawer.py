@@ -10,7 +10,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    WorkerCrashedError,
+)
 
 from diffusiongpt.apps.ray_serve.drawer import Drawer
 from diffusiongpt.apps.ray_serve.errand import Errand
@@ -189,9 +197,9 @@ class Handle:
         return Answer(self.answers.pop(0)())
 
 
-def _dies() -> Iterator[tuple[str, Any]]:
+def _dies(error: Exception | None = None) -> Iterator[tuple[str, Any]]:
     yield "alive", None
-    raise ActorDiedError
+    raise error or ActorDiedError
 
 
 def _breaks() -> Iterator[tuple[str, Any]]:
@@ -199,11 +207,22 @@ def _breaks() -> Iterator[tuple[str, Any]]:
     raise RayError("the network")
 
 
-def test_another_replica_draws_what_a_dead_one_did_not(call: Call) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("it does not answer", None),
+        WorkerCrashedError(),
+        OutOfMemoryError("the node was short of memory"),
+        NodeDiedError("the node is gone"),
+        ObjectLostError("00", None, ""),
+    ],
+)
+def test_another_replica_draws_what_a_dead_one_did_not(call: Call, error: Exception) -> None:
     """With the same seeds, and without what only this process could call; both are seen in the drawing."""
     drawer = Drawer(Zoo.load("tiny"))
     done = asyncio.run(_messages(drawer, replace(call, arguments={})))[-1]
-    handle = Handle(_dies, lambda: iter([done]))
+    handle = Handle(lambda: _dies(error), lambda: iter([done]))
     drawing = RemoteExecutor({"": handle}).run(call)  # type: ignore[dict-item]
     assert [sent.seeds for sent in handle.sent] == [call.seeds] * 2
     assert drawing.images == done[1].images
@@ -267,6 +286,7 @@ def test_a_fleet_without_replicas_says_so(call: Call) -> None:
     with pytest.raises(DrawError, match="no replicas") as error:
         RemoteExecutor({}).run(call)
     assert error.value.hint
+    assert "the network" not in str(error.value)
 
 
 @pytest.mark.parametrize("answers", [[_dies] * TRIES, [_breaks], [lambda: iter([("broken", "a mistake")])]])
