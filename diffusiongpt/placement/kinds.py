@@ -46,7 +46,11 @@ class KindsPlanner:
             one.model_copy(update={"replica": name}) for name, plan in plans.items() for one in plan.placements
         ]
         if placements:
-            return Plan(placements=tuple(sorted(placements, key=lambda one: (_ORDER.index(one.kind), one.tiled))))
+            return Plan(
+                placements=tuple(
+                    sorted(placements, key=lambda one: (_ORDER.index(one.kind), -one.precision, one.tiled))
+                )
+            )
         sized = any(plan.sized for plan in plans.values())
         return Plan(reason=_joined({name: plan.reason for name, plan in plans.items()}), sized=sized)
 

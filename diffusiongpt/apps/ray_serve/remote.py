@@ -200,7 +200,7 @@ def _expected_s(kind: str, need: Need) -> float:
 
 def _same(one: Placement, other: Placement) -> bool:
     """Whether two placements draw the same picture."""
-    return (one.kind, one.tiled) == (other.kind, other.tiled)
+    return (one.kind, one.precision, one.tiled) == (other.kind, other.precision, other.tiled)
 
 
 def _sendable(call: Call) -> tuple[Call, tuple[Dropped, ...]]:
