@@ -123,8 +123,8 @@ def test_a_picture_of_ones_own_begins_a_turn(studio: DiffusionGPT) -> None:
     assert turn.generation.image.getpixel((60, 32)) == (255, 0, 0)
 
 
-@pytest.mark.parametrize("text", ["a green star", "but green"])
-def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, text: str) -> None:
+@pytest.mark.parametrize(("text", "same_seed"), [("a green star", True), ("but green", True), ("another one", False)])
+def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, text: str, same_seed: bool) -> None:
     """What it marks is drawn again, and no pixel outside it changes; without a picture it is a mistake."""
     talk = studio.conversation()
     mask = Image.new("L", (64, 64), 0)
@@ -136,6 +136,7 @@ def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, 
     assert first.generation
     assert turn.generation
     assert (turn.kind, turn.refers_to, turn.generation.route.task) == ("edit", 0, "inpaint")
+    assert (turn.generation.seeds == (1,)) == same_seed
     kept, changed = (0, 0, 32, 64), (32, 0, 64, 64)
     before, after = (one.generation.image for one in (first, turn))
     assert before.crop(changed).tobytes() == after.crop(changed).tobytes()

@@ -174,7 +174,8 @@ class Conversation:
         """A part of an earlier picture, where the mask of the turn says, drawn as the turn describes it."""
         index = spoken[-1 if follow.turn is None else follow.turn]
         before, earlier = self._turns[index], _pictures(self._turns[index])
-        wanted = {"seed": earlier.seeds[follow.picture], **before.options, **options}
+        seed = fresh_seed() if follow.kind == "variation" else earlier.seeds[follow.picture]
+        wanted = {"seed": seed, **before.options, **options}
         description = follow.description or text
         generation = self._studio.route_and_generate(description, **wanted, image=earlier.images[follow.picture])
         return Turn(
