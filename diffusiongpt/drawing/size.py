@@ -84,7 +84,7 @@ def size_for(request: Request, understanding: Understanding, expert: Expert, tas
     wish = _wish(request, understanding, native, task)
     if expert.settings.sizes:
         return _offered(wish, [_sides(size) for size in expert.settings.sizes], task)
-    drawn = _bucket(wish.sides, native, _side_step(expert))
+    drawn = _bucket(wish.sides, native, _side_step(expert), fixed_area=_fixed_area(expert))
     if not wish.exact:
         return Size(drawn=drawn)
     width, height = round(wish.sides[0]), round(wish.sides[1])
@@ -124,7 +124,7 @@ def _set(width: int | None, height: int | None, given: Sides | None, native: Sid
     return _Wish(name="size", value=f"{across}x{down}", sides=(max(1, across), max(1, down)), exact=True)
 
 
-def _bucket(sides: tuple[float, float], native: Sides | None, step: int) -> Sides:
+def _bucket(sides: tuple[float, float], native: Sides | None, step: int, *, fixed_area: bool) -> Sides:
     """The sides nearest to those wished for at which the expert draws: of its grid, and near its own area."""
     width, height = sides
     if native is None and width * height > MAX_AREA_FACTOR * UNKNOWN_AREA:
@@ -134,7 +134,8 @@ def _bucket(sides: tuple[float, float], native: Sides | None, step: int) -> Side
             # an expert may be smaller than one step
             return native
         area = native[0] * native[1]
-        if not MIN_AREA_FACTOR * area <= width * height <= MAX_AREA_FACTOR * area:
+        least, most = (1.0, 1.0) if fixed_area else (MIN_AREA_FACTOR, MAX_AREA_FACTOR)
+        if not least * area <= width * height <= most * area:
             width, height = _shaped(width / height, area)
             if isclose(width, native[0]) and isclose(height, native[1]):
                 return native
@@ -166,6 +167,11 @@ def _native(expert: Expert) -> Sides | None:
             return _sides(expert.settings.sizes[0])
         return known.size if known else None
     return width or height or 0, height or width or 0
+
+
+def _fixed_area(expert: Expert) -> bool:
+    known = architectures().get(expert.architecture or "")
+    return known is not None and known.fixed_area
 
 
 def _side_step(expert: Expert) -> int:

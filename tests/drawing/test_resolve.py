@@ -96,6 +96,26 @@ def test_a_picture_that_goes_in_sets_the_size(
     assert ((call.arguments["width"], call.arguments["height"]), call.size) == (drawn, final)
 
 
+@pytest.mark.parametrize(
+    ("asked", "drawn", "final"),
+    [
+        ({}, (1024, 1024), None),
+        ({"width": 512, "height": 512}, (1024, 1024), (512, 512)),
+        ({"width": 1200, "height": 800}, (1248, 832), (1200, 800)),
+        ({"image": Image.new("RGB", (800, 800))}, (1024, 1024), (800, 800)),
+        ({"image": Image.new("RGB", (1600, 900))}, (1360, 768), (1600, 900)),
+    ],
+)
+def test_a_pipeline_with_an_area_of_its_own_is_asked_for_that(
+    asked: dict[str, Any], drawn: tuple[int, int], final: tuple[int, int] | None
+) -> None:
+    """FLUX.1 Kontext draws a megapixel whatever it is asked for; the picture is brought to the size that was meant."""
+    settings = CallSettings(width=1024, height=1024)
+    kontext = expert("kontext", architecture="flux1-kontext", settings=settings)
+    call = resolve(Request(prompt="make it blue", **asked), think("make it blue").understanding, kontext)
+    assert ((call.arguments["width"], call.arguments["height"]), call.size) == (drawn, final)
+
+
 def test_a_small_native_size_needs_no_step() -> None:
     """An expert whose own size is not a multiple of the step is drawn at its own size."""
     odd = expert("odd", settings=CallSettings(width=40))

@@ -79,6 +79,7 @@ class Architecture(_Entry):
         family: Another name of the table that zoo files may use for it.
         size: Native width and height in pixels.
         side_step: Width and height are multiples of this number of pixels.
+        fixed_area: Whether the pipeline scales every size to the native area, whatever is asked for.
         steps: Default number of denoising steps.
         guidance: How strongly it follows the prompt.
         negative_prompt: When it reads one; `None` for never.
@@ -98,6 +99,7 @@ class Architecture(_Entry):
     family: str | None = None
     size: tuple[int, int]
     side_step: int = Field(ge=1)
+    fixed_area: bool = False
     steps: int = Field(ge=1)
     guidance: Guidance
     negative_prompt: NegativePrompt | None = None
