@@ -22,6 +22,7 @@ COMMANDS = (
     ("cache_trace.py",),
     ("cache.py",),
     ("fleet.py", "--gpus", "8", "64"),
+    ("fleet_votes.py",),
     ("families.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),

@@ -102,7 +102,7 @@ class Delivery:
         self._changed = Condition()
         self._jobs: deque[_Job] = deque()
         self._thread: Thread | None = None
-        self._waits = self._hurry = self._closed = False
+        self._waits = self._woken = self._hurry = self._closed = False
         self._asked = False
         self._failures = 0
         self._problem: VoteError | None = None
@@ -271,7 +271,7 @@ class Delivery:
 
     def _wake(self, *, hurry: bool = False) -> None:
         with self._changed:
-            self._waits = True
+            self._waits = self._woken = True
             self._hurry = self._hurry or hurry
             self._awake()
 
@@ -316,6 +316,8 @@ class Delivery:
         """Try to deliver what waits longest; whether that worked."""
         problem: VoteError | None = None
         waits = True
+        with self._changed:
+            self._woken = False
         try:
             outcomes = self._database.deliver(partial(self.outbox.batch, BATCH))
             self.delivered += self.outbox.settle(outcomes)
@@ -328,7 +330,8 @@ class Delivery:
             if not problem.retryable and (self._problem is None or self._problem.retryable):
                 _log.warning("votes in %s cannot be delivered: %s", self.outbox.path, error)
         with self._changed:
-            self._problem, self._waits = problem, waits
+            # what was put in after the last look waits as well
+            self._problem, self._waits = problem, waits or self._woken
             self._failures += problem is not None
             self._changed.notify_all()
         return problem is None

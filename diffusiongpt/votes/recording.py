@@ -121,10 +121,12 @@ def _is_done(connection: sa.Connection, work: Callable[[], object]) -> str | Non
     try:
         with connection.begin_nested():
             work()
-    except VoteError as error:
+    except (VoteError, ValueError) as error:  # text that the encoding of the database lacks is a `ValueError`
         return str(error)
-    except (exc.DataError, exc.IntegrityError) as error:
-        return str(error.orig).strip()
+    except exc.StatementError as error:
+        if isinstance(error, exc.DBAPIError) and not isinstance(error, exc.DataError | exc.IntegrityError):
+            raise  # that is about the server or the user, and not about what was said
+        return str(error.orig or error).strip()
     return None
 
 

@@ -248,6 +248,23 @@ def test_one_that_is_refused_late_is_kept_apart(store: VoteStore, database_serve
     assert [one.id for one in store.all()] == ["first", "v0", "v1"]
 
 
+def test_text_that_the_database_cannot_hold_stops_no_other(
+    database_server: postgres.PostgresServer, tmp_path: Path
+) -> None:
+    """A database of an old encoding: what it lacks is kept apart, with the reason."""
+    database_server.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
+    store = VoteStore(database_server.url("latin"), queue_folder=tmp_path)
+    with database_server.unreachable():
+        for prompt in ("a fox", "一只狐狸", "another fox"):
+            store.add(vote(prompt=prompt))
+    assert store.flush(30)
+    assert [one.prompt for one in store.all()] == ["a fox", "another fox"]
+    state = store.queue()
+    assert state is not None
+    assert (state.waiting, state.refused, bool(state.refusal)) == (0, 1, True)
+    store.close()
+
+
 def test_a_full_queue_fails_loudly(store: VoteStore, database_server: postgres.PostgresServer, tmp_path: Path) -> None:
     """In messages or in bytes; what is in it stays, and what was refused is not recorded."""
     small = Delivery(store._database, Outbox(tmp_path / "small.db", most=2))
