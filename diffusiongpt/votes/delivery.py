@@ -33,6 +33,9 @@ LOOK_S = 1.0
 LINGER_S = 0.5
 """Seconds for which the thread waits for more before it ends."""
 
+LEAVE_S = 2.0
+"""Seconds for which closing a store waits for its thread, which a server that hangs may hold up."""
+
 BATCH = 200
 """Messages that are delivered in one transaction, while which no other process can write."""
 
@@ -207,7 +210,7 @@ class Delivery:
             self._changed.notify_all()
         if thread is not None and self._process == os.getpid():
             # it returns its connection, unless its server hangs
-            thread.join(PATIENCE_S)
+            thread.join(LEAVE_S)
 
     # What whoever votes does: have it done, or put it into the outbox
 

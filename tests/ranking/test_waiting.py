@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from fixtures_server import wait_until
 from fixtures_votes import vote
 
 from diffusiongpt.ranking import LiveTable, RankingTable, TagPriors
@@ -52,7 +53,7 @@ def test_a_vote_that_waits_counts_in_the_next_route(live: LiveTable, database_se
         assert live.at_hand(PRIORS).table.table.tallies.votes == 5
     assert live.store.flush(30)
     assert live.table(PRIORS).version == RankingTable.fit(live.store.all(), PRIORS).version
-    assert live.at_hand(PRIORS).ranking == "current"
+    wait_until(lambda: live.at_hand(PRIORS).ranking == "current")
 
 
 def test_the_first_votes_count_while_they_wait(database_server: postgres.PostgresServer, tmp_path: Path) -> None:
