@@ -85,11 +85,11 @@ class Lexicon:
             known = {len(key), *self._lengths.get(key[0], ())}
             self._lengths[key[0]] = tuple(sorted(known, reverse=True))
         self._fuzzy = [key for key in self._aliases if self._can_be_misspelt(key)]
-        # a misspelling keeps the first letter and about the length, so few words of a text have to be looked at
-        self._fuzzy_letters: dict[tuple[str, int], set[int]] = {}
-        for word in map("".join, self._fuzzy):
+        # a misspelling keeps the first letter and about the length, so few words and few names have to be compared
+        self._alike: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for index, word in enumerate(map("".join, self._fuzzy)):
             for length in range(int(len(word) * 0.85), int(len(word) / 0.85) + 2):
-                self._fuzzy_letters.setdefault((word[0], length), set()).add(_letters(word))
+                self._alike.setdefault((word[0], length), []).append((_letters(word), index))
         self._fuzzy_vectors = embedder.embed([" ".join(key) for key in self._fuzzy]) if embedder else None
 
     def mentions(self, text: str) -> list[Mention]:
@@ -115,13 +115,14 @@ class Lexicon:
         windows = [words for words in spelt if self._could_be_misspelt(words.replace(" ", ""))]
         if self._embedder is None or self._fuzzy_vectors is None or not windows or not self._fuzzy:
             return []
-        cosines = self._embedder.embed(windows) @ self._fuzzy_vectors.T
+        near = sorted({index for words in windows for _, index in self._alike_to(words.replace(" ", ""))})
+        cosines = self._embedder.embed(windows) @ self._fuzzy_vectors[near].T
         best = cosines.max(axis=0)
         return [
             Mention(node=node, words=windows[int(cosines[:, column].argmax())], weight=float(best[column]))
             for column in np.flatnonzero(best >= MIN_LIKENESS)
-            if _is_misspelling(windows[int(cosines[:, column].argmax())], self._fuzzy[column])
-            for node in self._aliases[self._fuzzy[column]]
+            if _is_misspelling(windows[int(cosines[:, column].argmax())], self._fuzzy[near[column]])
+            for node in self._aliases[self._fuzzy[near[column]]]
         ]
 
     def _match(self, tokens: Sequence[str], position: int) -> tuple[tuple[str, ...], list[str]]:
@@ -141,11 +142,15 @@ class Lexicon:
 
     def _could_be_misspelt(self, word: str) -> bool:
         """Whether a word has nearly the letters of a name, which is quicker to see than how alike they are."""
-        meant = self._fuzzy_letters.get((word[0], len(word)))
-        if meant is None:
+        meant = self._alike_to(word)
+        if not meant:
             return False
         mine = _letters(word)
-        return any((mine ^ theirs).bit_count() <= MOST_OTHER_LETTERS for theirs in meant)
+        return any((mine ^ theirs).bit_count() <= MOST_OTHER_LETTERS for theirs, _ in meant)
+
+    def _alike_to(self, word: str) -> Sequence[tuple[int, int]]:
+        """Letters and index of the names with the first letter of a word and about its length."""
+        return self._alike.get((word[0], len(word)), ())
 
     def _can_be_misspelt(self, key: tuple[str, ...]) -> bool:
         nodes = self._aliases[key]

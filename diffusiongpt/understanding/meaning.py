@@ -144,7 +144,7 @@ def is_other_language(text: str) -> bool:
     """Whether a text is clearly neither English nor Chinese, the languages of the taxonomy's words."""
     if _KANA_OR_HANGUL.search(text):
         return True
-    if any(letter.isalpha() and not letter.isascii() and not _CHINESE.match(letter) for letter in text):
+    if not text.isascii() and any(one.isalpha() and not one.isascii() and not _CHINESE.match(one) for one in text):
         return True
     return _FOREIGN_WORD.search(normalize(text)) is not None
 
