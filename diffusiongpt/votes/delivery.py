@@ -252,6 +252,8 @@ class Delivery:
         try:
             self.outbox.put(message)
         except VoteError as error:
+            if self.keeps(message.id):
+                raise  # it is there already
             raise VotesUnreachableError(f"{because}; and {error}", hint=error.hint) from error
         self._asked = True
         if not self._waits:

@@ -376,8 +376,10 @@ class VoteStore:
             NeedsExtraError: If its driver is not installed.
         """
         with suppress(VoteError):  # reading reports that the folder may not be entered
-            if self._exists and self._delivery is not None:
-                self._delivery.look()
+            if self._exists:
+                _ = self._database
+                if self._delivery is not None:
+                    self._delivery.look()
 
     def close(self) -> None:
         """Close database connections; the store opens new ones if it is used again."""

@@ -56,6 +56,16 @@ def test_a_retracted_vote_no_longer_counts_but_stays(store: VoteStore) -> None:
     assert store.tally("me") == Tally(votes=2, ratings=2)
 
 
+def test_preparing_loads_what_reading_takes(place: Path | str, store: VoteStore) -> None:
+    """So that a route does not count it as time in which the store does not answer."""
+    store.add(vote())
+    prepared = VoteStore(place)
+    prepared.prepare()
+    assert "_database" in vars(prepared)
+    assert prepared.count() == 1
+    prepared.close()
+
+
 def test_retracting_twice_or_the_unknown_is_refused(store: VoteStore) -> None:
     """Only what counts can be retracted."""
     for entry in (store.add(vote()), store.add(rating())):

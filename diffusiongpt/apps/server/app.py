@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from anyio.to_thread import run_sync
@@ -23,6 +23,7 @@ from diffusiongpt.apps.server.service import Service
 from diffusiongpt.apps.server.sessions import Sessions
 from diffusiongpt.apps.server.settings import ServerSettings, load_server_settings
 from diffusiongpt.apps.server.watched import Watched
+from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.version import VERSION
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # votes that an earlier process could not send go now, and not with the first request
-        await run_sync(studio.preferences.store.prepare)
+        with suppress(DiffusionGPTError):  # a URL that cannot be used is reported to whoever asks for a route
+            await run_sync(studio.preferences.store.prepare)
         yield
         service.jobs.abort()
         service.delivery.close()
