@@ -23,6 +23,8 @@ COMMANDS = (
     ("cache.py",),
     ("fleet.py", "--gpus", "8", "64"),
     ("fleet_votes.py",),
+    ("fleet.py", "--costs"),
+    ("fleet_real.py",),
     ("families.py",),
     ("tiny_zoo.py", "--per-cell", "100"),
     ("tiny_routing.py", "--prompts", "500"),

@@ -28,6 +28,9 @@ def main() -> int:
     if binaries is None:
         print(postgres.MISSING, file=sys.stderr)
         return 1
+    # also where a script that started this one ignores Ctrl-C for it
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="dgpt-fleet-") as home, postgres.PostgresServer(binaries) as database:
         env = {
             **os.environ,
@@ -39,7 +42,6 @@ def main() -> int:
         command = [sys.executable, "-m", "diffusiongpt", "serve", "--ray", "--replicas", "3", "--zoo", "tiny"]
         # in a session of its own: Ctrl-C reaches this process alone, which then ends the other, and the database last
         fleet = subprocess.Popen([*command, "--port", port], env=env, start_new_session=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             print(f"The page will be at http://127.0.0.1:{port}; Ctrl-C ends it.", file=sys.stderr)
             return fleet.wait()

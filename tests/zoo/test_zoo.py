@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,24 @@ def test_later_layers_replace_earlier_ones(write: Callable[..., Path]) -> None:
     assert list(zoo) == [*tiny_zoo(), "new"]
     assert zoo.sources == ("tiny", str(mine))
     assert set(Zoo.load(mine)) == {"tiny-pixel", "new"}
+
+
+def test_a_version_follows_what_is_said(write: Callable[..., Path]) -> None:
+    """A comment changes nothing; a tag, a setting, a node and the order of the experts do; a copy has the same."""
+    owl = "  - {id: owl, repo: me/owl}\n"
+    texts = [
+        GOOD,
+        GOOD.replace("watercolor", "anime"),
+        GOOD + "    settings: {num_inference_steps: 3}\n",
+        "taxonomy:\n  - {id: etching, kind: style, parents: [root]}\n" + GOOD,
+        GOOD + owl,
+        GOOD.replace("experts:\n", "experts:\n" + owl),
+    ]
+    versions = [Zoo.load(write(text)).version for text in texts]
+    assert len(set(versions)) == len(texts)
+    again = Zoo.load(write("# a comment\n" + GOOD))
+    copy = pickle.loads(pickle.dumps(again))  # noqa: S301  # made here
+    assert again.version == copy.version == versions[0]
 
 
 def test_a_file_may_add_and_replace_nodes(write: Callable[..., Path]) -> None:

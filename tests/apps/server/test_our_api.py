@@ -146,6 +146,11 @@ def test_the_ranking_of_an_unknown_node_is_refused(server: Running) -> None:
         assert answer.json()["error"]["message"].endswith(hint)
 
 
+def test_a_server_that_draws_itself_has_no_replicas(server: Running) -> None:
+    """The page then shows what this machine has loaded."""
+    assert httpx.get(f"{server.url}/v1/fleet").json() == {"replicas": []}
+
+
 def test_an_idle_queue_is_empty(server: Running) -> None:
     """The limit is said, so that a program can hold back."""
     queue = httpx.get(f"{server.url}/v1/queue").json()
