@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from math import log
 from pathlib import Path
@@ -261,9 +261,9 @@ def with_families(models: dict[str, Model]) -> dict[str, Model]:
 
 
 @cache
-def reader(*without: str) -> KindReader:
-    """The reader of kinds, or one that has never seen some of them."""
-    return KindReader(SentenceEmbedder(), without=frozenset(without))
+def reader(without: str = "", hidden: frozenset[str] = frozenset()) -> KindReader:
+    """The reader of kinds, or one that has never seen a kind or some examples."""
+    return KindReader(SentenceEmbedder(), without=frozenset({without} - {""}), hidden=hidden)
 
 
 def router_of(zoo: Zoo, evidence: Published | None = None, kinds: KindReader | None = None) -> Router:
@@ -282,7 +282,13 @@ def router_of(zoo: Zoo, evidence: Published | None = None, kinds: KindReader | N
 
 
 def picked_elo(
-    export: Export, zoo: Zoo, fits: Fits = lambda _: True, *, knows: Knows = "kind"
+    export: Export,
+    zoo: Zoo,
+    fits: Fits = lambda _: True,
+    *,
+    knows: Knows = "kind",
+    prompts: Mapping[str, list[str]] | None = None,
+    hidden: frozenset[str] = frozenset(),
 ) -> dict[str, tuple[float, float, float, str]]:
     """By kind: mean Elo of the picks, of the best single expert over all kinds, of the best of the kind, and the picks.
 
@@ -294,16 +300,18 @@ def picked_elo(
         zoo: Experts.
         fits: Whether an expert may draw on the machine in question.
         knows: What the picks may know of a kind.
+        prompts: Prompts by kind; those of `prior/prompts.yaml` if absent.
+        hidden: English texts of examples that the reader of kinds must not know.
     """
     here = {e.id: e for e in zoo.values() if not is_hosted(e.backend) and fits(e)}
     small = Zoo(here, zoo.taxonomy.nodes | zoo.taxonomy.needs, zoo.sources)
-    prompts = read_yaml(HERE / "prompts.yaml")
+    prompts = prompts or read_yaml(HERE / "prompts.yaml")
     truth = {kind: elo_of(export, here.values(), kind) for kind in prompts}
     single = max(here, key=lambda expert: np.mean([listed.get(expert, 0.0) for listed, _ in truth.values()]))
     report = {}
     for kind, texts in prompts.items():
         blind = knows != "figures"
-        kinds = reader(kind) if knows == "nothing" else reader()
+        kinds = reader(kind) if knows == "nothing" else reader(hidden=hidden)
         router = router_of(small, export.without(kind if blind else ""), kinds)
         routes = [router.route(Request(prompt=str(text))) for text in texts]
         values, guessed = truth[kind]
@@ -312,6 +320,21 @@ def picked_elo(
         names = ", ".join(sorted({route.expert for route in routes}))
         report[kind] = (elo, values[single], max(values.values()), names)
     return report
+
+
+def left_out_elo(export: Export, zoo: Zoo, knows: Knows) -> dict[str, tuple[float, float, float, str]]:
+    """The same on the examples of the reader of kinds, in both languages, by readers that do not know a fifth each."""
+    report: dict[str, list[tuple[float, float, float, str]]] = {}
+    for fold in range(FOLDS):
+        some = {kind: pairs[fold::FOLDS] for kind, pairs in KindReader.examples().items()}
+        hidden = frozenset(english for pairs in some.values() for english, _ in pairs)
+        texts = {kind: [text for pair in pairs for text in pair] for kind, pairs in some.items()}
+        for kind, values in picked_elo(export, zoo, knows=knows, prompts=texts, hidden=hidden).items():
+            report.setdefault(kind, []).append(values)
+    return {
+        kind: (float(np.mean([one[0] for one in values])), values[0][1], values[0][2], "")
+        for kind, values in report.items()
+    }
 
 
 def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -332,6 +355,8 @@ def elo_of(export: Export, experts: Iterable[Expert], kind: str) -> tuple[dict[s
     return found, guessed
 
 
+FOLDS = 5
+
 MEMORIES = ("80GB+64GB", "48GB+64GB", "24GB+64GB", "16GB+64GB", "8GB+64GB")
 """Devices that people have, with the host memory beside them."""
 
@@ -351,6 +376,25 @@ def print_picks(report: dict[str, tuple[float, float, float, str]], *, each: boo
     print(f"  picks {elo:.1f}, always the best single expert {single:.1f}, best of each kind {best:.1f}")
     share = f"{(elo - single) / (best - single):.2f}" if best > single else "-"
     print(f"  gain {elo - single:+.1f}, share of the way {share}")
+
+
+def print_all_picks(export: Export, zoo: Zoo) -> None:
+    """Print what is picked for prompts of each kind, by what the picks know of it and where they are drawn."""
+    print("picks on prompts of each kind, Elo of the kind: what the picks know of it")
+    for knows in KNOWN:
+        print(f" {knows}, any memory")
+        print_picks(picked_elo(export, zoo, knows=knows), each=knows == "kind")
+    print("picks on the examples of the reader of kinds, of which it does not know a fifth each, any memory")
+    for knows in KNOWN:
+        print(f" {knows}")
+        print_picks(left_out_elo(export, zoo, knows), each=False)
+    for memory in MEMORIES:
+        planner = planner_for(memory)
+        here = [one.id for one in zoo.values() if not is_hosted(one.backend) and planner(one).best]
+        print(f"memory={memory}, {len(here)} experts that fit")
+        for knows in KNOWN:
+            print(f" {knows}")
+            print_picks(picked_elo(export, zoo, lambda one: one.id in here, knows=knows), each=False)  # noqa: B023
 
 
 def chinese(zoo: Zoo) -> tuple[int, int]:
@@ -410,17 +454,7 @@ def main() -> None:
     for tune, base in LATER_TUNES:
         print(f"  {tune:<24} over {base} ({levels[base]:.0f})  {(levels[tune] - levels[base]) / ELO_PER_LOG_ODDS:.2f}")
     print_rewriting(fit, arguments.data)
-    print("picks on prompts of each kind, Elo of the kind: what the picks know of it")
-    for knows in KNOWN:
-        print(f" {knows}, any memory")
-        print_picks(picked_elo(export, zoo, knows=knows), each=knows == "kind")
-    for memory in MEMORIES:
-        planner = planner_for(memory)
-        here = [one.id for one in zoo.values() if not is_hosted(one.backend) and planner(one).best]
-        print(f"memory={memory}, {len(here)} experts that fit")
-        for knows in KNOWN:
-            print(f" {knows}")
-            print_picks(picked_elo(export, zoo, lambda one: one.id in here, knows=knows), each=False)  # noqa: B023
+    print_all_picks(export, zoo)
     missed, number = chinese(zoo)
     print(f"Chinese prompts to experts that do not read Chinese: {missed} of {number}")
     router = router_of(zoo)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from diffusiongpt.ranking.live import LiveTable
 from diffusiongpt.ranking.personal import LATEST, LEVEL, PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import (
-    BESIDE_KINDS,
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
     HARD_STYLE_POINTS,
@@ -32,7 +31,6 @@ from diffusiongpt.ranking.published import (
 from diffusiongpt.ranking.table import RankingTable
 
 __all__ = [
-    "BESIDE_KINDS",
     "COUNTS",
     "ELO_PER_LOG_ODDS",
     "FURTHER_STYLE_POINTS",

@@ -101,10 +101,6 @@ KIND = "kind_"
 SUBJECT_SHARE, NEED_SHARE = 0.7, 1.0
 """How far the offsets of subjects and needs count, in what no style took; chosen on held-out cells of the arena."""
 
-BESIDE_KINDS = 0.5
-"""How far the offsets of styles, subjects and needs count beside those of a kind that is meant: alone they choose
-better for kinds that the prior does not know, and worse for those it knows (`benchmarks/first_pick.py`)."""
-
 FLOOR_ELO = 60.0
 """Elo points of doubt that no table removes: two arenas with thousands of votes a model disagree by 31 (root mean
 square), and their voters and prompts are not yours."""
@@ -341,8 +337,7 @@ class PublishedPriors:
         asked = np.array([evidence.get(node, 0.0) for node in self._nodes])
         left = max(1.0 - sum(evidence.get(style, 0.0) for style in self._styles), 0.0)
         needs = max(float(asked[self._groups == _NEED].sum()), 1.0)
-        beside = 1.0 - (1.0 - BESIDE_KINDS) * float(asked[self._groups == _KIND].sum())
-        shares = np.array([beside, beside * SUBJECT_SHARE * left, beside * NEED_SHARE * left / needs, 1.0])
+        shares = np.array([1.0, SUBJECT_SHARE * left, NEED_SHARE * left / needs, 1.0])
         return np.asarray(asked * shares[self._groups])
 
 
@@ -358,7 +353,7 @@ def _doubts(standings: Sequence[Standing]) -> NDArray[np.float64]:
 
 
 _STYLE, _SUBJECT, _NEED, _KIND = range(4)
-_SHARES = (SUBJECT_SHARE, NEED_SHARE, BESIDE_KINDS)
+_SHARES = (SUBJECT_SHARE, NEED_SHARE)
 
 
 def _group(node: str, evidence: Published) -> int:

@@ -2,66 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from importlib import resources
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusiongpt.embedding import can_read
+from diffusiongpt.embedding import MAX_CHARACTERS, can_read
 from diffusiongpt.understanding.meaning import Probe
 from diffusiongpt.understanding.word_lists import read_word_file
 
 if TYPE_CHECKING:
-    from diffusiongpt.embedding import SentenceEmbedder
+    from diffusiongpt.embedding import SentenceEmbedder, Vectors
 
-SHARPNESS = 12.0
+SHARPNESS = 30.0
 """Factor of the probe's scores in the softmax; a larger one chooses better for kinds that it knows, and worse for
 those it has never seen (`benchmarks/first_pick.py` prints both)."""
 
-LEAST_KIND = 0.05
-"""Probability below which a kind is left out."""
+RIDGE, ALIKE = 6.0, 4.0
+"""Strength of the probe's penalties: on its weights, and on how far it tells a text from its translation. Chosen, with
+`SHARPNESS`, by the picks on examples that the probe was not fitted to (`benchmarks/first_pick.py`)."""
+
+SHORTEST_CLAUSE, MOST_CLAUSES = 4, 24
+"""Characters that a clause has at least, and clauses that are read."""
+
+_BETWEEN_CLAUSES = re.compile(r"[,.;:!?，。；：、！？\n]+")
 
 
 class KindReader:
     """Reads kinds by the meaning of a prompt, in the sixteen languages of the sentence embedder.
 
+    A long prompt is a mixture: the mean of what its clauses are about says more of it than its vector as a whole, and
+    says it more alike in two languages.
+
     Args:
         sentences: Makes the features.
         without: Kinds that it must not know, to measure what it makes of prompts of a kind without a column.
+        hidden: English texts of examples that it must not know, to measure it on these.
     """
 
-    def __init__(self, sentences: SentenceEmbedder, *, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        sentences: SentenceEmbedder,
+        *,
+        without: frozenset[str] = frozenset(),
+        hidden: frozenset[str] = frozenset(),
+    ) -> None:
         self._sentences = sentences
-        self._without = without
+        self._without, self._hidden = without, hidden
 
     @staticmethod
+    @cache
     def kinds() -> frozenset[str]:
         """The kinds that have a column."""
-        return frozenset(_examples()["kinds"])
+        return frozenset(_pictures() + _layouts())
+
+    @staticmethod
+    def examples() -> Mapping[str, list[tuple[str, str]]]:
+        """By kind: examples, each in English and in Chinese."""
+        return {kind: pairs for kind, pairs in _examples().items() if kind in KindReader.kinds()}
 
     def read(self, text: str) -> dict[str, float]:
-        """Probability of each kind that a prompt may well be of; empty for one in a script that cannot be read.
+        """Probability of each kind; empty for a prompt in a script that cannot be read.
 
-        What is missing to one is contents without a column, and kinds that are unlikely.
+        They sum to one. Contents without a column are drawn as pictures of all kinds are: without words and layout, by
+        which experts differ most. So they count as each of these by the same share.
         """
         if not can_read(text):
             return {}
-        scores = self._probe.scores(text)
+        scores = self._probe.scores_of(self._vector(text))
         weights = np.exp(SHARPNESS * (np.array(list(scores.values())) - max(scores.values())))
-        found = zip(scores, (weights / weights.sum()).tolist(), strict=True)
-        return {kind: round(p, 6) for kind, p in found if p >= LEAST_KIND and kind in _examples()["kinds"]}
+        found = dict(zip(scores, (weights / weights.sum()).tolist(), strict=True))
+        columns, pictures = self.kinds(), [kind for kind in _pictures() if kind in found]
+        share = sum(p for kind, p in found.items() if kind not in columns) / len(pictures)
+        return {
+            kind: round(p + (share if kind in pictures else 0.0), 6) for kind, p in found.items() if kind in columns
+        }
+
+    def _vector(self, text: str) -> Vectors:
+        """The mean of the vectors of a text's clauses, shape (dimensions,)."""
+        clauses = list(islice(_clauses(text[:MAX_CHARACTERS]), MOST_CLAUSES))
+        mean: Vectors = self._sentences.embed(clauses or [text]).mean(axis=0)
+        return mean
 
     @cached_property
     def _probe(self) -> Probe:
-        every = {name: texts for kinds in _examples().values() for name, texts in kinds.items()}
-        labelled = [(name, text) for name, texts in every.items() if name not in self._without for text in texts]
-        return Probe(self._sentences, labelled)
+        shown = [
+            (kind, english, chinese)
+            for kind, pairs in _examples().items()
+            for english, chinese in pairs
+            if kind not in self._without and english not in self._hidden
+        ]
+        english = [(kind, text) for kind, text, _ in shown]
+        return Probe(self._sentences, english, translations=[text for *_, text in shown], ridge=RIDGE, alike=ALIKE)
+
+
+def _clauses(text: str) -> Iterator[str]:
+    pieces = (piece.strip() for piece in _BETWEEN_CLAUSES.split(text))
+    return (piece for piece in pieces if len(piece) >= SHORTEST_CLAUSE)
 
 
 @cache
-def _examples() -> Mapping[str, Mapping[str, list[str]]]:
+def _groups() -> Mapping[str, Mapping[str, list[tuple[str, str]]]]:
     text = resources.files("diffusiongpt.understanding").joinpath("kinds.yaml").read_text(encoding="utf-8")
-    examples: Mapping[str, Mapping[str, list[str]]] = read_word_file(text)
-    return examples
+    return {
+        group: {kind: [(str(english), str(chinese)) for english, chinese in pairs] for kind, pairs in kinds.items()}
+        for group, kinds in read_word_file(text).items()
+    }
+
+
+def _examples() -> Mapping[str, list[tuple[str, str]]]:
+    return {kind: pairs for kinds in _groups().values() for kind, pairs in kinds.items()}
+
+
+def _pictures() -> tuple[str, ...]:
+    """Kinds that ask for neither words nor layout."""
+    return tuple(_groups()["pictures"])
+
+
+def _layouts() -> tuple[str, ...]:
+    return tuple(_groups()["layouts"])

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, can_read, normalize
+from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, Vectors, can_read, normalize
 from diffusiongpt.zoo import Node, NodeKind
 
 SUBJECT_MARGIN = 0.35
@@ -94,20 +94,35 @@ class Probe:
     Args:
         embedder: Makes the features.
         examples: Pairs of label and text.
+        translations: The text of each example in another language, which is an example as well.
+        ridge: Strength of the penalty on weights.
+        alike: Strength of the penalty on how differently a text and its translation are scored.
     """
 
-    def __init__(self, embedder: Embedder, examples: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        examples: Sequence[tuple[str, str]],
+        *,
+        translations: Sequence[str] = (),
+        ridge: float = RIDGE,
+        alike: float = 0.0,
+    ) -> None:
         self._embedder = embedder
         self.labels = tuple(dict.fromkeys(label for label, _ in examples))
         if len(self.labels) < 2:
             return
-        vectors = embedder.embed([text for _, text in examples]).astype(np.float64)
-        targets = np.array([[label == one for one in self.labels] for label, _ in examples], dtype=np.float64)
+        vectors = embedder.embed([*(text for _, text in examples), *translations]).astype(np.float64)
+        labels = [label for label, _ in examples] * (2 if translations else 1)
+        targets = np.array([[label == one for one in self.labels] for label in labels], dtype=np.float64)
         weights = (targets / targets.sum(axis=0)).sum(axis=1)
         weights /= weights.mean()
         self._centre = weights @ vectors / weights.sum()
         centred = vectors - self._centre
-        gram = centred.T @ (weights[:, None] * centred) + RIDGE * np.eye(centred.shape[1])
+        gram = centred.T @ (weights[:, None] * centred) + ridge * np.eye(centred.shape[1])
+        if translations:
+            apart = vectors[len(examples) :] - vectors[: len(examples)]
+            gram += alike * apart.T @ apart
         moment = centred.T @ (weights[:, None] * (targets - 1 / len(self.labels)))
         self._coefficients = np.linalg.solve(gram, moment)
 
@@ -130,7 +145,11 @@ class Probe:
 
     def scores(self, text: str) -> dict[str, float]:
         """The score of each of two labels or more, about its probability less that of chance."""
-        found = (self._embedder.embed([text])[0] - self._centre) @ self._coefficients
+        return self.scores_of(self._embedder.embed([text])[0])
+
+    def scores_of(self, vector: Vectors) -> dict[str, float]:
+        """The same for what is read of a text, shape (dimensions,)."""
+        found = (vector - self._centre) @ self._coefficients
         return dict(zip(self.labels, found.tolist(), strict=True))
 
 

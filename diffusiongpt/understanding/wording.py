@@ -54,6 +54,12 @@ _INSPIRATION_ZH = re.compile(
 )
 _HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<condition>[^，,。]+)[，,。]?(?P<content>.*)$", re.DOTALL)
 
+# "Generated image: ..." announces the content; "a painting: ..." names a style and stays
+_ANNOUNCED = re.compile(
+    r"^(?:(?:generated?|generating)\s+)?(?:an?\s+|the\s+)?(?:picture|image)s?(?:\s+(?:is\s+)?generated)?\s*[:：]\s*(?=\S)"
+    r"|^(?:指令[:：]\s*)?(?:生成)?(?:一?[张幅个副])?(?:图片|图像|画面)\s*[:：]\s*(?=\S)",
+    re.IGNORECASE,
+)
 
 _SURE_TAG = re.compile(
     r"\b(?:[1-6]\+?(?:girl|boy)s?|absurdres|highres|masterpiece|very aesthetic|looking at viewer|score \d(?: up)?"
@@ -95,8 +101,8 @@ def read_wording(prompt: str) -> tuple[Paradigm, str]:
             content = match["content"].strip()
             return "inspiration", _ordered(content) or content
     if content := _ordered(text):
-        return "instruction", content
-    return "prompt", prompt.strip()
+        return "instruction", _ANNOUNCED.sub("", content)
+    return "prompt", _ANNOUNCED.sub("", prompt.strip())
 
 
 def _ordered(text: str) -> str:

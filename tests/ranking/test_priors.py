@@ -11,7 +11,6 @@ from fixtures_routing import expert, route, router_of, tiny_zoo, zoo_of
 
 from diffusiongpt.flow import Request
 from diffusiongpt.ranking import (
-    BESIDE_KINDS,
     ELO_PER_LOG_ODDS,
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
@@ -92,7 +91,7 @@ def test_an_offset_counts_as_far_as_the_prompt_is_about_it() -> None:
     assert level("a") < level("a", counting=1.0) < level("a") + 60 * per_elo + 1e-9
     assert level("a", anime=1.0, animal=1.0) == pytest.approx(level("a"))
     assert level("a", kind_art=0.5) - level("a") == pytest.approx(15 * per_elo)
-    assert level("a", kind_art=1.0, watercolor=1.0) - level("a") == pytest.approx((30 + 40 * BESIDE_KINDS) * per_elo)
+    assert level("a", kind_art=1.0, watercolor=1.0) - level("a") == pytest.approx((30 + 40) * per_elo)
 
 
 def test_the_less_is_known_the_more_doubt() -> None:

@@ -156,6 +156,9 @@ def test_flags_are_not_drawn() -> None:
 @pytest.mark.parametrize(
     ("prompt", "paradigm", "clean"),
     [
+        ("Generated image: a fox in the snow", "prompt", "a fox in the snow"),
+        ("请生成一张图片：雪地里的狐狸", "instruction", "雪地里的狐狸"),
+        ("a painting: a fox in the snow", "prompt", "a painting: a fox in the snow"),
         ("a red fox", "prompt", "a red fox"),
         ("draw a red fox", "instruction", "a red fox"),
         ("Please draw me an image of a red fox.", "instruction", "a red fox"),
