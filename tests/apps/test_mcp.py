@@ -258,19 +258,22 @@ def test_errors_say_what_to_do(
     assert error["hint"]
 
 
-@pytest.mark.parametrize("name", ["..%2Fvotes.db", "missing.png", "note.txt"])
+@pytest.mark.parametrize("name", ["..%2Fvotes.db", "missing.png", "note.txt", "link.png", "%00.png"])
 def test_only_pictures_are_resources(studio: DiffusionGPT, tmp_path: Path, name: str) -> None:
     """A resource is a picture in the folder, and nothing beside it."""
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "note.txt").write_text("private")
     (tmp_path / "votes.db").write_text("private")
+    (tmp_path / "pictures" / "link.png").symlink_to(tmp_path / "votes.db")
 
     async def talk(client: Client) -> str:
         with pytest.raises(Exception) as caught:  # noqa: PT011  # the SDK's own
             await client.read_resource(f"diffusiongpt://pictures/{name}")
         return str(caught.value)
 
-    assert "private" not in ask(make_server(studio, tmp_path / "pictures"), talk)
+    said = ask(make_server(studio, tmp_path / "pictures"), talk)
+    assert said
+    assert "private" not in said
 
 
 def test_without_the_extra_the_command_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,12 +80,14 @@ def make_server(
     def picture(name: str) -> bytes:
         """The PNG file of a picture that a tool drew, with the record of how it was drawn inside."""
         path = target / name
-        if path.name != name or path.suffix != ".png":
-            raise ResourceNotFoundError(f"{name} is not a picture of this server")
         try:
+            # a link may lead elsewhere
+            if path.name != name or path.suffix != ".png" or path.resolve().parent != target:
+                raise ResourceNotFoundError(f"{name} is not a picture of this server")
             return read_regular(path, MOST_BYTES)
-        except OSError as error:
-            raise ResourceNotFoundError(f"{name} cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ResourceNotFoundError(f"{name} cannot be read: {reason}") from error
 
     return server
 
