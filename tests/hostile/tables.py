@@ -71,11 +71,13 @@ def _meet(maker: Callable[[VoteStore, random.Random, Path], None], seed: str, fo
         maker(store, rng, folder)
     except DiffusionGPTError as error:
         refused = error
-    for one in (router, _router(folder)):
+    for make in (lambda: router, lambda: _router(folder)):
+        one = make()
         for voter in ("me", "stranger", None):
             _route(one, voter)
-        one.preferences.wait()
+        _settle(one)
         _route(one)
+        _settle(one)
     sound = {vote.id for vote in store.all() if vote.id.startswith("sound")}
     assert len(sound) == 70, f"{70 - len(sound)} votes are lost"
     store.close()
@@ -94,6 +96,13 @@ def _route(router: Router, voter: str | None = "me") -> None:
     assert seconds < ROUTE_S, f"the route took {seconds:.1f} s"
     assert all(math.isfinite(one.score) and math.isfinite(one.std) for one in route.candidates), route.candidates
     assert all(math.isfinite(part) for one in route.candidates for part in one.parts.values()), route.candidates
+
+
+def _settle(router: Router) -> None:
+    """Wait until all is read and fitted, which a busy machine would else do, and write, after the attack."""
+    with suppress(DiffusionGPTError):
+        router.table()
+    router.preferences.wait()
 
 
 def _vote(rng: random.Random, **own: Any) -> Vote:
@@ -205,4 +214,5 @@ def _file(store: VoteStore, rng: random.Random, folder: Path) -> None:
     fresh.preferences.start_from(path, router.table().priors)
     for one in (fresh, _router(own)):
         _route(one)
+        _settle(one)
         one.preferences.store.close()
