@@ -232,16 +232,20 @@ def test_a_file_that_was_cut_off_is_refused(studio: DiffusionGPT, tmp_path: Path
 
 
 def test_pictures_stay_in_their_files_until_they_are_looked_at(studio: DiffusionGPT, saved: Path) -> None:
-    """A file may name a large picture any number of times; only those that are asked for are decoded."""
-    content = json.loads(saved.read_text(encoding="utf-8"))
-    first = content["turns"][0]
-    content["turns"] = [{**first, "refers_to": None, "pictures": first["pictures"] * 64}] * 500
-    saved.write_text(json.dumps(content), encoding="utf-8")
-    talk = Conversation.load(saved, studio=studio)
-    shown = talk.turns[-1].generation
-    assert shown is not None
-    assert (len(shown.images), len(shown.records)) == (64, 64)
-    picture = saved.parent / content["pictures_in"] / first["pictures"][0]
+    """Opening a conversation decodes none of them; one that has become unreadable says so when it is asked for."""
+    picture = next((saved.parent / "talk-pictures").glob("*.png"))
     picture.write_bytes(picture.read_bytes()[:-200])
+    shown = Conversation.load(saved, studio=studio).turns[-1].generation
+    assert shown is not None
+    assert (len(shown.images), len(shown.records)) == (1, 1)
     with pytest.raises(PictureError, match="cannot be read"):
-        shown.images[3].load()
+        shown.images[0].load()
+
+
+def test_a_picture_belongs_to_one_turn(studio: DiffusionGPT, saved: Path) -> None:
+    """A small file may not make thousands of pictures out of one."""
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    content["turns"] *= 2
+    saved.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ConversationError, match="named twice"):
+        Conversation.load(saved, studio=studio)

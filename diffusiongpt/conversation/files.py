@@ -88,8 +88,13 @@ def _read_pictures(stored: _TurnFile, folder: Path, known: dict[str, PictureReco
         # a link would lead out of the folder
         if path.resolve().parent != folder.resolve() or folder.resolve().parent != folder.parent.resolve():
             raise ConversationError(f"{name} is not in {folder}", hint="A conversation keeps its pictures beside it.")
+        if name in known:
+            raise ConversationError(
+                f"{name} is named twice", hint="Each picture belongs to one turn; pass a file that save() wrote."
+            )
         try:
-            records.append(known[name] if name in known else known.setdefault(name, read_record(path)))
+            known[name] = read_record(path)
+            records.append(known[name])
         except PictureError as error:
             raise ConversationError(
                 f"a picture of the conversation cannot be read: {error}",
