@@ -145,7 +145,9 @@ class Outbox:
 
     def retractions(self) -> int:
         """How many retractions wait."""
-        return len(self._messages("refused IS NULL AND kind = 'retract'"))
+        query = "SELECT count(*) FROM messages WHERE refused IS NULL AND kind = 'retract'"
+        with self._reading() as file:
+            return int(file.execute(query).fetchone()[0]) if file else 0
 
     def settle(self, outcomes: Sequence[tuple[int, str | None]]) -> int:
         """Remove what was recorded, by its numbers, and keep what was refused apart, with the reason.

@@ -224,14 +224,16 @@ class Drawer:
         for expert in experts:
             if monotonic() > until or self._free < sum((stated_bytes(expert) or {}).values()):
                 return
-            placements = self._machine.placements(expert)
-            if not placements or placements[0].kind not in ("whole", "cpu"):
-                continue
             try:
+                placements = self._machine.placements(expert)
+                if not placements or placements[0].kind not in ("whole", "cpu"):
+                    continue
                 with self._executor.lease(expert):
                     log.info("%s is warm", expert.id)
             except DiffusionGPTError as error:
                 log.warning("%s could not be warmed: %s", expert.id, error)
+            except Exception:  # Ray would replace this replica by one that fails with the same expert
+                log.exception("a mistake while warming %s", expert.id)
 
     def _here(self, call: Call) -> Call:
         """The call with the device of this replica in its plans, which were made in front for one like it."""

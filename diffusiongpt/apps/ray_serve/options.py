@@ -89,7 +89,7 @@ class FleetOptions(ReplicaOptions):
     def drawing(self) -> Mapping[str, ReplicaOptions]:
         """Kind -> its replicas; the one kind of a fleet whose replicas are all alike has no name."""
         if self.kinds:
-            return {kind.name: kind for kind in self.kinds}
+            return {kind.name: kind for kind in self.kinds if kind.replicas or kind.most}
         return {"": self} if self.replicas or self.most else {}
 
     @property

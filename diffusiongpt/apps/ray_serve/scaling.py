@@ -30,5 +30,8 @@ class ByQueueSeconds:
         queues = [*metrics.get("queue_s", {}).values()]
         each = [seconds for seconds in metrics.get("draw_s", {}).values() if seconds]
         # what no replica has taken is known by its number alone
-        waiting = (context.total_queued_requests or 0.0) * (fmean(each) if each else 0.0)
-        return float(replicas_for(queues, waiting, self._wait_s)), {}
+        number = context.total_queued_requests or 0.0
+        waiting = number * (fmean(each) if each else 0.0)
+        wanted = replicas_for(queues, waiting, self._wait_s)
+        # one that takes longer to start than idle ones stay has not reported yet, and must not be stopped for that
+        return float(max(wanted, 1 if number else 0)), {}

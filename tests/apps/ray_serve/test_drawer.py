@@ -27,7 +27,7 @@ from diffusiongpt.errors import DrawError, LoadError
 from diffusiongpt.fleet import Choice, Need
 from diffusiongpt.flow import Placement, PlacementKind
 from diffusiongpt.studio import DiffusionGPT
-from diffusiongpt.zoo import Zoo
+from diffusiongpt.zoo import Expert, Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,6 +162,25 @@ def test_a_replica_warms_what_is_in_demand(caplog: pytest.LogCaptureFixture) -> 
     assert sorted(name for name, place in held.items() if place == "device") == ["tiny-oil", "tiny-pixel"]
     assert "could not be warmed" in caplog.text
     assert drawer.record_routing_stats()["zoo_version"] == zoo.version
+
+
+def test_a_mistake_while_warming_stops_no_replica(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each replica that is started would fail with the expert that is most in demand."""
+    zoo = Zoo.load("tiny")
+    drawer = Drawer(zoo)
+    lease = drawer._executor.lease
+
+    def fails(expert: Expert) -> Any:
+        if expert.id == "tiny-vector":
+            raise RuntimeError("a mistake of a library")
+        return lease(expert)
+
+    monkeypatch.setattr(drawer._executor, "lease", fails)
+    drawer.warm([zoo["tiny-vector"], zoo["tiny-oil"]])
+    assert drawer.record_routing_stats()["held"]["tiny-oil"] == "device"
+    assert "a mistake while warming tiny-vector" in caplog.text
 
 
 class Handle:

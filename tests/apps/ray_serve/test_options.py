@@ -59,6 +59,9 @@ def test_kinds_are_what_is_said_of_each() -> None:
     assert list(FleetOptions().drawing) == [""]
     assert list(FleetOptions.model_validate({"kinds": [{"name": "a"}, {"name": "b"}]}).drawing) == ["a", "b"]
     assert FleetOptions(replicas=0).drawing == {}
+    both = {"kinds": [{"name": "a", "replicas": 0}, {"name": "b"}], "zoo": "tiny"}
+    assert list(FleetOptions.model_validate(both).drawing) == ["b"]
+    assert fleet(both)._bound_deployment.name == "Front"
     assert list(FleetOptions(replicas=0, most=2).drawing) == [""]
 
 
@@ -79,3 +82,4 @@ def test_replicas_are_as_many_as_the_seconds_of_work_take() -> None:
     assert wanted([], [], 0) == wanted([0.0, 0.0], [0.0, 0.0], 0) == 0
     assert wanted([31.0, 30.0], [10.0, 12.0], 0) == 3
     assert wanted([31.0, 30.0], [10.0, 0.0], 6) == 5
+    assert wanted([], [], 2) == wanted([0.0], [0.0], 0.5) == 1, "the first replica is still starting"
