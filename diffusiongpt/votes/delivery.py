@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 2.0
 """Seconds in which a server has to take a vote before it waits in the outbox. A stated bound: one across the world
-takes less than one, and whoever votes waits so long at most."""
+takes less than one. Whoever votes waits so long at most after the server has last answered."""
 
 RETRY_S = 1.0
 """Seconds between two tries to deliver what waits."""
@@ -81,9 +81,10 @@ class Delivery:
     """Records what is said in a server, and keeps in the outbox what that cannot take now. Threads may share one.
 
     A thread of its own asks the server, because one that hangs may take as long as it likes. Whoever votes waits for
-    `PATIENCE_S` at most; while anything waits in the outbox, what comes is put behind it, so that all arrives in order.
-    Whichever process comes first delivers it. Messages leave the outbox after the server has recorded them, and are
-    recorded once, by their ids, also if a process is killed in between.
+    `PATIENCE_S` at most, or behind others for as long as it answers these; while anything waits in the outbox, what
+    comes is put behind it, so that all arrives in order. Whichever process comes first delivers it. Messages leave the
+    outbox after the server has recorded them, and are recorded once, by their ids, also if a process is killed in
+    between.
 
     Args:
         database: The vote store.
