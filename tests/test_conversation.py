@@ -12,6 +12,7 @@ from fixtures_routing import tiny_studio
 from PIL import Image
 
 from diffusiongpt import Conversation, ConversationError, DiffusionGPT, PictureError, RequestError
+from diffusiongpt.flow import MAX_PROMPT_CHARS
 
 QUICK: dict[str, Any] = {"num_inference_steps": 1}
 
@@ -179,6 +180,16 @@ def test_pictures_are_saved_once(studio: DiffusionGPT, saved: Path) -> None:
     for _ in range(3):
         talk.save(saved)
     assert len(list((saved.parent / "talk-pictures").glob("*.png"))) == 2
+
+
+def test_an_answer_that_quotes_the_longest_prompt_is_saved(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """A reply may be longer than a prompt may be."""
+    talk = studio.conversation()
+    talk.say("a red heart" + " \u200b" * ((MAX_PROMPT_CHARS - 11) // 2), **QUICK)
+    reply = talk.say("what was the prompt?").reply
+    assert len(reply) > MAX_PROMPT_CHARS
+    read = Conversation.load(talk.save(tmp_path / "talk.json"), studio=studio)
+    assert read.turns[-1].reply == reply
 
 
 @pytest.mark.parametrize(

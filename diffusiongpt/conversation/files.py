@@ -35,7 +35,7 @@ class _TurnFile(BaseModel):
     refers_to: int | None = Field(default=None, ge=0)
     picture: int = Field(default=0, ge=0)
     description: str = Field(default="", max_length=2 * MAX_PROMPT_CHARS)
-    reply: str = Field(default="", max_length=MAX_PROMPT_CHARS)
+    reply: str = ""  # it may quote a prompt, whose odd characters are written as ten; the file has a limit
     options: Mapping[str, Any] = Field(default_factory=dict, max_length=64)
     pictures: tuple[_FileName, ...] = Field(default=(), max_length=64)
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from diffusiongpt.errors import VoteError
+from diffusiongpt.errors import DiffusionGPTError
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ class _State(Collector):
         yield from self._queued_votes()
 
     def _queued_votes(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """What waits for the database of the votes; nothing where they are in a file, or the queue cannot be read."""
+        """What waits for the database of the votes; nothing where they are in a file, or cannot be read."""
         store = self._studio.preferences.store
-        store.prepare()  # a server that is only watched also sends what another process has left
         try:
+            store.prepare()  # a server that is only watched also sends what another process has left
             queue = store.queue()
-        except VoteError as error:
+        except DiffusionGPTError as error:
             log.warning("%s", error)
             return
         if queue is None:

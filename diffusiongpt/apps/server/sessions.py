@@ -75,15 +75,15 @@ class Sessions:
         """
         with self._lock:
             session = self._find(client, name)
-        if not session.turning.acquire(blocking=False):
-            raise RefusedError(
-                409, "this conversation is drawing already. Wait for its answer.", code="conversation_busy"
-            )
+            if not session.turning.acquire(blocking=False):
+                raise RefusedError(
+                    409, "this conversation is drawing already. Wait for its answer.", code="conversation_busy"
+                )
         try:
             yield session.talk
         finally:
-            session.turning.release()
             with self._lock:
+                session.turning.release()
                 if name in self._kept:
                     self._touch(name, session)
 
@@ -118,7 +118,7 @@ class Sessions:
         return session
 
     def _touch(self, name: str, session: Session) -> None:
-        """Note that a conversation went on, and forget what no longer has room, which it is never itself."""
+        """Note that a conversation went on, and forget what no longer has room: never itself, nor one that draws."""
         now = monotonic()
         session.until = now + self._keep_s
         session.nbytes = _bytes_of(session.talk)
@@ -127,7 +127,7 @@ class Sessions:
         for other, one in list(self._kept.items())[:-1]:
             full = len(self._kept) > MOST_SESSIONS or sum(s.nbytes for s in self._kept.values()) > self._keep_bytes
             crowded = one.client == session.client and theirs > MOST_OF_CLIENT
-            if full or crowded or one.until < now:
+            if (full or crowded or one.until < now) and not one.turning.locked():
                 theirs -= one.client == session.client
                 del self._kept[other]
 

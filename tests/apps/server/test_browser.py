@@ -139,7 +139,7 @@ def test_a_person_compares_blind_and_votes(person: Person, served: Running) -> N
 
 
 def test_a_person_holds_a_conversation(person: Person) -> None:
-    """New, refined and asked about; a part marked by keys is drawn again; turns are taken back; it starts over."""
+    """New, refined, asked about; a marked part is drawn again; turns are taken back. What is typed meanwhile stays."""
     window = person.window
     window.click("#tab-talk")
     for number, text in enumerate(TURNS[person.language], start=1):
@@ -154,8 +154,9 @@ def test_a_person_holds_a_conversation(person: Person) -> None:
     person.look("chat")
     corner = [person.colour("#turns > li:nth-child(2) img", *place) for place in ((0.01, 0.01), (0.99, 0.99))]
     window.fill("#say", SHAPES[person.language])
-    window.click("#talk-go")
+    window.js("document.getElementById('talk-go').click(); document.getElementById('say').value = 'typed meanwhile'")
     person.count("#turns > li", 4)
+    assert window.js("return document.getElementById('say').value") == "typed meanwhile"
     painted = "#turns > li:nth-child(4) img"
     assert [person.colour(painted, *place) for place in ((0.01, 0.01), (0.99, 0.99))] == corner
     window.click("#talk-undo")

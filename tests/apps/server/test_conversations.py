@@ -167,6 +167,27 @@ def test_conversations_are_bounded(tiny_studio: DiffusionGPT, monkeypatch: pytes
     assert not has(brief, "ann", begin(brief, "ann"))
 
 
+def test_a_conversation_that_draws_is_kept(tiny_studio: DiffusionGPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn may take longer than the seconds for which it is kept, while others begin and need its room."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr(sessions, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(sessions, "MOST_OF_CLIENT", 1)
+    kept = sessions.Sessions(60, 10**9)
+    with kept.begin("ann", tiny_studio.conversation()) as name:
+        pass
+    with kept.go_on("ann", name):
+        for seconds in (1.0, 61.0):
+            clock["now"] = seconds
+            with kept.begin("ann", tiny_studio.conversation()):
+                pass
+    with kept.go_on("ann", name):
+        pass
+    with kept.begin("ann", tiny_studio.conversation()):
+        pass
+    with pytest.raises(RefusedError, match="not kept"), kept.go_on("ann", name):
+        pass
+
+
 def test_a_conversation_draws_one_turn_at_a_time(server: Running) -> None:
     """A second turn meanwhile would speak of a picture that is not there yet."""
     name = say(server, "a red heart", **QUICK)["diffusiongpt"]["conversation"]

@@ -223,6 +223,17 @@ def test_metrics_count_what_happened(tiny_studio: DiffusionGPT) -> None:
     assert float(lines['diffusiongpt_cache_bytes{tier="host"}']) > 0
 
 
+def test_metrics_are_there_without_usable_votes(tmp_path: Path) -> None:
+    """A vote store whose address is mistyped fails routes, and hides nothing else from whoever watches."""
+    settings = load_settings(home=tmp_path, votes="nonsense://user:secret@host/votes", stand_in=False)
+    with DiffusionGPT("tiny", device="cpu", settings=settings) as studio, running(studio) as server:
+        assert httpx.post(f"{server.url}/v1/route", json={"prompt": "a fox"}, timeout=60).status_code == 500
+        answer = httpx.get(f"{server.url}/metrics")
+    assert answer.status_code == 200
+    assert "diffusiongpt_cache_bytes" in answer.text
+    assert "secret" not in answer.text
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_request_leaves_one_line(tiny_studio: DiffusionGPT, caplog: pytest.LogCaptureFixture, form: str) -> None:
     """With what it was, how it ended and what it took; no prompt, no key, no address of a picture."""

@@ -54,7 +54,8 @@ async function say(work, mask, signal) {
   const pictures = events.filter((event) => event.b64_json).map((event) => received(event, turn.description));
   name = conversation;
   turns.push({ text, given, turn, pictures });
-  at("say").value = at("talk-pictures").value = "";
+  if (at("say").value === text) at("say").value = ""; // else the next thing is being typed already
+  at("talk-pictures").value = "";
   markable(mask);
   show();
   at("turns").lastElementChild.scrollIntoView({ block: "nearest" });
