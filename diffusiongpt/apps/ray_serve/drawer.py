@@ -67,7 +67,7 @@ class _Work:
     errand: Errand
     expert: Expert
     began: float | None = None
-    """When its device began to work for it."""
+    """When its drawing began; weights may load for long before."""
 
 
 def _drawn(executor: LocalExecutor, call: Call) -> Message:
@@ -138,7 +138,7 @@ class Drawer:
         def on_progress(phase: str, done: int, total: int | None) -> None:
             if phase != "queue":  # one that only waits says nothing of the device
                 self._moved = monotonic()
-            if phase in ("load", "draw") and work.began is None:
+            if phase == "draw" and work.began is None:
                 work.began = self._moved
             loop.call_soon_threadsafe(messages.put_nowait, ("progress", (phase, done, total)))
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +26,7 @@ from diffusiongpt.apps.ray_serve.remote import TRIES, RemoteExecutor
 from diffusiongpt.errors import DrawError, LoadError
 from diffusiongpt.fleet import Choice, Need
 from diffusiongpt.flow import Placement, PlacementKind
+from diffusiongpt.requester import reporting
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo import Expert, Zoo
 
@@ -150,6 +151,27 @@ def test_new_requests_do_not_hide_that_nothing_moves(call: Call, monkeypatch: py
     drawer._threads.shutdown(wait=True)
     drawer.check_health()
     assert drawer.record_autoscaling_stats()["queue_s"] == 0
+
+
+def test_loading_takes_nothing_off_the_seconds_that_are_left_to_draw(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that loads for long is not taken for one that is about to be free."""
+    drawer = Drawer(Zoo.load("tiny"))
+    left: list[float] = []
+
+    def load(_: Call) -> None:
+        report = reporting(None)
+        for phase in ("load", "draw"):
+            report(phase, 1, 2)
+            sleep(0.05)
+            left.append(drawer.record_autoscaling_stats()["queue_s"])
+        raise DrawError("enough")
+
+    monkeypatch.setattr(drawer._executor, "run", load)
+    assert asyncio.run(_messages(drawer, call))[-1][0] == "failed"
+    assert left[0] == 1.0
+    assert left[1] < 1.0
 
 
 def test_a_replica_warms_what_is_in_demand(caplog: pytest.LogCaptureFixture) -> None:
