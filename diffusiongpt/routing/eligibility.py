@@ -286,6 +286,8 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
     """What to change when every expert was rejected."""
     if not rejected:
         return "The zoo is empty: add an expert to the zoo file, or use the zoo 'default'."
+    if any("max_wait" in rejection.reason for rejection in rejected):  # whoever waits longer gets a picture
+        return "Allow a longer wait with max_wait, ask for fewer steps, or pull experts beforehand."
     if any("this machine has" in rejection.reason for rejection in rejected):
         return (
             "Plan for another machine with memory='24GB', add a smaller expert, or draw with the demonstration zoo: "
@@ -300,7 +302,6 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
 _HINTS = {
     "size is not known": "Add size_gb or components to its entry in the zoo, or ask for it by name with expert=.",
     "commercial use": "Drop commercial_use=True, or add an expert whose licence allows it.",
-    "max_wait": "Allow a longer wait with max_wait, ask for fewer steps, or pull experts beforehand.",
     "max_price": "Hosted experts cost money, and max_price is 0 unless you say otherwise.",
 }
 """What to change where all rejections have one word in common."""

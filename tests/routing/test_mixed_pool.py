@@ -86,6 +86,17 @@ def test_a_rejection_names_the_wait_that_would_allow_it(tmp_path: Path, name: st
     assert "max_wait" in caught.value.hint
 
 
+@pytest.mark.parametrize("policy", [{"memory": "24GB"}, {"memory": "any"}], ids=["known", "unknown"])
+def test_the_hint_is_to_wait_where_only_that_is_in_the_way(tmp_path: Path, policy: dict[str, Any]) -> None:
+    """Though others are too large or cost money: another machine or a price is not what was missing."""
+    router = router_of(Zoo.load("default"), tmp_path / "v.db", here=HERE)
+    with pytest.raises(NoRouteError) as caught:
+        router.route(Request(prompt=PROMPT), Policy(max_wait=1, **policy))
+    assert any("max_price" in reason for _, reason in caught.value.rejected)
+    assert "max_wait" in caught.value.hint
+    assert router.route(Request(prompt=PROMPT), Policy(max_wait=inf, **policy)).candidates
+
+
 def test_what_is_loaded_has_a_shorter_wait(tmp_path: Path) -> None:
     """The wait is that of this machine now: an expert in memory need not be read again."""
     pool = zoo_of(SLOW, expert("heavy", "pixel_art", size_gb=13.0, settings=steps(1)))
