@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from numbers import Integral, Real
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -60,6 +61,8 @@ def _plain(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
 Number = Annotated[float, BeforeValidator(_plain), Field(strict=True)]
+Most = Annotated[Number, BeforeValidator(lambda value: inf if value == "inf" else value)]
+"""A limit; JSON has no number for none, so `"inf"` will do."""
 
 _PATH: dict[str, Any] = {"type": "string", "description": "Path of a picture."}
 Pictures = Annotated[
@@ -238,12 +241,12 @@ class Policy(_Asked):
     )
     commercial_use: bool = Field(default=False, description="Use only experts whose licence allows commercial use.")
     local_only: bool = Field(default=False, description="Use only experts that run on this machine.")
-    max_price: Number = Field(
+    max_price: Most = Field(
         default=0.0,
         ge=0,
         description="Highest price of a picture in US dollars; a hosted expert of unknown price needs `inf`.",
     )
-    max_wait: Number | None = Field(
+    max_wait: Most | None = Field(
         default=None,
         gt=0,
         description="Most seconds that a picture may be expected to take, with download and loading; `None` for any "

@@ -108,6 +108,11 @@ def test_a_price_is_a_number(price: Any) -> None:
         Policy(max_price=price)
 
 
+def test_no_limit_can_be_written_in_json() -> None:
+    """Hints say `max_price=inf` and `max_wait=inf`, for which JSON has no number."""
+    assert Policy(max_price="inf", max_wait="inf") == Policy(max_price=inf, max_wait=inf)  # type: ignore[arg-type]
+
+
 def test_default_routes_are_as_if_there_were_no_services(tmp_path: Path) -> None:
     """With `max_price=0`, sixty prompts have the same candidates with the same scores as a zoo without services."""
     taxonomy = zoo().taxonomy
