@@ -79,7 +79,7 @@ def test_where_memory_is_shared_nothing_moves_beside_a_drawing(move: str, monkey
         with slot(OTHER):
             moved = other.submit(moves[move])
             # what draws may still use its own weights
-            weights.restore("cpu" if "cpu" in weights.places else OTHER)
+            weights.restore(OTHER if OTHER in before else "cpu")
             with pytest.raises(TimeoutError):
                 moved.result(0.1)
             assert OTHER not in before ^ weights.places
