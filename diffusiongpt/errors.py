@@ -49,6 +49,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from reprlib import Repr
 from typing import ParamSpec, TypeVar
 
 from diffusiongpt.safe_text import clean, safe
@@ -274,6 +275,15 @@ class NeedsExtraError(DiffusionGPTError):
     """An optional dependency is missing; the hint is the exact command that installs it."""
 
 
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
+
+
+def brief(value: object) -> str:
+    """A value as errors show it: its beginning and its end, without writing all of it out first."""
+    return _REPR.repr(value)
+
+
 def unknown_argument(name: str, known: Iterable[str]) -> RequestError:
     """The error for an argument that does not exist, with the nearest one that does."""
     from difflib import get_close_matches
@@ -281,7 +291,7 @@ def unknown_argument(name: str, known: Iterable[str]) -> RequestError:
     names = list(known)
     near = get_close_matches(name, names, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
-    return RequestError(f"unknown argument {name!r}", hint=hint)
+    return RequestError(f"unknown argument {brief(name)}", hint=hint)
 
 
 def checks_names(function: Callable[P, R]) -> Callable[P, R]:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from diffusiongpt.errors import RequestError, unknown_argument
+from diffusiongpt.errors import RequestError, brief, unknown_argument
 from diffusiongpt.flow.inputs import InputImage, read_image, read_images
 from diffusiongpt.settings import Memory
 
@@ -319,18 +319,16 @@ def check_prompt(text: object, *, name: str = "prompt", may_be_empty: bool = Fal
 def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
     """The first mistake in the words of the call, with what would be accepted instead."""
     first = error.errors()[0]
-    name, value = str(first["loc"][0]), first.get("input")
+    name, value = str(first["loc"][0]), brief(first.get("input"))
     if first["type"] == "missing":
         return RequestError(f"{name} is missing", hint=f"Pass {name}= as well.")
     if first["type"] == "extra_forbidden":
         known = (*Request.model_fields, *Policy.model_fields, "generator")
         return unknown_argument(name, known)
     if first["type"] == "literal_error":
-        return RequestError(f"{name}={value!r} is unknown", hint=f"Use {first['ctx']['expected']}.")
+        return RequestError(f"{name}={value} is unknown", hint=f"Use {first['ctx']['expected']}.")
     if name == "memory":
-        return RequestError(
-            f"memory={value!r} cannot be used", hint="Use 24GB, 24GB+64GB (device and host), cpu or any."
-        )
+        return RequestError(f"memory={value} cannot be used", hint="Use 24GB, 24GB+64GB (device and host), cpu or any.")
     limits = {
         key: getattr(one, key)
         for one in model.model_fields[name].metadata
@@ -338,10 +336,10 @@ def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
         if getattr(one, key, None) is not None
     }
     if not limits:
-        return RequestError(f"{name}={value!r} cannot be used: {first['msg']}", hint=f"Correct {name}.")
+        return RequestError(f"{name}={value} cannot be used: {first['msg']}", hint=f"Correct {name}.")
     kind = "a whole number" if "int" in str(model.model_fields[name].annotation) else "a number"
     span = f"from {limits['ge']} to {limits['le']}" if "le" in limits else f"of at least {limits['ge']}"
-    return RequestError(f"{name}={value!r} is out of range", hint=f"Use {kind} {span}.")
+    return RequestError(f"{name}={value} is out of range", hint=f"Use {kind} {span}.")
 
 
 def _seed_of(generator: object) -> int:

@@ -8,12 +8,11 @@ from functools import cached_property
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from reprlib import Repr
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from diffusiongpt.errors import UnknownExpertError, ZooError
+from diffusiongpt.errors import UnknownExpertError, ZooError, brief
 from diffusiongpt.files import expand_home, read_regular
 from diffusiongpt.zoo.expert import Expert
 from diffusiongpt.zoo.taxonomy import Node, Taxonomy, shipped_nodes
@@ -210,13 +209,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _shorten(value: object) -> str:
-    text = _REPR.repr(value)
+    text = brief(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-_REPR = Repr()
-"""Shows the beginning of a value without writing all of it out first."""
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 
 class Zoo(Mapping[str, Expert]):

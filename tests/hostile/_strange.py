@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 STRANGE: tuple[Any, ...] = (
@@ -13,13 +14,17 @@ STRANGE: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+MOST = 3_000_000
+"""Characters that a repetition may add; what is attacked is the product, not the memory of the attack."""
+
+
 def spoilt(value: Any, rng: random.Random, times: int = 1) -> Any:
     """A copy of a JSON value with parts of it, anywhere, replaced, removed or repeated."""
     copy = json.loads(json.dumps(value))
     for _ in range(times):
         places = [one for one in _places(copy) if one]
         if not places:
-            return rng.choice(STRANGE)
+            return _strange(rng)
         *way, last = rng.choice(places)
         inner = copy
         for part in way:
@@ -28,12 +33,17 @@ def spoilt(value: Any, rng: random.Random, times: int = 1) -> Any:
         if how < 0.1:
             del inner[last]
         elif how < 0.2 and isinstance(inner, list):
-            inner.extend([inner[last]] * rng.choice((1, 70, 3_000)))
+            inner.extend([inner[last]] * min(rng.choice((1, 70, 3_000)), MOST // len(json.dumps(inner[last]))))
         elif how < 0.25 and isinstance(inner, dict):
-            inner[rng.choice(("x", "", "\x1b[31m", "__class__"))] = rng.choice(STRANGE)
+            inner[rng.choice(("x", "", "\x1b[31m", "__class__"))] = _strange(rng)
         else:
-            inner[last] = rng.choice(STRANGE)
+            inner[last] = _strange(rng)
     return copy
+
+
+def _strange(rng: random.Random) -> Any:
+    """One of the strange values, which the next spoiling may spoil without the others."""
+    return deepcopy(rng.choice(STRANGE))
 
 
 def _places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
