@@ -283,7 +283,7 @@ class Planner:
             if few.bits in self._bits or asked not in (None, few.bits) or len(job.sizes) == 1:
                 continue
             if any(map(self._fits, self._tilings(partial(job.quantised, bits=few.bits)))):
-                install = ": pip install 'diffusiongpt[quantised]'" if few.library else ""
+                install = ": pip install 'diffusiongpt[quantised]'" if few.package else ""
                 return f"; with weights of {few.bits} bits it would fit{install}"
         return ""
 

@@ -103,7 +103,7 @@ def test_rows_of_zeros_stay_zero() -> None:
 
 
 def test_a_checkpoint_that_torchao_made_small_draws(settings: Settings, tmp_path: Path) -> None:
-    """Where the library is installed, a repository with weights of 8 bits is loaded as it is, here and on a device."""
+    """Where torchao is installed, a repository with weights of 8 bits is loaded as it is, here and on a device."""
     quantization = pytest.importorskip("torchao.quantization")
     from diffusers import FluxTransformer2DModel, TorchAoConfig
 
@@ -132,7 +132,7 @@ def test_on_the_processor_weights_are_whole(settings: Settings, who: Expert) -> 
     cache.close()
 
 
-def test_without_the_library_the_error_says_what_to_install(
+def test_without_the_package_the_error_says_what_to_install(
     settings: Settings, who: Expert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused before anything is read."""

@@ -199,7 +199,7 @@ def test_only_what_the_backends_can_do_is_planned() -> None:
 
 
 def test_weights_of_4_bits_are_only_for_those_who_want_them() -> None:
-    """The user's setting, or the zoo entry's type, allows them; where the library is missing, the reason says so."""
+    """The user's setting, or the zoo entry's type, allows them; where the package is missing, the reason says so."""
     ways, machine = (*EVERY_WAY, "quantised"), gpu(24, 110)
     assert planner(machine, ways=ways)(ZOO["flux2-dev"]).best is None
     allowed = planner(machine, ways=ways, quantise=True)(ZOO["flux2-dev"]).best

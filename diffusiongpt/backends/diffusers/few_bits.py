@@ -29,14 +29,14 @@ class FewBits:
         share: Share of its bytes that a component keeps: those bits of 16 and their scales in its layers, and all of
             what stays as it is, which is about 1 in 80.
         linear_class: Makes the class of its layers.
-        library: What has to be installed for it; empty for nothing.
-        functions: Imports that library.
+        package: What has to be installed for it; empty for nothing.
+        functions: Imports that package.
     """
 
     bits: int
     share: float
     linear_class: Callable[[], Any]
-    library: str = ""
+    package: str = ""
     functions: Callable[[], object] = object
 
 
@@ -46,7 +46,7 @@ FEW_BITS: Final[Mapping[str, FewBits]] = {
         bits=4,
         share=0.29,
         linear_class=four_bits.linear_class,
-        library="bitsandbytes",
+        package="bitsandbytes",
         functions=four_bits.functions,
     ),
 }
@@ -59,16 +59,16 @@ def type_of_bits(bits: int | None) -> str:
 
 
 def can_quantise(dtype: str) -> bool:
-    """Whether the library that makes weights of a type is installed, if it takes one."""
-    library = FEW_BITS[dtype].library
-    return not library or find_spec(library) is not None
+    """Whether the package that makes weights of a type is installed, if it takes one."""
+    package = FEW_BITS[dtype].package
+    return not package or find_spec(package) is not None
 
 
 def check_can_quantise(dtype: str) -> None:
     """Refuse early what could not be built.
 
     Raises:
-        NeedsExtraError: If the library is not installed, or does not work with what is.
+        NeedsExtraError: If the package is not installed, or does not work with what is.
     """
     few = FEW_BITS[dtype]
     try:
@@ -78,7 +78,7 @@ def check_can_quantise(dtype: str) -> None:
     else:
         return
     raise NeedsExtraError(
-        f"weights of {few.bits} bits need {few.library}, which cannot be imported ({reason})",
+        f"weights of {few.bits} bits need {few.package}, which cannot be imported ({reason})",
         hint="pip install 'diffusiongpt[quantised]', or draw with an expert that fits without.",
     )
 
