@@ -36,7 +36,9 @@ CREATE INDEX IF NOT EXISTS messages_voter ON messages (voter);
 """
 
 _ENTRIES: Mapping[str, type[Vote | Rating]] = {"vote": Vote, "rating": Rating}
-_OF_VOTER = "voter = ? AND refused IS NULL AND kind IN ('vote', 'rating')"
+_WAITS = "refused IS NULL AND kind IN ('vote', 'rating')"
+_SIZE = "SELECT count(*), total(bytes) FROM messages"
+_DROP_REFUSED = "DELETE FROM messages WHERE number = (SELECT min(number) FROM messages WHERE refused IS NOT NULL)"
 _NOT_RETRACTED = "NOT EXISTS (SELECT 1 FROM messages AS later WHERE later.kind = 'retract' AND later.id = messages.id)"
 
 
@@ -83,7 +85,7 @@ class Held(NamedTuple):
         waiting: Messages that wait.
         nbytes: Their bytes.
         oldest: Time of the first of them; empty if nothing waits.
-        refused: Messages that the store has refused, and that are kept until somebody looks at them.
+        refused: Messages that the store has refused, and that are kept while there is room for them.
         reason: Why the last of those was refused.
     """
 
@@ -101,7 +103,7 @@ class Outbox:
 
     Args:
         path: The file.
-        most: Messages that it holds, with the refused ones.
+        most: Messages that it holds; refused ones, the oldest first, make room for those that wait.
         most_bytes: Bytes of messages that it holds.
     """
 
@@ -117,12 +119,18 @@ class Outbox:
         """
         body = json.dumps(message.record)
         with self._writing() as file:
-            count, nbytes = file.execute("SELECT count(*), total(bytes) FROM messages").fetchone()
-            if count >= self._most or nbytes + len(body) > self._most_bytes:
-                raise VoteError(
-                    f"the queue of votes in {self.path} is full: {count:,} wait for the server",
-                    hint="Start the server of the vote store; this was not recorded.",
-                )
+            # said again, what was refused waits once more
+            file.execute(
+                "DELETE FROM messages WHERE kind = ? AND id = ? AND refused IS NOT NULL", (message.kind, message.id)
+            )
+            count, nbytes = file.execute(_SIZE).fetchone()
+            while count >= self._most or nbytes + len(body) > self._most_bytes:
+                if not file.execute(_DROP_REFUSED).rowcount:
+                    raise VoteError(
+                        f"the queue of votes in {self.path} is full: {count:,} wait for the server",
+                        hint="Start the server of the vote store; this was not recorded.",
+                    )
+                count, nbytes = file.execute(_SIZE).fetchone()
             try:
                 file.execute(
                     "INSERT INTO messages (kind, id, voter, time, body, bytes) VALUES (?, ?, ?, ?, ?, ?)",
@@ -140,8 +148,7 @@ class Outbox:
 
     def entries(self, after: int, most: int) -> list[Message]:
         """Votes and ratings that wait and are not retracted, from a number on."""
-        where = f"number > ? AND refused IS NULL AND kind IN ('vote', 'rating') AND {_NOT_RETRACTED}"
-        return self._messages(f"{where} ORDER BY number LIMIT ?", after, most)
+        return self._messages(f"number > ? AND {_WAITS} AND {_NOT_RETRACTED} ORDER BY number LIMIT ?", after, most)
 
     def retractions(self) -> int:
         """How many retractions wait."""
@@ -174,11 +181,11 @@ class Outbox:
 
     def holds(self, entry_id: str) -> bool:
         """Whether a vote or a rating waits."""
-        return bool(self._messages("id = ? AND refused IS NULL AND kind IN ('vote', 'rating')", entry_id))
+        return bool(self._messages(f"id = ? AND {_WAITS}", entry_id))
 
     def find(self, entry_id: str) -> Vote | Rating | None:
         """A vote or rating that waits."""
-        found = self._messages("id = ? AND refused IS NULL AND kind IN ('vote', 'rating')", entry_id)
+        found = self._messages(f"id = ? AND {_WAITS}", entry_id)
         return found[0].entry if found else None
 
     def retracts(self, entry_id: str) -> bool:
@@ -187,12 +194,12 @@ class Outbox:
 
     def last_of(self, voter: str) -> Vote | Rating | None:
         """The last vote or rating of a voter that waits and is not retracted."""
-        found = self._messages(f"{_OF_VOTER} AND {_NOT_RETRACTED} ORDER BY number DESC LIMIT 1", voter)
+        found = self._messages(f"voter = ? AND {_WAITS} AND {_NOT_RETRACTED} ORDER BY number DESC LIMIT 1", voter)
         return found[0].entry if found else None
 
     def tally(self, voter: str) -> tuple[int, int]:
         """Numbers of votes and ratings of a voter that wait."""
-        found = self._messages(_OF_VOTER, voter)
+        found = self._messages(f"voter = ? AND {_WAITS}", voter)
         votes = sum(one.kind == "vote" for one in found)
         return votes, len(found) - votes
 

@@ -288,6 +288,20 @@ def test_a_full_queue_fails_loudly(store: VoteStore, database_server: postgres.P
     assert store.count() == 1 + 2 + 1
 
 
+def test_what_was_refused_makes_room(tmp_path: Path) -> None:
+    """It is kept while there is room, goes first where there is none, and waits once more when it is said again."""
+    outbox = Outbox(tmp_path / "o.db", most=3)
+    for number in range(3):
+        outbox.put(Message.of(vote(id=f"v{number}")))
+    outbox.settle([(1, "no"), (2, "never")])
+    outbox.put(Message.of(vote(id="v1")))
+    assert (outbox.held().waiting, outbox.held().refused, outbox.holds("v1")) == (2, 1, True)
+    outbox.put(Message.of(vote(id="v3")))
+    with pytest.raises(VoteError, match="is full: 3 wait"):
+        outbox.put(Message.of(vote(id="v4")))
+    assert [message.id for message in outbox.batch(9)] == ["v2", "v1", "v3"]
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(
     url: str, database_server: postgres.PostgresServer, tmp_path: Path
 ) -> None:
