@@ -327,6 +327,9 @@ class LiveTable:
 
     def _open(self, priors: Priors) -> int | None:
         """Take the snapshot for the table, if it fits the store and the priors; else have everything fitted."""
+        if self._last is not None and self._last.priors.fingerprint == priors.fingerprint and self._fits_for(priors):
+            # it did not hold when that fit began, and to read it once more may take longer than a route
+            return self._want_fit(priors, self.store.version)
         snapshot = self._learner.snapshot(priors)
         # known before the store is asked, which may not answer
         self._last = snapshot.table if snapshot is not None else None
@@ -381,6 +384,10 @@ class LiveTable:
                 self._fitter = Thread(target=self._fit_all, name="diffusiongpt-refit")
                 self._fitter.start()
             return self._fits_wanted
+
+    def _fits_for(self, priors: Priors) -> bool:
+        with self._changed:
+            return self._is_fitting() and self._fit_of is not None and self._fit_of[0] == priors.fingerprint
 
     def _is_fitting(self) -> bool:
         # in a forked child, the parent's thread is not alive

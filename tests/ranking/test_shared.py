@@ -159,6 +159,33 @@ def test_a_process_that_ends_does_not_wait_for_the_refit_of_another(
     thread.join()
 
 
+def test_a_table_that_no_longer_holds_is_fetched_once(
+    join: Callable[..., LiveTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Routes go on with it until the fit is done, and do not bring it over the network again each time."""
+    other = join()
+    other.store.merge(ballots(70))
+    known = other.table(PRIORS).version
+    other.wait()
+    other.store.retract("v00003")
+    fits = Fits()
+    fits.go_on.clear()
+    live = join(fits)
+    fetched: list[str] = []
+
+    def fetch(name: str, most_bytes: int, real: Callable[..., bytes | None] = live.store.published_table) -> object:
+        fetched.append(name)
+        return real(name, most_bytes)
+
+    monkeypatch.setattr(live.store, "published_table", fetch)
+    live.at_hand(PRIORS)
+    assert fits.begun.wait(60)
+    assert {live.at_hand(PRIORS).table.version for _ in range(4)} == {known}
+    assert len(fetched) == 1
+    fits.go_on.set()
+    assert live.table(PRIORS).size == 69
+
+
 def test_a_server_that_is_lost_during_a_fit_costs_no_table(
     join: Callable[..., LiveTable], database_server: postgres.PostgresServer
 ) -> None:
