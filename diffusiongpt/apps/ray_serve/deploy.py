@@ -147,7 +147,7 @@ class _Front:
         self._zoo = zoo
         self._settings = settings
         memory = {kind: Memory.parse(one.memory) if one.memory else None for kind, one in options.drawing.items()}
-        self._executor = RemoteExecutor(draws, memory if options.kinds else None, zoo_version=zoo.version)
+        self._executor = RemoteExecutor(draws, memory if options.kinds else None)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve's own name
         """The app, built in the process that serves it."""

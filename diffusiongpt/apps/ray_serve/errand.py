@@ -20,13 +20,10 @@ class Errand:
     Attributes:
         sender: Who sends it; a replica counts what it received of each.
         need: What it needs.
-        zoo_version: Version of the zoo that the expert of the call is from. The call carries the expert itself, so a
-            replica with another version draws the same.
     """
 
     sender: str
     need: Need
-    zoo_version: str = ""
 
 
 class KnowsReplicas(Protocol):

@@ -55,7 +55,6 @@ class RemoteExecutor:
         handles: Kind of replica -> handle of its deployment of `Drawer`; the kind of a fleet whose replicas are all
             alike has no name.
         kinds: Kind of replica -> its memory, where they are not all alike.
-        zoo_version: Version of the zoo that the calls are from.
 
     Attributes:
         kinds: See `FleetExecutor`.
@@ -65,12 +64,9 @@ class RemoteExecutor:
         self,
         handles: Mapping[str, DeploymentHandle[Any]],
         kinds: Mapping[str, Memory | None] | None = None,
-        *,
-        zoo_version: str = "",
     ) -> None:
         self._handles = {kind: handle.options(stream=True) for kind, handle in handles.items()}
         self.kinds: Mapping[str, Memory | None] = kinds or {}
-        self._zoo_version = zoo_version
         self._sender = uuid.uuid4().hex
         self._seconds: dict[tuple[str, str], float] = {}
         self._demand = {kind: Demand() for kind in handles}
@@ -88,7 +84,7 @@ class RemoteExecutor:
         for number in range(TRIES):
             check_stop()
             kind, placements, need = self._choose(call)
-            errand = Errand(sender=self._sender, need=need, zoo_version=self._zoo_version)
+            errand = Errand(sender=self._sender, need=need)
             with self._lock:
                 self._demand[kind].ask(call.expert.id, need.draw_s)
             try:
