@@ -16,7 +16,16 @@ from typing import Any
 
 import httpx2
 import psutil
+import pytest
 from PIL import Image
+
+ON_RAY = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    # of Ray itself, which leaves sockets and files of its processes to the garbage collector
+    pytest.mark.filterwarnings("ignore"),
+]
+"""Marks of tests on a real Ray; each file has a time limit of its own."""
 
 PROMPT = "pixel art fish on a blue background"
 APP = "diffusiongpt"

@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_fleet import PROMPT, RunningFleet, pixels, processes, running_ray, wait_until
+from fixtures_fleet import ON_RAY, PROMPT, RunningFleet, pixels, processes, running_ray, wait_until
 
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.zoo import Zoo
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.long,
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.timeout(900),
-    # of Ray itself, which leaves sockets and files of its processes to the garbage collector
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [*ON_RAY, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

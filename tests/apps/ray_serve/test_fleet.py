@@ -8,18 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fixtures_fleet import PROMPT, RunningFleet, pixels, processes, running_ray, wait_until
+from fixtures_fleet import ON_RAY, PROMPT, RunningFleet, pixels, processes, running_ray, wait_until
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.studio import DiffusionGPT
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.timeout(600),
-    # of Ray itself, which leaves sockets and files of its processes to the garbage collector
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [*ON_RAY, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

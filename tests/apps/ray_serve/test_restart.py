@@ -11,16 +11,9 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-from fixtures_fleet import pixels, processes, running_ray
+from fixtures_fleet import ON_RAY, pixels, processes, running_ray
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.long,
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.timeout(900),
-    # of Ray itself, which leaves sockets and files of its processes to the garbage collector
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [*ON_RAY, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def test_a_fleet_that_starts_again_knows_its_votes(tmp_path: Path) -> None:
