@@ -1,4 +1,4 @@
-"""A linear layer whose weights have 4 bits, made by bitsandbytes.
+"""Weights of 4 bits, made by bitsandbytes: bytes with two of them each.
 
 The values are at the quantiles of a normal distribution (Dettmers et al. 2023, "QLoRA", 3), with a scale for each
 `BLOCK` of them.
@@ -6,10 +6,14 @@ The values are at the quantiles of a normal distribution (Dettmers et al. 2023, 
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from diffusiongpt.backends.diffusers.quiet import import_bitsandbytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
 
 BLOCK: Final = 64
 """Values that share a scale in float32: 4.5 bits a weight in all."""
@@ -27,47 +31,25 @@ def functions() -> Any:
     return bitsandbytes.functional
 
 
-@cache
-def linear_class() -> Any:
-    """The class of the layer; it is made here, since nothing at the top of this file imports torch."""
+def pack(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """See `FewBits.pack`."""
+    packed, state = functions().quantize_4bit(weight, blocksize=BLOCK, quant_type="nf4", compress_statistics=False)
+    return {"packed": packed, "scales": state.absmax, "code": state.code}
+
+
+def unpack(tensors: Mapping[str, torch.Tensor], shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """See `FewBits.unpack`."""
+    import bitsandbytes.functional  # without `functions`, which is slow: packing has seen that it works
     import torch
 
-    library = functions()
-
-    class Linear4(torch.nn.Module):
-        """A linear layer whose weights are bytes with two of them each.
-
-        They are buffers like any other, so they are packed, copied and streamed as other weights are.
-        """
-
-        def __init__(self, linear: torch.nn.Linear) -> None:
-            super().__init__()
-            self.in_features, self.out_features = linear.in_features, linear.out_features
-            self.was = linear.weight.dtype
-            packed, state = library.quantize_4bit(
-                linear.weight.detach(), blocksize=BLOCK, quant_type="nf4", compress_statistics=False
-            )
-            self.register_buffer("packed", packed)
-            self.register_buffer("scales", state.absmax)
-            self.register_buffer("code", state.code)
-            self.bias = linear.bias
-
-        @property
-        def weight(self) -> torch.Tensor:
-            """The weights in the type that they had; some models look at them to learn that type."""
-            state = library.QuantState(
-                absmax=self.scales.float(),
-                shape=torch.Size((self.out_features, self.in_features)),
-                code=self.code.float(),
-                blocksize=BLOCK,
-                quant_type="nf4",
-                dtype=self.was,
-            )
-            made: torch.Tensor = library.dequantize_4bit(self.packed, state)
-            return made
-
-        def forward(self, sample: torch.Tensor) -> torch.Tensor:
-            """As `torch.nn.Linear`."""
-            return torch.nn.functional.linear(sample, self.weight, self.bias)
-
-    return Linear4
+    library: Any = bitsandbytes.functional
+    state = library.QuantState(
+        absmax=tensors["scales"].float(),
+        shape=torch.Size(shape),
+        code=tensors["code"].float(),
+        blocksize=BLOCK,
+        quant_type="nf4",
+        dtype=dtype,
+    )
+    made: torch.Tensor = library.dequantize_4bit(tensors["packed"], state)
+    return made
