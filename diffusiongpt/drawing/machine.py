@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import for_adapters, get_backend, is_hosted
 from diffusiongpt.backends.diffusers import FEW_BITS, can_quantise
@@ -112,8 +112,7 @@ class Machine:
             return (begin,)
         if not plan.sized:
             return (self.unplanned,)
-        first = _place_in_turn(begin) if begin else (0, 0)
-        return tuple(one for one in plan.placements if _place_in_turn(one) >= first)
+        return tuple(one for one in plan.placements if begin is None or one.turn >= begin.turn)
 
     @property
     def unplanned(self) -> Placement:
@@ -303,12 +302,6 @@ class Machine:
             return known[1]
         except (DiffusionGPTError, OSError):
             return None
-
-
-def _place_in_turn(placement: Placement) -> tuple[int, int]:
-    """Where a placement comes among those that are tried in turn."""
-    order: tuple[PlacementKind, ...] = get_args(PlacementKind)
-    return order.index(placement.kind), 16 - placement.precision
 
 
 def _too_big(expert: str, reason: str) -> OutOfMemoryError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 PlacementKind = Literal["whole", "offload", "stream", "quantised", "hosted", "cpu"]
 """In the order in which they are tried where several fit."""
+
+_ORDER: Final[tuple[PlacementKind, ...]] = get_args(PlacementKind)
 
 GIB = 1 << 30
 """Bytes of a gigabyte as memory is sold: a "24 GB" card has 24 of these."""
@@ -47,6 +49,11 @@ class Placement(BaseModel):
     def precision(self) -> int:
         """Bits of a weight, and 16 for all that are not quantised."""
         return (self.bits or 4) if self.kind == "quantised" else 16
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Where it comes among those that are tried: by its kind, and by the bits of its weights, the most first."""
+        return _ORDER.index(self.kind), -self.precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.flow import Placement, PlacementKind
+from diffusiongpt.flow import Placement
 from diffusiongpt.placement.planner import Plan, Planner
 
 if TYPE_CHECKING:
     from diffusiongpt.flow import Readiness
     from diffusiongpt.zoo import Expert
-
-_ORDER = get_args(PlacementKind)
 
 
 class KindsPlanner:
@@ -46,11 +44,7 @@ class KindsPlanner:
             one.model_copy(update={"replica": name}) for name, plan in plans.items() for one in plan.placements
         ]
         if placements:
-            return Plan(
-                placements=tuple(
-                    sorted(placements, key=lambda one: (_ORDER.index(one.kind), -one.precision, one.tiled))
-                )
-            )
+            return Plan(placements=tuple(sorted(placements, key=lambda one: (one.turn, one.tiled))))
         sized = any(plan.sized for plan in plans.values())
         return Plan(reason=_joined({name: plan.reason for name, plan in plans.items()}), sized=sized)
 

@@ -78,7 +78,8 @@ class HostBlock:
         self._unpin = weakref.finalize(self, _unregister, cudart, address)
         self._unpin.atexit = False  # the driver has shut down by then
         self.pinned = True
-        # A fork copies pinned pages at once, all of them (Linux since 5.10), and CUDA does not work in its child.
+        # A fork copies pinned pages at once, all of them (Linux since 5.10), and CUDA does not work in its child. To
+        # read them there ends the child; its studios refuse before that (`forks`).
         self._advise("MADV_DONTFORK")
         return True
 
