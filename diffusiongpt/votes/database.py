@@ -16,8 +16,7 @@ from sqlalchemy import exc
 
 from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.safe_text import logger, without_secrets
-from diffusiongpt.votes import published, recording, server
-from diffusiongpt.votes import schema as sqlite
+from diffusiongpt.votes import published, recording, server, sqlite
 from diffusiongpt.votes import schema as tables
 from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Mark, read_json
 from diffusiongpt.votes.published import Published
@@ -320,9 +319,9 @@ class Database:
             yield
         except (exc.SQLAlchemyError, sqlite3.Error) as error:
             cause = str(getattr(error, "orig", None) or error).strip()
-            if self._path is not None and tables.FULL not in cause and tables.is_full(self._path):
+            if self._path is not None and sqlite.FULL not in cause and sqlite.is_full(self._path):
                 # SQLite speaks of an error of the disk, or of a file that it may only read
-                cause = f"the {tables.FULL}"
+                cause = f"the {sqlite.FULL}"
             message = f"cannot {verb} votes at {self.name}: {cause}"
             if self._path is None and server.is_unreachable(error, self._engine):
                 hint = "Check that the server is running and that it can be reached from here."
@@ -336,7 +335,7 @@ class Database:
             return "Move the file away, or name another file for the votes; nothing was changed."
         if "locked" in cause or "lock timeout" in cause:
             return "Another process is writing; try again."
-        if tables.FULL in cause:
+        if sqlite.FULL in cause:
             return self._room_hint()
         if self._path is None:
             return "Check that the server is running and that this user may read and write the database."
@@ -345,7 +344,7 @@ class Database:
     def _room_hint(self) -> str:
         if self._path is None:
             return "Free some disk space on the server and try again."
-        need = f"{math.ceil(tables.room_to_write(self._path) / 1e6)} MB"
+        need = f"{math.ceil(sqlite.room_to_write(self._path) / 1e6)} MB"
         return f"Free some disk space in {self._path.parent}, about {need}, and try again; nothing was changed."
 
 

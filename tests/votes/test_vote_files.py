@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.votes import VoteStore, schema
+from diffusiongpt.votes import VoteStore, sqlite
 
 
 def sound(path: Path) -> bool:
@@ -183,7 +183,7 @@ def test_votes_are_read_where_the_disk_has_no_byte_left(tmp_path: Path, monkeypa
     with contextlib.closing(VoteStore(path)) as store:
         before = store.add(vote())
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "disk_usage", lambda _: SimpleNamespace(free=0))
+        patched.setattr(sqlite, "disk_usage", lambda _: SimpleNamespace(free=0))
         with contextlib.closing(VoteStore(path)) as store:
             assert store.all() == [before]
             assert [*tmp_path.iterdir()] == [path]
