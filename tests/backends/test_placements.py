@@ -120,11 +120,14 @@ def test_a_text_is_encoded_once_for_all_pictures_of_a_request(
     assert visits[1]["transformer"] == 3
 
 
-@pytest.mark.parametrize(("samples", "calls"), [(False, 1), (True, 2)])
-def test_what_a_pipeline_samples_while_it_encodes_is_that_of_each_seed(
-    settings: Settings, folders: dict[str, Path], samples: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("does", "calls"), [("nothing more", 1), ("samples", 2), ("takes a note", 2)])
+def test_what_a_pipeline_does_while_it_encodes_is_that_of_each_seed(
+    settings: Settings, folders: dict[str, Path], does: str, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Picture `i` of a request is the picture of `seed + i` alone, also where chance writes a part of the prompt."""
+    """Picture `i` of a request is the picture of `seed + i` alone, also where chance writes a part of the prompt.
+
+    What a pipeline notes on itself while it encodes it may look for later, and each picture has a copy of its own.
+    """
     from diffusers import FluxPipeline
 
     who, encode, asked = entry("flux1", folders["flux1"]), FluxPipeline.encode_prompt, []
@@ -132,7 +135,9 @@ def test_what_a_pipeline_samples_while_it_encodes_is_that_of_each_seed(
     def encode_prompt(pipe: FluxPipeline, *args: Any, **options: Any) -> Any:
         embeds, *others = encode(pipe, *args, **options)
         asked.append(embeds)
-        return (embeds + torch.rand(1) if samples else embeds, *others)
+        if does == "takes a note":
+            pipe.read = len(asked)
+        return (embeds + torch.rand(1) if does == "samples" else embeds, *others)
 
     monkeypatch.setattr(FluxPipeline, "encode_prompt", encode_prompt)
     with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True) as loaded:
@@ -161,7 +166,9 @@ def test_weights_leave_only_when_what_computed_with_them_has_ended(
     with ModelCache(settings).lease(who, BACKEND, device=DEVICE, offload=True, stream=stream) as loaded:
         parts: dict[str, Any] = dict(loaded.parts)
         for part in parts.values():
-            part.outline(DEVICE).register_forward_hook(lambda *_, part=part: running.add(part))
+            # all within it, since an autoencoder decodes without being called itself
+            for inner in part.outline(DEVICE).modules():
+                inner.register_forward_hook(lambda *_, part=part: running.add(part))
         DiffusersBackend(small_bytes=0).draw(loaded, call(who, 7, 8), offload=True, stream=stream)
         assert not running
     assert not early
