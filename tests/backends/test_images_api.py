@@ -377,6 +377,15 @@ def test_a_key_goes_to_its_own_server(tmp_path: Path) -> None:
     assert "sesame" not in repr(settings) + settings.model_dump_json()
 
 
+def test_a_server_that_wants_a_key_and_has_none_shows_that(images: LocalImages, tmp_path: Path) -> None:
+    """A route knows it before anything is drawn; another server needs no key."""
+    who = [served(images, dialect).model_copy(update={"id": dialect}) for dialect in ("dall-e-3", "vllm-omni")]
+    with studio_with(settings_in(tmp_path), *who) as studio:
+        route = studio.route("a pixel art fox", max_price=1)
+    readiness = {one.expert: one.readiness for one in route.candidates}
+    assert (readiness["dall-e-3"], readiness["vllm-omni"]) == ("needs_key", "loaded")
+
+
 @pytest.mark.parametrize("keys", ["sesame", "host=", "=sesame", "a/b=c"])
 def test_keys_of_servers_have_a_form(tmp_path: Path, keys: str) -> None:
     """What is none is refused when it is read, without being shown."""

@@ -43,9 +43,14 @@ class ImagesServerBackend:
         self._limits = limits
 
     def check(self, settings: Settings) -> None:
-        """See `HostedBackend.check`; whether a server wants a key is known only for an expert."""
+        """See `HostedBackend.check`; whether a server wants a key is known only of an expert: see `check_expert`."""
         check_client()
         check_online(settings)
+
+    def check_expert(self, expert: Expert, settings: Settings) -> None:
+        """The same for one expert, whose server may want a key."""
+        self.check(settings)
+        _place(expert, settings)
 
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
