@@ -29,11 +29,20 @@ def parse_json(raw: bytes) -> Any:
     """
     if len(raw) > MAX_BYTES:
         raise TooLargeError(f"it has {len(raw):,} bytes, and at most {MAX_BYTES:,} are read")
-    if raw.count(b"{") + raw.count(b"[") > MAX_BRACKETS or raw.count(b",") > MAX_COMMAS:
-        raise TooLargeError("it has more items than anything that is needed here")
+    check_items(raw)
     # unlike the parser of the standard library, this one refuses what is nested deeper than its own stack allows
     # some schedulers write infinity
     return from_json(raw, allow_inf_nan=True)
+
+
+def check_items(raw: bytes) -> None:
+    """Refuse JSON of more items than are kept in memory, before they are made; for what is parsed into a model.
+
+    Raises:
+        TooLargeError: If it has more.
+    """
+    if raw.count(b"{") + raw.count(b"[") > MAX_BRACKETS or raw.count(b",") > MAX_COMMAS:
+        raise TooLargeError("it has more items than anything that is needed here")
 
 
 def read_bounded(path: Path) -> bytes:

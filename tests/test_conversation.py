@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,30 @@ def test_a_strangers_file_is_refused(studio: DiffusionGPT, saved: Path, change: 
     with pytest.raises(ConversationError) as caught:
         Conversation.load(saved, studio=studio)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ["x"] * 60_000,
+        [{}] * 60_000,
+        [{"text": "a fox", "kind": "new", "pictures": ["/"] * 100_000}],
+        [{"text": "a fox", "kind": "new", "options": {"seed": [[]] * 250_000}}],
+        [{"text": "a fox", "kind": "new"}] * 250_000,
+    ],
+    ids=["no turns", "empty turns", "pictures", "an option", "turns"],
+)
+def test_a_strangers_file_takes_little_memory(studio: DiffusionGPT, tmp_path: Path, turns: list[Any]) -> None:
+    """No object is made of what one may not hold, and no error of each mistake."""
+    file = tmp_path / "talk.json"
+    file.write_text(json.dumps({"pictures_in": "pictures", "turns": turns}), encoding="utf-8")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConversationError):
+            Conversation.load(file, studio=studio)
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20  # of which the most that is read is 16
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_link_leads_to_no_picture(studio: DiffusionGPT, saved: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
+from diffusiongpt.bounded import TooLargeError, check_items
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, check_kept
 from diffusiongpt.errors import ConversationError, PictureError, RequestError
 from diffusiongpt.flow import MAX_PROMPT_CHARS, PictureRecord
@@ -37,7 +38,7 @@ class _TurnFile(BaseModel):
     description: str = Field(default="", max_length=2 * MAX_PROMPT_CHARS)
     reply: str = ""  # it may quote a prompt, whose odd characters are written as ten; the file has a limit
     options: Mapping[str, Any] = Field(default_factory=dict, max_length=64)
-    pictures: tuple[_FileName, ...] = Field(default=(), max_length=64)
+    pictures: Annotated[tuple[_FileName, ...], FailFast()] = Field(default=(), max_length=64)
 
 
 class _File(BaseModel):
@@ -47,7 +48,8 @@ class _File(BaseModel):
 
     version: int = Field(default=1, le=1)
     pictures_in: _FileName
-    turns: tuple[_TurnFile, ...] = Field(max_length=MAX_TURNS)
+    # the first wrong turn is reported; an error for each of a million would take the memory
+    turns: Annotated[tuple[_TurnFile, ...], FailFast()] = Field(max_length=MAX_TURNS)
 
 
 def _read_file(file: Path) -> _File:
@@ -59,11 +61,15 @@ def _read_file(file: Path) -> _File:
             content = source.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise ConversationError(f"{file} is larger than {MAX_FILE_BYTES >> 20} MB", hint=hint)
+        check_items(content)
         return _File.model_validate_json(content)
     except OSError as error:
         raise ConversationError(f"{file} cannot be read: {error.strerror or error}", hint="Check the path.") from error
+    except TooLargeError as error:
+        raise ConversationError(f"{file} is not a conversation: {error}", hint=hint) from None
     except ValidationError as error:
-        first = error.errors()[0]
+        # with its input, an error of a list would hold a copy of all that is in it
+        first = error.errors(include_input=False, include_url=False)[0]
         raise ConversationError(f"{file} is not a whole conversation: {first['msg']}", hint=hint) from None
 
 
