@@ -273,8 +273,10 @@ def fit_personal_offsets(
     prior = np.tile(sds, (len(experts), 1))
     mean = mode_by_gradient(seen, prior, Mode(np.zeros_like(prior), np.zeros(len(voted.left)), 0.0)).theta
     # precisions come in units of the prior, S P S with S = diag(sds)
-    covariances = [sds[:, None] * np.linalg.inv(one) * sds for one in unit_precisions(seen, prior, mean)]
-    return PersonalOffsets(experts, nodes, mean, np.array(covariances).reshape(-1, len(sds), len(sds)), sds)
+    covariances = np.empty((len(experts), len(sds), len(sds)))
+    for row, one in enumerate(unit_precisions(seen, prior, mean)):
+        covariances[row] = sds[:, None] * np.linalg.inv(one) * sds
+    return PersonalOffsets(experts, nodes, mean, covariances, sds)
 
 
 def _weights(evidence: Mapping[str, float], nodes: Mapping[str, int]) -> Floats:
