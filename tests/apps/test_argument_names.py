@@ -53,12 +53,7 @@ SWITCHES = {"rewrite", "prefer_mine", "commercial_use", "local_only"}
 """Options without a value cannot have a wrong one."""
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("tiny_home")
 
 
 @pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])

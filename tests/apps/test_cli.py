@@ -34,13 +34,7 @@ GENERATE_FIELDS = ROUTE_FIELDS | {"drawn_by", "images", "seeds", "params", "drop
 PROMPT = "a pixel art fish on a blue background"
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("tiny_home")
 
 
 def run(*arguments: object, code: int = 0, says: str | None = None) -> Result:

@@ -50,12 +50,8 @@ WRONG = (
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
-    monkeypatch.chdir(tmp_path)
+def _files(tiny_home: None) -> None:
+    del tiny_home
     Path("there.csv").write_text("prompt_id,prompt,category,expert,rating\np,a fox,,a,1\n")
     Path("folder").mkdir()
 

@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 PROMPT = "a pixel art fish on a blue background"
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DIFFUSIONGPT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("DIFFUSIONGPT_DEVICE", "cpu")
-    monkeypatch.setenv("DIFFUSIONGPT_ZOO", "tiny")
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("tiny_home")
 
 
 @pytest.fixture

@@ -104,6 +104,8 @@ def test_rows_of_zeros_stay_zero() -> None:
 
 def test_a_checkpoint_that_torchao_made_small_draws(settings: Settings, tmp_path: Path) -> None:
     """Where torchao is installed, a repository with weights of 8 bits is loaded as it is, here and on a device."""
+    # The tests do not install it (0.18 passes): from then on diffusers imports it in every process, and it prints to
+    # stderr about kernels that it cannot load, also where nothing is quantised.
     quantization = pytest.importorskip("torchao.quantization")
     from diffusers import FluxTransformer2DModel, TorchAoConfig
 

@@ -186,6 +186,14 @@ def test_an_undo_that_is_delivered_again_takes_back_nothing_more(store: VoteStor
         assert [one.id for one in store.all()] == ["first", third.id]
 
 
+def test_a_retraction_that_is_delivered_again_is_recorded_once(store: VoteStore) -> None:
+    """Whoever delivered it first may have been killed before it left the queue; it is not refused either."""
+    gone = Message(kind="retract", id="first", time=store.add(vote(id="second")).time, number=1)
+    for _ in range(2):
+        assert store._database.deliver(lambda: [gone]) == [(1, None)]
+        assert [one.id for one in store.all()] == ["second"]
+
+
 def test_a_process_that_starts_delivers_what_another_left(
     store: VoteStore, url: str, tmp_path: Path, database_server: postgres.PostgresServer
 ) -> None:
