@@ -58,9 +58,11 @@ class Spelling:
 
 
 def as_option(name: str, value: str) -> str:
-    """An option and its value as a shell takes them: `--prefer fast`, `--local-only`."""
-    if value in ("", "True", "None"):
+    """An option and its value as a shell takes them: `--prefer fast`, `--local-only`; `no --llm` for none."""
+    if value in ("", "True"):
         return name
+    if value == "None":
+        return f"no {name}"
     if value == "False":
         return f"--no-{name.removeprefix('--')}"
     bare = value[1:-1] if value[0] == value[-1] in "'\"" else value

@@ -81,6 +81,7 @@ def test_every_option_that_can_be_wrong_is_among_them() -> None:
         ("Drop commercial_use=True, or more.", "Drop --commercial-use, or more."),
         ("rewrite=False keeps it", "--no-rewrite keeps it"),
         ("Pass image= as well.", "Pass --image as well."),
+        ("Use llm=None for the local thinker.", "Use no --llm for the local thinker."),
         ("plan with memory='24GB+64GB'.", "plan with --memory 24GB+64GB."),
         ("draw with expert='a b'", "draw with --expert 'a b'"),
         ("an image of the width of 7", "an image of the width of 7"),

@@ -58,7 +58,8 @@ def vote(
         return
     show(("taken back: " if undo else "") + _sentence(cast))
     if problem is not None:
-        show(f"queued: it waits on this machine until the vote store can be reached ({problem})")
+        why = f" ({problem})" if problem else ""
+        show(f"queued: it waits on this machine until the vote store can be reached{why}")
 
 
 def _cast(
@@ -67,7 +68,7 @@ def _cast(
     """Record a vote or a rating, or retract the last one if there are no pictures; takes a store and no zoo.
 
     Returns:
-        What was cast or taken back, and why that waits; `None` if it does not.
+        What was cast or taken back, and why that waits, empty if that is not known yet; `None` if it does not wait.
     """
     from diffusiongpt.pictures import Generation, as_rating, as_vote
     from diffusiongpt.settings import load_settings
