@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from anyio import create_task_group
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -68,7 +69,10 @@ def create_app(studio: DiffusionGPT, settings: ServerSettings | None = None) -> 
         # votes that an earlier process could not send go now, and not with the first request
         with suppress(DiffusionGPTError):  # a URL that cannot be used is reported to whoever asks for a route
             await run_sync(studio.preferences.store.prepare)
-        yield
+        async with create_task_group() as tasks:
+            tasks.start_soon(service.sessions.watch)
+            yield
+            tasks.cancel_scope.cancel()
         service.jobs.abort()
         service.delivery.close()
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from anyio import sleep
+
 from diffusiongpt.apps.server.failures import RefusedError
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ MOST_SESSIONS = 200
 MOST_OF_CLIENT = 20
 MOST_TURNS = 100
 """Conversations of all, and of one client, and turns of one conversation. Guards against abuse; none is measured."""
+
+
+LOOK_S = 30.0
+"""Seconds between two looks at whose time is up."""
 
 
 @dataclass(eq=False)
@@ -111,6 +117,16 @@ class Sessions:
             self._find(client, name)
             del self._kept[name]
 
+    async def watch(self) -> None:
+        """Forget conversations when their time is up, also while no request comes; ends when it is cancelled."""
+        while True:
+            await sleep(LOOK_S)
+            with self._lock:
+                now = monotonic()
+                for name, one in list(self._kept.items()):
+                    if one.until < now and not one.turning.locked():
+                        del self._kept[name]
+
     def _find(self, client: str, name: str) -> Session:
         session = self._kept.get(name)
         if session is None or session.client != client or session.until < monotonic():
@@ -119,15 +135,14 @@ class Sessions:
 
     def _touch(self, name: str, session: Session) -> None:
         """Note that a conversation went on, and forget what no longer has room: never itself, nor one that draws."""
-        now = monotonic()
-        session.until = now + self._keep_s
+        session.until = monotonic() + self._keep_s
         session.nbytes = _bytes_of(session.talk)
         self._kept.move_to_end(name)
         theirs = sum(one.client == session.client for one in self._kept.values())
         for other, one in list(self._kept.items())[:-1]:
             full = len(self._kept) > MOST_SESSIONS or sum(s.nbytes for s in self._kept.values()) > self._keep_bytes
             crowded = one.client == session.client and theirs > MOST_OF_CLIENT
-            if (full or crowded or one.until < now) and not one.turning.locked():
+            if (full or crowded) and not one.turning.locked():
                 theirs -= one.client == session.client
                 del self._kept[other]
 
