@@ -143,6 +143,10 @@ def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, 
     before, after = (one.generation.image for one in (first, turn))
     assert before.crop(changed).tobytes() == after.crop(changed).tobytes()
     assert before.crop(kept).tobytes() != after.crop(kept).tobytes()
+    assert "what the mask marks; the rest" in turn.reply
+    other = talk.say("make the first one green", mask_image=mask)
+    assert other.refers_to == 0
+    assert "what the mask marks in picture 1 of turn 1; the rest" in other.reply
 
 
 def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:

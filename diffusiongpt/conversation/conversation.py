@@ -177,6 +177,9 @@ class Conversation:
         seed = fresh_seed() if follow.kind == "variation" else earlier.seeds[follow.picture]
         wanted = {"seed": seed, **before.options, **options}
         description = follow.description or text
+        # a mask is commonly made over the last picture, while the words may name another
+        meant = index == spoken[-1] and follow.picture == 0
+        where = "" if meant else f" in picture {follow.picture + 1} of turn {index + 1}"
         generation = self._studio.route_and_generate(description, **wanted, image=earlier.images[follow.picture])
         return Turn(
             text=text,
@@ -185,7 +188,7 @@ class Conversation:
             picture=follow.picture,
             description=description,
             generation=generation,
-            reply=f"Drew what the mask marks; the rest of the picture stays. {_drawn(generation)}",
+            reply=f"Drew what the mask marks{where}; the rest of the picture stays. {_drawn(generation)}",
             options={**before.options, **kept(options)},
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -123,7 +123,7 @@ def read_body(body: DrawBody, profiles: Profiles, limits: ServerSettings, *, vot
         if name in options:
             options[name] = _pictures(options[name], name)
     notices = [meaning.notice] if meaning.notice else []
-    notices += _ignored(sent)
+    notices += not_used(sent)
     return Asked(
         prompt=body.prompt or "",
         options=_within(options, limits),
@@ -233,8 +233,9 @@ def _within(options: dict[str, Any], limits: ServerSettings) -> dict[str, Any]:
     return {**options, "timeout": min(asked, limits.timeout_s)}
 
 
-def _ignored(sent: Mapping[str, Any]) -> list[str]:
-    """A notice of the fields that nothing is done with."""
-    names = [printable(name[:_NAME_CHARS], lines=False) for name in list(sent)[:_MOST_NAMES]]
+def not_used(fields: Iterable[str]) -> list[str]:
+    """A notice of the fields that nothing is done with; none if there are none."""
+    sent = list(fields)
+    names = [printable(name[:_NAME_CHARS], lines=False) for name in sent[:_MOST_NAMES]]
     more = len(sent) - len(names)
     return [f"not used: {', '.join(names)}" + (f" and {more} more" if more else "")] if names else []

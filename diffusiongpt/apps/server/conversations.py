@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from diffusiongpt.apps.server.answers import Answer, answer_of
-from diffusiongpt.apps.server.bodies import Asked, DrawBody, read_body
+from diffusiongpt.apps.server.bodies import PICTURES, Asked, DrawBody, not_used, read_body
 from diffusiongpt.apps.server.drawing import base_url_of
 from diffusiongpt.apps.server.openai_images import answered, json_response
 from diffusiongpt.apps.server.service import Service, client_of, note, service_of
@@ -70,8 +70,8 @@ async def forget(name: str, request: Request, service: Shared) -> Response:
 
 def _read(body: DrawBody, request: Request, service: Service) -> Asked:
     asked = read_body(body, service.profiles, service.settings, voter=client_of(request).voter)
-    unused = [name for name in _NOT_OF_A_TURN if getattr(body, name)]
-    return replace(asked, notices=(*asked.notices, f"not used: {', '.join(unused)}")) if unused else asked
+    unused = not_used(name for name in _NOT_OF_A_TURN if getattr(body, name))
+    return replace(asked, notices=(*asked.notices, *unused))
 
 
 def _said(service: Service, request: Request, name: str, talk: Conversation, asked: Asked, base_url: str) -> Answer:
@@ -79,7 +79,8 @@ def _said(service: Service, request: Request, name: str, talk: Conversation, ask
     turn = talk.say(asked.prompt, **asked.options)
     more = {"conversation": name, "turn": _turn_object(turn, len(talk.turns) - 1)}
     if turn.generation is None:
-        return Answer(created=int(time()), pictures=(), facts={}, story={"notices": list(asked.notices), **more})
+        notices = [*asked.notices, *not_used(name for name in PICTURES if name in asked.options)]
+        return Answer(created=int(time()), pictures=(), facts={}, story={"notices": notices, **more})
     service.metrics.drawn(turn.generation)
     note(request, expert=turn.generation.drawn_by, pictures=len(turn.generation.images))
     return answer_of(turn.generation, asked, service, base_url, **more)

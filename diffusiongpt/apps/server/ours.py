@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from diffusiongpt.apps.server.answers import sent
-from diffusiongpt.apps.server.bodies import Asked, DrawBody, read_body
+from diffusiongpt.apps.server.bodies import Asked, DrawBody, not_used, read_body
 from diffusiongpt.apps.server.drawing import base_url_of
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.openai_images import json_response
@@ -57,6 +57,10 @@ class VoteBody(BaseModel):
         default=None, ge=0, le=MOST_SECONDS, description="Seconds from seeing the pictures to the choice."
     )
     voter: str | None = Field(default=None, description="Who chose; by default whoever has the key.")
+
+
+_ALWAYS = {"ballot", "voter"}
+"""Fields of a vote that every kind of vote uses."""
 
 
 @router.post("/route")
@@ -180,11 +184,14 @@ def _compared(service: Service, asked: Asked, k: int | None, base_url: str) -> d
 def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
     drawn = service.ballots.find(body.ballot)
     if isinstance(drawn, Comparison):
+        used = {"choice", "seconds"}
         cast: Vote | Rating = drawn.vote(_choice(body.choice, drawn.letters), voter=voter, seconds=body.seconds)
         shown = dict(zip(drawn.letters, drawn.generations, strict=True))
     elif body.rating is not None:
+        used = {"rating"}
         cast, shown = service.studio.rate(drawn, body.rating, voter=voter), {"A": drawn}
     else:
+        used = {"others", "outcome", "seconds"}
         others = [service.ballots.find(name) for name in body.others]
         results = [one for one in others if isinstance(one, Generation)]
         if not results or len(results) < len(others):
@@ -203,6 +210,7 @@ def _voted(service: Service, body: VoteBody, voter: str) -> dict[str, Any]:
         "winner": cast.winner if isinstance(cast, Vote) else None,
         "voter": cast.voter,
         "queued": service.studio.preferences.store.is_queued(cast),
+        "notices": not_used(name for name in VoteBody.model_fields if name in body.model_fields_set - used - _ALWAYS),
         "pictures": {
             letter: {"drawn_by": one.drawn_by, "seeds": list(one.seeds), "params": dict(one.params)}
             for letter, one in shown.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from fixtures_server import running
+from fixtures_server import running, wait_until
 from PIL import Image
 
 from diffusiongpt.apps.server import sessions
@@ -54,7 +54,8 @@ def test_turns_speak_of_earlier_pictures_and_can_be_taken_back(server: Running) 
     assert (blue["turn"]["kind"], blue["turn"]["refers_to"], blue["seed"]) == ("refine", 0, 3)
     assert blue["turn"]["description"] == "a blue heart on a white background"
     assert "ballot" in blue
-    asked = say(server, "why this one?", name)
+    asked = say(server, "why this one?", name, mask_image=as_base64(Image.new("L", (64, 64), 255)))
+    assert asked["diffusiongpt"]["notices"] == ["not used: mask_image"]
     assert (asked["data"], asked["diffusiongpt"]["turn"]["kind"]) == ([], "question")
     assert blue["drawn_by"] in asked["diffusiongpt"]["turn"]["reply"]
     for undone, left in (("why this one?", 2), ("but blue", 1)):
@@ -165,6 +166,17 @@ def test_conversations_are_bounded(tiny_studio: DiffusionGPT, monkeypatch: pytes
         small.check_room(talk)
     brief = sessions.Sessions(-1, 10**9)
     assert not has(brief, "ann", begin(brief, "ann"))
+
+
+def test_a_conversation_is_forgotten_when_its_time_is_up(
+    tiny_studio: DiffusionGPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no other request comes: its pictures are in memory, and somebody's own."""
+    monkeypatch.setattr(sessions, "LOOK_S", 0.05)
+    with running(tiny_studio, keep_s=0.2) as server:
+        say(server, "a red heart", **QUICK)
+        kept = server.service.sessions._kept
+        wait_until(lambda: not kept)
 
 
 def test_a_conversation_that_draws_is_kept(tiny_studio: DiffusionGPT, monkeypatch: pytest.MonkeyPatch) -> None:

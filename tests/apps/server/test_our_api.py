@@ -114,7 +114,7 @@ def test_a_comparison_is_blind_until_the_vote(voting: Running) -> None:
 
 
 def test_results_may_be_rated_and_compared(voting: Running) -> None:
-    """Each result has a ballot of its own."""
+    """Each result has a ballot of its own; what a rating does not use is said."""
 
     def post(path: str, **body: Any) -> httpx.Response:
         return httpx.post(voting.url + path, json=body, timeout=120)
@@ -123,8 +123,10 @@ def test_results_may_be_rated_and_compared(voting: Running) -> None:
         post("/v1/images/generations", prompt="a red heart", model=name).json()["diffusiongpt"]["ballot"]
         for name in ("tiny-oil", "tiny-vector")
     ]
-    assert post("/v1/votes", ballot=ballots[0], rating=4).json()["outcome"] == "rating"
+    rated = post("/v1/votes", ballot=ballots[0], rating=4, seconds=1, choice="A").json()
+    assert (rated["outcome"], rated["notices"]) == ("rating", ["not used: choice, seconds"])
     vote = post("/v1/votes", ballot=ballots[0], others=ballots[1:], seconds=1).json()
+    assert vote["notices"] == []
     assert vote["winner"] == "tiny-oil"
     assert voting.studio.preferences.store.all()[0].seconds == 1
     assert post("/v1/votes", ballot=ballots[0]).json()["error"]["param"] == "others"
