@@ -27,6 +27,7 @@ TURNS = {
     "en": ("a red heart on a white background", "but blue", "which seed?"),
     "zh": ("白色背景上的红色爱心", "换成蓝色", "种子是多少？"),
 }
+FIRST = {"en": "make the first one green", "zh": "把第一张换成绿色"}
 SHAPES = {"en": "8-bit red heart", "zh": "8-bit 红色爱心"}
 QUIET = "!document.querySelector('.main:disabled')"
 COLOUR = """
@@ -81,6 +82,12 @@ class Person:
     def speak(self, language: str) -> None:
         """Choose the language of the page."""
         self.window.js("language.value = arguments[0]; language.dispatchEvent(new Event('change'))", language)
+
+    def marks(self, selector: str) -> None:
+        """Mark a part of the picture in a mask editor, with keys."""
+        self.window.click(f"{selector} summary")
+        self.window.js(f"document.querySelector('{selector} canvas').focus()")
+        self.window.press(Keys.SPACE, *[Keys.ARROW_LEFT] * 3)
 
     def says(self, selector: str) -> str:
         """The text of a part of the page."""
@@ -139,7 +146,10 @@ def test_a_person_compares_blind_and_votes(person: Person, served: Running) -> N
 
 
 def test_a_person_holds_a_conversation(person: Person) -> None:
-    """New, refined, asked about; a marked part is drawn again; turns are taken back. What is typed meanwhile stays."""
+    """New, refined, asked about; a marked part is drawn again; turns are taken back. What is typed meanwhile stays.
+
+    A mask with words that name another picture, or with a question, does not go without a word.
+    """
     window = person.window
     window.click("#tab-talk")
     for number, text in enumerate(TURNS[person.language], start=1):
@@ -148,9 +158,7 @@ def test_a_person_holds_a_conversation(person: Person) -> None:
         person.count("#turns > li", number)
     (seed,) = re.findall(r"\d{4,}", person.says("#turns > li:nth-child(3)"))
     assert seed in person.says("#turns > li:nth-child(2) figcaption")
-    window.click("#talk-mask summary")
-    window.js("document.querySelector('#talk-mask canvas').focus()")
-    window.press(Keys.SPACE, *[Keys.ARROW_LEFT] * 3)
+    person.marks("#talk-mask")
     person.look("chat")
     corner = [person.colour("#turns > li:nth-child(2) img", *place) for place in ((0.01, 0.01), (0.99, 0.99))]
     window.fill("#say", SHAPES[person.language])
@@ -162,6 +170,15 @@ def test_a_person_holds_a_conversation(person: Person) -> None:
     window.click("#talk-undo")
     person.count("#turns > li", 3)
     assert window.js("return document.getElementById('say').value") == SHAPES[person.language]
+    window.js("document.getElementById('say').value = ''")
+    for number, (text, says) in enumerate(
+        ((FIRST[person.language], "1"), (TURNS[person.language][2], "mask_image")), 4
+    ):
+        person.marks("#talk-mask")
+        window.fill("#say", text)
+        window.press(Keys.ENTER)
+        person.count("#turns > li", number)
+        assert says in person.says(f"#turns > li:nth-child({number}) > p:nth-of-type({number - 3})")
     window.click("#talk-new")
     person.count("#turns > li", 0)
 

@@ -1,9 +1,10 @@
 // The blind comparison: two pictures, a vote by pointer or key, and only then who drew them.
 
-import { ask, complain, said, Work } from "./api.js";
+import { ask } from "./api.js";
 import { sharp } from "./picture.js";
 import { why } from "./route.js";
 import { at, el, onLanguage, t } from "./words.js";
+import { complain, said, Work } from "./work.js";
 
 const LOOK_MS = 400;
 const KEYS = { 1: "A", 2: "B", 0: "tie", "-": "both_bad" };

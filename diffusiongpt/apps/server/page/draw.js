@@ -1,17 +1,17 @@
 // The tab that draws: a prompt with pictures, the route, progress, and what was drawn on this visit.
 
-import { ask, follow, Work } from "./api.js";
-import { MaskEditor } from "./mask.js";
-import { asDataUrl, figure, received } from "./picture.js";
+import { ask, follow } from "./api.js";
+import { Given } from "./given.js";
+import { figure, received } from "./picture.js";
 import { routeCard } from "./route.js";
 import { at, el, onLanguage } from "./words.js";
+import { Work } from "./work.js";
 
 const KEPT = 60; // pictures of a visit: they are held in memory
 
 const history = [];
 let route = null;
-let mask = null; // marks a part of the picture that goes in
-let marked = null; // the address of that picture in this tab
+let given = null; // the pictures that go in
 
 export function setUpDraw() {
   const work = new Work([at("draw-go"), at("ask")], at("draw-cancel"), at("draw-progress"));
@@ -25,17 +25,8 @@ export function setUpDraw() {
   at("prompt").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("draw-form").requestSubmit();
   });
-  mask = new MaskEditor(at("draw-mask"));
-  at("pictures").addEventListener("change", markable);
+  given = new Given(at("pictures"), at("draw-mask"));
   onLanguage(show);
-}
-
-// A part of a single picture can be marked.
-function markable() {
-  const files = [...at("pictures").files];
-  if (marked) URL.revokeObjectURL(marked);
-  marked = files.length === 1 ? URL.createObjectURL(files[0]) : null;
-  mask.show(marked);
 }
 
 export async function listModels() {
@@ -46,14 +37,12 @@ export async function listModels() {
 }
 
 async function fields() {
-  const image = await Promise.all([...at("pictures").files].map(asDataUrl));
   return {
     prompt: at("prompt").value,
     model: at("model").value,
     size: at("size").value,
     ...(at("seed").value ? { seed: Number(at("seed").value) } : {}),
-    ...(image.length ? { image } : {}),
-    ...(mask.mask ? { mask_image: mask.mask } : {}),
+    ...(await given.fields()),
   };
 }
 

@@ -1,11 +1,12 @@
 // The page as a whole: its tabs, its language, and the key where one is needed.
 
-import { ask, complain, hasKey, keepKey, said } from "./api.js";
+import { ask, hasKey, keepKey } from "./api.js";
 import { setUpCompare } from "./compare.js";
 import { listModels, setUpDraw } from "./draw.js";
 import { loadExperts, loadMachine, loadRanking, setUpTables } from "./tables.js";
 import { setUpTalk } from "./talk.js";
 import { at, loadWords, speak, t } from "./words.js";
+import { complain, said } from "./work.js";
 
 const LANGUAGE = "diffusiongpt.language";
 const LOADS = { draw: null, talk: null, compare: null, experts: loadExperts, ranking: loadRanking, machine: loadMachine };

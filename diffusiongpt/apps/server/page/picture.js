@@ -1,6 +1,5 @@
-// Pictures on the page: those that come from the server with their story, and those that go in.
+// Pictures that come from the server, with their story.
 
-import { Failure } from "./api.js";
 import { el, number, t } from "./words.js";
 
 const SMALL = 256; // pixels below which a picture is enlarged without smoothing
@@ -12,15 +11,6 @@ export function received(event, prompt) {
   const story = event.diffusiongpt;
   const file = `${story.drawn_by.replace(/[^\w.-]+/g, "_")}-${story.seed}.${event.output_format}`;
   return { url: URL.createObjectURL(new Blob([data], { type })), file, prompt, story };
-}
-
-export function asDataUrl(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Failure(`${file.name}: ${reader.error.message}`));
-    reader.readAsDataURL(file);
-  });
 }
 
 export function sharp(event) {

@@ -1,7 +1,8 @@
 // The tabs that show what the server knows: the experts, how people like them, and the machine.
 
-import { ask, complain, said } from "./api.js";
+import { ask } from "./api.js";
 import { at, bytes, drawn, el, nameNodes, nodeName, number, onLanguage, signed, t, table, word } from "./words.js";
+import { complain, said } from "./work.js";
 
 const LOOK_MS = 3000;
 const Z95 = 1.96; // standard deviations of a 95 % interval
