@@ -266,11 +266,17 @@ def reader(without: str = "", hidden: frozenset[str] = frozenset()) -> KindReade
     return KindReader(SentenceEmbedder(), without=frozenset({without} - {""}), hidden=hidden)
 
 
+@cache
+def thinker() -> LocalThinker:
+    """The thinker of all routers, since what it fits to the taxonomy takes far longer than a route."""
+    return LocalThinker(LexicalEmbedder(), SentenceEmbedder())
+
+
 def router_of(zoo: Zoo, evidence: Published | None = None, kinds: KindReader | None = None) -> Router:
     """A router with no votes, and other evidence or another reader of kinds than the package has, if any."""
     router = Router(
         zoo,
-        LocalThinker(LexicalEmbedder(), SentenceEmbedder()),
+        thinker(),
         LiveTable(Path(tempfile.mkdtemp()) / "votes.db"),
         embedder="lexical",
         readiness=lambda _: "on_disk",

@@ -168,7 +168,7 @@ def scale(votes: int) -> None:
         routes = [router.route(Request(prompt=text)) for text in texts]
         scored = np.mean([len(route.candidates) / size for route in routes])
         same = np.mean([best_of_all(router, route) == route.expert for route in routes])
-        costs.append(percentiles(lambda text, router=router: router.route(Request(prompt=text)), texts))
+        costs.append(percentiles(lambda text, router=router: router.route(Request(prompt=text)), texts, process_time))
         median, late = costs[-1]
         print(f"  {size:>6} experts  scored {scored:6.2%}  same pick {same:6.1%}   {median:6.2f} / {late:6.2f}")
     (few_median, few_late), (many_median, many_late) = costs
