@@ -252,7 +252,7 @@ class DiffusionGPT:
                 `False` gives it what was typed and nothing else.
             explore: `"thompson"` picks the best expert of one posterior sample, by the seed; `None` picks the best
                 on average.
-            voter: Voter whose preferences count; `None` for everyone's.
+            voter: Voter whose preferences count; `None` for the table that all voters share.
             timeout: Seconds after which the request ends with an error, within one step; `None` for any time.
             memory: Memory of the machine to plan for: `"24GB"`, `"24GB+64GB"` (device and host), `"cpu"`, or `"any"`;
                 `None` plans for the settings' memory, else for this machine.

@@ -61,7 +61,7 @@ class InputImage:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of its mode, size and pixels, which is the same for every file format without loss."""
+        """SHA-256 of its mode, size and pixels: the same picture has the same in every lossless file format."""
         head = f"{self.image.mode} {self.image.width}x{self.image.height}\n".encode()
         return hashlib.sha256(head + self.image.tobytes()).hexdigest()
 

@@ -154,7 +154,9 @@ class Request(_Asked):
         default=None,
         description="`thompson` picks the best expert of one posterior sample; the default picks the best on average.",
     )
-    voter: str | None = Field(default="me", description="Voter whose preferences count; `None` for everyone's.")
+    voter: str | None = Field(
+        default="me", description="Voter whose preferences count; `None` for the table that all voters share."
+    )
     timeout: Number | None = Field(
         default=None, gt=0, description="Seconds after which the request ends with an error; `None` for any time."
     )

@@ -57,9 +57,9 @@ def terms(
     return {}
 
 
-def too_slow(placement: Placement | None, max_wait: float | None) -> str:
+def too_slow(placement: Placement | None, max_wait: float) -> str:
     """Why an expert takes longer than may be waited, with the number that would allow it; empty if it does not."""
-    if max_wait is None or placement is None:
+    if placement is None:
         return ""
     seconds = placement.seconds
     if seconds is None:
