@@ -22,9 +22,9 @@ SHARPNESS = 30.0
 """Factor of the probe's scores in the softmax; a larger one chooses better for kinds that it knows, and worse for
 those it has never seen (`benchmarks/first_pick.py` prints both)."""
 
-RIDGE, ALIKE = 6.0, 4.0
-"""Strength of the probe's penalties: on its weights, and on how far it tells a text from its translation. Chosen, with
-`SHARPNESS`, by the picks on examples that the probe was not fitted to (`benchmarks/first_pick.py`)."""
+RIDGE = 6.0
+"""Strength of the penalty on the probe's weights. Chosen, with `SHARPNESS`, by the picks on examples that the probe was
+not fitted to (`benchmarks/first_pick.py`)."""
 
 SHORTEST_CLAUSE, MOST_CLAUSES = 4, 24
 """Characters that a clause has at least, and clauses that are read."""
@@ -91,13 +91,13 @@ class KindReader:
     @cached_property
     def _probe(self) -> Probe:
         shown = [
-            (kind, english, chinese)
+            (kind, text)
             for kind, pairs in _examples().items()
-            for english, chinese in pairs
-            if kind not in self._without and english not in self._hidden
+            for pair in pairs
+            for text in pair
+            if kind not in self._without and pair[0] not in self._hidden
         ]
-        english = [(kind, text) for kind, text, _ in shown]
-        return Probe(self._sentences, english, translations=[text for *_, text in shown], ridge=RIDGE, alike=ALIKE)
+        return Probe(self._sentences, shown, ridge=RIDGE)
 
 
 def _clauses(text: str) -> Iterator[str]:

@@ -94,35 +94,21 @@ class Probe:
     Args:
         embedder: Makes the features.
         examples: Pairs of label and text.
-        translations: The text of each example in another language, which is an example as well.
         ridge: Strength of the penalty on weights.
-        alike: Strength of the penalty on how differently a text and its translation are scored.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        examples: Sequence[tuple[str, str]],
-        *,
-        translations: Sequence[str] = (),
-        ridge: float = RIDGE,
-        alike: float = 0.0,
-    ) -> None:
+    def __init__(self, embedder: Embedder, examples: Sequence[tuple[str, str]], *, ridge: float = RIDGE) -> None:
         self._embedder = embedder
         self.labels = tuple(dict.fromkeys(label for label, _ in examples))
         if len(self.labels) < 2:
             return
-        vectors = embedder.embed([*(text for _, text in examples), *translations]).astype(np.float64)
-        labels = [label for label, _ in examples] * (2 if translations else 1)
-        targets = np.array([[label == one for one in self.labels] for label in labels], dtype=np.float64)
+        vectors = embedder.embed([text for _, text in examples]).astype(np.float64)
+        targets = np.array([[label == one for one in self.labels] for label, _ in examples], dtype=np.float64)
         weights = (targets / targets.sum(axis=0)).sum(axis=1)
         weights /= weights.mean()
         self._centre = weights @ vectors / weights.sum()
         centred = vectors - self._centre
         gram = centred.T @ (weights[:, None] * centred) + ridge * np.eye(centred.shape[1])
-        if translations:
-            apart = vectors[len(examples) :] - vectors[: len(examples)]
-            gram += alike * apart.T @ apart
         moment = centred.T @ (weights[:, None] * (targets - 1 / len(self.labels)))
         self._coefficients = np.linalg.solve(gram, moment)
 
