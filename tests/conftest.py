@@ -48,6 +48,8 @@ import miniature  # noqa: E402
 import pytest  # noqa: E402  # after the environment is set
 from fixtures_adapters import write_lora  # noqa: E402
 
+from diffusiongpt import safe_text  # noqa: E402
+
 pytest_plugins = ["fixtures_votes", "fixtures_server"]
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ if TYPE_CHECKING:
 
 class NetworkForbiddenError(RuntimeError):
     """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that one test states is an ordinary word in the messages of the next."""
+    monkeypatch.setattr(safe_text, "_known", set(safe_text._known))
 
 
 @pytest.fixture(scope="session", autouse=True)
