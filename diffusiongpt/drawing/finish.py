@@ -1,26 +1,48 @@
-"""What is done to pictures after an expert drew them: the size that was asked for, and nothing outside the mask."""
+"""What is done to pictures after an expert drew them.
+
+A background that is to be transparent is taken out, a picture gets the size that was asked for, and outside a mask
+nothing changes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from diffusiongpt.drawing.matting import cut_out
+from diffusiongpt.flow import Dropped
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from PIL.Image import Image
 
-    from diffusiongpt.flow import Call, Drawing
+    from diffusiongpt.flow import Call, Drawing, Matting
 
 
 def finished(call: Call, drawing: Drawing) -> Drawing:
     """The drawing with pictures of the size that was asked for, whose pixels outside the mask are those that went in.
 
-    `params` has the size that was drawn; `resized_to` in it is that of the pictures, where they differ.
+    `params` has the size that was drawn; `resized_to` in it is that of the pictures, where they differ. A picture whose
+    background is to be taken out and is not plain stays opaque, and `dropped` says why.
     """
-    images = tuple(_pasted(call, _resized(call, image)) for image in drawing.images)
+    cut = [cut_out(image) for image in drawing.images] if call.cut_out else []
+    drawn = [image for image, _ in cut] or drawing.images
+    mattings = tuple(matting for _, matting in cut)
+    images = tuple(_pasted(call, _resized(call, image)) for image in drawn)
     params = dict(drawing.params)
     if call.size is not None and any(image.size != call.size for image in drawing.images):
         params["resized_to"] = f"{call.size[0]}x{call.size[1]}"
-    return replace(drawing, images=images, params=params)
+    dropped = (*drawing.dropped, *_opaque(mattings, drawing.seeds or call.seeds))
+    return replace(drawing, images=images, params=params, mattings=mattings, dropped=dropped)
+
+
+def _opaque(mattings: Sequence[Matting], seeds: Sequence[int]) -> Iterator[Dropped]:
+    """The report of each picture that has no transparent background although one was asked for."""
+    for matting, seed in zip(mattings, seeds, strict=False):
+        if not matting.done:
+            reason = f"the picture of seed {seed} stays opaque: {matting.reason}"
+            yield Dropped(name="transparent_background", value=True, reason=reason)
 
 
 def _resized(call: Call, image: Image) -> Image:

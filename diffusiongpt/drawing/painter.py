@@ -260,7 +260,7 @@ class Painter:
         self.guard.check_images(drawing.images, asked, safety)
         record = self._record(call, drawing, route, zoo=zoo, fallbacks=fallbacks)
         record = self._provenance.on(record.model_copy(update={"safety": self.guard.level(safety)}), call.inputs)
-        records = tuple(record.model_copy(update={"seed": seed}) for seed in drawing.seeds or call.seeds)
+        records = tuple(_of_one(record, drawing, place, seed) for place, seed in enumerate(drawing.seeds or call.seeds))
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
@@ -358,6 +358,11 @@ class Painter:
             route=route,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+def _of_one(record: PictureRecord, drawing: Drawing, place: int, seed: int) -> PictureRecord:
+    """The record of one of several pictures."""
+    return record.model_copy(update={"seed": seed, "matting": drawing.mattings[place] if drawing.mattings else None})
 
 
 def _asked(call: Call) -> Asked:

@@ -61,6 +61,7 @@ def recorded_call(
         negative_prompt=record.params.get("negative_prompt", ""),
         seeds=seeds,
         arguments=_recorded_arguments(record, expert),
+        cut_out=record.matting is not None,
         expected_weights=record.weights,
         as_drawn=record.placement,
     )

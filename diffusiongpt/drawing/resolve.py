@@ -8,7 +8,7 @@ from diffusiongpt.backends import nearest_task_of
 from diffusiongpt.drawing.from_markup import not_followed, scaled
 from diffusiongpt.drawing.size import size_for
 from diffusiongpt.flow import MAX_SEED, Call, Dropped, InputImage, Request, Task, Understanding, fresh_seed, wanted_task
-from diffusiongpt.understanding import asked_of
+from diffusiongpt.understanding import asked_of, is_cut_out
 from diffusiongpt.zoo import Expert
 
 DEFAULT_STRENGTH = 0.6
@@ -58,6 +58,7 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         mask=None if task == "text-to-image" else request.mask_image,
         control=request.control_image if expert.kind == "control" else None,
         size=size.final,
+        cut_out=is_cut_out(understanding, expert, task),
         transparent=understanding.transparent_background and expert.capabilities.transparent_background is True,
         explicit=frozenset(name for name, value in given.items() if value is not None),
         dropped=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Meter, Recovery, RecoveryStep, fewer
+from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Matting, Meter, Recovery, RecoveryStep, fewer
 from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Readiness, Rejection, win_probability
 from diffusiongpt.flow.columns import duration
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
@@ -23,7 +23,7 @@ from diffusiongpt.flow.request import (
     fresh_seed,
     read_options,
 )
-from diffusiongpt.flow.route import NEAR_TIE, READS, RankingState, Route
+from diffusiongpt.flow.route import NEAR_TIE, READS, TRANSPARENT_BACKGROUND, RankingState, Route
 from diffusiongpt.flow.signing import Signing
 from diffusiongpt.flow.task import IN_PLACE, Task, nearest_task, wanted_task
 from diffusiongpt.flow.trace import SearchPath, SearchStep, SearchTrace
@@ -53,6 +53,7 @@ __all__ = [
     "PRICE",
     "READS",
     "TIME",
+    "TRANSPARENT_BACKGROUND",
     "Adapter",
     "Bill",
     "Call",
@@ -67,6 +68,7 @@ __all__ = [
     "InputRecord",
     "MachineSpec",
     "Markup",
+    "Matting",
     "Meter",
     "NodeWeight",
     "OnStepEnd",

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.task import Task
@@ -73,6 +73,7 @@ class Call:
         control: The picture that a ControlNet follows.
         size: Width and height of the result, if another than the expert draws.
         transparent: Whether the background must be transparent, and the expert is known to do that.
+        cut_out: Whether the background is taken out of the pictures that the expert drew.
         explicit: Names of the arguments that the caller gave; those are reported when dropped.
         dropped: Arguments that were left out already while resolving.
         expected_weights: Fingerprint that the files must have; `None` takes any.
@@ -94,6 +95,7 @@ class Call:
     control: InputImage | None = None
     size: tuple[int, int] | None = None
     transparent: bool = False
+    cut_out: bool = False
     explicit: frozenset[str] = frozenset()
     dropped: tuple[Dropped, ...] = ()
     expected_weights: str | None = None
@@ -122,6 +124,22 @@ class Recovery(BaseModel):
     error: str
 
 
+class Matting(BaseModel):
+    """What came of taking the background out of a picture.
+
+    Attributes:
+        done: Whether the background is transparent.
+        background: Colour of what was taken out, as `#RRGGBB`; empty if nothing was.
+        reason: Why nothing was taken out of a picture that stayed opaque.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    done: bool = False
+    background: str = Field(default="", pattern=r"^(#[0-9A-F]{6})?$")
+    reason: str = Field(default="", max_length=200)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """What came of a call.
@@ -139,6 +157,7 @@ class Drawing:
         dtype: Type that the weights computed in; `None` for a hosted expert.
         seeds: The seed of each picture where fewer were drawn than asked for: pictures of a service that were paid for
             are kept when a later one fails; `None` for the seeds of the call.
+        mattings: What came of taking the background out of each picture; empty where none was to be.
     """
 
     images: tuple[Image, ...]
@@ -151,3 +170,4 @@ class Drawing:
     placement: Placement | None = None
     dtype: str | None = None
     seeds: tuple[int, ...] | None = None
+    mattings: tuple[Matting, ...] = ()

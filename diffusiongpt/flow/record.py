@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffusiongpt.flow.call import Dropped, Recovery
+from diffusiongpt.flow.call import Dropped, Matting, Recovery
 from diffusiongpt.flow.inputs import MAX_INPUTS
 from diffusiongpt.flow.placement import Placement
 from diffusiongpt.flow.request import MAX_SEED, SafetyLevel
@@ -88,6 +88,7 @@ class PictureRecord(BaseModel):
         dropped: Arguments left out.
         fallbacks: Experts that could not draw.
         recovered: What it took when memory ran out.
+        matting: What came of taking the background out; `None` where it was not to be.
         placement: How it was drawn; `None` in pictures of earlier versions.
         dtype: Type that the weights computed in. On another device, or in another type, the same seed gives another
             picture.
@@ -119,6 +120,7 @@ class PictureRecord(BaseModel):
     dropped: tuple[Dropped, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     recovered: tuple[Recovery, ...] = ()
+    matting: Matting | None = None
     placement: Placement | None = None
     dtype: str | None = None
     demonstration: bool = False

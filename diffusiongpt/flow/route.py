@@ -25,6 +25,9 @@ _SAME = 0.3
 READS = "prompts in "
 """How the need for an expert that reads a language begins; the language follows."""
 
+TRANSPARENT_BACKGROUND = "transparent background"
+"""The need that a matting step meets where no expert does."""
+
 _SHOWN, _ROWS = 60, 10
 """Characters of a prompt and candidates that a route shows of itself; `explain()` has all."""
 
@@ -85,6 +88,7 @@ class Route(BaseModel):
         propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
         rejected: Experts left out, with the reasons.
         unmet: Needs of the prompt that no allowed expert meets.
+        matting: Whether the background is taken out of what is drawn, since no allowed expert draws a transparent one.
         thinker: Kind of thinker that read the prompt.
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
@@ -114,6 +118,7 @@ class Route(BaseModel):
     propensities: Mapping[str, float] = Field(default_factory=dict)
     rejected: tuple[Rejection, ...] = ()
     unmet: tuple[str, ...] = ()
+    matting: bool = False
     thinker: ThinkerName = "local"
     fallback_reason: str | None = None
     embedder: str
@@ -211,6 +216,8 @@ class Route(BaseModel):
             sentence += f"; nearly even: {_listed(self.near_ties)}"
         if self.unmet:
             sentence += f"; {_unmet(self.unmet)}"
+        if self.matting:
+            sentence += f"; {TRANSPARENT_BACKGROUND}: by matting"
         if self.understanding.reasoning and self.task != "edit":
             done = bool(self.understanding.rewritten)
             sentence += "; the LLM wrote out what is to be seen" if done else f"; {_UNTHOUGHT}"

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import inf
 
 from diffusiongpt.backends import is_hosted, never_bills, tasks_of
-from diffusiongpt.flow import IN_PLACE, READS, Policy, Rejection, Task, Understanding
+from diffusiongpt.flow import IN_PLACE, READS, TRANSPARENT_BACKGROUND, Policy, Rejection, Task, Understanding
 from diffusiongpt.ranking import published
 from diffusiongpt.understanding import language_of
 from diffusiongpt.zoo import Capabilities, Expert
@@ -86,7 +86,7 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
     if pictures > 1:
         capability("several pictures at once", lambda can: can.multi_reference is True)
     if understanding.transparent_background:
-        capability("a transparent background", lambda can: can.transparent_background is True)
+        capability(f"a {TRANSPARENT_BACKGROUND}", lambda can: can.transparent_background is True)
     if (understanding.object_count or 0) >= MANY_OBJECTS:
         name = "many objects in the number asked for"
         needs.append(Need(name=name, met_by=published().counts, lacking=f"not known to draw {name}"))
@@ -190,7 +190,7 @@ def filter_experts(
         if able:
             rejected |= _others(allowed, able, need.lacking)
             allowed = able
-        else:
+        elif done == "inpaint" or need.name != f"a {TRANSPARENT_BACKGROUND}":  # which is made afterwards, by matting
             unmet.append(need.name)
     return Eligibility(
         eligible=tuple(expert.id for expert in allowed),

@@ -48,6 +48,7 @@ from diffusiongpt.understanding import (
     Thinker,
     Thought,
     asked_of,
+    is_cut_out,
     prompt_form,
     read_literals,
 )
@@ -190,6 +191,7 @@ class Router:
             propensities=choice.propensities,
             rejected=allowed.rejected,
             unmet=allowed.unmet,
+            matting=is_cut_out(thought.understanding, chosen, task),
             thinker=thought.thinker,
             fallback_reason=thought.fallback_reason,
             embedder=thought.embedder or self._embedder,

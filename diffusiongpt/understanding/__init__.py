@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffusiongpt.understanding.backgrounds import is_cut_out
 from diffusiongpt.understanding.follow_up import FollowUp, Shown, read_follow_up
 from diffusiongpt.understanding.kinds import KindReader
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
@@ -38,6 +39,7 @@ __all__ = [
     "WordsByLanguage",
     "asked_of",
     "fit_classes",
+    "is_cut_out",
     "kind_by_words",
     "language_of",
     "likeliest_class",

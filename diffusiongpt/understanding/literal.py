@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.backgrounds import TRANSPARENT
 from diffusiongpt.understanding.colors import read_colors
 from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
@@ -22,16 +22,6 @@ from diffusiongpt.understanding.quotes import quotes_in, read_texts, wholly_quot
 from diffusiongpt.understanding.reasoning import takes_reasoning
 from diffusiongpt.understanding.terms import camera_terms, safety_class
 from diffusiongpt.understanding.wording import read_wording
-
-_TRANSPARENT = Caseless(
-    r"\btransparent[- ](?:background|backdrop|bg|png)\b|\b(?:no|without(?: a| any)?|"
-    r"remove(?: the)?) (?:background|backdrop)\b|\balpha (?:channel|background|transparency)\b"
-    r"|\bbackground (?:is |should be |must be |to be )?transparent\b|\btransparent (?:\.?png|"
-    r"sticker|logo|icon|emblem|overlay|cutout|clip ?art)\b|\bpng with (?:alpha|transparency)\b|"
-    r"\bisolated on transparent\b"
-    r"|透明背景|背景透明|透明底|透明的背景|背景为透明|无背景|去背景|抠图|免抠|透明图|"
-    r"透明(?:的)?(?:logo|图标|贴纸|png)|透過背景|背景透過|透明 ?png"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +51,8 @@ def read_literals(prompt: str) -> Literals:
     # a title or a nickname says what is to be drawn, as little as a text to render does; its words name nothing
     quoted = [(one.start, one.end) for one in quotes_in(text)]
     spoken = _blank(plain, {*rendered.spans, *quoted})
-    denials = [one for one in denials_in(spoken) if not _TRANSPARENT.search(spoken[one.start : one.end + 1])]
-    positive = _TRANSPARENT.sub(" ", _blank(spoken, [(one.start, one.end) for one in denials]))
+    denials = [one for one in denials_in(spoken) if not TRANSPARENT.search(spoken[one.start : one.end + 1])]
+    positive = TRANSPARENT.sub(" ", _blank(spoken, [(one.start, one.end) for one in denials]))
     edit = read_edit(spoken)
     denied = tuple(filter(None, (*(text[one.start : one.end] for one in denials), apart.negative)))
     negative = (apart.negative, *(one.words for one in denials))
@@ -71,7 +61,7 @@ def read_literals(prompt: str) -> Literals:
         "text_to_render": rendered.texts,
         "text_scripts": tuple(dict.fromkeys(script for words in rendered.texts for script in scripts_of(words))),
         "object_count": read_count(positive),
-        "transparent_background": bool(_TRANSPARENT.search(spoken)),
+        "transparent_background": bool(TRANSPARENT.search(spoken)),
         # colours in denied phrases are not wanted; those in texts to render may be
         "colors": read_colors(" ".join((positive, *(words for words in rendered.texts if "#" in words)))),
         "camera": camera_terms(positive),

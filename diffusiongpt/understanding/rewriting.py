@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from diffusiongpt.flow import Dropped, Request, Task, Understanding
+from diffusiongpt.understanding.backgrounds import is_cut_out, on_plain
 from diffusiongpt.understanding.languages import language_of
 from diffusiongpt.understanding.wording import prompt_form
 from diffusiongpt.zoo import Expert
@@ -52,8 +53,9 @@ class Asked:
 def asked_of(expert: Expert, request: Request, understanding: Understanding, task: Task) -> Asked:
     """The prompt and the negative prompt for an expert.
 
-    The words of the request stay as they are and in their order; what else the expert needs leads them. Without
-    `rewrite` the expert gets what was typed, and nothing else.
+    The words of the request stay as they are and in their order; what else the expert needs leads them. A transparent
+    background becomes a plain one where it is to be cut out. Without `rewrite` the expert gets what was typed, and
+    nothing else.
 
     Args:
         expert: The expert that draws.
@@ -65,6 +67,8 @@ def asked_of(expert: Expert, request: Request, understanding: Understanding, tas
         return Asked(prompt=request.prompt, negative_prompt=request.negative_prompt or "")
     # an instruction is read as it was written: "give the cat a hat" is not a wish for a picture of it
     text = request.prompt if task == "edit" else understanding.rewritten or understanding.prompt
+    if is_cut_out(understanding, expert, task):
+        text = on_plain(text, understanding.colors, understanding.text_to_render)
     leading: list[str] = []
     dropped: tuple[Dropped, ...] = ()
     if task != "edit":

@@ -141,12 +141,12 @@ def test_a_service_is_best_where_it_is_allowed(tmp_path: Path) -> None:
 
 
 def test_transparency_finds_a_service_that_does_it(tmp_path: Path) -> None:
-    """A need that no local expert meets is met by a service, if services are allowed."""
+    """It is made by matting, unless services are allowed, which draw it."""
     router = router_of(zoo(), tmp_path / "v.db")
     asked = Request(prompt="a sticker of a fox on a transparent background")
-    assert router.route(asked).unmet == ("a transparent background",)
+    assert router.route(asked).matting
     route = router.route(asked, Policy(max_price=0.02))
-    assert (route.expert, route.unmet) == ("gpt-image-1-mini", ())
+    assert (route.expert, route.unmet, route.matting) == ("gpt-image-1-mini", (), False)
 
 
 def test_the_services_that_ship_are_told_of() -> None:

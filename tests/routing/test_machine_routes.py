@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures_routing import expert, local, pixel_folder, router_of, settings_in, writer, zoo_of
+from fixtures_routing import expert, local, pixel_folder, router_of, settings_in, zoo_of
 
 from diffusiongpt.errors import NoRouteError, RequestError
 from diffusiongpt.flow import MachineSpec, Placement, Policy, Request, Route
@@ -51,11 +51,11 @@ def test_a_memory_plans_for_another_machine(tmp_path: Path) -> None:
 
 def test_a_need_that_only_a_larger_machine_could_meet_is_unmet(tmp_path: Path) -> None:
     """It is dropped and reported, and what fits draws."""
-    zoo = zoo_of(writer("plain"), expert("huge", size_gb=90.0, capabilities=Capabilities(transparent_background=True)))
-    prompt = "a fox sticker, transparent background"
+    zoo = zoo_of(expert("plain"), expert("huge", size_gb=90.0, capabilities=Capabilities(text_rendering_en="good")))
+    prompt = 'a sign that says "OPEN"'
     router = router_on(zoo, tmp_path / "v.db")
     decision = router.route(Request(prompt=prompt))
-    assert (decision.expert, decision.unmet) == ("plain", ("a transparent background",))
+    assert (decision.expert, decision.unmet) == ("plain", ("text in the picture",))
     assert router.route(Request(prompt=prompt), Policy(memory="any")).unmet == ()  # type: ignore[arg-type]
 
 

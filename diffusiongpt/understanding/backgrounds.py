@@ -1,0 +1,114 @@
+"""A transparent background: how it is asked for, and what an expert that cannot draw one is asked for in its place.
+
+Most experts have seen "transparent background" beside pictures of a grey chequered pattern, and draw that. They get the
+same words with a plain colour in them; what they draw on it is cut out afterwards (`drawing/matting.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+from diffusiongpt.flow import Task, Understanding
+from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.languages import language_of, simplified
+from diffusiongpt.understanding.quotes import quotes_in
+from diffusiongpt.zoo import Expert
+
+_BACKGROUND = r"(?:background|backdrop|bg)"
+_PRODUCTS = r"(?:sticker|logo|icon|emblem|overlay|cutout|clip ?art)s?"
+_PRODUCTS_ZH = r"(?:logo|图标|贴纸|标志|png)"
+
+_WORDINGS = (
+    (rf"\btransparent[- ]({_BACKGROUND})\b", r"plain {colour} \1"),
+    (rf"\b({_BACKGROUND} (?:is |should be |must be |to be )?)transparent\b", r"\1plain {colour}"),
+    (r"\bwithout(?: an?| any)? (background|backdrop)\b", r"with a plain {colour} \1"),
+    (r"\bno (background|backdrop)\b", r"a plain {colour} \1"),
+    (r"\bremove (the )?(background|backdrop)\b", r"make \1\2 plain {colour}"),
+    (r"\balpha background\b", r"plain {colour} background"),
+    (r"\b(?:png with )?alpha (?:channel|transparency)\b", r"plain {colour} background"),
+    (r"\bpng with (?:alpha|transparency)\b", r"picture on a plain {colour} background"),
+    (r"\btransparent[- ]\.?png\b", r"plain {colour} background picture"),
+    (rf"\btransparent ({_PRODUCTS})\b", r"plain {colour} background \1"),
+    (r"\bisolated on transparent\b", r"isolated on plain {colour}"),
+    (rf"透明的?({_PRODUCTS_ZH})", r"{colour_zh}背景的\1"),
+    (r"透明 ?png", r"{colour_zh}背景"),
+    (r"(?:透明的?|透[过過])背景", r"{colour_zh}背景"),
+    (r"背景透[过過明]", r"背景{colour_zh}"),
+    (r"背景(?:为|是)透明", r"背景为{colour_zh}"),
+    (r"透明底", r"{colour_zh}底"),
+    (r"透明图", r"{colour_zh}背景图"),
+    (r"无背景|去背景|抠图|免抠", r"{colour_zh}背景"),
+)  # fmt: skip
+"""How a transparent background is asked for, in simplified characters, and the same with a plain one."""
+
+_INSTEAD = tuple((Caseless(wording), instead) for wording, instead in _WORDINGS)
+
+TRANSPARENT = Caseless("|".join(f"(?:{wording})" for wording, _ in _WORDINGS))
+"""Finds where a text asks for a transparent background; its groups mean nothing."""
+
+_COLOURS = (("white", "纯白", "#FFFFFF"), ("green", "纯绿色", "#00B140"), ("magenta", "纯洋红色", "#FF00FF"))
+"""Plain backgrounds, the most usual first; none is black, as outlines and shadows are."""
+
+_APART = 0.35
+"""Distance from a colour that the prompt names, as a share of that from black to white, from which a background stands
+out from it. Stated, not measured."""
+
+
+def is_cut_out(understanding: Understanding, expert: Expert, task: Task) -> bool:
+    """Whether the background is taken out of what an expert drew, since it is to be transparent and it cannot do that.
+
+    Args:
+        understanding: What the prompt says.
+        expert: The expert that draws.
+        task: What it does; inside a mask everything else stays as it is, so that nothing is taken out.
+    """
+    able = expert.capabilities.transparent_background is True
+    return understanding.transparent_background and not able and task != "inpaint"
+
+
+def on_plain(text: str, colours: Sequence[str], rendered: Sequence[str] = ()) -> str:
+    """A text that asks for a plain background where it asked for a transparent one.
+
+    All its other words stay, and what it quotes or wants written in the picture stays letter for letter.
+
+    Args:
+        text: What an expert would be asked with.
+        colours: The colours that the prompt names, as `#RRGGBB`; the background has none of them.
+        rendered: Texts to be written in the picture.
+    """
+    english, chinese, _ = _clear_of(colours)
+    kept = [(one.start, one.end) for one in quotes_in(text)]
+    kept += [(at, at + len(words)) for words in rendered if (at := text.find(words)) >= 0]
+    plain = simplified(text)
+    replaced: list[tuple[int, int, str]] = []
+    for wording, instead in _INSTEAD:
+        words = instead.format(colour=english, colour_zh=chinese)
+        for match in wording.finditer(plain):
+            taken = [*kept, *((start, end) for start, end, _ in replaced)]
+            if all(match.end() <= start or match.start() >= end for start, end in taken):
+                replaced.append((*match.span(), match.expand(words)))
+    if not replaced:
+        there = language_of(text) == "zh"
+        return (
+            f"{text.rstrip('。，')}，{chinese}背景"
+            if there
+            else f"{text.rstrip(' ,.')}, on a plain {english} background"
+        )
+    for start, end, said in sorted(replaced, reverse=True):
+        text = text[:start] + said + text[end:]
+    return text
+
+
+def _clear_of(colours: Sequence[str]) -> tuple[str, str, str]:
+    """The first plain colour that is far from all that are named, or else the furthest."""
+
+    def distance(one: str, other: str) -> float:
+        steps = (int(one[at : at + 2], 16) - int(other[at : at + 2], 16) for at in (1, 3, 5))
+        return sqrt(sum(step * step for step in steps) / 3) / 255
+
+    def nearest(colour: str) -> float:
+        return min((distance(colour, one) for one in colours), default=1.0)
+
+    clear = (one for one in _COLOURS if nearest(one[2]) >= _APART)
+    return next(clear, max(_COLOURS, key=lambda one: nearest(one[2])))
