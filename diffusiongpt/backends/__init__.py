@@ -19,6 +19,7 @@ from diffusiongpt.backends.base import (
     never_bills,
     tasks_of,
 )
+from diffusiongpt.backends.composing import ComposingBackend, Listing, Place, for_components
 from diffusiongpt.backends.single_file import Shapes, SingleFile, SingleFileBackend, SingleFilePart, for_single_files
 
 __all__ = [
@@ -27,15 +28,19 @@ __all__ = [
     "AdapterBackend",
     "Backend",
     "Component",
+    "ComposingBackend",
     "HostedBackend",
+    "Listing",
     "Loaded",
     "OnStep",
     "Part",
+    "Place",
     "Shapes",
     "SingleFile",
     "SingleFileBackend",
     "SingleFilePart",
     "for_adapters",
+    "for_components",
     "for_single_files",
     "get_backend",
     "is_hosted",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from diffusiongpt.backends import Place
 from diffusiongpt.cache.tier import Key
 from diffusiongpt.errors import LoadError
-from diffusiongpt.hub import ContentIds, find_damage, sizes_on_disk, total
+from diffusiongpt.hub import ContentIds, find_damage, key_of, sizes_on_disk, total
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import Backend, Component
@@ -28,9 +29,10 @@ _WRITTEN_BY = frozenset({"transformers_version", "torch_dtype", "dtype"})
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKey:
-    """A checkpoint on a device; the folder names repository and commit. Another variant or type is another model.
+    """A checkpoint on a device; a folder names repository and commit. Another variant or type is another model.
 
-    Where one file is the whole checkpoint, `file` names it.
+    Where one file is the whole checkpoint, `file` names it. Each component from elsewhere has its name, folder,
+    subfolder and file.
     """
 
     backend: str
@@ -39,6 +41,7 @@ class ModelKey:
     variant: str | None
     dtype: str | None
     device: str
+    elsewhere: tuple[tuple[str | None, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +87,22 @@ class Model:
     sizes: Mapping[Key, int]
 
 
-def model_key(expert: Expert, folder: Path, device: str) -> ModelKey:
-    """The key of a checkpoint on a device, whose files are in a folder."""
+def model_key(expert: Expert, folders: Sequence[Path], device: str) -> ModelKey:
+    """The key of a checkpoint on a device, whose files are in folders: one for each of its parts, its own last."""
     settings = expert.settings
+    *others, own = folders
     return ModelKey(
         backend=expert.backend,
-        folder=str(folder),
+        folder=str(own),
         file=expert.single_file,
         variant=settings.variant,
         dtype=settings.dtype,
         device=device,
+        elsewhere=tuple(
+            (part.component.name, str(folder), part.component.subfolder, part.component.file)
+            for part, folder in zip(expert.elsewhere, others, strict=True)
+            if part.component
+        ),
     )
 
 
@@ -121,12 +130,15 @@ class Identities:
         Raises:
             PullError, LoadError: If it is not a checkpoint that the backend can use, or a file is damaged or gone.
         """
-        key = model_key(expert, snapshot.folder, device)
+        folders = [*(one.folder for one in snapshot.elsewhere.values()), snapshot.folder]
+        key = model_key(expert, folders, device)
         found = self._models.get(key)
         if found is not None and found[0] == snapshot:
             return found[1]
         try:
-            components = backend.components(expert, snapshot.folder, tuple(snapshot.files), device=device)
+            components = backend.components(
+                expert, snapshot.folder, tuple(snapshot.files), device=device, **elsewhere_in(snapshot)
+            )
             model = self._identify(key, components, snapshot)
         except FileNotFoundError as error:
             raise LoadError(f"a file of {expert.id} was removed: {error.filename}", hint="Draw again.") from error
@@ -152,12 +164,12 @@ class Identities:
         parts: dict[str, ComponentKey] = {}
         sizes: dict[Key, int] = {}
         for component in components:
-            part = self._key_of(component, snapshot)
+            part = self._key_of(component, snapshot.of(component.name))
             if part in sizes:
                 # a pipeline that holds the same component twice may change one of the two
                 part = replace(part, content=f"{part.content} {component.name}")
             parts[component.name] = part
-            sizes[part] = _bytes_of(component, snapshot.folder)
+            sizes[part] = _bytes_of(component, snapshot.of(component.name).folder)
         return Model(key=key, snapshot=snapshot, parts=parts, sizes=sizes)
 
     def _key_of(self, component: Component, snapshot: Snapshot) -> ComponentKey:
@@ -172,10 +184,15 @@ class Identities:
         return ComponentKey(kind=component.kind, content=digest, dtype=dtype)
 
 
+def elsewhere_in(snapshot: Snapshot) -> dict[str, Any]:
+    """The argument that says to a backend where components from elsewhere are; none where there are none."""
+    places = {name: Place(folder=one.folder, files=tuple(one.files)) for name, one in snapshot.elsewhere.items()}
+    return {"elsewhere": places} if places else {}
+
+
 def _without_commit(expert: Expert, device: str) -> Hashable:
-    settings = expert.settings
-    where = expert.folder or expert.repo
-    return expert.backend, where, expert.single_file, expert.revision, settings.variant, settings.dtype, device
+    places = tuple((part.folder, key_of(part)) for part in expert.parts)
+    return expert.backend, places, expert.settings.dtype, device
 
 
 def _bytes_of(component: Component, folder: Path) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import for_adapters
 from diffusiongpt.cache.events import CacheEvent, Events
+from diffusiongpt.cache.identity import elsewhere_in
 from diffusiongpt.cache.memory import Memory
 from diffusiongpt.cache.single_flight import SharedCall, SingleFlight, wait_for
 from diffusiongpt.cache.tier import ON_DEMAND, Bring, Ledger
@@ -274,8 +275,8 @@ class Loader:
         model = wanted.model
         have = {name: known[key] for name, key in model.parts.items() if key in known}
         snapshot = model.snapshot
-        files = tuple(snapshot.files)
-        return wanted.backend.load(wanted.expert, snapshot.folder, files, device=model.key.device, have=have)
+        files, places = tuple(snapshot.files), elsewhere_in(snapshot)
+        return wanted.backend.load(wanted.expert, snapshot.folder, files, device=model.key.device, have=have, **places)
 
     def _to_device(self, model: Model, how: Bring = ON_DEMAND) -> None:
         parts = self._memory.contents.parts(model.sizes)

@@ -154,14 +154,14 @@ class ModelCache:
         """Whether a lease would need neither a pull nor a load; cheap, no network."""
         if device not in self.memory.devices:
             return False
-        base = expert.parts[0]
-        folder = self.puller.on_disk(base)
-        known = None if folder is None else self._identities.known(model_key(base, folder, device))
+        base = expert.checkpoint
+        folders = self.puller.folders(base)
+        known = None if folders is None else self._identities.known(model_key(base, folders, device))
         if known is None or not self.memory.holds(device, known.sizes):
             return False
         if expert.base_expert is None:
             return True
-        guests = [self.puller.find_adapter(part) for part in expert.parts[1:]]
+        guests = [self.puller.find_adapter(part) for part in expert.guests]
         keys = [self._identities.of_adapter(one, known.key) for one in guests if one is not None]
         return len(keys) == len(guests) and self.memory.holds(device, keys)
 
@@ -196,7 +196,7 @@ class ModelCache:
         if spare is None:
             return self.memory.clear(device)
         expert, draws_on = spare
-        model = self._identities.latest(expert.parts[0], draws_on)
+        model = self._identities.latest(expert.checkpoint, draws_on)
         stay = set() if model is None else set(model.sizes)
         return self.memory.clear(device, self.memory.contents.parts().keys() - stay)
 
@@ -225,7 +225,7 @@ class ModelCache:
                 base = held.enter_context(self._hold(expert.base_expert, backend, ground, device, on_progress))
                 guests = [
                     held.enter_context(self._hold_adapter(part, expert.base_expert, backend, one, base, on_progress))
-                    for part, one in zip(expert.parts[1:], others, strict=True)
+                    for part, one in zip(expert.guests, others, strict=True)
                 ]
                 yield guests[0] if len(guests) == 1 else for_adapters(backend, expert).together(guests)
             return
@@ -289,7 +289,7 @@ class ModelCache:
 
         With `known`, what was found at the last look is returned, without another one; `None` if there was none.
         """
-        base = expert.parts[0]
+        base = expert.checkpoint
         if known:
             model = self._identities.latest(base, device)
             return None if model is None else Checkpoint(expert=base, backend=backend, model=model)

@@ -274,10 +274,11 @@ _LONGEST_S = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Presence:
-    """What the hub says about one expert's repository.
+    """What the hub says about one repository of an expert.
 
     Attributes:
         expert: Id of the expert.
+        component: Its component that comes from there; `None` for its own repository.
         repo: The repository that was looked up.
         state: `ok`; `gated` if its terms must be accepted, even if the token in use has done so; `missing`; or
             `unreachable` if the hub gave no answer.
@@ -292,30 +293,34 @@ class Presence:
     revision: str | None
     commit: str | None = None
     error: PullError | None = None
+    component: str | None = None
 
 
 def find_presence(experts: Sequence[Expert], settings: Settings) -> tuple[Presence, ...]:
-    """Ask the hub about each expert, except for local folders and hosted experts.
+    """Ask the hub about each repository of the experts, except for local folders and hosted experts.
 
     Raises:
         PullError: If the settings forbid the network, or the hub answers about none of them.
     """
     check_online(settings)
-    remote = [expert for expert in experts if not (expert.is_local or is_hosted(expert.backend))]
+    drawn_here = [expert for expert in experts if not is_hosted(expert.backend)]
+    parts = [(expert.id, part) for expert in drawn_here for part in (expert, *expert.elsewhere)]
+    remote = [(name, part) for name, part in parts if not part.is_local]
     patience = Patience(_LONGEST_S)
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        found = tuple(pool.map(lambda expert: _presence(expert, settings, patience), remote))
+        found = tuple(pool.map(lambda one: _presence(one[0], one[1], settings, patience), remote))
     errors = [one.error for one in found if one.error is not None and one.state == "unreachable"]
     if errors and len(errors) == len(found):
         raise errors[0]
     return found
 
 
-def _presence(expert: Expert, settings: Settings, patience: Patience) -> Presence:
-    unknown = Presence(expert=expert.id, repo=expert.repo, state="unreachable", revision=expert.revision)
+def _presence(name: str, part: Expert, settings: Settings, patience: Patience) -> Presence:
+    component = part.component.name if part.component else None
+    unknown = Presence(expert=name, repo=part.repo, state="unreachable", revision=part.revision, component=component)
     try:
         timeout_s = patience.left(TIMEOUT_S)
-        info = repo_info(settings, expert.repo, expert.revision, timeout_s=timeout_s)
+        info = repo_info(settings, part.repo, part.revision, timeout_s=timeout_s)
     except PullError as error:
         if isinstance(error, RepoMissingError):
             return replace(unknown, state="missing", error=error)

@@ -128,9 +128,12 @@ class ZooDraft:
 
     def _check_new(self, entry: Mapping[str, Any]) -> None:
         where = " + ".join(self.zoo.sources)
-        weights = (entry.get("repo"), entry.get("file"), entry.get("settings", {}).get("weight_name"))
+        sources = {name: one for name, one in entry.get("components", {}).items() if isinstance(one, Mapping)}
+        own = (entry.get("repo"), entry.get("file"), entry.get("settings", {}).get("weight_name"))
+        weights = (*own, {(name, one.get("repo"), one.get("file")) for name, one in sources.items()})
         for known in self.zoo.values():
-            if (known.repo, known.file, known.settings.weight_name) == weights:
+            elsewhere = {(name, one.repo, one.file) for name, one in known.places.items()}
+            if (known.repo, known.file, known.settings.weight_name, elsewhere) == weights:
                 raise ZooError(
                     f"{where} has the repository {known.repo} already, as {known.id}",
                     hint=f"Look at it with `diffusiongpt zoo show {known.id}`.",
@@ -138,13 +141,18 @@ class ZooDraft:
             if known.id == entry["id"]:
                 raise ZooError(f"{where} has an expert called {known.id} already", hint="Choose another id with --id.")
 
-    def pin(self, commits: Mapping[str, str]) -> None:
+    def pin(self, commits: Mapping[str, str], components: Mapping[tuple[str, str], str] | None = None) -> None:
         """Write the commit of some experts as their `revision`.
 
         Args:
             commits: Commit by expert id; ids that the file does not have are ignored.
+            components: The same for components from elsewhere, by expert id and component.
         """
         for index, expert in enumerate(self.file.experts):
+            for name, source in expert.places.items():
+                commit = (components or {}).get((expert.id, name), source.revision)
+                if commit != source.revision:
+                    self._edit.put(["experts", index, "components", name, "revision"], commit, after="repo")
             if expert.id in commits and commits[expert.id] != expert.revision:
                 self._edit.put(["experts", index, "revision"], commits[expert.id], after="repo")
 

@@ -72,8 +72,9 @@ class LocalExecutor:
         Raises:
             LoadError: If the queue is closed.
         """
-        ground = expert.base_expert or expert
-        model = (ground.backend, ground.folder, key_of(ground), ground.settings.dtype)
+        ground = expert.checkpoint
+        places = tuple((part.folder, key_of(part)) for part in ground.parts)
+        model = (ground.backend, places, ground.settings.dtype)
         spare = others if self._settings.prefetch == "download" else ()
         before = (
             {one.id: (one, backend) for one, backend in self._coming[model].others} if model in self._coming else {}

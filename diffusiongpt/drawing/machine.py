@@ -61,7 +61,7 @@ class Machine:
         self._kinds = kinds or {}
         self._planners: dict[MachineSpec, Planner] = {}
         self._measurements = Measurements(settings.home / "measured.jsonl")
-        self._weighed: dict[PullKey, tuple[Snapshot | str, Mapping[str, int]]] = {}
+        self._weighed: dict[tuple[PullKey, ...], tuple[Snapshot | tuple[str, ...], Mapping[str, int]]] = {}
 
     @cached_property
     def device(self) -> str:
@@ -135,8 +135,10 @@ class Machine:
         """
         if self.readiness(expert) != "download":
             return 0
-        missing = [part for part in expert.parts if self._cache.puller.on_disk(part) is None]
-        sizes = [part.own_bytes or (0 if part.is_guest else inf) for part in missing]
+        missing = [part for part in expert.parts if self._cache.puller.folder(part) is None]
+        # what is not stated of a component counts with its checkpoint
+        small = [part.is_guest or (part.component is not None and expert.checkpoint in missing) for part in missing]
+        sizes = [part.own_bytes or (0 if is_small else inf) for part, is_small in zip(missing, small, strict=True)]
         return max(sum(sizes), 1)
 
     def check_can_draw(self, expert: Expert, *, no_pulls: DiffusionGPTError | None = None) -> None:
@@ -183,8 +185,10 @@ class Machine:
         Raises:
             OutOfMemoryError: If there is no way to draw with them in the memory of this machine.
         """
-        needed = plan.memory_bytes("float16")
-        reason = self._here.why_not_with(plan.expert, needed) if needed else ""
+        # the first that is not a component of another; where that is a local folder, the sum would not be that of all
+        expert = next((part.expert for part in plan.parts if part.expert.component is None), None)
+        needed = plan.memory_bytes("float16") if expert else None
+        reason = self._here.why_not_with(expert, needed) if expert and needed else ""
         if reason:
             raise _too_big(plan.asked_by, reason)
 
@@ -283,22 +287,24 @@ class Machine:
         return device_facts(device)[0] or device
 
     def _weigh(self, part: Expert) -> Mapping[str, int] | None:
-        """Bytes of components by the headers of files on disk, where the zoo does not state them."""
-        if part.components:
+        """Bytes of components by the headers of files on disk, where the zoo does not state them all."""
+        if part.is_sized:
             return None
-        key = key_of(part)
+        key = tuple(key_of(one) for one in part.parts)
         known = self._weighed.get(key)
         try:
             # the files of a commit never change, so what was weighed is not looked at again; a local folder is
-            commit = self._cache.puller.commit(part)
-            if known is not None and commit is not None and known[0] == commit:
+            found = [self._cache.puller.commit(one) for one in part.parts]
+            commits = tuple(commit for commit in found if commit is not None)
+            is_fixed = len(commits) == len(found)
+            if known is not None and is_fixed and known[0] == commits:
                 return known[1]
             snapshot = self._cache.puller.find(part, get_backend(part.backend))  # type: ignore[arg-type]  # not hosted
             if snapshot is None:
                 return None
-            version = commit or snapshot
+            version = commits if is_fixed else snapshot
             if known is None or known[0] != version:
-                known = self._weighed[key] = version, component_sizes(snapshot.folder, snapshot.files)
+                known = self._weighed[key] = version, component_sizes(snapshot)
             return known[1]
         except (DiffusionGPTError, OSError):
             return None

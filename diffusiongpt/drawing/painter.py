@@ -29,7 +29,16 @@ from diffusiongpt.errors import (
     StorageError,
     TokenRefusedError,
 )
-from diffusiongpt.flow import Call, Fallback, InputRecord, PictureRecord, Policy, Request, win_probability
+from diffusiongpt.flow import (
+    Call,
+    Fallback,
+    InputRecord,
+    PictureRecord,
+    Policy,
+    Request,
+    SourceRecord,
+    win_probability,
+)
 from diffusiongpt.pictures import Generation, Provenance
 from diffusiongpt.safe_text import logger
 from diffusiongpt.safety import Asked, Guard
@@ -343,6 +352,11 @@ class Painter:
             revision=puller.commit(expert),
             base=base.repo if base else None,
             base_revision=puller.commit(base) if base else None,
+            components={
+                part.component.name: SourceRecord(repo=part.repo, revision=puller.commit(part), file=part.weight_file)
+                for part in expert.checkpoint.elsewhere
+                if part.component
+            },
             weights=drawing.weights,
             repeatable=drawing.repeatable,
             seed=(drawing.seeds or call.seeds)[0],

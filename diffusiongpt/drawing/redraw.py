@@ -105,7 +105,24 @@ def _same_expert(record: PictureRecord, zoo: Zoo, puller: Puller) -> Expert:
     _check_commit(expert, record.repo, record.revision, record, puller)
     if expert.base_expert is not None:
         _check_commit(expert.base_expert, record.base, record.base_revision, record, puller)
+    _check_components(expert.checkpoint, record, puller)
     return expert
+
+
+def _check_components(checkpoint: Expert, record: PictureRecord, puller: Puller) -> None:
+    """Check that the zoo takes the components from where the record has them; errors as for `_check_commit`."""
+    parts = {part.component.name: part for part in checkpoint.elsewhere if part.component}
+    for name in sorted(parts.keys() ^ record.components.keys()):
+        place = parts[name].repo if name in parts else "the repository of the checkpoint"
+        was = record.components[name].repo if name in record.components else "the repository of the checkpoint"
+        raise LoadError(
+            f"{record.drawn_by} takes its {name} from {place} in this zoo, and took it from {was} when the picture "
+            "was drawn",
+            hint=f"Load the zoo the picture was drawn with: {' + '.join(record.zoo)}.",
+        )
+    for name, part in parts.items():
+        said = record.components[name]
+        _check_commit(part, said.repo, said.revision, record, puller)
 
 
 def _check_commit(part: Expert, repo: str | None, commit: str | None, record: PictureRecord, puller: Puller) -> None:

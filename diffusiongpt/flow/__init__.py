@@ -7,7 +7,7 @@ from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Readiness, Rejec
 from diffusiongpt.flow.columns import duration
 from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
 from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
-from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn
+from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn, SourceRecord
 from diffusiongpt.flow.request import (
     MAX_PROMPT_CHARS,
     MAX_SEED,
@@ -92,6 +92,7 @@ __all__ = [
     "SearchTrace",
     "ShownIn",
     "Signing",
+    "SourceRecord",
     "SubjectClass",
     "Task",
     "ThinkerName",

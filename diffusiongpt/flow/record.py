@@ -26,6 +26,11 @@ from diffusiongpt.flow.signing import Signing
 from diffusiongpt.flow.task import Task
 from diffusiongpt.zoo import ExpertId
 
+_LONGEST_PLACE = 2_000
+"""Characters of a repository, a folder or a file: more than any system takes in a path of the usual length."""
+
+_MOST_COMPONENTS = 50
+
 
 class Fallback(BaseModel):
     """An expert that should have drawn and could not."""
@@ -67,6 +72,22 @@ class InputRecord(BaseModel):
     name: str = Field(default="", max_length=255)
 
 
+class SourceRecord(BaseModel):
+    """Where a component of a checkpoint came from, if not from the repository of the checkpoint.
+
+    Attributes:
+        repo: Its repository, as the zoo names it.
+        revision: Commit that was used; `None` for a local folder.
+        file: The one file with its weights; `None` for a folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    repo: str = Field(max_length=_LONGEST_PLACE)
+    revision: str | None = None
+    file: str | None = Field(default=None, max_length=_LONGEST_PLACE)
+
+
 class PictureRecord(BaseModel):
     """All it takes to explain one picture and to draw it again.
 
@@ -79,7 +100,8 @@ class PictureRecord(BaseModel):
         revision: Commit that was used; `None` for a local folder.
         base: Repository of the checkpoint that an adapter went on.
         base_revision: Commit of that; `None` for a local folder.
-        weights: Fingerprint of the files that were used, those of the base included; `None` for a hosted expert.
+        components: Component that came from another repository -> where from.
+        weights: Fingerprint of the files that were used, those of all repositories; `None` for a hosted expert.
         repeatable: Whether the same call gives the same picture again.
         seed: Seed of this picture.
         params: Arguments really used, under diffusers' names.
@@ -111,6 +133,7 @@ class PictureRecord(BaseModel):
     revision: str | None = None
     base: str | None = None
     base_revision: str | None = None
+    components: Mapping[str, SourceRecord] = Field(default_factory=dict, max_length=_MOST_COMPONENTS)
     weights: str | None = None
     repeatable: bool = True
     seed: int
@@ -194,6 +217,9 @@ def _problems(record: PictureRecord) -> Iterator[str]:
         yield "a duration is not finite"
     if any(
         "\0" in text
-        for text in (record.repo, record.base or "", record.shown_in.ballot if record.shown_in else "", *record.zoo)
+        for text in (
+            *(record.repo, record.base or "", record.shown_in.ballot if record.shown_in else "", *record.zoo),
+            *(text for name, one in record.components.items() for text in (name, one.repo, one.file or "")),
+        )
     ):
         yield "a name holds a null character"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends import PEFT_CONFIG, for_adapters
+from diffusiongpt.backends import PEFT_CONFIG, for_adapters, for_components
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
+from diffusiongpt.hub.records import key_of
 from diffusiongpt.hub.single_file import named_file
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ def names_in(folder: Path) -> tuple[str, ...]:
 def files_of(
     expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes], settings: Settings
 ) -> tuple[str, ...]:
-    """The files an expert needs of its own repository or folder, without those of its base.
+    """The files an expert needs of its own repository or folder, without those of its base or from elsewhere.
 
     Args:
-        expert: A checkpoint or an adapter.
+        expert: A checkpoint, a component or an adapter.
         backend: Chooses the files of a checkpoint.
         names: Names of all files in the repository or folder.
         read: Reads one of them.
@@ -66,15 +67,28 @@ def files_of(
     # passed only if true, so that backends without this argument still work
     unsafe = {"allow_unsafe": True} if may_be_unsafe(expert, settings) else {}
     try:
-        return backend.files(names, read, variant=expert.settings.variant, **unsafe)
+        return _chosen(expert, backend, names, read, **unsafe)
     except UnsafeFilesError as error:
         hint = _other_permission(expert, settings)
         if hint and _usable_if_unsafe(expert, backend, names, read):
             raise UnsafeFilesError(f"{expert.repo}: {error}", hint=hint) from error
         raise UnsafeFilesError(f"{expert.repo}: {error}", hint=error.hint) from error
     except (PullError, LoadError) as error:
-        # an adapter needs two repositories: say which one it is
+        # an expert may need several repositories: say which one it is
         raise type(error)(f"{expert.repo}: {error}", hint=error.hint) from error
+
+
+def _chosen(
+    expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes], **unsafe: bool
+) -> tuple[str, ...]:
+    """The files that a backend chooses for a checkpoint or a component."""
+    variant = expert.settings.variant
+    if expert.component is not None:
+        return for_components(backend, expert).component_files(expert.component, names, read, variant=variant, **unsafe)
+    if expert.elsewhere:
+        composing, without = for_components(backend, expert.elsewhere[0]), key_of(expert).without
+        return composing.files(names, read, variant=variant, without=without, **unsafe)
+    return backend.files(names, read, variant=variant, **unsafe)
 
 
 def may_be_unsafe(expert: Expert, settings: Settings) -> bool:
@@ -120,7 +134,7 @@ def _other_permission(expert: Expert, settings: Settings) -> str:
 
 def _usable_if_unsafe(expert: Expert, backend: Backend, names: Sequence[str], read: Callable[[str], bytes]) -> bool:
     try:
-        backend.files(names, read, variant=expert.settings.variant, allow_unsafe=True)
+        _chosen(expert, backend, names, read, allow_unsafe=True)
     except (PullError, LoadError, TypeError):
         return False
     return True

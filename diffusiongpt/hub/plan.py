@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import PullError
 from diffusiongpt.hub.client import part_reader
+from diffusiongpt.hub.records import key_of
 from diffusiongpt.hub.tensors import count, header_on_disk, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from diffusiongpt.hub.records import PullKey
+    from diffusiongpt.hub.snapshot import Snapshot
     from diffusiongpt.hub.tensors import Header
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
@@ -27,10 +30,10 @@ _GB = 1e9
 
 @dataclass(frozen=True, kw_only=True)
 class PullPlan:
-    """What a pull would download: one repository, or for an adapter two, its base first.
+    """What a pull would download of one repository, and what is pulled after it; see `Expert.parts`.
 
     Attributes:
-        expert: The checkpoint or adapter that the files belong to: the expert that was asked for, or its base.
+        expert: The part that the files belong to: the expert that was asked for, its base, or a component of that.
         asked_by: Id of the expert that was asked for.
         repo: Name of the hub repository.
         commit: Commit that the revision of the expert names, or that the first pull resolved it to.
@@ -58,6 +61,11 @@ class PullPlan:
     moved_to: str | None = None
     then: PullPlan | None = None
     weigh: Callable[[], TensorSizes | None] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> PullKey:
+        """What the part asks of the hub."""
+        return key_of(self.expert)
 
     @property
     def parts(self) -> tuple[PullPlan, ...]:
@@ -89,7 +97,7 @@ class PullPlan:
         """Bytes that the weights take in memory when loaded, exact as far as their files say; nothing is pulled.
 
         The first call reads the headers of the weights, those on the hub by small requests; later calls read nothing.
-        For an adapter whose base is a local folder, only its own weights count.
+        Only what comes from the hub counts, and no local folder that it goes with.
 
         Args:
             dtype: Type to load at, `float32`, `float16` or `bfloat16`; integers stay as stored.
@@ -181,15 +189,19 @@ def sizes_on_disk(folder: Path, names: Iterable[str], prefixes: tuple[str, ...] 
     return {name: _on_disk(folder / name, prefixes) for name in names if name.endswith(".safetensors")}
 
 
-def component_sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+def component_sizes(snapshot: Snapshot) -> dict[str, int]:
     """Component -> bytes of its weights at 16 bits, for the files of a pipeline on disk; see `sizes_on_disk`.
 
-    A component has the name of its folder; what lies beside the folders is one component together.
+    A component has the name of its folder, and one from elsewhere its own; what lies beside the folders is one
+    component together.
     """
     sizes: Counter[str] = Counter()
-    for name, tensors in sizes_on_disk(folder, names).items():
+    for name, tensors in sizes_on_disk(snapshot.folder, snapshot.files).items():
         component, _, rest = name.partition("/")
         sizes[component if rest else "model"] += tensors.memory_bytes("float16")
+    for component, own in snapshot.elsewhere.items():
+        found = sizes_on_disk(own.folder, own.files).values()
+        sizes[component] = total(found).memory_bytes("float16")
     return dict(sizes)
 
 

@@ -6,10 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from diffusiongpt.errors import DiskFullError, HubUnreachableError, PullTooLargeError
+from diffusiongpt.backends import Listing, for_components
+from diffusiongpt.bounded import read_bounded
+from diffusiongpt.errors import DiskFullError, HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.client import TIMEOUT_S, repo_info, small_reader
 from diffusiongpt.hub.content import ContentIds
 from diffusiongpt.hub.copies import Copies
@@ -19,14 +22,12 @@ from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import Refusals, hub_errors, not_writable
-from diffusiongpt.hub.single_file import check_recognised, shapes_on_hub
+from diffusiongpt.hub.single_file import check_recognised, shapes_on_disk, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from diffusiongpt.backends import Backend
+    from diffusiongpt.backends import Backend, Shapes
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
 
@@ -65,22 +66,32 @@ class Puller:
         self._copies = Copies(settings.hub_cache)
 
     def on_disk(self, expert: Expert) -> Path | None:
-        """The folder of an expert if it and its base are on disk; no network, and a `stat` for each file.
+        """The folder of an expert if it and all it takes are on disk; no network, and a `stat` for each file.
 
         Unlike `find` it needs no backend, and so does not know whether a local folder is complete.
 
         Raises:
             PullError: If the record of pulls is damaged.
         """
-        folder = None
+        folders = self.folders(expert)
+        return None if folders is None else folders[-1]
+
+    def folder(self, part: Expert) -> Path | None:
+        """The folder of one part of an expert, whether or not the others are on disk; see `on_disk`."""
+        return self._snapshots.folder(part)
+
+    def folders(self, expert: Expert) -> tuple[Path, ...] | None:
+        """The folder of each of an expert's parts, if all of them are on disk; see `on_disk`."""
+        found = []
         for part in expert.parts:
-            folder = self._snapshots.folder(part)
+            folder = self.folder(part)
             if folder is None:
                 return None
-        return folder
+            found.append(folder)
+        return tuple(found)
 
     def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
-        """The files of an expert if they and those of its base are on disk; see `Snapshots.find`."""
+        """The files of an expert if all that it takes to draw are on disk; see `Snapshots.find`."""
         return self._snapshots.find(expert, backend)
 
     def find_adapter(self, adapter: Expert) -> Snapshot | None:
@@ -112,10 +123,55 @@ class Puller:
         for part in expert.parts:
             check_unsafe_folder(part, self.settings)
         plans = [self._plan_part(part, backend, expert.id) for part in expert.parts if not part.is_local]
+        self._check_components(expert.checkpoint, backend, {plan.key: plan for plan in plans})
         whole = plans[-1]
         for plan in reversed(plans[:-1]):
             whole = replace(plan, then=whole)
         return whole
+
+    def _check_components(self, checkpoint: Expert, backend: Backend, plans: Mapping[PullKey, PullPlan]) -> None:
+        """Refuse components from elsewhere that do not fit into their checkpoint, while only small files are read.
+
+        Raises:
+            PullError, LoadError: If one does not fit, or its file is damaged.
+        """
+        for part in checkpoint.elsewhere:
+            if part.component is None:
+                continue
+            whole, own = self._listing(checkpoint, backend, plans), self._listing(part, backend, plans)
+            try:
+                shapes = self._shapes(part, plans)
+                for_components(backend, part).check_component(part.component, whole, own, shapes)
+            except (PullError, LoadError) as error:
+                raise type(error)(f"{part.repo}: {error}", hint=error.hint) from error
+
+    def _listing(self, part: Expert, backend: Backend, plans: Mapping[PullKey, PullPlan]) -> Listing:
+        """The files of a part, on this disk or on the hub."""
+        plan = plans.get(key_of(part))
+        if plan is None:
+            found = self._snapshots.find_part(part, backend)
+            if found is None:
+                raise PullError(f"the files of {part.repo} are not complete", hint="Check that the folder is readable.")
+            return Listing(names=tuple(found.files), read=lambda name: read_bounded(found.folder / name))
+        on_hub = small_reader(self.settings, part.repo, plan.commit, plan.files, timeout_s=self._timeout_s)
+        there = {
+            name: plan.folder / name for name in plan.files if name not in plan.missing and name not in plan.shared
+        }
+        return Listing(
+            names=tuple(plan.files),
+            read=lambda name: read_bounded(there[name]) if name in there else on_hub(name),
+        )
+
+    def _shapes(self, part: Expert, plans: Mapping[PullKey, PullPlan]) -> Shapes | None:
+        """Tensor -> shape of the one file of a component; `None` if it is a folder."""
+        name, plan = part.weight_file, plans.get(key_of(part))
+        if name is None:
+            return None
+        if plan is None:
+            return shapes_on_disk((part.folder or Path()) / name)
+        if name in plan.missing:
+            return shapes_on_hub(self.settings, part.repo, plan.commit, name, plan.files[name])
+        return shapes_on_disk(plan.shared.get(name, plan.folder / name))
 
     def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
         record = self._records.find(key_of(part))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,8 +31,27 @@ FILE_NAME = "pulls.json"
 LOCK_S = 10.0
 """Seconds to wait for another process that writes the records, which takes it a few milliseconds."""
 
-PullKey = tuple[str, str | None, str | None, str | None]
-"""What an expert asks of the hub: repository, revision, variant, and the name of its one file, if it is one."""
+
+class PullKey(NamedTuple):
+    """What an expert asks of the hub.
+
+    Attributes:
+        repo: Name of the hub repository.
+        revision: Revision that it names.
+        variant: File variant that it names.
+        weight_name: Name of its one file, if it is one.
+        component: Name of the component that is taken, if it is not all.
+        subfolder: Folder of that component, if it names one.
+        without: Names of the components that come from elsewhere.
+    """
+
+    repo: str
+    revision: str | None
+    variant: str | None
+    weight_name: str | None
+    component: str | None = None
+    subfolder: str | None = None
+    without: tuple[str, ...] = ()
 
 
 class PullRecord(BaseModel):
@@ -42,7 +61,10 @@ class PullRecord(BaseModel):
         repo: Name of the hub repository.
         revision: Revision that the expert names; `None` for the default branch.
         variant: File variant that the expert names; `None` for an adapter.
-        weight_name: File that an adapter names, or that is the whole checkpoint.
+        weight_name: File that an adapter or a component names, or that is the whole checkpoint.
+        component: Name of the component that is taken from it for another checkpoint; `None` for all of it.
+        subfolder: Folder of that component, if the expert names one.
+        without: Names of the components of a checkpoint that come from elsewhere, and are not among the files.
         commit: Commit that the revision was resolved to at the first pull; it does not change afterwards.
         files: Name -> size in bytes of every file the pipeline needs.
         ours: Names of the files that were not on disk before; only these may be cleared.
@@ -58,6 +80,9 @@ class PullRecord(BaseModel):
     revision: str | None = None
     variant: str | None = None
     weight_name: str | None = None
+    component: str | None = None
+    subfolder: str | None = None
+    without: tuple[str, ...] = ()
     commit: str
     files: dict[str, int]
     ours: tuple[str, ...] = ()
@@ -73,7 +98,7 @@ class PullRecord(BaseModel):
     @property
     def key(self) -> PullKey:
         """What the expert asked for."""
-        return self.repo, self.revision, self.variant, self.weight_name
+        return PullKey(**{name: getattr(self, name) for name in PullKey._fields})
 
 
 class _File(BaseModel):
@@ -87,7 +112,18 @@ def key_of(expert: Expert) -> PullKey:
     """What an expert asks of its own repository."""
     # the variant of an adapter is that of its base
     variant = expert.settings.variant if expert.kind == "checkpoint" else None
-    return expert.repo, expert.revision, variant, expert.weight_file
+    taken = expert.component
+    # one file has all components, whichever of them are used
+    without = () if expert.single_file else tuple(one.component.name for one in expert.elsewhere if one.component)
+    return PullKey(
+        repo=expert.repo,
+        revision=expert.revision,
+        variant=variant,
+        weight_name=expert.weight_file,
+        component=taken.name if taken else None,
+        subfolder=taken.subfolder if taken else None,
+        without=tuple(sorted(without)),
+    )
 
 
 def record_of(
@@ -100,12 +136,8 @@ def record_of(
     moved_to: str | None = None,
 ) -> PullRecord:
     """The record of an expert's own repository, without the time of the pull."""
-    repo, revision, variant, weight_name = key_of(expert)
     return PullRecord(
-        repo=repo,
-        revision=revision,
-        variant=variant,
-        weight_name=weight_name,
+        **key_of(expert)._asdict(),
         commit=commit,
         files=dict(files),
         ours=ours,
@@ -136,9 +168,9 @@ class Records:
         """The record of exactly this key, or of the same files where the revision is a commit that was pulled."""
         records = self._read()
         found = records.get(key)
-        if found is not None or key[1] is None:
+        if found is not None or key.revision is None:
             return found
-        at_commit = ((record, (record.repo, record.commit, *record.key[2:])) for record in records.values())
+        at_commit = ((record, record.key._replace(revision=record.commit)) for record in records.values())
         return next((record for record, known in at_commit if known == key), None)
 
     def pin(self, repo: str, revision: str | None) -> str | None:

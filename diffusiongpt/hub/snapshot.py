@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ class Snapshot:
             small one. Empty for a local folder.
         changed: Name -> time of the last change, in nanoseconds since 1970.
         base: The checkpoint that an adapter goes on, or the adapter that is before it there; `None` for a checkpoint.
+        elsewhere: Component of a checkpoint that comes from elsewhere -> its files.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Snapshot:
     content: Mapping[str, str]
     changed: Mapping[str, int]
     base: Snapshot | None = None
+    elsewhere: Mapping[str, Snapshot] = field(default_factory=dict)
 
     @property
     def adapter(self) -> Path:
@@ -60,14 +62,19 @@ class Snapshot:
         """The checkpoint that an adapter goes on, the adapters that draw together with it, and itself."""
         return (*(self.base.chain if self.base else ()), self)
 
+    def of(self, component: str) -> Snapshot:
+        """The files that have the weights of a component: its own from elsewhere, or those of the checkpoint."""
+        return self.elsewhere.get(component, self)
+
     def fingerprint(self) -> str:
-        """What the record of a picture says of its weights; for an adapter, that of its base and its own, joined.
+        """What the record of a picture says of its weights: that of each repository, of base and adapters, joined.
 
         Raises:
             OSError: If a file is no longer there.
         """
         own = fingerprint(self.folder, ((name, size, self.changed[name]) for name, size in self.files.items()))
-        return own if self.base is None else f"{self.base.fingerprint()}+{own}"
+        before = (*self.elsewhere.values(), *([self.base] if self.base else []))
+        return "+".join([*(one.fingerprint() for one in before), own])
 
 
 class Snapshots:
@@ -89,22 +96,29 @@ class Snapshots:
         self._local: dict[Hashable, tuple[dict[str, int], Snapshot]] = {}
 
     def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
-        """The files of an expert if they and those of its base are complete; one `stat` for each file.
+        """The files of an expert if they, those of its base and those from elsewhere are complete.
+
+        One `stat` for each file.
 
         Raises:
             PullError: If a local folder does not hold what the backend needs, or the record of pulls is damaged.
         """
-        found = None
+        found, elsewhere = None, {}
         for part in expert.parts:
-            snapshot = self._find_part(part, backend)
+            snapshot = self.find_part(part, backend)
             if snapshot is None:
                 return None
-            found = snapshot if found is None else replace(snapshot, base=found)
+            if part.component is not None:
+                elsewhere[part.component.name] = snapshot
+            elif found is None:
+                found = replace(snapshot, elsewhere=elsewhere) if elsewhere else snapshot
+            else:
+                found = replace(snapshot, base=found)
         return found
 
     def find_adapter(self, adapter: Expert) -> Snapshot | None:
         """The file of an adapter, without its base; no backend is needed to choose it."""
-        return self._find_part(adapter, None)
+        return self.find_part(adapter, None)
 
     def folder(self, part: Expert) -> Path | None:
         """The folder of a checkpoint or adapter if it can be used, as far as that is known without its backend."""
@@ -143,7 +157,8 @@ class Snapshots:
         self._records.add(record)
         return record
 
-    def _find_part(self, part: Expert, backend: Backend | None) -> Snapshot | None:
+    def find_part(self, part: Expert, backend: Backend | None) -> Snapshot | None:
+        """The files of one part alone; no backend is needed to choose those of an adapter."""
         record = self._records.find(key_of(part))
         if record is None:
             return self._find_local(part, backend) if part.is_local else None
@@ -162,7 +177,7 @@ class Snapshots:
 
     def _find_local(self, part: Expert, backend: Backend | None) -> Snapshot | None:
         settings = part.settings
-        key = (part.folder, part.backend, part.kind, settings.variant, part.weight_file, settings.unsafe_weights)
+        key = (part.folder, part.backend, part.kind, key_of(part), settings.unsafe_weights)
         known = self._local.get(key)
         if known is not None:
             folders, snapshot = known
@@ -171,8 +186,12 @@ class Snapshots:
         folder = _usable_folder(part, self._settings)
         if folder is None:
             return None
-        # a single file may lie in a folder with everything that a person ever downloaded
-        names = tuple(path.name for path in folder.iterdir()) if part.weight_file else names_in(folder)
+        names: tuple[str, ...]
+        if part.component is not None and part.component.file:
+            names = (part.component.file,)
+        else:
+            # a single file may lie in a folder with everything that a person ever downloaded
+            names = tuple(path.name for path in folder.iterdir()) if part.weight_file else names_in(folder)
         try:
             if part.single_file and backend is not None:
                 chosen: tuple[str, ...] = (named_file([part.single_file], part),)
@@ -211,15 +230,16 @@ def local_folder(expert: Expert) -> Path:
             f"the folder {folder or expert.repo} of {expert.id} does not exist",
             hint="Correct 'repo' in the zoo file; './name' is relative to the folder of the zoo file.",
         )
+    file = expert.single_file or (expert.component.file if expert.component else None)
     if expert.is_guest:
         guest_files([path.name for path in folder.iterdir()], expert)
-    elif expert.single_file:
-        if not (folder / expert.single_file).is_file():
+    elif file:
+        if not (folder / file).is_file():
             raise PullError(
-                f"the file {folder / expert.single_file} of {expert.id} does not exist",
+                f"the file {folder / file} of {expert.id} does not exist",
                 hint="Correct 'repo' or 'file' in the zoo file; './name' is relative to the folder of the zoo file.",
             )
-    elif not (folder / "model_index.json").is_file():
+    elif expert.component is None and not (folder / "model_index.json").is_file():
         raise PullError(
             f"the folder {folder} of {expert.id} has no model_index.json",
             hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained(), or name one 'file'.",
@@ -228,7 +248,7 @@ def local_folder(expert: Expert) -> Path:
 
 
 def check_local(expert: Expert) -> None:
-    """Refuse an expert of which a folder, its own or that of its base, cannot be used.
+    """Refuse an expert of which a folder, its own, that of its base or of a component, cannot be used.
 
     Raises:
         PullError: If a folder does not exist, or does not hold what it should.

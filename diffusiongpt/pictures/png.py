@@ -99,7 +99,8 @@ def shareable(record: PictureRecord, kept: int = _KEPT) -> PictureRecord:
         fallback.model_copy(update={"error": _bare(fallback.error), "hint": _bare(fallback.hint)})
         for fallback in record.fallbacks[:kept]
     )
-    places = {"repo": _place(record.repo), "base": record.base and _place(record.base)}
+    components = {name: one.model_copy(update={"repo": _place(one.repo)}) for name, one in record.components.items()}
+    places = {"repo": _place(record.repo), "base": record.base and _place(record.base), "components": components}
     zoo = tuple(_last(source) for source in record.zoo)
     changes = {
         **places,

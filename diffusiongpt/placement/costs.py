@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.flow import GIB, MachineSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffusiongpt.settings import Memory
     from diffusiongpt.zoo import Expert
 
@@ -33,13 +35,17 @@ def stated_bytes(expert: Expert) -> dict[str, int] | None:
 
     A size without components is one component, which can only be placed as a whole.
     """
-    if expert.components:
-        return {name: round(size * 1e9) for name, size in expert.components.items()}
-    if expert.size_gb is not None:
-        return {expert.id: round(expert.size_gb * 1e9)}
     # some architectures have one size, which all their fine-tunes share
-    usual = _costs()["components"].get(expert.architecture)
-    return {name: round(size * 1e9) for name, size in usual.items()} if usual else None
+    usual = _costs()["components"].get(expert.architecture) or {}
+    if expert.is_sized:
+        return _bytes(expert.sizes_gb)
+    if expert.size_gb is not None:
+        return _bytes({expert.id: expert.size_gb})
+    return _bytes({**usual, **expert.sizes_gb}) if usual else None
+
+
+def _bytes(sizes: Mapping[str, float]) -> dict[str, int]:
+    return {name: round(size * 1e9) for name, size in sizes.items()}
 
 
 def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:

@@ -232,7 +232,9 @@ def _forbidden(expert: Expert, policy: Policy, free: Collection[str]) -> str | N
             if commercial != "yes":
                 name = part.license.id if part.license else "no licence stated"
                 # a route is saved with the picture, and folders of this machine are not
-                whose = "" if part is expert else f" of its base {part.folder.name if part.folder else part.repo}"
+                what = f"its {part.component.name}" if part.component else "its base"
+                place = part.folder.name if part.folder else part.repo
+                whose = "" if part is expert else f" of {what} {place}"
                 return f"commercial use{whose} is {_COMMERCIAL[commercial]} ({name})"
     return _forbidden_as_hosted(expert, policy, free) if is_hosted(expert.backend) else None
 

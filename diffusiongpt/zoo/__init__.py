@@ -5,17 +5,15 @@ from __future__ import annotations
 from diffusiongpt.zoo.call_settings import CallSettings, Scheduler
 from diffusiongpt.zoo.expert import (
     EDITING,
-    GGUF,
-    GGUF_REMEDY,
     ROOT,
     Capabilities,
+    Component,
     Expert,
     ExpertId,
-    Guest,
-    License,
     Tags,
     is_editing,
 )
+from diffusiongpt.zoo.places import GGUF, GGUF_REMEDY, Guest, License, Source
 from diffusiongpt.zoo.service import Price, Server, TokenPrices
 from diffusiongpt.zoo.taxonomy import Node, NodeKind, Taxonomy, shipped_edits, shipped_needs
 from diffusiongpt.zoo.zoo_file import (
@@ -37,6 +35,7 @@ __all__ = [
     "SHIPPED",
     "CallSettings",
     "Capabilities",
+    "Component",
     "Expert",
     "ExpertId",
     "Guest",
@@ -46,6 +45,7 @@ __all__ = [
     "Price",
     "Scheduler",
     "Server",
+    "Source",
     "Tags",
     "Taxonomy",
     "TokenPrices",

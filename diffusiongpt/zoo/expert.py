@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from diffusiongpt.files import expand_home
-from diffusiongpt.zoo.call_settings import AdapterScale, CallSettings, FileName, Line, Name
+from diffusiongpt.zoo.call_settings import CallSettings, Line, Name
+from diffusiongpt.zoo.places import FileInRepo, Gigabytes, Guest, License, Said, Source, is_file, is_local, wrong_place
 from diffusiongpt.zoo.service import Price, Server
 
 ROOT: Final = "root"
@@ -41,33 +42,6 @@ TextSkill = Literal["none", "poor", "fair", "good", "strong"]
 PromptStyle = Literal["short_keywords", "natural_language", "danbooru", "long_caption", "json_caption", "json_optional"]
 
 
-_SAFE: Final = ".safetensors"
-_FILE_PATH = re.compile(r"(?:(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+/)*(?!\.)[^/\\:\x00-\x1f\x7f-\x9f]+")
-
-
-GGUF: Final = ".gguf"
-GGUF_REMEDY: Final = (
-    "a GGUF file holds the denoiser alone and is not loaded; name the repository that it was made from, in diffusers' "
-    "layout, with dtype int8 or nf4 under settings, which takes as little memory"
-)
-
-
-def _is_safe_file(name: str) -> str:
-    if name.endswith(GGUF):
-        raise ValueError(GGUF_REMEDY)
-    if not name.endswith(_SAFE):
-        raise ValueError("only .safetensors files are loaded, since others can run code when opened; convert it first")
-    if not _FILE_PATH.fullmatch(name):
-        raise ValueError("this is not the path of a file in a repository, such as folder/name.safetensors")
-    return name
-
-
-FileInRepo = Annotated[str, StringConstraints(max_length=400), AfterValidator(_is_safe_file)]
-"""The path of a file in its repository, with blanks and brackets as people write them."""
-
-Gigabytes = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-
-
 class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -86,20 +60,6 @@ class Tags(_Entry):
     generalist: bool = False
 
 
-class License(_Entry):
-    """Licence of the weights. Not legal advice: read the licence itself.
-
-    Attributes:
-        id: SPDX id where there is one, else the name on the model card.
-        commercial: Whether it allows commercial use.
-        note: The condition for commercial use, in a few words.
-    """
-
-    id: Name
-    commercial: Literal["yes", "conditional", "no", "unknown"] = "unknown"
-    note: Line = ""
-
-
 class Capabilities(_Entry):
     """Special skills of the expert; `None` means unknown."""
 
@@ -112,25 +72,22 @@ class Capabilities(_Entry):
     transparent_background: bool | None = None
 
 
-class Guest(_Entry):
-    """An adapter that an expert draws with in addition to its own.
+_MOST_GUESTS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """What of a checkpoint a part is that comes from elsewhere.
 
     Attributes:
-        repo: Hub repository `owner/name`, or a folder or one `.safetensors` file, as for an expert.
-        revision: Commit, tag or branch; by default the commit of the first pull.
-        weight_name: Its file in the repository; by default the only one, or the one with the usual name.
-        scale: Its strength; below 0 it draws the opposite of what it was trained for.
-        license: Licence of its weights.
+        name: Its name in the pipeline.
+        file: The one file with its weights, as a path in its repository or folder; `None` for a whole folder.
+        subfolder: That folder, as a path in the repository; `None` for the usual one.
     """
 
-    repo: Line = Field(min_length=1)
-    revision: Name | None = None
-    weight_name: FileName | None = None
-    scale: AdapterScale = 1.0
-    license: License | None = None
-
-
-_MOST_GUESTS: Final = 16
+    name: str
+    file: str | None
+    subfolder: str | None
 
 
 class Expert(_Entry):
@@ -156,7 +113,7 @@ class Expert(_Entry):
         server: The server of a hosted expert whose backend has no address of its own.
         gated: Whether the hub requires accepting terms first.
         components: Bytes that each component takes in memory at the recommended type (`int8`, `nf4`: at 16 bits), in
-            GB (1e9), under its name in the pipeline.
+            GB (1e9), under its name in the pipeline; or where its weights are, if that is elsewhere.
         size_gb: The same for all components together; of an adapter, what it adds to its base.
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.
@@ -183,7 +140,7 @@ class Expert(_Entry):
     seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
     server: Server | None = None
     gated: bool | None = None
-    components: dict[ComponentName, Gigabytes] = Field(default_factory=dict, max_length=50)
+    components: dict[ComponentName, Said] = Field(default_factory=dict, max_length=50)
     size_gb: Gigabytes | None = None
     settings: CallSettings = CallSettings()
     prompt_style: tuple[PromptStyle, ...] = Field(default=(), max_length=20)
@@ -194,6 +151,8 @@ class Expert(_Entry):
     _folder: Path | None = PrivateAttr(default=None)
     _base_expert: Expert | None = PrivateAttr(default=None)
     _guests: tuple[Expert, ...] = PrivateAttr(default=())
+    _elsewhere: tuple[Expert, ...] = PrivateAttr(default=())
+    _component: Component | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
@@ -204,7 +163,9 @@ class Expert(_Entry):
             zoo_folder = (info.context or {}).get("folder", Path())
             place = zoo_folder / expand_home(self.repo)
             # where the file itself is a link, its name is that of the link
-            self._folder = (place.parent if _is_file(self.repo) else place).resolve()
+            self._folder = (place.parent if is_file(self.repo) else place).resolve()
+        if self.components:
+            self._elsewhere = tuple(self._make_component(name, one, info) for name, one in self.places.items())
         if self.base:
             self._base_expert = self._make_base(self.base, info)
             self._guests = tuple(self._make_guest(one, info) for one in self.adapters)
@@ -220,20 +181,16 @@ class Expert(_Entry):
     def _contradictions(self) -> Iterator[str]:
         """What each value allows and all together do not."""
         yield from self._wrong_as_guest() if self.is_guest else self._wrong_as_checkpoint()
-        if self.file and (self.is_guest or _is_file(self.repo)):
+        if self.file and (self.is_guest or is_file(self.repo)):
             yield "'file' names the whole checkpoint in a repository; an adapter's file is 'weight_name' under settings"
-        total = sum(self.components.values())
-        if self.components and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
+        total = sum(self.sizes_gb.values())
+        if self.is_sized and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
             yield (
                 f"the components add up to {total:.1f} GB and size_gb says {self.size_gb:g}; "
                 "a component is missing, or one of the numbers is wrong"
             )
         places = [("repo", self.repo), ("base", self.base), *(("adapters", one.repo) for one in self.adapters)]
-        for key, place in places:
-            if place and place.endswith(GGUF):
-                yield f"{key} {place!r}: {GGUF_REMEDY}"
-            elif place and not _is_folder(place) and not re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-                yield f"{key} {place!r} is neither owner/name nor a folder such as ./my-model"
+        yield from (wrong for key, place in places if place and (wrong := wrong_place(key, place)))
 
     def _wrong_as_guest(self) -> Iterator[str]:
         if not self.base:
@@ -243,7 +200,7 @@ class Expert(_Entry):
             yield "'components' is for a whole checkpoint; say what an adapter adds with 'size_gb'"
         if self.kind == "control" and self.settings.adapter_scale is not None:
             yield "'adapter_scale' is for 'kind: adapter'; a ControlNet has controlnet_conditioning_scale under 'extra'"
-        if self.kind == "control" and _is_file(self.repo):
+        if self.kind == "control" and is_file(self.repo):
             yield "a ControlNet needs its folder, with config.json beside the weights"
 
     def _wrong_as_checkpoint(self) -> Iterator[str]:
@@ -267,6 +224,16 @@ class Expert(_Entry):
         settings = {"weight_name": guest.weight_name, "adapter_scale": guest.scale}
         own = {"repo": guest.repo, "revision": guest.revision, "license": guest.license, "settings": settings}
         return Expert.model_validate({**facts, **own}, context=info.context)
+
+    def _make_component(self, name: str, source: Source, info: ValidationInfo) -> Expert:
+        own = self.settings
+        repo, file = source.place
+        facts = {"id": self.id, "backend": self.backend, "architecture": self.architecture, "size_gb": source.size_gb}
+        load = {"dtype": own.dtype, "variant": own.variant, "unsafe_weights": own.unsafe_weights}
+        place = {"repo": repo, "revision": source.revision, "license": source.license}
+        part = Expert.model_validate({**facts, **place, "settings": load}, context=info.context)
+        part._component = Component(name=name, file=file, subfolder=source.subfolder)  # noqa: SLF001  # just made
+        return part
 
     def on(self, base: Expert) -> Expert:
         """This adapter on a known checkpoint, whose facts fill in those that the adapter does not state itself."""
@@ -304,14 +271,35 @@ class Expert(_Entry):
 
     @property
     def parts(self) -> tuple[Expert, ...]:
-        """The experts whose files it takes to draw, in the order of loading.
+        """The experts whose files it takes to draw, in the order of pulling; the last is itself.
 
-        For an adapter they are its base, the adapters that draw together with it, and itself.
+        Before a checkpoint are its components from elsewhere, before an adapter its base and the adapters that draw
+        together with it. Each has a repository or folder of its own.
         """
         # a route asks for those of dozens of experts, and looking up a private attribute takes longest
         if self.kind == "checkpoint" or self._base_expert is None:
-            return (self,)
-        return (self._base_expert, *self._guests, self)
+            return (*self._elsewhere, self) if self.components else (self,)
+        return (*self._base_expert.parts, *self._guests, self)
+
+    @property
+    def checkpoint(self) -> Expert:
+        """The checkpoint that it draws with: its base, or itself."""
+        return self._base_expert or self
+
+    @property
+    def guests(self) -> tuple[Expert, ...]:
+        """The adapters and ControlNets that draw on its checkpoint, the last of which is itself."""
+        return (*self._guests, self) if self._base_expert else ()
+
+    @property
+    def elsewhere(self) -> tuple[Expert, ...]:
+        """The components of a checkpoint that come from other repositories, each as a part of its own."""
+        return self._elsewhere
+
+    @property
+    def component(self) -> Component | None:
+        """What of a checkpoint a part is that comes from elsewhere; `None` for an expert."""
+        return self._component
 
     @property
     def folder(self) -> Path | None:
@@ -326,17 +314,19 @@ class Expert(_Entry):
     @property
     def is_local(self) -> bool:
         """Whether `repo` names a folder or a file on this machine."""
-        return _is_folder(self.repo)
+        return is_local(self.repo)
 
     @property
     def single_file(self) -> str | None:
         """The one file that is the whole checkpoint, as a path in its repository or folder; `None` if it is not one."""
-        return self.weight_file if self.kind == "checkpoint" else None
+        return self.weight_file if self.kind == "checkpoint" and self._component is None else None
 
     @property
     def weight_file(self) -> str | None:
-        """The one file that it names, of a checkpoint or of an adapter; `None` if it names none."""
-        own = PurePath(self.repo).name if self.is_local and _is_file(self.repo) else None
+        """The one file that it names, of a checkpoint, a component or an adapter; `None` if it names none."""
+        if self._component is not None:
+            return self._component.file
+        own = PurePath(self.repo).name if self.is_local and is_file(self.repo) else None
         return self.file or self.settings.weight_name or own
 
     @property
@@ -345,19 +335,42 @@ class Expert(_Entry):
         return self.tags.generalist or not (self.tags.styles or self.tags.subjects)
 
     @property
+    def places(self) -> dict[str, Source]:
+        """The components that come from elsewhere, as the entry has them."""
+        return {name: one for name, one in self.components.items() if isinstance(one, Source)}
+
+    @property
+    def sizes_gb(self) -> dict[str, float]:
+        """GB of each component, as far as they are stated."""
+        stated = ((name, one.size_gb if isinstance(one, Source) else one) for name, one in self.components.items())
+        return {name: size for name, size in stated if size is not None}
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether it states the size of each of its components, and not only where some of them are."""
+        is_table = any(not isinstance(one, Source) for one in self.components.values())
+        return is_table and len(self.sizes_gb) == len(self.components)
+
+    @property
     def size_bytes(self) -> int | None:
-        """Bytes of its weights in memory, those of its base included; `None` if not known."""
+        """Bytes of its weights in memory, those of its base and of components from elsewhere included.
+
+        `None` if not known.
+        """
         if self._base_expert is None:
-            return self.own_bytes
+            whole = sum(self.sizes_gb.values()) if self.is_sized else self.size_gb
+            return None if whole is None else round(whole * 1e9)
         base = self._base_expert.size_bytes
         # next to its base an adapter is small, whether its own size is known or not
-        return None if base is None else base + (self.own_bytes or 0)
+        return None if base is None else base + round((self.size_gb or 0) * 1e9)
 
     @property
     def own_bytes(self) -> int | None:
-        """Bytes of its weights in memory without those of a base; `None` if not known."""
-        size = sum(self.components.values()) or self.size_gb
-        return None if size is None else round(size * 1e9)
+        """Bytes of its weights in memory without those of a base or of other repositories; `None` if not known."""
+        if self._base_expert is not None:
+            return None if self.size_gb is None else round(self.size_gb * 1e9)
+        whole = self.size_bytes
+        return None if whole is None else max(0, whole - sum(one.own_bytes or 0 for one in self._elsewhere))
 
 
 def is_editing(evidence: Mapping[str, float]) -> bool:
@@ -384,15 +397,3 @@ def _holds(text: str, words: str) -> bool:
     return (
         re.search(rf"(?<![^\W\u3040-\u9fff]){re.escape(words)}(?![^\W\u3040-\u9fff])", text, re.IGNORECASE) is not None
     )
-
-
-def _is_file(place: str) -> bool:
-    return place.endswith(_SAFE)
-
-
-_FOLDER = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:|\\\\")
-
-
-def _is_folder(place: str) -> bool:
-    # A drive or a network share counts on every system, so that a zoo file means the same everywhere.
-    return _FOLDER.match(place) is not None

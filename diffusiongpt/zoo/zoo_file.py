@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from diffusiongpt.errors import UnknownExpertError, ZooError, brief
 from diffusiongpt.files import expand_home, read_regular
-from diffusiongpt.zoo.expert import Expert
+from diffusiongpt.zoo.expert import Component, Expert
+from diffusiongpt.zoo.places import FORMS
 from diffusiongpt.zoo.taxonomy import Node, Taxonomy, shipped_nodes
 from diffusiongpt.zoo.yaml_file import MAX_ENTRIES, YamlError, line_of, read_yaml
 
@@ -168,11 +169,18 @@ def _mistakes(data: Mapping[str, Any], error: ValidationError, folder: Path) -> 
 
 def _as_mistakes(problems: Sequence[ErrorDetails], *within: str | int) -> list[Mistake]:
     """What the schema found, in the words of the file; a misspelt key is one mistake, and not a missing one as well."""
-    unknown = [(*within, *one["loc"]) for one in problems if one["type"] == "extra_forbidden"]
+    unknown = [(*within, *_location(one)) for one in problems if one["type"] == "extra_forbidden"]
     misspelt = {(*location[:-1], near) for location in unknown if (near := _nearest(location))}
     return [
-        _mistake(one, *within) for one in problems if one["type"] != "missing" or (*within, *one["loc"]) not in misspelt
+        _mistake(one, *within)
+        for one in problems
+        if one["type"] != "missing" or (*within, *_location(one)) not in misspelt
     ]
+
+
+def _location(problem: ErrorDetails) -> tuple[str | int, ...]:
+    """The keys that lead to a value in the file, without the name of the alternative that was tried for it."""
+    return tuple(part for part in problem["loc"] if part not in FORMS)
 
 
 def _nearest(location: tuple[str | int, ...]) -> str | None:
@@ -183,7 +191,7 @@ def _nearest(location: tuple[str | int, ...]) -> str | None:
 
 def _mistake(problem: ErrorDetails, *within: str | int) -> Mistake:
     """One thing that the schema found, in the words of the file."""
-    location = (*within, *problem["loc"])
+    location = (*within, *_location(problem))
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         near = _nearest(location)
@@ -340,8 +348,10 @@ def _on_its_base(expert: Expert, checkpoints: Mapping[_Place, Expert], adapters:
     return expert
 
 
-_Place = tuple[str, str, str | None]
+_Place = tuple[str, str, str | None, tuple[Component | None, ...]]
 
 
 def _place(expert: Expert) -> _Place:
-    return expert.backend, str(expert.folder or expert.repo), expert.single_file
+    # an adapter names a repository, and not a checkpoint that takes some of its components from others
+    elsewhere = tuple(part.component for part in expert.elsewhere)
+    return expert.backend, str(expert.folder or expert.repo), expert.single_file, elsewhere

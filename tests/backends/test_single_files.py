@@ -283,13 +283,13 @@ def test_an_adapter_file_needs_a_base(settings: Settings, tmp_path: Path) -> Non
     assert (entry["kind"], entry["base"], entry["repo"]) == ("adapter", "t/sd", str(file.resolve()))
 
 
-def test_a_gguf_file_is_refused_with_what_takes_as_little_memory(settings: Settings, tmp_path: Path) -> None:
+def test_a_gguf_file_is_no_whole_checkpoint(settings: Settings, tmp_path: Path) -> None:
     """`zoo add` says what to name in its place."""
     file = tmp_path / "flux1-dev-Q4_K_S.gguf"
     file.write_bytes(b"GGUF")
     with pytest.raises(RequestError, match=r"flux1-dev-Q4_K_S\.gguf") as caught:
         describe_repo(str(file), settings)
-    assert "dtype int8 or nf4" in caught.value.hint
+    assert "transformer: {repo: owner/name, file: name.gguf}" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_a_gguf_file_is_refused_with_what_takes_as_little_memory(settings: Setti
         ("{repo: owner/name, file: ../x.safetensors}", "not the path of a file"),
         ("{repo: owner/name, file: /etc/x.safetensors}", "not the path of a file"),
         ("{repo: owner/name, file: model.ckpt}", "can run code"),
-        ("{repo: owner/name, file: flux-Q4_K_S.gguf}", "dtype int8 or nf4"),
-        ("{repo: ./flux-Q4_K_S.gguf}", "dtype int8 or nf4"),
+        ("{repo: owner/name, file: flux-Q4_K_S.gguf}", r"components.*transformer: \{repo"),
+        ("{repo: ./flux-Q4_K_S.gguf}", r"components.*transformer: \{repo"),
         ("{repo: owner/name, file: x.safetensors, kind: adapter, base: a/b}", "'weight_name'"),
         ("{repo: owner/name, file: x.safetensors, settings: {variant: fp16}}", "'variant'"),
         ("{repo: ./x.safetensors, file: y.safetensors}", "'file'"),

@@ -97,7 +97,7 @@ def _told(row: DiskRow) -> Text:
     from diffusiongpt.hub import readable
 
     record = row.record
-    text = Text(" ".join(part for part in (record.repo, record.weight_name, record.variant) if part))
+    text = Text(" ".join(part for part in (record.repo, record.component, record.weight_name, record.variant) if part))
     if record.moved_to:
         text.append(f"\nnow called {record.moved_to}")
     read = "" if row.last_used is None else f", read {_day(row.last_used)}"

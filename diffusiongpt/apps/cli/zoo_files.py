@@ -131,7 +131,7 @@ def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: 
     """Ask the hub about every expert, print the answers, and pin the commits if requested.
 
     Returns:
-        One record for each expert on the hub.
+        One record for each repository on the hub.
     """
     from diffusiongpt.curation import ZooDraft, find_presence
     from diffusiongpt.settings import load_settings
@@ -142,7 +142,11 @@ def _check_online(zoo: Zoo, file: str | None, *, pin: bool, yes: bool, as_json: 
     if not as_json:
         _print_presence(found)
     if change is not None:
-        change.pin({one.expert: one.commit for one in found if one.commit and not _is_pinned(one)})
+        new = [(one, one.commit) for one in found if one.commit and not _is_pinned(one)]
+        change.pin(
+            {one.expert: commit for one, commit in new if one.component is None},
+            {(one.expert, one.component): commit for one, commit in new if one.component},
+        )
         draft = change.finish()
         written = show_and_write(draft, settings, yes=yes, as_json=as_json)
         say(f"wrote {draft.path}" if written else f"{draft.path} stays as it is")
@@ -155,10 +159,11 @@ def _is_pinned(one: Presence) -> bool:
 
 
 def _print_presence(found: tuple[Presence, ...]) -> None:
-    width = max((len(one.expert) for one in found), default=0)
-    for one in found:
+    names = [f"{one.expert} {one.component}" if one.component else one.expert for one in found]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, found, strict=True):
         what = f"{one.commit}{'' if _is_pinned(one) else '  not pinned'}" if one.commit else str(one.error)
-        show(f"  {one.expert:<{width}}  {one.state:<11}  {what}")
+        show(f"  {name:<{width}}  {one.state:<11}  {what}")
 
 
 def _check_can_be_drawn(zoo: Zoo) -> None:
@@ -186,7 +191,7 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     lacks_file = dict.fromkeys(name for name, folder, place in places if folder.is_dir() and not place.exists())
     for what, missing in (("folder", lacks_folder), ("file", lacks_file)):
         if missing:
-            hint = "Check 'repo', 'file' and 'base': a local path is relative to the zoo file."
+            hint = "Check 'repo', 'file', 'base' and 'components': a local path is relative to the zoo file."
             mistakes.append((f"the {what} of {', '.join(missing)} does not exist", hint))
     if mistakes:
         raise ZooError.of(mistakes)

@@ -14,6 +14,7 @@ from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.build import build, components_in
 from diffusiongpt.backends.diffusers.control import Control, check_control, load_control
+from diffusiongpt.backends.diffusers.elsewhere import check_component, component_files
 from diffusiongpt.backends.diffusers.embedding_file import Embedding, embedding_in, worded
 from diffusiongpt.backends.diffusers.encoded import Encoded
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, check_can_quantise
@@ -32,13 +33,15 @@ from diffusiongpt.flow import Call, Drawing
 from diffusiongpt.weights import HOST, Weights, finish, slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
 
+    from diffusiongpt.backends.composing import Listing, Place
     from diffusiongpt.backends.single_file import Shapes, SingleFile
     from diffusiongpt.flow import Task
+    from diffusiongpt.zoo import Component as Taken
     from diffusiongpt.zoo import Expert
 
 
@@ -115,10 +118,32 @@ class DiffusersBackend:
         self.small_bytes = small_bytes
 
     def files(
-        self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
+        self,
+        names: Sequence[str],
+        read: Callable[[str], bytes],
+        *,
+        variant: str | None,
+        allow_unsafe: bool = False,
+        without: Collection[str] = (),
     ) -> tuple[str, ...]:
-        """See `Backend.files`."""
-        return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe)
+        """See `ComposingBackend.files`."""
+        return choose_files(names, read, variant=variant, allow_unsafe=allow_unsafe, without=without)
+
+    def component_files(
+        self,
+        taken: Taken,
+        names: Sequence[str],
+        read: Callable[[str], bytes],
+        *,
+        variant: str | None,
+        allow_unsafe: bool = False,
+    ) -> tuple[str, ...]:
+        """See `ComposingBackend.component_files`."""
+        return component_files(taken, names, read, variant=variant, allow_unsafe=allow_unsafe)
+
+    def check_component(self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+        """See `ComposingBackend.check_component`."""
+        check_component(taken, whole, own, shapes)
 
     def recognise(self, name: str, shapes: Shapes) -> SingleFile:
         """See `SingleFileBackend.recognise`."""
@@ -136,19 +161,34 @@ class DiffusersBackend:
             import diffusers  # noqa: F401
             import transformers  # noqa: F401
 
-    def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
-        """See `Backend.components`."""
-        return components_in(expert, folder, files, device=device, small_bytes=self.small_bytes)
+    def components(
+        self,
+        expert: Expert,
+        folder: Path,
+        files: Sequence[str],
+        *,
+        device: str,
+        elsewhere: Mapping[str, Place] | None = None,
+    ) -> tuple[Component, ...]:
+        """See `ComposingBackend.components`."""
+        return components_in(expert, folder, files, device=device, small_bytes=self.small_bytes, elsewhere=elsewhere)
 
     def load(
-        self, expert: Expert, folder: Path, files: Sequence[str], *, device: str, have: Mapping[str, Part]
+        self,
+        expert: Expert,
+        folder: Path,
+        files: Sequence[str],
+        *,
+        device: str,
+        have: Mapping[str, Part],
+        elsewhere: Mapping[str, Place] | None = None,
     ) -> Loaded:
-        """See `Backend.load`."""
+        """See `ComposingBackend.load`."""
 
         def load() -> _Model:
             known = cast("Mapping[str, Weights]", have)
             there = {name: part.outline(HOST) for name, part in known.items()}
-            pipe = build(expert, folder, files, device, there, small_bytes=self.small_bytes)
+            pipe = build(expert, folder, files, device, there, small_bytes=self.small_bytes, elsewhere=elsewhere)
             modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
             weights = {n: known.get(n) or Weights.pack(part) for n, part in modules.items()}
             return _Model(pipe=pipe, weights=weights, dtype=_dtype_of(weights.values()))
@@ -279,7 +319,7 @@ class DiffusersBackend:
 @contextmanager
 def _working(pipe: Any, guests: Sequence[_Guest], expert: Expert | None) -> Iterator[None]:
     """The adapters of a drawing at work: in the order of the expert's parts, of which each has its strength."""
-    parts = expert.parts[1:] if expert else ()
+    parts = expert.guests if expert else ()
     scales = [_scale_of(part) for part in parts] if len(parts) == len(guests) else [1.0] * len(guests)
     named = {guest: scale for guest, scale in zip(guests, scales, strict=True) if isinstance(guest, str)}
     learnt = [guest for guest in guests if isinstance(guest, Embedding)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
+from diffusiongpt.backends.diffusers.elsewhere import foreign_components
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
@@ -26,23 +27,38 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from diffusiongpt.backends.composing import Place
+    from diffusiongpt.backends.diffusers.elsewhere import Foreign
     from diffusiongpt.backends.single_file import Shapes, SingleFile
     from diffusiongpt.zoo import Expert
 
 
 def components_in(
-    expert: Expert, folder: Path, files: Sequence[str], *, device: str, small_bytes: int
+    expert: Expert,
+    folder: Path,
+    files: Sequence[str],
+    *,
+    device: str,
+    small_bytes: int,
+    elsewhere: Mapping[str, Place] | None = None,
 ) -> tuple[Component, ...]:
-    """See `Backend.components`; components of more than `small_bytes` may be of fewer bits."""
+    """See `ComposingBackend.components`; components of more than `small_bytes` may be of fewer bits."""
     if expert.single_file:
         whole, shapes = recognised(folder / expert.single_file)
         shrunk = _shrunk_parts(expert, whole, shapes, device, small_bytes)
-        return components_of_file(whole, expert.single_file, _dtype(expert, device, whole.pipeline), shrunk)
+        dtype, foreign = _dtype(expert, device, whole.pipeline), _foreign_of_file(expert, folder, whole, elsewhere)
+        own = components_of_file(whole, expert.single_file, dtype, shrunk)
+        return tuple(foreign[one.name].described(dtype) if one.name in foreign else one for one in own)
     index = (folder / INDEX).read_bytes()
     dtype = _dtype(expert, device, json.loads(index)["_class_name"])
-    shrinks = _shrinks(expert, folder, files, device, small_bytes)
-    found = []
-    for name, kind in read_components(index, files).items():
+    foreign = foreign_components(expert, folder, json.loads(index), elsewhere)
+    shrinks = _shrinks(expert, folder, files, foreign, device, small_bytes)
+    found = [
+        replace(one, quantised=few, share=FEW_BITS[few].share) if (few := shrinks.get(one.name, "")) else one
+        for one in (foreign[name].described(dtype) for name in foreign)
+    ]
+    own_kinds = {name: kind for name, kind in read_components(index, files).items() if name not in foreign}
+    for name, kind in own_kinds.items():
         inside = [file for file in files if file.startswith(f"{name}/")]
         weights = tuple(file for file in inside if is_weights(file))
         if weights:
@@ -55,7 +71,14 @@ def components_in(
 
 
 def build(
-    expert: Expert, folder: Path, files: Sequence[str], device: str, have: Mapping[str, Any], *, small_bytes: int
+    expert: Expert,
+    folder: Path,
+    files: Sequence[str],
+    device: str,
+    have: Mapping[str, Any],
+    *,
+    small_bytes: int,
+    elsewhere: Mapping[str, Place] | None = None,
 ) -> Any:
     """Build a pipeline on the host.
 
@@ -66,20 +89,26 @@ def build(
         device: Where it will draw; the type of the weights depends on it.
         have: Components that are in memory already.
         small_bytes: Components of more bytes on disk are of fewer bits if the expert's are.
+        elsewhere: Component from another repository -> where it is.
     """
     if expert.single_file:
-        return _build_single(expert, folder, device, have, small_bytes=small_bytes)
-    kind = _checked_class(folder, files)
+        return _build_single(expert, folder, device, have, small_bytes=small_bytes, elsewhere=elsewhere)
+    kind = _checked_class(folder, files, elsewhere or {})
     # the imports are inside too, since they are what complains about torchvision
     with quiet_construction(), checked_loads():
         import torch
         from diffusers import DiffusionPipeline
 
         dtype = getattr(torch, _dtype(expert, device, kind))
+        foreign = foreign_components(expert, folder, json.loads((folder / INDEX).read_bytes()), elsewhere)
+        shrinks = _shrinks(expert, folder, files, foreign, device, small_bytes)
+        taken = {name: one.load(dtype, expert.settings) for name, one in foreign.items() if name not in have}
+        for name in taken.keys() & shrinks.keys():
+            quantise(taken[name], shrinks[name])
         shrunk = {
             name: _shrunk(expert, folder, files, name, few, dtype)
-            for name, few in _shrinks(expert, folder, files, device, small_bytes).items()
-            if name not in have
+            for name, few in shrinks.items()
+            if name not in have and name not in foreign
         }
         pipe = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # upstream has no types here
             folder,
@@ -90,20 +119,40 @@ def build(
             local_files_only=True,
             **have,
             **shrunk,
+            **taken,
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _build_single(expert: Expert, folder: Path, device: str, have: Mapping[str, Any], *, small_bytes: int) -> Any:
+def _foreign_of_file(
+    expert: Expert, folder: Path, whole: SingleFile, elsewhere: Mapping[str, Place] | None
+) -> dict[str, Foreign]:
+    """The components from elsewhere of a checkpoint in one file."""
+    index = {name: (part.package, part.kind, part.config) for name, part in whole.parts.items()}
+    return foreign_components(expert, folder, index, elsewhere)
+
+
+def _build_single(
+    expert: Expert,
+    folder: Path,
+    device: str,
+    have: Mapping[str, Any],
+    *,
+    small_bytes: int,
+    elsewhere: Mapping[str, Place] | None,
+) -> Any:
     file = folder / str(expert.single_file)
     whole, shapes = recognised(file)
     shrunk = _shrunk_parts(expert, whole, shapes, device, small_bytes)
-    with quiet_construction():
+    with quiet_construction(), checked_loads():
         import torch
 
         dtype = getattr(torch, _dtype(expert, device, whole.pipeline))
-        pipe = build_from_file(file, whole, shapes, dtype=dtype, have=have, shrunk=shrunk)
+        foreign = _foreign_of_file(expert, folder, whole, elsewhere)
+        taken = {name: one.load(dtype, expert.settings) for name, one in foreign.items() if name not in have}
+        there = {**have, **taken}
+        pipe = build_from_file(file, whole, shapes, dtype=dtype, have=there, shrunk=shrunk)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -121,7 +170,14 @@ def _shrunk_parts(
     return dict.fromkeys(large_parts(whole, shapes, small_bytes), few) if few else {}
 
 
-def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, small_bytes: int) -> dict[str, str]:
+def _shrinks(
+    expert: Expert,
+    folder: Path,
+    files: Sequence[str],
+    foreign: Mapping[str, Foreign],
+    device: str,
+    small_bytes: int,
+) -> dict[str, str]:
     """Component that is made of fewer bits -> their type: the large ones, but for autoencoders."""
     few = _few_bits(expert, device)
     if few is None:
@@ -131,7 +187,8 @@ def _shrinks(expert: Expert, folder: Path, files: Sequence[str], device: str, sm
     for name in read_components((folder / INDEX).read_bytes(), files):
         library, kind = index[name]
         weights = [file for file in files if file.startswith(f"{name}/") and is_weights(file)]
-        is_large = sum((folder / file).stat().st_size for file in weights) > small_bytes
+        own_bytes = sum((folder / file).stat().st_size for file in weights)
+        is_large = (foreign[name].weight_bytes() if name in foreign else own_bytes) > small_bytes
         if is_large and library in ("diffusers", "transformers") and not kind.startswith(("Autoencoder", "VQ")):
             found[name] = few
     return found
@@ -154,7 +211,7 @@ def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, few: 
     return module.eval()
 
 
-def _checked_class(folder: Path, files: Sequence[str]) -> str:
+def _checked_class(folder: Path, files: Sequence[str], elsewhere: Mapping[str, Place]) -> str:
     """The pipeline class of a folder, after a look at what lies there now: others may have put more there than we.
 
     Raises:
@@ -162,7 +219,8 @@ def _checked_class(folder: Path, files: Sequence[str]) -> str:
     """
     try:
         raw = read_bounded(folder / INDEX)
-        check_components(read_components(raw, files), _names(folder), lambda name: read_bounded(folder / name))
+        own = {name: kind for name, kind in read_components(raw, files).items() if name not in elsewhere}
+        check_components(own, _names(folder), lambda name: read_bounded(folder / name))
     except PullError as error:
         raise LoadError(f"could not be built from {folder}: {error}", hint=error.hint) from error
     kind = str(json.loads(raw)["_class_name"])

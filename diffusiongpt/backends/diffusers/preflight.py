@@ -148,7 +148,7 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
     """
     for component, kind in components.items():
         inside = [name for name in names if name.rpartition("/")[0] == component]
-        if f"{component}/{PEFT_CONFIG}" in inside:
+        if f"{component}/{PEFT_CONFIG}".removeprefix("/") in inside:
             raise UnsafeFilesError(
                 f"component {component!r} is an adapter, which names its base by itself", hint=_OTHER_CODE
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +54,12 @@ _PICKLE = _format(".bin", "diffusion_pytorch_model|pytorch_model")
 
 
 def choose_files(
-    names: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
+    names: Sequence[str],
+    read: Read,
+    *,
+    variant: str | None,
+    allow_unsafe: bool = False,
+    without: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Choose `model_index.json` and, for each component, its small files and one set of safetensors weights.
 
@@ -64,6 +69,7 @@ def choose_files(
         variant: Preferred file variant; a component without it uses the plain files.
         allow_unsafe: Whether a component without safetensors weights may use `.bin` files, which can run code when
             they are opened.
+        without: Components that come from elsewhere, of which only the configuration is taken.
 
     Returns:
         The names, sorted.
@@ -79,9 +85,10 @@ def choose_files(
             hint="Only diffusers repositories can be used, or one file of another: name it as 'file' in the zoo file.",
         )
     formats = (_SAFETENSORS, _PICKLE) if allow_unsafe else (_SAFETENSORS,)
-    chosen = [INDEX]
     raw = read(INDEX)
-    components = read_components(raw, names)
+    listed = read_components(raw, names)
+    chosen = [INDEX, *(name for name in names if name in {f"{component}/config.json" for component in without})]
+    components = {component: kind for component, kind in listed.items() if component not in without}
     check_pipeline(str(parse_json(raw)["_class_name"]))
     check_components(components, names, read)
     for component, class_name in components.items():
@@ -94,6 +101,22 @@ def choose_files(
             raise _no_weights(component, inside)
         chosen += [*small, *weights]
     return tuple(sorted(chosen))
+
+
+def choose_weights(
+    folder: str, inside: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
+) -> list[str]:
+    """One whole set of the weights in a folder of a component.
+
+    Raises:
+        UnsafeFilesError: If it has weights in other formats only.
+        PullError: If it has none, or not all.
+    """
+    formats = (_SAFETENSORS, _PICKLE) if allow_unsafe else (_SAFETENSORS,)
+    weights = _choose_weights(folder, inside, read, variant, formats)
+    if not weights:
+        raise _no_weights(folder, inside)
+    return weights
 
 
 def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
@@ -213,7 +236,7 @@ def _choose_weights(
 
 def _shards(component: str, inside: Sequence[str], raw: bytes, suffix: str) -> list[str]:
     try:
-        shards = sorted({f"{component}/{shard}" for shard in parse_json(raw)["weight_map"].values()})
+        shards = sorted({f"{component}/{shard}".removeprefix("/") for shard in parse_json(raw)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PullError(f"the shard index of component {component!r} cannot be read: {error}", hint=_DAMAGED) from error
     missing = [shard for shard in shards if shard not in inside]

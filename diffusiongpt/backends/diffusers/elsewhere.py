@@ -1,0 +1,261 @@
+"""Components from other repositories: which of their files are used, whether they fit, and how they are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends.base import Component
+from diffusiongpt.backends.diffusers.one_file import check_tensors, loads_one_file
+from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_config
+from diffusiongpt.backends.diffusers.selection import INDEX, choose_weights, is_weights, read_components, weight_variant
+from diffusiongpt.backends.diffusers.whole import check_set
+from diffusiongpt.bounded import parse_json, read_bounded
+from diffusiongpt.errors import LoadError, PullError
+
+if TYPE_CHECKING:
+    from diffusiongpt.backends.composing import Listing, Place
+    from diffusiongpt.backends.single_file import Shapes
+    from diffusiongpt.zoo import Component as Taken
+    from diffusiongpt.zoo import Expert
+
+
+_CONFIG = "config.json"
+
+_JOINTS = (
+    "in_channels",
+    "out_channels",
+    "latent_channels",
+    "cross_attention_dim",
+    "joint_attention_dim",
+    "pooled_projection_dim",
+    "projection_dim",
+    "hidden_size",
+    "d_model",
+    "vocab_size",
+)
+"""Values of a configuration that the other components of a pipeline rely on."""
+
+_NOT_THERE = "Correct it under 'components' in the zoo file, or choose another repository."
+_LISTED = 5
+
+
+def component_files(
+    taken: Taken, names: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
+) -> tuple[str, ...]:
+    """See `ComposingBackend.component_files`."""
+    if taken.file is not None:
+        if taken.file not in names:
+            others = [name for name in names if is_weights(name)][:_LISTED]
+            hint = f"Correct 'file'; it has: {', '.join(others)}." if others else _NOT_THERE
+            raise PullError(f"it has no file {taken.file}", hint=hint)
+        return (taken.file,)
+    folder = _folder_of(taken, names)
+    inside = [name for name in names if name.rpartition("/")[0] == folder]
+    config = f"{folder}/{_CONFIG}".removeprefix("/")
+    kind = _class_in(config, read(config)) or ""
+    check_components({folder: kind}, inside, read)
+    weights = choose_weights(folder, inside, read, variant=variant, allow_unsafe=allow_unsafe)
+    return tuple(sorted((config, *weights)))
+
+
+def _folder_of(taken: Taken, names: Sequence[str]) -> str:
+    """The folder of a component: the one that is named, else the top, else the one of its name."""
+    folders = (taken.subfolder,) if taken.subfolder else ("", taken.name)
+    for folder in folders:
+        if f"{folder}/{_CONFIG}".removeprefix("/") in names:
+            return str(folder)
+    others = sorted({name.rpartition("/")[0] for name in names if name.endswith(f"/{_CONFIG}")})[:_LISTED]
+    where = f"the folder {taken.subfolder}" if taken.subfolder else "its top folder"
+    raise PullError(
+        f"it has no {_CONFIG} in {where}, so that is not a component in diffusers' layout",
+        hint=f"Name its folder with 'subfolder': {', '.join(others)}." if others else _NOT_THERE,
+    )
+
+
+def _class_in(name: str, raw: bytes) -> str | None:
+    """The class of diffusers that a configuration is of; `None` for one of transformers."""
+    try:
+        config = parse_json(raw)
+        kind = config.get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise PullError(f"{name} cannot be read: {error}", hint="The repository is damaged; choose another.") from error
+    return kind if isinstance(kind, str) else None
+
+
+def check_component(taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+    """See `ComposingBackend.check_component`."""
+    if INDEX not in whole.names:
+        return  # one file has no index; what it holds is known once it is there
+    raw = whole.read(INDEX)
+    kinds = read_components(raw, whole.names)
+    if taken.name not in kinds:
+        raise LoadError(
+            f"its pipeline has no component {taken.name!r}",
+            hint=f"Correct the name under 'components' in the zoo file; it has: {', '.join(kinds)}.",
+        )
+    library, kind = parse_json(raw)[taken.name]
+    config = f"{taken.name}/{_CONFIG}"
+    known = whole.read(config) if config in whole.names else None
+    if taken.file is not None:
+        if known is None:
+            raise LoadError(
+                f"the repository of the expert has no {config}, which its file {taken.file} needs", hint=_NOT_THERE
+            )
+        check_config(taken.name, config, known)
+        _check_file(taken, library, kind, parse_json(known), shapes)
+        return
+    (name,) = (name for name in own.names if name.endswith(_CONFIG))
+    _check_same(taken, library, kind, parse_json(own.read(name)), parse_json(known) if known else {})
+
+
+def _check_same(taken: Taken, library: str, kind: str, own: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse a component of another class, or of other widths than the components around it have."""
+    if library == "diffusers":
+        there, wanted = str(own.get("_class_name")), kind
+    else:
+        # a text encoder may be a part of the model that its repository holds, such as `clip_text_model` of `clip`
+        there, wanted = str(own.get("model_type", "")), str(known.get("model_type", ""))
+        if there.startswith(wanted) or wanted.startswith(there):
+            there = wanted
+    if there != wanted:
+        raise LoadError(f"it has a {there[:60]}, and the component {taken.name!r} is a {wanted[:60]}", hint=_NOT_THERE)
+    differ = [key for key in _JOINTS if key in own and key in known and own[key] != known[key]]
+    if differ:
+        values = ", ".join(f"{key} {str(own[key])[:20]} and not {str(known[key])[:20]}" for key in differ)
+        raise LoadError(f"it does not fit the other components of the pipeline: it has {values}", hint=_NOT_THERE)
+
+
+def _check_file(taken: Taken, library: str, kind: str, config: Mapping[str, Any], shapes: Shapes | None) -> None:
+    if not loads_one_file(library, kind):
+        raise LoadError(
+            f"{taken.name!r} is a {kind}, which is not loaded from one file",
+            hint="Leave 'file' out, and name a repository that has it as a folder with config.json.",
+        )
+    if shapes is not None:
+        check_tensors(str(taken.file), kind, config, shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A component from elsewhere, as it is to be loaded.
+
+    Attributes:
+        name: Its name in the pipeline.
+        library: `diffusers` or `transformers`.
+        kind: Name of its class.
+        place: Where its files are.
+        file: The one file of its weights; `None` for a folder.
+        facts: Its configuration, for one file.
+    """
+
+    name: str
+    library: str
+    kind: str
+    place: Place
+    file: str | None
+    facts: Mapping[str, Any] | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it is loaded from."""
+        return (self.place.folder / self._config).parent
+
+    @property
+    def _config(self) -> str:
+        return next((name for name in self.place.files if name.endswith(_CONFIG)), "")
+
+    def described(self, dtype: str) -> Component:
+        """What the cache knows of it."""
+        weights = tuple(name for name in self.place.files if is_weights(name))
+        config = None if self.file else self._config
+        return Component(name=self.name, kind=self.kind, config=config, weights=weights, dtype=dtype, facts=self.facts)
+
+    def weight_bytes(self) -> int:
+        """Bytes of its weights on disk."""
+        return sum((self.place.folder / name).stat().st_size for name in self.place.files if is_weights(name))
+
+    def load(self, dtype: Any, settings: Any) -> Any:
+        """The module on the host; the caller holds the lock of construction.
+
+        Args:
+            dtype: Type of its weights.
+            settings: Those of the expert: the variant, and whether other weights than safetensors are allowed.
+        """
+        import diffusers
+        import transformers
+
+        kind = getattr(diffusers if self.library == "diffusers" else transformers, self.kind)
+        if self.file is None:
+            self._check_folder()
+            return kind.from_pretrained(
+                self.folder,
+                dtype=dtype,
+                variant=weight_variant(self.place.files, settings.variant),
+                use_safetensors=None if settings.unsafe_weights else True,
+                local_files_only=True,
+            ).eval()
+        return self._from_one_file(kind, dtype)
+
+    def _check_folder(self) -> None:
+        """Look at what lies in its folder now: others may have put more there than we."""
+        names = [path.name for path in self.folder.iterdir() if path.is_file()]
+        check_components({"": self.kind}, names, lambda name: read_bounded(self.folder / name))
+
+    def _from_one_file(self, kind: Any, dtype: Any) -> Any:
+        check_tensors(str(self.file), self.kind, self.facts or {}, _shapes(self.place.folder / str(self.file)))
+        with TemporaryDirectory(prefix="diffusiongpt-") as place:
+            (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
+            path = self.place.folder / str(self.file)
+            module = kind.from_single_file(str(path), config=place, local_files_only=True, dtype=dtype)
+        check_set(module, self.name)
+        return module.eval()
+
+
+def _shapes(file: Path) -> Shapes:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as content:
+        return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+
+
+def foreign_components(
+    expert: Expert, folder: Path, index: Mapping[str, Any], elsewhere: Mapping[str, Place] | None
+) -> dict[str, Foreign]:
+    """The components of a pipeline that come from elsewhere.
+
+    Args:
+        expert: The expert.
+        folder: The folder of its own files.
+        index: Component -> library and class, as in `model_index.json`, and its configuration where no file has it.
+        elsewhere: Component -> where it is.
+
+    Raises:
+        LoadError: If one of them is not a component of the pipeline.
+    """
+    found = {}
+    for part in expert.elsewhere:
+        taken = part.component
+        if taken is None or not elsewhere or taken.name not in elsewhere:
+            continue
+        said = index.get(taken.name)
+        if not isinstance(said, list | tuple):
+            raise LoadError(f"its pipeline has no component {taken.name!r}", hint=_NOT_THERE)
+        library, kind, *known = said
+        facts: Mapping[str, Any] | None = None
+        if taken.file is not None:
+            facts = _plain(known[0] if known else parse_json(read_bounded(folder / taken.name / _CONFIG)), kind)
+        found[taken.name] = Foreign(
+            name=taken.name, library=library, kind=kind, place=elsewhere[taken.name], file=taken.file, facts=facts
+        )
+    return found
+
+
+def _plain(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """A configuration without what it says of the weights in its own repository."""
+    kept = {key: value for key, value in config.items() if key != "quantization_config"}
+    return {**kept, "_class_name": kind}

@@ -1,0 +1,78 @@
+"""One component in one file, in diffusers' names or in those of the original code: whether it is what it should be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from diffusiongpt.backends.single_file import Shapes
+
+_ANOTHER = "Choose a file that was made from the repository of the expert, or another repository."
+
+
+def loads_one_file(library: str, kind: str) -> bool:
+    """Whether diffusers loads a class from one file."""
+    with quiet_construction():
+        import diffusers
+
+        return library == "diffusers" and hasattr(getattr(diffusers, kind, None), "from_single_file")
+
+
+def check_tensors(name: str, kind: str, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """Refuse a file that does not have just the tensors of a component, by its header alone.
+
+    The names and shapes go through diffusers' own conversion as tensors without memory.
+
+    Args:
+        name: Name of the file, for messages.
+        kind: Class of the component.
+        config: Its configuration.
+        shapes: Tensor -> shape.
+
+    Raises:
+        LoadError: If it has others, or lacks some.
+    """
+    with quiet_construction():
+        import torch
+        from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+        try:
+            with torch.device("meta"):
+                wanted, found = _tensors(kind, config, shapes)
+        # what the conversions of diffusers raise where a tensor is not there or has another shape
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, SingleFileComponentError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise LoadError(f"{name} is not a {kind} of this configuration ({reason})", hint=_ANOTHER) from error
+    lacks = sorted(wanted.keys() - found.keys())
+    strange = sorted(found.keys() - wanted.keys())
+    other = sorted(key for key in wanted.keys() & found.keys() if wanted[key] != found[key])
+    if lacks or strange:
+        what = f"lacks {len(lacks)} of its weights, such as {lacks[0]}" if lacks else f"has {strange[0]} as well"
+        raise LoadError(f"{name} is not a {kind} of this configuration: it {what}", hint=_ANOTHER)
+    if other:
+        raise LoadError(
+            f"{name} is not a {kind} of this configuration: {other[0]} has the shape {found[other[0]]} and not "
+            f"{wanted[other[0]]}",
+            hint=_ANOTHER,
+        )
+
+
+def _tensors(kind: str, config: Mapping[str, Any], shapes: Shapes) -> tuple[Shapes, Shapes]:
+    """Tensor -> shape of a model as its configuration has it, and as a file has it after conversion."""
+    import diffusers
+    import torch
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+    cls = getattr(diffusers, kind)
+    wanted = {key: tuple(tensor.shape) for key, tensor in cls.from_config(dict(config)).state_dict().items()}
+    tensors = {key: torch.empty(shape) for key, shape in shapes.items()}
+    if wanted.keys() != tensors.keys():
+        loadable = next(one for one in SINGLE_FILE_LOADABLE_CLASSES if issubclass(cls, getattr(diffusers, one)))
+        convert: Any = SINGLE_FILE_LOADABLE_CLASSES[loadable]["checkpoint_mapping_fn"]  # type: ignore[index]
+        tensors = convert(config=dict(config), checkpoint=tensors)
+    return wanted, {key: tuple(tensor.shape) for key, tensor in tensors.items()}
