@@ -40,7 +40,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 print_json({"error": error_object(error)})
             _report(error)
             raise typer.Exit(2 if _is_misuse(error) or _names_no_file(command, kwargs) else 1) from error
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            # a pipe breaks when whoever reads what is printed has seen enough, as `head` has: typer ends quietly then
             raise
         except Exception as error:  # the edge of the process
             from diffusiongpt.apps.cli.unexpected import report_unexpected
