@@ -308,6 +308,7 @@ BACKENDS: Plugins[Backend | HostedBackend] = Plugins(
         "ideogram": "diffusiongpt.backends.hosted:IdeogramBackend",
         "images-api": "diffusiongpt.backends.hosted:ImagesServerBackend",
         "janus": "diffusiongpt.backends.janus:JanusBackend",
+        "janusflow": "diffusiongpt.backends.janusflow:JanusFlowBackend",
         "openai": "diffusiongpt.backends.hosted:OpenAIBackend",
         "stability": "diffusiongpt.backends.hosted:StabilityBackend",
     },

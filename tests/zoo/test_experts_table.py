@@ -29,7 +29,7 @@ def components(expert: Expert) -> str:
     if expert.kind != "checkpoint":
         adds = "a size that is not stated" if expert.size_gb is None else f"{expert.size_gb:.2f}"
         return f"{adds} on {expert.base or 'its base'}"
-    return ", ".join(f"{name} {size:.2f}" for name, size in expert.components.items()) or "not stated"
+    return ", ".join(f"{name} {size:.2f}" for name, size in expert.sizes_gb.items()) or "not stated"
 
 
 def test_the_page_lists_every_expert_as_the_zoo_has_it() -> None:

@@ -105,6 +105,26 @@ class _Adapter:
                     guest.leave(device)
 
 
+def modules_of(have: Mapping[str, Part]) -> dict[str, Any]:
+    """Component -> its module on the host, empty or not, for those that are in memory."""
+    return {name: part.outline(HOST) for name, part in cast("Mapping[str, Weights]", have).items()}
+
+
+def held(pipe: Any, device: str, have: Mapping[str, Part]) -> Loaded:
+    """A pipeline on the host as the backend draws with it.
+
+    Args:
+        pipe: The pipeline.
+        device: Where it will draw.
+        have: Those of its components that were in memory before; the others are packed now.
+    """
+    known = cast("Mapping[str, Weights]", have)
+    modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
+    weights = {name: known.get(name) or Weights.pack(part) for name, part in modules.items()}
+    model = _Model(pipe=pipe, weights=weights, dtype=_dtype_of(weights.values()))
+    return Loaded(model=model, device=device, parts=weights)
+
+
 class DiffusersBackend:
     """Text-to-image through `diffusers.DiffusionPipeline`: cpu, cuda and mps; safetensors only, no remote code.
 
@@ -185,19 +205,15 @@ class DiffusersBackend:
     ) -> Loaded:
         """See `ComposingBackend.load`."""
 
-        def load() -> _Model:
-            known = cast("Mapping[str, Weights]", have)
-            there = {name: part.outline(HOST) for name, part in known.items()}
+        def load() -> Loaded:
+            there = modules_of(have)
             pipe = build(expert, folder, files, device, there, small_bytes=self.small_bytes, elsewhere=elsewhere)
-            modules = {name: part for name, part in pipe.components.items() if _has_weights(part)}
-            weights = {n: known.get(n) or Weights.pack(part) for n, part in modules.items()}
-            return _Model(pipe=pipe, weights=weights, dtype=_dtype_of(weights.values()))
+            return held(pipe, device, have)
 
         dtype = expert.settings.dtype
         if dtype is not None and dtype in FEW_BITS:
             check_can_quantise(dtype)
-        model = guarded(load, expert, LoadError, f"could not be built from {folder}")
-        return Loaded(model=model, device=device, parts=model.weights)
+        return guarded(load, expert, LoadError, f"could not be built from {folder}")
 
     def attach(self, base: Loaded, expert: Expert, file: Path) -> Loaded:
         """See `AdapterBackend.attach`."""

@@ -235,15 +235,20 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 def _dtype(expert: Expert, device: str, pipeline: str) -> str:
     """Name of the type of the weights: the zoo entry's on a GPU, else the architecture's, else what computes fast."""
-    if device == "cpu":
-        return "float32"
-    import torch
-
     known = of_pipeline(pipeline, expert.architecture)
     usual = known.dtype if known else None
     # weights of fewer bits compute in the usual type
     wanted = usual if expert.settings.dtype in FEW_BITS else expert.settings.dtype or usual
+    return weight_type(wanted, device)
+
+
+def weight_type(wanted: str | None, device: str) -> str:
+    """The type that weights have on a device: the one that is wanted, else what computes fast there."""
+    if device == "cpu":
+        return "float32"
     if device.startswith("cuda"):
+        import torch
+
         # Emulated bfloat16 is slow, and float16 overflows in models made for bfloat16, which leaves float32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         if wanted == "bfloat16" and not native:
