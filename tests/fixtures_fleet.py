@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +18,8 @@ import httpx2
 import psutil
 import pytest
 from PIL import Image
+
+from diffusiongpt.zoo import Zoo
 
 ON_RAY = [
     pytest.mark.slow,
@@ -41,13 +43,23 @@ class RunningFleet:
 
     address: str
 
-    def deploy(self, **options: Any) -> None:
-        """Start a fleet, or change the one that runs, and wait until it is there."""
+    def deploy(self, *, zoo: str = "tiny", **options: Any) -> None:
+        """Start a fleet, or change the one that runs, and wait until it alone is there and has reported."""
         from ray import serve
 
         from diffusiongpt.apps.ray_serve import fleet
 
-        serve.run(fleet(**options), name=APP, route_prefix="/")
+        serve.run(fleet(zoo=zoo, **options), name=APP, route_prefix="/")
+        version = Zoo.load(*zoo.split(",")).version
+        wait_until(lambda: self.route()["zoo_version"] == version)
+        self.wait_until_shown()
+
+    def route(self) -> dict[str, Any]:
+        """What the server would draw."""
+        answer = httpx2.post(f"{self.address}/v1/route", json={"prompt": PROMPT}, timeout=400)
+        assert answer.status_code == 200, answer.text
+        result: dict[str, Any] = answer.json()
+        return result
 
     def drawn(self, **body: Any) -> dict[str, Any]:
         """The answer to one request."""
@@ -62,14 +74,31 @@ class RunningFleet:
         shown: list[dict[str, Any]] = httpx2.get(f"{self.address}/v1/fleet", timeout=60).json()["replicas"]
         return shown
 
-    def received(self) -> dict[str, int]:
-        """Requests that each replica has had, by its name."""
+    def states(self) -> dict[str, dict[str, Any]]:
+        """What each replica says of itself now, by its name in Ray; the server shows what they said a second ago."""
         import ray
 
-        names = [one for one in ray.util.list_named_actors(all_namespaces=True) if "Drawer" in one["name"]]
-        actors = {str(one["name"]): ray.get_actor(one["name"], namespace=one["namespace"]) for one in names}
-        stats = ray.get([one.record_routing_stats.remote() for one in actors.values()])
-        return {name: sum(one["received"].values()) for name, one in zip(actors, stats, strict=True)}
+        said = {}
+        for one in ray.util.list_named_actors(all_namespaces=True):
+            if "Drawer" in one["name"]:
+                with suppress(ValueError, ray.exceptions.RayError):  # it has ended since
+                    actor = ray.get_actor(one["name"], namespace=one["namespace"])
+                    said[str(one["name"])] = ray.get(actor.record_routing_stats.remote())
+        return said
+
+    def wait_until_shown(self) -> None:
+        """Wait until the replicas that run are those that the server shows: each has started and reported."""
+        wait_until(lambda: sorted(one["pid"] for one in self.replicas()) == sorted(processes()))
+
+    def wait_until_known(self) -> None:
+        """Wait until the front knows of each replica what that says of itself now."""
+
+        def known() -> bool:
+            ended = {state["pid"]: sum(state["ended"].values()) for state in self.states().values()}
+            shown = {one["pid"]: one["ended"] for one in self.replicas()}
+            return ended == shown
+
+        wait_until(known)
 
 
 def pixels(answer: dict[str, Any]) -> bytes:

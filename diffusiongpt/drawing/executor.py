@@ -53,6 +53,7 @@ class Replica:
         device_bytes: Memory of that; `None` if not known.
         queue_s: Expected seconds until a request that comes now would begin to draw, if its model were there.
         requests: Requests that wait or draw there.
+        ended: Requests that have ended there, drawn or not.
         loaded: Ids of the experts on its device.
         zoo_version: Version of the zoo that it was started with.
     """
@@ -65,6 +66,7 @@ class Replica:
     device_bytes: float | None = None
     queue_s: float = 0.0
     requests: int = 0
+    ended: int = 0
     loaded: tuple[str, ...] = ()
     zoo_version: str = ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -30,7 +30,7 @@ from diffusiongpt.stopping import stoppable
 from diffusiongpt.weights import HOST, device_memory
 
 if TYPE_CHECKING:
-    from diffusiongpt.apps.ray_serve.errand import Errand
+    from diffusiongpt.apps.ray_serve.errand import Errand, Message
     from diffusiongpt.flow import Call
     from diffusiongpt.zoo import Expert, Zoo
 
@@ -42,10 +42,6 @@ WAITING = 64
 BEAT_S = 0.5
 """Seconds after which a replica says that it still works, so that those who wait can leave."""
 
-Message = tuple[str, Any]
-"""`("progress", (phase, done, total))`, `("alive", None)`, or one of `LAST`: `("drawn", Drawing)`,
-`("failed", DiffusionGPTError)`, and `("broken", text)` for what is a mistake of ours."""
-
 ASK_S = 2.0
 """Seconds that a replica which starts waits to hear what is in demand. A stated belief."""
 
@@ -53,10 +49,8 @@ WARM_S = 60.0
 """Seconds after which a replica brings no more experts before it takes requests. A stated belief: a checkpoint on disk
 comes in seconds, and those who wait need only some of them."""
 
-LAST = frozenset({"drawn", "failed", "broken"})
-
 PACE_S = 0.2
-"""Least seconds between two reports of progress within one phase: each costs a millisecond or two of Ray's, as
+"""Least seconds before a report of progress: each costs a millisecond or two of Ray's, as
 `benchmarks/fleet_real.py --only overhead` shows, and a person sees no more of them."""
 
 
@@ -79,24 +73,6 @@ def _drawn(executor: LocalExecutor, call: Call) -> Message:
     except Exception as error:
         log.exception("a mistake while drawing with %s", call.expert.id)
         return "broken", f"{type(error).__name__}: {error}"
-
-
-class _Pace:
-    """Leaves out reports of progress that come too soon after another of their phase."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._when = 0.0
-
-    def lets(self, kind: str, what: Any) -> bool:
-        """Whether a message is passed on."""
-        if kind != "progress":
-            return True
-        phase, now = what[0], monotonic()
-        if phase == self._phase and now - self._when < PACE_S:
-            return False
-        self._phase, self._when = phase, now
-        return True
 
 
 class Drawer:
@@ -128,8 +104,9 @@ class Drawer:
             call: The exact call.
         """
         self._received[errand.sender] += 1
-        messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
+        last: asyncio.Future[Message] = loop.create_future()
+        news: deque[Message] = deque(maxlen=1)
         left = Event()
         if not self._work:
             self._moved = monotonic()
@@ -140,30 +117,28 @@ class Drawer:
                 self._moved = monotonic()
             if phase == "draw" and work.began is None:
                 work.began = self._moved
-            loop.call_soon_threadsafe(messages.put_nowait, ("progress", (phase, done, total)))
+            news.append(("progress", (phase, done, total)))
 
         def draw() -> None:
-            last: Message = ("broken", "it was ended")
+            drawn: Message = ("broken", "it was ended")
             try:
                 with stoppable(left=left), asked_by(errand.sender, on_progress):
-                    last = _drawn(self._executor, self._here(call))
+                    drawn = _drawn(self._executor, self._here(call))
             finally:
                 # also of a client that left: until here its drawing takes the device
                 self._work.pop(id(errand), None)
                 self._ended[errand.sender] += 1
                 self._moved = monotonic()
-                loop.call_soon_threadsafe(messages.put_nowait, last)
+                loop.call_soon_threadsafe(last.set_result, drawn)
 
         loop.run_in_executor(self._threads, partial(copy_context().run, draw))
-        kind, pace = "", _Pace()
+        said = monotonic()
         try:
-            while kind not in LAST:
-                try:
-                    kind, what = await asyncio.wait_for(messages.get(), BEAT_S)
-                except TimeoutError:
-                    kind, what = "alive", None
-                if pace.lets(kind, what):
-                    yield kind, what
+            while not (await asyncio.wait([last], timeout=PACE_S))[0]:
+                if news or monotonic() - said > BEAT_S:
+                    yield news.pop() if news else ("alive", None)
+                    said = monotonic()
+            yield last.result()
         finally:
             left.set()
 

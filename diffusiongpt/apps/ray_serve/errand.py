@@ -1,4 +1,4 @@
-"""What travels with a call, and which routers this process has.
+"""What travels with a call and comes back, and which routers this process has.
 
 Ray copies the router's own file by value into each process, so what it shares with others is here.
 """
@@ -6,11 +6,18 @@ Ray copies the router's own file by value into each process, so what it shares w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from diffusiongpt.drawing import Replica
 from diffusiongpt.fleet import Choice, Need
+
+Message = tuple[str, Any]
+"""What a replica answers: `("progress", (phase, done, total))`, `("alive", None)`, or one of `LAST`:
+`("drawn", Drawing)`, `("failed", DiffusionGPTError)`, and `("broken", text)` for what is a mistake of ours."""
+
+LAST = frozenset({"drawn", "failed", "broken"})
+"""Messages after which no other comes."""
 
 
 @dataclass(frozen=True, kw_only=True)

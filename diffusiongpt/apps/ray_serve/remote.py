@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from diffusiongpt.apps.ray_serve.errand import Errand, router_of
+from diffusiongpt.apps.ray_serve.errand import LAST, Errand, router_of
 from diffusiongpt.errors import DrawError
 from diffusiongpt.fleet import Demand, Need, ReplicaState
 from diffusiongpt.flow import Dropped
@@ -167,8 +167,10 @@ class RemoteExecutor:
     def _once(self, kind: str, errand: Errand, call: Call) -> Drawing:
         # with `stream` this is a generator, which its annotation does not say
         answers: Any = self._handles[kind].draw.remote(errand, call)
+        ended = False
         try:
             for what_kind, what in answers:
+                ended = what_kind in LAST
                 check_stop()
                 if what_kind == "progress":
                     report(*what)
@@ -183,7 +185,8 @@ class RemoteExecutor:
                     drawing: Drawing = what
                     return drawing
         finally:
-            answers.cancel()
+            if not ended:  # what has ended would only cost another call
+                answers.cancel()
         raise DrawError(f"a replica ended without a picture of {call.expert.id}", hint="Try again.")
 
 

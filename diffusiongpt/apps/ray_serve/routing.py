@@ -139,6 +139,7 @@ def _shown(replica: RunningReplica, kind: str) -> Replica:
         kind=kind,
         device_bytes=total if total and total != float("inf") else None,
         queue_s=round(stats.get("queue_s", 0.0), 1),
+        ended=sum(stats.get("ended", {}).values()),
         loaded=tuple(sorted(key for key, place in stats.get("held", {}).items() if place == "device")),
         **{key: stats[key] for key in ("node", "pid", "device", "requests", "zoo_version") if key in stats},
     )

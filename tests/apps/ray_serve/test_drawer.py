@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,23 +59,16 @@ def call() -> Call:
     return taker.call
 
 
-async def _messages(drawer: Drawer, call: Call, most: int | None = None) -> list[tuple[str, Any]]:
-    got = []
-    stream = drawer.draw(ERRAND, call)
-    async for message in stream:
-        got.append(message)
-        if len(got) == most:
-            break
-    await stream.aclose()
-    return got
+async def _messages(drawer: Drawer, call: Call) -> list[tuple[str, Any]]:
+    return [message async for message in drawer.draw(ERRAND, call)]
 
 
-def test_a_replica_draws_says_how_far_it_is_and_what_it_holds(call: Call) -> None:
+def test_a_replica_draws_and_says_what_it_holds(call: Call) -> None:
     """The last message is the drawing; then its model is on the device, and the request counts as received."""
     drawer = Drawer(Zoo.load("tiny"))
     kinds = [kind for kind, _ in asyncio.run(_messages(drawer, call))]
     assert kinds[-1] == "drawn"
-    assert "progress" in kinds
+    assert set(kinds[:-1]) <= {"progress", "alive"}
     stats = drawer.record_routing_stats()
     assert stats["held"]["tiny-pixel"] == "device"
     assert stats["received"] == {"front": 1}
@@ -83,13 +76,47 @@ def test_a_replica_draws_says_how_far_it_is_and_what_it_holds(call: Call) -> Non
     drawer.check_health()
 
 
-def test_a_client_that_leaves_ends_the_drawing(call: Call) -> None:
-    """Within a step: of two hundred pictures hardly one is drawn, and nothing is left that waits."""
+def test_a_replica_says_how_far_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest report alone, however many there were since the last message; then that it still works."""
     drawer = Drawer(Zoo.load("tiny"))
-    asyncio.run(_messages(drawer, replace(call, seeds=tuple(range(200))), most=3))
-    begin = monotonic()
+    heard = Event()
+
+    def run(_: Call) -> None:
+        for done in range(100):
+            reporting(None)("draw", done, 100)
+        heard.wait(60)
+        raise DrawError("enough")
+
+    async def ask() -> list[tuple[str, Any]]:
+        stream = drawer.draw(ERRAND, call)
+        got = [await anext(stream), await anext(stream)]
+        heard.set()
+        return [*got, *[one async for one in stream if one[0] != "alive"]]
+
+    monkeypatch.setattr(drawer._executor, "run", run)
+    progress, alive, (last, _) = asyncio.run(ask())
+    assert progress == ("progress", ("draw", 99, 100))
+    assert alive == ("alive", None)
+    assert last == "failed"
+
+
+def test_a_client_that_leaves_ends_the_drawing(call: Call) -> None:
+    """Within a step, and nothing is left that waits."""
+    drawer = Drawer(Zoo.load("tiny"))
+    steps: list[int] = []
+    arguments = {**call.arguments, "callback_on_step_end": lambda *_: steps.append(1) or {}}
+
+    async def ask() -> int:
+        stream = drawer.draw(ERRAND, replace(call, seeds=tuple(range(200)), arguments=arguments))
+        async for _ in stream:
+            if steps:
+                break
+        await stream.aclose()
+        return len(steps)
+
+    before = asyncio.run(ask())
     drawer._threads.shutdown(wait=True)
-    assert monotonic() - begin < 3
+    assert len(steps) <= before + 1
     assert drawer.record_routing_stats()["queue_s"] == 0
 
 
@@ -102,47 +129,40 @@ def test_a_failure_of_ours_travels_whole(call: Call) -> None:
     assert error.hint
 
 
-def test_a_replica_that_makes_no_step_for_long_is_broken(call: Call) -> None:
-    """Ray replaces what fails its check of health."""
-    drawer = Drawer(Zoo.load("tiny"), hang_s=0.0)
+def test_a_replica_that_makes_no_step_for_long_is_broken(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray replaces what fails its check of health.
 
-    async def begin() -> None:
-        stream = drawer.draw(ERRAND, call)
-        async for kind, what in stream:
-            if kind == "progress" and what[0] in ("load", "draw"):
-                end = monotonic() + 0.01
-                while monotonic() < end:
-                    pass
-                with pytest.raises(RuntimeError, match="nothing was drawn"):
-                    drawer.check_health()
-                break
-        await stream.aclose()
-
-    asyncio.run(begin())
-
-
-def test_new_requests_do_not_hide_that_nothing_moves(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that hangs is found out however many come, also by clients that have left; an idle one is well."""
-    drawer = Drawer(Zoo.load("tiny"), hang_s=0.2)
+    A device that hangs is found out however many requests come, also of clients that have left; an idle one is well.
+    """
+    now = 1000.0
+    monkeypatch.setattr("diffusiongpt.apps.ray_serve.drawer.monotonic", lambda: now)
+    drawer = Drawer(Zoo.load("tiny"), hang_s=100.0)
+    now += 1000
     drawer.check_health()
-    hangs = Event()
-    monkeypatch.setattr(drawer._executor, "run", lambda _: hangs.wait(60))
+    begun, hangs = Event(), Event()
+
+    def run(_: Call) -> None:
+        begun.set()
+        hangs.wait(60)
+        raise DrawError("enough")
+
+    monkeypatch.setattr(drawer._executor, "run", run)
 
     async def ask() -> None:
-        streams = [drawer.draw(ERRAND, call)]
-        task = asyncio.ensure_future(anext(streams[0]))
-        await asyncio.sleep(0.1)
+        nonlocal now
+        asked = [asyncio.ensure_future(_messages(drawer, call))]
+        await asyncio.to_thread(begun.wait, 60)
         assert drawer.record_autoscaling_stats() == {"queue_s": 1.0, "draw_s": 1.0}
+        now += 90
         drawer.check_health()
-        end = monotonic() + 0.3
-        while monotonic() < end:
-            streams.append(drawer.draw(ERRAND, call))
-            asyncio.ensure_future(anext(streams[-1]))  # noqa: RUF006  # they hang, and end below
-            await asyncio.sleep(0.05)
+        asked.append(asyncio.ensure_future(_messages(drawer, call)))
+        await asyncio.sleep(0)
+        assert drawer.record_routing_stats()["received"] == {"front": 2}
+        now += 20
         with pytest.raises(RuntimeError, match="nothing was drawn"):
             drawer.check_health()
         hangs.set()
-        await task
+        await asyncio.gather(*asked)
 
     try:
         asyncio.run(ask())

@@ -20,7 +20,7 @@ pytestmark = [*ON_RAY, pytest.mark.timeout(600)]
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
     """A fleet of two replicas on the processor, with the tiny zoo."""
     with running_ray(tmp_path_factory.mktemp("home")) as running:
-        running.deploy(replicas=2, zoo="tiny")
+        running.deploy(replicas=2)
         yield running
 
 
@@ -35,44 +35,54 @@ def test_the_picture_is_the_one_of_a_single_machine(fleet: RunningFleet) -> None
 
 
 def test_requests_go_where_their_expert_is(fleet: RunningFleet) -> None:
-    """One after another, all for an expert that one replica alone has are drawn there, whichever that is."""
+    """One after another, all for an expert that one replica alone has are drawn there, whichever that is.
+
+    The front decides by what it knows, so each is asked for once it knows that the one before has ended.
+    """
     experts = ["tiny-oil", "tiny-vector", "tiny-sketch", "tiny-pixel", "tiny-generalist"]
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(lambda expert: fleet.drawn(expert=expert), experts))
-    wait_until(lambda: sum(len(one["loaded"]) for one in fleet.replicas() if not one["requests"]) >= len(experts))
-    held = {one["name"]: set(one["loaded"]) for one in fleet.replicas()}
+    fleet.wait_until_known()
+    states = fleet.states().values()
+    held = {state["pid"]: {key for key, place in state["held"].items() if place == "device"} for state in states}
     (one, its), (other, others) = held.items()
     alone = {**dict.fromkeys(its - others, one), **dict.fromkeys(others - its, other)}
     assert alone
-    for expert, name in alone.items():
-        before = fleet.received()
-        for seed in range(5):
+    for expert, pid in list(alone.items())[:3]:
+        for seed in range(2):
+            before = _ended(fleet)[pid]
             fleet.drawn(expert=expert, seed=seed)
-        gained = sum(count - before[of] for of, count in fleet.received().items() if of.endswith(name))
-        # that one has ended may reach the router after the next has been asked for
-        assert gained >= 4
+            fleet.wait_until_known()
+            assert _ended(fleet)[pid] == before + 1
+
+
+def _ended(fleet: RunningFleet) -> dict[int, int]:
+    return {state["pid"]: sum(state["ended"].values()) for state in fleet.states().values()}
 
 
 def test_the_server_shows_its_replicas(fleet: RunningFleet) -> None:
     """With the process of each, so that one can be ended to see what comes of it."""
     fleet.drawn()
     wait_until(lambda: any("tiny-pixel" in one["loaded"] for one in fleet.replicas()))
-    # each reports in its own time
-    wait_until(lambda: sorted(one["pid"] for one in fleet.replicas()) == sorted(processes()))
+    fleet.wait_until_shown()
+    assert len(processes()) == 2
 
 
 def test_requests_are_drawn_by_others_when_a_replica_dies(fleet: RunningFleet) -> None:
     """None is lost or answered twice, and each has the picture of its seed."""
     wanted = {seed: pixels(fleet.drawn(seed=seed)) for seed in range(3)}
-    first = processes()
-    assert len(first) == 2
+    assert len(processes()) == 2
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(fleet.drawn, seed=number % 3) for number in range(24)]
         wait_until(lambda: any(answer.done() for answer in answers))
-        os.kill(first[0], signal.SIGKILL)
+        busiest = max(fleet.states().values(), key=lambda state: state["requests"])
+        assert busiest["requests"]
+        os.kill(busiest["pid"], signal.SIGKILL)
         got = [answer.result() for answer in answers]
     assert [pixels(one) for one in got] == [wanted[number % 3] for number in range(24)]
-    wait_until(lambda: len(set(processes()) - {first[0]}) == 2)
+    wait_until(lambda: len(set(processes()) - {busiest["pid"]}) == 2)
+    # one that still starts would bring what the next test asks for
+    fleet.wait_until_shown()
 
 
 def test_an_unknown_argument_is_refused_before_anything_starts() -> None:

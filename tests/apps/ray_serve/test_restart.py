@@ -21,7 +21,7 @@ def test_a_fleet_that_starts_again_knows_its_votes(tmp_path: Path) -> None:
 
     def ran(*, vote: bool) -> tuple[str, bytes]:
         with running_ray(tmp_path) as fleet:
-            fleet.deploy(replicas=1, zoo="tiny")
+            fleet.deploy(replicas=1)
             answer = fleet.drawn(expert="tiny-oil")
             if vote:
                 ballot = answer["data"][0]["diffusiongpt"]["ballot"]
