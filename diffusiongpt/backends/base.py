@@ -102,6 +102,9 @@ class Backend(Protocol):
 
     hosted: Literal[False]
 
+    # An attribute may be added: `index = "config.json"`, the file by which a local folder is known to be a checkpoint,
+    # where that is not `model_index.json`.
+
     small_bytes: int
     """Parts up to this size stay on the device while a model draws offloaded; see `draw`."""
 
@@ -295,6 +298,8 @@ class HostedBackend(Protocol):
         ...
 
 
+_INDEX = "model_index.json"
+
 PEFT_CONFIG = "adapter_config.json"
 """File in which peft states what an adapter is for and how strong it was trained, next to its weights."""
 
@@ -342,6 +347,15 @@ def is_hosted(name: str) -> bool:
         return get_backend(name).hosted
     except ZooError:
         return False
+
+
+def index_of(expert: Expert) -> str:
+    """The file by which a local folder is known to be a checkpoint for the backend of an expert."""
+    try:
+        backend = get_backend(expert.backend)
+    except ZooError:
+        return _INDEX
+    return str(getattr(backend, "index", _INDEX))
 
 
 FROM_TEXT: frozenset[Task] = frozenset({"text-to-image"})

@@ -57,6 +57,7 @@ class JanusBackend:
     """
 
     hosted: Literal[False] = False
+    index = _CONFIG
     small_bytes = 0
 
     def files(

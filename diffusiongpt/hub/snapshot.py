@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusiongpt.backends import index_of
 from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
 from diffusiongpt.hub.content import ContentIds, blob_name, find_damage, fingerprint
@@ -239,10 +240,11 @@ def local_folder(expert: Expert) -> Path:
                 f"the file {folder / file} of {expert.id} does not exist",
                 hint="Correct 'repo' or 'file' in the zoo file; './name' is relative to the folder of the zoo file.",
             )
-    elif expert.component is None and not (folder / "model_index.json").is_file():
+    elif expert.component is None and not (folder / index_of(expert)).is_file():
         raise PullError(
-            f"the folder {folder} of {expert.id} has no model_index.json",
-            hint="It has to be a diffusers checkpoint, as written by pipeline.save_pretrained(), or name one 'file'.",
+            f"the folder {folder} of {expert.id} has no {index_of(expert)}",
+            hint="It has to be in the layout that its backend loads, for diffusers as pipeline.save_pretrained() "
+            "writes it; or name one 'file'.",
         )
     return folder
 

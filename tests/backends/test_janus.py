@@ -158,6 +158,13 @@ def test_it_draws_from_the_hub(folder: Path, tmp_path: Path) -> None:
     assert "README.md" not in hub.downloads["me/janus"]
 
 
+def test_it_draws_from_a_folder_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    """Though that has no index of a pipeline."""
+    entry = who(folder, size_gb=0.002)
+    with DiffusionGPT(zoo_of(entry), settings=settings_in(tmp_path)) as studio:
+        assert studio.route_and_generate("a red fox", seed=7).drawn_by == "janus"
+
+
 @pytest.mark.parametrize(
     ("names", "config", "error"),
     [

@@ -27,6 +27,7 @@ from diffusiongpt.backends.janusflow.build import DRAWING, UNDERSTANDING, own_na
 from diffusiongpt.backends.janusflow.config import read_config
 from diffusiongpt.errors import DiffusionGPTError, DrawError, LoadError, PullError, UnsafeFilesError
 from diffusiongpt.flow import Call
+from diffusiongpt.hub import check_local
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing import LocalHub
 from diffusiongpt.zoo import CallSettings, Expert, Scheduler, Source
@@ -363,6 +364,18 @@ def test_it_draws_from_two_repositories(folder: Path, vae: Path, tmp_path: Path)
     assert set(hub.downloads["me/flow"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert set(hub.downloads["me/sdxl-vae"]) == {"config.json", "diffusion_pytorch_model.safetensors"}
     assert "README.md" not in hub.downloads["me/flow"]
+
+
+def test_it_draws_from_folders_of_this_machine(folder: Path, vae: Path, tmp_path: Path) -> None:
+    """Like any checkpoint that somebody has already; what lacks its configuration is refused with its name."""
+    entry = who(folder).model_copy(update={"size_gb": 0.002})
+    facts = {**entry.model_dump(), "components": {"vae": {"repo": str(vae)}}}
+    with DiffusionGPT(zoo_of(Expert.model_validate(facts)), settings=settings_in(tmp_path)) as studio:
+        result = studio.route_and_generate("a red fox", seed=7, num_inference_steps=STEPS)
+    assert (result.drawn_by, result.image.size) == ("flow", (SIDE, SIDE))
+    other = Expert.model_validate({**facts, "repo": str(tmp_path)})
+    with pytest.raises(PullError, match=r"has no config\.json"):
+        check_local(other)
 
 
 @pytest.mark.parametrize("what", ["channels", "class", "none"])

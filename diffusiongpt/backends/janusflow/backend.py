@@ -54,6 +54,7 @@ class JanusFlowBackend:
     """
 
     hosted: Literal[False] = False
+    index = CONFIG
 
     def __init__(self, *, small_bytes: int = SMALL_BYTES) -> None:
         self.small_bytes = small_bytes
