@@ -427,6 +427,8 @@ def test_a_repository_of_another_kind_is_refused(
 @pytest.mark.parametrize(
     ("where", "change"),
     [
+        # what a file leaves out is what Llama has, which is wider
+        ("language_config", {"hidden_size": None}),
         ("language_config", {"num_hidden_layers": 10**9}),
         ("language_config", {"hidden_size": "wide"}),
         ("language_config", {"hidden_size": 64}),
@@ -442,7 +444,10 @@ def test_sizes_that_no_model_has_are_refused(where: str, change: Mapping[str, An
     """Nothing is built from numbers that do not fit together, or that would take all memory."""
     config = json.loads(json.dumps(CONFIG))
     part = config[where]
-    part.get("params", part).update(change)
+    part = part.get("params", part)
+    part.update({name: value for name, value in change.items() if value is not None})
+    for name in [name for name, value in change.items() if value is None]:
+        del part[name]
     with pytest.raises(LoadError, match="cannot be used") as caught:
         BACKEND.files(["config.json"], lambda _: json.dumps(config).encode(), variant=None, without={"vae"})
     assert caught.value.hint
@@ -474,6 +479,18 @@ def test_weights_that_differ_are_an_error(folder: Path, vae: Path, tmp_path: Pat
         with pytest.raises(LoadError, match=said) as caught:
             load(damaged(folder, target, change), vae)
         assert caught.value.hint
+
+
+def test_the_token_that_begins_a_text_is_needed(folder: Path, vae: Path, tmp_path: Path) -> None:
+    """From either of the files that name it; without it a picture would depend on the first letter of its prompt."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(LoadError, match="begins a text"):
+        load(tmp_path, vae)
+    named = {"bos_token": {"content": SPECIAL[0], "lstrip": False, "rstrip": False, "normalized": True}}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(named), encoding="utf-8")
+    assert pixels(draw(load(tmp_path, vae))) == pixels(draw(load(folder, vae)))
 
 
 def test_damaged_files_are_an_error(folder: Path, vae: Path, tmp_path: Path) -> None:
