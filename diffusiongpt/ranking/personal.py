@@ -142,8 +142,10 @@ class PersonalTable:
         ]
 
     def _score(self, expert_ids: Sequence[str], evidence: Mapping[str, float], text: str) -> list[Score]:
-        scores = self.table.score(expert_ids, evidence, text)
-        means, variances = self._offsets(evidence).on(expert_ids, evidence)
+        scores, offsets = self.table.score(expert_ids, evidence, text), self._offsets(evidence)
+        if not offsets.experts:
+            return scores
+        means, variances = offsets.on(expert_ids, evidence)
         if not means.any():
             return scores
         # means add up, and so do the variances of independent terms

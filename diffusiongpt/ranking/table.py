@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,8 +32,7 @@ NOTHING_LEARNT = Learnt()
 """What is learnt of a task before the first vote on it."""
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """How an expert is expected to do on a prompt.
 
     Attributes:
@@ -290,6 +289,13 @@ class RankingTable:
             Score(expert, sum(column), std, dict(zip(parts, column, strict=True)))
             for expert, column, std in zip(expert_ids, columns, stds, strict=True)
         ]
+
+    def means(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> Floats:
+        """The means of `score` for prompts of which no more than the evidence is known, shape (experts,)."""
+        part = self._part(evidence)
+        judged = part.fitted.judge(without_task(Prompt("", evidence)), part.index_of(expert_ids))
+        means: Floats = self.priors.points(expert_ids, evidence) + judged.level + judged.nodes + judged.residual
+        return means
 
     def sample(
         self,

@@ -162,7 +162,7 @@ class Router:
             evidence |= self._read_edit(plain, len(request.image))
         else:
             evidence |= {REWRITTEN: 1.0} if request.rewrite and thought.understanding.rewritten else {}
-            evidence |= self._read_needs(plain, thought.understanding) | self._read_kinds(thought.understanding)
+            evidence |= self._read_needs(plain, thought.understanding) | self._read_kinds(thought)
         asked = () if request.named else self._asked_for(thought, allowed)
         scored = asked or (
             allowed.eligible if request.named else self._worth_scoring(request.prompt, evidence, trace, table)
@@ -251,8 +251,8 @@ class Router:
         several = {SEVERAL_PICTURES: 1.0} if pictures > 1 else {}
         return {EDITING: 1.0, **several, **self._edits.kinds_of(instruction)}
 
-    def _read_kinds(self, understanding: Understanding) -> dict[str, float]:
-        found = self._kinds.read(understanding.prompt) if self._kinds else {}
+    def _read_kinds(self, thought: Thought) -> dict[str, float]:
+        found = self._kinds.read(thought.understanding.prompt, thought.clauses) if self._kinds else {}
         return {f"{KIND}{kind}": p for kind, p in found.items()}
 
     def _read_needs(self, prompt: str, understanding: Understanding) -> dict[str, float]:

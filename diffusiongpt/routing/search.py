@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
+
 from diffusiongpt.flow import SearchPath, SearchStep, SearchTrace
 from diffusiongpt.ranking import RankingTable
 from diffusiongpt.zoo import EDITING, ROOT, Taxonomy, Zoo
@@ -180,6 +182,5 @@ class Shortlists:
 
     def _ranked(self, node: str, surely: frozenset[str]) -> list[str]:
         experts = self._taxonomy.experts_on(node)
-        scores = self.table.score(experts, dict.fromkeys(surely, 1.0))
-        means = {score.expert: round(score.mean, 9) for score in scores}
-        return sorted(experts, key=lambda expert: -means[expert])
+        means = self.table.means(experts, dict.fromkeys(surely, 1.0)).round(9)
+        return [experts[place] for place in np.argsort(-means, kind="stable").tolist()]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache, cached_property
 from importlib import resources
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffusiongpt.embedding import MAX_CHARACTERS, can_read
+from diffusiongpt.embedding import can_read
+from diffusiongpt.understanding.clauses import Clauses, read_clauses
 from diffusiongpt.understanding.meaning import Probe
 from diffusiongpt.understanding.word_lists import read_word_file
 
 if TYPE_CHECKING:
-    from diffusiongpt.embedding import SentenceEmbedder, Vectors
+    from diffusiongpt.embedding import SentenceEmbedder
 
 SHARPNESS = 30.0
 """Factor of the probe's scores in the softmax; a larger one chooses better for kinds that it knows, and worse for
@@ -25,11 +24,6 @@ those it has never seen (`benchmarks/first_pick.py` prints both)."""
 RIDGE = 6.0
 """Strength of the penalty on the probe's weights. Chosen, with `SHARPNESS`, by the picks on examples that the probe was
 not fitted to (`benchmarks/first_pick.py`)."""
-
-SHORTEST_CLAUSE, MOST_CLAUSES = 4, 24
-"""Characters that a clause has at least, and clauses that are read."""
-
-_BETWEEN_CLAUSES = re.compile(r"[,.;:!?，。；：、！？\n]+")
 
 
 class KindReader:
@@ -65,15 +59,20 @@ class KindReader:
         """By kind: examples, each in English and in Chinese."""
         return {kind: pairs for kind, pairs in _examples().items() if kind in KindReader.kinds()}
 
-    def read(self, text: str) -> dict[str, float]:
+    def read(self, text: str, known: Clauses | None = None) -> dict[str, float]:
         """Probability of each kind; empty for a prompt in a script that cannot be read.
 
         They sum to one. Contents without a column are drawn as pictures of all kinds are: without words and layout, by
         which experts differ most. So they count as each of these by the same share.
+
+        Args:
+            text: The prompt.
+            known: Clauses that have been read already; they are used if they are those of the prompt.
         """
         if not can_read(text):
             return {}
-        scores = self._probe.scores_of(self._vector(text))
+        clauses = known if known and known.text == text else read_clauses(self._sentences, text)
+        scores = self._probe.scores_of(clauses.mean)
         weights = np.exp(SHARPNESS * (np.array(list(scores.values())) - max(scores.values())))
         found = dict(zip(scores, (weights / weights.sum()).tolist(), strict=True))
         columns, pictures = self.kinds(), [kind for kind in _pictures() if kind in found]
@@ -81,12 +80,6 @@ class KindReader:
         return {
             kind: round(p + (share if kind in pictures else 0.0), 6) for kind, p in found.items() if kind in columns
         }
-
-    def _vector(self, text: str) -> Vectors:
-        """The mean of the vectors of a text's clauses, shape (dimensions,)."""
-        clauses = list(islice(_clauses(text[:MAX_CHARACTERS]), MOST_CLAUSES))
-        mean: Vectors = self._sentences.embed(clauses or [text]).mean(axis=0)
-        return mean
 
     @cached_property
     def _probe(self) -> Probe:
@@ -98,11 +91,6 @@ class KindReader:
             if kind not in self._without and pair[0] not in self._hidden
         ]
         return Probe(self._sentences, shown, ridge=RIDGE)
-
-
-def _clauses(text: str) -> Iterator[str]:
-    pieces = (piece.strip() for piece in _BETWEEN_CLAUSES.split(text))
-    return (piece for piece in pieces if len(piece) >= SHORTEST_CLAUSE)
 
 
 @cache

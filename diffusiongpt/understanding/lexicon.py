@@ -9,8 +9,6 @@ from difflib import SequenceMatcher
 from functools import cache, lru_cache
 from importlib import resources
 
-import numpy as np
-
 from diffusiongpt.embedding import CJK, Embedder, normalize
 from diffusiongpt.zoo import Node
 
@@ -30,6 +28,7 @@ _TOKEN = re.compile(rf"[{CJK}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 _TOKEN_OR_STOP = re.compile(rf"{_TOKEN.pattern}|[,.;:!?，。；：、！？\n]")
 _IS_CJK = re.compile(f"[{CJK}]")
 _MAX_TOKENS = 2000
+_KEPT_WORDS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +90,8 @@ class Lexicon:
             for length in range(int(len(word) * 0.85), int(len(word) / 0.85) + 2):
                 self._alike.setdefault((word[0], length), []).append((_letters(word), index))
         self._fuzzy_vectors = embedder.embed([" ".join(key) for key in self._fuzzy]) if embedder else None
+        # most words of a prompt are in many prompts
+        self._meant_by = lru_cache(maxsize=_KEPT_WORDS)(self._misspelt)
 
     def mentions(self, text: str) -> list[Mention]:
         """Nodes that the text names, in order of appearance."""
@@ -109,21 +110,31 @@ class Lexicon:
             position = end
         return found
 
-    def likenesses(self, text: str) -> list[Mention]:
-        """Nodes with an alias that is spelt like words of the text: misspellings and close variants."""
-        spelt = dict.fromkeys(_windows(self._unknown(tokens_of(text)[:200])))
-        windows = [words for words in spelt if self._could_be_misspelt(words.replace(" ", ""))]
-        if self._embedder is None or self._fuzzy_vectors is None or not windows or not self._fuzzy:
-            return []
-        near = sorted({index for words in windows for _, index in self._alike_to(words.replace(" ", ""))})
-        cosines = self._embedder.embed(windows) @ self._fuzzy_vectors[near].T
-        best = cosines.max(axis=0)
+    def likenesses(self, tokens: Sequence[str]) -> list[Mention]:
+        """Nodes with an alias that is spelt like words of a text, given as tokens: misspellings and close variants."""
+        best: dict[int, tuple[float, str]] = {}
+        spelt = dict.fromkeys(_windows(self._unknown(tokens[:200])))
+        for words in (one for one in spelt if self._could_be_misspelt(one.replace(" ", ""))):
+            for index, likeness in self._meant_by(words):
+                if likeness > best.get(index, (0.0, ""))[0]:
+                    best[index] = likeness, words
         return [
-            Mention(node=node, words=windows[int(cosines[:, column].argmax())], weight=float(best[column]))
-            for column in np.flatnonzero(best >= MIN_LIKENESS)
-            if _is_misspelling(windows[int(cosines[:, column].argmax())], self._fuzzy[near[column]])
-            for node in self._aliases[self._fuzzy[near[column]]]
+            Mention(node=node, words=words, weight=likeness)
+            for index, (likeness, words) in sorted(best.items())
+            for node in self._aliases[self._fuzzy[index]]
         ]
+
+    def _misspelt(self, words: str) -> tuple[tuple[int, float], ...]:
+        """The names that words may be a misspelling of, by their index, and how alike they are."""
+        if self._embedder is None or self._fuzzy_vectors is None:
+            return ()
+        near = [index for _, index in self._alike_to(words.replace(" ", ""))]
+        cosines = (self._embedder.embed([words]) @ self._fuzzy_vectors[near].T)[0].tolist()
+        return tuple(
+            (index, cosine)
+            for index, cosine in zip(near, cosines, strict=True)
+            if cosine >= MIN_LIKENESS and _is_misspelling(words, self._fuzzy[index])
+        )
 
     def _match(self, tokens: Sequence[str], position: int) -> tuple[tuple[str, ...], list[str]]:
         first = tokens[position]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, can_read
-from diffusiongpt.flow import Emphasis, NodeWeight, Understanding
+from diffusiongpt.flow import Emphasis, NodeWeight, Paradigm, Understanding
+from diffusiongpt.understanding.clauses import Clauses
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, tokens_of, weights
 from diffusiongpt.understanding.literal import Literals, read_literals
 from diffusiongpt.understanding.main_subject import class_of, counted_class, weigh_subjects
@@ -45,24 +46,24 @@ class LocalThinker:
     def __init__(self, embedder: Embedder | None = None, sentences: SentenceEmbedder | None = None) -> None:
         self.embedder = embedder or LexicalEmbedder()
         self._sentences = sentences
-        self._known: dict[tuple[str, ...], tuple[Lexicon, Meaning | None]] = {}
+        self._known: dict[tuple[str, ...], _Readers] = {}
 
     def think(self, prompt: str, history: Sequence[str], nodes: Sequence[Node]) -> Thought:  # noqa: ARG002 - a lexicon has no use for earlier prompts
         """Read a prompt; see `Thinker.think`."""
-        found = self._find(prompt, nodes)
+        readers = self._readers(nodes)
+        found = self._find(prompt, readers)
         literals, styles, subjects = found.literals, found.styles, found.subjects
-        paradigm, clean = read_wording(literals.prompt)
-        if literals.fields["edit"]:  # without its verb an order to change something says nothing
-            clean = literals.prompt
         stated = [
-            node for node, p in _subjects(found.about, nodes).items() if p > SUBJECT_PRIOR and _names(found.about, node)
+            node
+            for node, p in _subjects(found.about, readers).items()
+            if p > SUBJECT_PRIOR and _names(found.about, node)
         ]
         understanding = Understanding(
-            paradigm=paradigm,
-            prompt=clean or prompt.strip(),
+            paradigm=found.paradigm,
+            prompt=found.clean,
             subjects=_weights({node: subjects[node] for node in stated}),
             styles=_weights(styles),
-            unwanted=_unwanted(self._readers(nodes)[0], literals.denied, styles, nodes),
+            unwanted=_unwanted(literals.denied, styles, readers),
             evidence={**subjects, **styles, ROOT: round(1 - sum(styles.values()), 6)},
             subject_class=likeliest_class(found.signs()),
             **literals.fields,
@@ -72,39 +73,65 @@ class LocalThinker:
             values={**subjects, **styles},
             matched={mention.node: mention.words for mention in reversed(found.named)},
             thinker="local",
-            embedder=self._sentences.name if self._sentences and found.asked else self.embedder.name,
+            embedder=self._sentences.name if self._sentences and found.clauses else self.embedder.name,
+            clauses=found.clauses,
         )
 
     def signs_of_class(self, prompt: str, nodes: Sequence[Node]) -> dict[str, float]:
         """What speaks for the class of a prompt's subject, to fit the weights of these signs."""
-        return self._find(prompt, nodes).signs()
+        return self._find(prompt, self._readers(nodes)).signs()
 
-    def _find(self, prompt: str, nodes: Sequence[Node]) -> _Found:
+    def _find(self, prompt: str, readers: _Readers) -> _Found:
         literals = read_literals(prompt)
-        lexicon, meaning = self._readers(nodes)
+        paradigm, clean = read_wording(literals.prompt)
+        if literals.fields["edit"]:  # without its verb an order to change something says nothing
+            clean = literals.prompt
+        clean = clean or prompt.strip()
         tokens = tokens_of(literals.positive)
-        named = _mentions(lexicon, tokens, literals.positive, nodes)
+        named = _mentions(tokens, literals.positive, readers)
         named = _emphasised(named, literals.fields["markup"].emphasis)
-        meant, asked = _meant(meaning, literals.positive, named, nodes)
-        about = _about(tokens, named, nodes)
+        meant, clauses = _meant(literals.positive, clean, named, readers)
+        about = _about(tokens, named, readers)
         return _Found(
             literals=literals,
+            paradigm=paradigm,
+            clean=clean,
             tokens=tokens,
             named=named,
             about=about,
             meant=meant,
-            asked=asked,
-            styles=_styles([*named, *meant], nodes),
-            subjects=_subjects([*about, *meant], nodes),
+            clauses=clauses,
+            styles=_styles([*named, *meant], readers),
+            subjects=_subjects([*about, *meant], readers),
         )
 
-    def _readers(self, nodes: Sequence[Node]) -> tuple[Lexicon, Meaning | None]:
-        """What reads prompts by the words of these nodes and, if there is a sentence embedder, by their meaning."""
+    def _readers(self, nodes: Sequence[Node]) -> _Readers:
         key = tuple(node.id for node in nodes)
         if key not in self._known:
-            meaning = Meaning(self._sentences, nodes) if self._sentences else None
-            self._known[key] = Lexicon(nodes, self.embedder), meaning
+            self._known[key] = _Readers(
+                lexicon=Lexicon(nodes, self.embedder),
+                meaning=Meaning(self._sentences, nodes) if self._sentences else None,
+                subjects=_of_kind("subject", nodes),
+                styles=_of_kind("style", nodes),
+            )
         return self._known[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Readers:
+    """What reads prompts for some nodes.
+
+    Attributes:
+        lexicon: Reads them by the words of the nodes.
+        meaning: Reads them by their meaning, if there is a sentence embedder.
+        subjects: The nodes that are subjects, by id.
+        styles: Those that are styles.
+    """
+
+    lexicon: Lexicon
+    meaning: Meaning | None
+    subjects: Mapping[str, Node]
+    styles: Mapping[str, Node]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,21 +140,25 @@ class _Found:
 
     Attributes:
         literals: Its literal facts.
+        paradigm: How it asks.
+        clean: What it asks for.
         tokens: The tokens of the text that is to be interpreted.
         named: Mentions of nodes.
         about: Those of subjects, weighted by how much the picture is about them.
         meant: The subject and the style that are found by meaning alone.
-        asked: Whether the sentence embedder was asked.
+        clauses: What its clauses are about; `None` if the sentence embedder was not asked.
         styles: Probability by style.
         subjects: Probability by subject.
     """
 
     literals: Literals
+    paradigm: Paradigm
+    clean: str
     tokens: Sequence[str]
     named: Sequence[Mention]
     about: Sequence[Mention]
     meant: Sequence[Mention]
-    asked: bool
+    clauses: Clauses | None
     styles: Mapping[str, float]
     subjects: Mapping[str, float]
 
@@ -139,13 +170,12 @@ class _Found:
         return signs_of(text, self.about, self.subjects, by_rule=by_rule, counted=counted)
 
 
-def _mentions(lexicon: Lexicon, tokens: Sequence[str], text: str, nodes: Sequence[Node]) -> list[Mention]:
+def _mentions(tokens: Sequence[str], text: str, readers: _Readers) -> list[Mention]:
     """What the text names; misspellings, and styles outside the taxonomy, are looked for only if no style matches."""
-    styles = _of_kind("style", nodes)
-    mentions = lexicon.mentions_in(tokens)
+    styles, mentions = readers.styles, readers.lexicon.mentions_in(tokens)
     if any(mention.node in styles for mention in mentions):
         return mentions
-    alike = [mention for mention in lexicon.likenesses(text) if mention.node in styles]
+    alike = [mention for mention in readers.lexicon.likenesses(tokens) if mention.node in styles]
     if not alike and OTHER_STYLE in styles and (words := other_style(text)):
         alike = [Mention(node=OTHER_STYLE, words=words, weight=LIKE)]
     return mentions + alike
@@ -159,9 +189,9 @@ def _emphasised(mentions: Sequence[Mention], emphasis: Sequence[Emphasis]) -> li
     return [replace(one, weight=one.weight * strength.get(tokens_of(one.words)[0], 1.0)) for one in mentions]
 
 
-def _about(tokens: Sequence[str], mentions: Sequence[Mention], nodes: Sequence[Node]) -> list[Mention]:
+def _about(tokens: Sequence[str], mentions: Sequence[Mention], readers: _Readers) -> list[Mention]:
     """Mentions of subjects, weighted by how much the picture is about them."""
-    named = [mention for mention in mentions if mention.node in _of_kind("subject", nodes)]
+    named = [mention for mention in mentions if mention.node in readers.subjects]
     roles = weigh_subjects(tokens, named)
     return [replace(one, weight=min(one.weight, 1.0) * role) for one, role in zip(named, roles, strict=True)]
 
@@ -170,43 +200,38 @@ def _names(mentions: Sequence[Mention], node: str) -> bool:
     return any(mention.node == node for mention in mentions)
 
 
-def _unwanted(
-    lexicon: Lexicon, denied: Sequence[str], styles: Mapping[str, float], nodes: Sequence[Node]
-) -> tuple[str, ...]:
+def _unwanted(denied: Sequence[str], styles: Mapping[str, float], readers: _Readers) -> tuple[str, ...]:
     """Styles that the text denies and does not ask for elsewhere; "without a hat" denies no kind of subject."""
-    known = _of_kind("style", nodes)
-    found = dict.fromkeys(mention.node for text in denied for mention in lexicon.mentions(text))
-    return tuple(node for node in found if node in known and node not in styles)
+    found = dict.fromkeys(mention.node for text in denied for mention in readers.lexicon.mentions(text))
+    return tuple(node for node in found if node in readers.styles and node not in styles)
 
 
-def _meant(
-    meaning: Meaning | None, text: str, named: Sequence[Mention], nodes: Sequence[Node]
-) -> tuple[list[Mention], bool]:
-    """The subject and style that a text means where it names none, and whether the sentence embedder was asked."""
-    subject = not weights(named, _of_kind("subject", nodes))
-    style = not weights(named, _of_kind("style", nodes)) and is_other_language(text)
+def _meant(text: str, clean: str, named: Sequence[Mention], readers: _Readers) -> tuple[list[Mention], Clauses | None]:
+    """The subject and style that a text means where it names none, and the clauses if the embedder was asked."""
+    meaning, subject = readers.meaning, not weights(named, readers.subjects)
+    style = not weights(named, readers.styles) and is_other_language(text)
     if meaning is None or not (subject or style) or not can_read(text):
-        return [], False
+        return [], None
+    vector, clauses = meaning.read(text, clean)
     meant = []
-    if subject and (node := meaning.subject(text)):
+    if subject and (node := meaning.subject(vector)):
         meant.append(Mention(node=node, words="", weight=IMPLIED_WEIGHT))
-    if style and (node := meaning.style(text)):
+    if style and (node := meaning.style(vector)):
         meant.append(Mention(node=node, words="", weight=LIKE))
-    return meant, True
+    return meant, clauses
 
 
-def _styles(mentions: Sequence[Mention], nodes: Sequence[Node]) -> dict[str, float]:
-    found = weights(mentions, _of_kind("style", nodes))
+def _styles(mentions: Sequence[Mention], readers: _Readers) -> dict[str, float]:
+    found = weights(mentions, readers.styles)
     sure = NAMED if max(found.values(), default=0.0) >= 1 else LIKE
     total = sum(found.values())
     return {node: sure * weight / total for node, weight in found.items()}
 
 
-def _subjects(mentions: Sequence[Mention], nodes: Sequence[Node]) -> dict[str, float]:
-    of_kind = _of_kind("subject", nodes)
-    found = weights(mentions, of_kind)
-    total = sum(SUBJECT_PRIOR + found.get(node, 0.0) for node in of_kind)
-    return {node: (SUBJECT_PRIOR + found.get(node, 0.0)) / total for node in of_kind}
+def _subjects(mentions: Sequence[Mention], readers: _Readers) -> dict[str, float]:
+    found = weights(mentions, readers.subjects)
+    total = sum(SUBJECT_PRIOR + found.get(node, 0.0) for node in readers.subjects)
+    return {node: (SUBJECT_PRIOR + found.get(node, 0.0)) / total for node in readers.subjects}
 
 
 def _of_kind(kind: NodeKind, nodes: Sequence[Node]) -> Mapping[str, Node]:

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, Vectors, can_read, normalize
+from diffusiongpt.understanding.clauses import Clauses, read_with_clauses
 from diffusiongpt.zoo import Node, NodeKind
 
 SUBJECT_MARGIN = 0.35
@@ -62,12 +63,16 @@ class Meaning:
     def __init__(self, embedder: SentenceEmbedder, nodes: Sequence[Node]) -> None:
         self._embedder, self._nodes = embedder, nodes
 
-    def subject(self, text: str) -> str | None:
+    def read(self, text: str, prompt: str) -> tuple[Vectors, Clauses]:
+        """What `subject` and `style` take of a text, and the clauses of a prompt that will be asked about as well."""
+        return read_with_clauses(self._embedder, text, prompt)
+
+    def subject(self, text: str | Vectors) -> str | None:
         """The subject a text is most likely about, if it leads clearly."""
         best, lead = self._subjects.best(text)
         return best if lead >= SUBJECT_MARGIN else None
 
-    def style(self, text: str) -> str | None:
+    def style(self, text: str | Vectors) -> str | None:
         """The style a text asks for, if it clearly asks for one.
 
         Not for English and Chinese texts (`is_other_language`): the taxonomy lists the names of styles in both, and
@@ -112,11 +117,11 @@ class Probe:
         moment = centred.T @ (weights[:, None] * (targets - 1 / len(self.labels)))
         self._coefficients = np.linalg.solve(gram, moment)
 
-    def best(self, text: str, *, than: str | None = None) -> tuple[str, float]:
+    def best(self, text: str | Vectors, *, than: str | None = None) -> tuple[str, float]:
         """The likeliest label of a text, and its lead.
 
         Args:
-            text: The text to compare with the labels.
+            text: The text to compare with the labels, or what was read of it.
             than: The label that it must lead over; the second likeliest if absent.
 
         Returns:
@@ -124,7 +129,7 @@ class Probe:
         """
         if len(self.labels) < 2:
             return next(iter(self.labels), ""), 0.0
-        found = self.scores(text)
+        found = self.scores(text) if isinstance(text, str) else self.scores_of(text)
         best = max(found, key=lambda label: found[label])
         others = [than] if than in found else [label for label in found if label != best]
         return best, found[best] - max(found[label] for label in others)

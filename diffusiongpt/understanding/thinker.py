@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffusiongpt.flow import ThinkerName, Understanding
+from diffusiongpt.understanding.clauses import Clauses
 from diffusiongpt.zoo import Node
 
 
@@ -23,6 +24,7 @@ class Thought:
         embedder: Name of the embedder that was used; `None` if there was none.
         llm_calls: Number of calls of the LLM.
         fallback_reason: Why the LLM did not answer, with `local-fallback`.
+        clauses: What the clauses of the understanding's prompt are about, where they have been read.
     """
 
     understanding: Understanding
@@ -32,6 +34,7 @@ class Thought:
     embedder: str | None = None
     llm_calls: int = 0
     fallback_reason: str | None = None
+    clauses: Clauses | None = None
 
 
 class Thinker(Protocol):

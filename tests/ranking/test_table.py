@@ -98,6 +98,15 @@ def test_the_parts_of_a_score_sum_to_it(votes: list[Vote]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(ballots())
+def test_means_alone_are_those_of_the_scores(votes: list[Vote]) -> None:
+    """What orders experts before a prompt is known, with votes and without, is the mean of a score without a text."""
+    for table in (RankingTable(TAGS), RankingTable.fit(votes, TAGS)):
+        expected = [score.mean for score in table.score(EXPERTS, PIXEL)]
+        assert table.means(EXPERTS, PIXEL).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ballots())
 def test_a_name_is_only_a_name(votes: list[Vote]) -> None:
     """Renaming an expert changes nothing but its name."""
     renamed = {expert: f"{9 - i}-{expert}" for i, expert in enumerate(EXPERTS)}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from fixtures_routing import base_nodes
 from ruamel.yaml import YAML
 
 from diffusiongpt.embedding import SentenceEmbedder
 from diffusiongpt.ranking import KIND, published
-from diffusiongpt.understanding import KindReader
+from diffusiongpt.understanding import KindReader, LocalThinker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOM = Path(__file__).parents[2]
 
@@ -72,6 +77,24 @@ def test_a_prompt_and_its_translation_are_of_the_same_kinds(english: str, chines
     """What is read is a property of the meaning: the distributions over kinds overlap by more than half."""
     here, there = reader().read(english), reader().read(chinese)
     assert sum(min(here[kind], there[kind]) for kind in here) > 0.5
+
+
+@pytest.mark.parametrize("prompt", ["a zorb. It hums, and glows at night.", "a zorb", "写着“水彩”的牌子，夜里发光。"])
+def test_a_prompt_is_embedded_once_for_all_who_ask(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thinker that asks what a prompt means hands its clauses on, and with them kinds are read without the encoder.
+
+    They are what the reader of kinds would have read itself, and of another text they say nothing.
+    """
+    thought = LocalThinker(sentences=SentenceEmbedder()).think(prompt, (), base_nodes())
+    text, alone = thought.understanding.prompt, reader().read(thought.understanding.prompt)
+    other = reader().read("a login screen of a bank", thought.clauses)
+    assert other == reader().read("a login screen of a bank") != alone
+
+    def refuse(_: SentenceEmbedder, texts: Sequence[str]) -> None:
+        pytest.fail(f"{texts} were embedded again")
+
+    monkeypatch.setattr(SentenceEmbedder, "embed", refuse)
+    assert reader().read(text, thought.clauses) == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_long_list_is_read_in_bounded_time() -> None:

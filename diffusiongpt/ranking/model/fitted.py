@@ -160,6 +160,8 @@ class Fitted:
 
     def judge(self, prompt: Prompt, experts: Indexes) -> Judgement:
         """What is learnt about experts on a prompt; index -1 is an expert without votes."""
+        if not len(self.worded.mean) and not self.space.nodes:
+            return self._before_votes(prompt, len(experts))
         posterior, features = self._view(prompt)
         linear, known = self.space.linear, experts >= 0
         mean = np.zeros((len(experts), len(features)))
@@ -176,6 +178,12 @@ class Fitted:
             level_variance=level_variance,
             level_covariance=covariance[:, 0],
         )
+
+    def _before_votes(self, prompt: Prompt, experts: int) -> Judgement:
+        """What is learnt from nothing: the same for all experts, and most routes ask for it."""
+        features, scales = np.ones(1), self.worded.scales
+        nothing, level = np.zeros(experts), np.full(experts, scales.level**2)
+        return Judgement(nothing, nothing, nothing, level + self._unexplained(prompt, features, scales), level, level)
 
     def covariance(self, prompt: Prompt, experts: Indexes) -> Floats:
         """Covariance of utilities, shape (experts, experts); diagonal where none is kept between experts."""
