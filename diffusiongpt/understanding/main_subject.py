@@ -31,7 +31,6 @@ _WHICH = frozenset(
         "than",
         "for",
         "to",
-        "about",
         "made",
         "composed",
         "holding",
@@ -48,9 +47,22 @@ _SHOWS = frozenset([
     "team", "series", "collection", "lot", "kind", "scene", "cartoon", "sculpture", "statue", "bust", "model",
     "sticker", "selfie", "wallpaper", "snapshot", "diorama", "miniature", "design", "version", "row", "skin",
     "body", "eyes", "head", "face", "tail", "wings", "texture", "shape", "spirit", "ghost",
+    "wreckage", "remains", "section", "stretch", "piece", "corner",
 ])  # fmt: skip
 _SHOWING = frozenset(
-    ("of", "depicting", "showing", "featuring", "depicts", "shows", "portraying", "representing", "called", "for")
+    (
+        "of",
+        "about",
+        "depicting",
+        "showing",
+        "featuring",
+        "depicts",
+        "shows",
+        "portraying",
+        "representing",
+        "called",
+        "for",
+    )
 )
 _STOPS = frozenset({",", ".", ";", ":", "。", "；", "、", "!", "?", "\n"})
 _FORMS = frozenset([
@@ -60,10 +72,26 @@ _FORMS = frozenset([
 ])  # fmt: skip
 """Names of pictures and figures: a picture of a fox on a poster is about the fox."""
 
+_NUMBERS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 _ARTICLES = frozenset("a an the one two three four five some several many his her its their this that".split())  # noqa: SIM905 - a list to read
 _HUMANLIKE = frozenset(("anthropomorphic", "personified", "humanized", "humanoid", "拟人", "拟人化", "人形"))
 
-_MADE = ("构成", "组成", "制成", "材质", "做成", "打造", "雕刻成", "雕成", "拼成", "形状", "图案", "质感", "形成")
+_MADE = (
+    "构成",
+    "组成",
+    "制成",
+    "材质",
+    "做成",
+    "打造",
+    "雕刻成",
+    "雕成",
+    "拼成",
+    "而成",
+    "形状",
+    "图案",
+    "质感",
+    "形成",
+)
 _PLACE_AFTER = (
     "里",
     "中",
@@ -87,6 +115,41 @@ _PLACE_AFTER = (
     "脚下",
     "上空",
 )
+_LIKE = re.compile(r"(?<!雕|塑|头|肖|影|图|偶|神)像[^，。的]{0,6}$")
+"""A comparison up to the noun in question: "像一座山一样"; 雕像 and 影像 are pictures."""
+
+_PREPOSITION = re.compile(r"(?<![正还仍实存])在|从|(?<![看感遇直达])到")
+"""Words that lead to a place; "正在" says that something is going on."""
+
+_OWN_PART = re.compile(
+    r"的(?:整个|巨大)?(?:身体|身躯|躯体|躯干|头|脸|背|翅膀|尾巴|眼睛|毛发|皮肤|羽毛|鳞片|轮廓|身上|全身)"
+)
+"""What belongs to a thing: a picture of a whale's body is about the whale."""
+
+_PLACE_OF = re.compile(
+    r"的[^，。、,.;；在是有着了的从被把]{1,4}?(?:里|中|内|上|下|前|旁|外|间|深处|中央|顶端)(?![\u4e00-\u9fff]?[的])"
+)
+"""What lies in something of it: "废弃阁楼的尘埃中" says where."""
+
+_LIKENED = frozenset(("sized", "shaped", "like", "themed", "inspired", "patterned", "print"))
+_OWN = frozenset(
+    ("body", "head", "face", "back", "wings", "tail", "eyes", "eye", "fur", "skin", "hair", "feathers", "silhouette")
+)
+"""What belongs to a thing: a picture of a whale's body is about the whale, that of a children's book is not."""
+
+_ANNOUNCING = frozenset([
+    "image", "picture", "photo", "illustration", "poster", "ad", "advertisement", "painting", "animation", "interface",
+    "render",
+])  # fmt: skip
+_ANNOUNCING_ENDS = frozenset("图片像报画面")
+"""Last characters of 广告图, 照片, 图像, 海报, 插画 and 界面."""
+
+MOST_ANNOUNCING = 24
+"""Tokens within which a text announces what follows: "生成一张汽车广告图：", "Please create a poster of a car: "."""
+
+_WORN_OR_HELD = re.compile(r"(?:穿着|身穿|身着|戴着|披着|拿着|手持|抱着|骑着|背着|长着|拥有|装扮成)[^，。的]{0,8}$")
+"""What somebody wears, holds or has, up to the noun in question; it says which, not what."""
+
 _CLASSIFIERS: Mapping[str, SubjectClass] = {
     "位": "character",
     "名": "character",
@@ -147,17 +210,43 @@ def counted_class(tokens: Sequence[str]) -> SubjectClass | None:
 
 
 def _role(tokens: Sequence[str], mention: Mention, following: Mention | None) -> float:
-    if following and following.start == mention.end and following.words not in _FORMS:
+    leads = following is not None and following.start == mention.end and following.words not in _FORMS
+    if leads or _announces(tokens, mention):
         return PART
     if mention.words and mention.words[0] > "\u2e80":
         return _chinese_role(tokens, mention, following)
-    if mention.words.rstrip("s") in _SHOWS and tokens[mention.end : mention.end + 1] == ["of"]:
-        return PART
+    return PART if _says_which(tokens, mention) else _role_by_governor(tokens, mention)
+
+
+def _says_which(tokens: Sequence[str], mention: Mention) -> bool:
+    """Whether the words after an English noun make it say which, or of what: "group of", "dog's bowl", "dog-shaped"."""
+    after = tokens[mention.end : mention.end + 2]
+    if not after:
+        return False
+    if after[0] == "of" and mention.words.rstrip("s") in _SHOWS:
+        return after[1:] != [] and after[1] not in _NUMBERS
+    return after[0] in _LIKENED or (mention.words.endswith(("'s", "’s")) and after[0] not in _OWN)
+
+
+def _role_by_governor(tokens: Sequence[str], mention: Mention) -> float:
+    """The weight of an English noun by the word that governs it."""
     before = _phrase_before(tokens, mention.start)
     governor = before[-1] if before else ""
+    if before == ["with"]:  # it opens a clause: "in the style of a woodcut, with a fox in the foreground"
+        return 1.0
     if governor == "of" and not any(word.rstrip("s") in _SHOWS or word in _SHOWS for word in before[-2:-1]):
         return PART
     return PLACE if governor in _WHERE else PART if governor in _WHICH - _SHOWING else 1.0
+
+
+def _announces(tokens: Sequence[str], mention: Mention) -> bool:
+    """Whether a mention stands before a colon in what only announces a picture: "an advertisement for a coat: "."""
+    colon = next((at for at in range(mention.end, min(len(tokens), MOST_ANNOUNCING)) if tokens[at] in ":："), None)
+    if colon is None:
+        return False
+    said = tokens[:colon]
+    named = not _ANNOUNCING.isdisjoint(said) or said[-1] in _ANNOUNCING_ENDS
+    return named and _STOPS.isdisjoint(said)
 
 
 def _phrase_before(tokens: Sequence[str], place: int) -> list[str]:
@@ -178,11 +267,13 @@ def _phrase_before(tokens: Sequence[str], place: int) -> list[str]:
 
 
 def _chinese_role(tokens: Sequence[str], mention: Mention, following: Mention | None) -> float:
-    after = "".join(tokens[mention.end : mention.end + 3])
+    after = "".join(tokens[mention.end : mention.end + 8])
     clause = "".join(tokens[_clause_start(tokens, mention.start) : mention.start])
-    opening = re.split("[在从到]", clause)
-    if after.startswith(_PLACE_AFTER):
+    opening = _PREPOSITION.split(clause)
+    if after.startswith(_PLACE_AFTER) or _PLACE_OF.match(after):
         return PLACE
+    if _OWN_PART.match(after) and len(opening) == 1:
+        return 1.0
     says_which = following and following.start - mention.end <= 6 and following.words not in _FORMS
     if after.startswith(_MADE) or (after.startswith("的") and says_which):
         return PART
@@ -190,7 +281,7 @@ def _chinese_role(tokens: Sequence[str], mention: Mention, following: Mention | 
         return PART
     if len(opening) > 1 and not _MEASURES.intersection(opening[-1]):
         return PLACE
-    return PART if clause.endswith(("像", "穿着", "戴着", "拿着")) else 1.0
+    return PART if clause.endswith("比") or _LIKE.search(clause) or _WORN_OR_HELD.search(clause) else 1.0
 
 
 def _clause_start(tokens: Sequence[str], place: int) -> int:

@@ -33,7 +33,7 @@ RIDGE = 6.0
 
 _SUBJECTS = ("character", "animal", "scene", "object", "design")
 _WORN = Caseless(
-    r"\b(?:wear(?:s|ing)?|dressed|in (?:an?|the|his|her|its)? ?(?:\w+ ){0,2}"
+    r"\b(?:wear(?:s|ing)?|dressed|in (?:an?|the|his|her|its)? ?(?:[\w'’]+ ){0,2}"
     r"(?:robes?|suit|uniform|costume|armou?r|apron|coat|jacket|hat|dress))\b|穿|戴着|身披|服饰|披着"
 )
 _HUMAN = Caseless(
@@ -89,6 +89,8 @@ def signs_of(
         "opens with a place": place,
         "an animal in clothes": dressed and animal,
         "an animal like a person": human and animal,
+        "a thing in clothes": dressed and not animal and not character,
+        "a thing like a person": human and not animal and not character,
         "a place, then an animal": place and animal,
         "a place, then a character": place and character,
         "a place, then neither": place and not animal and not character,

@@ -43,3 +43,32 @@ def test_weights_follow_the_labels_they_are_fitted_to() -> None:
     signs = [THINKER.signs_of_class(text, NODES) for text in texts]
     fit = fit_classes([*zip(signs, ("scene", "scene", "character", "character"), strict=True)] * 20)
     assert [likeliest_class(one, fit) for one in signs] == ["scene", "scene", "character", "character"]
+
+
+@pytest.mark.parametrize(
+    ("text", "main"),
+    [
+        ("一座青铜雕塑，刻画了一只正在伸展触手的章鱼", "animal"),
+        ("一只鲸鱼的身体由星云构成", "animal"),
+        ("一只比公交车还大的狐狸", "animal"),
+        ("一只穿着法老服饰的大熊猫", "animal"),
+        ("一座拥有蝴蝶翅膀的自由女神像", "object"),
+        ("一辆像山一样大的卡车", "object"),
+        ("废弃阁楼的尘埃中，一个打开的盒子", "object"),
+        ("一个由齿轮拼接而成的机器人抱着小猫", "character"),
+        ("汽车广告图：一位女士站在路边", "character"),
+        ("a whale's body made of stars", "animal"),
+        ("a frog in a monk's robe", "animal"),
+        ("the wreckage of a ship", "object"),
+        ("in the style of a woodcut, with a fox in the foreground", "animal"),
+        ("a mountain-sized teapot", "object"),
+        ("an advertisement for a coat: a young man in the rain", "character"),
+        ("a comic about a boy", "character"),
+        ("a family of four", "character"),
+    ],
+)
+def test_the_main_subject_is_the_head_of_the_clause(text: str, main: str) -> None:
+    """What says where, which or of what, and what is only compared or put on, is less of a subject than its noun."""
+    subjects = THINKER.think(text, (), NODES).values
+    named = {node: p for node, p in subjects.items() if node in ("character", "animal", "scene", "object", "design")}
+    assert max(named, key=lambda node: named[node]) == main
