@@ -1,7 +1,7 @@
 """What a real Ray adds to a picture, loses when replicas die, and gains from a second one: tiny zoo, on processors.
 
-    python benchmarks/fleet_real.py                     # all figures, some five minutes
-    python benchmarks/fleet_real.py --only throughput
+    python benchmarks/fleet_real.py                     # all figures, some ten minutes
+    python benchmarks/fleet_real.py --only throughput    # four minutes
 
 The parts are faults, overhead and throughput. What is compared runs in alternation, since the machine may be busy with
 other work, of which the first line says how much. Exits with 1 if an answer was lost, wrong, or came twice.
@@ -20,9 +20,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter, sleep
@@ -41,6 +42,9 @@ SEEDS = 8
 IDLE_S = 10.0
 """Seconds in which nothing is asked for, to see what Ray does by itself."""
 
+CLIENTS = 8
+"""Of the part throughput."""
+
 PATH = "/v1/images/generations"
 
 
@@ -53,7 +57,6 @@ def fleets(**replicas: int) -> Iterator[str]:
         "DIFFUSIONGPT_SERVE_LOG": "off",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "OMP_NUM_THREADS": "1",  # of each replica; with more they take each other's cores
     }
     warnings.simplefilter("ignore")
     import ray
@@ -159,46 +162,81 @@ def overhead(pairs: int) -> dict[str, object]:
     }
 
 
-def throughput(rounds: int, requests: int) -> dict[str, object]:
+def throughput(rounds: int, requests: int, steps: int) -> dict[str, object]:
     """Pictures a second with one replica and with two, in alternating rounds of requests from eight clients.
 
-    Where other work takes the cores, the ratio of the rates says little. `ratio_by_processor` is what two idle cores
-    would give: one replica keeps one of them, and two share both with the server, the proxy and these clients, and
-    with what Ray does while nothing is asked for.
+    What the machine gives is in the rounds between: two processes that share nothing, against one of them. Where other
+    work takes the cores, none of these rates says much. `ratio_by_processor` is what two idle cores would give: one
+    replica keeps one of them, and two share both with the server, the proxy and these clients, and with what Ray does
+    while nothing is asked for.
     """
-    rates: dict[str, list[float]] = {"one": [], "two": []}
+    rates: dict[str, list[float]] = {"one": [], "two": [], "process": [], "processes": []}
     spent, idle, wall = np.zeros(2), 0.0, 0.0
-    with fleets(one=1, two=2) as address, httpx.Client(base_url=address, timeout=300) as client:
+    # more steps than people take with these models, since a picture of a larger one takes a second or more
+    asked = {"num_inference_steps": steps}
+    with ExitStack() as stack:
+        address = stack.enter_context(fleets(one=1, two=2))
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=300))
+        apart = [stack.enter_context(_process()) for _ in range(2)]
 
-        def draw(name: str, number: int) -> None:
-            client.post(f"/{name}{PATH}", json=body_of(number)).raise_for_status()
+        def draw(name: str, number: int) -> float:
+            client.post(f"/{name}{PATH}", json={**body_of(number), **asked}).raise_for_status()
+            return perf_counter()
 
         for turn in range(rounds + 1):
             if turn == 1:
                 before = _processor_s()
                 sleep(IDLE_S)
                 idle = float(sum(_processor_s() - before)) / IDLE_S
-            for name, times in rates.items():
+            for name in ("one", "two"):
                 begin, before = perf_counter(), _processor_s()
-                with ThreadPoolExecutor(8) as threads:
-                    list(threads.map(lambda number, name=name: draw(name, number), range(requests)))
-                if turn:  # the first round loads
-                    taken = perf_counter() - begin
-                    times.append(requests / taken)
-                    spent, wall = spent + _processor_s() - before, wall + taken
+                numbers = range(requests if turn else CLIENTS)  # the first round loads
+                with ThreadPoolExecutor(CLIENTS) as threads:
+                    ends = sorted(threads.map(lambda number, name=name: draw(name, number), numbers))
+                if turn:
+                    # from the first answer on, and until there are fewer requests than clients
+                    rates[name].append((requests - CLIENTS) / (ends[-CLIENTS] - ends[0]))
+                    spent, wall = spent + _processor_s() - before, wall + perf_counter() - begin
+            for name, some in (("process", apart[:1]), ("processes", apart)):
+                begin = perf_counter()
+                count = requests // 2 if turn else 1
+                for one in [one.submit(_draw_here, count, asked) for one in some]:
+                    one.result()
+                if turn:
+                    rates[name].append(len(some) * count / (perf_counter() - begin))
     pictures = 2 * rounds * requests
     drew, rest = spent[0] / pictures, (spent[1] - idle * wall) / pictures
-    ratios = [two / one for one, two in zip(rates["one"], rates["two"], strict=True)]
     return {
-        "one_per_s": round(median(rates["one"]), 2),
-        "two_per_s": round(median(rates["two"]), 2),
-        "ratio": round(median(ratios), 2),
-        "ratios": [round(ratio, 2) for ratio in ratios],
+        **{f"{name}_per_s": round(median(all_of), 2) for name, all_of in rates.items()},
+        "ratio": _ratio(rates["one"], rates["two"]),
+        "ratio_of_processes": _ratio(rates["process"], rates["processes"]),
+        "ratios": [round(two / one, 2) for one, two in zip(rates["one"], rates["two"], strict=True)],
         "drawing_processor_ms": round(1000 * drew, 1),
         "other_processor_ms": round(1000 * rest, 1),
         "idle_processors": round(idle, 3),
         "ratio_by_processor": round((2 - idle) * drew / (drew + rest), 2),
     }
+
+
+def _ratio(one: Sequence[float], two: Sequence[float]) -> float:
+    return round(median(more / less for less, more in zip(one, two, strict=True)), 2)
+
+
+def _process() -> ProcessPoolExecutor:
+    """A process of its own with a studio, which draws what it is asked for."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_open_studio)
+
+
+def _open_studio() -> None:
+    from diffusiongpt import DiffusionGPT
+
+    global _studio  # noqa: PLW0603  # of a process that does nothing else
+    _studio = DiffusionGPT("tiny", device="cpu")
+
+
+def _draw_here(requests: int, asked: dict[str, Any]) -> None:
+    for number in range(requests):
+        _studio.route_and_generate(**{**body_of(number), **asked})
 
 
 def _processor_s() -> np.ndarray:
@@ -219,14 +257,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two replicas that are killed")
     parser.add_argument("--rate", type=float, default=3.0, help="requests a second of the part with faults")
     parser.add_argument("--pairs", type=int, default=60, help="of the part overhead")
-    parser.add_argument("--rounds", type=int, default=6, help="of the part throughput")
+    parser.add_argument("--rounds", type=int, default=3, help="of the part throughput")
+    parser.add_argument("--pictures", type=int, default=32, help="of each round of the part throughput, more than 8")
+    parser.add_argument("--steps", type=int, default=60, help="of each picture of the part throughput")
     said = parser.parse_args(argv)
+    # of each process that draws; with more they take each other's cores
+    os.environ["OMP_NUM_THREADS"] = "1"
     busy = psutil.cpu_percent(2.0)
     print(f"{os.cpu_count()} cores, {busy:.0f} % of them busy with other work before the start")
     parts = {
         "faults": lambda: faults(said.requests, said.every, said.rate),
         "overhead": lambda: overhead(said.pairs),
-        "throughput": lambda: throughput(said.rounds, 40),
+        "throughput": lambda: throughput(said.rounds, said.pictures, said.steps),
     }
     bad = 0
     for name in said.only or parts:

@@ -138,8 +138,8 @@ def running_ray(home: Path) -> Iterator[RunningFleet]:
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
+        _start_ray()
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         yield RunningFleet(f"http://127.0.0.1:{port}")
     finally:
@@ -147,6 +147,20 @@ def running_ray(home: Path) -> Iterator[RunningFleet]:
         ray.shutdown()  # type: ignore[no-untyped-call]
         os.environ.clear()
         os.environ.update(before)
+
+
+def _start_ray() -> None:
+    """Start Ray, again if it was late: it gives its own processes half a minute, which they need on a busy machine."""
+    import ray
+
+    tries_left = 3
+    while not ray.is_initialized():
+        tries_left -= 1
+        try:
+            ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as error:  # Ray raises no other type
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
 
 
 def _name(process: psutil.Process) -> str:
