@@ -71,7 +71,9 @@ class ComposingBackend(Backend, Protocol):
         """
         ...
 
-    def check_component(self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+    def check_component(
+        self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None, types: Collection[str] = ()
+    ) -> None:
         """Refuse a component that does not fit into its checkpoint, before its weights are pulled.
 
         Args:
@@ -79,6 +81,7 @@ class ComposingBackend(Backend, Protocol):
             whole: The files of the checkpoint.
             own: The files of the component.
             shapes: Tensor -> shape of its weights, where one file has them all.
+            types: Types of the tensors in a GGUF file; passed only for such a file.
 
         Raises:
             PullError, LoadError: If it does not fit, or cannot be loaded here.

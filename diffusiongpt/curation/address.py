@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from diffusiongpt.errors import RequestError
+from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -70,7 +71,7 @@ def read_address(text: str, settings: Settings) -> HubPlace:
     if len(parts) < _BELOW_LEAST or parts[2] not in ("tree", "blob", "resolve", "raw"):
         return HubPlace(repo=repo)
     revision, name = parts[3], parts[-1]
-    is_weights = len(parts) > _BELOW_LEAST and name.endswith(".safetensors")
+    is_weights = len(parts) > _BELOW_LEAST and name.endswith((".safetensors", GGUF))
     return HubPlace(
         repo=repo,
         revision=None if revision == "main" else revision,

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends import is_hosted
+from diffusiongpt.backends import Listing, is_hosted
 from diffusiongpt.backends.diffusers import INDEX, architectures, choose_files, is_weights
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.curation.address import HubPlace, read_address
 from diffusiongpt.curation.files import SAFE, describe_file, facts_of, gigabytes, local_file
+from diffusiongpt.curation.gguf import GgufFile, base_of, component_of, described, gguf_in
 from diffusiongpt.errors import (
     GatedRepoError,
     HubUnreachableError,
@@ -21,8 +22,18 @@ from diffusiongpt.errors import (
     RequestError,
     UnsafeFilesError,
 )
-from diffusiongpt.hub import TIMEOUT_S, USUAL_NAME, Patience, RepoListing, repo_info, shapes_on_hub, small_reader
-from diffusiongpt.zoo import Expert, Zoo
+from diffusiongpt.hub import (
+    TIMEOUT_S,
+    USUAL_NAME,
+    Patience,
+    RepoListing,
+    read_on_disk,
+    read_on_hub,
+    repo_info,
+    shapes_on_hub,
+    small_reader,
+)
+from diffusiongpt.zoo import GGUF, Expert, Zoo
 
 if TYPE_CHECKING:
     from diffusiongpt.settings import Settings
@@ -50,13 +61,13 @@ def describe_repo(
 
     Args:
         repo: `owner/name`, or the address of its page, of a folder at a revision, or of a file of weights; or the path
-            of a `.safetensors` file on this machine.
+            of a `.safetensors` or `.gguf` file on this machine.
         settings: Settings with the hub's endpoint and token.
         expert_id: Id of the expert; derived from the repository's name by default.
         subjects: Subjects it is good at drawing, which the hub does not know.
         styles: Styles of its pictures, which the hub does not know either.
         zoo: A zoo that may have the base of an adapter, and so know its architecture.
-        base: Base of an adapter, needed only if the hub does not name it.
+        base: Base of an adapter, or what a GGUF file was made from, needed only if the hub does not name it.
         weight_name: File of an adapter, or that is a whole checkpoint, needed only if the repository has several.
 
     Raises:
@@ -70,6 +81,10 @@ def describe_repo(
         facts = _hub_facts(read_address(repo, settings), settings, zoo=zoo, base=base, weight_name=weight_name)
     elif weight_name:
         raise RequestError(f"{file} is one file", hint="Leave out --weight-name.")
+    elif file.name.endswith(GGUF):
+        whole = base_of(file, None, base)
+        found = GgufFile(name=file.name, source={"repo": str(file)}, header=read_on_disk(file))
+        facts = {**_gguf_facts(found, whole, settings), "id": _id_from(file.stem)}
     else:
         facts = {**describe_file(file, base=base, zoo=zoo), "id": _id_from(file.stem)}
     facts["id"] = expert_id or facts["id"]
@@ -85,6 +100,12 @@ def _hub_facts(
     info = repo_info(settings, repo, place.revision)
     sizes = info.sizes
     name = repo
+    if gguf := gguf_in(repo, sizes, weight_name or place.file):
+        header = read_on_hub(settings, repo, info.commit, gguf, sizes[gguf])
+        source = {"repo": repo, "revision": place.revision, "file": gguf, "license": _card_facts(info)["license"]}
+        facts = _gguf_facts(GgufFile(name=gguf, source=source, header=header), base_of(repo, info, base), settings)
+        page = f"{settings.hub_endpoint}/{repo}/tree/{info.commit}"
+        return {**facts, "id": _id_from(gguf.removesuffix(GGUF)), "sources": [*facts["sources"], page]}
     if INDEX not in sizes and _is_adapter(info):
         particular = _adapter_facts(repo, info, sizes, base=base, weight_name=weight_name, zoo=zoo)
     elif file := _single_file(repo, sizes, weight_name or place.file):
@@ -102,6 +123,27 @@ def _hub_facts(
         "revision": place.revision,
         "sources": [f"{settings.hub_endpoint}/{repo}/tree/{info.commit}"],
         **particular,
+        **_card_facts(info),
+    }
+
+
+def _gguf_facts(file: GgufFile, base: str, settings: Settings) -> dict[str, Any]:
+    """The facts of the checkpoint that a GGUF file was made from, with the component that it holds from the file."""
+    check_online(settings)
+    info = repo_info(settings, base, None)
+    sizes = info.sizes
+    read = small_reader(settings, base, info.commit, sizes)
+    if INDEX not in sizes:
+        raise RequestError(
+            f"{base} has no {INDEX}, so it is not a checkpoint in diffusers' layout",
+            hint="Name the repository in that layout with --base.",
+        )
+    component = component_of(file, Listing(names=tuple(sizes), read=read))
+    facts = _checkpoint_facts(base, read, sizes, without=(component,))
+    return {
+        **described(file, component, facts),
+        "repo": base,
+        "sources": [f"{settings.hub_endpoint}/{base}/tree/{info.commit}"],
         **_card_facts(info),
     }
 
@@ -140,7 +182,9 @@ def check_online(settings: Settings) -> None:
         )
 
 
-def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[str, int]) -> dict[str, Any]:
+def _checkpoint_facts(
+    repo: str, read: Callable[[str], bytes], sizes: Mapping[str, int], without: Sequence[str] = ()
+) -> dict[str, Any]:
     """Architecture and parts, of the plain or the half-precision files, whichever are smaller to download.
 
     Files are as large as what they hold, but for some kilobytes; where they are of more than 16 bits, so are the sizes.
@@ -149,7 +193,7 @@ def _checkpoint_facts(repo: str, read: Callable[[str], bytes], sizes: Mapping[st
     problems: list[PullError] = []
     for variant in (None, "fp16") if any(".fp16." in name for name in sizes) else (None,):
         try:
-            found[variant] = _parts(choose_files(tuple(sizes), read, variant=variant), sizes)
+            found[variant] = _parts(choose_files(tuple(sizes), read, variant=variant, without=without), sizes)
         except (GatedRepoError, HubUnreachableError):
             raise
         except PullError as error:

@@ -10,7 +10,7 @@ from diffusiongpt.backends.diffusers import DiffusersBackend, is_adapter, is_emb
 from diffusiongpt.errors import RequestError
 from diffusiongpt.files import expand_home
 from diffusiongpt.hub import shapes_on_disk
-from diffusiongpt.zoo import GGUF, GGUF_REMEDY
+from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def local_file(text: str) -> Path | None:
     """The file on this machine that a text names; `None` if it names something else.
 
     Raises:
-        RequestError: If it names a file that does not exist, or is not safetensors.
+        RequestError: If it names a file that does not exist, or is neither safetensors nor GGUF.
     """
     name = text.strip()
     if "://" in name or not name.endswith((SAFE, *_OTHER)):
@@ -39,11 +39,9 @@ def local_file(text: str) -> Path | None:
     path = expand_home(name)
     if not path.is_file():
         raise RequestError(f"there is no file {path}", hint="Check the path; it is relative to the current folder.")
-    if name.endswith(GGUF):
-        raise RequestError(f"{path.name} cannot be added", hint=f"{GGUF_REMEDY[0].upper()}{GGUF_REMEDY[1:]}.")
-    if not name.endswith(SAFE):
+    if not name.endswith((SAFE, GGUF)):
         raise RequestError(
-            f"{path} is not a .safetensors file",
+            f"{path} is not a .safetensors or .gguf file",
             hint="Other formats can run code when they are opened. Get the file as safetensors, or convert it.",
         )
     # a link keeps its own name

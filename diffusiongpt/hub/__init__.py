@@ -13,6 +13,7 @@ from diffusiongpt.hub.plan import (
     Agree,
     PullPlan,
     component_sizes,
+    header_bytes,
     readable,
     sizes_on_disk,
     sizes_on_hub,
@@ -21,8 +22,9 @@ from diffusiongpt.hub.plan import (
 from diffusiongpt.hub.pull import Puller
 from diffusiongpt.hub.records import PullKey, PullRecord, key_of
 from diffusiongpt.hub.refusals import AbandonedError
-from diffusiongpt.hub.single_file import shapes_on_disk, shapes_on_hub
+from diffusiongpt.hub.single_file import read_on_disk, read_on_hub, shapes_of, shapes_on_disk, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at
+from diffusiongpt.hub.tensors import Header
 
 __all__ = [
     "BYTES_OF",
@@ -32,6 +34,7 @@ __all__ = [
     "Agree",
     "ContentIds",
     "DiskRow",
+    "Header",
     "Patience",
     "PullKey",
     "PullPlan",
@@ -45,14 +48,18 @@ __all__ = [
     "files_of",
     "find_damage",
     "hash_file",
+    "header_bytes",
     "is_sha256",
     "key_of",
     "look_at",
     "names_in",
     "needs_unsafe",
+    "read_on_disk",
+    "read_on_hub",
     "read_small",
     "readable",
     "repo_info",
+    "shapes_of",
     "shapes_on_disk",
     "shapes_on_hub",
     "sizes_on_disk",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diffusiongpt.files import replace_file
 from diffusiongpt.hub.listing import HASH
-from diffusiongpt.hub.tensors import header_on_disk
+from diffusiongpt.hub.tensors import FORMATS, header_on_disk, is_whole
 from diffusiongpt.safe_text import logger
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -33,7 +33,8 @@ def find_damage(path: Path, size: int, *, name: str | None = None) -> str | None
         return "is missing"
     if real != size:
         return f"has {real:,} bytes instead of {size:,}"
-    return _header_damage(path, real) if (name or path.name).endswith(".safetensors") else None
+    own = name or path.name
+    return _header_damage(path, own, real) if own.endswith(FORMATS) else None
 
 
 def is_sha256(text: str | None) -> bool:
@@ -56,12 +57,12 @@ def git_blob_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _header_damage(path: Path, size: int) -> str | None:
+def _header_damage(path: Path, name: str, size: int) -> str | None:
     try:
-        _, stated = header_on_disk(path)
+        _, stated = header_on_disk(path, name)
     except ValueError as error:
         return str(error)
-    return None if stated == size else "does not end where its safetensors header says"
+    return None if is_whole(name, stated, size) else f"does not end where its {name.rpartition('.')[2]} header says"
 
 
 def remove_damaged(path: Path, hub_cache: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from diffusiongpt.errors import PullError
 from diffusiongpt.hub.client import part_reader
 from diffusiongpt.hub.records import key_of
-from diffusiongpt.hub.tensors import count, header_on_disk, read_header
+from diffusiongpt.hub.tensors import FORMATS, count, header_on_disk, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -175,7 +175,7 @@ class TensorSizes:
 
 
 def sizes_on_disk(folder: Path, names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, TensorSizes]:
-    """File -> sizes of its tensors, for the safetensors among some files of a folder; only headers are read.
+    """File -> sizes of its tensors, for the files of weights among some of a folder; only headers are read.
 
     Args:
         folder: The folder.
@@ -186,7 +186,7 @@ def sizes_on_disk(folder: Path, names: Iterable[str], prefixes: tuple[str, ...] 
         PullError: If a header is damaged.
         OSError: If a file cannot be read.
     """
-    return {name: _on_disk(folder / name, prefixes) for name in names if name.endswith(".safetensors")}
+    return {name: _on_disk(folder / name, prefixes) for name in names if name.endswith(FORMATS)}
 
 
 def component_sizes(snapshot: Snapshot) -> dict[str, int]:
@@ -206,7 +206,7 @@ def component_sizes(snapshot: Snapshot) -> dict[str, int]:
 
 
 def sizes_on_hub(settings: Settings, repo: str, commit: str, names: Iterable[str]) -> dict[str, TensorSizes]:
-    """File -> sizes of its tensors, for the safetensors among some files on the hub.
+    """File -> sizes of its tensors, for the files of weights among some on the hub.
 
     Only headers are read, by one or two small requests each.
 
@@ -216,9 +216,9 @@ def sizes_on_hub(settings: Settings, repo: str, commit: str, names: Iterable[str
     found = {}
     read = part_reader(settings, repo, commit)
     for name in names:
-        if name.endswith(".safetensors"):
+        if name.endswith(FORMATS):
             try:
-                header, _ = read_header(partial(read, name))
+                header, _ = read_header(name, partial(read, name))
             except ValueError as error:
                 raise PullError(
                     f"{name} of {repo} {error}",
@@ -245,20 +245,20 @@ class Weigher:
         self._settings = settings
         self._repo = repo
         self._commit = commit
-        self._names = [name for name in names if name.endswith((".safetensors", ".bin"))]
+        self._names = [name for name in names if name.endswith((*FORMATS, ".bin"))]
         self._places = places
         self._lock = threading.Lock()
         self._known: tuple[TensorSizes | None] | None = None
 
     def __call__(self) -> TensorSizes | None:
-        """The sum over all weights; `None` if not all of them are safetensors, or a header could not be read."""
+        """The sum over all weights; `None` if not all of them state what they hold, or a header could not be read."""
         with self._lock:
             if self._known is None:
                 self._known = (self._read(),)
             return self._known[0]
 
     def _read(self) -> TensorSizes | None:
-        if not self._names or not all(name.endswith(".safetensors") for name in self._names):
+        if not self._names or not all(name.endswith(FORMATS) for name in self._names):
             return None
         remote = [name for name in self._names if name not in self._places]
         if remote and self._settings.offline:
@@ -288,6 +288,11 @@ def _on_disk(path: Path, prefixes: tuple[str, ...] = ()) -> TensorSizes:
     if prefixes:
         header = {name: tensor for name, tensor in header.items() if name.startswith(prefixes)}
     return _sizes_of(header)
+
+
+def header_bytes(header: Header) -> int:
+    """Bytes that the tensors of a file take at 16 bits; those of few bits stay as they are."""
+    return _sizes_of(header).memory_bytes("float16")
 
 
 def _sizes_of(header: Header) -> TensorSizes:

@@ -22,12 +22,14 @@ from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of
 from diffusiongpt.hub.plan import Agree, PullPlan, Weigher, readable
 from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import Refusals, hub_errors, not_writable
-from diffusiongpt.hub.single_file import check_recognised, shapes_on_disk, shapes_on_hub
+from diffusiongpt.hub.single_file import check_recognised, read_on_disk, read_on_hub, shapes_of, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 from diffusiongpt.safe_text import logger
+from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
-    from diffusiongpt.backends import Backend, Shapes
+    from diffusiongpt.backends import Backend
+    from diffusiongpt.hub.tensors import Header
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
 
@@ -140,8 +142,11 @@ class Puller:
                 continue
             whole, own = self._listing(checkpoint, backend, plans), self._listing(part, backend, plans)
             try:
-                shapes = self._shapes(part, plans)
-                for_components(backend, part).check_component(part.component, whole, own, shapes)
+                header = self._header(part, plans)
+                shapes = None if header is None else shapes_of(header)
+                is_gguf = header and str(part.weight_file).endswith(GGUF)
+                types = {"types": {one.dtype for one in header.values()}} if header and is_gguf else {}
+                for_components(backend, part).check_component(part.component, whole, own, shapes, **types)
             except (PullError, LoadError) as error:
                 raise type(error)(f"{part.repo}: {error}", hint=error.hint) from error
 
@@ -162,16 +167,16 @@ class Puller:
             read=lambda name: read_bounded(there[name]) if name in there else on_hub(name),
         )
 
-    def _shapes(self, part: Expert, plans: Mapping[PullKey, PullPlan]) -> Shapes | None:
-        """Tensor -> shape of the one file of a component; `None` if it is a folder."""
+    def _header(self, part: Expert, plans: Mapping[PullKey, PullPlan]) -> Header | None:
+        """The header of the one file of a component; `None` if it is a folder."""
         name, plan = part.weight_file, plans.get(key_of(part))
         if name is None:
             return None
         if plan is None:
-            return shapes_on_disk((part.folder or Path()) / name)
+            return read_on_disk((part.folder or Path()) / name)
         if name in plan.missing:
-            return shapes_on_hub(self.settings, part.repo, plan.commit, name, plan.files[name])
-        return shapes_on_disk(plan.shared.get(name, plan.folder / name))
+            return read_on_hub(self.settings, part.repo, plan.commit, name, plan.files[name])
+        return read_on_disk(plan.shared.get(name, plan.folder / name), name)
 
     def _plan_part(self, part: Expert, backend: Backend, asked_by: str) -> PullPlan:
         record = self._records.find(key_of(part))

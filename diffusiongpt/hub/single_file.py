@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from diffusiongpt.backends import for_single_files
 from diffusiongpt.errors import LoadError, PullError
 from diffusiongpt.hub.client import part_reader
-from diffusiongpt.hub.tensors import header_on_disk, read_header
+from diffusiongpt.hub.tensors import header_on_disk, is_whole, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,32 +39,47 @@ def named_file(names: Iterable[str], expert: Expert) -> str:
     raise PullError(f"{expert.repo} has no file {wanted}", hint=hint)
 
 
-def shapes_on_disk(path: Path) -> Shapes:
-    """Tensor -> shape of a file here.
+def read_on_disk(path: Path, name: str | None = None) -> Header:
+    """The header of a file here.
+
+    Args:
+        path: The file.
+        name: Its name in the repository, which says its format; `None` for the name it has here.
 
     Raises:
         PullError: If it is cut, empty or damaged.
     """
+    own = name or path.name
     try:
-        header, stated = header_on_disk(path)
-        _check_size(stated, path.stat().st_size)
+        header, stated = header_on_disk(path, own)
+        _check_size(own, stated, path.stat().st_size)
     except ValueError as error:
         raise PullError(f"{path} {error}", hint=_CUT) from error
-    return _shapes(header)
+    return header
 
 
-def shapes_on_hub(settings: Settings, repo: str, commit: str, name: str, size: int) -> Shapes:
+def read_on_hub(settings: Settings, repo: str, commit: str, name: str, size: int) -> Header:
     """The same of a file on the hub, of which a small part is read.
 
     Raises:
         PullError: If it is cut, empty or damaged, or the hub fails.
     """
     try:
-        header, stated = read_header(partial(part_reader(settings, repo, commit), name))
-        _check_size(stated, size)
+        header, stated = read_header(name, partial(part_reader(settings, repo, commit), name))
+        _check_size(name, stated, size)
     except ValueError as error:
         raise PullError(f"{name} of {repo} {error}", hint=_CUT) from error
-    return _shapes(header)
+    return header
+
+
+def shapes_on_disk(path: Path) -> Shapes:
+    """Tensor -> shape of a file here; errors as for `read_on_disk`."""
+    return shapes_of(read_on_disk(path))
+
+
+def shapes_on_hub(settings: Settings, repo: str, commit: str, name: str, size: int) -> Shapes:
+    """The same of a file on the hub; errors as for `read_on_hub`."""
+    return shapes_of(read_on_hub(settings, repo, commit, name, size))
 
 
 def check_recognised(expert: Expert, backend: Backend, shapes: Shapes) -> None:
@@ -80,10 +95,11 @@ def check_recognised(expert: Expert, backend: Backend, shapes: Shapes) -> None:
         raise LoadError(f"{expert.repo}: {error}", hint=error.hint) from error
 
 
-def _check_size(stated: int, size: int) -> None:
-    if stated != size:
+def _check_size(name: str, stated: int, size: int) -> None:
+    if not is_whole(name, stated, size):
         raise ValueError(f"is cut or damaged: its header says {stated:,} bytes, and it has {size:,}")
 
 
-def _shapes(header: Header) -> Shapes:
+def shapes_of(header: Header) -> Shapes:
+    """Tensor -> shape."""
     return {name: tensor.shape for name, tensor in header.items()}

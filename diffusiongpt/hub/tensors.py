@@ -1,7 +1,7 @@
-"""The headers of safetensors files, checked: what tensors a file holds, on the disk or on the hub.
+"""The headers of weight files, checked: what tensors a file holds, on the disk or on the hub.
 
-Format: https://huggingface.co/docs/safetensors#format. The hub client reads headers too, but without a limit, and
-neither checks their types nor compares them with the size of the file.
+Those of safetensors are read here: https://huggingface.co/docs/safetensors#format. The hub client reads them too, but
+without a limit, and neither checks their types nor compares them with the size of the file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from diffusiongpt.bounded import MAX_BYTES, parse_json
 from diffusiongpt.hub.answers import one_line
+from diffusiongpt.hub.gguf import LARGEST_ALIGNMENT, read_tensors
+from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +35,7 @@ class Tensor(BaseModel):
     """One tensor of a file.
 
     Attributes:
-        dtype: Type as safetensors names it, such as `F16` or `I64`.
+        dtype: Type as the format names it, such as `F16`, `I64` or `Q4_K`.
         shape: Its sides.
         data_offsets: Its first byte and the one after its last, counted from the end of the header.
     """
@@ -61,10 +63,15 @@ Header = dict[str, Tensor]
 """Name -> tensor."""
 
 
-def read_header(read: Callable[[int, int], bytes]) -> tuple[Header, int]:
+FORMATS = (".safetensors", GGUF)
+"""Suffixes of the files whose headers are read."""
+
+
+def read_header(name: str, read: Callable[[int, int], bytes]) -> tuple[Header, int]:
     """Read a header.
 
     Args:
+        name: Name of the file, which says its format.
         read: Returns a number of bytes from a position in the file, or fewer where it ends.
 
     Returns:
@@ -72,7 +79,11 @@ def read_header(read: Callable[[int, int], bytes]) -> tuple[Header, int]:
 
     Raises:
         ValueError: If there is none, or it is damaged or larger than any that a model needs.
+        NeedsExtraError: If the format needs a package that is not installed.
     """
+    if name.endswith(GGUF):
+        tensors = _validated(read_tensors(read, FIRST_BYTES))
+        return tensors, max((one.data_offsets[1] for one in tensors.values()), default=0)
     first = read(0, FIRST_BYTES)
     length = int.from_bytes(first[:LENGTH_BYTES], "little")
     if len(first) < LENGTH_BYTES or not 0 < length <= MAX_BYTES:
@@ -80,15 +91,25 @@ def read_header(read: Callable[[int, int], bytes]) -> tuple[Header, int]:
     raw = first[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(raw) < length:
         raw += read(LENGTH_BYTES + len(raw), length - len(raw))
-    tensors = _validated(raw)
+    tensors = _validated(_parsed(raw))
     return tensors, LENGTH_BYTES + length + max((one.data_offsets[1] for one in tensors.values()), default=0)
 
 
-def header_on_disk(path: Path) -> tuple[Header, int]:
+def is_whole(name: str, stated: int, size: int) -> bool:
+    """Whether a file has the length that its header gives it; one of GGUF may be padded."""
+    return 0 <= size - stated < (LARGEST_ALIGNMENT if name.endswith(GGUF) else 1)
+
+
+def header_on_disk(path: Path, name: str | None = None) -> tuple[Header, int]:
     """See `read_header`.
+
+    Args:
+        path: The file.
+        name: Its name in the repository, which says its format; `None` for the name it has here.
 
     Raises:
         ValueError: If it has none that can be read.
+        NeedsExtraError: As for `read_header`.
         OSError: If the file cannot be read.
     """
     with path.open("rb") as stream:
@@ -97,7 +118,7 @@ def header_on_disk(path: Path) -> tuple[Header, int]:
             stream.seek(start)
             return stream.read(count)
 
-        return read_header(read)
+        return read_header(name or path.name, read)
 
 
 def count(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], dict[str, int]]:
@@ -110,17 +131,22 @@ def count(tensors: Mapping[str, Tensor]) -> tuple[dict[str, int], dict[str, int]
     return dict(elements), dict(stored)
 
 
-def _validated(raw: bytes) -> Header:
+def _parsed(raw: bytes) -> Any:
     try:
         said: Any = parse_json(raw.rstrip())
-        if isinstance(said, dict):
-            said.pop("__metadata__", None)
+    except ValueError as error:
+        raise ValueError(f"has a damaged safetensors header: {one_line(str(error))}") from None
+    if isinstance(said, dict):
+        said.pop("__metadata__", None)
+    return said
+
+
+def _validated(said: Any) -> Header:
+    try:
         tensors = _TENSORS.validate_python(said)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"has a damaged safetensors header: {one_line(first['msg'])}") from None
-    except ValueError as error:
-        raise ValueError(f"has a damaged safetensors header: {one_line(str(error))}") from None
+        raise ValueError(f"has a damaged header: {one_line(first['msg'])}") from None
     if any(tensor.nbytes < 0 for tensor in tensors.values()):
-        raise ValueError("has a damaged safetensors header: a tensor ends before it begins")
+        raise ValueError("has a damaged header: a tensor ends before it begins")
     return tensors

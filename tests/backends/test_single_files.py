@@ -284,12 +284,12 @@ def test_an_adapter_file_needs_a_base(settings: Settings, tmp_path: Path) -> Non
 
 
 def test_a_gguf_file_is_no_whole_checkpoint(settings: Settings, tmp_path: Path) -> None:
-    """`zoo add` says what to name in its place."""
+    """`zoo add` asks for the checkpoint that it was made from."""
     file = tmp_path / "flux1-dev-Q4_K_S.gguf"
     file.write_bytes(b"GGUF")
     with pytest.raises(RequestError, match=r"flux1-dev-Q4_K_S\.gguf") as caught:
         describe_repo(str(file), settings)
-    assert "transformer: {repo: owner/name, file: name.gguf}" in caught.value.hint
+    assert "--base owner/name" in caught.value.hint
 
 
 @pytest.mark.parametrize(

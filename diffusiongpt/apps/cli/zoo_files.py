@@ -243,7 +243,7 @@ def add(
     repo: Annotated[
         str,
         typer.Argument(
-            help="Repository on the hub: owner/name, or the address of its page; or a .safetensors file here.",
+            help="Repository on the hub: owner/name, or the address of its page; or a .safetensors or .gguf file here.",
             show_default=False,
         ),
     ],
@@ -256,7 +256,10 @@ def add(
     ] = None,
     expert_id: Annotated[str | None, typer.Option("--id", help="Id of the expert.", show_default=False)] = None,
     base: Annotated[
-        str | None, typer.Option(help="Checkpoint of an adapter, if the hub does not name it.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Checkpoint of an adapter or of a GGUF file, if the hub does not name it.", show_default=False
+        ),
     ] = None,
     weight_name: Annotated[
         str | None, typer.Option(help="File of weights, if the repository has several.", show_default=False)

@@ -161,9 +161,11 @@ class DiffusersBackend:
         """See `ComposingBackend.component_files`."""
         return component_files(taken, names, read, variant=variant, allow_unsafe=allow_unsafe)
 
-    def check_component(self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+    def check_component(
+        self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None, types: Collection[str] = ()
+    ) -> None:
         """See `ComposingBackend.check_component`."""
-        check_component(taken, whole, own, shapes)
+        check_component(taken, whole, own, shapes, types)
 
     def recognise(self, name: str, shapes: Shapes) -> SingleFile:
         """See `SingleFileBackend.recognise`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
+from diffusiongpt.backends.diffusers.gguf_file import check_gguf, check_types, is_gguf, load_gguf, shapes_in
 from diffusiongpt.backends.diffusers.one_file import check_tensors, loads_one_file
 from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_config
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_weights, is_weights, read_components, weight_variant
@@ -48,9 +49,11 @@ def component_files(
     taken: Taken, names: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
 ) -> tuple[str, ...]:
     """See `ComposingBackend.component_files`."""
+    if is_gguf(taken.file):
+        check_gguf()
     if taken.file is not None:
         if taken.file not in names:
-            others = [name for name in names if is_weights(name)][:_LISTED]
+            others = [name for name in names if is_weights(name) or is_gguf(name)][:_LISTED]
             hint = f"Correct 'file'; it has: {', '.join(others)}." if others else _NOT_THERE
             raise PullError(f"it has no file {taken.file}", hint=hint)
         return (taken.file,)
@@ -87,8 +90,12 @@ def _class_in(name: str, raw: bytes) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def check_component(taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+def check_component(
+    taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None, types: Collection[str] = ()
+) -> None:
     """See `ComposingBackend.check_component`."""
+    if types:
+        check_types(str(taken.file), types)
     if INDEX not in whole.names:
         return  # one file has no index; what it holds is known once it is there
     raw = whole.read(INDEX)
@@ -161,6 +168,11 @@ class Foreign:
     facts: Mapping[str, Any] | None
 
     @property
+    def is_gguf(self) -> bool:
+        """Whether its weights have few bits in the file already."""
+        return is_gguf(self.file)
+
+    @property
     def folder(self) -> Path:
         """The folder that it is loaded from."""
         return (self.place.folder / self._config).parent
@@ -171,13 +183,23 @@ class Foreign:
 
     def described(self, dtype: str) -> Component:
         """What the cache knows of it."""
-        weights = tuple(name for name in self.place.files if is_weights(name))
-        config = None if self.file else self._config
-        return Component(name=self.name, kind=self.kind, config=config, weights=weights, dtype=dtype, facts=self.facts)
+        return Component(
+            name=self.name,
+            kind=self.kind,
+            config=None if self.file else self._config,
+            weights=self._weights,
+            dtype=dtype,
+            quantised="gguf" if self.is_gguf else "",
+            facts=self.facts,
+        )
 
     def weight_bytes(self) -> int:
         """Bytes of its weights on disk."""
-        return sum((self.place.folder / name).stat().st_size for name in self.place.files if is_weights(name))
+        return sum((self.place.folder / name).stat().st_size for name in self._weights)
+
+    @property
+    def _weights(self) -> tuple[str, ...]:
+        return tuple(name for name in self.place.files if is_weights(name) or name == self.file)
 
     def load(self, dtype: Any, settings: Any) -> Any:
         """The module on the host; the caller holds the lock of construction.
@@ -207,11 +229,15 @@ class Foreign:
         check_components({"": self.kind}, names, lambda name: read_bounded(self.folder / name))
 
     def _from_one_file(self, kind: Any, dtype: Any) -> Any:
-        check_tensors(str(self.file), self.kind, self.facts or {}, _shapes(self.place.folder / str(self.file)))
+        path = self.place.folder / str(self.file)
+        shapes = shapes_in(path) if self.is_gguf else _shapes(path)
+        check_tensors(path.name, self.kind, self.facts or {}, shapes)
         with TemporaryDirectory(prefix="diffusiongpt-") as place:
             (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
-            path = self.place.folder / str(self.file)
-            module = kind.from_single_file(str(path), config=place, local_files_only=True, dtype=dtype)
+            if self.is_gguf:
+                module = load_gguf(kind, path, place, dtype)
+            else:
+                module = kind.from_single_file(str(path), config=place, local_files_only=True, dtype=dtype)
         check_set(module, self.name)
         return module.eval()
 

@@ -93,13 +93,25 @@ def quantise(module: Any, dtype: str) -> None:
     """Replace the linear layers in the lists of a module by those of fewer bits, in place and one after another."""
     import torch
 
-    small, few = _linear_class(), FEW_BITS[dtype]
+    few = FEW_BITS[dtype]
     lists = [part for part in module.modules() if isinstance(part, torch.nn.ModuleList)]
     for parent in {id(part): part for one in lists for part in one.modules()}.values():
         for name, child in list(parent.named_children()):
             # subclasses compute something else
             if type(child) is torch.nn.Linear:
-                setattr(parent, name, small(child, few))
+                setattr(parent, name, replace_linear(child, few, child.weight.dtype))
+
+
+def replace_linear(linear: torch.nn.Linear, few: FewBits, dtype: torch.dtype) -> torch.nn.Module:
+    """The layer of fewer bits in place of a linear one.
+
+    Args:
+        linear: The layer.
+        few: The type of its weights.
+        dtype: The type that they compute in.
+    """
+    layer: torch.nn.Module = _linear_class()(linear, few, dtype)
+    return layer
 
 
 @cache
@@ -113,10 +125,10 @@ def _linear_class() -> Any:
         They are buffers like any other, so they are packed, copied and streamed as other weights are.
         """
 
-        def __init__(self, linear: torch.nn.Linear, few: FewBits) -> None:
+        def __init__(self, linear: torch.nn.Linear, few: FewBits, dtype: torch.dtype) -> None:
             super().__init__()
             self.in_features, self.out_features = linear.in_features, linear.out_features
-            self.was = linear.weight.dtype
+            self.was = dtype
             self._few = few
             packed = few.pack(linear.weight.detach())
             self._names = tuple(packed)

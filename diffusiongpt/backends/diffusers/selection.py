@@ -12,13 +12,14 @@ from typing import Any
 from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_pipeline
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import PullError, UnsafeFilesError
+from diffusiongpt.zoo import GGUF, GGUF_REMEDY
 
 INDEX = "model_index.json"
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 """Suffixes of configurations, schedulers and tokenizers."""
 
-_OTHER_WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".gguf", ".pb", ".flashpack")
+_OTHER_WEIGHTS = (".bin", ".ckpt", ".pt", ".pth", ".onnx", ".msgpack", ".h5", GGUF, ".pb", ".flashpack")
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 _NOT_A_MODEL = re.compile(r"Tokenizer|Processor|Scheduler|Extractor")
@@ -79,6 +80,8 @@ def choose_files(
         PullError: If this is not a diffusers repository, or a component is incomplete.
         LoadError: If its pipeline cannot be built with what is installed here.
     """
+    if INDEX not in names and any(name.endswith(GGUF) for name in names):
+        raise PullError(f"no {INDEX} in the repository", hint=f"{GGUF_REMEDY[0].upper()}{GGUF_REMEDY[1:]}.")
     if INDEX not in names:
         raise PullError(
             f"no {INDEX} in the repository",

@@ -99,9 +99,11 @@ class JanusFlowBackend:
             raise LoadError(f"only a whole folder can be taken from elsewhere, as {AUTOENCODER!r}", hint=_ELSEWHERE)
         return self._draws.component_files(taken, names, read, variant=variant)
 
-    def check_component(self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None) -> None:
+    def check_component(
+        self, taken: Taken, whole: Listing, own: Listing, shapes: Shapes | None, types: Collection[str] = ()
+    ) -> None:
         """See `ComposingBackend.check_component`."""
-        del taken, shapes
+        del taken, shapes, types
         check_autoencoder(read_config(whole.names, whole.read), own)
 
     def tasks(self, expert: Expert) -> frozenset[Task]:
