@@ -29,6 +29,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -42,7 +43,7 @@ from prompts_odd import PROMPTS, differences
 from turns import TURNS, UNSEEN
 
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
-from diffusiongpt.flow import Policy, Request, Understanding
+from diffusiongpt.flow import Policy, Request, Route, Understanding
 from diffusiongpt.ranking import LiveTable
 from diffusiongpt.routing import Router
 from diffusiongpt.understanding import (
@@ -72,6 +73,8 @@ CATEGORIES = {
 LANGUAGES = {"English": "prompt", "Chinese": "prompt_zh"}
 MOST_WORDS = 64
 FOLDS, SPLITS = 10, 5
+CLOSE = 0.05
+"""Log-odds within which two experts are as good as even: 51.2 of 100 people would prefer the one ahead."""
 
 TARGET = Path(__file__).parents[1] / "diffusiongpt" / "understanding" / "subject_class.json"
 SOURCE = "subjects of UniGenBench's development set, CC BY 4.0, https://github.com/CodeGoat24/UniGenBench"
@@ -154,19 +157,32 @@ def write_classes(thinker: LocalThinker, rows: Sequence[dict[str, str]], zoo: Zo
 
 
 def same_expert(router: Router, rows: Sequence[dict[str, str]], zoo: Zoo) -> dict[str, Any]:
-    """Prompts whose English choice reads Chinese: how many of them have the same choice in Chinese."""
+    """Prompts whose English choice reads Chinese: how many of them have the same choice in Chinese.
+
+    Of those that have not, `close` is the share in which neither choice leads the other by more than `CLOSE`.
+    """
     policy = Policy(memory="any")
-    pairs = [
-        tuple(router.route(Request(prompt=row[column]), policy).expert for column in LANGUAGES.values()) for row in rows
-    ]
+    routes = [tuple(router.route(Request(prompt=row[column]), policy) for column in LANGUAGES.values()) for row in rows]
+    pairs = [(english.expert, chinese.expert) for english, chinese in routes]
     able = [pair for pair in pairs if "zh" in zoo[pair[0]].languages]
+    leads = [
+        max(_lead(english, chinese.expert), _lead(chinese, english.expert))
+        for english, chinese in routes
+        if english.expert != chinese.expert and "zh" in zoo[english.expert].languages
+    ]
     chosen = Counter(english for english, _ in pairs)
     return {
         "prompts": len(able),
         "same": round(sum(english == chinese for english, chinese in able) / max(len(able), 1), 3),
+        "close": round(sum(lead <= CLOSE for lead in leads) / max(len(leads), 1), 3),
         "experts": len(chosen),
         "most_chosen": round(chosen.most_common(1)[0][1] / len(pairs), 3),
     }
+
+
+def _lead(route: Route, other: str) -> float:
+    """How far the chosen expert is ahead of another one, in log-odds of being preferred."""
+    return route.chosen.score - next((one.score for one in route.candidates if one.expert == other), -inf)
 
 
 def turns() -> dict[str, dict[str, float]]:
