@@ -113,8 +113,10 @@ def key_of(expert: Expert) -> PullKey:
     # the variant of an adapter is that of its base
     variant = expert.settings.variant if expert.kind == "checkpoint" else None
     taken = expert.component
+    elsewhere = expert.elsewhere
     # one file has all components, whichever of them are used
-    without = () if expert.single_file else tuple(one.component.name for one in expert.elsewhere if one.component)
+    is_whole = not elsewhere or expert.single_file is not None
+    without = () if is_whole else tuple(one.component.name for one in elsewhere if one.component)
     return PullKey(
         repo=expert.repo,
         revision=expert.revision,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -153,6 +153,13 @@ class Expert(_Entry):
     _guests: tuple[Expert, ...] = PrivateAttr(default=())
     _elsewhere: tuple[Expert, ...] = PrivateAttr(default=())
     _component: Component | None = PrivateAttr(default=None)
+
+    if not TYPE_CHECKING:  # a checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # pydantic's own takes four times as long, and a route asks for private attributes of dozens of experts
+            private = None if name == "__pydantic_private__" else self.__pydantic_private__
+            return private[name] if private and name in private else super().__getattr__(name)
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Expert:
@@ -324,8 +331,8 @@ class Expert(_Entry):
     @property
     def weight_file(self) -> str | None:
         """The one file that it names, of a checkpoint, a component or an adapter; `None` if it names none."""
-        if self._component is not None:
-            return self._component.file
+        if (component := self._component) is not None:
+            return component.file
         own = PurePath(self.repo).name if self.is_local and is_file(self.repo) else None
         return self.file or self.settings.weight_name or own
 
@@ -348,8 +355,13 @@ class Expert(_Entry):
     @property
     def is_sized(self) -> bool:
         """Whether it states the size of each of its components, and not only where some of them are."""
-        is_table = any(not isinstance(one, Source) for one in self.components.values())
-        return is_table and len(self.sizes_gb) == len(self.components)
+        is_table = False
+        for one in self.components.values():  # a route asks for it of all experts
+            if not isinstance(one, Source):
+                is_table = True
+            elif one.size_gb is None:
+                return False
+        return is_table
 
     @property
     def size_bytes(self) -> int | None:

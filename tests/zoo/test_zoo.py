@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -299,3 +300,16 @@ def test_the_published_schema_is_current() -> None:
 
     published = (Path(__file__).parents[2] / "docs" / "zoo.schema.json").read_text(encoding="utf-8")
     assert json.loads(published) == ZooFile.model_json_schema()
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301  # made here
+def test_a_copy_of_an_expert_has_its_parts(again: Callable[[Expert], Expert]) -> None:
+    """What a zoo knows of an adapter beside its entry goes with it, and what no expert has is an `AttributeError`."""
+    adapter = next(one for one in Zoo.load("default").values() if one.is_guest)
+    twin = again(adapter)
+    assert twin == adapter
+    assert twin.base_expert == adapter.base_expert is not None
+    assert twin.parts == adapter.parts
+    with pytest.raises(AttributeError, match="nothing_like_this"):
+        _ = twin.nothing_like_this  # type: ignore[attr-defined]
+    assert not hasattr(Expert.__new__(Expert), "_folder")
