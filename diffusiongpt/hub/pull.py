@@ -25,7 +25,6 @@ from diffusiongpt.hub.refusals import Refusals, hub_errors, not_writable
 from diffusiongpt.hub.single_file import check_recognised, read_on_disk, read_on_hub, shapes_of, shapes_on_hub
 from diffusiongpt.hub.snapshot import Snapshot, Snapshots, check_local, look_at, snapshot_folder
 from diffusiongpt.safe_text import logger
-from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from diffusiongpt.backends import Backend
@@ -144,8 +143,8 @@ class Puller:
             try:
                 header = self._header(part, plans)
                 shapes = None if header is None else shapes_of(header)
-                is_gguf = header and str(part.weight_file).endswith(GGUF)
-                types = {"types": {one.dtype for one in header.values()}} if header and is_gguf else {}
+                packed = header if part.component.is_packed else None
+                types = {"types": {one.dtype for one in packed.values()}} if packed else {}
                 for_components(backend, part).check_component(part.component, whole, own, shapes, **types)
             except (PullError, LoadError) as error:
                 raise type(error)(f"{part.repo}: {error}", hint=error.hint) from error

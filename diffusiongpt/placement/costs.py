@@ -35,13 +35,17 @@ def stated_bytes(expert: Expert) -> dict[str, int] | None:
 
     A size without components is one component, which can only be placed as a whole.
     """
-    # some architectures have one size, which all their fine-tunes share
-    usual = _costs()["components"].get(expert.architecture) or {}
     if expert.is_sized:
         return _bytes(expert.sizes_gb)
     if expert.size_gb is not None:
         return _bytes({expert.id: expert.size_gb})
-    return _bytes({**usual, **expert.sizes_gb}) if usual else None
+    usual = usual_bytes(expert.architecture)
+    return {**usual, **_bytes(expert.sizes_gb)} if usual else None
+
+
+def usual_bytes(architecture: str | None) -> dict[str, int]:
+    """Bytes of each component at 16 bits, for architectures that have one size, which all their fine-tunes share."""
+    return _bytes(_costs()["components"].get(architecture) or {})
 
 
 def _bytes(sizes: Mapping[str, float]) -> dict[str, int]:

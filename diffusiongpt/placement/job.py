@@ -34,7 +34,7 @@ H100: .17 for SDXL, .2 for FLUX.1."""
 
 DEQUANTISE: Final = 2.5
 """How many times longer the host takes to issue a step with weights of 4 bits, which are made large layer by layer:
-SDXL, `benchmarks/gpu.py` on an H100. Taken for 8 bits too, which were not measured."""
+SDXL, `benchmarks/gpu.py` on an H100. Taken for 8 bits and for GGUF files too, which were not measured."""
 
 UNPINNED: Final = 3.0
 """How many times longer copies take from host memory that is not pinned; 3 to 5 are measured."""
@@ -93,7 +93,19 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One picture by one expert, and what each way to draw it takes."""
+    """One picture by one expert, and what each way to draw it takes.
+
+    Attributes:
+        expert: The expert.
+        sizes: Component -> bytes in memory, at 16 bits unless it is packed.
+        packed: Components whose weights have few bits already, and become numbers layer by layer.
+        usual: Bytes of the denoiser of this architecture at 16 bits, where they are known.
+        cost: What the architecture takes.
+        pixels: Those of the picture.
+        steps: Those of denoising.
+        measured: What was measured on the device.
+        measured_cpu: What was measured on the processor.
+    """
 
     expert: Expert
     sizes: Mapping[str, int]
@@ -102,6 +114,8 @@ class Job:
     steps: int
     measured: Measured
     measured_cpu: Measured
+    packed: frozenset[str] = frozenset()
+    usual: int = 0
 
     @property
     def weights(self) -> int:
@@ -121,7 +135,13 @@ class Job:
         evaluations = 1 if guided is not None and guided <= 1 else self.cost.evaluations
         tokens = self.pixels / self.cost.token**2
         # two bytes a parameter at 16 bits, so that its bytes are its two operations
-        return self.denoiser * tokens * self.steps * evaluations * self.measured.seconds / self.cost.share
+        parameters = max(self.denoiser, self.usual if self._is_packed else 0)
+        return parameters * tokens * self.steps * evaluations * self.measured.seconds / self.cost.share
+
+    @property
+    def _is_packed(self) -> bool:
+        """Whether what denoises has few bits."""
+        return any(name.startswith(_DENOISERS) for name in self.packed)
 
     @property
     def denoising(self) -> float:
@@ -156,12 +176,13 @@ class Job:
     def quantised(self, *, tiled: bool, bits: int) -> Need:
         """With weights of fewer bits, which take turns as well."""
         share = FEW_BITS[type_of_bits(bits)].share
-        small = {name: size * (share if size > _ALWAYS_THERE else 1) for name, size in self.sizes.items()}
+        large = {name for name, size in self.sizes.items() if size > _ALWAYS_THERE} - self.packed
+        small = {name: size * (share if name in large else 1) for name, size in self.sizes.items()}
         job = replace(self, sizes=small)  # type: ignore[arg-type]  # fractions of bytes are rounded at the end
         offload = job.offload(tiled=tiled)
         # they come from disk as they are, and each is made small before the next one comes
         host = job.weights + max(self.sizes.values())
-        issuing = DEQUANTISE * offload.issuing
+        issuing = offload.issuing if self._is_packed else DEQUANTISE * offload.issuing
         small_job = replace(offload, kind="quantised", bits=bits, host=host, weights=self.weights)
         return replace(small_job, operations=self.operations, issuing=issuing)
 
@@ -170,7 +191,8 @@ class Job:
         # all in float32: twice the bytes, but for an autoencoder that is float32 anyway
         decoding = 4 * self.pixels * self.cost.decode * self.measured.activations
         work = max(2 * self.encoding, 2 * self.denoising, decoding)
-        return self._need("cpu", 0.0, host=2 * self.weights + work)
+        plain = sum(size for name, size in self.sizes.items() if name not in self.packed)
+        return self._need("cpu", 0.0, host=self.weights + plain + work)
 
     def stream(self, *, tiled: bool, pinned: bool) -> Need:
         """With two groups of a component's layers on the device; encoders work once, so the denoiser's way counts."""
@@ -198,6 +220,6 @@ class Job:
             host=on_host,
             weights=self.weights,
             operations=self.operations,
-            issuing=self.cost.issue_s * self.steps * self.measured.seconds,
+            issuing=self.cost.issue_s * self.steps * self.measured.seconds * (DEQUANTISE if self._is_packed else 1),
             **more,
         )

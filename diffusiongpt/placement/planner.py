@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.backends.diffusers import FEW_BITS
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, as_sold
-from diffusiongpt.placement.costs import cost_of, cpu_flops, stated_bytes
+from diffusiongpt.placement.costs import cost_of, cpu_flops, stated_bytes, usual_bytes
 from diffusiongpt.placement.job import Job, Measured, Need
 from diffusiongpt.weights import may_pin
 
@@ -239,8 +239,10 @@ class Planner:
     def _job(
         self, expert: Expert, sizes: Mapping[str, int], width: int | None, height: int | None, steps: int | None
     ) -> Job:
+        parts = [part.component for part in expert.checkpoint.elsewhere if part.component]
+        packed = frozenset(part.name for part in parts if part.is_packed)
         if expert.settings.dtype == "bfloat16" and not self.machine.bfloat16:
-            sizes = {name: 2 * size for name, size in sizes.items()}
+            sizes = {name: size if name in packed else 2 * size for name, size in sizes.items()}
         return Job(
             expert=expert,
             sizes=sizes,
@@ -249,6 +251,8 @@ class Planner:
             steps=steps or expert.settings.num_inference_steps or 30,
             measured=self._measured(expert.architecture or "", self.machine.device),
             measured_cpu=self._measured(expert.architecture or "", "cpu"),
+            packed=packed,
+            usual=max((usual_bytes(expert.architecture).get(name, 0) for name in packed), default=0),
         )
 
     def _needs(self, job: Job) -> Iterator[Need]:

@@ -20,7 +20,18 @@ from pydantic import (
 
 from diffusiongpt.files import expand_home
 from diffusiongpt.zoo.call_settings import CallSettings, Line, Name
-from diffusiongpt.zoo.places import FileInRepo, Gigabytes, Guest, License, Said, Source, is_file, is_local, wrong_place
+from diffusiongpt.zoo.places import (
+    GGUF,
+    FileInRepo,
+    Gigabytes,
+    Guest,
+    License,
+    Said,
+    Source,
+    is_file,
+    is_local,
+    wrong_place,
+)
 from diffusiongpt.zoo.service import Price, Server
 
 ROOT: Final = "root"
@@ -88,6 +99,11 @@ class Component:
     name: str
     file: str | None
     subfolder: str | None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its file has weights of few bits, which stay so in memory."""
+        return self.file is not None and self.file.endswith(GGUF)
 
 
 class Expert(_Entry):

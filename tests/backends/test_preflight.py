@@ -68,6 +68,25 @@ def test_a_quantisation_without_its_library_is_named(
     assert no_weights(hub)
 
 
+@pytest.mark.parametrize("gpu", [False, True], ids=["none", "gpu"])
+def test_a_quantisation_for_gpus_is_refused_without_one(
+    hub: LocalHub, repo: Path, puller: Puller, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    """Diffusers loads weights of bitsandbytes only beside a GPU, and transformers without one too."""
+    monkeypatch.setattr("diffusiongpt.backends.diffusers.preflight.best_device", lambda _: "cuda" if gpu else "cpu")
+    config = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    add(repo, "text_encoder/config.json", config)
+    puller.plan(SD, BACKEND)
+    add(repo, "unet/config.json", config)
+    if gpu:
+        puller.plan(SD, BACKEND)
+        return
+    with pytest.raises(LoadError, match=r"t/sd: component 'unet' is quantised by bitsandbytes.*GPU") as caught:
+        puller.plan(SD, BACKEND)
+    assert "machine with a GPU" in caught.value.hint
+    assert no_weights(hub)
+
+
 def test_a_quantisation_that_is_not_known_is_refused(repo: Path, puller: Puller) -> None:
     """Whatever it is, nothing here can say that it loads."""
     add(repo, "unet/config.json", {"quantization_config": {"quant_method": "q2"}})

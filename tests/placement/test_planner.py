@@ -6,14 +6,14 @@ from math import inf
 
 import pytest
 from fixtures_routing import expert
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusiongpt.errors import SettingsError
 from diffusiongpt.flow import GIB, MachineSpec, Placement
 from diffusiongpt.placement import USABLE, Measured, Planner, cost_of, planned_for, speed_of
 from diffusiongpt.settings import Memory, load_settings
-from diffusiongpt.zoo import CallSettings, Zoo
+from diffusiongpt.zoo import CallSettings, Expert, Zoo
 
 ZOO = Zoo.load("default")
 EVERY_WAY = ("whole", "offload", "stream", "cpu")
@@ -87,6 +87,7 @@ def test_tiles_make_room_for_sdxl_on_8_gb() -> None:
     assert (tiled.kind, tiled.tiled) == ("offload", True)
 
 
+@settings(deadline=None)  # the first one reads the figures
 @given(st.floats(2, 200), st.floats(2, 400), st.sampled_from(list(ZOO)))
 def test_a_placement_fits_and_more_memory_never_hurts(device: float, host: float, name: str) -> None:
     """Whatever the machine, each placement fits into nine tenths of it, and stays possible on a larger machine."""
@@ -101,6 +102,7 @@ def test_a_placement_fits_and_more_memory_never_hurts(device: float, host: float
         assert one.host_bytes <= host * 1e9 * USABLE + 1
 
 
+@settings(deadline=None)  # the first one reads the figures
 @given(st.floats(2, 60), st.floats(2, 60), st.sampled_from([one for one in ZOO if ZOO[one].components]))
 def test_the_number_in_a_rejection_is_the_one_that_changes_it(device: float, host: float, name: str) -> None:
     """A machine with the memory that a rejection asks for can draw."""
@@ -313,3 +315,27 @@ def test_the_same_machine_has_the_same_plan() -> None:
     assert [planner(gpu(24))(one) for one in ZOO.values()] == [planner(gpu(24))(one) for one in ZOO.values()]
     sized = expert("own", components={"unet": 1.0, "vae": 0.2}, settings=CallSettings(width=512, height=512))
     assert planner(gpu(8))(sized, width=512, height=512) == planner(gpu(8))(sized)
+
+
+def test_a_packed_component_neither_doubles_nor_shrinks() -> None:
+    """A GGUF file is counted with its own bytes on every device, and as the parameters that it stands for in time."""
+    facts = {"id": "few", "repo": "a/flux", "architecture": "flux1", "settings": {"num_inference_steps": 20}}
+    source = {"repo": "b/gguf", "file": "flux-Q4_K_S.gguf", "size_gb": 6.8}
+    others = {"text_encoder": 0.25, "text_encoder_2": 9.52, "vae": 0.17}
+    packed = Expert.model_validate({**facts, "components": {"transformer": source, **others}})
+    plain = Expert.model_validate({**facts, "components": {"transformer": 6.8, **others}})
+    whole = Expert.model_validate({**facts, "components": {"transformer": 23.8, **others}})
+    few, same, full = (
+        planner(gpu(80, 200), ways=(*EVERY_WAY, "quantised"), quantise=True)(one) for one in (packed, plain, whole)
+    )
+    assert few.best is not None
+    assert same.best is not None
+    assert full.best is not None
+    assert few.best.device_bytes == same.best.device_bytes < full.best.device_bytes
+    assert few.best.seconds > same.best.seconds
+    shrunk = [next(one for one in plan.placements if one.kind == "quantised") for plan in (few, same)]
+    assert shrunk[0].device_bytes > shrunk[1].device_bytes
+    on_cpu = [planner(laptop(200))(one).best for one in (packed, plain)]
+    assert on_cpu[0] is not None
+    assert on_cpu[1] is not None
+    assert on_cpu[1].host_bytes - on_cpu[0].host_bytes == pytest.approx(6.8e9, rel=0.01)

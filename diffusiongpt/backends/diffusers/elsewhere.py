@@ -10,13 +10,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
-from diffusiongpt.backends.diffusers.gguf_file import check_gguf, check_types, is_gguf, load_gguf, shapes_in
+from diffusiongpt.backends.diffusers.gguf_file import check_gguf, check_types, load_gguf, shapes_in
 from diffusiongpt.backends.diffusers.one_file import check_tensors, loads_one_file
 from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_config
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_weights, is_weights, read_components, weight_variant
 from diffusiongpt.backends.diffusers.whole import check_set
 from diffusiongpt.bounded import parse_json, read_bounded
 from diffusiongpt.errors import LoadError, PullError
+from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.composing import Listing, Place
@@ -49,11 +50,11 @@ def component_files(
     taken: Taken, names: Sequence[str], read: Read, *, variant: str | None, allow_unsafe: bool = False
 ) -> tuple[str, ...]:
     """See `ComposingBackend.component_files`."""
-    if is_gguf(taken.file):
+    if taken.is_packed:
         check_gguf()
     if taken.file is not None:
         if taken.file not in names:
-            others = [name for name in names if is_weights(name) or is_gguf(name)][:_LISTED]
+            others = [name for name in names if is_weights(name) or name.endswith(GGUF)][:_LISTED]
             hint = f"Correct 'file'; it has: {', '.join(others)}." if others else _NOT_THERE
             raise PullError(f"it has no file {taken.file}", hint=hint)
         return (taken.file,)
@@ -157,6 +158,7 @@ class Foreign:
         kind: Name of its class.
         place: Where its files are.
         file: The one file of its weights; `None` for a folder.
+        is_packed: Whether these have few bits in the file already.
         facts: Its configuration, for one file.
     """
 
@@ -165,12 +167,8 @@ class Foreign:
     kind: str
     place: Place
     file: str | None
+    is_packed: bool
     facts: Mapping[str, Any] | None
-
-    @property
-    def is_gguf(self) -> bool:
-        """Whether its weights have few bits in the file already."""
-        return is_gguf(self.file)
 
     @property
     def folder(self) -> Path:
@@ -189,7 +187,7 @@ class Foreign:
             config=None if self.file else self._config,
             weights=self._weights,
             dtype=dtype,
-            quantised="gguf" if self.is_gguf else "",
+            quantised="gguf" if self.is_packed else "",
             facts=self.facts,
         )
 
@@ -230,11 +228,11 @@ class Foreign:
 
     def _from_one_file(self, kind: Any, dtype: Any) -> Any:
         path = self.place.folder / str(self.file)
-        shapes = shapes_in(path) if self.is_gguf else _shapes(path)
+        shapes = shapes_in(path) if self.is_packed else _shapes(path)
         check_tensors(path.name, self.kind, self.facts or {}, shapes)
         with TemporaryDirectory(prefix="diffusiongpt-") as place:
             (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
-            if self.is_gguf:
+            if self.is_packed:
                 module = load_gguf(kind, path, place, dtype)
             else:
                 module = kind.from_single_file(str(path), config=place, local_files_only=True, dtype=dtype)
@@ -276,7 +274,13 @@ def foreign_components(
         if taken.file is not None:
             facts = _plain(known[0] if known else parse_json(read_bounded(folder / taken.name / _CONFIG)), kind)
         found[taken.name] = Foreign(
-            name=taken.name, library=library, kind=kind, place=elsewhere[taken.name], file=taken.file, facts=facts
+            name=taken.name,
+            library=library,
+            kind=kind,
+            place=elsewhere[taken.name],
+            file=taken.file,
+            is_packed=taken.is_packed,
+            facts=facts,
         )
     return found
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends.diffusers.few_bits import FewBits, replace_linear
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.errors import LoadError, NeedsExtraError
-from diffusiongpt.zoo import GGUF
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 
 
 _AS_THEY_ARE = frozenset({"F32", "F16", "BF16"})
-
-
-def is_gguf(file: str | None) -> bool:
-    """Whether a file of a component is of this format."""
-    return file is not None and file.endswith(GGUF)
 
 
 def check_gguf() -> None:

@@ -17,6 +17,7 @@ from diffusiongpt.backends.diffusers.architectures import check_needs, of_pipeli
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
+from diffusiongpt.weights import HOST, best_device
 
 Read = Callable[[str], bytes]
 """Reads one file of a repository by its name."""
@@ -84,6 +85,7 @@ class _Entry(BaseModel):
 class _Quantisation(_Entry):
     modules: tuple[str, ...] = ()
     code: bool = False
+    gpu: bool = False
 
 
 class _Libraries(_Entry):
@@ -175,7 +177,7 @@ def check_config(component: str, name: str, raw: bytes) -> None:
         _check_count(name, key, value)
         plain = key.strip("_").casefold()
         if plain == "quantization_config" and value:
-            _check_quantisation(component, value)
+            _check_quantisation(component, value, of_diffusers="_class_name" in config)
         elif plain.removesuffix("_internal").endswith("implementation"):
             _check_implementation(component, key, value)
         elif value and (plain in _CODE_KEYS or plain in _REACHING_KEYS or _names_a_kernel(plain, value)):
@@ -243,7 +245,7 @@ def _check_implementation(component: str, key: str, value: Any) -> None:
         _check_modules(component, f"asks for {said}, which", known[said])
 
 
-def _check_quantisation(component: str, config: Any) -> None:
+def _check_quantisation(component: str, config: Any, *, of_diffusers: bool) -> None:
     method = config.get("quant_method") if isinstance(config, dict) else None
     if method is None and isinstance(config, dict) and any(config.get(f"load_in_{bits}bit") for bits in (4, 8)):
         method = "bitsandbytes"  # older files have only the flag
@@ -258,6 +260,11 @@ def _check_quantisation(component: str, config: Any) -> None:
             f"component {component!r} is quantised by {method}, which fetches a program from the hub", hint=_OTHER_CODE
         )
     _check_modules(component, f"is quantised by {method}, which", known.modules)
+    if known.gpu and of_diffusers and best_device(None) == HOST:
+        raise LoadError(
+            f"component {component!r} is quantised by {method}, which diffusers loads only where there is a GPU",
+            hint="Choose a checkpoint that is not quantised, or draw on a machine with a GPU.",
+        )
 
 
 def _check_vocabulary(component: str, inside: Sequence[str]) -> None:
