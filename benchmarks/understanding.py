@@ -8,15 +8,15 @@ one picture at a time, of those that the reader is fitted to; and milliseconds a
 `DIR/prompts/unigenbench_dev.csv` (UniGenBench, CC BY 4.0) also, for all prompts and for those of odd ids: F1 of finding
 that there is text to render and that a style is named, the share of quoted texts taken word for word, and the accuracy
 of the subject class, also by weights that were fitted to the other prompts, and with `DIR/prompts/partiprompts.tsv` of
-prompts that neither weights nor rules were made with; and how often the English and the Chinese
+prompts that no weights were fitted to; and how often the English and the Chinese
 of one prompt go to the same expert of the default zoo. `--write` first fits the weights of the subject class to all of
 these prompts, so that of its figures only the one with tenths left out says how others are read.
 
 Labels are the data's own: "text" is its test point *Text Generation*, "style" its test point *Style*; of its subjects
 Character and Anthropomorphic are `character`, Animal `animal`, Scene `scene`, and Other Entity `other`. Prompts of an
 even id were looked at while the first rules were written, and those of odd ids later, when the rules of the main
-subject were mended: leaving prompts out keeps weights from knowing them, and not the rules. PartiPrompts were not
-looked at, but for nine that one version of the rules read otherwise than the one before.
+subject were mended: leaving prompts out keeps weights from knowing them, and not the rules. Of PartiPrompts nine
+were looked at, which one version of the rules read otherwise than the one before; two rules were mended for them.
 """
 
 from __future__ import annotations
