@@ -206,6 +206,23 @@ def test_what_does_not_fit_is_refused_before_its_weights(
 
 
 @pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ({"latent_channels": 16}, "latent_channels 16"),
+    ],
+    ids=["class", "width"],
+)
+def test_a_folder_that_does_not_fit_is_refused(
+    online: Settings, folder: Path, tiny_sd: Path, changes: dict[str, Any], says: str
+) -> None:
+    """Where nothing is pulled, it is looked at before it is loaded."""
+    _rewrite(folder / "config.json", **changes)
+    with pytest.raises(LoadError, match=says):
+        picture(online, mixed(base=str(tiny_sd), repo=str(folder)))
+
+
+@pytest.mark.parametrize(
     ("name", "source", "says"),
     [
         ("brain", {}, "no component 'brain'"),

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
+from diffusiongpt.backends.composing import Listing
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
-from diffusiongpt.backends.diffusers.elsewhere import foreign_components
+from diffusiongpt.backends.diffusers.elsewhere import check_component, foreign_components
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, quantise
 from diffusiongpt.backends.diffusers.preflight import check_components, check_pipeline
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
@@ -93,7 +94,7 @@ def build(
     """
     if expert.single_file:
         return _build_single(expert, folder, device, have, small_bytes=small_bytes, elsewhere=elsewhere)
-    kind = _checked_class(folder, files, elsewhere or {})
+    kind = _checked_class(expert, folder, files, elsewhere or {})
     # the imports are inside too, since they are what complains about torchvision
     with quiet_construction(), checked_loads():
         import torch
@@ -213,13 +214,23 @@ def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, few: 
     return module.eval()
 
 
-def _checked_class(folder: Path, files: Sequence[str], elsewhere: Mapping[str, Place]) -> str:
+def _listing(place: Place) -> Listing:
+    return Listing(names=place.files, read=lambda name: read_bounded(place.folder / name))
+
+
+def _checked_class(expert: Expert, folder: Path, files: Sequence[str], elsewhere: Mapping[str, Place]) -> str:
     """The pipeline class of a folder, after a look at what lies there now: others may have put more there than we.
 
     Raises:
         LoadError: If it cannot be built, or its configuration would load code.
     """
+    whole = Listing(names=tuple(files), read=lambda name: read_bounded(folder / name))
     try:
+        for part in expert.elsewhere:
+            place = elsewhere.get(part.component.name) if part.component else None
+            if part.component and place:
+                # what came from the hub was checked before it was pulled; a folder of this machine was not
+                check_component(part.component, whole, _listing(place), None)
         raw = read_bounded(folder / INDEX)
         own = {name: kind for name, kind in read_components(raw, files).items() if name not in elsewhere}
         check_components(own, _names(folder), lambda name: read_bounded(folder / name))
