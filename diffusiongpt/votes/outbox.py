@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,8 +19,18 @@ MOST_MESSAGES = 100_000
 MOST_BYTES = 256_000_000
 """Bytes of messages that an outbox holds; a vote takes one or two thousand. A stated bound."""
 
+MOST_BODY = 2_000_000
+"""Characters of the longest message that is read; a vote at all its limits has a good million. What is longer was
+not put in here, and counts as damaged."""
+
+READ_AT_ONCE = 8_000_000
+"""Characters of messages from which no more are read at once, however many are asked for. A stated bound."""
+
 WAIT_S = 10.0
 """Seconds to wait for another process that writes the file; one write takes milliseconds."""
+
+LOOK_BACK = 20
+"""Messages among which the last one of a voter that is not damaged is looked for. A stated bound."""
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +47,15 @@ CREATE INDEX IF NOT EXISTS messages_voter ON messages (voter);
 
 _ENTRIES: Mapping[str, type[Vote | Rating]] = {"vote": Vote, "rating": Rating}
 _WAITS = "refused IS NULL AND kind IN ('vote', 'rating')"
-_SIZE = "SELECT count(*), total(bytes) FROM messages"
+_BYTES = f"total(min(max(bytes, 0), {MOST_BODY}))"
+_SIZE = f"SELECT count(*), {_BYTES} FROM messages"  # noqa: S608 - ours
+_COLUMNS = ", ".join(
+    [
+        *(f"substr({name}, 1, 1000)" for name in ("kind", "id", "voter", "time")),
+        f"CASE WHEN length(body) <= {MOST_BODY} THEN CAST(body AS TEXT) ELSE '' END",
+        "number",
+    ]
+)
 _DROP_REFUSED = "DELETE FROM messages WHERE number = (SELECT min(number) FROM messages WHERE refused IS NOT NULL)"
 _NOT_RETRACTED = "NOT EXISTS (SELECT 1 FROM messages AS later WHERE later.kind = 'retract' AND later.id = messages.id)"
 
@@ -143,11 +161,11 @@ class Outbox:
                 ) from error
 
     def batch(self, most: int) -> list[Message]:
-        """The messages that have waited longest."""
+        """The messages that have waited longest; fewer where they are long."""
         return self._messages("refused IS NULL ORDER BY number LIMIT ?", most)
 
     def entries(self, after: int, most: int) -> list[Message]:
-        """Votes and ratings that wait and are not retracted, from a number on."""
+        """Votes and ratings that wait and are not retracted, from a number on; fewer where they are long."""
         return self._messages(f"number > ? AND {_WAITS} AND {_NOT_RETRACTED} ORDER BY number LIMIT ?", after, most)
 
     def retractions(self) -> int:
@@ -184,24 +202,24 @@ class Outbox:
         return bool(self._messages(f"id = ? AND {_WAITS}", entry_id))
 
     def find(self, entry_id: str) -> Vote | Rating | None:
-        """A vote or rating that waits."""
-        found = self._messages(f"id = ? AND {_WAITS}", entry_id)
-        return found[0].entry if found else None
+        """A vote or rating that waits, unless its message is damaged."""
+        return next(sound(self._messages(f"id = ? AND {_WAITS}", entry_id)), None)
 
     def retracts(self, entry_id: str) -> bool:
         """Whether the retraction of an entry waits."""
         return bool(self._messages("id = ? AND refused IS NULL AND kind = 'retract'", entry_id))
 
     def last_of(self, voter: str) -> Vote | Rating | None:
-        """The last vote or rating of a voter that waits and is not retracted."""
-        found = self._messages(f"voter = ? AND {_WAITS} AND {_NOT_RETRACTED} ORDER BY number DESC LIMIT 1", voter)
-        return found[0].entry if found else None
+        """The last vote or rating of a voter that waits, is not retracted, and whose message is not damaged."""
+        last = f"voter = ? AND {_WAITS} AND {_NOT_RETRACTED} ORDER BY number DESC LIMIT ?"
+        return next(sound(self._messages(last, voter, LOOK_BACK)), None)
 
     def tally(self, voter: str) -> tuple[int, int]:
         """Numbers of votes and ratings of a voter that wait."""
-        found = self._messages(f"voter = ? AND {_WAITS}", voter)
-        votes = sum(one.kind == "vote" for one in found)
-        return votes, len(found) - votes
+        query = f"SELECT kind, count(*) FROM messages WHERE voter = ? AND {_WAITS} GROUP BY kind"  # noqa: S608 - ours
+        with self._reading() as file:
+            counts = dict(file.execute(query, (voter,)).fetchall()) if file else {}
+        return counts.get("vote", 0), counts.get("rating", 0)
 
     def erase(self, voter: str) -> None:
         """Delete all that a voter has said."""
@@ -214,24 +232,28 @@ class Outbox:
         with self._reading() as file:
             if file is None:
                 return Held()
-            waiting, nbytes = file.execute(
-                "SELECT count(*), total(bytes) FROM messages WHERE refused IS NULL"
-            ).fetchone()
+            waiting, nbytes = file.execute(f"{_SIZE} WHERE refused IS NULL").fetchone()
             refused = file.execute("SELECT count(*) FROM messages WHERE refused IS NOT NULL").fetchone()[0]
-            first = file.execute("SELECT time FROM messages WHERE refused IS NULL ORDER BY number LIMIT 1").fetchone()
+            first = file.execute(
+                "SELECT substr(time, 1, 40) FROM messages WHERE refused IS NULL ORDER BY number LIMIT 1"
+            ).fetchone()
             last = file.execute(
-                "SELECT refused FROM messages WHERE refused IS NOT NULL ORDER BY number DESC LIMIT 1"
+                "SELECT substr(refused, 1, 1000) FROM messages WHERE refused IS NOT NULL ORDER BY number DESC LIMIT 1"
             ).fetchone()
             return Held(waiting, int(nbytes), first[0] if first else "", refused, last[0] if last else "")
 
     def _messages(self, where: str, *values: object) -> list[Message]:
+        """The messages for a condition, at least one of them, until they are longer than `READ_AT_ONCE`."""
+        found: list[Message] = []
+        length = 0
         with self._reading() as file:
-            query = f"SELECT kind, id, voter, time, body, number FROM messages WHERE {where}"  # noqa: S608 - ours
-            rows = file.execute(query, values).fetchall() if file else []
-        return [
-            Message(kind=kind, id=name, voter=voter, time=time, record=_record(body), number=number)
-            for kind, name, voter, time, body, number in rows
-        ]
+            query = f"SELECT {_COLUMNS} FROM messages WHERE {where}"  # noqa: S608 - ours
+            for kind, name, voter, time, body, number in file.execute(query, values) if file else ():
+                length += len(body)
+                if found and length > READ_AT_ONCE:
+                    break
+                found.append(Message(kind=kind, id=name, voter=voter, time=time, record=_record(body), number=number))
+        return found
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -240,8 +262,7 @@ class Outbox:
             yield None
             return
         with self._open() as file:
-            known = file.execute("PRAGMA user_version").fetchone()[0]
-            self._check(known)
+            known = self._known(file)
             yield file if known else None
 
     @contextmanager
@@ -250,9 +271,7 @@ class Outbox:
         with self._open() as file:
             file.execute("BEGIN IMMEDIATE")
             try:
-                known = file.execute("PRAGMA user_version").fetchone()[0]
-                self._check(known)
-                if not known:
+                if not self._known(file):
                     for statement in filter(str.strip, _TABLE.split(";")):
                         file.execute(statement)
                     file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -269,6 +288,8 @@ class Outbox:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)) as file:
                 file.execute("PRAGMA secure_delete = ON")
+                # text that is none must not stop the rows around it from being read; the checks of a vote refuse it
+                file.text_factory = _text
                 # EXTRA also syncs the folder, without which a power cut could bring the journal back
                 file.execute("PRAGMA synchronous = EXTRA")
                 yield file
@@ -278,13 +299,38 @@ class Outbox:
                 hint="Make it writable, or move it away if it is damaged; DIFFUSIONGPT_HOME names its folder.",
             ) from error
 
-    def _check(self, known: int) -> None:
+    def _known(self, file: sqlite3.Connection) -> int:
+        """Version of the schema of the file; 0 where it is new.
+
+        Raises:
+            VoteError: If it is of a newer version, or of another program.
+        """
+        known = int(file.execute("PRAGMA user_version").fetchone()[0])
         if known > SCHEMA_VERSION:
             raise VoteError(
                 f"the queue of votes {self.path} has schema version {known}, but this program only knows "
                 f"{SCHEMA_VERSION}",
                 hint="Use the version of diffusiongpt that wrote it, or a newer one.",
             )
+        kinds = file.execute("SELECT type FROM sqlite_master WHERE name = 'messages'").fetchall()
+        # a view may go on without end
+        if kinds != ([("table",)] if known else []):
+            raise VoteError(
+                f"the queue of votes {self.path} is of another program",
+                hint="Move it away; DIFFUSIONGPT_HOME names its folder.",
+            )
+        return known
+
+
+def sound(messages: Iterable[Message]) -> Iterator[Vote | Rating]:
+    """The votes and ratings of messages, without those that are damaged, which the server refuses when they arrive."""
+    for message in messages:
+        with suppress(VoteError):
+            yield message.entry
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _record(body: str) -> Mapping[str, Any]:

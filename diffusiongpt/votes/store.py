@@ -209,10 +209,11 @@ class VoteStore:
         """
         if self._delivery is None:
             return Queued()
+        from diffusiongpt.votes.outbox import sound
+
         outbox = self._delivery.outbox
         messages = outbox.entries(after, most)
-        entries = tuple(message.entry for message in messages)
-        return Queued(entries, messages[-1].number if messages else after, outbox.retractions())
+        return Queued(tuple(sound(messages)), messages[-1].number if messages else after, outbox.retractions())
 
     def queue(self) -> QueueState | None:
         """What waits on this machine for the server of the store; `None` for a file, for which nothing has to wait.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from functools import partial
 from threading import Thread
 from time import monotonic
@@ -17,7 +18,7 @@ from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.votes import Tally, Undo, VoteStore
 from diffusiongpt.votes import delivery as timing
 from diffusiongpt.votes.delivery import Delivery
-from diffusiongpt.votes.outbox import Message, Outbox
+from diffusiongpt.votes.outbox import MOST_BODY, Message, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -380,3 +381,64 @@ def test_a_store_in_a_file_has_no_queue(tmp_path: Path) -> None:
     with pytest.raises(VoteError):
         store.add(vote())
     assert [path.name for path in tmp_path.iterdir()] == ["votes.db"]
+
+
+def spoil(path: Path, *values: object) -> None:
+    """A line as another program writes it, between those that are there."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(
+            "INSERT INTO messages (kind, id, voter, time, body, bytes) VALUES ('vote', ?, 'me', '2026', ?, ?)", values
+        )
+        file.commit()
+
+
+def test_a_damaged_message_stops_no_other(tmp_path: Path) -> None:
+    """Bodies that are none, text that is none, and sizes that cannot be: the votes around them count and are found."""
+    store = VoteStore("postgresql+psycopg://me@127.0.0.1:9/d", queue_folder=tmp_path)
+    for name in ("v0", "v1"):
+        store.add(vote(id=name))
+    (path,) = tmp_path.iterdir()
+    spoil(path, "none", "{", float("inf"))
+    spoil(path, "bytes", b"\xff\xfe", -1)
+    spoil(path, "deep", "[" * 100_000, "many")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("UPDATE messages SET voter = CAST(x'fffe' AS TEXT) WHERE id = 'deep'")
+        file.commit()
+    assert [one.id for one in store.queued(0, 100).entries] == ["v0", "v1"]
+    state = store.queue()
+    assert state is not None
+    assert state.waiting == 5
+    store.add(vote(id="v2"))
+    assert store.undo().id == "v2"
+    assert store.undo().id == "v1"
+    assert Outbox(path).find("none") is None
+    store.close()
+
+
+def test_long_messages_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    """What is asked for at once is bounded, and so is each; a message that is too long is refused by the server."""
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.put(Message.of(vote(id="v0")))
+    spoil(outbox.path, "bomb", "x" * (MOST_BODY + 1), 9)
+    for number in range(30):
+        spoil(outbox.path, f"w{number}", "x" * 1_000_000, 9)
+    first = outbox.batch(100)
+    assert [one.id for one in first[:2]] == ["v0", "bomb"]
+    assert sum(1 for one in first) < 12
+    with pytest.raises(VoteError):
+        _ = first[1].entry
+    rest = outbox.entries(first[-1].number, 100)
+    assert rest[0].number == first[-1].number + 1
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    """Also one whose messages go on without end."""
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.put(Message.of(vote(id="v0")))
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS number, '' AS refused FROM n"
+    with closing(sqlite3.connect(outbox.path)) as file:
+        file.execute("DROP TABLE messages")
+        file.execute(f"CREATE VIEW messages AS {endless}")
+    for act in (outbox.holds_any, outbox.held, lambda: outbox.put(Message.of(vote(id="v1")))):
+        with pytest.raises(VoteError, match="of another program"):
+            act()
