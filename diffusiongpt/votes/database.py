@@ -180,10 +180,8 @@ class Database:
 
     def erase(self, voter: str) -> tuple[int, int]:
         """Delete all of a voter's votes and ratings, and their traces in the files; return how many of each."""
-        with self._writing() as connection:
-            if self._dialect == "sqlite":
-                sqlite.overwrite_deleted(connection)
-            counts = VOTES.erase(connection, voter), RATINGS.erase(connection, voter)
+        most = sqlite.erasable(self._path) if self._path is not None else None
+        counts = self._delete(voter) if most is None else self._delete_in_pieces(voter, most)
         # Also if there was nothing to delete: the last attempt may have been killed between the two steps.
         with self._translated("erase"), self._connected(seconds=None) as connection:
             if self._dialect == "sqlite":
@@ -193,6 +191,41 @@ class Database:
                 connection.commit()
                 server.wipe(connection, self._busy_seconds, [published.table.name] if has_tables else [])
         return counts
+
+    def _delete(self, voter: str, most: int | None = None) -> tuple[int, int]:
+        """Delete a voter's votes and ratings and commit, all or at most so many of each."""
+        with self._writing() as connection:
+            if self._dialect == "sqlite":
+                sqlite.overwrite_deleted(connection)
+            return VOTES.erase(connection, voter, most), RATINGS.erase(connection, voter, most)
+
+    def _delete_in_pieces(self, voter: str, most: int) -> tuple[int, int]:
+        """Delete them a few at a time, on a disk without room to write all changed pages next to the file first.
+
+        Raises:
+            VoteError: If there is no room for one either; those before it are gone.
+        """
+        votes = ratings = 0
+        while True:
+            try:
+                done = self._delete(voter, most)
+                # the pages of these make room for those of the next ones
+                with self._translated("erase"), self._connected() as connection:
+                    sqlite.empty_log(connection, self.name)
+            except VoteError as error:
+                if sqlite.FULL not in str(error):
+                    raise
+                if most > 1:
+                    most //= 2
+                    continue
+                gone = f"; {votes + ratings} are erased, and the rest is still there" if votes + ratings else ""
+                where = self._path.parent if self._path is not None else self.name
+                raise VoteError(
+                    f"{error}{gone}", hint=f"Free some disk space in {where}, about 1 MB, and erase again."
+                ) from error
+            votes, ratings = votes + done[0], ratings + done[1]
+            if not any(done):
+                return votes, ratings
 
     def version(self) -> str:
         """A text that changes with the entries that count; `"0"` without any."""

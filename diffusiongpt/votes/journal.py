@@ -183,11 +183,11 @@ class Journal(Generic[Entry]):
         theirs = sa.select(sa.func.count()).select_from(self.rows).where(self.rows.c.voter == voter)
         return int(connection.scalar(theirs) or 0)
 
-    def erase(self, connection: sa.Connection, voter: str) -> int:
-        """Delete a voter's entries and their retractions; return how many entries."""
-        theirs = sa.select(self.rows.c.id).where(self.rows.c.voter == voter)
+    def erase(self, connection: sa.Connection, voter: str, most: int | None = None) -> int:
+        """Delete a voter's entries and their retractions, all or the first `most`; return how many entries."""
+        theirs = sa.select(self.rows.c.id).where(self.rows.c.voter == voter).order_by(self.rows.c.number).limit(most)
         connection.execute(sa.delete(self.retracted).where(self._of.in_(theirs)))
-        return connection.execute(sa.delete(self.rows).where(self.rows.c.voter == voter)).rowcount
+        return connection.execute(sa.delete(self.rows).where(self.rows.c.id.in_(theirs))).rowcount
 
     def mark(self, connection: sa.Connection) -> Mark:
         """The state of the journal, which changes whenever the entries that count do.

@@ -20,6 +20,12 @@ FULL = "disk is full"
 BESIDE_BYTES = 64 * 1024
 """Bytes of the index of the write-ahead log (32 KB) and of the first pages of the log."""
 
+ERASED_BYTES = 32 * 1024
+"""Bytes of the pages that erasing one vote changes: eight, of which most votes need five."""
+
+MOST_AT_ONCE = 500
+"""Entries that are erased at once where the disk has little room."""
+
 _log = logger(__name__)
 
 
@@ -70,6 +76,15 @@ def wipe(connection: sa.Connection, name: str) -> None:
         if FULL not in str(error.orig):
             raise
         _log.warning("%s was not made smaller: the disk is full; what was deleted is overwritten with zeros", name)
+    empty_log(connection, name)
+
+
+def empty_log(connection: sa.Connection, name: str) -> None:
+    """Move what is in the write-ahead log into the file.
+
+    Raises:
+        VoteError: If another process reads for so long that it cannot be done.
+    """
     busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
     if busy:
         raise VoteError(
@@ -80,18 +95,34 @@ def wipe(connection: sa.Connection, name: str) -> None:
 
 def room_to_write(path: Path) -> int:
     """Free bytes with which any change of a store works: a change of every page is written next to them first."""
-    try:
-        return 2 * path.stat().st_size + BESIDE_BYTES
-    except OSError:
-        return BESIDE_BYTES
+    return 2 * _size(path) + BESIDE_BYTES
 
 
 def is_full(path: Path) -> bool:
     """Whether the disk of a store has no room for what SQLite keeps next to the file, even to read it."""
+    return _free(path) + sum(_size(path.with_name(path.name + suffix)) for suffix in ("-wal", "-shm")) < BESIDE_BYTES
+
+
+def erasable(path: Path) -> int | None:
+    """How many entries can be erased at once, as far as is known before; `None` for any number."""
+    free = _free(path)
+    if free >= room_to_write(path):
+        return None
+    return int(min(max((free - BESIDE_BYTES) // ERASED_BYTES, 1), MOST_AT_ONCE))
+
+
+def _free(path: Path) -> float:
     try:
-        return disk_usage(path.parent).free < BESIDE_BYTES
+        return disk_usage(path.parent).free
     except OSError:
-        return False
+        return float("inf")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _mode(path: Path) -> str:

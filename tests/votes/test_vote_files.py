@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +19,9 @@ from fixtures_votes import child, finish, rating, vote
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.votes import VoteStore, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def sound(path: Path) -> bool:
@@ -196,28 +200,72 @@ def test_votes_are_read_where_the_disk_has_no_byte_left(tmp_path: Path, monkeypa
         assert store.erase("me").votes == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_erasing_on_a_full_disk_says_how_much_room_it_takes(tmp_path: Path) -> None:
-    """On a real disk with no byte left nothing is lost; with the room that the hint names, the votes are gone."""
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "votes", tmp_path], check=False).returncode:  # noqa: S607
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "votes", tmp_path], check=False).returncode:  # noqa: S607
         pytest.skip("this machine mounts no disks")
     try:
-        path, filler = tmp_path / "votes.db", tmp_path / "filler"
-        with contextlib.closing(VoteStore(path)) as store:
-            store.merge([vote(prompt=f"private {number}", id=f"v{number}") for number in range(200)])
-        with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
-            while stream.write(bytes(512)):
-                pass
-        with contextlib.closing(VoteStore(path)) as store:
-            with pytest.raises(VoteError, match="the disk is full") as caught:
-                store.erase("me")
-            assert store.count() == 200
-            room = int(re.search(r"about (\d+) MB", caught.value.hint)[1]) * 10**6
-            os.truncate(filler, max(0, filler.stat().st_size - room))
-            assert store.erase("me").votes == 200
-        assert b"private" not in path.read_bytes()
+        yield tmp_path
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)  # noqa: S607
+
+
+def fill(disk: Path, *, but: int = 0) -> Path:
+    """Fill a disk but for so many bytes; returns the file that can be made smaller."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(bytes(512)):
+            pass
+    os.truncate(filler, filler.stat().st_size - but)
+    return filler
+
+
+def of_ada_and_others(path: Path, each: int) -> None:
+    """A store in which every other vote is Ada's."""
+    with contextlib.closing(VoteStore(path)) as store:
+        store.merge(
+            [
+                vote(
+                    prompt=f"private {number}" if number % 2 else "a fox",
+                    id=f"v{number}",
+                    voter="ada" if number % 2 else "me",
+                )
+                for number in range(2 * each)
+            ]
+        )
+
+
+@pytest.mark.parametrize("room", [96 << 10, 300 << 10])
+def test_erasing_takes_little_room(small_disk: Path, room: int) -> None:
+    """On a nearly full disk votes are erased a few at a time, while another process has the store open."""
+    path = small_disk / "votes.db"
+    of_ada_and_others(path, 1_000)
+    fill(small_disk, but=room)
+    assert path.stat().st_size > 500_000
+    with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(VoteStore(path)) as store:
+        assert other.execute("SELECT count(*) FROM votes").fetchone() == (2_000,)
+        assert store.erase("ada").votes == 1_000
+        assert store.count() == 1_000
+    assert not [file for file in small_disk.iterdir() if b"private" in file.read_bytes()]
+    assert sound(path)
+
+
+def test_erasing_on_a_full_disk_says_how_much_room_it_takes(small_disk: Path) -> None:
+    """On a real disk with no byte left nothing is lost; with the room that the hint names, the votes are gone."""
+    path = small_disk / "votes.db"
+    of_ada_and_others(path, 100)
+    filler = fill(small_disk)
+    with contextlib.closing(VoteStore(path)) as store:
+        with pytest.raises(VoteError, match="the disk is full") as caught:
+            store.erase("ada")
+        assert store.count() == 200
+        room = int(re.search(r"about (\d+) MB", caught.value.hint)[1]) * 10**6
+        os.truncate(filler, max(0, filler.stat().st_size - room))
+        assert store.erase("ada").votes == 100
+    assert b"private" not in path.read_bytes()
 
 
 def test_a_file_that_may_not_grow_is_told(tmp_path: Path) -> None:
