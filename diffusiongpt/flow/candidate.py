@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, pi, sqrt
+from math import pi, sqrt, tanh
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -68,4 +68,5 @@ def win_probability(a: Candidate, b: Candidate) -> float:
     applied to classification networks"): sigmoid(m / sqrt(1 + pi v / 8)).
     """
     variance = a.std**2 + b.std**2
-    return 1 / (1 + exp(-(a.pleasing - b.pleasing) / sqrt(1 + pi * variance / 8)))
+    # a logistic by its hyperbolic tangent, which does not overflow, whatever strangers' votes say
+    return 0.5 * (1 + tanh(0.5 * (a.pleasing - b.pleasing) / sqrt(1 + pi * variance / 8)))

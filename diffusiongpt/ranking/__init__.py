@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.ranking.live import LiveTable
-from diffusiongpt.ranking.personal import LATEST, LEVEL, PersonalTable, PersonalTables
+from diffusiongpt.ranking.personal import LATEST, LEVEL, MOST_VOTERS, PersonalTable, PersonalTables
 from diffusiongpt.ranking.priors import (
     FURTHER_STYLE_POINTS,
     GENERALIST_POINTS,
@@ -41,6 +41,7 @@ __all__ = [
     "LATEST",
     "LEVEL",
     "MEASURED_STYLE_POINTS",
+    "MOST_VOTERS",
     "REWRITTEN",
     "SEVERAL_PICTURES",
     "STRENGTH_POINTS",

@@ -21,16 +21,16 @@ from diffusiongpt.ranking.model import (
     is_person,
     mode_by_gradient,
     rating_rows,
-    unit_precisions,
+    unit_rows,
     vote_rows,
 )
 from diffusiongpt.ranking.table import RankingTable, Score
 from diffusiongpt.zoo import EDITING, ROOT, is_editing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from diffusiongpt.ranking.model import Floats
+    from diffusiongpt.ranking.model import Features, Floats
     from diffusiongpt.votes import Rating, Vote
 
 
@@ -48,6 +48,10 @@ belief; a preference of the voter, which no measurement could settle."""
 LATEST = 500
 """Votes and ratings, each, that personal offsets are learnt from: the latest, because preferences change, and to bound
 the cost."""
+
+
+MOST_VOTERS = 100
+"""Voters whose tables are kept at a time; to fit one again takes some milliseconds. A stated bound."""
 
 
 class VoterHistory(Protocol):
@@ -70,29 +74,32 @@ class PersonalOffsets:
         experts: Row of each expert.
         nodes: Column of each node; column 0 is the expert in general.
         mean: Posterior means in log-odds, shape (experts, 1 + nodes).
-        covariance: Posterior covariances, shape (experts, 1 + nodes, 1 + nodes).
+        learnt: For each expert, `F` of shape (at most its votes, 1 + nodes), by which the posterior covariance is
+            `S (I - F.T F) S` with `S = diag(sds)`: few votes on each of many experts take little memory.
         sds: Prior standard deviations, for experts that the voter has not voted on; shape (1 + nodes,).
     """
 
     experts: Mapping[str, int]
     nodes: Mapping[str, int]
     mean: Floats
-    covariance: Floats
+    learnt: Sequence[Features]
     sds: Floats
 
     def on(self, expert_ids: Sequence[str], evidence: Mapping[str, float]) -> tuple[Floats, Floats]:
         """Means and variances on a prompt, both of shape (experts,)."""
         weights = _weights(evidence, self.nodes)
-        means, variances = np.zeros(len(expert_ids)), np.full(len(expert_ids), float(self.sds**2 @ weights**2))
+        scaled = self.sds * weights
+        means, variances = np.zeros(len(expert_ids)), np.full(len(expert_ids), float(scaled @ scaled))
         for place, expert in enumerate(expert_ids):
             row = self.experts.get(expert)
             if row is not None:
                 means[place] = self.mean[row] @ weights
-                variances[place] = weights @ self.covariance[row] @ weights
+                # rounding can leave a tiny negative variance
+                variances[place] = max(0.0, variances[place] - float(np.sum((self.learnt[row] @ scaled) ** 2)))
         return means, variances
 
 
-NO_OFFSETS = PersonalOffsets({}, {}, np.zeros((0, 1)), np.zeros((0, 1, 1)), np.zeros(1))
+NO_OFFSETS = PersonalOffsets({}, {}, np.zeros((0, 1)), (), np.zeros(1))
 """Those of a voter without votes, and of a sole voter."""
 
 
@@ -223,6 +230,9 @@ class PersonalTables:
         """The table for a voter; everyone's for `None`, for a voter without votes, and for a sole voter."""
         if voter is not None and voter not in self._tables:
             share = self._share_of_others(voter)
+            if len(self._tables) > MOST_VOTERS:
+                # the first after everyone's, which was made longest ago
+                del self._tables[next(name for name in self._tables if name is not None)]
             self._tables[voter] = self._fit(voter, share) if share else self._tables[None]
         return self._tables[voter]
 
@@ -274,11 +284,18 @@ def fit_personal_offsets(
     sds = np.sqrt(share) * np.array([LEVEL, *[NODE] * len(nodes)])
     prior = np.tile(sds, (len(experts), 1))
     mean = mode_by_gradient(seen, prior, Mode(np.zeros_like(prior), np.zeros(len(voted.left)), 0.0)).theta
-    # precisions come in units of the prior, S P S with S = diag(sds)
-    covariances = np.empty((len(experts), len(sds), len(sds)))
-    for row, one in enumerate(unit_precisions(seen, prior, mean)):
-        covariances[row] = sds[:, None] * np.linalg.inv(one) * sds
-    return PersonalOffsets(experts, nodes, mean, covariances, sds)
+    return PersonalOffsets(experts, nodes, mean, [*_learnt(seen, sds, mean)], sds)
+
+
+def _learnt(seen: Observations, sds: Floats, mean: Floats) -> Iterator[Features]:
+    """`F` of each expert; see `PersonalOffsets`.
+
+    The posterior precision in units of the prior is `I + Z.T Z`, of which the singular values `s` and right vectors `V`
+    of `Z` give the inverse, `I - V diag(s² / (1 + s²)) V.T`.
+    """
+    for scaled in unit_rows(seen, np.tile(sds, (len(mean), 1)), mean):
+        _, values, vectors = np.linalg.svd(scaled, full_matrices=False)
+        yield (values / np.sqrt(1 + values**2))[:, None].astype(np.float32) * vectors.astype(np.float32)
 
 
 def _weights(evidence: Mapping[str, float], nodes: Mapping[str, int]) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
@@ -130,9 +130,17 @@ def write(stream: IO[bytes], fitted: Fitted, about: About, editing: Fitted | Non
                 _put(archive, f"{prefix}{name}", array)
 
 
-def _put(archive: ZipFile, name: str, array: NDArray[Any]) -> None:
+def _put(archive: ZipFile, name: str, array: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+    """Write an array, or those that are one if they are stacked: of a large pool, a copy would be half the table."""
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+        if isinstance(array, np.ndarray):
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            return
+        shape = (len(array), *array[0].shape)
+        facts = {"descr": np.lib.format.dtype_to_descr(array[0].dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(member, facts)
+        for one in array:
+            member.write(np.ascontiguousarray(one).data)
 
 
 def _space_of(fitted: Fitted) -> _Space:
@@ -140,7 +148,7 @@ def _space_of(fitted: Fitted) -> _Space:
     return _Space(state.nodes, tuple((one.text, one.evidence) for one in state.landmarks), fitted.scales)
 
 
-def _arrays_for(fitted: Fitted) -> Iterator[tuple[str, NDArray[Any]]]:
+def _arrays_for(fitted: Fitted) -> Iterator[tuple[str, NDArray[Any] | Sequence[NDArray[Any]]]]:
     """The arrays of a model, made one after the other: those of a large pool take as much memory as the table."""
     state = fitted.space.state()
     yield "idf", state.idf
@@ -151,7 +159,7 @@ def _arrays_for(fitted: Fitted) -> Iterator[tuple[str, NDArray[Any]]]:
         if posterior.full is not None:
             yield f"{view}_full", posterior.full
         else:
-            yield f"{view}_blocks", np.stack(posterior.blocks)
+            yield f"{view}_blocks", posterior.blocks
 
 
 def read(path: Path) -> tuple[Fitted, Fitted | None, About]:
@@ -303,8 +311,8 @@ def _fitted_of(arrays: Mapping[str, NDArray[Any]], known: _Space, experts: int) 
 
 
 def _is_bounded(array: NDArray[Any]) -> bool:
-    """Whether all numbers are finite and in range."""
-    return bool((np.abs(array) <= LARGEST).all())
+    """Whether all numbers are finite and in range, without a copy of them; NaN is not in range."""
+    return not array.size or bool(array.min() >= -LARGEST and array.max() <= LARGEST)
 
 
 def _posterior_of(

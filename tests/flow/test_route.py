@@ -73,6 +73,8 @@ def test_win_probability_is_a_probability_of_winning() -> None:
     strong, weak = candidate(2.0), candidate(0.0)
     assert win_probability(weak, candidate(0.0)) == 0.5
     assert win_probability(strong, weak) == pytest.approx(0.880797, abs=1e-6)
+    # votes of strangers may move scores so far
+    assert (win_probability(candidate(1e6), weak), win_probability(weak, candidate(1e6))) == (1.0, 0.0)
     assert win_probability(candidate(2.0, std=2), candidate(0.0, std=2)) < win_probability(strong, weak)
     assert win_probability(strong, weak) + win_probability(weak, strong) == pytest.approx(1)
 

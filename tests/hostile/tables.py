@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from diffusiongpt.routing import Router
 
 KIND = "ranking table"
-MOST_MB = 192
-"""Two learners in one process, as here, each fit among four hundred experts that strangers' votes name and keep the
-table before it: up to 176 MB were seen."""
-
 ROUTE_S = 5.0
 """Seconds that a route may take: it waits for 1.5 s for the votes, and once more for a fit."""
 
@@ -72,13 +68,18 @@ def _meet(maker: Callable[[VoteStore, random.Random, Path], None], seed: str, fo
         maker(store, rng, folder)
     except DiffusionGPTError as error:
         refused = error
-    for make in (lambda: router, lambda: _router(folder)):
-        one = make()
+    routers = [router]
+    del router
+    for _ in range(2):
+        # each is a process of its own where people use it, which ends before the next one begins
+        one = routers.pop() if routers else _router(folder)
         for voter in ("me", "stranger", None):
             _route(one, voter)
         _settle(one)
         _route(one)
         _settle(one)
+        one.preferences.store.close()
+        del one
     sound = {vote.id for vote in store.all() if vote.id.startswith("sound")}
     assert len(sound) == 70, f"{70 - len(sound)} votes are lost"
     store.close()

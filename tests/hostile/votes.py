@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KIND = "votes that poison"
-MOST_MB = 128
-"""A fit among three hundred experts that strangers' votes name takes up to 95 MB: its matrix, and what inverts it."""
-
 ROUTE_S = 5.0
 """Seconds that a route may take after an attack: two bounds of 1.5 s, and what it costs itself."""
 

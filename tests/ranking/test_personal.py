@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from diffusiongpt.flow import Request
-from diffusiongpt.ranking import LATEST, LEVEL, LiveTable, PersonalTables, RankingTable, TagPriors
+from diffusiongpt.ranking import LATEST, LEVEL, MOST_VOTERS, LiveTable, PersonalTables, RankingTable, TagPriors
 from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 
 if TYPE_CHECKING:
@@ -128,13 +128,43 @@ def test_offsets_may_be_for_one_style() -> None:
 
 
 def test_the_offsets_are_the_posterior_mode() -> None:
-    """For one pair and no nodes, the mode satisfies its equation: slope of the votes against that of the prior."""
+    """For one pair and no nodes, the mode satisfies its equation: slope of the votes against that of the prior.
+
+    The precision around it is that of the prior and the curvature of the votes.
+    """
     votes = says("me", "a", "b", n=6, on={}) + says("ann", "b", "a", n=4, on={})
     tables = tables_of(votes)
-    found = tables.of("me").offsets.on(("a", "b"), {})[0]
+    found, around = tables.of("me").offsets.on(("a", "b"), {})
     offset, variance = ahead(tables, None, {}), 0.4 * LEVEL**2
     expected = brentq(lambda t: 6 * expit(-(2 * t + offset)) - t / variance, 0, 10)
     assert found == pytest.approx([expected, -expected], abs=1e-4)
+    p = expit(2 * expected + offset)
+    assert around == pytest.approx([1 / (1 / variance + 6 * p * (1 - p))] * 2, rel=1e-4)
+
+
+def test_ballots_that_name_a_crowd_take_little_memory() -> None:
+    """Experts and nodes by the hundred, as a stranger may vote on: what is kept grows with the votes on each alone."""
+    crowd = [f"s{number}" for number in range(600)]
+    about = {f"n{number}": 1.0 for number in range(100)}
+    votes = [vote for at in range(0, 600, 100) for vote in says("me", *crowd[at : at + 100], on=about)]
+    votes += says("ann", "s1", "s0", n=9)
+    offsets = tables_of(votes).of("me").offsets
+    assert len(offsets.experts) == 600
+    assert sum(one.nbytes for one in offsets.learnt) < 1_000_000
+    means, variances = offsets.on(("s0", "s1", "new"), about)
+    assert means[0] > means[1]
+    assert 0 < variances[0] < variances[2]
+
+
+def test_voters_by_the_hundred_take_little_memory() -> None:
+    """The tables that were made longest ago are made again when they are asked for."""
+    votes = [vote for number in range(MOST_VOTERS + 20) for vote in says(f"v{number}", "a", "b")]
+    tables = tables_of(votes)
+    made = [tables.of(f"v{number}") for number in range(MOST_VOTERS + 20)]
+    assert len(tables._tables) <= MOST_VOTERS + 1
+    assert tables.of(f"v{MOST_VOTERS + 19}") is made[-1]
+    assert tables.of("v0").score(EXPERTS, PIXEL) == made[0].score(EXPERTS, PIXEL)
+    assert tables.of(None) is tables.of("nobody")
 
 
 def test_ratings_teach_offsets() -> None:

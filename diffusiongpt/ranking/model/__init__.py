@@ -11,10 +11,11 @@ from diffusiongpt.ranking.model.laplace import (
     Posterior,
     Scales,
     mode_by_gradient,
-    unit_precisions,
+    unit_rows,
 )
 from diffusiongpt.ranking.model.observations import (
     RATING_SCALE,
+    Features,
     Floats,
     Indexes,
     Observations,
@@ -46,6 +47,7 @@ __all__ = [
     "MOST_NODES",
     "OUTSIDE",
     "RATING_SCALE",
+    "Features",
     "FitOptions",
     "Fitted",
     "Floats",
@@ -73,6 +75,6 @@ __all__ = [
     "rating_noise",
     "rating_rows",
     "source_weight",
-    "unit_precisions",
+    "unit_rows",
     "vote_rows",
 ]

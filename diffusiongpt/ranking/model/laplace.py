@@ -107,11 +107,16 @@ def mode_by_gradient(seen: Observations, sds: Floats, start: Mode) -> Mode:
 
 def unit_precisions(seen: Observations, sds: Floats, theta: Floats) -> Iterator[Floats]:
     """Posterior precision within each expert, of weights in units of their prior; shape (features, features) each."""
+    for rows in unit_rows(seen, sds, theta):
+        yield np.eye(rows.shape[1]) + rows.T @ rows
+
+
+def unit_rows(seen: Observations, sds: Floats, theta: Floats) -> Iterator[Floats]:
+    """What the observations of each expert add to that precision, `Z.T @ Z`; `Z` of shape (observations, features)."""
     bends = seen.curvatures(seen.pairs.utilities(theta))
     for expert, sd in enumerate(sds):
         features, bend = seen.pairs.column(expert, bends)
-        scaled = features * sd * np.sqrt(bend[:, None])
-        yield np.eye(len(sd)) + scaled.T @ scaled
+        yield features * sd * np.sqrt(bend[:, None])
 
 
 def full_covariance(seen: Observations, sds: Floats, theta: Floats) -> Floats:
@@ -334,12 +339,13 @@ def fit_posterior(
         return Posterior(mean, tuple(one.copy() for one in inside), np.einsum("ekek->ek", full).copy(), full, scales)
     # Precisions come in units of the prior, S P S with S = diag(sds), and so do their inverses: the weights of a prior
     # of zero width (the outside option's) then need no division by zero.
-    blocks: list[Features] = []
+    # one piece of memory: four hundred between the temporary ones would leave holes as large as themselves
+    blocks: Features = np.empty((*sds.shape, sds.shape[1]), np.float32)
     variances = np.zeros(sds.shape)
     for expert, (precision, sd) in enumerate(zip(unit_precisions(seen, sds, mean), sds, strict=True)):
         exact = sd[:, None] * np.linalg.inv(precision) * sd
         variances[expert] = exact.diagonal()
-        blocks.append(exact.astype(np.float32))
+        blocks[expert] = exact
     return Posterior(mean, tuple(blocks), variances, None, scales)
 
 
