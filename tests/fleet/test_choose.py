@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusiongpt.fleet import Choice, Fleet, Need, ReplicaState
+from diffusiongpt.fleet import Choice, Fleet, Need, ReplicaState, read_report
 
 GB = 1_000_000_000
 
@@ -232,3 +232,28 @@ def test_any_order_of_events_leaves_a_sane_choice(events: list[tuple[str, str, s
             assert choice.replica in there
             assert 0 <= choice.wait_s < float("inf")
     assert set(made) == there
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queue_s": float("nan")},
+        {"queue_s": -1.0},
+        {"link_bytes_s": 0.0},
+        {"disk_bytes_s": 5e-324},
+        {"device_bytes": float("nan")},
+        {"free_bytes": float("inf")},
+        {"held": {"fox": "moon"}},
+        {"held": ["fox"]},
+        {"coming": {"fox": float("inf")}},
+        {"received": 7},
+        {"received": {"me": -1}},
+        {"ended": {"me": 10**400}},
+    ],
+)
+def test_a_report_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    """One such number would make every choice none; what this version does not know of is left alone."""
+    sound = {"queue_s": 1.5, "held": {"fox": "host"}, "received": {"me": 2}, "pid": 7, "newer": object()}
+    assert read_report("r", sound, "me") == ReplicaState(replica="r", queue_s=1.5, held={"fox": "host"}, received=2)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        read_report("r", {**sound, **wrong}, "me")

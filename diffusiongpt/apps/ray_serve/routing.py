@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +9,18 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from diffusiongpt.apps.ray_serve.errand import Errand, put_router
 from diffusiongpt.drawing import Replica
-from diffusiongpt.fleet import Fleet, ReplicaState
+from diffusiongpt.fleet import Fleet, read_report
+from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from diffusiongpt.fleet import Choice, Need
 
+log = logger("diffusiongpt")
+
 MOST_CHOSEN = 10_000
 """Requests on their way that are remembered: those that were cancelled meanwhile stay among them."""
-
-_STATE = frozenset(field.name for field in fields(ReplicaState))
 
 
 class ByModel(RequestRouter):
@@ -111,9 +111,11 @@ class ByModel(RequestRouter):
         for name, stats in there.items():
             if stats and self._seen.get(name) != stats:
                 self._seen[name] = stats
-                known = {key: value for key, value in stats.items() if key in _STATE}
-                counts = {count: stats.get(count, {}).get(self._sender, 0) for count in ("received", "ended")}
-                self._fleet.report(ReplicaState(**{**known, **counts, "replica": name}))
+                try:
+                    self._fleet.report(read_report(name, stats, self._sender))
+                except ValueError as error:
+                    # what it said before still counts; the others go on
+                    log.warning("the report of %s is not used: %s", name, error)
 
     def _take_back(self, name: str) -> None:
         if (before := self._chosen.pop(name, None)) is not None:
@@ -132,14 +134,18 @@ def _errand(request: PendingRequest | None) -> Errand | None:
 
 
 def _shown(replica: RunningReplica, kind: str) -> Replica:
-    stats = replica.routing_stats or {}
-    total = stats.get("device_bytes")
+    name, stats = str(replica.replica_id.unique_id), replica.routing_stats or {}
+    try:
+        state = read_report(name, stats, "")
+    except ValueError:
+        return Replica(name=name, kind=kind)
+    facts = {"node": str, "pid": int, "device": str, "requests": int, "zoo_version": str}
     return Replica(
-        name=str(replica.replica_id.unique_id),
+        name=name,
         kind=kind,
-        device_bytes=total if total and total != float("inf") else None,
-        queue_s=round(stats.get("queue_s", 0.0), 1),
-        ended=sum(stats.get("ended", {}).values()),
-        loaded=tuple(sorted(key for key, place in stats.get("held", {}).items() if place == "device")),
-        **{key: stats[key] for key in ("node", "pid", "device", "requests", "zoo_version") if key in stats},
+        device_bytes=state.device_bytes if 0 < state.device_bytes < float("inf") else None,
+        queue_s=round(state.queue_s, 1),
+        ended=sum(count for count in stats.get("ended", {}).values() if isinstance(count, int)),
+        loaded=tuple(sorted(key for key, place in state.held.items() if place == "device")),
+        **{key: stats[key] for key, what in facts.items() if isinstance(stats.get(key), what)},
     )
