@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 from diffusiongpt.safe_text import keep_url_secrets
 
 
-def read_address(value: object) -> object:
+def check_address(value: object) -> object:
     """The address of a server without blanks around it, and without a slash at its end.
 
     Raises:
@@ -19,7 +19,6 @@ def read_address(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = value.strip().rstrip("/")
-    keep_url_secrets(text)
     try:
         parts = urlsplit(text)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -30,5 +29,19 @@ def read_address(value: object) -> object:
     return text
 
 
-Address = Annotated[str, BeforeValidator(read_address)]
+def read_own_address(value: object) -> object:
+    """The same of an address in the user's own settings, whose secrets no text shows from now on; see `safe_text`.
+
+    Raises:
+        ValueError: If it is not an http(s) address.
+    """
+    if isinstance(value, str):
+        keep_url_secrets(value.strip())
+    return check_address(value)
+
+
+Address = Annotated[str, BeforeValidator(read_own_address)]
 """The address of a server as a setting: `https://host`, `http://host:8000/v1`."""
+
+StrangersAddress = Annotated[str, BeforeValidator(check_address)]
+"""The same in a file of somebody else, which must not say what counts as a secret here: it could be any word."""

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusiongpt import safe_text
-from diffusiongpt.errors import LoadError, NoRouteError
+from diffusiongpt.errors import LoadError, NoRouteError, ZooError
 from diffusiongpt.files import read_regular
 from diffusiongpt.safe_text import keep_secret, keep_url_secrets, logger, printable, safe, without_secrets, words_of
+from diffusiongpt.zoo import parse_zoo_text
 
 SECRET = 'Kq7 zV/p@9&"w\\xY'  # noqa: S105  # no one's
 """A password with every character that addresses, JSON and Python write differently."""
@@ -171,3 +172,12 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
             read_regular(path, 4)
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path, 5)
+
+
+def test_a_zoo_file_says_nothing_of_secrets() -> None:
+    """Its addresses may hold any word as a password; such a file is refused, and the word is shown as before."""
+    for url in ("http://me:beautiful@host", "http://host/?token=beautiful&key=picture"):
+        text = f"experts: [{{id: a, repo: o/a, backend: openai, server: {{url: '{url}'}}}}]"
+        with pytest.raises(ZooError, match="has no user, password or query"):
+            parse_zoo_text(text, Path("zoo.yaml"))
+    assert safe("a beautiful picture") == "a beautiful picture"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from diffusiongpt.address import Address
+from diffusiongpt.address import StrangersAddress
 from diffusiongpt.zoo.call_settings import Line
 
 
@@ -54,7 +54,7 @@ class Server(_Entry):
         dialect: Which kind of server it is, such as `vllm-omni` or `sglang`.
     """
 
-    url: Annotated[Address, StringConstraints(max_length=500)]
+    url: Annotated[StrangersAddress, StringConstraints(max_length=500)]
     dialect: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)] = "openai"
 
     @field_validator("url")

@@ -118,13 +118,13 @@ def test_a_failed_turn_is_not_kept(server: Running) -> None:
 
 def test_a_conversation_is_of_one_client(tiny_studio: DiffusionGPT) -> None:
     """Another key does not find it, to go on with it, to take turns back, or to end it."""
-    with running(tiny_studio, api_keys="mine,yours") as server:
-        name = say(server, "a red heart", key="mine", **QUICK)["diffusiongpt"]["conversation"]
-        say(server, "but blue", name, 404, key="yours")
-        yours = {"authorization": "Bearer yours"}
+    with running(tiny_studio, api_keys="the-key-of-mine,the-key-of-yours") as server:
+        name = say(server, "a red heart", key="the-key-of-mine", **QUICK)["diffusiongpt"]["conversation"]
+        say(server, "but blue", name, 404, key="the-key-of-yours")
+        yours = {"authorization": "Bearer the-key-of-yours"}
         for path in (name, f"{name}/turns/last"):
             assert httpx.delete(f"{server.url}{PATH}/{path}", headers=yours).status_code == 404
-        say(server, "but blue", name, key="mine")
+        say(server, "but blue", name, key="the-key-of-mine")
 
 
 def test_conversations_are_bounded(tiny_studio: DiffusionGPT, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_a_request_may_be_followed_and_ended_from_elsewhere(server: Running) -> 
 
 def test_a_full_queue_is_429_with_a_time_to_come_back(tiny_studio: DiffusionGPT) -> None:
     """One client may take three quarters of the places; all are refused when all are taken."""
-    with running(tiny_studio, max_waiting=4, api_keys="key-one,key-two") as server:
+    with running(tiny_studio, max_waiting=4, api_keys="key-number-one,key-number-two") as server:
 
         def headers(key: str) -> dict[str, str]:
             return {"authorization": f"Bearer {key}"}
@@ -108,25 +108,25 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(tiny_studio: DiffusionGPT)
             return httpx.post(f"{server.url}/v1/images/generations", json=sent, headers=headers(key), timeout=60)
 
         with ThreadPoolExecutor(8) as pool:
-            mine = [pool.submit(draw, "key-one") for _ in range(3)]
+            mine = [pool.submit(draw, "key-number-one") for _ in range(3)]
             wait_until(lambda: len(server.service.jobs.of()) == 3)
-            refused = draw("key-one")
+            refused = draw("key-number-one")
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.json()["error"]["type"] == "rate_limit_error"
-            other = pool.submit(draw, "key-two")
+            other = pool.submit(draw, "key-number-two")
             wait_until(lambda: len(server.service.jobs.of()) == 4)
-            assert draw("key-two").status_code == 429
-            streamed = draw("key-two", stream=True)
+            assert draw("key-number-two").status_code == 429
+            streamed = draw("key-number-two", stream=True)
             assert streamed.status_code == 429
-            for key in ("key-one", "key-two"):
+            for key in ("key-number-one", "key-number-two"):
                 httpx.post(f"{server.url}/sdapi/v1/interrupt", headers=headers(key))
             assert {one.result().status_code for one in (*mine, other)} == {409}
 
 
 def test_the_device_is_shared_fairly_between_keys(tiny_studio: DiffusionGPT) -> None:
     """Who asks for one picture does not wait for all that another key has asked for before."""
-    with running(tiny_studio, api_keys="key-one,key-two") as server:
+    with running(tiny_studio, api_keys="key-number-one,key-number-two") as server:
         order: list[str] = []
 
         def draw(key: str) -> None:
@@ -136,12 +136,12 @@ def test_the_device_is_shared_fairly_between_keys(tiny_studio: DiffusionGPT) -> 
             order.append(key)
 
         with ThreadPoolExecutor(8) as pool:
-            many = [pool.submit(draw, "key-one") for _ in range(5)]
+            many = [pool.submit(draw, "key-number-one") for _ in range(5)]
             wait_until(lambda: len(server.service.jobs.of()) == 5)
-            one = pool.submit(draw, "key-two")
+            one = pool.submit(draw, "key-number-two")
             for sent in (*many, one):
                 sent.result()
-        assert order.index("key-two") < 4
+        assert order.index("key-number-two") < 4
 
 
 def test_a_time_limit_ends_a_drawing(tiny_studio: DiffusionGPT) -> None:
