@@ -32,7 +32,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -240,13 +240,16 @@ def _status_mb(name: str) -> float:
 def attack_module(name: str, count: int, seed: int, until: float) -> list[dict[str, Any]]:
     """All attacks of a module in processes of their own; one that hangs or dies is a failure, and the rest go on."""
     done: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix=f"hostile-{name}-") as place:
+    module = importlib.import_module(f"hostile.{name}")
+    # here, since a process that is attacked may be killed at any time
+    runs = module.beside() if hasattr(module, "beside") else contextlib.nullcontext({})
+    with tempfile.TemporaryDirectory(prefix=f"hostile-{name}-") as place, runs as beside:
         box = Path(place) / "box"
         start = 0
         for number in range(count + 1):
             here = box / str(number)
             (here / "shared").mkdir(parents=True)
-            known, finished = _watched(name, here, seed=seed, count=count, start=start, until=until)
+            known, finished = _watched(name, here, beside, seed=seed, count=count, start=start, until=until)
             done += known
             if finished or not known:
                 break
@@ -257,7 +260,7 @@ def attack_module(name: str, count: int, seed: int, until: float) -> list[dict[s
 
 
 def _watched(
-    name: str, box: Path, *, seed: int, count: int, start: int, until: float
+    name: str, box: Path, beside: Mapping[str, str], *, seed: int, count: int, start: int, until: float
 ) -> tuple[list[dict[str, Any]], bool]:
     shared = box / "shared"
     own = {
@@ -269,7 +272,7 @@ def _watched(
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV") if name in os.environ}
     command = [sys.executable, str(Path(__file__)), "--work", name, str(box), str(seed), str(count), str(start)]
     worker = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**kept, **own, **SECRETS}
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**kept, **own, **beside, **SECRETS}
     )
     found: dict[int, dict[str, Any]] = {}
     finished = False

@@ -30,6 +30,8 @@ MAX_INPUT_SIDE: Final = 16_384
 MAX_INPUT_PIXELS: Final = 64_000_000
 """Most pixels that are decoded: the largest pictures of telephones have 50 million, and each takes up to 4 bytes."""
 
+_SMALLER = f"Make it smaller: sides up to {MAX_INPUT_SIDE:,}, and {MAX_INPUT_PIXELS // 10**6} million pixels."
+
 ImageSource = Any
 """What a picture may be given as: a path, the bytes of a file, a `data:` URL, a PIL image, or a result; `read_image`
 says what it accepts, since results are of a room above this one."""
@@ -209,6 +211,8 @@ def _decoded(data: bytes, argument: str) -> InputImage:
             _check_size(image, argument)
             frames = getattr(image, "n_frames", 1)
             read = _upright(image, argument)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RequestError(f"{argument} has far too many pixels", hint=_SMALLER) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
         # of a file in no known format Pillow says only the address of our buffer
         why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
@@ -224,7 +228,7 @@ def _check_size(image: Image, argument: str) -> None:
     if max(width, height) > MAX_INPUT_SIDE or width * height > MAX_INPUT_PIXELS:
         raise RequestError(
             f"{argument} is {width:,}x{height:,} pixels",
-            hint=f"Make it smaller: sides up to {MAX_INPUT_SIDE:,}, and {MAX_INPUT_PIXELS // 10**6} million pixels.",
+            hint=_SMALLER,
         )
 
 

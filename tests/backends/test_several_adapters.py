@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,16 @@ def embedding(folder: Path, name: str, key: str | None = None, *, rows: int = 2,
     return folder / f"{name}.safetensors"
 
 
+def promising(folder: Path, name: str, shape: list[int]) -> Path:
+    """A file whose header promises gigabytes, and which has no blocks on the disk."""
+    nbytes = 4 * shape[0] * shape[1]
+    header = json.dumps({"emb_params": {"dtype": "F32", "shape": shape, "data_offsets": [0, nbytes]}}).encode()
+    with (folder / f"{name}.safetensors").open("wb") as stream:
+        stream.write(len(header).to_bytes(8, "little") + header)
+        stream.truncate(8 + len(header) + nbytes)
+    return folder / f"{name}.safetensors"
+
+
 def test_a_word_is_learnt(settings: Settings, tiny_sd: Path, loras: Path, tmp_path: Path) -> None:
     """Its vectors stand for the word exactly as diffusers has it, and the base does not know the word afterwards."""
     file = embedding(tmp_path, "<cat-toy>", "<cat-toy>")
@@ -174,6 +185,11 @@ def test_an_embedding_of_another_model_is_refused(settings: Settings, tiny_sd: P
         tmp_path / "xl.safetensors": "has none",
         tmp_path / "inf.safetensors": "not finite",
         embedding(tmp_path, "a"): "knows already",
+        embedding(tmp_path, "a a"): "knows already",
+        embedding(tmp_path, "blank", "  "): "is not a word",
+        embedding(tmp_path, "steers", "\x1b[31m"): "is not a word",
+        promising(tmp_path, "huge", [75, 4_000_000]): "another width",
+        promising(tmp_path, "tall", [10_000_000, WIDTH]): "not a list of vectors",
         embedding(tmp_path, "long", rows=76): "not a list of vectors",
     }
     cache = ModelCache(settings)

@@ -86,7 +86,8 @@ def test_an_animation_gives_its_first_picture() -> None:
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says it is large, and holds nothing."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    empty = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + empty
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,9 @@ def png_header(width: int, height: int) -> bytes:
         encoded(striped(), "GIF"),
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
         png_header(100_000, 10),
+        png_header(9_000, 9_000),
         png_header(12_000, 12_000),
+        png_header(50_000, 50_000),
         png_header(0, 5),
         "missing.png",
         "nul\0.png",
@@ -114,7 +117,7 @@ def test_what_is_no_picture_is_refused(source: object) -> None:
     with pytest.raises(RequestError, match="image") as caught:
         Request(prompt="x", image=source)
     assert caught.value.hint
-    assert "0x" not in str(caught.value)  # the address of an object in our memory says nothing to a reader
+    assert " 0x" not in str(caught.value)  # the address of an object in our memory says nothing to a reader
 
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:

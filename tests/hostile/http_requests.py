@@ -19,7 +19,7 @@ KIND = "http request"
 WAITS_S = 30.0
 """Seconds after which a request that has no answer counts as hanging."""
 
-_BASES: dict[str, dict[str, Any]] = {
+BASES: dict[str, dict[str, Any]] = {
     "/v1/images/generations": {"prompt": "", "model": "auto", "n": 1, "size": "64x64", "seed": 1, "draft": False},
     "/v1/images/edits": {"prompt": "", "image": "AAAA", "strength": 0.5},
     "/v1/route": {"prompt": "", "memory": "24GB", "max_price": 0, "experts": "tiny-oil", "prefer": "fast"},
@@ -32,12 +32,12 @@ _BASES: dict[str, dict[str, Any]] = {
     "/sdapi/v1/options": {"sd_model_checkpoint": "auto"},
 }
 _FIELDS = sorted(
-    {name for body in _BASES.values() for name in body}
+    {name for body in BASES.values() for name in body}
     | {"width", "height", "mask_image", "stream", "finish", "timeout", "generator", "callback_on_step_end", "quality"}
     | {"response_format", "output_format", "output_compression", "partial_images", "expert", "explore", "batch_size"}
 )
 
-_JUNK: tuple[Callable[[random.Random], str], ...] = (
+JUNK: tuple[Callable[[random.Random], str], ...] = (
     lambda rng: rng.choice(["null", "true", "false", "[]", "{}", '""', "0", "-1", "1.5", "NaN", "Infinity", "1e400"]),
     lambda rng: "9" * rng.choice([5, 20, 400, 5000]),
     lambda rng: "[" * (depth := rng.choice([5, 200, 20_000])) + "]" * depth,
@@ -90,9 +90,13 @@ def _meet(raw: bytes, folder: Path) -> None:
 def problem_of(port: int, raw: bytes) -> str | None:
     """What is wrong with the answer to a request; `None` if it is well: not a failure of the server, and readable."""
     try:
-        status, kind, body = _exchange(port, raw)
+        return problem_in(raw, *exchange(port, raw))
     except TimeoutError:
         return "hangs"
+
+
+def problem_in(raw: bytes, status: int | None, kind: str, body: bytes) -> str | None:
+    """What is wrong with this answer to a request; `None` if it is well."""
     if status is None or (raw.startswith(b"HEAD") and status < 500):
         return None  # the connection was closed on what is not HTTP, or the answer to HEAD, which has no body
     if status >= 400 and "json" in kind:
@@ -108,7 +112,7 @@ def problem_of(port: int, raw: bytes) -> str | None:
     return f"{status} without an error object" if status >= 500 or (status >= 400 and status != 400) else None
 
 
-def _exchange(port: int, raw: bytes) -> tuple[int | None, str, bytes]:
+def exchange(port: int, raw: bytes) -> tuple[int | None, str, bytes]:
     """Status, type and body of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=WAITS_S) as connection:
         with contextlib.suppress(OSError):  # refused before all was sent
@@ -127,25 +131,26 @@ def _exchange(port: int, raw: bytes) -> tuple[int | None, str, bytes]:
     return int(lines[0].split()[1]), kind, body
 
 
-def _post(path: str, content: bytes, kind: str = "application/json", *more: str) -> bytes:
+def post(path: str, content: bytes, kind: str = "application/json", *more: str) -> bytes:
+    """The bytes of a request with a body."""
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}", f"Content-Length: {len(content)}"]
     return "\r\n".join([*lines, *more, "Connection: close", "", ""]).encode("utf-8", "replace") + content
 
 
 def _wrong_values(rng: random.Random) -> tuple[str, bytes]:
-    path = rng.choice(list(_BASES))
-    fields = {name: json.dumps(value) for name, value in _BASES[path].items()}
+    path = rng.choice(list(BASES))
+    fields = {name: json.dumps(value) for name, value in BASES[path].items()}
     if rng.random() < 0.05:
         fields["prompt"] = '"a red heart"'
     for name in rng.sample(_FIELDS, rng.randint(1, 3)):
-        fields[name] = rng.choice(_JUNK)(rng)
+        fields[name] = rng.choice(JUNK)(rng)
     text = "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in fields.items()) + "}"
-    return f"values {path}", _post(path, text.encode("utf-8", "surrogatepass"))
+    return f"values {path}", post(path, text.encode("utf-8", "surrogatepass"))
 
 
 def _broken_json(rng: random.Random) -> tuple[str, bytes]:
-    path = rng.choice(list(_BASES))
-    whole = json.dumps(_BASES[path]).encode()
+    path = rng.choice(list(BASES))
+    whole = json.dumps(BASES[path]).encode()
     content = rng.choice(
         [
             b"",
@@ -160,10 +165,12 @@ def _broken_json(rng: random.Random) -> tuple[str, bytes]:
         ]
     )
     kind = rng.choice(["application/json", "text/plain", "", "application/json; charset=\xff", "multipart/form-data"])
-    return f"broken {path}", _post(path, content, kind)
+    return f"broken {path}", post(path, content, kind)
 
 
-def _png(width: int, height: int, data: bytes = b"\0" * 50) -> bytes:
+def png(width: int, height: int, data: bytes = b"\0" * 50) -> bytes:
+    """A PNG that says it has this size, whatever its data."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
@@ -180,10 +187,10 @@ def _form(rng: random.Random) -> tuple[str, bytes]:
             b"GIF89a" + b"\0" * 20,
             b"%!PS-Adobe-3.0 EPSF\n",
             b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-            _png(50_000, 50_000),
-            _png(8, 8),
-            _png(8, 8, b"\0" * (8 * 25)),
-            _png(0, 0),
+            png(50_000, 50_000),
+            png(8, 8),
+            png(8, 8, b"\0" * (8 * 25)),
+            png(0, 0),
             rng.randbytes(500),
         ]
     )
@@ -199,7 +206,7 @@ def _form(rng: random.Random) -> tuple[str, bytes]:
     end = rng.choice([f"--{boundary}--\r\n", "", f"--{boundary}"]).encode()
     bare = "multipart/form-data"
     kind = rng.choice([f"{bare}; boundary={boundary}", bare, f"{bare}; boundary="])
-    return "form", _post("/v1/images/edits", b"".join(parts) + end, kind)
+    return "form", post("/v1/images/edits", b"".join(parts) + end, kind)
 
 
 def _head(rng: random.Random) -> tuple[str, bytes]:

@@ -111,6 +111,7 @@ def _check_fits(name: str, config: Mapping[str, Any], pipe: Any) -> None:
         theirs, ours = config.get(key), getattr(denoiser.config, key, None) if denoiser is not None else None
         if theirs is not None and ours is not None and theirs != ours:
             raise LoadError(
-                f"{name} was made for another model: its {key} is {theirs}, and {ours} in {type(pipe).__name__}",
+                f"{name} was made for another model: its {key} is {str(theirs)[:60]}, and {ours} in "
+                f"{type(pipe).__name__}",
                 hint=_ELSEWHERE,
             )

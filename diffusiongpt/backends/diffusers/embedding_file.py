@@ -24,6 +24,10 @@ _KEYS: Mapping[str, str] = {
 _MOST_VECTORS = 75
 """Tokens that CLIP reads of a prompt."""
 
+_MOST_CHARACTERS = 100
+"""Characters of the longest word; names of files in use have up to forty."""
+
+_RENAME = "Rename the file, or the tensor in it: its name is the word that stands for it in a prompt."
 _ELSEWHERE = "Check 'base' in the zoo file: the embedding was made for another checkpoint."
 _DAMAGED = "Get a complete copy of the file, or choose another."
 
@@ -66,33 +70,45 @@ def embedding_in(file: Path, pipe: Any) -> Embedding | None:
         names = [*content.keys()]
         if not is_embedding(names):
             return None
-        tensors = {name: content.get_tensor(name) for name in names}
-    known = set(tensors) <= set(_KEYS)
-    word = file.stem if known else next(iter(tensors))
-    vectors = {_KEYS[name] if known else "text_encoder": _rows(rows, file) for name, rows in tensors.items()}
-    for component, rows in vectors.items():
+        known = set(names) <= set(_KEYS)
+        places = {name: _KEYS[name] if known else "text_encoder" for name in names}
+        # before they are read: a header may promise gigabytes
+        shapes = {places[name]: _shape(content.get_slice(name).get_shape(), file) for name in names}
+        word = file.stem if known else names[0]
+        _check_fits(shapes, word, pipe, file)
+        vectors = {places[name]: _rows(content.get_tensor(name), file) for name in names}
+    return Embedding(word=word, vectors=vectors)
+
+
+def _check_fits(shapes: Mapping[str, tuple[int, int]], word: str, pipe: Any, file: Path) -> None:
+    """Refuse what is not for the encoders of a pipeline, or for a word that prompts have anyway."""
+    for component, (_, width_of_file) in shapes.items():
         encoder, tokenizer = getattr(pipe, component, None), getattr(pipe, _tokenizer_of(component), None)
         if encoder is None or tokenizer is None or not hasattr(encoder, "get_input_embeddings"):
             raise LoadError(f"{file.name} is for a {component}, and {type(pipe).__name__} has none", hint=_ELSEWHERE)
         width = encoder.get_input_embeddings().weight.shape[1]
-        if rows.shape[1] != width:
+        if width_of_file != width:
             raise LoadError(
-                f"{file.name} was made for a text encoder of another width: {rows.shape[1]}, and it is {width} in "
+                f"{file.name} was made for a text encoder of another width: {width_of_file}, and it is {width} in "
                 f"{type(pipe).__name__}",
                 hint=_ELSEWHERE,
             )
-        if word in tokenizer.get_vocab():
-            raise LoadError(
-                f"{file.name} is for the word {word!r}, which the text encoder knows already",
-                hint="Rename the file: its name is the word that stands for it in a prompt.",
-            )
-    missing = {name for name in _encoders(pipe) if name not in vectors}
+        _check_word(word, tokenizer, file)
+    missing = {name for name in _encoders(pipe) if name not in shapes}
     if missing and "text_encoder_2" in _encoders(pipe):
         raise LoadError(
             f"{file.name} is for one text encoder, and {type(pipe).__name__} has {len(_encoders(pipe))}",
             hint=_ELSEWHERE,
         )
-    return Embedding(word=word, vectors=vectors)
+
+
+def _check_word(word: str, tokenizer: Any, file: Path) -> None:
+    """Refuse a word that no prompt can have, or that many have and mean what they say."""
+    parts = word.split()
+    if not parts or len(word) > _MOST_CHARACTERS or not word.isprintable():
+        raise LoadError(f"{file.name} is for {word[:20]!r}, which is not a word", hint=_RENAME)
+    if word in tokenizer.get_vocab() or all(len(tokenizer.tokenize(part)) == 1 for part in parts):
+        raise LoadError(f"{file.name} is for {word!r}, which the text encoder knows already", hint=_RENAME)
 
 
 @contextmanager
@@ -140,13 +156,18 @@ def _longer(table: Any, rows: Sequence[Any]) -> Any:
     return Longer()
 
 
-def _rows(rows: Any, file: Path) -> Any:
-    rows = rows[None] if rows.ndim == 1 else rows
-    if rows.ndim != 2 or not 1 <= rows.shape[0] <= _MOST_VECTORS or not rows.is_floating_point():
+def _shape(shape: Sequence[int], file: Path) -> tuple[int, int]:
+    """Rows and columns of a tensor by the header of its file."""
+    rows, width = (1, *shape)[-2:] if len(shape) in (1, 2) else (0, 0)
+    if not 1 <= rows <= _MOST_VECTORS or not width:
         raise LoadError(f"{file.name} is not a textual inversion: its tensor is not a list of vectors", hint=_DAMAGED)
-    if not bool(rows.isfinite().all()):
+    return rows, width
+
+
+def _rows(rows: Any, file: Path) -> Any:
+    if not rows.is_floating_point() or not bool(rows.isfinite().all()):
         raise LoadError(f"{file.name} holds numbers that are not finite", hint=_DAMAGED)
-    return rows
+    return rows[None] if rows.ndim == 1 else rows
 
 
 def _encoders(pipe: Any) -> list[str]:
