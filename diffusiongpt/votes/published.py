@@ -17,6 +17,9 @@ SILENT_S = 30
 """Seconds of silence after which the server asks whether a process that learns is still there, three times ten seconds
 apart. A killed process gives its turn back at once; this is for a machine that was switched off. A stated bound."""
 
+SEEN_CHARS = 2_000
+"""Characters of the longest version of a store: numbers, and two ids of at most 256 characters."""
+
 table = sa.Table(
     "diffusiongpt_tables",
     sa.MetaData(),  # of its own: it is made by whoever publishes first, and holds nothing that is not learnt again
@@ -45,15 +48,18 @@ class Published(NamedTuple):
 
 def find(connection: sa.Connection, name: str) -> Published | None:
     """What is known of the published table of a name."""
-    row = _row(connection, sa.select(table.c.seen, table.c.size).where(table.c.name == name))
-    return None if row is None else Published(row["seen"], row["size"])
+    fits = sa.func.length(table.c.seen) <= SEEN_CHARS
+    row = _row(connection, sa.select(table.c.seen, table.c.size).where(table.c.name == name, fits))
+    if row is None or not isinstance(row["seen"], str) or not isinstance(row["size"], int):
+        return None  # of another program, as what has no row
+    return Published(row["seen"], row["size"])
 
 
 def read(connection: sa.Connection, name: str, most_bytes: int) -> bytes | None:
     """The published table of a name; `None` if there is none, or it is larger than a table may be."""
     fits = sa.func.length(table.c.data) <= most_bytes
     row = _row(connection, sa.select(table.c.data).where(table.c.name == name, fits))
-    return None if row is None else bytes(row["data"])
+    return bytes(row["data"]) if row is not None and isinstance(row["data"], bytes | memoryview) else None
 
 
 def _row(connection: sa.Connection, query: sa.Select[Any]) -> sa.RowMapping | None:
