@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from diffusiongpt.cache import EvictionPolicy
     from diffusiongpt.conversation import Conversation
     from diffusiongpt.embedding import Embedder
-    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Policy, Prefer, Route, SafetyLevel
+    from diffusiongpt.flow import Background, Explore, ImageSource, OnStepEnd, Policy, Prefer, Route, SafetyLevel
     from diffusiongpt.judging import Judge
     from diffusiongpt.pictures import Comparison, Generation
     from diffusiongpt.safety import Check
@@ -208,6 +208,7 @@ def route(
     strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    background: Background = "auto",
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_images_per_prompt: int = 1,
@@ -244,6 +245,7 @@ def route_and_generate(
     strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    background: Background = "auto",
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_images_per_prompt: int = 1,
@@ -279,6 +281,7 @@ async def aroute_and_generate(
     strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    background: Background = "auto",
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_images_per_prompt: int = 1,
@@ -331,6 +334,7 @@ def compare(
     strength: float | None = None,
     width: int | None = None,
     height: int | None = None,
+    background: Background = "auto",
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     num_images_per_prompt: int = 1,

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from diffusiongpt.conversation import Conversation
     from diffusiongpt.drawing import Executor, Replica
-    from diffusiongpt.flow import Explore, ImageSource, OnStepEnd, Prefer, SafetyLevel
+    from diffusiongpt.flow import Background, Explore, ImageSource, OnStepEnd, Prefer, SafetyLevel
     from diffusiongpt.judging import Bootstrapped, Judge, OnJudged
     from diffusiongpt.ranking import RankingTable
     from diffusiongpt.votes.exchange import FileFormat, Imported, Unknown
@@ -154,6 +154,7 @@ class DiffusionGPT:
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        background: Background = "auto",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
@@ -203,6 +204,7 @@ class DiffusionGPT:
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        background: Background = "auto",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
@@ -240,6 +242,7 @@ class DiffusionGPT:
                 picture is a starting point and never an order to change something.
             width: Width in pixels.
             height: Height in pixels.
+            background: `transparent` or `opaque`, whatever the prompt says; `auto` goes by the prompt.
             num_inference_steps: Denoising steps.
             guidance_scale: Guidance scale, as the chosen expert's pipeline understands it.
             num_images_per_prompt: Pictures to draw; picture `i` is that of `seed + i` alone.
@@ -293,6 +296,7 @@ class DiffusionGPT:
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        background: Background = "auto",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
@@ -420,6 +424,7 @@ class DiffusionGPT:
         strength: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        background: Background = "auto",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,

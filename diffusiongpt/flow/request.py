@@ -45,6 +45,9 @@ Prefer = Literal["quality", "fast", "cheap"]
 SafetyLevel = Literal["off", "standard", "strict"]
 """How much a content policy refuses."""
 
+Background = Literal["auto", "transparent", "opaque"]
+"""What is behind what is drawn, in OpenAI's words; `auto` is what the prompt says."""
+
 Explore = Literal["thompson"]
 OnStepEnd = Callable[..., dict[str, Any] | None]
 """A callback in the shape of diffusers' `callback_on_step_end`."""
@@ -128,6 +131,10 @@ class Request(_Asked):
     )
     width: Whole | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE, description="Width in pixels.")
     height: Whole | None = Field(default=None, ge=MIN_SIDE, le=MAX_SIDE, description="Height in pixels.")
+    background: Background = Field(
+        default="auto",
+        description="`transparent` or `opaque`, whatever the prompt says of it; `auto` goes by the prompt.",
+    )
     num_inference_steps: Whole | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
     guidance_scale: Number | None = Field(
         default=None, ge=0, le=100, description="Guidance scale, as the chosen expert's pipeline understands it."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
 from diffusiongpt.backends import nearest_task_of, tasks_of
 from diffusiongpt.errors import NoRouteError
 from diffusiongpt.flow import (
+    Background,
     Candidate,
     Placement,
     Policy,
@@ -138,7 +140,7 @@ class Router:
         """
         policy = policy or Policy()
         clock = _Clock()
-        thought = self.thinker.think(request.prompt, history, self._nodes)
+        thought = _on_background(self.thinker.think(request.prompt, history, self._nodes), request.background)
         clock.lap("understand")
         allowed = self._allowed(request, thought, policy)
         known = self.preferences.at_hand(self._priors, request.voter)
@@ -357,6 +359,14 @@ class Router:
                 )
             )
         return tuple(sorted(candidates, key=lambda c: (-round(c.score, 9), self._order[c.expert])))
+
+
+def _on_background(thought: Thought, background: Background) -> Thought:
+    """A reading of a prompt with the background that was asked for beside it."""
+    if background == "auto":
+        return thought
+    wanted = {"transparent_background": background == "transparent"}
+    return replace(thought, understanding=thought.understanding.model_copy(update=wanted))
 
 
 def _named(thought: Thought, taxonomy: Taxonomy) -> frozenset[str]:

@@ -39,6 +39,7 @@ MISTAKES: tuple[tuple[list[str], str], ...] = (
     (["--prefer", "quick"], "--prefer quick is unknown"),
     (["--safety", "lax"], "--safety lax is unknown"),
     (["--explore", "luck"], "--explore luck is unknown"),
+    (["--background", "blue"], "--background blue is unknown"),
     (["--memory", "much"], "--memory much cannot be used"),
     (["--max-price", "-1"], "--max-price -1.0 is out of range"),
     (["--max-wait", "-1"], "--max-wait -1.0"),

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from diffusiongpt import DiffusionGPT, Generation
 from diffusiongpt.drawing.matting import cut_out
+from diffusiongpt.errors import RequestError
 
 SIDE = 256
 STICKER = "a red heart sticker, transparent background"
@@ -145,6 +146,16 @@ def test_a_cut_out_has_the_size_asked_for(studio: DiffusionGPT) -> None:
     """It is cut as it was drawn, and resized with its alpha."""
     result = studio.route_and_generate(STICKER, width=200, height=200, seed=1, voter=None, num_images_per_prompt=2)
     assert {(image.size, image.mode) for image in result.images} == {((200, 200), "RGBA")}
+
+
+def test_the_background_may_be_asked_for_beside_the_prompt(studio: DiffusionGPT) -> None:
+    """As OpenAI's API has it: the prompt says nothing of it and gets the plain colour, or says it and is outranked."""
+    planned = studio.route("a red heart sticker", background="transparent", voter=None)
+    assert (planned.matting, planned.prompt) == (True, "a red heart sticker, on a plain white background")
+    assert studio.route_and_generate("a red heart sticker", background="transparent", seed=1).image.mode == "RGBA"
+    assert not studio.route(STICKER, background="opaque", voter=None).matting
+    with pytest.raises(RequestError, match="background='blue'"):
+        studio.route(STICKER, background="blue")  # type: ignore[arg-type]
 
 
 def test_inside_a_mask_nothing_is_cut_out(studio: DiffusionGPT) -> None:

@@ -74,6 +74,7 @@ REQUEST_OPTIONS: dict[str, tuple[Any, Any]] = {
     "strength": _option(float | None, None, help="How far to go from the picture, 0.01 to 1."),
     "width": _option(int | None, None, help="Width in pixels; the expert's own if absent."),
     "height": _option(int | None, None, help="Height in pixels; the expert's own if absent."),
+    "background": _option(str, "auto", help="transparent or opaque; auto goes by the prompt."),
     "num_inference_steps": _option(int | None, None, "--steps", help="Denoising steps."),
     "guidance_scale": _option(float | None, None, "--guidance", help="Guidance scale."),
     "num_images_per_prompt": _option(int, 1, "-n", "--number", help="Pictures to draw."),

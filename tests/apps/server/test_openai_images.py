@@ -43,6 +43,19 @@ def test_the_official_client_draws(client: openai.OpenAI) -> None:
     assert picture_in(answer.data[0].b64_json).size == (64, 64)
 
 
+@pytest.mark.parametrize("background", ["transparent", "opaque", "auto"])
+def test_a_background_is_transparent_where_the_client_asks_for_one(client: openai.OpenAI, background: Any) -> None:
+    """The picture has alpha then, without a word of it in the prompt; `opaque` outranks what the prompt says."""
+    words = "" if background == "transparent" else ", transparent background"
+    answer = client.images.generate(prompt=f"a red heart sticker{words}", background=background, extra_body={"seed": 1})
+    assert answer.data
+    is_cut = background != "opaque"
+    assert answer.background == ("transparent" if is_cut else "opaque")
+    assert picture_in(answer.data[0].b64_json or "").mode == ("RGBA" if is_cut else "RGB")
+    story: dict[str, Any] = answer.model_extra["diffusiongpt"]  # type: ignore[index]
+    assert (story["route"]["matting"], story["notices"]) == (is_cut, [])
+
+
 def test_a_model_that_is_not_listed_is_unknown(client: openai.OpenAI) -> None:
     """As at OpenAI, though one may draw with any name; an expert and a profile are found."""
     for name in ("auto", "auto-fast", "tiny-oil"):
