@@ -28,6 +28,9 @@ _KEEP_ALIVE_S = 30
 
 log = logger("diffusiongpt.server")
 
+SHORT_KEY = 8
+"""Characters below which a key can be guessed; a stated bound."""
+
 
 class _Server(Listener):
     """Stops in the order of the queue: what waits is refused, what draws is finished, within a time.
@@ -76,6 +79,12 @@ def serve(app: FastAPI, settings: ServerSettings) -> None:
         SettingsError: If the address cannot be listened on.
     """
     _log_to_stderr()
+    if any(len(key.get_secret_value()) < SHORT_KEY for key in settings.api_keys):
+        log.warning(
+            "a key has less than %d characters: it can be guessed, and messages lack it where it is a word of theirs; "
+            "`openssl rand -hex 16` prints a better one",
+            SHORT_KEY,
+        )
     config = uvicorn.Config(
         app,
         host=settings.host,

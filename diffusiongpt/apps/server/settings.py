@@ -11,23 +11,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from diffusiongpt.address import Address
 from diffusiongpt.settings import read_secret, read_settings
 
-SHORTEST_KEY = 8
-"""Characters of the shortest key; those that are found by their value within any text have as many (`safe_text`). A
-stated bound."""
-
 
 def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _checked(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    for key in keys:
-        if 0 < len(key.get_secret_value().strip()) < SHORTEST_KEY:
-            # before it is kept as a secret: it may be an ordinary word, which messages would then lack
-            raise ValueError(
-                f"a key has less than {SHORTEST_KEY} characters, so it can be guessed; take a long random one, such as "
-                "`openssl rand -hex 16` prints"
-            )
     read = [read_secret(key) for key in keys]
     return tuple(SecretStr(str(key)) for key in read if key)
 

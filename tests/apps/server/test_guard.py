@@ -11,9 +11,7 @@ import openai
 import pytest
 from fixtures_server import Running, running
 
-from diffusiongpt.apps.server import ServerSettings, guarded, load_server_settings
-from diffusiongpt.errors import SettingsError
-from diffusiongpt.safe_text import safe
+from diffusiongpt.apps.server import ServerSettings, guarded
 
 if TYPE_CHECKING:
     from diffusiongpt.studio import DiffusionGPT
@@ -150,13 +148,3 @@ def test_other_addresses_go_by_any_name() -> None:
     """With a key, or where it was said that none is needed."""
     assert not guarded(ServerSettings(api_keys=KEY)).hosts
     assert not guarded(ServerSettings(host="0.0.0.0", no_auth=True)).hosts  # noqa: S104
-
-
-def test_a_key_that_can_be_guessed_is_refused() -> None:
-    """A short one, which may be an ordinary word, is not taken for a secret either: messages would lack that word."""
-    for keys in ("quartz", f"{KEY}, quartz", ("quartz",)):
-        with pytest.raises(SettingsError, match="less than 8 characters") as caught:
-            load_server_settings(api_keys=keys)
-        assert "quartz" not in str(caught.value)
-    assert safe("a fox of quartz") == "a fox of quartz"
-    assert load_server_settings(api_keys=f"{KEY},").api_keys

@@ -255,9 +255,9 @@ def test_a_request_leaves_one_line(tiny_studio: DiffusionGPT, caplog: pytest.Log
 
 
 @contextmanager
-def process_of(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def process_of(folder: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`diffusiongpt serve` as a process of its own, and its address."""
-    command = [sys.executable, "-m", "diffusiongpt", "serve", "--zoo", "tiny", "--port", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "diffusiongpt", "serve", "--zoo", "tiny", "--port", "0", "--device", "cpu", *more]
     log = folder / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, stderr=file, env={**os.environ, "DIFFUSIONGPT_HOME": str(folder)})
@@ -281,6 +281,16 @@ def test_a_stopped_server_finishes_what_it_draws(tmp_path: Path) -> None:
         assert second.result().status_code == 503
         assert first.result().status_code == 200
         assert process.wait(60) == 0
+
+
+def test_a_key_that_can_be_guessed_is_warned_of(tmp_path: Path) -> None:
+    """It works, as whoever serves wants it to, and the log has the warning without the key."""
+    with process_of(tmp_path, "--api-key", "quartz") as (_, url):
+        assert httpx.get(f"{url}/v1/models", headers={"authorization": "Bearer quartz"}, timeout=60).status_code == 200
+        assert httpx.get(f"{url}/v1/models", timeout=60).status_code == 401
+    log = (tmp_path / "log").read_text()
+    assert "less than 8 characters: it can be guessed" in log
+    assert "quartz" not in log
 
 
 @pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--no-auth", "--api-key", "k"], ["--port", "70000"]])  # noqa: S104
