@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from math import inf
 
 from diffusiongpt.flow import SubjectClass
 from diffusiongpt.understanding.lexicon import Mention
@@ -171,10 +172,14 @@ def weigh_subjects(tokens: Sequence[str], mentions: Sequence[Mention]) -> list[f
         tokens: The tokens of the prompt.
         mentions: Mentions of subjects, in order of appearance.
     """
+    followed = zip_longest(mentions, mentions[1:])
+    roles = [PART if one.words in _FORMS else _role(tokens, one, following) for one, following in followed]
     weights: list[float] = []
     for index, mention in enumerate(mentions):
-        following = mentions[index + 1] if index + 1 < len(mentions) else None
-        role = PART if mention.words in _FORMS else _role(tokens, mention, following)
+        colon = _announced_at(tokens, mention)
+        # what is announced takes its place; "a photo of a fox: soft light" announces no other subject
+        is_announced = any(one.start > colon and role > PART for one, role in zip(mentions, roles, strict=True))
+        role = PART if is_announced else roles[index]
         main = sum(weight > PART for weight in weights)
         weights.append(role * LATER**main)
     return weights
@@ -211,7 +216,7 @@ def counted_class(tokens: Sequence[str]) -> SubjectClass | None:
 
 def _role(tokens: Sequence[str], mention: Mention, following: Mention | None) -> float:
     leads = following is not None and following.start == mention.end and following.words not in _FORMS
-    if leads or _announces(tokens, mention):
+    if leads:
         return PART
     if mention.words and mention.words[0] > "\u2e80":
         return _chinese_role(tokens, mention, following)
@@ -239,14 +244,14 @@ def _role_by_governor(tokens: Sequence[str], mention: Mention) -> float:
     return PLACE if governor in _WHERE else PART if governor in _WHICH - _SHOWING else 1.0
 
 
-def _announces(tokens: Sequence[str], mention: Mention) -> bool:
-    """Whether a mention stands before a colon in what only announces a picture: "an advertisement for a coat: "."""
+def _announced_at(tokens: Sequence[str], mention: Mention) -> float:
+    """Place of the colon after a mention in what announces a picture, "an ad for a coat: "; else infinity."""
     colon = next((at for at in range(mention.end, min(len(tokens), MOST_ANNOUNCING)) if tokens[at] in ":："), None)
     if colon is None:
-        return False
+        return inf
     said = tokens[:colon]
     named = not _ANNOUNCING.isdisjoint(said) or said[-1] in _ANNOUNCING_ENDS
-    return named and _STOPS.isdisjoint(said)
+    return colon if named and _STOPS.isdisjoint(said) else inf
 
 
 def _phrase_before(tokens: Sequence[str], place: int) -> list[str]:

@@ -63,6 +63,8 @@ def test_weights_follow_the_labels_they_are_fitted_to() -> None:
         ("in the style of a woodcut, with a fox in the foreground", "animal"),
         ("a mountain-sized teapot", "object"),
         ("an advertisement for a coat: a young man in the rain", "character"),
+        ("a photo of a fox: soft light, autumn leaves", "animal"),
+        ("一张猫的照片：坐在沙发上", "animal"),
         ("a comic about a boy", "character"),
         ("a family of four", "character"),
     ],
