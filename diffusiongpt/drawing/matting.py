@@ -44,6 +44,8 @@ PIXELS_A_STEP = 300
 
 WIDEST_EDGE = 4
 
+_OPAQUE = 255
+
 THIN = 3
 """Widths of an edge within which the full colour of a line is looked for that is too thin to have an inside."""
 
@@ -55,11 +57,11 @@ def cut_out(image: Image) -> tuple[Image, Matting]:
     """A picture without its background where that is plain, else as it was drawn, and what was done.
 
     Args:
-        image: The picture; one with transparency is kept as it is.
+        image: The picture; one with transparency is kept as it is, and an alpha channel alone is none.
     """
     from PIL import Image as Images
 
-    if image.mode in ("RGBA", "LA", "PA"):
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (_OPAQUE, _OPAQUE):
         return image, Matting(done=True)
     pixels: Floats = np.asarray(image.convert("RGB"), dtype=np.float64)
     colour, tolerance, plain = _background_of(pixels)

@@ -19,12 +19,26 @@ _BACKGROUND = r"(?:background|backdrop|bg)"
 _PRODUCTS = r"(?:sticker|logo|icon|emblem|overlay|cutout|clip ?art)s?"
 _PRODUCTS_ZH = r"(?:logo|图标|贴纸|标志|png)"
 
+_DENIALS = ("no ", "not ", "not a ", "not on a ", "without ", "without a ", "non-")
+_DENIALS_ZH = ("不要", "不要用", "不是", "不用", "无需", "非")
+# each is looked for behind the first letters, since an engine finds places for an alternative by what that begins with
+_TRANSPARENT = r"\btransparent" + "".join(rf"(?<!\b{one}transparent)" for one in _DENIALS)
+_THROUGH_ZH = "透" + "".join(rf"(?<!{one}透)" for one in _DENIALS_ZH)
+
+_NOT_OF_IT = (
+    r"(?![- ](?:music|musician|noise|sound|people|person|character|figure|crowd|actor|dancer|singer|text|writing|"
+    r"object|element|detail|clutter|distraction|building|story|light|lighting|blur)s?\b)"
+)
+"""What may be in a background, or goes by its name: without background music there still is a background."""
+
+_NOT_OF_IT_ZH = "(?!音|噪|声|人物|文字|杂物|虚化|灯光|故事|知识)"
+
 _WORDINGS = (
-    (rf"\btransparent[- ]({_BACKGROUND})\b", r"plain {colour} \1"),
+    (rf"{_TRANSPARENT}[-\s]+({_BACKGROUND})\b", r"plain {colour} \1"),
     (rf"\b({_BACKGROUND} (?:is |should be |must be |to be )?)transparent\b", r"\1plain {colour}"),
-    (r"\bwithout(?: an?| any)? (background|backdrop)\b", r"with a plain {colour} \1"),
-    (r"\bno (background|backdrop)\b", r"a plain {colour} \1"),
-    (r"\bremove (the )?(background|backdrop)\b", r"make \1\2 plain {colour}"),
+    (rf"\bwithout(?: an?| any)? (background|backdrop)\b{_NOT_OF_IT}", r"with a plain {colour} \1"),
+    (rf"\bno (background|backdrop)\b{_NOT_OF_IT}", r"a plain {colour} \1"),
+    (rf"\bremove (the )?(background|backdrop)\b{_NOT_OF_IT}", r"make \1\2 plain {colour}"),
     (r"\balpha background\b", r"plain {colour} background"),
     (r"\b(?:png with )?alpha (?:channel|transparency)\b", r"plain {colour} background"),
     (r"\bpng with (?:alpha|transparency)\b", r"picture on a plain {colour} background"),
@@ -33,12 +47,12 @@ _WORDINGS = (
     (r"\bisolated on transparent\b", r"isolated on plain {colour}"),
     (rf"透明的?({_PRODUCTS_ZH})", r"{colour_zh}背景的\1"),
     (r"透明 ?png", r"{colour_zh}背景"),
-    (r"(?:透明的?|透[过過])背景", r"{colour_zh}背景"),
+    (rf"{_THROUGH_ZH}(?:明的?|[过過])背景", r"{colour_zh}背景"),
     (r"背景透[过過明]", r"背景{colour_zh}"),
     (r"背景(?:为|是)透明", r"背景为{colour_zh}"),
-    (r"透明底", r"{colour_zh}底"),
-    (r"透明图", r"{colour_zh}背景图"),
-    (r"无背景|去背景|抠图|免抠", r"{colour_zh}背景"),
+    (r"透明底(?![座部板盘盒片])", r"{colour_zh}底"),
+    (r"透明图(?![案层纸])", r"{colour_zh}背景图"),
+    (rf"无背景{_NOT_OF_IT_ZH}|去背景{_NOT_OF_IT_ZH}|抠图|免抠", r"{colour_zh}背景"),
 )  # fmt: skip
 """How a transparent background is asked for, in simplified characters, and the same with a plain one."""
 

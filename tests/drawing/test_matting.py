@@ -110,6 +110,15 @@ def test_a_picture_that_is_transparent_already_is_kept() -> None:
     assert cut_out(drawn)[1].done
 
 
+def test_an_alpha_channel_alone_is_no_transparency() -> None:
+    """Other services draw all of a picture opaque in a format with alpha: it is cut out as without, or reported."""
+    plain, crowded = on((255, 255, 255), (200, 30, 40), "disc"), Image.effect_noise((SIDE, SIDE), 200).convert("RGBA")
+    cut, matting = cut_out(plain.convert("RGBA"))
+    assert (cut.tobytes(), matting.background) == (cut_out(plain)[0].tobytes(), cut_out(plain)[1].background)
+    assert cut.getchannel("A").getextrema()[0] == 0
+    assert not cut_out(crowded)[1].done
+
+
 @pytest.mark.parametrize("prompt", [STICKER, "红色爱心贴纸，透明背景"])
 def test_a_transparent_picture_is_planned_drawn_recorded_and_drawn_again(
     studio: DiffusionGPT, prompt: str, tmp_path: Path

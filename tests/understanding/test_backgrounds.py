@@ -25,6 +25,7 @@ def asked(prompt: str, of: Expert = OPAQUE, **request: bool) -> str:
         ("a sticker of a cat with no background", "a sticker of a cat with a plain white background"),
         ("a sticker of a cat without background", "a sticker of a cat with a plain white background"),
         ("a fox, the background should be transparent", "a fox, the background should be plain white"),
+        ("a fox on a transparent\n  background", "a fox on a plain white background"),
         ("a transparent logo, #FF6600", "a plain white background logo, #FF6600"),
         ("an icon, PNG with alpha channel", "an icon, plain white background"),
         ("a fox isolated on transparent", "a fox isolated on plain white"),
@@ -47,6 +48,28 @@ def test_who_can_draw_it_gets_the_prompt_as_it_is() -> None:
     assert asked(prompt, ABLE) == prompt
     assert asked(prompt, rewrite=False) == prompt
     assert asked("a transparent glass vase") == "a transparent glass vase"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a quiet library, no background noise",
+        "a dance without background music",
+        "a portrait of a singer, no background characters",
+        "remove background people from the photo",
+        "无背景音乐的舞会",
+        "透明底座的奖杯",
+        "穿透明图案裙子的女孩",
+        "a logo of a fox, not on a transparent background",
+        "a logo of a fox, no transparent background",
+        "狐狸的标志，不要透明背景",
+    ],
+)
+def test_what_only_sounds_like_it_asks_for_nothing(prompt: str) -> None:
+    """What is in a background, things that are transparent themselves, and a transparent background that is denied."""
+    assert not think(prompt).understanding.transparent_background
+    assert "plain" not in asked(prompt)
+    assert "纯白" not in asked(prompt)
 
 
 def test_what_is_quoted_stays() -> None:
