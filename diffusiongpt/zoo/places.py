@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -172,8 +173,14 @@ def _form(said: object) -> str:
     return FORMS[isinstance(said, dict | Source)]
 
 
+def _is_no_place(said: object) -> object:
+    if isinstance(said, str) and (is_local(said) or _ON_HUB.fullmatch(said)):
+        raise ValueError(f"a number is its size; where the component is, is written as {{repo: {said}}}")
+    return said
+
+
 Said = Annotated[
-    Annotated[Gigabytes, Tag(FORMS[0])] | Annotated[Source, Tag(FORMS[1])],
+    Annotated[Gigabytes, BeforeValidator(_is_no_place), Tag(FORMS[0])] | Annotated[Source, Tag(FORMS[1])],
     Discriminator(_form),
 ]
 """What an entry says of a component: its size where it is in the repository, else where it is."""

@@ -23,7 +23,7 @@ from diffusiongpt.errors import (
 )
 from diffusiongpt.hub import Puller
 from diffusiongpt.testing import single_file_pipeline, write_single_file
-from diffusiongpt.zoo import Expert, Source
+from diffusiongpt.zoo import Expert, Source, Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,6 +249,35 @@ def test_a_wrong_name_or_file_is_refused(
     with pytest.raises((LoadError, PullError), match=says):
         Puller(online).plan(Expert.model_validate(facts), BACKEND)
     assert not weights_asked(hub, "t/sd")
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "says"),
+    [
+        ("vae", "unet", "a UNet2DConditionModel, and the component 'vae' is a AutoencoderKL"),
+        ("vae", f"unet/{VAE}", "is not a AutoencoderKL"),
+        ("text_encoder", "text_encoder/model.safetensors", "not loaded from one file"),
+        ("brain", "vae", "no component 'brain'"),
+        ("safety_checker", "vae", "no component 'safety_checker'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_on_this_machine_too(
+    online: Settings, tiny_sd: Path, name: str, place: str, says: str
+) -> None:
+    """Nothing of a local folder is planned, so it is looked at before it is loaded."""
+    facts = {"id": "wrong", "repo": str(tiny_sd), "components": {name: {"repo": str(tiny_sd / place)}}}
+    with pytest.raises(LoadError, match=says) as caught:
+        picture(online, Expert.model_validate(facts))
+    if "no component" in says:
+        assert str(caught.value.hint).endswith("it has: scheduler, text_encoder, tokenizer, unet, vae.")
+
+
+def test_a_class_that_diffusers_loads_from_folders_only_is_refused_as_one_file(online: Settings) -> None:
+    """Some have the method and are in no table of diffusers': the autoencoder of the tiny zoo is one."""
+    expert = next(iter(Zoo.load("tiny").values()))
+    facts = {"id": "wrong", "repo": str(expert.folder), "components": {"vae": {"repo": f"{expert.folder}/unet/{VAE}"}}}
+    with pytest.raises(LoadError, match="'vae' is a AutoencoderTiny, which is not loaded from one file"):
+        picture(online, Expert.model_validate(facts))
 
 
 @pytest.mark.usefixtures("folder")

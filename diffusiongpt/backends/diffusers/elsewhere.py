@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,26 +102,30 @@ def check_component(
     raw = whole.read(INDEX)
     kinds = read_components(raw, whole.names)
     if taken.name not in kinds:
-        raise LoadError(
-            f"its pipeline has no component {taken.name!r}",
-            hint=f"Correct the name under 'components' in the zoo file; it has: {', '.join(kinds)}.",
-        )
+        raise _no_component(taken.name, kinds)
     library, kind = parse_json(raw)[taken.name]
     config = f"{taken.name}/{_CONFIG}"
     known = whole.read(config) if config in whole.names else None
     if taken.file is not None:
         if known is None:
-            raise LoadError(
-                f"the repository of the expert has no {config}, which its file {taken.file} needs", hint=_NOT_THERE
-            )
+            raise _no_config(config, taken.file)
         check_config(taken.name, config, known)
-        _check_file(taken, library, kind, parse_json(known), shapes)
+        _check_file(taken.name, taken.file, library, kind, parse_json(known), shapes)
         return
     (name,) = (name for name in own.names if name.endswith(_CONFIG))
-    _check_same(taken, library, kind, parse_json(own.read(name)), parse_json(known) if known else {})
+    _check_same(taken.name, library, kind, parse_json(own.read(name)), parse_json(known) if known else {})
 
 
-def _check_same(taken: Taken, library: str, kind: str, own: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _no_component(name: str, others: Iterable[str]) -> LoadError:
+    hint = f"Correct the name under 'components' in the zoo file; it has: {', '.join(others)}."
+    return LoadError(f"its pipeline has no component {name!r}", hint=hint)
+
+
+def _no_config(config: str, file: str) -> LoadError:
+    return LoadError(f"the repository of the expert has no {config}, which its file {file} needs", hint=_NOT_THERE)
+
+
+def _check_same(name: str, library: str, kind: str, own: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Refuse a component of another class, or of other widths than the components around it have."""
     if library == "diffusers":
         there, wanted = str(own.get("_class_name")), kind
@@ -131,21 +135,24 @@ def _check_same(taken: Taken, library: str, kind: str, own: Mapping[str, Any], k
         if there.startswith(wanted) or wanted.startswith(there):
             there = wanted
     if there != wanted:
-        raise LoadError(f"it has a {there[:60]}, and the component {taken.name!r} is a {wanted[:60]}", hint=_NOT_THERE)
+        raise LoadError(f"it has a {there[:60]}, and the component {name!r} is a {wanted[:60]}", hint=_NOT_THERE)
     differ = [key for key in _JOINTS if key in own and key in known and own[key] != known[key]]
     if differ:
         values = ", ".join(f"{key} {str(own[key])[:20]} and not {str(known[key])[:20]}" for key in differ)
         raise LoadError(f"it does not fit the other components of the pipeline: it has {values}", hint=_NOT_THERE)
 
 
-def _check_file(taken: Taken, library: str, kind: str, config: Mapping[str, Any], shapes: Shapes | None) -> None:
+def _check_file(
+    name: str, file: str, library: str, kind: str, config: Mapping[str, Any], shapes: Shapes | None
+) -> None:
+    """Refuse a file of a class that has no single files, or with other tensors."""
     if not loads_one_file(library, kind):
         raise LoadError(
-            f"{taken.name!r} is a {kind}, which is not loaded from one file",
+            f"{name!r} is a {kind}, which is not loaded from one file",
             hint="Leave 'file' out, and name a repository that has it as a folder with config.json.",
         )
     if shapes is not None:
-        check_tensors(str(taken.file), kind, config, shapes)
+        check_tensors(file, kind, config, shapes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +166,7 @@ class Foreign:
         place: Where its files are.
         file: The one file of its weights; `None` for a folder.
         is_packed: Whether these have few bits in the file already.
-        facts: Its configuration, for one file.
+        known: Its configuration in the checkpoint that it is taken for; empty if that has none.
     """
 
     name: str
@@ -168,7 +175,15 @@ class Foreign:
     place: Place
     file: str | None
     is_packed: bool
-    facts: Mapping[str, Any] | None
+    known: Mapping[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """That configuration for one file, without what it says of the weights in the checkpoint's own repository."""
+        if self.file is None:
+            return None
+        kept = {key: value for key, value in self.known.items() if key != "quantization_config"}
+        return {**kept, "_class_name": self.kind}
 
     @property
     def folder(self) -> Path:
@@ -222,14 +237,16 @@ class Foreign:
         return self._from_one_file(kind, dtype)
 
     def _check_folder(self) -> None:
-        """Look at what lies in its folder now: others may have put more there than we."""
+        """Look at what lies in its folder now: others may have put more there than we, and no plan saw local ones."""
         names = [path.name for path in self.folder.iterdir() if path.is_file()]
         check_components({"": self.kind}, names, lambda name: read_bounded(self.folder / name))
+        own = parse_json(read_bounded(self.place.folder / self._config))
+        _check_same(self.name, self.library, self.kind, own, self.known)
 
     def _from_one_file(self, kind: Any, dtype: Any) -> Any:
         path = self.place.folder / str(self.file)
         shapes = shapes_in(path) if self.is_packed else _shapes(path)
-        check_tensors(path.name, self.kind, self.facts or {}, shapes)
+        _check_file(self.name, path.name, self.library, self.kind, self.facts or {}, shapes)
         with TemporaryDirectory(prefix="diffusiongpt-") as place:
             (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
             if self.is_packed:
@@ -262,17 +279,22 @@ def foreign_components(
         LoadError: If one of them is not a component of the pipeline.
     """
     found = {}
+    # of a part that it may have, and has not, an index says that it is null
+    kinds = {
+        name: said for name, said in index.items() if isinstance(said, list | tuple) and said[:1] not in ([], [None])
+    }
     for part in expert.elsewhere:
         taken = part.component
         if taken is None or not elsewhere or taken.name not in elsewhere:
             continue
-        said = index.get(taken.name)
-        if not isinstance(said, list | tuple):
-            raise LoadError(f"its pipeline has no component {taken.name!r}", hint=_NOT_THERE)
-        library, kind, *known = said
-        facts: Mapping[str, Any] | None = None
-        if taken.file is not None:
-            facts = _plain(known[0] if known else parse_json(read_bounded(folder / taken.name / _CONFIG)), kind)
+        if taken.name not in kinds:
+            raise _no_component(taken.name, kinds)
+        library, kind, *known = kinds[taken.name]
+        config = f"{taken.name}/{_CONFIG}"
+        if not known and (folder / config).is_file():
+            known = [parse_json(read_bounded(folder / config))]
+        if not known and taken.file is not None:
+            raise _no_config(config, taken.file)
         found[taken.name] = Foreign(
             name=taken.name,
             library=library,
@@ -280,12 +302,6 @@ def foreign_components(
             place=elsewhere[taken.name],
             file=taken.file,
             is_packed=taken.is_packed,
-            facts=facts,
+            known=known[0] if known else {},
         )
     return found
-
-
-def _plain(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """A configuration without what it says of the weights in its own repository."""
-    kept = {key: value for key, value in config.items() if key != "quantization_config"}
-    return {**kept, "_class_name": kind}

@@ -20,7 +20,14 @@ def loads_one_file(library: str, kind: str) -> bool:
     with quiet_construction():
         import diffusers
 
-        return library == "diffusers" and hasattr(getattr(diffusers, kind, None), "from_single_file")
+        return library == "diffusers" and _loadable(getattr(diffusers, kind, object)) is not None
+
+
+def _loadable(cls: type) -> str | None:
+    """The name that diffusers knows a class by where it loads one file; others have the method and refuse the call."""
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+
+    return next((one.__name__ for one in cls.__mro__ if one.__name__ in SINGLE_FILE_LOADABLE_CLASSES), None)
 
 
 def check_tensors(name: str, kind: str, config: Mapping[str, Any], shapes: Shapes) -> None:
@@ -72,7 +79,6 @@ def _tensors(kind: str, config: Mapping[str, Any], shapes: Shapes) -> tuple[Shap
     wanted = {key: tuple(tensor.shape) for key, tensor in cls.from_config(dict(config)).state_dict().items()}
     tensors = {key: torch.empty(shape) for key, shape in shapes.items()}
     if wanted.keys() != tensors.keys():
-        loadable = next(one for one in SINGLE_FILE_LOADABLE_CLASSES if issubclass(cls, getattr(diffusers, one)))
-        convert: Any = SINGLE_FILE_LOADABLE_CLASSES[loadable]["checkpoint_mapping_fn"]  # type: ignore[index]
+        convert: Any = SINGLE_FILE_LOADABLE_CLASSES[str(_loadable(cls))]["checkpoint_mapping_fn"]  # type: ignore[index]
         tensors = convert(config=dict(config), checkpoint=tensors)
     return wanted, {key: tuple(tensor.shape) for key, tensor in tensors.items()}
