@@ -22,6 +22,8 @@ _FREE: dict[str, Any] = {
 }
 """Nothing is counted in tokens here; programs that add them up expect numbers."""
 
+_NO_TRANSPARENCY = "JPEG has no transparency, so the background is white; ask for png or webp"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,7 +68,10 @@ def answer_of(generation: Generation, asked: Asked, service: Service, base_url: 
         base_url: Address of the server as the client knows it.
         **more: Further parts of the story.
     """
-    story = {**story_of(generation), "notices": list(asked.notices), "ballot": service.ballots.keep(generation), **more}
+    is_transparent = generation.image.mode == "RGBA"
+    is_lost = is_transparent and asked.file_format == "jpeg"
+    notices = [*asked.notices, *([_NO_TRANSPARENCY] if is_lost else [])]
+    story = {**story_of(generation), "notices": notices, "ballot": service.ballots.keep(generation), **more}
     prompt = str(generation.params.get("prompt", generation.route.input))
     pictures = []
     for image, record in zip(generation.images, generation.records, strict=True):
@@ -82,7 +87,7 @@ def answer_of(generation: Generation, asked: Asked, service: Service, base_url: 
         created=int(time()),
         pictures=tuple(pictures),
         facts={
-            "background": "transparent" if generation.image.mode == "RGBA" else "opaque",
+            "background": "transparent" if is_transparent and not is_lost else "opaque",
             "output_format": asked.file_format,
             "quality": "auto",
             "size": f"{generation.image.width}x{generation.image.height}",

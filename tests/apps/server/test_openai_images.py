@@ -56,6 +56,18 @@ def test_a_background_is_transparent_where_the_client_asks_for_one(client: opena
     assert (story["route"]["matting"], story["notices"]) == (is_cut, [])
 
 
+@pytest.mark.parametrize("file_format", ["jpeg", "webp"])
+def test_a_format_without_transparency_is_reported(client: openai.OpenAI, file_format: Any) -> None:
+    """The background of a JPEG is white, whatever was asked for; the answer says so."""
+    answer = client.images.generate(prompt="a red heart", background="transparent", output_format=file_format)
+    assert answer.data
+    is_kept = file_format == "webp"
+    assert answer.background == ("transparent" if is_kept else "opaque")
+    assert picture_in(answer.data[0].b64_json or "").mode == ("RGBA" if is_kept else "RGB")
+    notices = answer.model_extra["diffusiongpt"]["notices"]  # type: ignore[index]
+    assert any("JPEG" in one for one in notices) is not is_kept
+
+
 def test_a_model_that_is_not_listed_is_unknown(client: openai.OpenAI) -> None:
     """As at OpenAI, though one may draw with any name; an expert and a profile are found."""
     for name in ("auto", "auto-fast", "tiny-oil"):
