@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 from contextlib import suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,6 +125,20 @@ def test_a_gguf_file_draws_close_to_the_plain_weights(online: Settings, hub: Loc
     assert draw(online.model_copy(update={"offline": True}), mixed())[0] == few
     assert {name for name in hub.downloads["t/gguf"] if name.endswith(".gguf")} == {FILE, "flux-Q4_0.gguf"}
     assert nbytes > 0
+
+
+@pytest.mark.parametrize("quantisation", ["Q8_0", "Q5_1", "Q4_0", "BF16"])
+def test_each_weight_is_the_number_that_the_file_holds(online: Settings, files: Path, quantisation: str) -> None:
+    """As the package that wrote the file reads it, in layers of few bits and outside them."""
+    import gguf
+
+    cache = ModelCache(online)
+    with cache.lease(mixed(f"flux-{quantisation}.gguf"), BACKEND, device="cpu") as loaded:
+        for one in gguf.GGUFReader(files / f"flux-{quantisation}.gguf").tensors:
+            held = attrgetter(one.name)(loaded.model.pipe.transformer).detach().float().numpy()
+            numbers = gguf.quants.dequantize(one.data, one.tensor_type).reshape(held.shape)
+            np.testing.assert_allclose(held, numbers, rtol=1e-6, atol=1e-7, err_msg=one.name)
+    cache.close()
 
 
 def test_only_the_file_and_the_rest_are_pulled(online: Settings, hub: LocalHub) -> None:
