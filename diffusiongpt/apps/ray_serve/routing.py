@@ -29,6 +29,12 @@ class ByModel(RequestRouter):
     What replicas report comes through `routing_stats`; a request is counted at its replica as soon as it is sent.
     """
 
+    # Before Ray Serve sends a request, it asks the replica how long its queue is, and takes the next best if there is
+    # no answer within so many seconds. Its own .1 pass by chance on a busy machine, and another replica would have to
+    # load the expert, which takes longer than these; stated, not measured.
+    queue_len_response_deadline_s = 2.0
+    max_queue_len_response_deadline_s = 4.0
+
     def initialize_state(self, kind: str = "", **_: Any) -> None:
         """Begin with no replica known; Ray Serve calls this once."""
         self._kind = kind
