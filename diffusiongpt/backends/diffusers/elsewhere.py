@@ -161,7 +161,7 @@ class Foreign:
 
     Attributes:
         name: Its name in the pipeline.
-        library: `diffusers` or `transformers`.
+        package: Where its class is: `diffusers` or `transformers`.
         kind: Name of its class.
         place: Where its files are.
         file: The one file of its weights; `None` for a folder.
@@ -170,7 +170,7 @@ class Foreign:
     """
 
     name: str
-    library: str
+    package: str
     kind: str
     place: Place
     file: str | None
@@ -224,7 +224,7 @@ class Foreign:
         import diffusers
         import transformers
 
-        kind = getattr(diffusers if self.library == "diffusers" else transformers, self.kind)
+        kind = getattr(diffusers if self.package == "diffusers" else transformers, self.kind)
         if self.file is None:
             self._check_folder()
             return kind.from_pretrained(
@@ -241,12 +241,12 @@ class Foreign:
         names = [path.name for path in self.folder.iterdir() if path.is_file()]
         check_components({"": self.kind}, names, lambda name: read_bounded(self.folder / name))
         own = parse_json(read_bounded(self.place.folder / self._config))
-        _check_same(self.name, self.library, self.kind, own, self.known)
+        _check_same(self.name, self.package, self.kind, own, self.known)
 
     def _from_one_file(self, kind: Any, dtype: Any) -> Any:
         path = self.place.folder / str(self.file)
         shapes = shapes_in(path) if self.is_packed else _shapes(path)
-        _check_file(self.name, path.name, self.library, self.kind, self.facts or {}, shapes)
+        _check_file(self.name, path.name, self.package, self.kind, self.facts or {}, shapes)
         with TemporaryDirectory(prefix="diffusiongpt-") as place:
             (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
             if self.is_packed:
@@ -289,7 +289,7 @@ def foreign_components(
             continue
         if taken.name not in kinds:
             raise _no_component(taken.name, kinds)
-        library, kind, *known = kinds[taken.name]
+        package, kind, *known = kinds[taken.name]
         config = f"{taken.name}/{_CONFIG}"
         if not known and (folder / config).is_file():
             known = [parse_json(read_bounded(folder / config))]
@@ -297,7 +297,7 @@ def foreign_components(
             raise _no_config(config, taken.file)
         found[taken.name] = Foreign(
             name=taken.name,
-            library=library,
+            package=package,
             kind=kind,
             place=elsewhere[taken.name],
             file=taken.file,
