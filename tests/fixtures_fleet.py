@@ -127,6 +127,7 @@ def running_ray(home: Path) -> Iterator[RunningFleet]:
         "DIFFUSIONGPT_HOME": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",  # as `serve --ray` has it
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_memory_monitor_refresh_ms": "0",  # or Ray ends replicas where other programs take the memory

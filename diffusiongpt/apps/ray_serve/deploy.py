@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 NAME = "diffusiongpt"
 
 FRONT = "Front"
+
+KILLS_WHAT_HANGS = "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"
+"""Ray Serve's variable, read where its controller starts. Without it a replica that hangs has `FINISH_S` to finish what
+it never will, and whoever waits for that is not sent elsewhere."""
 
 FINISH_S = 600.0
 """Seconds that a replica which is stopped has to finish what it draws, as in a rolling update. As long as a request may
@@ -77,6 +82,7 @@ def serve_fleet(settings: ServerSettings, *, zoo: str = "", replicas: int | None
         zoo: Layers of the zoo, separated by commas; empty for those of the settings.
         replicas: Replicas that draw; one for each GPU if absent, and two where there is none.
     """
+    os.environ.setdefault(KILLS_WHAT_HANGS, "1")
     ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = there.get("GPU", 0.0)
