@@ -1,4 +1,4 @@
-"""Our own requests to the hub: one endpoint, a token that goes only to it, and bounds for every answer."""
+"""Our own requests to the hub: to one endpoint, with a token that is sent nowhere else, and limits on every answer."""
 
 from __future__ import annotations
 

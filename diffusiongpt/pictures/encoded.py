@@ -23,7 +23,7 @@ _MOST_EXIF = 65_000
 """Bytes of EXIF data that one segment of a JPEG holds, less its head."""
 
 _KEPT = (200, 50, 10)
-"""Candidates and rejections that are kept, fewer where there is no room for more."""
+"""Most candidates and most rejections that a record lists: the next smaller number where the file has no room."""
 
 
 def encode(
@@ -31,7 +31,7 @@ def encode(
 ) -> bytes:
     """The bytes of a picture file with its record.
 
-    A record that no JPEG has room for, because the prompt has tens of thousands of letters, is left out of it.
+    A JPEG has no record where the prompt is too long for its EXIF data, with tens of thousands of letters.
 
     Where the settings name a key, the bytes are signed, and must not be changed afterwards.
 

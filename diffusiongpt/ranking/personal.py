@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 LEVEL = 1.0
-"""Prior standard deviation of a voter's offset for an expert, in log-odds: as much as experts differ for everyone
-before votes. A stated belief."""
+"""Prior standard deviation of a voter's offset for an expert, in log-odds: the same as that of the experts
+themselves before any votes. A stated belief."""
 
 NODE = 0.35
 """Prior standard deviation of a voter's offset for an expert at one node, in log-odds. A stated belief."""

@@ -1,4 +1,4 @@
-"""What published evidence says of experts: the result of one fit, as data, and the formula for everything else.
+"""What published evidence says about experts: the result of one fit, kept as data, and the formulas that apply it.
 
 `python benchmarks/first_pick.py --data DIR --write` makes `prior.json`: one hierarchical Gaussian model of all tables,
 with scale, offset, and noise for each source (`benchmarks/prior/fit.py`). Levels are Elo points on the scale of the

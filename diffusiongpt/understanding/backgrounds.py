@@ -19,11 +19,26 @@ _BACKGROUND = r"(?:background|backdrop|bg)"
 _PRODUCTS = r"(?:sticker|logo|icon|emblem|overlay|cutout|clip ?art)s?"
 _PRODUCTS_ZH = r"(?:logo|图标|贴纸|标志|png)"
 
-_DENIALS = ("no ", "not ", "not a ", "not on a ", "without ", "without a ", "non-")
-_DENIALS_ZH = ("不要", "不要用", "不是", "不用", "无需", "非")
-# each is looked for behind the first letters, since an engine finds places for an alternative by what that begins with
-_TRANSPARENT = r"\btransparent" + "".join(rf"(?<!\b{one}transparent)" for one in _DENIALS)
-_THROUGH_ZH = "透" + "".join(rf"(?<!{one}透)" for one in _DENIALS_ZH)
+_DENIALS = (r"\bno ", r"\bnot ", r"\bnot a ", r"\bnot on a ", r"\bwithout ", r"\bwithout a ", r"\bnon-")
+_DENIALS_ZH = ("不", "不要", "不要用", "不是", "不用", "无需", "非")
+_DONT = (r"\bnot ", r"\bnever ", "n't ", "n’t ")
+_DONT_ZH = ("不", "不要", "不用", "不必", "别", "勿", "无需", "没", "没有")
+
+
+def _unless(denials: Sequence[str], *words: str) -> str:
+    """Any of some words that none of the denials leads to."""
+    # these are looked for behind the word, since an engine finds places for an alternative by what that begins with
+    return "(?:" + "|".join(word + "".join(f"(?<!{one}{word})" for one in denials) for word in words) + ")"
+
+
+_TRANSPARENT = _unless(_DENIALS, "transparent", "see[- ]through")
+_THROUGH_ZH = _unless(_DENIALS_ZH, "透")
+_REMOVE = _unless(_DONT, "remove", "delete", "erase")
+_REMOVES_ZH = ("去除", "去掉", "移除", "除去", "删除", "删掉", "清除", "消除", "抠掉", "抠除")
+_REMOVE_ZH = _unless(_DONT_ZH, "去", *_REMOVES_ZH)
+_REMOVED_ZH = (
+    _unless([f"{one}[把将]" for one in _DONT_ZH], "背景") + f"(?:{'|'.join(_REMOVES_ZH)})掉?(?=$|[后的，。,.;；!！ \n])"
+)
 
 _NOT_OF_IT = (
     r"(?![- ](?:music|musician|noise|sound|people|person|character|figure|crowd|actor|dancer|singer|text|writing|"
@@ -32,13 +47,23 @@ _NOT_OF_IT = (
 """What may be in a background, or goes by its name: without background music there still is a background."""
 
 _NOT_OF_IT_ZH = "(?!音|噪|声|人物|文字|杂物|虚化|灯光|故事|知识)"
+_NOT_IN_IT_ZH = f"(?!里|中|上|内|板|的(?!{_PRODUCTS_ZH}|图|照片))"
+
+_BECOMES_ZH = "(?:[变改换弄做调设]|设置|处理|应该|需要|要)?[成为是]?"
 
 _WORDINGS = (
-    (rf"{_TRANSPARENT}[-\s]+({_BACKGROUND})\b", r"plain {colour} \1"),
-    (rf"\b({_BACKGROUND} (?:is |should be |must be |to be )?)transparent\b", r"\1plain {colour}"),
+    (rf"\b{_TRANSPARENT}[-\s]+({_BACKGROUND})\b", r"plain {colour} \1"),
+    (
+        rf"\b({_BACKGROUND} (?:(?:is|(?:should|must|to) be) )?(?:fully |completely )?)(?:transparent|see[- ]through)\b",
+        r"\1plain {colour}",
+    ),
     (rf"\bwithout(?: an?| any)? (background|backdrop)\b{_NOT_OF_IT}", r"with a plain {colour} \1"),
     (rf"\bno (background|backdrop)\b{_NOT_OF_IT}", r"a plain {colour} \1"),
-    (rf"\bremove (the )?(background|backdrop)\b{_NOT_OF_IT}", r"make \1\2 plain {colour}"),
+    (
+        rf"\b{_REMOVE} ((?:the |its |their |this |that )?(?:entire |whole )?)(background|backdrop)\b{_NOT_OF_IT}",
+        r"make \1\2 plain {colour}",
+    ),
+    (r"\b(background|backdrop) removed\b", r"\1 plain {colour}"),
     (r"\balpha background\b", r"plain {colour} background"),
     (r"\b(?:png with )?alpha (?:channel|transparency)\b", r"plain {colour} background"),
     (r"\bpng with (?:alpha|transparency)\b", r"picture on a plain {colour} background"),
@@ -49,10 +74,12 @@ _WORDINGS = (
     (r"透明 ?png", r"{colour_zh}背景"),
     (rf"{_THROUGH_ZH}(?:明的?|[过過])背景", r"{colour_zh}背景"),
     (r"背景透[过過明]", r"背景{colour_zh}"),
-    (r"背景(?:为|是)透明", r"背景为{colour_zh}"),
+    (rf"背景({_BECOMES_ZH})(?:完全|全)?透明", r"背景\1{colour_zh}"),
     (r"透明底(?![座部板盘盒片])", r"{colour_zh}底"),
     (r"透明图(?![案层纸])", r"{colour_zh}背景图"),
-    (rf"无背景{_NOT_OF_IT_ZH}|去背景{_NOT_OF_IT_ZH}|抠图|免抠", r"{colour_zh}背景"),
+    (rf"{_REMOVE_ZH}背景{_NOT_OF_IT_ZH}{_NOT_IN_IT_ZH}", r"{colour_zh}背景"),
+    (_REMOVED_ZH, r"背景换成{colour_zh}"),
+    (rf"无背景{_NOT_OF_IT_ZH}|抠图|免抠", r"{colour_zh}背景"),
 )  # fmt: skip
 """How a transparent background is asked for, in simplified characters, and the same with a plain one."""
 

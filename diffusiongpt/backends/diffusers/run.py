@@ -155,7 +155,7 @@ def draw_one(
     device: str,
     encoded: Encoded | None = None,
 ) -> Image:
-    """Draw one picture. Its noise comes from the CPU, where it is the same for every device.
+    """Draw one picture. Its noise is drawn on the CPU, so that a seed gives the same noise on every device.
 
     Args:
         pipe: The pipeline.

@@ -1,4 +1,4 @@
-"""One call of an LLM: how to ask for structure, a deadline that holds, and a plain reason for every failure."""
+"""One call to an LLM: it asks for structured output, keeps a deadline, and gives a clear reason for every failure."""
 
 from __future__ import annotations
 
