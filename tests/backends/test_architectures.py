@@ -281,6 +281,34 @@ def test_the_author_of_a_zoo_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert advice([expert("hosted", backend="other", architecture="sdlx")]) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "repo", "architecture", "says"),
+    [
+        ("text_encodr", "o/sd", "sd15", "did you mean 'text_encoder'?"),
+        ("brain", "o/sd", "sd15", "it has: vae, text_encoder, tokenizer, unet, scheduler"),
+        ("image_encoder", "o/sd", "sd15", None),
+        ("transformer_1", "o/flux", "flux1", "did you mean 'transformer'?"),
+        ("unet", "o/flux", "flux1", "it has: "),
+        ("transformer", "o/flux", "flux1", None),
+        ("brain", "o/own", "my-own", None),
+        ("text_encoder_2", "folder", None, "did you mean 'text_encoder'?"),
+        ("image_encoder", "folder", None, "it has: scheduler, text_encoder, tokenizer, unet, vae"),
+        ("vae", "folder", None, None),
+    ],
+)
+def test_the_author_is_warned_of_components_that_the_pipeline_has_not(
+    tiny_sd: Path, name: str, repo: str, architecture: str | None, says: str | None
+) -> None:
+    """By the index of a folder, else by what a pipeline of the architecture can have; one that is not known has any."""
+    place = str(tiny_sd) if repo == "folder" else repo
+    one = expert("mixed", repo=place, architecture=architecture, components={name: {"repo": "o/other"}})
+    lines = advice([one])
+    assert len(lines) == (says is not None)
+    if says is not None:
+        assert lines[0].startswith(f"mixed: its pipeline has no component {name!r}; ")
+        assert says in lines[0]
+
+
 def documented(name: str) -> str:
     """A row of the table in the documentation."""
     known = TABLE[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.backends.diffusers.adapter_file import is_adapter
-from diffusiongpt.backends.diffusers.architectures import Architecture, advice, architectures, check_needs, of_pipeline
+from diffusiongpt.backends.diffusers.architectures import Architecture, architectures, check_needs, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import SMALL_BYTES, DiffusersBackend, held, modules_of
 from diffusiongpt.backends.diffusers.build import weight_type
@@ -16,6 +16,7 @@ from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_files, is_weights
 from diffusiongpt.backends.diffusers.whole import checked_loads
+from diffusiongpt.backends.diffusers.zoo_advice import advice
 
 __all__ = [
     "FEW_BITS",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -13,10 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from diffusiongpt.errors import LoadError
 from diffusiongpt.flow import Task
-from diffusiongpt.zoo import Expert
-
-TYPO_CUTOFF = 0.75
-"""Similarity above which an unknown name counts as a misspelling: `sdlx` does, `my-own` does not."""
 
 Ability = Literal["t2i", "i2i", "inpaint", "edit"]
 
@@ -155,25 +150,3 @@ def check_needs(pipeline: str) -> None:
             f"{entry.title} needs {' and '.join(entry.missing)}, which is not installed",
             hint=f"pip install {' '.join(entry.missing)}, or choose another expert.",
         )
-
-
-def advice(experts: Iterable[Expert]) -> list[str]:
-    """Warnings for the author of a zoo, a line each: misspelt architectures, and experts that cannot draw here.
-
-    A name that is not similar to any in the table is taken for one of the author's own.
-    """
-    names = {expert.id: expert.architecture for expert in experts if expert.backend == "diffusers"}
-    return [f"{one}: {warning}" for one, name in names.items() if name and (warning := _warning(name))]
-
-
-def _warning(name: str) -> str | None:
-    entries = [entry for key, entry in architectures().items() if name in (key, entry.family)]
-    if not entries:
-        near = get_close_matches(name.casefold(), architectures(), n=1, cutoff=TYPO_CUTOFF)
-        return f"architecture {name!r} is not known here; did you mean {near[0]!r}?" if near else None
-    missing = [entry.missing for entry in entries]
-    # a family draws if one of its pipelines does
-    if not all(missing):
-        return None
-    modules = " and ".join(missing[0])
-    return f"cannot draw here: {entries[0].title} needs {modules} (pip install {' '.join(missing[0])})"
