@@ -13,12 +13,14 @@ from diffusiongpt.backends.diffusers.embedding_file import is_embedding
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, can_quantise, type_of_bits
 from diffusiongpt.backends.diffusers.finite import Finite
 from diffusiongpt.backends.diffusers.lora import activated, attach, detach
+from diffusiongpt.backends.diffusers.preflight import DAMAGED, read_object
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_files, is_weights
 from diffusiongpt.backends.diffusers.whole import checked_loads
 from diffusiongpt.backends.diffusers.zoo_advice import advice
 
 __all__ = [
+    "DAMAGED",
     "FEW_BITS",
     "INDEX",
     "SMALL_BYTES",
@@ -45,6 +47,7 @@ __all__ = [
     "of_pipeline",
     "plan_call",
     "quiet_construction",
+    "read_object",
     "type_of_bits",
     "weight_type",
 ]

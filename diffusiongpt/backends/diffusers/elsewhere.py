@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diffusiongpt.backends.base import Component
 from diffusiongpt.backends.diffusers.gguf_file import check_gguf, check_types, load_gguf, shapes_in
 from diffusiongpt.backends.diffusers.one_file import check_tensors, loads_one_file
-from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_config
+from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_config, read_object
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_weights, is_weights, read_components, weight_variant
 from diffusiongpt.backends.diffusers.whole import check_set
 from diffusiongpt.bounded import parse_json, read_bounded
@@ -83,11 +83,7 @@ def _folder_of(taken: Taken, names: Sequence[str]) -> str:
 
 def _class_in(name: str, raw: bytes) -> str | None:
     """The class of diffusers that a configuration is of; `None` for one of transformers."""
-    try:
-        config = parse_json(raw)
-        kind = config.get("_class_name")
-    except (ValueError, AttributeError) as error:
-        raise PullError(f"{name} cannot be read: {error}", hint="The repository is damaged; choose another.") from error
+    kind = read_object(name, raw).get("_class_name")
     return kind if isinstance(kind, str) else None
 
 
@@ -113,7 +109,7 @@ def check_component(
         _check_file(taken.name, taken.file, library, kind, parse_json(known), shapes)
         return
     (name,) = (name for name in own.names if name.endswith(_CONFIG))
-    _check_same(taken.name, library, kind, parse_json(own.read(name)), parse_json(known) if known else {})
+    _check_same(taken.name, library, kind, read_object(name, own.read(name)), parse_json(known) if known else {})
 
 
 def _no_component(name: str, others: Iterable[str]) -> LoadError:

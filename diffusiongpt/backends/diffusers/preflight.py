@@ -22,6 +22,8 @@ from diffusiongpt.weights import HOST, best_device
 Read = Callable[[str], bytes]
 """Reads one file of a repository by its name."""
 
+DAMAGED = "The repository is damaged; choose another."
+
 _NEEDED = ("prompt", "generator")
 """Arguments without which a pipeline does not draw what is asked, or not the same picture again."""
 
@@ -167,12 +169,7 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
 
 def check_config(component: str, name: str, raw: bytes) -> None:
     """Refuse a configuration that would load code, or needs what is not installed; errors as for `check_components`."""
-    try:
-        config = parse_json(raw)
-    except ValueError as error:
-        raise PullError(f"{name} cannot be read: {error}", hint="The repository is damaged; choose another.") from error
-    if not isinstance(config, dict):
-        raise PullError(f"{name} is not an object", hint="The repository is damaged; choose another.")
+    config = read_object(name, raw)
     for key, value in _entries(config):
         _check_count(name, key, value)
         plain = key.strip("_").casefold()
@@ -184,6 +181,21 @@ def check_config(component: str, name: str, raw: bytes) -> None:
             raise UnsafeFilesError(
                 f"{name} has {key[:40]!r}, which would fetch code or weights from elsewhere", hint=_OTHER_CODE
             )
+
+
+def read_object(name: str, raw: bytes) -> dict[str, Any]:
+    """The JSON object in a small file of a repository.
+
+    Raises:
+        PullError: If it cannot be read, or is something else.
+    """
+    try:
+        found = parse_json(raw)
+    except ValueError as error:
+        raise PullError(f"{name} cannot be read: {error}", hint=DAMAGED) from error
+    if not isinstance(found, dict):
+        raise PullError(f"{name} is not an object", hint=DAMAGED)
+    return found
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -205,7 +217,7 @@ def _check_count(name: str, key: str, value: Any) -> None:
     if len(leaves) > most or any(isinstance(one, int | float) and one > most for one in leaves):
         raise LoadError(
             f"{name} asks for more than {most:,} in {key[:40]!r}, as no model does",
-            hint="The repository is damaged; choose another.",
+            hint=DAMAGED,
         )
 
 

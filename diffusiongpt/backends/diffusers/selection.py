@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffusiongpt.backends.diffusers.preflight import Read, check_components, check_pipeline
+from diffusiongpt.backends.diffusers.preflight import DAMAGED, Read, check_components, check_pipeline, read_object
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import PullError, UnsafeFilesError
 from diffusiongpt.zoo import GGUF, GGUF_REMEDY
@@ -25,7 +25,6 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*")
 _NOT_A_MODEL = re.compile(r"Tokenizer|Processor|Scheduler|Extractor")
 
 _INCOMPLETE = "The repository is incomplete; choose another."
-_DAMAGED = "The repository is damaged; choose another."
 
 _MAX_COMPONENTS = 40
 """Most components of a pipeline: the largest in diffusers have about ten."""
@@ -136,12 +135,7 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
         UnsafeFilesError: If the pipeline or a component names code outside diffusers and transformers.
         PullError: If the content is not a pipeline index.
     """
-    try:
-        index = parse_json(raw)
-    except ValueError as error:
-        raise PullError(f"{INDEX} is not JSON: {error}", hint=_DAMAGED) from error
-    if not isinstance(index, dict):
-        raise PullError(f"{INDEX} is not an object", hint=_DAMAGED)
+    index = read_object(INDEX, raw)
     _check_pipeline(index)
     components: dict[str, str] = {}
     for component, value in index.items():
@@ -150,7 +144,7 @@ def read_components(raw: bytes, names: Sequence[str]) -> dict[str, str]:
             _check_class(component, value[1], names)
             components[component] = str(value[1])
     if len(components) > _MAX_COMPONENTS:
-        raise PullError(f"{INDEX} names {len(components)} components", hint=_DAMAGED)
+        raise PullError(f"{INDEX} names {len(components)} components", hint=DAMAGED)
     return components
 
 
@@ -241,7 +235,7 @@ def _shards(component: str, inside: Sequence[str], raw: bytes, suffix: str) -> l
     try:
         shards = sorted({f"{component}/{shard}".removeprefix("/") for shard in parse_json(raw)["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PullError(f"the shard index of component {component!r} cannot be read: {error}", hint=_DAMAGED) from error
+        raise PullError(f"the shard index of component {component!r} cannot be read: {error}", hint=DAMAGED) from error
     missing = [shard for shard in shards if shard not in inside]
     if missing or not all(shard.endswith(suffix) for shard in shards):
         raise PullError(

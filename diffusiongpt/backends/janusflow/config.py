@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from diffusiongpt.bounded import parse_json
+from diffusiongpt.backends.diffusers import DAMAGED, read_object
 from diffusiongpt.errors import LoadError, PullError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _OTHERS = (
     "JanusFlow is deepseek-ai/JanusFlow-1.3B. Janus-Pro, which draws otherwise, is deepseek-community/Janus-Pro-1B "
     "with 'backend: janus'."
 )
-_DAMAGED = "The repository is damaged; choose another."
 
 
 _Width = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -151,14 +150,14 @@ def read_config(names: Collection[str], read: Callable[[str], bytes]) -> JanusFl
     """
     if CONFIG not in names:
         raise PullError(f"no {CONFIG} in the repository", hint=_OTHERS)
-    config = _object(CONFIG, read(CONFIG))
+    config = read_object(CONFIG, read(CONFIG))
     encoder, decoder = (_part(config, name) for name in ("vision_gen_enc_config", "vision_gen_dec_config"))
     # the published classes look for the names of their parts within these
     if "ShallowUViTEncoder" not in str(encoder.get("cls")) or "ShallowUViTDecoder" not in str(decoder.get("cls")):
         kinds = config.get("architectures")
         said = str(kinds[0])[:60] if isinstance(kinds, list) and kinds else "a class that it does not name"
         raise LoadError(f"{CONFIG} is of {said} without JanusFlow's encoder and decoder of latents", hint=_OTHERS)
-    processor = _object(PROCESSOR, read(PROCESSOR)) if PROCESSOR in names else {}
+    processor = read_object(PROCESSOR, read(PROCESSOR)) if PROCESSOR in names else {}
     facts = {
         "language": config.get("language_config"),
         "encoder": encoder.get("params", {}),
@@ -170,7 +169,7 @@ def read_config(names: Collection[str], read: Callable[[str], bytes]) -> JanusFl
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise LoadError(f"{CONFIG} cannot be used: {where} {first['msg']}"[:300], hint=_DAMAGED) from error
+        raise LoadError(f"{CONFIG} cannot be used: {where} {first['msg']}"[:300], hint=DAMAGED) from error
 
 
 def check_autoencoder(config: JanusFlowConfig, own: Listing) -> None:
@@ -181,7 +180,7 @@ def check_autoencoder(config: JanusFlowConfig, own: Listing) -> None:
         LoadError: If it is of another class, or has another number of channels.
     """
     (name,) = (name for name in own.names if name.endswith(CONFIG))
-    said = _object(name, own.read(name))
+    said = read_object(name, own.read(name))
     kind, channels, wanted = said.get("_class_name"), said.get("latent_channels", 4), config.encoder.input_channels
     if kind != DECODES or channels != wanted:
         found = f"{str(kind)[:60]} with {str(channels)[:20]} channels"
@@ -189,16 +188,6 @@ def check_autoencoder(config: JanusFlowConfig, own: Listing) -> None:
             f"its autoencoder is a {found}, and JanusFlow decodes by an {DECODES} with {wanted}",
             hint="Name stabilityai/sdxl-vae as 'vae' under 'components' in the zoo file.",
         )
-
-
-def _object(name: str, raw: bytes) -> dict[str, Any]:
-    try:
-        found = parse_json(raw)
-    except ValueError as error:
-        raise PullError(f"{name} cannot be read: {error}", hint=_DAMAGED) from error
-    if not isinstance(found, dict):
-        raise PullError(f"{name} is not an object", hint=_DAMAGED)
-    return found
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
