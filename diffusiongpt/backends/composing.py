@@ -8,25 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from diffusiongpt.backends.base import Backend, Component, Loaded, Part
+from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.single_file import Shapes
     from diffusiongpt.zoo import Component as Taken
     from diffusiongpt.zoo import Expert
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a component from elsewhere is on this disk.
-
-    Attributes:
-        folder: The folder of its repository.
-        files: The files in it that `component_files` chose, as `folder/name` paths.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +28,24 @@ class Listing:
 
     names: tuple[str, ...]
     read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a component from elsewhere is on this disk, or the checkpoint itself.
+
+    Attributes:
+        folder: The folder of its repository.
+        files: The files in it that `component_files` or `files` chose, as `folder/name` paths.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+
+    @property
+    def listing(self) -> Listing:
+        """What is there."""
+        return Listing(names=self.files, read=lambda name: read_bounded(self.folder / name))
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from diffusiongpt.backends import Listing, for_components
+from diffusiongpt.backends import Listing, Place, for_components
 from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import DiskFullError, HubUnreachableError, LoadError, PullError, PullTooLargeError
 from diffusiongpt.hub.client import TIMEOUT_S, repo_info, small_reader
@@ -156,7 +156,7 @@ class Puller:
             found = self._snapshots.find_part(part, backend)
             if found is None:
                 raise PullError(f"the files of {part.repo} are not complete", hint="Check that the folder is readable.")
-            return Listing(names=tuple(found.files), read=lambda name: read_bounded(found.folder / name))
+            return Place(folder=found.folder, files=tuple(found.files)).listing
         on_hub = small_reader(self.settings, part.repo, plan.commit, plan.files, timeout_s=self._timeout_s)
         there = {
             name: plan.folder / name for name in plan.files if name not in plan.missing and name not in plan.shared

@@ -16,13 +16,14 @@ from diffusiongpt.backends.diffusers.lora import activated, attach, detach
 from diffusiongpt.backends.diffusers.preflight import DAMAGED, read_object
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, choose_files, is_weights
-from diffusiongpt.backends.diffusers.whole import checked_loads
+from diffusiongpt.backends.diffusers.whole import NOT_WHOLE, checked_loads, difference
 from diffusiongpt.backends.diffusers.zoo_advice import advice
 
 __all__ = [
     "DAMAGED",
     "FEW_BITS",
     "INDEX",
+    "NOT_WHOLE",
     "SMALL_BYTES",
     "Architecture",
     "DiffusersBackend",
@@ -38,6 +39,7 @@ __all__ = [
     "choose_files",
     "clip_tokenizer",
     "detach",
+    "difference",
     "foreign_components",
     "held",
     "is_adapter",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.base import Component
-from diffusiongpt.backends.composing import Listing
+from diffusiongpt.backends.composing import Place
 from diffusiongpt.backends.diffusers.architectures import of_pipeline
 from diffusiongpt.backends.diffusers.elsewhere import check_component, foreign_components
 from diffusiongpt.backends.diffusers.few_bits import FEW_BITS, quantise
@@ -21,14 +21,12 @@ from diffusiongpt.backends.diffusers.single_file_build import (
     recognised,
 )
 from diffusiongpt.backends.diffusers.whole import checked_loads
-from diffusiongpt.bounded import read_bounded
 from diffusiongpt.errors import LoadError, PullError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from diffusiongpt.backends.composing import Place
     from diffusiongpt.backends.diffusers.elsewhere import Foreign
     from diffusiongpt.backends.single_file import Shapes, SingleFile
     from diffusiongpt.zoo import Expert
@@ -214,26 +212,22 @@ def _shrunk(expert: Expert, folder: Path, files: Sequence[str], name: str, few: 
     return module.eval()
 
 
-def _listing(place: Place) -> Listing:
-    return Listing(names=place.files, read=lambda name: read_bounded(place.folder / name))
-
-
 def _checked_class(expert: Expert, folder: Path, files: Sequence[str], elsewhere: Mapping[str, Place]) -> str:
     """The pipeline class of a folder, after a look at what lies there now: others may have put more there than we.
 
     Raises:
         LoadError: If it cannot be built, or its configuration would load code.
     """
-    whole = Listing(names=tuple(files), read=lambda name: read_bounded(folder / name))
+    whole = Place(folder=folder, files=tuple(files)).listing
     try:
         for part in expert.elsewhere:
             place = elsewhere.get(part.component.name) if part.component else None
             if part.component and place:
                 # what came from the hub was checked before it was pulled; a folder of this machine was not
-                check_component(part.component, whole, _listing(place), None)
-        raw = read_bounded(folder / INDEX)
+                check_component(part.component, whole, place.listing, None)
+        raw = whole.read(INDEX)
         own = {name: kind for name, kind in read_components(raw, files).items() if name not in elsewhere}
-        check_components(own, _names(folder), lambda name: read_bounded(folder / name))
+        check_components(own, _names(folder), whole.read)
     except PullError as error:
         raise LoadError(f"could not be built from {folder}: {error}", hint=error.hint) from error
     kind = str(json.loads(raw)["_class_name"])

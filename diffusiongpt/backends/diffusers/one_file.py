@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
+from diffusiongpt.backends.diffusers.whole import difference
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -55,18 +56,9 @@ def check_tensors(name: str, kind: str, config: Mapping[str, Any], shapes: Shape
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, SingleFileComponentError) as error:
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise LoadError(f"{name} is not a {kind} of this configuration ({reason})", hint=_ANOTHER) from error
-    lacks = sorted(wanted.keys() - found.keys())
-    strange = sorted(found.keys() - wanted.keys())
-    other = sorted(key for key in wanted.keys() & found.keys() if wanted[key] != found[key])
-    if lacks or strange:
-        what = f"lacks {len(lacks)} of its weights, such as {lacks[0]}" if lacks else f"has {strange[0]} as well"
-        raise LoadError(f"{name} is not a {kind} of this configuration: it {what}", hint=_ANOTHER)
-    if other:
-        raise LoadError(
-            f"{name} is not a {kind} of this configuration: {other[0]} has the shape {found[other[0]]} and not "
-            f"{wanted[other[0]]}",
-            hint=_ANOTHER,
-        )
+    wrong = difference(wanted, found)
+    if wrong:
+        raise LoadError(f"{name} is not a {kind} of this configuration: {wrong}", hint=_ANOTHER)
 
 
 def _tensors(kind: str, config: Mapping[str, Any], shapes: Shapes) -> tuple[Shapes, Shapes]:

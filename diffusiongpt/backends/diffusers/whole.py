@@ -12,8 +12,10 @@ from diffusiongpt.errors import LoadError
 if TYPE_CHECKING:
     from torch import nn
 
+    from diffusiongpt.backends.single_file import Shapes
 
-_NOT_WHOLE = "Get a complete copy of the checkpoint, or choose another expert: its weights and its config.json differ."
+
+NOT_WHOLE = "Get a complete copy of the checkpoint, or choose another expert: its weights and its config.json differ."
 
 
 @contextmanager
@@ -44,7 +46,23 @@ def check_set(model: nn.Module, name: str) -> None:
     """
     empty = [path for path, tensor in _tensors(model).items() if tensor.is_meta]
     if empty:
-        raise LoadError(f"{name} has {len(empty)} weights that were not loaded, such as {empty[0]}", hint=_NOT_WHOLE)
+        raise LoadError(f"{name} has {len(empty)} weights that were not loaded, such as {empty[0]}", hint=NOT_WHOLE)
+
+
+def difference(wanted: Shapes, found: Shapes) -> str:
+    """How the tensors of files differ from those that a model takes, in words; empty if they do not.
+
+    Args:
+        wanted: Tensor of the model -> shape.
+        found: Tensor of the files, in the names of the model -> shape.
+    """
+    lacks, strange = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if lacks:
+        return f"it lacks {len(lacks)} of its weights, such as {lacks[0]}"
+    if strange:
+        return f"it has {strange[0]} as well"
+    other = next((name for name in sorted(wanted) if wanted[name] != found[name]), None)
+    return "" if other is None else f"{other} has the shape {found[other]} and not {wanted[other]}"
 
 
 def _checking(load: Callable[..., Any]) -> Any:
@@ -63,10 +81,10 @@ def _check(model: nn.Module, info: Mapping[str, Iterable[Any]]) -> None:
     kind = type(model).__name__
     missing = _lost(model, info.get("missing_keys", ()))
     if missing:
-        raise LoadError(f"{kind} lacks {len(missing)} of its weights, such as {missing[0]}", hint=_NOT_WHOLE)
+        raise LoadError(f"{kind} lacks {len(missing)} of its weights, such as {missing[0]}", hint=NOT_WHOLE)
     strange = _strange(model, info.get("unexpected_keys", ()))
     if strange:
-        raise LoadError(f"{kind} has no place for {len(strange)} of the weights, such as {strange[0]}", hint=_NOT_WHOLE)
+        raise LoadError(f"{kind} has no place for {len(strange)} of the weights, such as {strange[0]}", hint=NOT_WHOLE)
     check_set(model, kind)
 
 

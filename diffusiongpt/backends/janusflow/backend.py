@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
+from diffusiongpt.backends.base import FROM_TEXT, Component, Loaded, OnStep, Part
+from diffusiongpt.backends.composing import Place
 from diffusiongpt.backends.diffusers import (
     FEW_BITS,
     SMALL_BYTES,
@@ -19,7 +20,7 @@ from diffusiongpt.backends.diffusers import (
     weight_type,
 )
 from diffusiongpt.backends.guarded import guarded
-from diffusiongpt.backends.janusflow.build import DRAWING, build_network, build_pipeline, reader
+from diffusiongpt.backends.janusflow.build import DRAWING, build_network, build_pipeline
 from diffusiongpt.backends.janusflow.config import CONFIG, DECODES, check_autoencoder, read_config
 from diffusiongpt.errors import LoadError, PullError, UnsafeFilesError
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from diffusiongpt.backends.composing import Listing, Place
+    from diffusiongpt.backends.composing import Listing
     from diffusiongpt.backends.diffusers import Foreign
+    from diffusiongpt.backends.janusflow.config import JanusFlowConfig
     from diffusiongpt.backends.single_file import Shapes
     from diffusiongpt.flow import Call, Drawing, Task
     from diffusiongpt.zoo import Component as Taken
@@ -109,7 +111,7 @@ class JanusFlowBackend:
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
         del expert
-        return frozenset({"text-to-image"})
+        return FROM_TEXT
 
     def prepare(self) -> None:
         """See `Backend.prepare`."""
@@ -125,7 +127,7 @@ class JanusFlowBackend:
         elsewhere: Mapping[str, Place] | None = None,
     ) -> tuple[Component, ...]:
         """See `ComposingBackend.components`."""
-        read_config(files, reader(folder))
+        _config(folder, files)
         dtype = _dtype(expert, device)
         return (
             Component(name=MODEL, kind=KIND, config=CONFIG, weights=_weights(files), dtype=dtype, prefixes=DRAWING),
@@ -149,7 +151,7 @@ class JanusFlowBackend:
             with quiet_construction(), checked_loads():
                 import torch
 
-                config, parts = read_config(files, reader(folder)), modules_of(have)
+                config, parts = _config(folder, files), modules_of(have)
                 if MODEL not in parts:
                     weights = [folder / name for name in _weights(files)]
                     parts[MODEL] = build_network(config, weights, getattr(torch, dtype))
@@ -180,6 +182,11 @@ class JanusFlowBackend:
             explicit=resolved.explicit - _SIZES,
         )
         return self._draws.draw(loaded, call, on_step=on_step, offload=offload, stream=stream, tile=tile)
+
+
+def _config(folder: Path, files: Sequence[str]) -> JanusFlowConfig:
+    found = Place(folder=folder, files=tuple(files)).listing
+    return read_config(found.names, found.read)
 
 
 def _weights(files: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from diffusiongpt.bounded import read_bounded
+from diffusiongpt.backends.diffusers import NOT_WHOLE, difference
 from diffusiongpt.errors import LoadError
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from diffusiongpt.backends.janusflow.config import JanusFlowConfig
+    from diffusiongpt.backends.single_file import Shapes
 
 
 UNDERSTANDING = ("vision_und_enc_model.", "vision_und_enc_aligner.", "beg_of_und_embed", "language_model.lm_head.")
@@ -32,8 +33,6 @@ _RENAMED = {
     ".channelwise_norm.bias": ".channelwise_norm.beta",
 }
 """What differs between the published names and those of the parts that are used here."""
-
-_NOT_WHOLE = "Get a complete copy of the checkpoint, or choose another expert: its weights and its config.json differ."
 
 
 def own_name(published: str) -> str:
@@ -58,14 +57,15 @@ def build_network(config: JanusFlowConfig, files: Iterable[Path], dtype: Any) ->
     # buffers are computed and in no file
     with init_empty_weights(include_buffers=False):
         network = VelocityNetwork(config)
-    wanted = network.state_dict()
     weights: dict[str, Any] = {}
     for file in files:
         with safe_open(file, framework="pt") as content:
             for name in content.keys():  # noqa: SIM118  # it is not a mapping
                 if not name.startswith(UNDERSTANDING):
                     weights[own_name(name)] = content.get_tensor(name).to(dtype)
-    _check_same(wanted, weights)
+    wrong = difference(_shapes(network.state_dict()), _shapes(weights))
+    if wrong:
+        raise LoadError(f"the checkpoint is not the JanusFlow of its configuration: {wrong}", hint=NOT_WHOLE)
     network.load_state_dict(weights, assign=True)
     return network.eval()
 
@@ -85,27 +85,10 @@ def build_pipeline(config: JanusFlowConfig, folder: Path, parts: Mapping[str, An
     # prompts (huggingface/transformers#45488)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     if tokenizer.bos_token_id is None:
-        raise LoadError("the tokenizer has no token that begins a text", hint=_NOT_WHOLE)
+        raise LoadError("the tokenizer has no token that begins a text", hint=NOT_WHOLE)
     scheduler = FlowMatchEulerDiscreteScheduler()  # type: ignore[no-untyped-call]  # upstream has no types here
     return JanusFlowPipeline(**parts, tokenizer=tokenizer, scheduler=scheduler, latent_side=config.latent_side)
 
 
-def reader(folder: Path) -> Any:
-    """What reads a small file of a folder."""
-    return lambda name: read_bounded(folder / name)
-
-
-def _check_same(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    missing = sorted(wanted.keys() - there.keys())
-    if missing:
-        raise LoadError(f"the checkpoint lacks {len(missing)} of its weights, such as {missing[0]}", hint=_NOT_WHOLE)
-    strange = sorted(there.keys() - wanted.keys())
-    if strange:
-        raise LoadError(
-            f"the model has no place for {len(strange)} of the weights, such as {strange[0]}", hint=_NOT_WHOLE
-        )
-    for name, tensor in wanted.items():
-        if tensor.shape != there[name].shape:
-            raise LoadError(
-                f"{name} has the shape {[*there[name].shape]}, and the model takes {[*tensor.shape]}", hint=_NOT_WHOLE
-            )
+def _shapes(tensors: Mapping[str, Any]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
