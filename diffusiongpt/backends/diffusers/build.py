@@ -188,7 +188,7 @@ def _shrinks(
         weights = [file for file in files if file.startswith(f"{name}/") and is_weights(file)]
         own_bytes = sum((folder / file).stat().st_size for file in weights)
         is_large = (foreign[name].weight_bytes() if name in foreign else own_bytes) > small_bytes
-        if name in foreign and foreign[name].is_packed:
+        if name in foreign and foreign[name].taken.is_packed:
             continue
         if is_large and library in ("diffusers", "transformers") and not kind.startswith(("Autoencoder", "VQ")):
             found[name] = few

@@ -156,27 +156,23 @@ class Foreign:
     """A component from elsewhere, as it is to be loaded.
 
     Attributes:
-        name: Its name in the pipeline.
+        taken: Which component it is, and which folder or file of its repository.
         package: Where its class is: `diffusers` or `transformers`.
         kind: Name of its class.
         place: Where its files are.
-        file: The one file of its weights; `None` for a folder.
-        is_packed: Whether these have few bits in the file already.
         known: Its configuration in the checkpoint that it is taken for; empty if that has none.
     """
 
-    name: str
+    taken: Taken
     package: str
     kind: str
     place: Place
-    file: str | None
-    is_packed: bool
     known: Mapping[str, Any]
 
     @property
     def facts(self) -> dict[str, Any] | None:
         """That configuration for one file, without what it says of the weights in the checkpoint's own repository."""
-        if self.file is None:
+        if self.taken.file is None:
             return None
         kept = {key: value for key, value in self.known.items() if key != "quantization_config"}
         return {**kept, "_class_name": self.kind}
@@ -193,12 +189,12 @@ class Foreign:
     def described(self, dtype: str) -> Component:
         """What the cache knows of it."""
         return Component(
-            name=self.name,
+            name=self.taken.name,
             kind=self.kind,
-            config=None if self.file else self._config,
+            config=None if self.taken.file else self._config,
             weights=self._weights,
             dtype=dtype,
-            quantised="gguf" if self.is_packed else "",
+            quantised="gguf" if self.taken.is_packed else "",
             facts=self.facts,
         )
 
@@ -208,7 +204,7 @@ class Foreign:
 
     @property
     def _weights(self) -> tuple[str, ...]:
-        return tuple(name for name in self.place.files if is_weights(name) or name == self.file)
+        return tuple(name for name in self.place.files if is_weights(name) or name == self.taken.file)
 
     def load(self, dtype: Any, settings: Any) -> Any:
         """The module on the host; the caller holds the lock of construction.
@@ -221,7 +217,7 @@ class Foreign:
         import transformers
 
         kind = getattr(diffusers if self.package == "diffusers" else transformers, self.kind)
-        if self.file is None:
+        if self.taken.file is None:
             self._check_folder()
             return kind.from_pretrained(
                 self.folder,
@@ -237,19 +233,19 @@ class Foreign:
         names = [path.name for path in self.folder.iterdir() if path.is_file()]
         check_components({"": self.kind}, names, lambda name: read_bounded(self.folder / name))
         own = parse_json(read_bounded(self.place.folder / self._config))
-        _check_same(self.name, self.package, self.kind, own, self.known)
+        _check_same(self.taken.name, self.package, self.kind, own, self.known)
 
     def _from_one_file(self, kind: Any, dtype: Any) -> Any:
-        path = self.place.folder / str(self.file)
-        shapes = shapes_in(path) if self.is_packed else _shapes(path)
-        _check_file(self.name, path.name, self.package, self.kind, self.facts or {}, shapes)
+        path = self.place.folder / str(self.taken.file)
+        shapes = shapes_in(path) if self.taken.is_packed else _shapes(path)
+        _check_file(self.taken.name, path.name, self.package, self.kind, self.facts or {}, shapes)
         with TemporaryDirectory(prefix="diffusiongpt-") as place:
             (Path(place) / _CONFIG).write_text(json.dumps(self.facts), encoding="utf-8")
-            if self.is_packed:
+            if self.taken.is_packed:
                 module = load_gguf(kind, path, place, dtype)
             else:
                 module = kind.from_single_file(str(path), config=place, local_files_only=True, dtype=dtype)
-        check_set(module, self.name)
+        check_set(module, self.taken.name)
         return module.eval()
 
 
@@ -292,12 +288,10 @@ def foreign_components(
         if not known and taken.file is not None:
             raise _no_config(config, taken.file)
         found[taken.name] = Foreign(
-            name=taken.name,
+            taken=taken,
             package=package,
             kind=kind,
             place=elsewhere[taken.name],
-            file=taken.file,
-            is_packed=taken.is_packed,
             known=known[0] if known else {},
         )
     return found
