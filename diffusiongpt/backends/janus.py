@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from diffusiongpt.backends.base import Component, Loaded, OnStep, Part
+from diffusiongpt.backends.base import FROM_TEXT, Component, Loaded, OnStep, Part
 from diffusiongpt.backends.guarded import guarded
 from diffusiongpt.errors import DrawError, LoadError, OutOfMemoryError, PullError, UnsafeFilesError
 from diffusiongpt.flow import Call, Drawing, Dropped
@@ -79,7 +79,7 @@ class JanusBackend:
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
         del expert
-        return frozenset({"text-to-image"})
+        return FROM_TEXT
 
     def prepare(self) -> None:
         """See `Backend.prepare`."""

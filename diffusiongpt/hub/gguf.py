@@ -79,7 +79,7 @@ class _Header:
         self._read, self._step = read, step
         self._known = bytearray()
         self._ended = False
-        self._sizes = type_sizes()
+        self._sizes = _type_sizes()
         self.at = 0
 
     def take(self, count: int) -> bytes:
@@ -151,7 +151,7 @@ class _Header:
         return name, {"dtype": dtype, "shape": shape, "offset": offset, "size": elements // block * nbytes}
 
 
-def type_sizes() -> dict[int, tuple[str, int, int]]:
+def _type_sizes() -> dict[int, tuple[str, int, int]]:
     """Number of a type -> its name, the numbers in a block of it, and the bytes of that.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from diffusiongpt.backends.base import FROM_TEXT
 from diffusiongpt.backends.hosted.answers import Answered, decode_picture
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, RETRIES, collect, drawing_of, dropped_from, model_of
 from diffusiongpt.backends.hosted.failures import Service, refused
@@ -94,7 +95,7 @@ class IdeogramBackend:
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
         del expert
-        return frozenset({"text-to-image"})
+        return FROM_TEXT
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`."""

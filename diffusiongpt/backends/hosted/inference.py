@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from diffusiongpt.backends.base import FROM_TEXT
 from diffusiongpt.backends.hosted.answers import Answered
 from diffusiongpt.backends.hosted.asking import NOT_TAKEN, check_online, collect, drawing_of, dropped_from
 from diffusiongpt.backends.hosted.failures import Service, answered_error, explain_service_error
@@ -95,7 +96,7 @@ class InferenceBackend:
     def tasks(self, expert: Expert) -> frozenset[Task]:
         """See `Backend.tasks`."""
         del expert
-        return frozenset({"text-to-image"})
+        return FROM_TEXT
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
         """See `HostedBackend.draw`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from diffusiongpt.backends.base import FROM_TEXT
 from diffusiongpt.backends.hosted.asking import check_online
 from diffusiongpt.backends.hosted.dialects import Order, dialect_of
 from diffusiongpt.backends.hosted.failures import Service
@@ -57,7 +58,7 @@ class ImagesServerBackend:
         try:
             dialect = dialect_of(expert.server.dialect if expert.server else "openai")
         except DrawError:
-            return frozenset({"text-to-image"})
+            return FROM_TEXT
         return tasks_at(dialect, expert)
 
     def draw(self, resolved: Call, settings: Settings, *, on_step: OnStep | None = None) -> Drawing:
