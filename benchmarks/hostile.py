@@ -5,7 +5,7 @@
 
 An attack fails if it raises what is not a `DiffusionGPTError`, prints or keeps a secret of the environment, prints
 control characters, writes outside its folder, speaks to another machine, takes more than 64 MB of memory or more than
-ten seconds, or ends the process. Exits with 1 if any does. Where a kind rightly takes more, its module says why.
+ten seconds, or ends the process. Exits with 1 if any does. Where a kind rightly takes longer, its module says why.
 
 Seconds are those of `hostile._clock`: what other programs keep from an attack is not counted, so the limits hold on a
 busy machine, and a hang is one on any.
@@ -125,7 +125,6 @@ def work(name: str, box: Path, *, seed: int, count: int, start: int) -> None:
     report = os.fdopen(os.dup(1), "w", buffering=1)
     module = importlib.import_module(f"hostile.{name}")
     longest = max(SECONDS, float(getattr(module, "LONGEST_S", 0.0)))
-    most = max(MEMORY_MB, float(getattr(module, "MOST_MB", 0.0)))
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_OF_THE_MACHINE_MB << 20,) * 2)
     watch = Watch()
     sys.addaudithook(watch)
@@ -134,20 +133,18 @@ def work(name: str, box: Path, *, seed: int, count: int, start: int) -> None:
         if index < start:
             continue
         report.write(json.dumps({"index": index, "kind": attack.kind, "name": attack.name}) + "\n")
-        failures, seconds, grown = _run(attack, box / f"{name}-{index}", box, watch, (longest, most))
+        failures, seconds, grown = _run(attack, box / f"{name}-{index}", box, watch, longest)
         if any(one.startswith("took") for one in failures):
             # the first of its kind imports what all others share; made again, since one may keep its chances
             again = next(islice(module.attacks(seed, count), index, None))
-            failures, seconds, grown = _run(again, box / f"{name}-{index}-again", box, watch, (longest, most))
+            failures, seconds, grown = _run(again, box / f"{name}-{index}-again", box, watch, longest)
         report.write(json.dumps({"index": index, "failures": failures, "seconds": seconds, "mb": grown}) + "\n")
     report.write(json.dumps({"done": True}) + "\n")
     report.flush()
     os._exit(0)  # servers of attacks may still have threads
 
 
-def _run(
-    attack: Any, folder: Path, box: Path, watch: Watch, most: tuple[float, float]
-) -> tuple[list[str], float, float]:
+def _run(attack: Any, folder: Path, box: Path, watch: Watch, longest: float) -> tuple[list[str], float, float]:
     from diffusiongpt.errors import DiffusionGPTError
 
     folder.mkdir()
@@ -173,9 +170,9 @@ def _run(
     seconds = max(CLOCK() - before, (time.process_time() - computed) / (os.cpu_count() or 1))
     grown = _peak_mb() - resident
     failures += sorted(watch.seen)
-    if seconds > most[0]:
+    if seconds > longest:
         failures.append(f"took {seconds:.0f} s")
-    if grown > most[1]:
+    if grown > MEMORY_MB:
         failures.append(f"took {grown:.0f} MB")
     return failures + _traces(said, folder), round(seconds, 3), round(grown, 1)
 

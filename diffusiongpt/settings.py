@@ -431,3 +431,5 @@ def read_settings(kind: type[S], **overrides: object) -> S:
         raise SettingsError(f"{about}{message}", hint=hint) from error
     except UnreadableError as error:  # a variable that should hold JSON
         raise SettingsError(f"{error}", hint=f"Write it as JSON. {hint}") from error
+    except RecursionError as error:
+        raise SettingsError("a setting that is JSON, such as profiles, is nested too deeply", hint=hint) from error

@@ -76,7 +76,10 @@ def test_a_budget_is_bytes_or_a_share(monkeypatch: pytest.MonkeyPatch, text: str
         ("DIFFUSIONGPT_MAX_DOWNLOAD_GB", "-1"),
         ("DIFFUSIONGPT_HOST_BUDGET", "lots"),
         ("DIFFUSIONGPT_DEVICE_BUDGET", "120%"),
+        ("DIFFUSIONGPT_PROFILES", "{"),
+        ("DIFFUSIONGPT_PROFILES", "[" * 60_000),
     ],
+    ids=lambda text: text[:24],
 )
 def test_a_value_without_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A variable that cannot be used is a `SettingsError` that names it."""

@@ -2,9 +2,9 @@
 
 Every other module of this folder that is not private has `attacks(seed, count)`, which yields `count` different
 attacks, the same for the same seed. `benchmarks/hostile.py` finds the modules, runs the attacks and measures what
-each of them costs. A module whose attacks rightly take longer than ten seconds names `LONGEST_S`;
-one whose attacks rightly take more than 64 MB, `MOST_MB`. One that needs a server beside it has `beside()`, a context
-that runs it and gives the variables of the environment by which the attacked processes find it.
+each of them costs. A module whose attacks rightly take longer than ten seconds names `LONGEST_S`. One that needs a
+server beside it has `beside()`, a context that runs it and gives the variables of the environment by which the attacked
+processes find it.
 """
 
 from __future__ import annotations
