@@ -18,7 +18,7 @@ from diffusiongpt.errors import (
     ZooError,
 )
 from diffusiongpt.flow import MachineSpec, Placement, PlacementKind, Readiness
-from diffusiongpt.hub import component_sizes, key_of
+from diffusiongpt.hub import check_local, component_sizes, key_of, why_missing
 from diffusiongpt.placement import KindsPlanner, Measured, Measurement, Measurements, Planner, planned_for, speed_of
 from diffusiongpt.weights import HOST, best_device, device_facts, device_memory
 
@@ -128,6 +128,13 @@ class Machine:
             return "download"
         return "loaded" if self._cache.is_loaded(expert, device=self.device) else "on_disk"
 
+    def missing(self, expert: Expert) -> str:
+        """Which local files of an expert do not exist, as the reason of a rejection; empty if none.
+
+        Where other machines draw, it is empty: they have folders of their own.
+        """
+        return "" if self._elsewhere or is_hosted(expert.backend) else why_missing(expert)
+
     def download_bytes(self, expert: Expert) -> float:
         """Bytes to pull before an expert can draw, as the zoo states them; 0 if it is at hand, `inf` if not known.
 
@@ -151,7 +158,8 @@ class Machine:
         Raises:
             OutOfMemoryError: If there is no way to draw with it in the memory of this machine.
             HubUnreachableError: If it would have to be pulled and the hub was found to be down.
-            PullError: If it would have to be pulled and that was found to be impossible for another reason.
+            PullError: If a local folder or file of it does not exist, or if it would have to be pulled and that was
+                found to be impossible for another reason.
             LoadError: If no backend here can draw with it.
             NeedsKeyError, ServiceError, NeedsExtraError: If it is hosted, and key, network or client are missing.
         """
@@ -168,6 +176,8 @@ class Machine:
             return
         if expert.is_guest:
             for_adapters(backend, expert)
+        if self.missing(expert):
+            check_local(expert)
         plan = self._here(expert)
         if plan.reason and plan.sized:
             raise _too_big(expert.id, plan.reason)
@@ -231,6 +241,7 @@ class Machine:
                 tiles=True,
                 quantise=self._settings.quantise,
                 readiness=self.readiness,
+                missing=self.missing,
                 elsewhere=spec != self.spec,
                 measured=self._measured if spec == self.spec else lambda *_: Measured(),
             )

@@ -317,10 +317,13 @@ class Painter:
         blameless = any(isinstance(error, NOT_THE_ZOO) for error in failures.values())
         # who names experts wants these and no others
         if self._others.stand_in is None or has_drawn or not blameless or request.named:
+            first, *others = fallbacks
             raise NoRouteError(
-                f"none of {len(fallbacks)} candidates could draw",
+                f"none of {len(fallbacks)} candidates could draw"
+                if others
+                else f"{first.expert} could not draw: {first.error}",
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
-                hint=fallbacks[0].hint,
+                hint=first.hint,
             )
         zoo, expert = self._others.stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
         log.warning(

@@ -302,7 +302,7 @@ class Route(BaseModel):
             style, steps = self.understanding.styles[0].node, self.trace.steps if self.trace else ()
             if any(step.path[-1] == style and step.experts for step in steps):
                 return f"{best} where {self._quoted(style)} is asked for"
-            return f"no expert here declares {self._quoted(style)}, and {best}"
+            return f"no expert that may draw this declares {self._quoted(style)}, and {best}"
         return "you named no style and it can do any" + (f", and {best}" if listed else "")
 
     def _quoted(self, node: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from diffusiongpt.backends import index_of
 from diffusiongpt.bounded import read_bounded
@@ -258,6 +258,45 @@ def check_local(expert: Expert) -> None:
     for part in expert.parts:
         if part.is_local:
             local_folder(part)
+
+
+def missing_part(expert: Expert) -> tuple[Expert, Literal["folder", "file"]] | None:
+    """The first part of an expert whose local folder, or the file that it names in there, does not exist; and which.
+
+    `None` if all exist. `check_local` looks closer; this is cheap enough for every route to ask it of all experts.
+    """
+    for part in expert.parts:
+        folder, file = part.folder, part.weight_file
+        if folder is None:
+            continue
+        # plain os calls, a few microseconds each
+        if not os.path.isdir(folder):  # noqa: PTH112
+            return part, "folder"
+        if file and not os.path.exists(f"{folder}/{file}"):  # noqa: PTH110
+            return part, "file"
+    return None
+
+
+def why_missing(expert: Expert) -> str:
+    """What of an expert's local files does not exist and what to do, as the reason of a rejection; empty if nothing.
+
+    Of the path it names the folder alone, since a route is saved with its pictures.
+    """
+    missing = missing_part(expert)
+    if missing is None:
+        return ""
+    part, what = missing
+    folder = part.folder.name if part.folder else part.repo
+    if part is expert:
+        whose, key = "its", "'repo'"
+    elif part.component:
+        whose, key = f"the {part.component.name}'s", "'components'"
+    elif part.is_guest:
+        whose, key = "another adapter's", "'adapters'"
+    else:
+        whose, key = "its base's", "'base'"
+    lacks = f"folder {folder} does not exist" if what == "folder" else f"folder {folder} has no file {part.weight_file}"
+    return f"{whose} {lacks}; correct {key} in the zoo file"
 
 
 @lru_cache(maxsize=1024)  # on the path of every lease

@@ -95,6 +95,7 @@ class Planner:
         bits: Bits of weights that the backends can make where they quantise, the most first.
         quantise: Whether weights of fewer bits may be used where the zoo does not ask for them.
         readiness: What it takes to have an expert's weights at hand here.
+        missing: Which local files of an expert do not exist, as the reason of a rejection; empty if none.
         elsewhere: Whether the plans are for another machine, where nothing is loaded yet.
         measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
@@ -109,6 +110,7 @@ class Planner:
         bits: Collection[int] = _ALL_BITS,
         quantise: bool = False,
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
+        missing: Callable[[Expert], str] = lambda _: "",
         elsewhere: bool = False,
         measured: Callable[[str, str], Measured] = lambda _, __: Measured(),
     ) -> None:
@@ -119,6 +121,7 @@ class Planner:
         self._bits = tuple(bits) if "quantised" in self._ways else ()
         self._quantise = quantise
         self._readiness = readiness
+        self._missing = missing
         self._elsewhere = elsewhere
         self._measured = measured
         self._stated: dict[int, _Stated] = {}
@@ -149,6 +152,8 @@ class Planner:
                 kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0, seconds=expert.seconds
             )
             return Plan(placements=(hosted,))
+        if stated.local and (missing := self._missing(expert)):
+            return Plan(reason=missing)
         fit = self._fit_of(stated, self._sizes_of(stated), (width, height, steps))
         if not fit.needs:
             return Plan(reason=fit.reason, sized=fit.sized)
@@ -179,7 +184,10 @@ class Planner:
     def why_not(self, expert: Expert, *, width: int | None = None, height: int | None = None) -> str:
         """Why an expert cannot draw, as `Plan.reason`; empty if it can. Cheaper than a plan."""
         stated = self._stated_by(expert)
-        return "" if stated.hosted else self._fit_of(stated, self._sizes_of(stated), (width, height, None)).reason
+        if stated.hosted:
+            return ""
+        missing = self._missing(expert) if stated.local else ""
+        return missing or self._fit_of(stated, self._sizes_of(stated), (width, height, None)).reason
 
     def why_not_with(self, expert: Expert, total: int) -> str:
         """The same if all its weights take `total` bytes at 16 bits, divided among components as they are known."""
@@ -198,7 +206,11 @@ class Planner:
             if len(self._stated) >= _KEPT:
                 self._stated.clear()
             stated = self._stated[id(expert)] = _Stated(
-                expert, expert.base_expert, is_hosted(expert.backend), stated_bytes(expert)
+                expert=expert,
+                base=expert.base_expert,
+                hosted=is_hosted(expert.backend),
+                local=any(part.is_local for part in expert.parts),
+                sizes=stated_bytes(expert),
             )
         return stated
 
@@ -365,7 +377,7 @@ def _asked_bits(job: Job) -> int | None:
     return few.bits if few else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Stated:
     """What an expert says of itself, which is read once: a route asks for the sizes of all experts.
 
@@ -373,6 +385,7 @@ class _Stated:
         expert: The expert.
         base: The checkpoint of an adapter.
         hosted: Whether a service draws.
+        local: Whether files of it are in folders of this machine that are not the hub's cache.
         sizes: Bytes of its components as the zoo has them.
         fits: What came of the pictures that were asked for, with the sizes of components then.
     """
@@ -380,6 +393,7 @@ class _Stated:
     expert: Expert
     base: Expert | None
     hosted: bool
+    local: bool
     sizes: dict[str, int] | None
     fits: dict[Asked, tuple[Mapping[str, int] | None, _Fit]] = field(default_factory=dict)
 

@@ -303,6 +303,7 @@ def hint_for(rejected: Sequence[Rejection]) -> str:
 
 _HINTS = {
     "size is not known": "Add size_gb or components to its entry in the zoo, or ask for it by name with expert=.",
+    "in the zoo file": "A local path is relative to its zoo file; `diffusiongpt zoo check FILE` names all mistakes.",
     "commercial use": "Drop commercial_use=True, or add an expert whose licence allows it.",
     "max_price": "Hosted experts cost money, and max_price is 0 unless you say otherwise.",
 }

@@ -424,10 +424,10 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     bad.write_text("experts: []")
     assert f"{bad} has no expert" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}]")
-    assert "the folder of a does not exist" in run("zoo", "check", bad, code=1).stderr
+    assert f"the folder {tmp_path}/nowhere of a does not exist" in run("zoo", "check", bad, code=1).stderr
     bad.write_text("experts: [{id: a, repo: ./nowhere}, {id: b, repo: o/b, backend: nosuch}]")
     told = run("zoo", "check", bad, code=1).stderr
-    assert "the folder of a does not exist" in told
+    assert f"the folder {tmp_path}/nowhere of a does not exist" in told
     assert "nosuch" in told
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
     assert "a: architecture 'sdlx' is not known here; did you mean 'sdxl'?" in run("zoo", "check", bad).stderr

@@ -78,6 +78,22 @@ def test_doctor_says_what_is_wrong(
     assert problem in text
 
 
+def test_doctor_keeps_apart_why_experts_cannot_draw(tmp_path: Path) -> None:
+    """Too large, of unknown size and without its files are three reasons, and the zoo is the one that was named."""
+    zoo = tmp_path / "zoo.yaml"
+    entries = ("{id: huge, repo: o/huge, size_gb: 9000}", "{id: odd, repo: o/odd}", "{id: mine, repo: ./gone}")
+    zoo.write_text("\n".join(["experts:", *(f"  - {entry}" for entry in entries)]))
+    report = json.loads(run("doctor", "--zoo", str(zoo), "--json").stdout)
+    assert report["zoo"] == [str(zoo)]
+    found = {why: list(report["experts"][why]) for why in ("too_big", "unsized", "missing")}
+    assert found == {"too_big": ["huge"], "unsized": ["odd"], "missing": ["mine"]}
+    shown = " ".join(run("doctor", "--zoo", str(zoo)).output.split())
+    assert "0 of 3 can draw here" in shown
+    assert "1 need more memory: huge" in shown
+    assert "1 of unknown size, which only --expert chooses: odd" in shown
+    assert "mine: its folder gone does not exist; correct 'repo' in the zoo file" in shown
+
+
 def test_a_password_in_a_database_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an address only the server and the name of the database are shown."""
     monkeypatch.setenv("DIFFUSIONGPT_VOTES", "postgresql+psycopg://ann:s3cretword@db.example/votes?password=s3cretword")

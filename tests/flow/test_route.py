@@ -26,7 +26,7 @@ def candidate(score: float, std: float = 0.0) -> Candidate:
         ("an 8-bit fox", "tiny-pixel, because you asked for '8 bit' (pixel art)"),
         ("铅笔画的房子", "tiny-sketch, because you asked for '铅笔画' (sketch)"),
         ("a fox", "tiny-generalist, because you named no style and it can do any"),
-        ("an anime fox", "tiny-generalist, because no expert here declares 'anime'"),
+        ("an anime fox", "tiny-generalist, because no expert that may draw this declares 'anime'"),
     ],
 )
 def test_the_first_line_is_what_a_friend_would_say(tmp_path: Path, prompt: str, sentence: str) -> None:

@@ -136,6 +136,48 @@ def test_the_settings_may_name_a_memory(tmp_path: Path) -> None:
         assert studio.route(PROMPT, memory="2GB").expert == "small"
 
 
+@pytest.mark.parametrize(
+    ("entry", "lacks"),
+    [
+        ("repo: ./gone", "its folder gone does not exist; correct 'repo'"),
+        ("repo: ./gone, size_gb: 1", "its folder gone does not exist; correct 'repo'"),
+        ("repo: ./here, file: one.safetensors", "its folder here has no file one.safetensors; correct 'repo'"),
+        ("repo: ./here/one.safetensors", "its folder here has no file one.safetensors; correct 'repo'"),
+        ("repo: o/a, kind: adapter, base: ./gone", "its base's folder gone does not exist; correct 'base'"),
+        ("repo: o/a, size_gb: 2, components: {vae: {repo: ./gone}}", "the vae's folder gone does not exist; correct"),
+        (
+            "repo: ./here, kind: adapter, base: o/b, adapters: [{repo: ./gone}]",
+            "another adapter's folder gone does not exist; correct 'adapters'",
+        ),
+    ],
+)
+def test_an_expert_whose_local_files_do_not_exist_is_rejected(tmp_path: Path, entry: str, lacks: str) -> None:
+    """The route says what is missing and what to do, also to whoever asks for the expert by name or plans elsewhere.
+
+    Of the path it names the last folder alone, since a route is saved with its pictures.
+    """
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "zoo.yaml"
+    path.write_text(f"experts:\n  - {{id: mine, {entry}, tags: {{styles: [pixel_art]}}}}\n")
+    with DiffusionGPT(Zoo.load("tiny", path), settings=settings_in(tmp_path)) as studio:
+        for memory in (None, "any", "80GB"):
+            decision = studio.route(PROMPT, memory=memory)
+            assert decision.expert == "tiny-pixel"
+            assert decision.why_not("mine").startswith(f"mine was rejected: {lacks}")
+            assert str(tmp_path) not in decision.model_dump_json()
+        with pytest.raises(NoRouteError, match=lacks) as caught:
+            studio.route(PROMPT, expert="mine")
+        assert "zoo check" in caught.value.hint
+
+
+def test_a_folder_that_appears_makes_its_expert_eligible(tmp_path: Path) -> None:
+    """Each route looks at the disk, so what was rejected draws as soon as its files exist, without a new studio."""
+    with DiffusionGPT(zoo_of(local("mine", tmp_path / "mine"), expert("other")), settings=settings_in(tmp_path)) as one:
+        assert one.route(PROMPT).expert == "other"
+        (tmp_path / "mine").symlink_to(pixel_folder())
+        assert "mine" in {candidate.expert for candidate in one.route(PROMPT).candidates}
+
+
 def test_the_record_says_how_it_was_drawn_and_whether_it_is_a_demonstration(tmp_path: Path) -> None:
     """The placement that was used is recorded, and a stand-in of the demonstration zoo is marked."""
     with DiffusionGPT(zoo_of(local("one", pixel_folder())), settings=settings_in(tmp_path)) as studio:

@@ -121,7 +121,7 @@ def test_zoo_check_finds_a_folder_that_is_missing(tmp_path: Path, place: str) ->
     path.write_text(f"experts:\n  - {{id: a, kind: adapter, repo: {places['repo']}, base: {places['base']}}}\n")
     result = CliRunner().invoke(app, ["zoo", "check", str(path)])
     assert result.exit_code == 1
-    assert "the folder of a does not exist" in result.output
+    assert f"the folder {tmp_path / 'nowhere'} of a does not exist" in result.output
 
 
 @pytest.mark.parametrize(

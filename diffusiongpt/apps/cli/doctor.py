@@ -164,9 +164,13 @@ def _experts(settings: Settings, sources: list[str] | None, device: str | None) 
     for name, plan in plans.items():
         if plan.best is not None:
             ways.setdefault(plan.best.kind, []).append(name)
-    too_big = {name: plan.reason for name, plan in plans.items() if plan.best is None}
+    left_out = {name: plan.reason for name, plan in plans.items() if plan.best is None}
+    missing = {name: reason for name in left_out if (reason := machine.missing(zoo[name]))}
+    unsized = [name for name in left_out if not plans[name].sized]
+    too_big = {name: reason for name, reason in left_out.items() if name not in missing and name not in unsized}
     hosted = [one.id for one in zoo.values() if is_hosted(one.backend)]
-    return {"experts": {"fits": ways, "too_big": too_big, "on_disk": on_disk, "hosted": hosted}}
+    found = {"fits": ways, "too_big": too_big, "missing": missing, "unsized": unsized}
+    return {"zoo": list(zoo.sources), "experts": {**found, "on_disk": on_disk, "hosted": hosted}}
 
 
 def _queue(settings: Settings, sources: list[str] | None, device: str | None) -> dict[str, Any]:
@@ -211,7 +215,7 @@ def _show(report: dict[str, Any]) -> None:
         _show_experts(report["experts"])
     if "places" in report:
         places, settings = report["places"], report["settings"]
-        _paragraph("zoo", " + ".join(settings["zoo_layers"]))
+        _paragraph("zoo", " + ".join(report.get("zoo") or settings["zoo_layers"]))
         _paragraph("home", places["home"])
         _paragraph("votes", places["votes"])
         _show_queue(report.get("votes_queue"))
@@ -237,11 +241,17 @@ def _show_queue(queue: dict[str, Any] | None) -> None:
 
 def _show_experts(experts: dict[str, Any]) -> None:
     able = sum(len(names) for names in experts["fits"].values())
-    _paragraph("experts", f"{able} of {able + len(experts['too_big'])} can draw here, {len(experts['hosted'])} hosted")
+    unable = sum(len(experts[why]) for why in ("too_big", "missing", "unsized"))
+    _paragraph("experts", f"{able} of {able + unable} can draw here, {len(experts['hosted'])} hosted")
     for way, names in experts["fits"].items():
         _paragraph("", f"{len(names)} {_WAYS.get(way, way)}: {', '.join(names)}")
     if experts["too_big"]:
         _paragraph("", f"{len(experts['too_big'])} need more memory: {', '.join(experts['too_big'])}")
+    if experts["unsized"]:
+        names = ", ".join(experts["unsized"])
+        _paragraph("", f"{len(experts['unsized'])} of unknown size, which only --expert chooses: {names}")
+    for name, reason in experts["missing"].items():
+        _paragraph("", f"{name}: {reason}")
     _paragraph("on disk", ", ".join(experts["on_disk"]) or "none yet; the first drawing pulls what it needs")
 
 

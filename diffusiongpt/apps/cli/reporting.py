@@ -58,7 +58,8 @@ def _report(error: DiffusionGPTError) -> None:
     if not mistakes:
         say(f"error: {message_of(error)}")
     for expert, reason in getattr(error, "rejected", ()):
-        say(with_options(f"  {expert}: {reason}"))
+        if reason not in str(error):
+            say(with_options(f"  {expert}: {reason}"))
     if error.hint and not mistakes:
         say(f"hint: {with_options(error.hint)}")
 

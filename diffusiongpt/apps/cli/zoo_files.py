@@ -174,6 +174,7 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     """
     from diffusiongpt.backends import get_backend
     from diffusiongpt.errors import ZooError
+    from diffusiongpt.hub import missing_part
 
     if not zoo:
         raise ZooError(
@@ -185,14 +186,14 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
             get_backend(name)
         except ZooError as error:
             mistakes.append((str(error), error.hint))
-    parts = [(expert.id, part.folder, part.weight_file) for expert in zoo.values() for part in expert.parts]
-    places = [(name, folder, folder / (file or "")) for name, folder, file in parts if folder]
-    lacks_folder = dict.fromkeys(name for name, folder, _ in places if not folder.is_dir())
-    lacks_file = dict.fromkeys(name for name, folder, place in places if folder.is_dir() and not place.exists())
-    for what, missing in (("folder", lacks_folder), ("file", lacks_file)):
-        if missing:
-            hint = "Check 'repo', 'file', 'base' and 'components': a local path is relative to the zoo file."
-            mistakes.append((f"the {what} of {', '.join(missing)} does not exist", hint))
+    lacking: dict[str, list[str]] = {}
+    for expert in zoo.values():
+        if missing := missing_part(expert):
+            part, what = missing
+            place = f"{part.folder}/{part.weight_file}" if what == "file" else part.folder
+            lacking.setdefault(f"the {what} {place}", []).append(expert.id)
+    hint = "Check 'repo', 'file', 'base' and 'components': a local path is relative to the zoo file."
+    mistakes += [(f"{place} of {', '.join(names)} does not exist", hint) for place, names in lacking.items()]
     if mistakes:
         raise ZooError.of(mistakes)
 
