@@ -263,7 +263,7 @@ def check_local(expert: Expert) -> None:
 def missing_part(expert: Expert) -> tuple[Expert, Literal["folder", "file"]] | None:
     """The first part of an expert whose local folder, or the file that it names in there, does not exist; and which.
 
-    `None` if all exist. `check_local` looks closer; this is cheap enough for every route to ask it of all experts.
+    `None` if all exist. `check_local` looks closer; this only asks whether they exist, which a route may do often.
     """
     for part in expert.parts:
         folder, file = part.folder, part.weight_file

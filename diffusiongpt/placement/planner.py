@@ -60,7 +60,7 @@ class Plan:
     Attributes:
         placements: None if it cannot draw there, as far as that is known.
         reason: Why it cannot, with the number that would change it; empty if it can.
-        sized: Whether its size is known; what is not known counts as not fitting.
+        sized: Whether its size is known, or would be if its files existed; what is not known counts as not fitting.
     """
 
     placements: tuple[Placement, ...] = ()
@@ -95,7 +95,8 @@ class Planner:
         bits: Bits of weights that the backends can make where they quantise, the most first.
         quantise: Whether weights of fewer bits may be used where the zoo does not ask for them.
         readiness: What it takes to have an expert's weights at hand here.
-        missing: Which local files of an expert do not exist, as the reason of a rejection; empty if none.
+        missing: Which local files of an expert do not exist, as the reason of a rejection; empty if none. It is
+            asked of experts of unknown size alone: one of known size is planned, and its drawing says what it lacks.
         elsewhere: Whether the plans are for another machine, where nothing is loaded yet.
         measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
@@ -152,11 +153,10 @@ class Planner:
                 kind="hosted", device=service, device_bytes=0, host_bytes=0, download_bytes=0, seconds=expert.seconds
             )
             return Plan(placements=(hosted,))
-        if stated.local and (missing := self._missing(expert)):
-            return Plan(reason=missing)
         fit = self._fit_of(stated, self._sizes_of(stated), (width, height, steps))
         if not fit.needs:
-            return Plan(reason=fit.reason, sized=fit.sized)
+            missing = "" if fit.sized else self._missing(expert)
+            return Plan(reason=missing or fit.reason, sized=fit.sized or bool(missing))
         readiness = readiness or self._readiness(expert)
         if readiness == "loaded" and self._elsewhere:
             readiness = "on_disk"
@@ -186,8 +186,8 @@ class Planner:
         stated = self._stated_by(expert)
         if stated.hosted:
             return ""
-        missing = self._missing(expert) if stated.local else ""
-        return missing or self._fit_of(stated, self._sizes_of(stated), (width, height, None)).reason
+        fit = self._fit_of(stated, self._sizes_of(stated), (width, height, None))
+        return fit.reason if fit.sized else self._missing(expert) or fit.reason
 
     def why_not_with(self, expert: Expert, total: int) -> str:
         """The same if all its weights take `total` bytes at 16 bits, divided among components as they are known."""
@@ -206,11 +206,7 @@ class Planner:
             if len(self._stated) >= _KEPT:
                 self._stated.clear()
             stated = self._stated[id(expert)] = _Stated(
-                expert=expert,
-                base=expert.base_expert,
-                hosted=is_hosted(expert.backend),
-                local=any(part.is_local for part in expert.parts),
-                sizes=stated_bytes(expert),
+                expert, expert.base_expert, is_hosted(expert.backend), stated_bytes(expert)
             )
         return stated
 
@@ -377,7 +373,7 @@ def _asked_bits(job: Job) -> int | None:
     return few.bits if few else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Stated:
     """What an expert says of itself, which is read once: a route asks for the sizes of all experts.
 
@@ -385,7 +381,6 @@ class _Stated:
         expert: The expert.
         base: The checkpoint of an adapter.
         hosted: Whether a service draws.
-        local: Whether files of it are in folders of this machine that are not the hub's cache.
         sizes: Bytes of its components as the zoo has them.
         fits: What came of the pictures that were asked for, with the sizes of components then.
     """
@@ -393,7 +388,6 @@ class _Stated:
     expert: Expert
     base: Expert | None
     hosted: bool
-    local: bool
     sizes: dict[str, int] | None
     fits: dict[Asked, tuple[Mapping[str, int] | None, _Fit]] = field(default_factory=dict)
 

@@ -140,11 +140,10 @@ def test_the_settings_may_name_a_memory(tmp_path: Path) -> None:
     ("entry", "lacks"),
     [
         ("repo: ./gone", "its folder gone does not exist; correct 'repo'"),
-        ("repo: ./gone, size_gb: 1", "its folder gone does not exist; correct 'repo'"),
         ("repo: ./here, file: one.safetensors", "its folder here has no file one.safetensors; correct 'repo'"),
         ("repo: ./here/one.safetensors", "its folder here has no file one.safetensors; correct 'repo'"),
         ("repo: o/a, kind: adapter, base: ./gone", "its base's folder gone does not exist; correct 'base'"),
-        ("repo: o/a, size_gb: 2, components: {vae: {repo: ./gone}}", "the vae's folder gone does not exist; correct"),
+        ("repo: o/a, components: {vae: {repo: ./gone}}", "the vae's folder gone does not exist; correct"),
         (
             "repo: ./here, kind: adapter, base: o/b, adapters: [{repo: ./gone}]",
             "another adapter's folder gone does not exist; correct 'adapters'",
@@ -152,7 +151,7 @@ def test_the_settings_may_name_a_memory(tmp_path: Path) -> None:
     ],
 )
 def test_an_expert_whose_local_files_do_not_exist_is_rejected(tmp_path: Path, entry: str, lacks: str) -> None:
-    """The route says what is missing and what to do, also to whoever asks for the expert by name or plans elsewhere.
+    """Its size cannot be known, and the route says what is missing and what to do, also where it is asked for by name.
 
     Of the path it names the last folder alone, since a route is saved with its pictures.
     """
@@ -172,7 +171,8 @@ def test_an_expert_whose_local_files_do_not_exist_is_rejected(tmp_path: Path, en
 
 def test_a_folder_that_appears_makes_its_expert_eligible(tmp_path: Path) -> None:
     """Each route looks at the disk, so what was rejected draws as soon as its files exist, without a new studio."""
-    with DiffusionGPT(zoo_of(local("mine", tmp_path / "mine"), expert("other")), settings=settings_in(tmp_path)) as one:
+    zoo = zoo_of(local("mine", tmp_path / "mine", size_gb=None), expert("other"))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path)) as one:
         assert one.route(PROMPT).expert == "other"
         (tmp_path / "mine").symlink_to(pixel_folder())
         assert "mine" in {candidate.expert for candidate in one.route(PROMPT).candidates}
