@@ -260,12 +260,22 @@ def test_a_link_leads_to_no_picture(studio: DiffusionGPT, saved: Path) -> None:
         Conversation.load(saved, studio=studio)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"turns": null}'])
-def test_a_file_that_was_cut_off_is_refused(studio: DiffusionGPT, tmp_path: Path, content: bytes) -> None:
-    """Half a file, or one of another kind, is a typed error."""
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Invalid JSON"),
+        (b"{", "Invalid JSON"),
+        (b"[]", "should be an object"),
+        (b"\xff\xfe", "Invalid JSON"),
+        (b'{"turns": []}', "pictures_in: Field required"),
+        (b'{"pictures_in": "talk-pictures", "turns": [{}]}', r"turns\.0\.\w+: Field required"),
+    ],
+)
+def test_a_file_that_was_cut_off_is_refused(studio: DiffusionGPT, tmp_path: Path, content: bytes, reason: str) -> None:
+    """Half a file, or one of another kind, is a typed error that names what it lacks."""
     file = tmp_path / "talk.json"
     file.write_bytes(content)
-    with pytest.raises(ConversationError):
+    with pytest.raises(ConversationError, match=reason):
         Conversation.load(file, studio=studio)
     with pytest.raises(ConversationError):
         Conversation.load(tmp_path / "missing.json", studio=studio)

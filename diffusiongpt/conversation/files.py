@@ -70,7 +70,10 @@ def _read_file(file: Path) -> _File:
     except ValidationError as error:
         # with its input, an error of a list would hold a copy of all that is in it
         first = error.errors(include_input=False, include_url=False)[0]
-        raise ConversationError(f"{file} is not a whole conversation: {first['msg']}", hint=hint) from None
+        place = ".".join(map(str, first["loc"]))
+        raise ConversationError(
+            f"{file} is not a whole conversation: {place + ': ' if place else ''}{first['msg']}", hint=hint
+        ) from None
 
 
 def _read_turn(stored: _TurnFile, folder: Path, index: int, known: dict[str, PictureRecord]) -> Turn:

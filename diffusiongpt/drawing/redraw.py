@@ -83,7 +83,9 @@ def _recorded_inputs(
         next((by_hash[one.sha256] for one in record.inputs if one.role == role), None) for role in ("mask", "control")
     )
     if bool(pictures) != (record.task != "text-to-image") or (mask is not None and not pictures):
-        raise PictureError("the record names a task without its picture", hint="Pass a PNG this package saved.")
+        raise PictureError(
+            "the record names a task without its picture", hint="Pass a picture that this package saved."
+        )
     return pictures, mask, control
 
 

@@ -176,7 +176,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise PictureError(
             f"{path} does not say how it was drawn: it cannot be read as a PNG, JPEG or WebP",
-            hint="Pass a PNG this package saved.",
+            hint="Pass a picture that this package saved.",
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
         raise _unreadable(path, getattr(error, "strerror", None) or words_of(error)) from error
@@ -185,7 +185,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _unreadable(path: Path, reason: str) -> PictureError:
-    return PictureError(f"{path} cannot be read as a picture: {reason}", hint="Pass a PNG this package saved.")
+    return PictureError(f"{path} cannot be read as a picture: {reason}", hint="Pass a picture that this package saved.")
 
 
 def _record_in(image: Image.Image, path: Path) -> PictureRecord:
@@ -194,12 +194,12 @@ def _record_in(image: Image.Image, path: Path) -> PictureRecord:
     if not isinstance(text, str):
         raise PictureError(
             f"{path} does not say how it was drawn",
-            hint="Pass a PNG this package saved; editors and chat services often strip the record.",
+            hint="Pass a picture that this package saved; editors and chat services often strip the record.",
         )
     if len(text) > MAX_RECORD_BYTES or _values_in(text) > MAX_RECORD_VALUES:
         raise PictureError(
             f"the record in {path} cannot be read: it is larger than any this package writes",
-            hint="Pass a PNG this package saved.",
+            hint="Pass a picture that this package saved.",
         )
     try:
         return PictureRecord.model_validate_json(text)

@@ -41,14 +41,19 @@ _WHICH = frozenset(
         "imitating",
     )
 )
-_SHOWS = frozenset([
-    "portrait", "photo", "photograph", "picture", "image", "painting", "illustration", "sketch", "drawing",
-    "rendering", "render", "poster", "logo", "icon", "close-up", "closeup", "close", "up", "view", "shot", "group",
-    "pair", "herd", "flock", "pack", "family", "couple", "bunch", "set", "pile", "figure", "silhouette", "crowd",
-    "team", "series", "collection", "lot", "kind", "scene", "cartoon", "sculpture", "statue", "bust", "model",
-    "sticker", "selfie", "wallpaper", "snapshot", "diorama", "miniature", "design", "version", "row", "skin",
-    "body", "eyes", "head", "face", "tail", "wings", "texture", "shape", "spirit", "ghost",
-    "wreckage", "remains", "section", "stretch", "piece", "corner",
+_PICTURES = frozenset([
+    "portrait", "photo", "photograph", "picture", "image", "painting", "illustration", "sketch", "drawing", "rendering",
+    "render", "close-up", "closeup", "shot", "snapshot", "watercolor", "watercolour", "etching", "engraving", "woodcut",
+    "depiction", "caricature", "headshot",
+])  # fmt: skip
+"""Names of pictures: that of a thing shows the thing."""
+
+_SHOWS = _PICTURES | frozenset([
+    "poster", "logo", "icon", "close", "up", "view", "group", "pair", "herd", "flock", "pack", "family", "couple",
+    "bunch", "set", "pile", "figure", "silhouette", "crowd", "team", "series", "collection", "lot", "kind", "scene",
+    "cartoon", "sculpture", "statue", "bust", "model", "sticker", "selfie", "wallpaper", "diorama", "miniature",
+    "design", "version", "row", "skin", "body", "eyes", "head", "face", "tail", "wings", "texture", "shape", "spirit",
+    "ghost", "wreckage", "remains", "section", "stretch", "piece", "corner",
 ])  # fmt: skip
 _SHOWING = frozenset(
     (
@@ -132,6 +137,14 @@ _PLACE_OF = re.compile(
 )
 """What lies in something of it: "废弃阁楼的尘埃中" says where."""
 
+_PICTURED = re.compile(
+    r"[犬们]?的?[^，。、,.;；：:！？!?在是有着了的]{0,6}?(?:照片|相片|图片|图像|写真|画像|肖像|头像|插画|插图|海报|特写|漫画"
+    r"|素描|(?:油|水彩|水墨|国|版|铅笔|炭笔|蜡笔|速写|像素)画|画作)"
+)
+"""What makes the thing before it the subject of a picture: "猫的照片" shows a cat."""
+
+_ALIVE = frozenset(("character", "animal"))
+
 _LIKENED = frozenset(("sized", "shaped", "like", "themed", "inspired", "patterned", "print"))
 _OWN = frozenset(
     ("body", "head", "face", "back", "wings", "tail", "eyes", "eye", "fur", "skin", "hair", "feathers", "silhouette")
@@ -178,8 +191,8 @@ def weigh_subjects(tokens: Sequence[str], mentions: Sequence[Mention]) -> list[f
     for index, mention in enumerate(mentions):
         colon = _announced_at(tokens, mention)
         # what is announced takes its place; "a photo of a fox: soft light" announces no other subject
-        is_announced = any(one.start > colon and role > PART for one, role in zip(mentions, roles, strict=True))
-        role = PART if is_announced else roles[index]
+        announced = [one for one, role in zip(mentions, roles, strict=True) if one.start > colon and role > PART]
+        role = PART if _gives_way(tokens, mention, announced) else roles[index]
         main = sum(weight > PART for weight in weights)
         weights.append(role * LATER**main)
     return weights
@@ -254,6 +267,25 @@ def _announced_at(tokens: Sequence[str], mention: Mention) -> float:
     return colon if named and _STOPS.isdisjoint(said) else inf
 
 
+def _gives_way(tokens: Sequence[str], mention: Mention, announced: Sequence[Mention]) -> bool:
+    """Whether what is announced is the subject, and not a mention in the announcement.
+
+    "A photo of a cat: a sofa, soft light" shows a cat, with details; "a photo of a sofa: a cat asleep on it" is about
+    the cat, and "an ad for a coat: a street at night" about the street.
+    """
+    if not announced or not _is_pictured(tokens, mention):
+        return bool(announced)
+    return mention.node not in _ALIVE and any(one.node in _ALIVE for one in announced)
+
+
+def _is_pictured(tokens: Sequence[str], mention: Mention) -> bool:
+    """Whether the words around a mention say that the picture is one of it."""
+    if _PICTURED.match("".join(tokens[mention.end : mention.end + 10])):
+        return True
+    before = _phrase_before(tokens, mention.start)
+    return before[-1:] == ["of"] and not _PICTURES.isdisjoint(word.rstrip("s") for word in before[-2:-1])
+
+
 def _phrase_before(tokens: Sequence[str], place: int) -> list[str]:
     """Tokens of the clause before a noun, up to the word that governs it, which comes last."""
     words: list[str] = []
@@ -279,14 +311,21 @@ def _chinese_role(tokens: Sequence[str], mention: Mention, following: Mention | 
         return PLACE
     if _OWN_PART.match(after) and len(opening) == 1:
         return 1.0
-    says_which = following and following.start - mention.end <= 6 and following.words not in _FORMS
-    if after.startswith(_MADE) or (after.startswith("的") and says_which):
+    if after.startswith(_MADE) or (after.startswith("的") and _leads_to(tokens, mention, following)):
         return PART
     if "由" in clause and not any(word in clause for word in _MADE):
         return PART
     if len(opening) > 1 and not _MEASURES.intersection(opening[-1]):
         return PLACE
     return PART if clause.endswith("比") or _LIKE.search(clause) or _WORN_OR_HELD.search(clause) else 1.0
+
+
+def _leads_to(tokens: Sequence[str], mention: Mention, following: Mention | None) -> bool:
+    """Whether "X的" says which Y or whose: Y follows closely in the same clause, and is not a picture of X."""
+    if following is None or following.start - mention.end > 6 or following.words in _FORMS:
+        return False
+    between = tokens[mention.end : following.start]
+    return _STOPS.isdisjoint(between) and not _PICTURED.match("".join(between))
 
 
 def _clause_start(tokens: Sequence[str], place: int) -> int:

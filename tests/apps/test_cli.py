@@ -126,16 +126,25 @@ def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:
     assert answers[1]["error"]["type"] == "RequestError"
     assert answers[-1]["expert"] == "tiny-sketch"
     told = run("route", "--file", "prompts.txt", code=1)
-    assert "binary" in told.stderr
+    assert "error: line 3: prompt holds binary data" in told.stderr
     assert "tiny-sketch" in told.stdout
 
 
 def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
-    """When every line has a route, the exit code is 0; a file without lines prints nothing."""
+    """When every line has a route, the exit code is 0; of a file without prompts, that is said beside no results."""
     (tmp_path / "good.txt").write_text("a fox\n一只狐狸")
     assert len(run("route", "--file", "good.txt", "--json").stdout.splitlines()) == 2
     (tmp_path / "empty.txt").write_text("\n\n")
-    assert run("route", "--file", "empty.txt", "--json").stdout == ""
+    blank = run("route", "--file", "empty.txt", "--json")
+    assert (blank.stdout, blank.stderr) == ("", "note: every line of the file is blank, so no prompt was routed\n")
+
+
+def test_a_file_that_cannot_be_read_is_reported_with_its_reason(tmp_path: Path) -> None:
+    """A wrong path and a wrong encoding are two mistakes, each with its own remedy."""
+    assert "hint: Check the path." in run("route", "--file", "nosuch.txt", code=2).stderr
+    (tmp_path / "utf16.txt").write_text("a fox", encoding="utf-16")
+    told = run("route", "--file", "utf16.txt", code=1).stderr
+    assert told == "error: cannot read utf16.txt: it is not UTF-8 text\nhint: Save it as UTF-8 text.\n"
 
 
 @pytest.mark.parametrize(

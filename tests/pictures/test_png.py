@@ -162,7 +162,7 @@ def test_a_picture_without_our_record_is_refused(tmp_path: Path) -> None:
         picture().save(tmp_path / name)
         with pytest.raises(PictureError, match="does not say how it was drawn") as caught:
             Generation.from_file(tmp_path / name)
-        assert "Pass a PNG this package saved" in caught.value.hint
+        assert "Pass a picture that this package saved" in caught.value.hint
 
 
 @pytest.mark.parametrize(

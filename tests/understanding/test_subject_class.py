@@ -29,6 +29,46 @@ def test_plain_subjects_have_their_class(text: str, expected: str) -> None:
     assert THINKER.think(text, (), NODES).understanding.subject_class == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("一张猫的照片：坐在沙发上", "animal"),
+        ("一张猫的照片，坐在沙发上", "animal"),
+        ("一张猫的照片坐在沙发上", "animal"),
+        ("一张猫的照片：沙发，柔和的光线", "animal"),
+        ("一张狗的照片：在雪地里奔跑", "animal"),
+        ("猫的插画：戴着帽子", "animal"),
+        ("一张金毛犬的照片：背景是城堡", "animal"),
+        ("一幅小狗的水彩画：花园，阳光", "animal"),
+        ("一张熊猫的高清照片：竹林", "animal"),
+        ("一幅女孩的素描：手里拿着一本书", "character"),
+        ("一张消防员的照片：火焰和浓烟", "character"),
+        ("一张咖啡杯的照片：放在木桌上", "other"),
+        ("一幅山谷的油画：晨雾弥漫", "scene"),
+        ("一张沙发的照片：一只猫睡在上面", "animal"),
+        ("女孩拿着一张猫的照片", "character"),
+        ("墙上挂着猫的照片的房间", "scene"),
+        ("a photo of a cat: sitting on a sofa", "animal"),
+        ("a photo of a cat: a sofa by the window", "animal"),
+        ("a picture of a cute kitten: a cake on the table", "animal"),
+        ("a photo of a golden retriever: castle in the background", "animal"),
+        ("a watercolor of a puppy: garden, sunshine", "animal"),
+        ("an illustration of an elephant: umbrella, balloons", "animal"),
+        ("an image of a robot: gears, pipes, a lamp", "character"),
+        ("a photo of a firefighter: flames and smoke", "character"),
+        ("a photo of a sports car: parked by the sea", "other"),
+        ("oil painting of a valley: morning mist", "scene"),
+        ("a photo of a sofa: a cat asleep on it", "animal"),
+        ("a girl holding a photo of a cat", "character"),
+        ("a room with photos of cats on the wall", "scene"),
+        ("photograph of a street with a mural of foxes", "scene"),
+    ],
+)
+def test_a_picture_of_a_thing_is_about_the_thing(text: str, expected: str) -> None:
+    """What follows such an announcement is detail, unless it is alive and what was announced is not."""
+    assert THINKER.think(text, (), NODES).understanding.subject_class == expected
+
+
 def test_every_sign_has_a_weight() -> None:
     """The weights of the package are of the signs that are read; a sign without one would raise."""
     signs = THINKER.signs_of_class("In the desert, a traveller carries a backpack.", NODES)

@@ -297,14 +297,14 @@ def read_prompt(given: str) -> str:
     return read_text(STDIN).strip("\r\n") if given == STDIN else given
 
 
-def read_lines(file: str) -> list[str]:
-    """The non-empty lines of a text file; `-` for standard input.
+def read_lines(file: str) -> dict[int, str]:
+    """The non-empty lines of a text file by their numbers, from 1; `-` for standard input.
 
     Raises:
         FileError: If it cannot be read as UTF-8 text.
     """
     # only line breaks part prompts; `splitlines` would part them at form feeds too
-    return [line for line in read_text(file).split("\n") if line.strip()]
+    return {number: line for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()}
 
 
 def read_text(file: str) -> str:
@@ -321,6 +321,6 @@ def read_text(file: str) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, ValueError) as error:
         name = "standard input" if file == STDIN else file
-        raise FileError(
-            f"cannot read {name}: {getattr(error, 'strerror', None) or error}", hint="Pass UTF-8 text."
-        ) from error
+        hint = "Check the path." if isinstance(error, OSError) else "Save it as UTF-8 text."
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        raise FileError(f"cannot read {name}: {getattr(error, 'strerror', None) or reason}", hint=hint) from error

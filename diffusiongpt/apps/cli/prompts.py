@@ -30,6 +30,8 @@ from diffusiongpt.apps.cli.reporting import error_object, message_of, with_optio
 from diffusiongpt.votes import MOST_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from diffusiongpt.flow import Route
     from diffusiongpt.pictures import Comparison, Generation
     from diffusiongpt.studio import DiffusionGPT
@@ -60,7 +62,9 @@ def route(
     if (prompt is None) == (file is None):
         raise RequestError("pass either a prompt or --file", hint='For example: diffusiongpt route "a red fox".')
     text = None if prompt is None else read_prompt(prompt)
-    lines = [] if file is None else read_lines(file)
+    lines = {} if file is None else read_lines(file)
+    if file is not None and not lines:
+        say("note: every line of the file is blank, so no prompt was routed")
     with open_studio(zoo, device=device, llm=llm) as studio:
         if text is not None:
             _show(studio.route(text, **options), top=top, explain=explain, as_json=as_json, indent=2)
@@ -69,13 +73,13 @@ def route(
 
 
 def _route_lines(
-    studio: DiffusionGPT, lines: list[str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
+    studio: DiffusionGPT, lines: Mapping[int, str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
 ) -> bool:
     """Route each line, going on after one that fails; whether all succeeded."""
     from diffusiongpt.errors import DiffusionGPTError
 
     all_done = True
-    for line in lines:
+    for number, line in lines.items():
         try:
             _show(studio.route(line, **options), top=top, explain=explain, as_json=as_json, indent=None)
         except DiffusionGPTError as error:
@@ -83,7 +87,7 @@ def _route_lines(
             if as_json:
                 print_json({"input": line, "error": error_object(error)}, indent=None)
             else:
-                say(f"error: {message_of(error)}\nhint: {with_options(error.hint)}")
+                say(f"error: line {number}: {message_of(error)}\nhint: {with_options(error.hint)}")
     return all_done
 
 
