@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from threading import main_thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from diffusiongpt.errors import VoteError
+from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.ranking.learner import Learner, Learnt, Snapshot
 from diffusiongpt.ranking.refit import is_awaited, is_due
 from diffusiongpt.ranking.table import RankingTable
-from diffusiongpt.ranking.table_file import MOST_BYTES, SCHEMA_VERSION, read_from
+from diffusiongpt.ranking.table_file import MOST_BYTES, SCHEMA_VERSION, read_from, too_large
 from diffusiongpt.safe_text import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from diffusiongpt.ranking.priors import Priors
+    from diffusiongpt.votes import VoteStore
+
+IN_MEMORY_BYTES = 4 << 20
+"""Larger tables come by way of a temporary file, so that their bytes are in memory once and not twice."""
+
+ASIDE_S = 60.0
+"""Seconds for which this process asks no more for a published table that could not be read. A stated bound."""
 
 SOON_S, LATER_S = 0.03, 0.5
 """Seconds between two looks for the table that another process fits: soon at first, since few votes take no longer."""
@@ -25,6 +35,8 @@ SOON_S, LATER_S = 0.03, 0.5
 MOST_WAIT_S = 300.0
 """Seconds after which a process fits for itself although another still has the turn. A stated bound: a hundred thousand
 votes are fitted in a tenth of it."""
+
+T = TypeVar("T")
 
 _log = logger(__name__)
 
@@ -40,20 +52,29 @@ class SharedLearner(Learner):
     blocks nothing. If the server is lost during a fit, the table is used here and is not published.
     """
 
+    def __init__(self, store: VoteStore, fit: Callable[..., RankingTable]) -> None:
+        super().__init__(store, fit)
+        self._reported: set[str] = set()
+        self._looks_from = 0.0
+
     def snapshot(self, priors: Priors) -> Snapshot | None:
         """The published table for these priors; the store is asked.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        data = self.store.published_table(_name(priors), MOST_BYTES)
-        if data is None:
-            return None
-        try:
-            fitted, editing, about = read_from(BytesIO(data), len(data), f"the table published at {self.store.name}")
-        except VoteError as error:
-            _log.info("the ranking table is refitted: %s", error)
-            return None
+        with SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+            size = self._look(lambda: self.store.published_table(_name(priors), MOST_BYTES, file))
+            if size is None:
+                return None
+            name = f"the table published at {self.store.name}"
+            try:
+                if size > MOST_BYTES:
+                    raise too_large(name)
+                fitted, editing, about = read_from(file, size, name)
+            except VoteError as error:
+                self._report(error)
+                return None
         return Snapshot(RankingTable.of(fitted, editing, about, priors), about)
 
     @contextmanager
@@ -93,7 +114,7 @@ class SharedLearner(Learner):
 
     def _published(self, priors: Priors) -> Learnt | None:
         """The published table, if no refit is due with it."""
-        about = self.store.published(_name(priors))
+        about = self._look(lambda: self.store.published(_name(priors)))
         if about is None:
             return None
         changes = self.store.since(about.seen)
@@ -102,6 +123,30 @@ class SharedLearner(Learner):
             return None
         snapshot = self.snapshot(priors)
         return None if snapshot is None else Learnt(snapshot.table, snapshot.about.seen)
+
+    def _look(self, look: Callable[[], T | None]) -> T | None:
+        """What a look at the published table finds; nothing, for a while, where that is not to be read.
+
+        Raises:
+            VotesUnreachableError: If the server is not there, and with it neither are the votes.
+        """
+        if monotonic() < self._looks_from:
+            return None
+        try:
+            return look()
+        except VotesUnreachableError:
+            raise
+        except (VoteError, OSError) as error:
+            self._looks_from = monotonic() + ASIDE_S
+            self._report(error)
+            return None
+
+    def _report(self, error: Exception) -> None:
+        """Say once that a published table does not count."""
+        problem = str(error)
+        if problem not in self._reported:
+            self._reported.add(problem)
+            _log.warning("the published ranking table is set aside, and the votes are fitted: %s", problem)
 
 
 def _name(priors: Priors) -> str:

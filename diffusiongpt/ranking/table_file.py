@@ -37,9 +37,9 @@ FORMAT = "diffusiongpt ranking"
 SCHEMA_VERSION = 2
 """Files of version 1 know nothing of edits; one without edits is written as such a file."""
 
-MOST_BYTES = 128 << 20
+MOST_BYTES = 60 << 20
 """Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. Each of its models
-has at most 60 MB (`model.space.ROOM`)."""
+has at most 30 MB (`model.space.ROOM`)."""
 
 MOST_HEADER_BYTES = 8 << 20
 MOST_COUNT = 10**12
@@ -171,8 +171,10 @@ def read(path: Path) -> tuple[Fitted, Fitted | None, About]:
     try:
         size = path.stat().st_size
         # opening a pipe would wait for its other end
-        if not path.is_file() or size > MOST_BYTES:
+        if not path.is_file():
             raise _damaged(str(path))
+        if size > MOST_BYTES:
+            raise too_large(str(path))
         with path.open("rb") as stream:
             return read_from(stream, size, str(path))
     except OSError as error:
@@ -205,6 +207,14 @@ def read_from(stream: IO[bytes], size: int, name: str) -> tuple[Fitted, Fitted |
         BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError, zlib.error,
     ) as error:  # fmt: skip
         raise _damaged(name) from error
+
+
+def too_large(name: str) -> VoteError:
+    """The error for a file that is larger than that of a table can be."""
+    return VoteError(
+        f"{name} has more than {MOST_BYTES >> 20} MB, which no ranking table has",
+        hint="Export the table again with `diffusiongpt ranking --export FILE`.",
+    )
 
 
 def _damaged(name: str) -> VoteError:

@@ -18,12 +18,13 @@ from diffusiongpt.errors import VoteError, VotesUnreachableError
 from diffusiongpt.safe_text import logger, without_secrets
 from diffusiongpt.votes import published, recording, server, sqlite
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Mark, read_json
+from diffusiongpt.votes.journal import RATINGS, VERSION, VOTES, Journal, Mark, read_json, read_mark
 from diffusiongpt.votes.published import Published
 from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Vote, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
 
     from diffusiongpt.votes.outbox import Message
 
@@ -114,13 +115,21 @@ class Database:
 
     def published(self, name: str) -> Published | None:
         """What is known of the published table of a name."""
-        with self._translated("read"), self._connected(seconds=server.ANSWER_S) as connection:
+        with self._looking(server.ANSWER_S) as connection:
             return published.find(connection, name)
 
-    def published_table(self, name: str, most_bytes: int) -> bytes | None:
-        """The published table of a name."""
-        with self._translated("read"), self._connected() as connection:
-            return published.read(connection, name, most_bytes)
+    def published_table(self, name: str, most_bytes: int, into: IO[bytes]) -> int | None:
+        """Write the published table of a name into a file; see `published.read`."""
+        with self._looking(server.WORK_S) as connection:
+            return published.read(connection, name, most_bytes, into)
+
+    @contextmanager
+    def _looking(self, seconds: float) -> Iterator[sa.Connection]:
+        """A connection for looks at what is published, which see one state; whatever lies there, none takes long."""
+        with self._translated("read"), self._connected(seconds=seconds) as connection:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+            server.set_limits(connection, published.LOOK_S, 0.0)
+            yield connection
 
     def publish(self, name: str, seen: str, size: int, data: bytes) -> bool:
         """Publish a table, unless a voter that it has learnt from was erased in the meantime; whether it was."""
@@ -235,13 +244,17 @@ class Database:
             return _as_version([journal.mark(connection) for journal in self._journals()])
 
     def since(self, version: str) -> Changes:
-        """The changes after a version."""
+        """The changes after a version; one that is of no store, as a stranger's table may name, is not intact."""
         with self._reading(VOTES) as connection:
             if connection is None:
                 return Changes(intact=version == EMPTY)
-            then, journals = _marks_of(version), self._journals()
             # Marks are read before entries, and entries only up to the marks: what is added meanwhile comes next time.
+            journals = self._journals()
             now = [journal.mark(connection) for journal in journals]
+            try:
+                then = _marks_of(version)
+            except ValueError:
+                return Changes(version=_as_version(now), intact=False)
             pairs = [*zip(journals, then, now, strict=False)]
             intact = all(journal.is_there(connection, *marks) for journal, *marks in pairs)
             found: list[list[Any]] = [[], []]
@@ -344,6 +357,13 @@ class Database:
                 f"{self.name} has schema version {version}, but this program only knows {tables.SCHEMA_VERSION}",
                 hint="Use the version of diffusiongpt that wrote it, or a newer one; nothing was changed.",
             )
+        # a view of another program may have any number of rows, and take as long
+        missing = sorted(tables.names_of(version) - names)
+        if missing:
+            raise VoteError(
+                f"{self.name} has no table {' and no table '.join(missing)}",
+                hint="Restore the votes from a copy, or name another file or database for them; nothing was changed.",
+            )
         return version
 
     @contextmanager
@@ -386,5 +406,15 @@ def _as_version(marks: Sequence[Mark]) -> str:
 
 
 def _marks_of(version: str) -> list[Mark]:
-    """Marks of votes and of ratings; all zeros for a store without any."""
-    return [Mark(), Mark()] if version == EMPTY else [Mark(*mark) for mark in json.loads(version)]
+    """Marks of votes and of ratings; all zeros for a store without any.
+
+    Raises:
+        ValueError: If it is not the version of a store.
+    """
+    if version == EMPTY:
+        return [Mark(), Mark()]
+    try:
+        votes, ratings = json.loads(version)
+    except (TypeError, RecursionError) as error:
+        raise ValueError("not the version of a store") from error
+    return [read_mark(votes), read_mark(ratings)]

@@ -48,6 +48,19 @@ class Mark(NamedTuple):
     last_id: str = ""
 
 
+def read_mark(facts: Any) -> Mark:
+    """The mark that a list from JSON is.
+
+    Raises:
+        ValueError: If it is none; versions of a store come back in files and tables that others may have written.
+    """
+    *numbers, last_id = facts if isinstance(facts, list) else [None]
+    sound = len(numbers) == len(Mark()) - 1 and all(type(one) is int and 0 <= one < 1 << 63 for one in numbers)
+    if not sound or not isinstance(last_id, str):
+        raise ValueError("not the mark of a journal")
+    return Mark(*facts)
+
+
 class Last(NamedTuple, Generic[Entry]):
     """The last entry of a voter.
 

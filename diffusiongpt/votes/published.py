@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -19,6 +19,13 @@ apart. A killed process gives its turn back at once; this is for a machine that 
 
 SEEN_CHARS = 2_000
 """Characters of the longest version of a store: numbers, and two ids of at most 256 characters."""
+
+LOOK_S = 1.0
+"""Seconds that the server may work for one look at what is published, or wait for whoever has locked it; what takes
+longer is a view of many rows or the work of another program. A stated bound: a row is found by its key."""
+
+CHUNK_BYTES = 1 << 20
+"""Bytes of a table that one look takes: the driver holds each of them three times."""
 
 table = sa.Table(
     "diffusiongpt_tables",
@@ -55,11 +62,23 @@ def find(connection: sa.Connection, name: str) -> Published | None:
     return Published(row["seen"], row["size"])
 
 
-def read(connection: sa.Connection, name: str, most_bytes: int) -> bytes | None:
-    """The published table of a name; `None` if there is none, or it is larger than a table may be."""
-    fits = sa.func.length(table.c.data) <= most_bytes
-    row = _row(connection, sa.select(table.c.data).where(table.c.name == name, fits))
-    return bytes(row["data"]) if row is not None and isinstance(row["data"], bytes | memoryview) else None
+def read(connection: sa.Connection, name: str, most_bytes: int, into: IO[bytes]) -> int | None:
+    """Write the published table of a name into a file, in a transaction whose reads see one state.
+
+    Returns:
+        Bytes of the table, of which nothing is written if they are more than `most_bytes`; `None` without a table.
+    """
+    mine = table.c.name == name
+    row = _row(connection, sa.select(sa.func.octet_length(table.c.data).label("bytes")).where(mine))
+    if row is None or not isinstance(row["bytes"], int):
+        return None
+    for start in range(0, row["bytes"] if row["bytes"] <= most_bytes else 0, CHUNK_BYTES):
+        part = sa.func.substring(table.c.data, start + 1, CHUNK_BYTES, type_=sa.LargeBinary)
+        found = _row(connection, sa.select(part.label("part")).where(mine))
+        if found is None or not isinstance(found["part"], bytes | memoryview):
+            return None  # of another program
+        into.write(found["part"])
+    return row["bytes"]
 
 
 def _row(connection: sa.Connection, query: sa.Select[Any]) -> sa.RowMapping | None:

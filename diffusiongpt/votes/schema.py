@@ -89,6 +89,12 @@ rating_retractions = _retractions("rating_retractions", "rating_id", ratings)
 schema = sa.Table("diffusiongpt_schema", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
+def names_of(version: int) -> set[str]:
+    """The tables that a store of a version has."""
+    later = () if version >= FIRST_WITH_RATINGS else (ratings.name, rating_retractions.name)
+    return set(metadata.tables) - set(later)
+
+
 def create(connection: sa.Connection) -> None:
     """Make a store with the current schema."""
     metadata.create_all(connection)

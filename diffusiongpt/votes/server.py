@@ -123,11 +123,11 @@ def _refuses(engine: sa.Engine, cause: str) -> bool:
     return answer in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
 
 
-def set_limits(connection: sa.Connection, busy_seconds: float) -> None:
-    """Have PostgreSQL itself end what takes too long in this transaction."""
+def set_limits(connection: sa.Connection, busy_seconds: float, work_seconds: float = WORK_S) -> None:
+    """Have PostgreSQL itself end what takes too long in this transaction: waits for others, and its own work."""
     connection.exec_driver_sql(
         f"SET LOCAL lock_timeout = '{int(1000 * busy_seconds)}ms'; "
-        f"SET LOCAL statement_timeout = '{int(1000 * (busy_seconds + WORK_S))}ms'"
+        f"SET LOCAL statement_timeout = '{int(1000 * (busy_seconds + work_seconds))}ms'"
     )
 
 

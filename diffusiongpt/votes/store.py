@@ -13,6 +13,7 @@ from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Undo, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import IO
 
     from diffusiongpt.settings import Settings
     from diffusiongpt.votes.database import Database
@@ -326,13 +327,16 @@ class VoteStore:
         """
         return self._database.published(name)
 
-    def published_table(self, name: str, most_bytes: int) -> bytes | None:
-        """That table; `None` if there is none, or it is larger.
+    def published_table(self, name: str, most_bytes: int, into: IO[bytes]) -> int | None:
+        """Write that table into a file.
+
+        Returns:
+            Its bytes, of which nothing is written if they are more than `most_bytes`; `None` without a table.
 
         Raises:
             VoteError: If the store cannot be read.
         """
-        return self._database.published_table(name, most_bytes)
+        return self._database.published_table(name, most_bytes, into)
 
     def publish(self, name: str, seen: str, size: int, data: bytes) -> bool:
         """Publish a table that was learnt from the store; `erase` removes it, because it contains prompts.

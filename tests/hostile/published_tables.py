@@ -168,6 +168,10 @@ def _shape(connection: sa.Connection, rng: random.Random) -> None:
             f"ALTER TABLE {TABLE} RENAME TO kept",
             f"CREATE VIEW {TABLE} AS SELECT name, seen, size, time, data FROM kept, generate_series(1, 100000)",  # noqa: S608
         ),
+        (
+            f"ALTER TABLE {TABLE} RENAME TO kept",
+            f"CREATE VIEW {TABLE} AS SELECT kept.* FROM kept, generate_series(1, 3000000000)",  # noqa: S608
+        ),
         (f"REVOKE ALL ON {TABLE} FROM PUBLIC",),
     )
     for statement in rng.choice(statements):

@@ -39,7 +39,7 @@ COLUMNS = ("time", "voter", "source", "prompt", "evidence", "shown", "outcome", 
 def attacks(seed: int, count: int) -> Iterator[Attack]:
     """Different attacks, the same for the same seed."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
-    makers = (_row, _row, _bytes, _snapshot, _leftovers, _locked)
+    makers = (_row, _row, _bytes, _snapshot, _leftovers, _locked, _view)
     for number in range(count):
         name, run = makers[number % len(makers)](random.Random(chance.random()))  # noqa: S311
         yield Attack(KIND, f"{number} {name}", run)
@@ -122,6 +122,23 @@ def _locked(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
         _check(_router(folder), least=10)
 
     return f"locked {mode}, known {known}, {chance.random():.6f}", run
+
+
+def _view(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
+    table = chance.choice(["votes", "retractions", "ratings", "rating_retractions", "diffusiongpt_schema"])
+    rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000000000) SELECT x FROM n"
+
+    def run(folder: Path) -> None:
+        router = _filled(folder)
+        router.preferences.store.close()
+        with closing(sqlite3.connect(folder / "votes.db")) as connection:
+            connection.execute("PRAGMA legacy_alter_table=ON")
+            connection.execute(f"ALTER TABLE {table} RENAME TO kept")
+            connection.execute(f"CREATE VIEW {table} AS SELECT kept.* FROM kept, ({rows})")  # noqa: S608 - ours
+            connection.commit()
+        _check(_router(folder))
+
+    return f"a view of many rows for {table}, {chance.random():.6f}", run
 
 
 def _router(folder: Path) -> Router:

@@ -172,10 +172,11 @@ def test_a_table_that_no_longer_holds_is_fetched_once(
     fits.go_on.clear()
     live = join(fits)
     fetched: list[str] = []
+    real = live.store.published_table
 
-    def fetch(name: str, most_bytes: int, real: Callable[..., bytes | None] = live.store.published_table) -> object:
+    def fetch(name: str, *others: Any) -> int | None:
         fetched.append(name)
-        return real(name, most_bytes)
+        return real(name, *others)
 
     monkeypatch.setattr(live.store, "published_table", fetch)
     live.at_hand(PRIORS)
@@ -251,6 +252,37 @@ def test_a_damaged_published_table_is_fitted_again(join: Callable[..., LiveTable
     assert fits.count == 2
     assert join(fits).table(PRIORS).version == known.version
     assert fits.count == 2
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["ALTER TABLE diffusiongpt_tables DROP COLUMN data"],
+        ["UPDATE diffusiongpt_tables SET seen = '[[\"a\", 1, 1, 1, 1], [null]]'"],
+        ["UPDATE diffusiongpt_tables SET data = convert_to(repeat('x', 70000000), 'UTF8')"],
+        [
+            "ALTER TABLE diffusiongpt_tables RENAME TO kept",
+            "CREATE VIEW diffusiongpt_tables AS SELECT kept.* FROM kept, generate_series(1, 3000000000)",
+        ],
+    ],
+    ids=["no column", "no version", "too large", "rows without end"],
+)
+def test_what_a_stranger_publishes_is_set_aside(
+    join: Callable[..., LiveTable],
+    database_server: postgres.PostgresServer,
+    url: str,
+    statements: list[str],
+) -> None:
+    """The votes can be read, so the ranking is fitted from them, and soon."""
+    live = join()
+    live.store.merge(ballots(70))
+    known = live.table(PRIORS).version
+    live.wait()
+    for statement in statements:
+        database_server.execute(statement, url)
+    other = join()
+    assert other.table(PRIORS).version == known
+    assert other.at_hand(PRIORS).ranking == "current"
 
 
 def test_few_votes_and_ratings_are_fitted_once_as_well(join: Callable[..., LiveTable]) -> None:

@@ -120,6 +120,20 @@ def test_a_newer_store_is_left_alone(place: Path | str, store: VoteStore) -> Non
         assert connection.exec_driver_sql("SELECT count(*) FROM votes").scalar_one() == 1
 
 
+@pytest.mark.parametrize("table", ["votes", "retractions", "ratings", "rating_retractions"])
+def test_a_view_in_place_of_a_table_is_refused(place: Path | str, store: VoteStore, table: str) -> None:
+    """One of a stranger may have rows without end, and reading them would take as long."""
+    store.add(vote())
+    with connected(place) as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME TO kept")
+        connection.exec_driver_sql(f"CREATE VIEW {table} AS SELECT * FROM kept")  # noqa: S608 - ours
+    other = VoteStore(place)
+    for act in (other.all, other.ratings, lambda: other.add(vote()), lambda: other.since("0")):
+        with pytest.raises(VoteError, match=f"has no table {table}"):
+            act()
+    other.close()
+
+
 def test_reading_an_old_store_leaves_it_as_it_is(old: Path | str, version: int, store: VoteStore) -> None:
     """It may be on a read-only disk: votes are read, and there are no ratings."""
     before = layout(old)

@@ -247,7 +247,7 @@ ENOUGH_ROWS = 20_000
 
 FULL_PARAMETERS = 1400
 """Weights up to which the posterior keeps the covariances between experts, 16 MB in each of two views. Beyond, it keeps
-those within each expert in float32, at most 28 MB (`space.ROOM`). A stated bound: a fit stays below 64 MB."""
+those within each expert in float32, at most 14 MB (`space.ROOM`). A stated bound: a fit stays below 64 MB."""
 
 DIRECT = 256
 """Rows of the largest matrix that is inverted at once, with copies of all of it."""

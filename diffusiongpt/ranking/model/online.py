@@ -72,7 +72,9 @@ def updated_posterior(
         variances[where] = np.maximum(variances[where] - gain * covariance**2, 0.0)
         if full is not None:
             flat = covariance.ravel()
-            full -= (gain * flat[:, None] * flat).reshape(full.shape)
+            # row by row: the outer product would take as much memory as the covariances
+            for row, weight in zip(full.reshape(len(flat), -1), gain * flat, strict=True):
+                np.subtract(row, weight * flat, out=row)
         for expert, root in zip(one.experts.tolist(), np.sqrt(gain) * own, strict=True):
             # a new array, because other tables share the old one
             blocks[expert] = blocks[expert] - np.outer(root, root).astype(blocks[expert].dtype)

@@ -68,9 +68,10 @@ LANDMARKS = 256
 MOST_NODES = 128
 """Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
 
-ROOM = 7_000_000
-"""Covariances within experts that one view of a space may need, in float32 28 MB. Pools of more than some seventy
-experts get fewer landmarks, down to none, and then fewer nodes."""
+ROOM = 3_500_000
+"""Covariances within experts that one view of a space may need, in float32 14 MB: a fit, and the table that routes use
+until it is done, stay below 64 MB with two views each. Pools of more than some thirty-five experts get fewer landmarks,
+down to none, and then fewer nodes."""
 
 BUCKETS = 4096
 """Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
