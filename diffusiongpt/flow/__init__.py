@@ -5,7 +5,16 @@ from __future__ import annotations
 from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Matting, Meter, Recovery, RecoveryStep, fewer
 from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Readiness, Rejection, win_probability
 from diffusiongpt.flow.columns import duration
-from diffusiongpt.flow.inputs import MAX_INPUT_BYTES, MAX_INPUTS, ImageSource, InputImage, read_image, read_images
+from diffusiongpt.flow.inputs import (
+    ENOUGH_PIXELS,
+    MAX_INPUT_BYTES,
+    MAX_INPUTS,
+    ImageSource,
+    InputImage,
+    has_more_pixels,
+    read_image,
+    read_images,
+)
 from diffusiongpt.flow.placement import GIB, MachineSpec, Placement, PlacementKind, as_sold
 from diffusiongpt.flow.record import Fallback, InputRecord, PictureRecord, ShownIn, SourceRecord
 from diffusiongpt.flow.request import (
@@ -42,6 +51,7 @@ from diffusiongpt.flow.understanding import (
 )
 
 __all__ = [
+    "ENOUGH_PIXELS",
     "GIB",
     "IN_PLACE",
     "MAX_INPUTS",
@@ -105,6 +115,7 @@ __all__ = [
     "duration",
     "fewer",
     "fresh_seed",
+    "has_more_pixels",
     "nearest_task",
     "read_image",
     "read_images",

@@ -30,6 +30,13 @@ MAX_INPUT_SIDE: Final = 16_384
 MAX_INPUT_PIXELS: Final = 64_000_000
 """Most pixels that are decoded: the largest pictures of telephones have 50 million, and each takes up to 4 bytes."""
 
+ENOUGH_PIXELS: Final = 13_000_000
+"""A JPEG of more is read at a half, a quarter or an eighth of its size: its decoder then takes no memory for the rest.
+A stated bound: telephones commonly make pictures of 12 million pixels, and models draw one to four."""
+
+_ROWS: Final = 256
+"""Rows of a picture whose bytes are taken at once."""
+
 _SMALLER = f"Make it smaller: sides up to {MAX_INPUT_SIDE:,}, and {MAX_INPUT_PIXELS // 10**6} million pixels."
 
 ImageSource = Any
@@ -64,8 +71,11 @@ class InputImage:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of its mode, size and pixels: the same picture has the same in every lossless file format."""
-        head = f"{self.image.mode} {self.image.width}x{self.image.height}\n".encode()
-        return hashlib.sha256(head + self.image.tobytes()).hexdigest()
+        width, height = self.image.size
+        found = hashlib.sha256(f"{self.image.mode} {width}x{height}\n".encode())
+        for top in range(0, height, _ROWS):
+            found.update(self.image.crop((0, top, width, min(top + _ROWS, height))).tobytes())
+        return found.hexdigest()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -209,8 +219,11 @@ def _decoded(data: bytes, argument: str) -> InputImage:
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             _check_size(image, argument)
-            frames = getattr(image, "n_frames", 1)
-            read = _upright(image, argument)
+            frames, whole = getattr(image, "n_frames", 1), image.size
+            _read_smaller(image)
+            image.load()
+            # shares the pixels, of which a copy would be as large
+            read = _upright(image._new(image.im), argument, is_ours=True)  # noqa: SLF001
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestError(f"{argument} has far too many pixels", hint=_SMALLER) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
@@ -219,8 +232,33 @@ def _decoded(data: bytes, argument: str) -> InputImage:
         raise RequestError(
             f"{argument} is not a picture that can be read{why}", hint="Pass a PNG, JPEG or WebP."
         ) from None
-    notes = (f"the first of its {frames} pictures was taken",) if frames > 1 else ()
-    return replace(read, notes=notes)
+    notes = [f"the first of its {frames} pictures was taken"] if frames > 1 else []
+    if sorted(read.size) != sorted(whole):
+        width, height = read.size
+        notes.append(f"it was read at {width:,}x{height:,} pixels")
+    return replace(read, notes=tuple(notes))
+
+
+def has_more_pixels(data: bytes, most: float) -> bool:
+    """Whether the picture of a file would be read with more pixels than that, by its header; no picture has none."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _read_smaller(image)
+            return image.width * image.height > most
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return True
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error):
+        return False
+
+
+def _read_smaller(image: Image) -> None:
+    """Have a JPEG of more than `ENOUGH_PIXELS` decoded at a part of its size."""
+    width, height = image.size
+    part = next((one for one in (1, 2, 4) if width * height <= ENOUGH_PIXELS * one**2), 8)
+    if image.format in ("JPEG", "MPO") and part > 1:
+        image.draft(None, (width // part, height // part))
 
 
 def _check_size(image: Image, argument: str) -> None:
@@ -232,25 +270,31 @@ def _check_size(image: Image, argument: str) -> None:
         )
 
 
-def _upright(image: Image, argument: str) -> InputImage:
-    """A copy turned as its EXIF data says, in eight bits, as RGB or RGBA."""
+def _upright(image: Image, argument: str, *, is_ours: bool = False) -> InputImage:
+    """A picture turned as its EXIF data says, in eight bits, as RGB or RGBA; a copy, unless it is ours to change."""
     from PIL import ImageOps
 
     _check_size(image, argument)
     if min(image.size) == 0:
         raise RequestError(f"{argument} has no pixels", hint="Pass a picture.")
-    turned = ImageOps.exif_transpose(image)
+    turned = image if is_ours else image.copy()
+    ImageOps.exif_transpose(turned, in_place=True)
     if turned.mode.startswith(("I", "F")):
         turned = _in_eight_bits(turned)
     sees_through = turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info
     # premultiplied pixels become plain ones first
-    plain = turned.convert("RGBA" if turned.mode in ("RGBA", "RGBa", "La") else turned.mode) if sees_through else turned
-    clean = plain.convert("RGBA" if sees_through else "RGB")
+    plain = _as("RGBA", turned) if turned.mode in ("RGBa", "La") else turned
+    clean = _as("RGBA" if sees_through else "RGB", plain)
     if clean.mode == "RGBA" and clean.getchannel("A").getextrema()[0] == _OPAQUE:
         clean = clean.convert("RGB")
     # comments and profiles of a stranger's file go no further
     clean.info = {}
     return InputImage(image=clean)
+
+
+def _as(mode: str, image: Image) -> Image:
+    """The picture in a mode; without a copy where it is."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _in_eight_bits(image: Image) -> Image:

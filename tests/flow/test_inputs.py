@@ -16,7 +16,15 @@ import pytest
 from PIL import Image
 
 from diffusiongpt.errors import RequestError
-from diffusiongpt.flow import MAX_INPUTS, Request, Understanding, read_image, read_images, wanted_task
+from diffusiongpt.flow import (
+    MAX_INPUTS,
+    Request,
+    Understanding,
+    has_more_pixels,
+    read_image,
+    read_images,
+    wanted_task,
+)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -73,6 +81,23 @@ def test_every_kind_of_pixel_becomes_rgb(image: Image.Image, mode: str, pixel: t
     read = read_image(image)
     assert (read.image.mode, read.image.getpixel((1, 1))) == (mode, pixel)
     assert read.opaque.mode == "RGB"
+
+
+@pytest.mark.parametrize("exif", [1, 6])
+def test_a_large_jpeg_is_read_at_a_part_of_its_size(monkeypatch: pytest.MonkeyPatch, exif: int) -> None:
+    """It says so, and it is turned as usual; a PNG of that size is read whole."""
+    monkeypatch.setattr("diffusiongpt.flow.inputs.ENOUGH_PIXELS", 100_000)
+    large = Image.new("RGB", (600, 400), "red")
+    turned = Image.Exif()
+    turned[0x0112] = exif
+    read = read_image(encoded(large, "JPEG", exif=turned))
+    size = (300, 200) if exif == 1 else (200, 300)
+    assert (read.size, read.notes) == (size, (f"it was read at {size[0]}x{size[1]} pixels",))
+    assert not has_more_pixels(encoded(large, "JPEG"), 60_000)
+    assert has_more_pixels(encoded(large, "PNG"), 239_999)
+    assert not has_more_pixels(encoded(large, "PNG"), 240_000)
+    assert not has_more_pixels(b"no picture", 0)
+    assert read_image(encoded(large, "PNG")).size == (600, 400)
 
 
 def test_an_animation_gives_its_first_picture() -> None:

@@ -168,14 +168,16 @@ def _broken_json(rng: random.Random) -> tuple[str, bytes]:
     return f"broken {path}", post(path, content, kind)
 
 
-def png(width: int, height: int, data: bytes = b"\0" * 50) -> bytes:
-    """A PNG that says it has this size, whatever its data."""
+def png(width: int, height: int, data: bytes = b"\0" * 50, times: int = 1) -> bytes:
+    """A PNG that says it has this size, whatever its data, which may come many times: they are never all in memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    packer = zlib.compressobj()
+    packed = b"".join(packer.compress(data) for _ in range(times)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def _form(rng: random.Random) -> tuple[str, bytes]:

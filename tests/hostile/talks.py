@@ -111,7 +111,7 @@ def _pictures(server: _Server, rng: random.Random) -> None:
     name = server.begin()
     files = (
         b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF\n", png(50_000, 50_000), png(8, 8), png(8, 8, b"\0" * (8 * 25)),
-        png(0, 0), png(4_000, 4_000, b"\0" * (4_000 * 12_001)),
+        png(0, 0), png(4_000, 4_000, b"\0" * 12_001, 4_000), png(4_000, 3_200, b"\0" * 12_001, 3_200),
     )  # fmt: skip
     for _ in range(3):
         said = b64encode(rng.choice(files)).decode()

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from diffusiongpt.apps.server.failures import RefusedError
 from diffusiongpt.apps.server.profiles import Profiles
 from diffusiongpt.apps.server.settings import ServerSettings
-from diffusiongpt.flow import MAX_INPUT_BYTES, MAX_SIDE, MIN_SIDE, Policy, Request
+from diffusiongpt.flow import MAX_INPUT_BYTES, MAX_SIDE, MIN_SIDE, Policy, Request, has_more_pixels
 from diffusiongpt.pictures import ImageFormat
 from diffusiongpt.safe_text import printable
 
@@ -121,7 +121,7 @@ def read_body(body: DrawBody, profiles: Profiles, limits: ServerSettings, *, vot
     options |= _size_of(body.size) | {name: value for name, value in given.items() if value is not None}
     for name in PICTURES:
         if name in options:
-            options[name] = _pictures(options[name], name)
+            options[name] = _pictures(options[name], name, limits.max_sent_megapixels)
     notices = [meaning.notice] if meaning.notice else []
     notices += not_used(sent)
     return Asked(
@@ -187,18 +187,31 @@ def _is_url(name: str | None) -> bool:
     return name == "url"
 
 
-def _pictures(value: Any, name: str) -> Any:
+def _pictures(value: Any, name: str, most_megapixels: float) -> Any:
     """Pictures as bytes: a path would be one of this machine, and an address is not fetched."""
     if isinstance(value, list | tuple):
-        return [_pictures(one, name) for one in value]
-    if not isinstance(value, str):
-        return value if isinstance(value, bytes | None) else _not_a_picture(name)
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
-    if len(encoded) <= MAX_INPUT_BYTES * 4 // 3 + 4:
-        try:
-            return base64.b64decode("".join(encoded.split()), validate=True)
-        except (binascii.Error, ValueError):
-            pass
+        return [_pictures(one, name, most_megapixels) for one in value]
+    if value is None:
+        return None
+    data = value if isinstance(value, bytes) else _from_base64(value, name)
+    if has_more_pixels(data, most_megapixels * 1e6):
+        raise RefusedError(
+            400,
+            f"{name} has more than {most_megapixels:g} million pixels. Make it smaller, or send a JPEG.",
+            code="limit",
+            param=name,
+        )
+    return data
+
+
+def _from_base64(value: Any, name: str) -> bytes:
+    if isinstance(value, str):
+        encoded = value.partition(",")[2] if value.startswith("data:") else value
+        if len(encoded) <= MAX_INPUT_BYTES * 4 // 3 + 4:
+            try:
+                return base64.b64decode("".join(encoded.split()), validate=True)
+            except (binascii.Error, ValueError):
+                pass
     return _not_a_picture(name)
 
 

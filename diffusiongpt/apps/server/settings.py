@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from diffusiongpt.address import Address
+from diffusiongpt.flow import ENOUGH_PIXELS
 from diffusiongpt.settings import read_secret, read_settings
 
 
@@ -41,6 +42,8 @@ class ServerSettings(BaseSettings):
         body_timeout_s: Seconds that a request body may take to arrive.
         max_pictures: Most pictures of one request.
         max_megapixels: Most pixels of one picture that is asked for, in millions.
+        max_sent_megapixels: Most pixels of a picture that is sent, in millions, each of which takes 4 bytes. A larger
+            JPEG is read at a part of its size.
         max_waiting: Most drawings that are under way or wait at a time; more are refused with 429. One client may
             take three quarters of them.
         timeout_s: Seconds after which a drawing ends with an error, its wait included.
@@ -72,6 +75,7 @@ class ServerSettings(BaseSettings):
     body_timeout_s: float = Field(default=60.0, gt=0)
     max_pictures: int = Field(default=10, ge=1)
     max_megapixels: float = Field(default=17.0, gt=0)
+    max_sent_megapixels: float = Field(default=ENOUGH_PIXELS / 1e6, gt=0)
     max_waiting: int = Field(default=64, ge=1)
     timeout_s: float = Field(default=600.0, gt=0)
     keep_s: float = Field(default=3600.0, gt=0)

@@ -21,6 +21,8 @@ from diffusiongpt.zoo import CallSettings
 if TYPE_CHECKING:
     from fixtures_server import Running
 
+    from diffusiongpt.studio import DiffusionGPT
+
 
 @pytest.fixture
 def client(server: Running) -> openai.OpenAI:
@@ -112,6 +114,18 @@ def test_an_edit_may_be_json(server: Running) -> None:
     for image in (encoded, f"data:image/png;base64,{encoded}", [encoded]):
         body = {"prompt": "a red heart", "image": image, "strength": 0.5}
         assert httpx.post(f"{server.url}/v1/images/edits", json=body, timeout=60).status_code == 200
+
+
+def test_pictures_of_too_many_pixels_are_not_decoded(tiny_studio: DiffusionGPT) -> None:
+    """In a form or in JSON; each pixel takes four bytes of the server."""
+    with running(tiny_studio, max_sent_megapixels=0.004) as server:
+        url, encoded = f"{server.url}/v1/images/edits", base64.b64encode(png()).decode()
+        form = httpx.post(url, data={"prompt": "a red heart"}, files={"image": ("in.png", png())}, timeout=60)
+        body = httpx.post(url, json={"prompt": "a red heart", "image": encoded}, timeout=60)
+        for answer in (form, body):
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "limit", "image")
+            assert error["message"].startswith("image has more than 0.004 million pixels")
 
 
 def test_the_official_client_streams(client: openai.OpenAI) -> None:
