@@ -236,6 +236,7 @@ class Machine:
             planner = self._planners[spec] = Planner(
                 spec,
                 weigh=self._weigh,
+                weighs=lambda part: not part.is_sized,
                 ways=_WAYS,
                 bits=tuple(few.bits for name, few in FEW_BITS.items() if can_quantise(name)),
                 tiles=True,
@@ -298,9 +299,7 @@ class Machine:
         return device_facts(device)[0] or device
 
     def _weigh(self, part: Expert) -> Mapping[str, int] | None:
-        """Bytes of components by the headers of files on disk, where the zoo does not state them all."""
-        if part.is_sized:
-            return None
+        """Bytes of components by the headers of files on disk, asked for where the zoo does not state them all."""
         key = tuple(key_of(one) for one in part.parts)
         known = self._weighed.get(key)
         try:

@@ -15,7 +15,7 @@ from diffusiongpt.errors import LoadError, PullError
 from diffusiongpt.hub.content import ContentIds, blob_name, find_damage, fingerprint
 from diffusiongpt.hub.listing import COMMIT, is_safe_name
 from diffusiongpt.hub.needed_files import check_unsafe_folder, files_of, guest_files, may_be_unsafe, names_in
-from diffusiongpt.hub.records import PullRecord, Records, key_of, record_of
+from diffusiongpt.hub.records import PullKey, PullRecord, Records, key_of, record_of
 from diffusiongpt.hub.refusals import hub_errors
 from diffusiongpt.hub.single_file import check_recognised, named_file, shapes_on_disk
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from diffusiongpt.backends import Backend
     from diffusiongpt.settings import Settings
     from diffusiongpt.zoo import Expert
+
+
+_KEPT_KEYS = 20_000
+"""Parts of experts whose keys are kept: those of the largest zoo."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,7 @@ class Snapshots:
         self._contents = contents
         self._records = records
         self._local: dict[Hashable, tuple[dict[str, int], Snapshot]] = {}
+        self._keys: dict[int, tuple[Expert, PullKey]] = {}
 
     def find(self, expert: Expert, backend: Backend) -> Snapshot | None:
         """The files of an expert if they, those of its base and those from elsewhere are complete.
@@ -124,11 +129,20 @@ class Snapshots:
     def folder(self, part: Expert) -> Path | None:
         """The folder of a checkpoint or adapter if it can be used, as far as that is known without its backend."""
         # on the routing path: looking a record up is faster than finding out whether the name is a local folder
-        record = self._records.find(key_of(part))
+        record = self._records.find(self._key_of(part))
         if record is None:
             return _usable_folder(part, self._settings) if part.is_local else None
         folder = snapshot_folder(self._settings.hub_cache, record.repo, record.commit)
         return None if self._look(part, record, folder) is None else folder
+
+    def _key_of(self, part: Expert) -> PullKey:
+        """What a part asks of its repository, made once for each."""
+        known = self._keys.get(id(part))
+        if known is None or known[0] is not part:
+            if len(self._keys) >= _KEPT_KEYS:
+                self._keys.clear()
+            known = self._keys[id(part)] = part, key_of(part)
+        return known[1]
 
     def adopt(self, expert: Expert, backend: Backend) -> PullRecord | None:
         """Record a checkpoint that another program left complete in the hub cache; `None` if there is none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ def _bytes(sizes: Mapping[str, float]) -> dict[str, int]:
     return {name: round(size * 1e9) for name, size in sizes.items()}
 
 
+@lru_cache(maxsize=256)
 def planned_for(memory: Memory | None, here: MachineSpec) -> MachineSpec:
     """The machine to plan for.
 

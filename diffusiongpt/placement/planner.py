@@ -90,6 +90,7 @@ class Planner:
     Args:
         machine: The machine.
         weigh: Sizes of components by something better than the zoo; those of the zoo are taken where it says `None`.
+        weighs: Whether it may ever say more of a checkpoint, which is asked once: a route asks for all sizes.
         ways: Kinds of placement that the backends can carry out.
         tiles: Whether they can decode in tiles.
         bits: Bits of weights that the backends can make where they quantise, the most first.
@@ -106,6 +107,7 @@ class Planner:
         machine: MachineSpec,
         *,
         weigh: Weigh = lambda _: None,
+        weighs: Callable[[Expert], bool] = lambda _: True,
         ways: Collection[PlacementKind] = _KINDS,
         tiles: bool = False,
         bits: Collection[int] = _ALL_BITS,
@@ -117,6 +119,7 @@ class Planner:
     ) -> None:
         self.machine = machine
         self._weigh = weigh
+        self._weighs = weighs
         self._ways = frozenset(ways)
         self._tiles = tiles
         self._bits = tuple(bits) if "quantised" in self._ways else ()
@@ -205,15 +208,17 @@ class Planner:
         if stated is None or stated.expert is not expert:
             if len(self._stated) >= _KEPT:
                 self._stated.clear()
-            stated = self._stated[id(expert)] = _Stated(
-                expert, expert.base_expert, is_hosted(expert.backend), stated_bytes(expert)
-            )
+            base = self._stated_by(expert.base_expert) if expert.base_expert is not None else None
+            sizes = stated_bytes(expert) if base is None else _added(expert, base.sizes)
+            weighs = self._weighs(expert) if base is None else base.weighs
+            stated = self._stated[id(expert)] = _Stated(expert, is_hosted(expert.backend), sizes, weighs)
         return stated
 
     def _sizes_of(self, stated: _Stated) -> dict[str, int] | None:
-        if stated.base is not None:
-            sizes = self.sizes(stated.base)
-            return None if sizes is None else {**sizes, stated.expert.id: round((stated.expert.size_gb or 0) * 1e9)}
+        if not stated.weighs:
+            return stated.sizes
+        if (base := stated.expert.base_expert) is not None:
+            return _added(stated.expert, self.sizes(base))
         weighed = self._weigh(stated.expert)
         return dict(weighed) if weighed else stated.sizes
 
@@ -367,6 +372,11 @@ class Planner:
         return round(downloading + bringing + drawing, 1)
 
 
+def _added(adapter: Expert, sizes: dict[str, int] | None) -> dict[str, int] | None:
+    """The sizes of an adapter's base with its own."""
+    return None if sizes is None else {**sizes, adapter.id: round((adapter.size_gb or 0) * 1e9)}
+
+
 def _asked_bits(job: Job) -> int | None:
     """Bits of the weights that the zoo entry asks for; `None` if it asks for none in particular."""
     few = FEW_BITS.get(job.expert.settings.dtype or "")
@@ -379,16 +389,16 @@ class _Stated:
 
     Attributes:
         expert: The expert.
-        base: The checkpoint of an adapter.
         hosted: Whether a service draws.
-        sizes: Bytes of its components as the zoo has them.
+        sizes: Bytes of its components as the zoo has them, those of an adapter's base included.
+        weighs: Whether something may know its sizes better.
         fits: What came of the pictures that were asked for, with the sizes of components then.
     """
 
     expert: Expert
-    base: Expert | None
     hosted: bool
     sizes: dict[str, int] | None
+    weighs: bool
     fits: dict[Asked, tuple[Mapping[str, int] | None, _Fit]] = field(default_factory=dict)
 
 
