@@ -1,7 +1,7 @@
 """What a real Ray adds to a picture, loses when replicas die, and gains from a second one: tiny zoo, on processors.
 
     python benchmarks/fleet_real.py                     # all figures, some ten minutes
-    python benchmarks/fleet_real.py --only throughput    # four minutes
+    python benchmarks/fleet_real.py --only throughput    # three minutes on an idle machine
 
 The parts are faults, overhead and throughput. What is compared runs in alternation, since the machine may be busy with
 other work, of which the first line says how much. Exits with 1 if an answer was lost, wrong, or came twice.
@@ -257,9 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two replicas that are killed")
     parser.add_argument("--rate", type=float, default=3.0, help="requests a second of the part with faults")
     parser.add_argument("--pairs", type=int, default=60, help="of the part overhead")
-    parser.add_argument("--rounds", type=int, default=3, help="of the part throughput")
-    parser.add_argument("--pictures", type=int, default=32, help="of each round of the part throughput, more than 8")
-    parser.add_argument("--steps", type=int, default=60, help="of each picture of the part throughput")
+    parser.add_argument("--rounds", type=int, default=2, help="of the part throughput")
+    parser.add_argument("--pictures", type=int, default=16, help="of each round of the part throughput, more than 8")
+    parser.add_argument("--steps", type=int, default=40, help="of each picture of the part throughput")
     said = parser.parse_args(argv)
     # of each process that draws; with more they take each other's cores
     os.environ["OMP_NUM_THREADS"] = "1"

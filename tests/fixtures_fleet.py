@@ -61,10 +61,11 @@ class RunningFleet:
         result: dict[str, Any] = answer.json()
         return result
 
-    def drawn(self, **body: Any) -> dict[str, Any]:
-        """The answer to one request."""
+    def drawn(self, client: httpx2.Client | None = None, **body: Any) -> dict[str, Any]:
+        """The answer to one request, of a client with a connection of its own or a new one."""
         body = {"prompt": PROMPT, "seed": 7, **body}
-        answer = httpx2.post(f"{self.address}/v1/images/generations", json=body, timeout=400)
+        post = client.post if client else httpx2.post
+        answer = post(f"{self.address}/v1/images/generations", json=body, timeout=400)
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
         return result
@@ -78,12 +79,19 @@ class RunningFleet:
         """What each replica says of itself now, by its name in Ray; the server shows what they said a second ago."""
         import ray
 
-        said = {}
+        asked = {}
         for one in ray.util.list_named_actors(all_namespaces=True):
             if "Drawer" in one["name"]:
                 with suppress(ValueError, ray.exceptions.RayError):  # it has ended since
                     actor = ray.get_actor(one["name"], namespace=one["namespace"])
-                    said[str(one["name"])] = ray.get(actor.record_routing_stats.remote())
+                    asked[actor.record_routing_stats.remote()] = str(one["name"])
+        # one that waits for room on a node has a name already, but answers nothing
+        number = min(len(asked), len(processes()))
+        there = ray.wait(list(asked), num_returns=number, timeout=10)[0] if number else []
+        said = {}
+        for one in there:
+            with suppress(ray.exceptions.RayError):
+                said[asked[one]] = ray.get(one)
         return said
 
     def wait_until_shown(self) -> None:
@@ -120,8 +128,8 @@ def wait_until(is_so: Callable[[], object], seconds: float = 240) -> None:
 
 
 @contextmanager
-def running_ray(home: Path) -> Iterator[RunningFleet]:
-    """Ray and its proxy, on a free port."""
+def environment_of_ray(home: Path, **more: str) -> Iterator[None]:
+    """What Ray's processes find in their environment; as it was before at the end."""
     before = dict(os.environ)
     os.environ |= {
         "DIFFUSIONGPT_HOME": str(home),
@@ -132,22 +140,38 @@ def running_ray(home: Path) -> Iterator[RunningFleet]:
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         "RAY_memory_monitor_refresh_ms": "0",  # or Ray ends replicas where other programs take the memory
         "OMP_NUM_THREADS": "1",
+        **more,
     }
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running_ray(home: Path, **environment: str) -> Iterator[RunningFleet]:
+    """Ray and its proxy, on a free port."""
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    try:
-        _start_ray()
-        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-        yield RunningFleet(f"http://127.0.0.1:{port}")
-    finally:
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        os.environ.clear()
-        os.environ.update(before)
+    port = free_port()
+    with environment_of_ray(home, **environment):
+        try:
+            _start_ray()
+            serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+            yield RunningFleet(f"http://127.0.0.1:{port}")
+        finally:
+            serve.shutdown()
+            ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _start_ray() -> None:

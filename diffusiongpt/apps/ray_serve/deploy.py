@@ -109,7 +109,7 @@ def _application(options: FleetOptions, settings: ServerSettings | None) -> Appl
         name=FRONT,
         num_replicas=options.fronts,
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": 0.5, **_resources(options.front_resources)},
         graceful_shutdown_timeout_s=finish_s,
     )(_Front)
     application: Application = front.bind(options, draws, zoo, settings)
@@ -123,11 +123,11 @@ def _drawers(kind: str, of_kind: ReplicaOptions, options: FleetOptions, zoo: Zoo
         "request_router_kwargs": {"kind": kind},
         "request_routing_stats_period_s": REPORT_S,
     }
-    resources = {"resources": dict(of_kind.resources)} if of_kind.resources else {}
+    actor = {"num_cpus": of_kind.cpus, "num_gpus": of_kind.gpus, **_resources(of_kind.resources)}
     application: Application = serve.deployment(
         name=f"Drawer-{kind}" if kind else "Drawer",
         max_ongoing_requests=WAITING,
-        ray_actor_options={"num_cpus": of_kind.cpus, "num_gpus": of_kind.gpus, **resources},
+        ray_actor_options=actor,
         user_config={"front": FRONT, "kind": kind},
         health_check_period_s=5,
         health_check_timeout_s=30,
@@ -165,6 +165,11 @@ class _Front:
     def to_warm(self, kind: str) -> list[Expert]:
         """Experts that a new replica of a kind should bring before it takes requests, the most wanted first."""
         return [self._zoo[one] for one in self._executor.to_warm(kind) if one in self._zoo]
+
+
+def _resources(those: Mapping[str, float]) -> dict[str, Any]:
+    """Ray's own argument, which must not be empty."""
+    return {"resources": dict(those)} if those else {}
 
 
 def _size(of_kind: ReplicaOptions, options: FleetOptions) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class FleetOptions(ReplicaOptions):
     Attributes:
         kinds: Kinds of replicas, where they are not all alike; then nothing is said of replicas outside of it.
         fronts: Copies of the server in front, each of which makes routes.
+        front_resources: Other resources of Ray that each front takes: what waits in a front ends with its node, so they
+            keep fronts off nodes that come and go.
         zoo: Layers of the zoo, separated by commas; empty for those of the settings.
         wait_s: With `most`: expected seconds of waiting above which there are to be more replicas.
         idle_s: With `most`: seconds in which fewer would do, after which some stop.
@@ -71,6 +73,7 @@ class FleetOptions(ReplicaOptions):
 
     kinds: tuple[KindOptions, ...] = Field(default=(), max_length=20)
     fronts: int = Field(default=1, ge=1, le=1000)
+    front_resources: Mapping[str, float] = Field(default_factory=dict, max_length=20)
     zoo: str = ""
     wait_s: float = Field(default=30, gt=0)
     idle_s: float = Field(default=300, ge=0)

@@ -79,8 +79,8 @@ def test_each_answer_comes_from_one_zoo(fleet: RunningFleet, tmp_path: Path) -> 
     assert (versions[0], versions[-1]) == (old, new)
 
 
-def test_a_node_is_lost_with_its_cache_and_the_controller_with_it(fleet: RunningFleet) -> None:
-    """All replicas die at once, and so does what would replace them: it comes back, and no request is lost."""
+def test_all_replicas_die_and_the_controller_with_them(fleet: RunningFleet) -> None:
+    """At once, so that what would replace them is gone too: it comes back, and no request is lost."""
     fleet.deploy(replicas=2)
     wanted = pixels(fleet.drawn())
     first = processes()

@@ -65,6 +65,15 @@ def test_kinds_are_what_is_said_of_each() -> None:
     assert list(FleetOptions(replicas=0, most=2).drawing) == [""]
 
 
+def test_fronts_and_replicas_run_where_their_resources_are() -> None:
+    """Each asks Ray for its own; for none if none are said."""
+    front = fleet(zoo="tiny", resources={"draws": 1}, front_resources={"fronts": 0.5})._bound_deployment
+    (drawer,) = front.init_args[1].values()
+    assert front.ray_actor_options["resources"] == {"fronts": 0.5}
+    assert drawer._bound_deployment.ray_actor_options["resources"] == {"draws": 1}
+    assert "resources" not in fleet(zoo="tiny")._bound_deployment.ray_actor_options
+
+
 def test_replicas_are_as_many_as_the_seconds_of_work_take() -> None:
     """By what they report, and by what waits in front, of which the number is known alone."""
     options = FleetOptions(least=0, most=8, wait_s=30)
