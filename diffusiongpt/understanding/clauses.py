@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from diffusiongpt.embedding import MAX_CHARACTERS
 
@@ -34,7 +36,7 @@ class Clauses:
 
 def read_clauses(sentences: SentenceEmbedder, text: str) -> Clauses:
     """Read the clauses of a text."""
-    return Clauses(text, sentences.embed(_clauses_of(text)).mean(axis=0))
+    return Clauses(text, ByClauses(sentences).embed([text])[0])
 
 
 def read_with_clauses(sentences: SentenceEmbedder, whole: str, text: str) -> tuple[Vectors, Clauses]:
@@ -49,6 +51,25 @@ def read_with_clauses(sentences: SentenceEmbedder, whole: str, text: str) -> tup
     texts = list(dict.fromkeys((whole.strip(), *clauses)))  # many a prompt is one clause
     vectors = sentences.embed(texts)
     return vectors[0], Clauses(text, vectors[[texts.index(clause) for clause in clauses]].mean(axis=0))
+
+
+class ByClauses:
+    """Embeds texts as the means of the vectors of their clauses.
+
+    Args:
+        sentences: Embeds the clauses.
+    """
+
+    def __init__(self, sentences: SentenceEmbedder) -> None:
+        self._sentences = sentences
+        self.name = f"{sentences.name} by clauses"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, shape (len(texts), dimensions); a mean of several clauses is shorter than one."""
+        clauses = [_clauses_of(text) for text in texts]
+        vectors = self._sentences.embed([one for some in clauses for one in some])
+        ends = np.cumsum([len(some) for some in clauses])
+        return np.array([some.mean(axis=0) for some in np.split(vectors, ends[:-1])])
 
 
 def _clauses_of(text: str) -> list[str]:

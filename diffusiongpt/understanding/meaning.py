@@ -94,26 +94,43 @@ class Probe:
     """A linear classifier of sentence embeddings, fitted by ridge regression on labelled texts.
 
     Each label weighs the same, however many texts it has. Fitted on English texts it reads the embedder's other
-    languages too, because translations have about the same embedding.
+    languages too, because translations have about the same embedding. Where they differ, weights on what they differ
+    in can be made to cost more, so that a text and its translation are read alike.
 
     Args:
         embedder: Makes the features.
         examples: Pairs of label and text.
         ridge: Strength of the penalty on weights.
+        translations: Pairs of texts that say the same.
+        alike: Strength of the penalty on the squared differences of scores within these pairs.
     """
 
-    def __init__(self, embedder: Embedder, examples: Sequence[tuple[str, str]], *, ridge: float = RIDGE) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        examples: Sequence[tuple[str, str]],
+        *,
+        ridge: float = RIDGE,
+        translations: Sequence[tuple[str, str]] = (),
+        alike: float = 0.0,
+    ) -> None:
         self._embedder = embedder
         self.labels = tuple(dict.fromkeys(label for label, _ in examples))
         if len(self.labels) < 2:
             return
-        vectors = embedder.embed([text for _, text in examples]).astype(np.float64)
+        texts = [text for _, text in examples]
+        known = list(dict.fromkeys((*texts, *(text for pair in translations for text in pair))))
+        vector_of = dict(zip(known, embedder.embed(known).astype(np.float64), strict=True))
+        vectors = np.array([vector_of[text] for text in texts])
         targets = np.array([[label == one for one in self.labels] for label, _ in examples], dtype=np.float64)
         weights = (targets / targets.sum(axis=0)).sum(axis=1)
         weights /= weights.mean()
         self._centre = weights @ vectors / weights.sum()
         centred = vectors - self._centre
         gram = centred.T @ (weights[:, None] * centred) + ridge * np.eye(centred.shape[1])
+        if translations:
+            differences = np.array([vector_of[one] - vector_of[other] for one, other in translations])
+            gram += alike * differences.T @ differences
         moment = centred.T @ (weights[:, None] * (targets - 1 / len(self.labels)))
         self._coefficients = np.linalg.solve(gram, moment)
 

@@ -15,6 +15,7 @@ _POLITE = r"(?:please|can you|could you|would you|will you|i need you to|help me
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
+    r"|(?:please\s+)?(?:draw|generate|create|make|paint|render|design|sketch|produce|show|imagine)\s*[:：]\s*"
     # these are nouns as well: "sketch of a cat" is not an instruction
     r"|(?:paint|render|design|sketch|produce|show|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|one|two|three|my|your|\d+)\b)))"
     rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<content>.+)$",
@@ -60,6 +61,9 @@ _ANNOUNCED = re.compile(
     r"|^(?:指令[:：]\s*)?(?:生成)?(?:一?[张幅个副])?(?:图片|图像|画面)\s*[:：]\s*(?=\S)",
     re.IGNORECASE,
 )
+
+# what is ordered as 一幅画 is any picture; without an order it may be a painting
+_ORDERED_PICTURE_ZH = re.compile(r"^一?[张幅副]画\s*[:：]\s*(?=\S)")
 
 _SURE_TAG = re.compile(
     r"\b(?:[1-6]\+?(?:girl|boy)s?|absurdres|highres|masterpiece|very aesthetic|looking at viewer|score \d(?: up)?"
@@ -110,7 +114,7 @@ def _ordered(text: str) -> str:
     if match := _INSTRUCTION.match(text):
         return match["content"].strip()
     if match := _INSTRUCTION_ZH.match(text):
-        return (match["subject"] or match["content"]).strip("，, ")
+        return _ORDERED_PICTURE_ZH.sub("", (match["subject"] or match["content"]).strip("，,：: "))
     return ""
 
 
