@@ -1,4 +1,4 @@
-"""JSON that a stranger wrote, parsed within bounds: bytes, items and depth."""
+"""Untrusted JSON, parsed within bounds: bytes, items and depth."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_items(raw: bytes) -> None:
 
 
 def read_bounded(path: Path) -> bytes:
-    """The bytes of a small file that a stranger wrote.
+    """The bytes of a small untrusted file.
 
     Raises:
         OSError: If it cannot be read, or is larger than anything that is parsed.

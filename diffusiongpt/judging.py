@@ -47,7 +47,16 @@ class Judge(Protocol):
     """A reward model, a vision model, or anything else that rates pictures."""
 
     def score(self, prompt: str, images: Sequence[Image]) -> Sequence[float]:
-        """How good each picture is for the prompt, on one scale for all prompts; higher is better."""
+        """How good each picture is for the prompt, on one scale for all prompts; higher is better.
+
+        Args:
+            prompt: The text that the pictures were drawn from.
+            images: RGB or RGBA pictures of any size.
+
+        Returns:
+            One finite number for each picture, in their order. Anything else, and whatever is raised, becomes a
+            `JudgeError`.
+        """
 
 
 JUDGES: Plugins[Judge] = Plugins(
@@ -100,7 +109,7 @@ def score_one(judge: Judge, prompt: str, image: Image) -> float:
         scores = [] if isinstance(answer, str | bytes) else [float(score) for score in islice(answer, 2)]
     except DiffusionGPTError:
         raise
-    except Exception as error:
+    except Exception as error:  # the judge is the caller's code or that of another package, which may raise anything
         raise JudgeError(
             f"the judge {name} failed on a picture of {shorten(prompt, 80)!r}: {words_of(error)}", hint=_ONE_NUMBER
         ) from error
@@ -266,7 +275,7 @@ def _well_known(studio: Bench, new: Sequence[str]) -> tuple[str, ...]:
     others = tuple(score.expert for score in sorted(scores, key=lambda score: round(score.std, 9))[:OTHERS])
     if len(new) + len(others) < 2:
         raise VoteError(
-            f"there is no expert on this machine to compare with {', '.join(new)}",
+            f"found no expert on this machine to compare with {', '.join(new)}",
             hint="A judge compares: pull another expert first, for example by drawing with it.",
         )
     return others

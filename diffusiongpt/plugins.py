@@ -62,7 +62,7 @@ class Plugins(Generic[T]):
         if cause is not None:
             raise self.error(problem, hint="Reinstall that package together with what it depends on.") from cause
         raise self.error(
-            f"there is no {self.what} called {name!r}",
+            f"no {self.what} called {name!r} is installed",
             hint=f"Use one of {', '.join(self.names())}, or install a package that offers it under {self.group!r}.",
         )
 

@@ -1,4 +1,4 @@
-"""Who the work of this thread is done for: whose turn it counts as, and who hears how far it is.
+"""The requester that the work of this thread is for: whose turn it counts as, and where progress is reported.
 
 A service does the work of many people in one process. What it draws for one of them is done in one thread, so this is
 kept with the context of that thread, like what ends a request (`stopping`).

@@ -187,7 +187,7 @@ def _hub_cache() -> Path:
 
 
 class Settings(BaseSettings):
-    """What the environment says, checked.
+    """The settings in the environment, checked.
 
     Attributes:
         zoo: Zoo layers used when none are named, separated by commas: `default`, `tiny`, or files. Unless it is

@@ -1,4 +1,4 @@
-"""Ending a request before it is done: its time is up, or whoever asked for it has left.
+"""Ending a request before it is done: its time is up, or its client has left.
 
 A thread cannot be ended from outside. What draws or waits for a request asks `check_stop` between its steps, in the
 thread of that request, and leaves by the error that this raises; what others wait for too goes on without it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Timer
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +50,25 @@ def stoppable(*, left: Event | None = None, timeout_s: float | None = None) -> I
         yield
     finally:
         _checks.reset(token)
+
+
+@contextmanager
+def called_after(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    """Call something from another thread if the block has not ended after some seconds.
+
+    It is for what waits where it asks nothing: the action closes what the thread in the block waits for.
+
+    Args:
+        seconds: Seconds that the block may take.
+        action: Called at most once; it must not raise.
+    """
+    timer = Timer(max(0.0, seconds), action)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check_stop() -> None:

@@ -150,7 +150,7 @@ def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, 
 
 
 def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:
-    """Where no expert changes pictures as told, the changed description is drawn with the same seed."""
+    """Where no expert changes pictures by instruction, the changed description is drawn with the same seed."""
     talk = studio.conversation()
     talk.say("a red heart on a white background", seed=3, **QUICK)
     turn = talk.say("make the background yellow")

@@ -100,7 +100,7 @@ def test_the_size_asked_for_is_the_size_of_the_picture(studio: DiffusionGPT) -> 
 
 
 def test_an_edit_without_an_editor_starts_from_the_picture(studio: DiffusionGPT, heart: Generation) -> None:
-    """Where no expert can change a picture as told, one starts from it, and the route says what is missing."""
+    """Where no expert can change a picture by instruction, one starts from it, and the route says what is missing."""
     route = studio.route("make the background blue", image=[heart.image, heart.image], voter=None)
     assert route.task == "image-to-image"
     assert "changing a picture as the text says" in route.unmet

@@ -13,7 +13,7 @@ from fixtures_routing import settings_in, tiny_studio
 
 import diffusiongpt
 from diffusiongpt.errors import RequestError, StoppedError
-from diffusiongpt.stopping import pause, stoppable
+from diffusiongpt.stopping import called_after, pause, stoppable
 from diffusiongpt.studio import DiffusionGPT
 from diffusiongpt.testing import Fault, LocalImages, hub_zoo, serve_tiny_zoo
 
@@ -45,6 +45,18 @@ class SlowSteps:
         self.begun.set()
         time.sleep(STEP_S)
         return kwargs
+
+
+def test_what_frees_a_waiting_thread_is_called_in_time_or_never() -> None:
+    """After the seconds another thread calls it; once the block has ended it is not called any more."""
+    freed, kept = threading.Event(), threading.Event()
+    with called_after(0.0, freed.set):
+        assert freed.wait(60)
+    with called_after(3600.0, kept.set):
+        pass
+    with pytest.raises(ValueError, match="wrong"), called_after(3600.0, kept.set):
+        raise ValueError("wrong")
+    assert not kept.is_set()
 
 
 def test_a_request_ends_when_its_time_is_up(studio: DiffusionGPT) -> None:

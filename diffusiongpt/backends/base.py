@@ -79,7 +79,7 @@ class Loaded:
 
     Attributes:
         model: The pipeline, opaque to all but its backend.
-        device: Where it draws.
+        device: Where it draws, such as `"cuda:0"`.
         parts: Its weights by component; for an adapter only its own, under its own name.
     """
 
@@ -106,7 +106,7 @@ class Backend(Protocol):
     # where that is not `model_index.json`.
 
     small_bytes: int
-    """Parts up to this size stay on the device while a model draws offloaded; see `draw`."""
+    """Parts up to this size, in bytes, stay on the device while a model draws offloaded; see `draw`."""
 
     def files(
         self, names: Sequence[str], read: Callable[[str], bytes], *, variant: str | None, allow_unsafe: bool = False
@@ -195,15 +195,19 @@ class Backend(Protocol):
         Args:
             loaded: The model, whose parts are on its device.
             resolved: What to draw.
-            on_step: Called after each step.
+            on_step: Called after each step with the steps done and all steps, over all pictures of the call.
             offload: Bring each large part to the device only while it computes, which takes less memory and more
                 time. All parts are then on the host, and none on the device at the beginning and at the end.
             stream: With `offload`, bring large parts by groups of layers; passed only if true.
             tile: Decode by tiles, if the model can; the picture then differs a little at their seams.
 
+        Returns:
+            One picture per seed, in their order, with the arguments that were really used.
+
         Raises:
             OutOfMemoryError: If memory runs out, or tiles without offloading would not save any.
             DrawError: If the pipeline fails.
+            ContentPolicyError: If the pipeline's own safety checker blanks a picture.
         """
         ...
 
@@ -273,6 +277,9 @@ class HostedBackend(Protocol):
     def check(self, settings: Settings) -> None:
         """Refuse, without a request, where it is clear that nothing can be drawn.
 
+        Args:
+            settings: Keys, addresses, and whether the network may be used.
+
         Raises:
             NeedsKeyError: If no key is set; the hint names the variable.
             NeedsExtraError: If the client library is not installed.
@@ -288,6 +295,11 @@ class HostedBackend(Protocol):
         """Have one picture drawn for each seed.
 
         Pictures that were paid for are returned even if a later request fails; `Drawing.seeds` says which they are.
+
+        Args:
+            resolved: What to draw; its `arguments` have the size in pixels.
+            settings: Keys, addresses, and whether the network may be used.
+            on_step: Called with the pictures or steps done and all of them, where the service says how far it is.
 
         Raises:
             NeedsKeyError: If the service does not accept the key.

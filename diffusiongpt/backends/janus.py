@@ -83,7 +83,7 @@ class JanusBackend:
 
     def prepare(self) -> None:
         """See `Backend.prepare`."""
-        import transformers  # noqa: F401
+        import transformers  # noqa: F401  # importing it is the preparation
 
     def components(self, expert: Expert, folder: Path, files: Sequence[str], *, device: str) -> tuple[Component, ...]:
         """See `Backend.components`."""
@@ -186,7 +186,7 @@ class _Sampler:
             return
         try:
             self._on_step(self._done, self._all)
-        except BaseException as error:
+        except BaseException as error:  # of whatever kind, it is raised on
             self.raised = error
             raise
 

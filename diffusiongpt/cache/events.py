@@ -57,5 +57,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # the listener is the caller's code, which may raise anything
                 log.exception("a listener to cache events failed")

@@ -140,7 +140,7 @@ class Memory:
             self._start(device, missing)
             start = self.clock()
             came = work(missing)
-        except BaseException:
+        except BaseException:  # a Ctrl-C too must not leave memory claimed
             self._give_up(device, missing)
             raise
         else:

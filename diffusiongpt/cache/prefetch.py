@@ -89,7 +89,7 @@ def next_to_host(queue: Sequence[Wanted], host: Tier, device: Tier) -> Move | No
 
 
 def next_to_device(queue: Sequence[Wanted], host: Tier, device: Tier) -> Move | None:
-    """The nearest of the next models that is not on the device, if it is in memory and fits beside the one that draws.
+    """The nearest of the next models that is not on the device, if it is in memory and fits while another draws.
 
     Args:
         queue: The model that draws, then those after it.
@@ -221,7 +221,7 @@ class Prefetcher:
         return any(self._move(device, HOST, next_to_host) for device in list(self._queues))
 
     def _to_device(self) -> bool:
-        # where memory is shared nothing may be moved beside a drawing: two threads that use MPS end the process
+        # where memory is shared nothing may be moved during a drawing: two threads that use MPS end the process
         devices = [device for device in list(self._queues) if device != HOST and device not in ONE_MEMORY]
         return any(self._move(device, device, next_to_device) for device in devices)
 

@@ -86,9 +86,9 @@ class SharedCall(Generic[_T]):
         except BaseException as error:  # noqa: BLE001  # it is raised again in the threads that wait for it
             failure, trace = error, error.__traceback__
             # With the trace of where it happened each time: raised in a hundred threads, it would grow with each.
-            outcome = lambda: _throw(failure.with_traceback(trace))  # noqa: E731
+            outcome = lambda: _throw(failure.with_traceback(trace))  # noqa: E731  # declared above with its type
         else:
-            outcome = lambda: result  # noqa: E731
+            outcome = lambda: result  # noqa: E731  # as above
         # The key is free before a waiter goes on, so that one that asks again at once starts new work.
         before_outcome()
         with self._changed:

@@ -31,7 +31,10 @@ class EvictionPolicy(Protocol):
     """Ranks the residents of a tier; the one worth least goes first."""
 
     def worth(self, usage: Usage) -> float:
-        """The worth of a resident: any number, compared within one tier only."""
+        """The worth of a resident: any number, without a unit, compared within one tier only.
+
+        It is asked while the memory is locked, so it has to be quick and must not raise.
+        """
         ...
 
 
@@ -199,7 +202,7 @@ class Tier:
         return sorted(free, key=self._rank)
 
     def budget_beside(self, work: int) -> int:
-        """Bytes that idle parts may keep beside a drawing that takes `work` bytes beyond its weights."""
+        """Bytes that idle parts may keep during a drawing that takes `work` bytes beyond its weights."""
         return self.budget if self.ceiling is None else min(self.budget, max(0, self.ceiling - work))
 
     def victims(self, needed: int, *, limit: int | None, spare: Collection[Key] = (), due: int = 0) -> list[Key] | None:

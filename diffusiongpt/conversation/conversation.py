@@ -78,9 +78,9 @@ class Conversation:
 
         A new picture is routed and drawn. A variation has the same description and another seed. A refinement keeps
         the seed, and the expert unless a style is named, and draws the changed description. An edit goes to an expert
-        that changes pictures as told, with the picture; where none may draw, the changed description is drawn, and the
-        reply says so. With a mask and no picture, what it marks in the picture that the turn speaks of is drawn again.
-        A question is answered from what is known of the picture.
+        that changes pictures by instruction, with the picture; where none may draw, the changed description is drawn,
+        and the reply says so. With a mask and no picture, what it marks in the picture that the turn speaks of is drawn
+        again. A question is answered from what is known of the picture.
 
         Args:
             text: What the person says.
@@ -203,14 +203,15 @@ class Conversation:
             generation = self._studio.route_and_generate(follow.description, **wanted)
             reply = f"Another one of the same: {_drawn(generation)}"
         elif follow.kind == "edit" and (edited := self._edited(follow, earlier, {"seed": seed, **wanted})):
-            generation, reply = edited, f"Changed the picture as told: {_drawn(edited)}"
+            generation, reply = edited, f"Changed the picture as you said: {_drawn(edited)}"
         else:
             wanted = {"seed": seed, **wanted}
             generation = self._redrawn(follow.description, earlier, wanted)
             reply = _drawn(generation)
             if follow.kind == "edit":
                 reply = (
-                    f"No expert here changes pictures as told, so it was drawn again as {follow.description!r}. {reply}"
+                    "No expert here changes pictures by instruction, so it was drawn again as "
+                    f"{follow.description!r}. {reply}"
                 )
         return Turn(
             text=text,

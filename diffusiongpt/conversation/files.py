@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 
 from diffusiongpt.bounded import TooLargeError, check_items
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, check_kept
 from diffusiongpt.errors import ConversationError, PictureError, RequestError
+from diffusiongpt.files import replace_file
 from diffusiongpt.flow import MAX_PROMPT_CHARS, PictureRecord
 from diffusiongpt.pictures import Generation, read_record
 from diffusiongpt.understanding import TurnKind
@@ -131,13 +131,10 @@ def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -
         said = {one.name: getattr(turn, one.name) for one in fields(turn) if one.name != "generation"}
         stored.append(_TurnFile(**said, pictures=tuple(path.name for path in paths[id(turn)])))
     content = _File(pictures_in=folder.name, turns=tuple(stored)).model_dump_json(indent=2)
-    partial = file.with_name(f".{uuid4().hex}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(file)
+        replace_file(file, content.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConversationError(
             f"cannot write {file}: {error.strerror or error}", hint="Choose a folder you may write to."
         ) from error

@@ -38,7 +38,7 @@ def local_file(text: str) -> Path | None:
         return None
     path = expand_home(name)
     if not path.is_file():
-        raise RequestError(f"there is no file {path}", hint="Check the path; it is relative to the current folder.")
+        raise RequestError(f"{path} does not exist", hint="Check the path; it is relative to the current folder.")
     if not name.endswith((SAFE, GGUF)):
         raise RequestError(
             f"{path} is not a .safetensors or .gguf file",

@@ -118,7 +118,7 @@ class PaperMapping:
         instead = known.get("instead")
         near = f", or use {instead}, which does the same work" if instead else ""
         raise RequestError(
-            f"there is no file {model.name} in {', '.join(map(str, self.folders))}, and no repository of that name",
+            f"{model.name} is neither a file in {', '.join(map(str, self.folders))} nor the name of a known repository",
             hint=f"Get its .safetensors file and import again with --files FOLDER{near}",
         )
 

@@ -115,7 +115,7 @@ class Batch:
 
     def _finish(self, job: _Job) -> None:
         assert job.request is not None  # noqa: S101  # without one it has a result
-        assert job.route is not None  # noqa: S101
+        assert job.route is not None  # noqa: S101  # as above
         try:
             with stoppable(timeout_s=job.request.timeout):
                 job.result = self._draw(job.request, job.route, job.ticket)

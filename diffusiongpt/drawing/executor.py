@@ -26,16 +26,24 @@ class Executor(Protocol):
     """A place where calls are carried out: this process, a service, or another machine."""
 
     def run(self, call: Call, *, ticket: Ticket | None = None) -> Drawing:
-        """Draw one picture for each seed of a call.
+        """Draw one picture for each seed of a call; blocks until all of them are drawn.
 
         Args:
             call: The exact call.
             ticket: Its place in the queue of this machine, if it has one already.
 
+        Returns:
+            The pictures in the order of the seeds, before they are brought to `call.size`, with the parameters that
+            were really used and the seconds that each phase took.
+
         Raises:
             PullError: If the expert's files could not be pulled.
-            LoadError: If the expert could not be loaded, or is not the checkpoint that the call expects.
-            DrawError: If drawing failed.
+            LoadError: If the expert could not be loaded, or is not the checkpoint that the call expects; its
+                `OutOfMemoryError` if every placement ran out of memory.
+            DrawError: If drawing failed; its `NeedsKeyError`, `ServiceError`, `ContentRefusedError` and
+                `SpendLimitError` are those of hosted experts.
+            ContentPolicyError: If the pipeline's own safety checker blanked a picture.
+            StoppedError: If the request was cancelled, or its time was up.
         """
         ...
 
@@ -149,7 +157,7 @@ class HostedExecutor:
             return backend.draw(call, self._spending.settings, on_step=steps)
         except DiffusionGPTError:
             raise
-        except Exception as error:
+        except Exception as error:  # the backend is the code of another package, which may raise anything
             if error is steps.raised:
                 raise
             problem = error
@@ -180,7 +188,7 @@ class _Steps:
     def __call__(self, done: int, total: int) -> None:
         try:
             self._report(done, total)
-        except Exception as error:
+        except Exception as error:  # of whatever kind, it is raised on
             self.raised = error
             raise
 
@@ -190,7 +198,7 @@ class _Steps:
         def kept(*given: Any) -> Any:
             try:
                 return callback(*given)
-            except Exception as error:
+            except Exception as error:  # as above
                 self.raised = error
                 raise
 

@@ -1,4 +1,4 @@
-"""What is done to pictures after an expert drew them.
+"""What is done to pictures after an expert has drawn them.
 
 A background that is to be transparent is taken out, a picture gets the size that was asked for, and outside a mask
 nothing changes.

@@ -83,7 +83,7 @@ Widen = Callable[["Route", "Request", Policy, Collection[str]], "Route"]
 
 @dataclass(frozen=True)
 class Others:
-    """Who else may draw when no candidate of a route can.
+    """What else may draw when no candidate of a route can.
 
     Attributes:
         widen: Scores more experts of the zoo for a route, by their ids.
@@ -109,7 +109,7 @@ class Painter:
         local: Carries out calls on this machine.
         elsewhere: Carries them out instead, where another machine draws; `None` for this one.
         hosted: Carries out calls at services.
-        others: Who else may draw when no candidate can.
+        others: What else may draw when no candidate can.
         spending: The spend limits of the user.
         settings: What may be drawn, and what files say of how a picture was made.
 

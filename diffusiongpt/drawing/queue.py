@@ -287,7 +287,7 @@ class Queue:
             while (upcoming := self._unannounced(device)) is not None:
                 try:
                     self._on_change(device, upcoming)
-                except Exception:
+                except Exception:  # of the listener's code; the queue goes on
                     log.exception("on_change failed for the queue of %s", device)
                 finally:
                     self._slots[device].announcing = False
@@ -317,7 +317,7 @@ class Queue:
         def ready(model: Hashable) -> bool:
             try:
                 return self._is_ready(model, device)
-            except Exception:
+            except Exception:  # of the code that was asked; the queue goes on
                 log.exception("could not find out whether %s is ready on %s", model, device)
                 return False
 

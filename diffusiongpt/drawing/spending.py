@@ -114,7 +114,7 @@ class Spending:
                 record.execute(_TABLE)
                 try:
                     yield record
-                except BaseException:
+                except BaseException:  # also after a Ctrl-C
                     record.execute("ROLLBACK")
                     raise
                 record.execute("COMMIT")
@@ -170,7 +170,7 @@ class Run:
         self._set_aside(amount, settings.spend_per_run)
         try:
             entry = self._spending.set_aside(amount, expert)
-        except BaseException:
+        except BaseException:  # also after a Ctrl-C
             self._give_back(amount)
             raise
         try:

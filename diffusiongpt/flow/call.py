@@ -66,12 +66,13 @@ class Call:
         task: What is asked of it.
         prompt: The exact prompt.
         negative_prompt: Exact negative prompt; empty for none.
-        seeds: One seed per picture.
-        arguments: Further call arguments under diffusers' names, such as `width` or `guidance_scale`.
+        seeds: One seed per picture, each from 0 to `MAX_SEED`.
+        arguments: Further call arguments under diffusers' names, such as `guidance_scale`; `width` and `height` are
+            pixels, as the expert draws.
         inputs: The pictures that go in.
-        mask: Mask of the first of them.
+        mask: Mask of the first of them, of the same width and height; what is white is painted.
         control: The picture that a ControlNet follows.
-        size: Width and height of the result, if another than the expert draws.
+        size: Width and height of the result in pixels, if another than the expert draws.
         transparent: Whether the background must be transparent, and the expert is known to do that.
         cut_out: Whether the background is taken out of the pictures that the expert drew.
         explicit: Names of the arguments that the caller gave; those are reported when dropped.
@@ -145,11 +146,11 @@ class Drawing:
     """What came of a call.
 
     Attributes:
-        images: One picture per seed.
+        images: One picture per seed, in their order; RGB or RGBA.
         params: The arguments really used, under diffusers' names, plus `sampler`, `adapter_scale` of an adapter, and
             `scheduler` where the expert names one.
         dropped: Arguments this pipeline does not take.
-        repeatable: Whether the same call gives the same picture again.
+        repeatable: Whether the same call gives the same pixels again.
         weights: Fingerprint of the files that were used; `None` for a hosted expert.
         timings: Seconds of `download`, `queue` (waiting for the device), `load` and `draw`; filled in by the executor.
         recovered: Steps that were taken when memory ran out, or the numbers of a picture were not finite.

@@ -40,7 +40,7 @@ FRESH_SEED_BITS: Final = 32
 """Fresh seeds fit the widest range that other tools read from a picture."""
 
 Prefer = Literal["quality", "fast", "cheap"]
-"""What counts beside how much a picture pleases."""
+"""What counts apart from how much a picture pleases."""
 
 SafetyLevel = Literal["off", "standard", "strict"]
 """How much a content policy refuses."""
@@ -353,7 +353,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> RequestError:
 
 def _seed_of(generator: object) -> int:
     try:
-        return int(generator.initial_seed()) % (MAX_SEED + 1)  # type: ignore[attr-defined]
+        return int(generator.initial_seed()) % (MAX_SEED + 1)  # type: ignore[attr-defined]  # of a torch.Generator
     except AttributeError:
         raise RequestError(
             f"generator must be a torch.Generator, not {type(generator).__name__}", hint="Pass one, or seed=7."

@@ -82,10 +82,11 @@ class Route(BaseModel):
         path: Nodes of the most probable path, from the root.
         understanding: What the prompt says and needs.
         matched: For each node that the prompt names, the words that matched it.
-        candidates: Scored experts, best first.
+        candidates: Scored experts, best first; a score is in log-odds of being preferred.
         near_ties: Candidates that 45 to 55 of 100 people would prefer to the chosen one, best first; they do not
             change the choice.
-        propensities: With `explore`, how likely each candidate was to be picked, if at all; else empty.
+        propensities: With `explore`, the probability, from 0 to 1, with which each candidate was to be picked, of
+            those that could be; else empty.
         rejected: Experts left out, with the reasons.
         unmet: Needs of the prompt that no allowed expert meets.
         matting: Whether the background is taken out of what is drawn, since no allowed expert draws a transparent one.
@@ -93,12 +94,12 @@ class Route(BaseModel):
         fallback_reason: Why the LLM did not, with `local-fallback`.
         embedder: Embedder that was used.
         llm_calls: Calls of the LLM.
-        evidence: Published evidence for the chosen expert beside that for the next one, as a phrase.
+        evidence: Published evidence for the chosen expert compared with that for the next one, as a phrase.
         ranking_version: Version of the ranking table.
         zoo_version: Version of the zoo; empty in pictures of earlier versions.
         ranking: Whether that table knows all votes; without them the route goes on.
-        seed: Seed asked for, or drawn afresh to explore with.
-        timings_ms: Milliseconds per phase.
+        seed: Seed asked for, or drawn afresh to explore with; `None` if neither.
+        timings_ms: Milliseconds of `understand`, `search`, `rank` and `total`.
         trace: Steps of the search; not part of the JSON.
     """
 
@@ -207,7 +208,7 @@ class Route(BaseModel):
         )
 
     def sentence(self) -> str:
-        """Who was chosen and why, in one line: that with which `explain` begins."""
+        """Which expert was chosen and why, in one line: the one that `explain` begins with."""
         others = [candidate for candidate in self.candidates if candidate.expert != self.expert]
         sentence = f"{self.expert}, because {self._reason()}"
         if others:

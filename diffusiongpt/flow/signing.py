@@ -1,4 +1,4 @@
-"""Who signs a picture, and what went into it: kept in memory beside a record, and never written into one."""
+"""Who signs a picture, and what went into it: kept in memory with a record, and never written into one."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Understanding(BaseModel):
         edit: Whether an existing picture is to be changed.
         refers_to: What an edit refers to, in the words of the text: "this photo", "the second one".
         negative: What the text says must not be there.
-        rewritten: What is to be seen, where the text says it only to those who think; written by an LLM.
+        rewritten: What is to be seen, where that follows from the text only by thinking; written by an LLM.
         reasoning: Whether the picture follows from what the text says only by thinking: a sum, a riddle, a cause.
         safety: Coarse class of what is to be seen.
         markup: What the text sets in the spelling of other tools.

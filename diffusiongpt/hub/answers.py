@@ -1,19 +1,20 @@
-"""What a stranger's server sends, taken within bounds: bytes, decoded bytes, seconds, items and depth."""
+"""The answers of an untrusted server, read within bounds: bytes, decoded bytes, seconds, items and depth."""
 
 from __future__ import annotations
 
 import threading
 import time
 import zlib
-from contextlib import contextmanager
 from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.bounded import MAX_BYTES, TooLargeError, parse_json
 from diffusiongpt.errors import HubUnreachableError
+from diffusiongpt.stopping import called_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # httpx or httpx2, by hub version
 
@@ -141,16 +142,9 @@ class Lines:
         for opened in known:
             _shut(opened)
 
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
+    def within(self, seconds: float) -> AbstractContextManager[None]:
         """Cut the connections when so many seconds have passed; whatever then fails in the block fails for that."""
-        timer = threading.Timer(max(0.0, seconds), self.cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+        return called_after(seconds, self.cut)
 
 
 def _shut(opened: socket) -> None:

@@ -1,4 +1,7 @@
-"""Our own requests to the hub: to one endpoint, with a token that is sent nowhere else, and limits on every answer."""
+"""HTTP requests to the hub that we make ourselves: to one endpoint only, with a limit on the size of each answer.
+
+The token goes to that endpoint and to no other server.
+"""
 
 from __future__ import annotations
 
@@ -192,8 +195,7 @@ def _take(
                 body = _body(response, limit, part)
             finally:
                 response.close()
-        # whatever the client makes of a connection that was cut
-        except Exception as error:
+        except Exception as error:  # a connection that is cut shows as any error of the client
             if not lines.is_cut:
                 raise
             failure = error

@@ -1,4 +1,4 @@
-"""Downloads that verify what they bring, report their progress, and notice when nothing comes any more."""
+"""Downloads that verify their files, report their progress, and notice when they have stalled."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Snapshot:
     Two snapshots are equal as long as nothing has changed, so whatever was derived from one can be kept with it.
 
     Attributes:
-        folder: Where the files are.
+        folder: Where the files are; names of files are paths below it, as `unet/config.json`.
         commit: The commit of the hub repository; `None` for a local folder.
         files: Name -> size in bytes of every file that is used.
         content: Name -> hash of those files for which the hub stated one: sha256 of a large file, Git blob id of a

@@ -1,4 +1,4 @@
-"""What the hub client asks and is answered during one download, watched from the outside.
+"""The requests of the hub client during one download, watched from outside, so that a stalled one is given up.
 
 The client believes what a server says: an ETag becomes the name of a file, a `Link` is followed with the token, a
 listing is parsed whatever its size, and a lock or a listing is waited for without limit (huggingface_hub 2.4:
@@ -53,7 +53,7 @@ _PARTIAL = ".incomplete"
 
 
 class Watch:
-    """Watches every request of one download, and abandons it when nothing comes any more.
+    """Watches every request of one download, and abandons it when it has stalled.
 
     Args:
         plan: Repository, commit, and the files with their sizes and hashes, as the listing stated them.

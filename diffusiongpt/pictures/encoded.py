@@ -23,7 +23,10 @@ _MOST_EXIF = 65_000
 """Bytes of EXIF data that one segment of a JPEG holds, less its head."""
 
 _KEPT = (200, 50, 10)
-"""Most candidates and most rejections that a record lists: the next smaller number where the file has no room."""
+"""How many candidates, and how many rejections, the record in a JPEG or WebP lists at most.
+
+The first number with which the record fits into the file is used.
+"""
 
 
 def encode(

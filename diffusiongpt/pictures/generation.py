@@ -74,10 +74,10 @@ class Redraws(Protocol):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Generation:
-    """Pictures and their story.
+    """The result of a request: pictures, and the record of how each was drawn.
 
     Attributes:
-        images: One picture per seed.
+        images: One picture per seed, in the order of `seeds`; RGB or RGBA.
         records: The record that each saved picture carries.
         inputs: The pictures that went in, and the mask.
         timings: Seconds for `route`, `download`, `queue` (waiting for the device; 0 of `generate_many`,
@@ -120,7 +120,7 @@ class Generation:
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The arguments really used."""
+        """The arguments really used, under diffusers' names; `width` and `height` are pixels."""
         return self.records[0].params
 
     @property

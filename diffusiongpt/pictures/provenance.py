@@ -1,4 +1,4 @@
-"""That a picture was made by a model, in the two ways in which other programs look for it.
+"""Marks pictures as made by a model, in the two ways in which other programs look for that.
 
 IPTC's *digital source type* in the XMP metadata of every file says it in one word; anyone can read it, change it, or
 take it off. *Content Credentials* (C2PA) say it signed with the user's own key, with the pictures that went in as

@@ -29,8 +29,8 @@ BLOCKS: Final = 2 * GROUP_SHARE
 """Share of a component that streaming keeps on the device: the group that computes and the one that comes."""
 
 STREAM_STEP_S: Final = 0.2
-"""Seconds that streaming adds to a step beside the link: hooks, and waiting for each group. `benchmarks/gpu.py` on an
-H100: .17 for SDXL, .2 for FLUX.1."""
+"""Seconds that streaming adds to a step, on top of those of the link: hooks, and waiting for each group.
+`benchmarks/gpu.py` on an H100: .17 for SDXL, .2 for FLUX.1."""
 
 DEQUANTISE: Final = 2.5
 """How many times longer the host takes to issue a step with weights of 4 bits, which are made large layer by layer:

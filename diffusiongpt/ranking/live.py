@@ -159,7 +159,7 @@ class LiveTable:
             if ask.fit is None and ask.table is not None:
                 return ask.table.table
             with self._changed:
-                self._changed.wait_for(lambda ask=ask: self._fits_done >= (ask.fit or 0))  # type: ignore[misc]
+                self._changed.wait_for(lambda ask=ask: self._fits_done >= (ask.fit or 0))  # type: ignore[misc]  # a default
                 if self._fit_error is not None:
                     raise self._fit_error
 
@@ -363,7 +363,7 @@ class LiveTable:
             self._want_fit(priors, changes.version, again=True)
         return None
 
-    # The fitter: fits everything, beside routing
+    # The fitter: fits everything, while routing goes on
 
     def _want_fit(self, priors: Priors, version: str, *, again: bool = False) -> int:
         """Have everything fitted, and return the number of the fit.

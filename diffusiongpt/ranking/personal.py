@@ -42,8 +42,10 @@ NODE = 0.35
 """Prior standard deviation of a voter's offset for an expert at one node, in log-odds. A stated belief."""
 
 MINE_POINTS = 1.0
-"""Log-odds for an own expert where these are preferred: it draws unless 73 of 100 people would prefer another. A stated
-belief; a preference of the voter, which no measurement could settle."""
+"""Log-odds added to the score of each of the user's own experts with `prefer_mine`.
+
+With 1.0 an own expert is chosen unless at least 73 of 100 people are expected to prefer another one. A stated belief:
+how much someone prefers their own experts is not a thing to measure."""
 
 LATEST = 500
 """Votes and ratings, each, that personal offsets are learnt from: the latest, because preferences change, and to bound

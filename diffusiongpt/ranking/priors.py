@@ -31,7 +31,7 @@ STYLE_POINTS = 1.0
 """Log-odds that a declared style adds to the level of the base, where nothing is measured."""
 
 MEASURED_STYLE_POINTS = 0.62
-"""The same where fine-tunes are measured beside their base: what the seven fine-tunes of Stable Diffusion 1.x in HPSv2
+"""The same where fine-tunes are measured with their base: what the seven fine-tunes of Stable Diffusion 1.x in HPSv2
 gain in the styles they declare, with a spread of .27 (`benchmarks/first_pick.py`). They gain no less in other styles,
 so that little of it is due to the style."""
 
@@ -63,8 +63,8 @@ fine-tunes of Stable Diffusion 1.x, by the level of the base, is at zero after s
 _POINTS_BY_STYLE = dict.fromkeys(MEASURED_STYLES, MEASURED_STYLE_POINTS) | HARD_STYLE_POINTS
 
 FURTHER_STYLE_POINTS = 0.1
-"""Log-odds taken off for each further style an expert declares: of equals, who was made for one style beats who was
-made for four, 57 of 100."""
+"""Log-odds taken off for each further style an expert declares: of equals, one made for one style beats one made for
+four, 57 of 100."""
 
 STRENGTH_POINTS = 0.2
 """Log-odds for a style that a generalist calls a strength; a stated belief, as it is a claim without a figure."""
@@ -183,7 +183,7 @@ class TagPriors:
         """All of it is `tags`."""
         return {"tags": self.points(expert_ids, evidence)}
 
-    def doubt(self, expert_ids: Sequence[str], *, editing: bool = False) -> NDArray[np.float64]:  # noqa: ARG002
+    def doubt(self, expert_ids: Sequence[str], *, editing: bool = False) -> NDArray[np.float64]:  # noqa: ARG002 - as of `Priors`
         """A tag says what an expert draws, not how well."""
         return np.ones(len(expert_ids))
 

@@ -1,4 +1,4 @@
-"""What published evidence says about experts: the result of one fit, kept as data, and the formulas that apply it.
+"""Prior scores of experts from published leaderboards and measurements: one fit, kept as data, and how to apply it.
 
 `python benchmarks/first_pick.py --data DIR --write` makes `prior.json`: one hierarchical Gaussian model of all tables,
 with scale, offset, and noise for each source (`benchmarks/prior/fit.py`). Levels are Elo points on the scale of the
@@ -22,7 +22,7 @@ SEVERAL_PICTURES = "several_pictures"
 """Evidence that an edit takes more than one picture, which an arena of edits counts apart."""
 
 REWRITTEN = "rewritten"
-"""Evidence that an LLM wrote out what a prompt says only to those who think."""
+"""Evidence that an LLM has written out what follows from a prompt only by thinking."""
 
 COUNTS = 0.6
 """Share of right counts of two to four objects (GenEval) from which an expert counts as able to count. Stated: it parts

@@ -153,7 +153,7 @@ class Router:
             self.zoo.taxonomy,
             thought.values,
             eligible=allowed.names,
-            # who leads where pictures are drawn need not change them well
+            # experts that lead in drawing pictures need not change them well
             leaders=(lambda _: ()) if editing else table.leaders,
             best=partial(shortlists.best, also=named, editing=editing),
         )
@@ -242,7 +242,7 @@ class Router:
     def _evidence(
         self, expert: str, candidates: Sequence[Candidate], understanding: Understanding, on: Mapping[str, float]
     ) -> str:
-        """Published evidence for the chosen expert, beside that for the best other one that is behind it."""
+        """Published evidence for the chosen expert, compared with that for the best other one that is behind it."""
         others = [candidate.expert for candidate in candidates if candidate.expert != expert]
         kinds = [name for name, p in on.items() if name.startswith(KIND) and p >= _MEANT_P]
         asked = [*(weight.node for weight in (*understanding.styles, *understanding.subjects)), None]
@@ -362,7 +362,7 @@ class Router:
 
 
 def _on_background(thought: Thought, background: Background) -> Thought:
-    """A reading of a prompt with the background that was asked for beside it."""
+    """A reading of a prompt with the background that was asked for separately."""
     if background == "auto":
         return thought
     wanted = {"transparent_background": background == "transparent"}

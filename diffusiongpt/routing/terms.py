@@ -1,4 +1,4 @@
-"""What the time and the price of a picture count beside how much it pleases, and which of them are too much."""
+"""How much the time and the price of a picture count against how much it pleases, and when they are too high."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS_POINTS: Final = 0.25
 is taken if it would win 62 of 100 comparisons, as sigmoid(2 * .25) = .622."""
 
 PRICE_POINTS: Final = 0.25
-"""Log-odds that a picture of one cent costs beside a free one with `prefer="cheap"`, and about as much again for each
+"""Log-odds that a picture of one cent costs against a free one with `prefer="cheap"`, and about as much again for each
 doubling above that. A stated belief: one of four cents is taken if it would win 64 of 100 comparisons with a free one,
 as sigmoid(.25 * log2(5)) = .641."""
 
@@ -39,7 +39,7 @@ def terms(
     """The parts that time or price add to a score, in log-odds; none if neither counts.
 
     Args:
-        prefer: What counts beside quality.
+        prefer: What counts apart from quality.
         placement: How the expert would draw; `None` if not planned.
         readiness: What it takes to have it at hand.
         usd: Price of a picture in US dollars; `None` if not known, for which `max_price` counts where there is one.

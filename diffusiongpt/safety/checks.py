@@ -64,7 +64,13 @@ class Check(Protocol):
         ...
 
     def images(self, images: Sequence[Image], asked: Asked, level: SafetyLevel) -> Finding | None:
-        """What is wrong with pictures that were drawn, before anyone sees them; `None` if nothing is."""
+        """What is wrong with pictures that were drawn, before anyone sees them; `None` if nothing is.
+
+        Args:
+            images: One or several RGB or RGBA pictures of one drawing.
+            asked: The request that they were drawn for.
+            level: As for `prompt`.
+        """
         ...
 
 

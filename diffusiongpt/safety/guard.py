@@ -72,7 +72,7 @@ class Guard:
                 finding = question(check)
             except DiffusionGPTError:
                 raise
-            except Exception as error:
+            except Exception as error:  # the check is the code of another package, which may raise anything
                 raise CheckError(
                     f"the check {name!r} failed, so nothing was drawn: {type(error).__name__}: {words_of(error)}",
                     hint="Repair or uninstall the package that offers it, or allow safety='off'.",

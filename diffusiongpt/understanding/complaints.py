@@ -33,7 +33,7 @@ _MARKS = frozenset(',.;!，。；！"“「『《')
 def clauses_of(order: str) -> list[str]:
     """The clauses of an order that ask for something, in which a complaint became a wish.
 
-    What is only to stay as it is goes, and what only chooses a picture; so does a complaint beside a wish, whose
+    What is only to stay as it is goes, and what only chooses a picture; so does a complaint next to a wish, whose
     reason it is.
     """
     found = [one.strip() for one in _CLAUSE.findall(order) if one not in _MARKS]

@@ -1,4 +1,4 @@
-"""Pasted generation parameters: the text that AUTOMATIC1111 and its kin store in pictures, and prompts as JSON.
+"""Pasted generation parameters: the text that AUTOMATIC1111 and similar tools store in pictures, and prompts as JSON.
 
 a fox, masterpiece
 Negative prompt: blurry

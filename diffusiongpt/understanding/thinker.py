@@ -47,5 +47,9 @@ class Thinker(Protocol):
             prompt: What the person typed, already checked.
             history: Earlier prompts of the conversation, oldest first.
             nodes: The taxonomy nodes to judge.
+
+        Returns:
+            The reading, with a probability from 0 to 1 for each of the nodes. It does not raise: where something that
+            it relies on fails, it falls back and says so in `fallback_reason`.
         """
         ...

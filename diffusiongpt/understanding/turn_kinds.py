@@ -1,7 +1,7 @@
 """The kind of a turn: by words where they leave no doubt, else by meaning and words together.
 
 The reader is fitted to the turns of `turns.yaml`. `python benchmarks/understanding.py` prints how often it is right on
-turns that it was not fitted to, beside what the words alone would make of them.
+turns that it was not fitted to, compared with what the words alone would make of them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from diffusiongpt.understanding.word_lists import read_word_file
 TurnKind = Literal["new", "refine", "variation", "edit", "question"]
 
 SPELLING, WORDS = 0.5, 0.3
-"""Weights of the spelling and of the kind by words beside the meaning, a vector of length one. Leaving out the turns
-about one picture at a time, 95 % of the English and 94 % of the Chinese turns of `turns.yaml` are then right; with .7
-and .5, within a point of that."""
+"""Weights of the spelling and of the kind by words, against the meaning's, a vector of length one. Leaving out the
+turns about one picture at a time, 95 % of the English and 94 % of the Chinese turns of `turns.yaml` are then right;
+with .7 and .5, within a point of that."""
 
 _COURTESIES = 4
 """Most polite phrases that are taken off the beginning of a text."""
 
 
 class TurnReader:
-    """Tells the kinds of turns apart.
+    """Classifies turns by their kind.
 
     It is fitted when the first turn comes, which takes about a second.
 

@@ -276,7 +276,7 @@ class Outbox:
                         file.execute(statement)
                     file.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 yield file
-            except BaseException:
+            except BaseException:  # also after a Ctrl-C
                 file.execute("ROLLBACK")
                 raise
             file.execute("COMMIT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -109,10 +110,10 @@ def deliver(connection: sa.Connection, messages: Sequence[Message]) -> list[Outc
     outcomes: list[Outcome] = []
     for is_entry, group in groupby(messages, lambda message: message.kind in ("vote", "rating")):
         some = list(group)
-        if is_entry and _is_done(connection, lambda some=some: _record(connection, some)) is None:  # type: ignore[misc]
+        if is_entry and _is_done(connection, partial(_record, connection, some)) is None:
             outcomes += [(message.number, None) for message in some]
         else:
-            outcomes += [(one.number, _is_done(connection, lambda one=one: _do(connection, one))) for one in some]  # type: ignore[misc]
+            outcomes += [(one.number, _is_done(connection, partial(_do, connection, one))) for one in some]
     return outcomes
 
 
@@ -158,7 +159,7 @@ def _find(connection: sa.Connection, entry_id: str) -> tuple[Journal[Any], Vote 
         if found is None:
             raise VoteError(f"{journal.name} {entry_id!r} is damaged", hint="It does not count; erase its voter.")
         return journal, found
-    raise VoteError(f"there is no vote {entry_id!r}", hint="Check that it was cast into this store.")
+    raise VoteError(f"the vote {entry_id!r} does not exist", hint="Check that it was cast into this store.")
 
 
 def _found(connection: sa.Connection, entry_id: str) -> Iterator[tuple[Journal[Any], Vote | Rating | None]]:

@@ -31,7 +31,7 @@ class _Seed(sa.TypeDecorator[int]):
     def process_bind_param(self, value: int | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - the same everywhere
         return None if value is None else str(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 - as above
         try:
             return None if value is None else int(value)
         except ValueError:

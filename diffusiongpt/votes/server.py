@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
-from threading import Timer, local
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -14,10 +15,12 @@ from sqlalchemy import exc
 
 from diffusiongpt.errors import NeedsExtraError, SettingsError
 from diffusiongpt.safe_text import keep_url_secrets
+from diffusiongpt.stopping import called_after
 from diffusiongpt.votes import schema as tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 
 POSTGRES_LOCK = 0x64_67_70_74
@@ -177,16 +180,8 @@ class Deadlines:
         except self._dialect.loaded_dbapi.Error as error:
             raise exc.DisconnectionError(str(error)) from error
 
-    @contextmanager
-    def _cut_after(self, seconds: float) -> Iterator[None]:
-        mine = self._mine.__dict__
-        timer = Timer(seconds, _cut, [mine])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _cut_after(self, seconds: float) -> AbstractContextManager[None]:
+        return called_after(seconds, partial(_cut, self._mine.__dict__))
 
 
 def _cut(mine: dict[str, Any]) -> None:
@@ -194,6 +189,6 @@ def _cut(mine: dict[str, Any]) -> None:
     connection = mine.get("connection")
     with (
         suppress(OSError, AttributeError, ValueError),  # it is closed already, or its driver has no such method
-        socket.socket(fileno=os.dup(connection.fileno())) as line,  # type: ignore[union-attr]
+        socket.socket(fileno=os.dup(connection.fileno())) as line,  # type: ignore[union-attr]  # suppressed above
     ):
         line.shutdown(socket.SHUT_RDWR)

@@ -165,7 +165,7 @@ class VoteStore:
         Raises:
             VoteError: If there is no such vote, or it was retracted before.
         """
-        self._check_exists(f"there is no vote {entry_id!r}")
+        self._check_exists(f"the vote {entry_id!r} does not exist")
         return self._recorder.retract(entry_id)
 
     def undo(self, voter: str = "me") -> Vote | Rating | Undo:
@@ -388,8 +388,9 @@ class VoteStore:
 
     def close(self) -> None:
         """Close database connections; the store opens new ones if it is used again."""
-        if self.__dict__.get("_delivery") is not None:
-            self._delivery.close()  # type: ignore[union-attr]
+        delivery = self.__dict__.get("_delivery")
+        if delivery is not None:
+            delivery.close()
         if "_database" in self.__dict__:
             self._database.close()
 

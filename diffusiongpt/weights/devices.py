@@ -1,4 +1,4 @@
-"""Devices: which to draw on, how much memory they have, when it has run out, and one compute slot for each."""
+"""Devices: which to draw on, how much memory they have, whether it has run out, and one compute slot for each."""
 
 from __future__ import annotations
 
@@ -190,8 +190,8 @@ ONE_MEMORY = frozenset({"mps"})
 def moving(device: str) -> AbstractContextManager[object]:
     """Held while weights come to a device, are read from it, or leave it.
 
-    Where memory is shared it is the slot of the device, so that nothing moves beside a drawing: two threads that use
-    MPS at once end the process (pytorch/pytorch#197805). Elsewhere weights move beside drawings.
+    Where memory is shared it is the slot of the device, so that nothing moves during a drawing: two threads that use
+    MPS at once end the process (pytorch/pytorch#197805). Elsewhere weights move during drawings.
     """
     return slot(device) if device in ONE_MEMORY else nullcontext()
 

@@ -211,7 +211,7 @@ class Weights:
         try:
             streaming.begin()
             replica.adopt(canonical)
-        except BaseException:
+        except BaseException:  # a Ctrl-C too must not leave memory of the device behind
             streaming.end()
             replica.drop()
             raise
@@ -230,7 +230,7 @@ class Weights:
             finally:
                 # Even after a failure: nothing may be freed that a copy under way still reads or writes.
                 wait()
-        except BaseException:
+        except BaseException:  # as above
             if device in self._replicas:
                 self._replicas[device].drop()
             raise

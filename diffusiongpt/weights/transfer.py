@@ -162,7 +162,7 @@ def finish(device: str, *, everywhere: bool = False) -> None:
     """Wait for what was started on a device, before weights that it reads may leave.
 
     Weights that leave are free for others at once. Were a stream to be recorded on them instead, they would come free
-    only behind all that was queued there, such as the drawing beside which they leave.
+    only behind all that was queued there, such as the drawing during which they leave.
 
     Args:
         device: The device.
@@ -188,7 +188,7 @@ def finished(device: str) -> Callable[[], None]:
         return _nothing
     import torch
 
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
     event.record(torch.cuda.current_stream(device))
     wait: Callable[[], None] = event.synchronize
     return wait
@@ -247,7 +247,7 @@ class Cuda:
         """The CUDA runtime, with `cudaHostRegister` and `cudaHostUnregister`."""
         import torch
 
-        return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        return torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch has no types here
 
     @contextmanager
     def stream(self, device: str) -> Iterator[Any]:
@@ -255,7 +255,7 @@ class Cuda:
         import torch
 
         if device not in self._streams:
-            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
         with torch.cuda.stream(self._streams[device]):
             yield self._streams[device]
 
@@ -272,7 +272,7 @@ class Cuda:
         import torch
 
         target.copy_(filled, non_blocking=True)
-        sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        sent = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
         sent.record()
         wait: Callable[[], None] = sent.synchronize
         return wait

@@ -1,4 +1,4 @@
-"""Who can draw: experts, zoo files and their taxonomy, and the tiny zoo that always works."""
+"""What can draw: experts, zoo files and their taxonomy, and the tiny zoo that always works."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ ROOT: Final = "root"
 prompt names no style."""
 
 EDITING: Final = "task_edit"
-"""Evidence that a picture is to be changed by an instruction: who is good at that is known, and learnt, apart."""
+"""Evidence that a picture is to be changed by an instruction: how good experts are at that is learnt separately."""
 
 _SIZES_DIFFER: Final = 0.05
 """How far, as a share, the components may be from the size of the whole: figures on model cards are rounded."""

@@ -138,7 +138,7 @@ def test_what_waits_can_be_taken_back(store: VoteStore, database_server: postgre
     assert not store.counts(before.id)
     state = store.queue()
     assert state is not None
-    assert (state.refused, "there is no vote 'absent'" in state.refusal) == (1, True)
+    assert (state.refused, "the vote 'absent' does not exist" in state.refusal) == (1, True)
 
 
 @pytest.mark.parametrize("when", ["before the server has it", "after the server has it"])

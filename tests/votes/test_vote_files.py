@@ -39,7 +39,7 @@ def test_a_store_that_does_not_exist_is_empty_and_is_not_made(tmp_path: Path) ->
     assert (store.all(), store.count(), store.version) == ([], 0, "0")
     with pytest.raises(VoteError, match="no vote to undo"):
         store.undo()
-    with pytest.raises(VoteError, match="there is no vote"):
+    with pytest.raises(VoteError, match="does not exist"):
         store.retract("x")
     assert list(tmp_path.iterdir()) == []
 

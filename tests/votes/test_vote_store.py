@@ -36,7 +36,7 @@ def test_a_store_that_does_not_exist_is_empty(store: VoteStore) -> None:
     assert (store.tally("me"), store.erase("me")) == (Tally(0, 0), Tally(0, 0))
     with pytest.raises(VoteError, match="no vote to undo"):
         store.undo()
-    with pytest.raises(VoteError, match="there is no vote"):
+    with pytest.raises(VoteError, match="does not exist"):
         store.retract("x")
 
 
@@ -72,7 +72,7 @@ def test_retracting_twice_or_the_unknown_is_refused(store: VoteStore) -> None:
         store.retract(entry.id)
         with pytest.raises(VoteError, match="already retracted"):
             store.retract(entry.id)
-    with pytest.raises(VoteError, match="there is no vote"):
+    with pytest.raises(VoteError, match="does not exist"):
         store.retract("unknown")
 
 

@@ -1,4 +1,4 @@
-"""The command line. Results go to stdout, progress to stderr; exit codes 0 done, 1 could not, 2 wrong use.
+"""The command line. Results go to stdout, progress to stderr; exit codes: 0 success, 1 failure, 2 wrong usage.
 
 A command is built when it is asked for: building all of them would take most of the time that `--help` takes.
 """
@@ -45,7 +45,7 @@ def _safe_usage() -> Iterator[None]:
     """Errors of use name what was typed, which may be the name of a stranger's file."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of whatever kind, it is raised on
         if isinstance(message := getattr(error, "message", None), str):
             error.message = printable(message)  # type: ignore[attr-defined]  # of typer's own classes
         raise
@@ -72,12 +72,12 @@ class Commands(TyperGroup):
         return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """As always, with errors that are safe to print."""
+        """See click; the messages of its errors are made safe to print."""
         with _safe_usage():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """As always, with errors that are safe to print."""
+        """See click; the messages of its errors are made safe to print."""
         with _safe_usage():
             return super().invoke(ctx)
 

@@ -1,4 +1,4 @@
-"""`diffusiongpt cache`: what was pulled to the disk, and how to get rid of it."""
+"""`diffusiongpt cache`: what was pulled to the disk, and its removal."""
 
 from __future__ import annotations
 

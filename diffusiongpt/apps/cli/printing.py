@@ -114,7 +114,7 @@ def can_show_pictures() -> bool:
     if not sys.stdout.isatty():
         return False
     try:
-        import textual_image.renderable  # noqa: F401
+        import textual_image.renderable  # noqa: F401  # only whether it is there
     except ImportError:
         return False
     return True

@@ -27,7 +27,7 @@ def ranking(
     node: Annotated[
         str | None, typer.Option(help="A taxonomy node; all prompts by default.", show_default=False)
     ] = None,
-    edits: Annotated[bool, typer.Option("--edits", help="Who changes pictures best by votes on edits.")] = False,
+    edits: Annotated[bool, typer.Option("--edits", help="Rank by votes on edits of pictures.")] = False,
     export: Annotated[
         Path | None, typer.Option(help="Also write the learnt table to this new file.", show_default=False)
     ] = None,

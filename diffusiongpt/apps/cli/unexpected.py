@@ -1,4 +1,4 @@
-"""The last wall: an error that should not exist is one line for the person, and a traceback in a file."""
+"""Unexpected errors: one line for the person, and the traceback in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT = 20
 
 
 def report_unexpected(error: Exception, *, as_json: bool) -> int:
-    """Print an error of which this package knows nothing, write its traceback into a file, and return the exit code."""
+    """Print an error that this package does not expect, write its traceback into a file, and return the exit code."""
     from diffusiongpt.apps.cli.printing import print_json, say
     from diffusiongpt.safe_text import words_of
 

@@ -34,6 +34,7 @@ def takes(
         parameters.sort(key=lambda one: one.default is not inspect.Parameter.empty)
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=Context)
         kept = Annotated[CallToolResult, returns]
+        # mypy does not know that functions have one
         tool.__signature__ = inspect.Signature([*parameters, context], return_annotation=kept)  # type: ignore[attr-defined]
         tool.__annotations__ = {**{one.name: one.annotation for one in parameters}, "context": Context, "return": kept}
         return tool

@@ -70,12 +70,12 @@ async def in_thread(work: Callable[[], T], context: ReportsProgress) -> T:
             return work()
 
     async def report() -> None:
-        told = 0.0
+        sent = 0.0
         while True:
             await anyio.sleep(_PAUSE_S)
-            if heard.progress > told:
-                told = heard.progress
-                await context.report_progress(told, float(len(PHASES)), heard.message)
+            if heard.progress > sent:
+                sent = heard.progress
+                await context.report_progress(sent, float(len(PHASES)), heard.message)
 
     try:
         async with anyio.create_task_group() as tasks:

@@ -71,19 +71,19 @@ def set_options(body: OptionsBody, request: Request, service: Shared) -> Respons
 
 @router.get("/samplers")
 def samplers() -> Response:
-    """One: each expert has a sampler of its own."""
+    """The list of samplers, with one entry: each expert has its own."""
     return json_response(_SAMPLERS)
 
 
 @router.get("/schedulers")
 def schedulers() -> Response:
-    """One: each expert has a schedule of its own."""
+    """The list of schedules, with one entry: each expert has its own."""
     return json_response(_SCHEDULERS)
 
 
 @router.get("/upscalers")
 def upscalers() -> Response:
-    """None."""
+    """The list of upscalers, with the entry `None`."""
     return json_response(_UPSCALERS)
 
 
@@ -91,7 +91,7 @@ def upscalers() -> Response:
 @router.get("/sd-vae")
 @router.get("/loras")
 def nothing() -> Response:
-    """None: the experts of the zoo have what they need."""
+    """An empty list: the experts of the zoo bring what they need."""
     return json_response([])
 
 

@@ -21,7 +21,7 @@ from diffusiongpt.safe_text import printable
 
 _NOT_OVER_HTTP = frozenset({"prompt", "callback_on_step_end"})
 OPTIONS = tuple(name for name in (*Request.model_fields, *Policy.model_fields) if name not in _NOT_OVER_HTTP)
-"""Our arguments that a body may have beside the fields of OpenAI's; a function cannot be sent."""
+"""Our arguments that a body may have in addition to OpenAI's fields; a function cannot be sent."""
 
 PICTURES = ("image", "mask_image", "control_image")
 

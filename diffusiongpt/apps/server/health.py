@@ -1,4 +1,4 @@
-"""Whether the server lives, whether it can take a request, and what it has counted."""
+"""Whether the server is alive, whether it can take a request, and what it has counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process lives."""
+    """Answer as long as the process is alive."""
     return {"status": "ok"}
 
 

@@ -86,7 +86,7 @@ class Metrics:
         self._votes.labels(outcome).inc()
 
     def as_text(self) -> bytes:
-        """All of them."""
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _on_cache_event(self, event: CacheEvent) -> None:

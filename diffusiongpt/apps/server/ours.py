@@ -74,7 +74,7 @@ async def route(body: DrawBody, request: Request, service: Shared) -> Response:
 
 @router.post("/compare")
 async def compare(body: CompareBody, request: Request, service: Shared) -> Response:
-    """Draw with several experts, blind: pictures under letters, which say who drew them only after the vote."""
+    """Draw with several experts, blind: pictures under letters; the experts are named after the vote."""
     asked = _read(body, request, service)
     work = partial(_compared, service, asked, body.k, base_url_of(request, service))
     return json_response(await service.draw(request, "compare", work))
@@ -82,7 +82,7 @@ async def compare(body: CompareBody, request: Request, service: Shared) -> Respo
 
 @router.post("/votes")
 async def vote(body: VoteBody, request: Request, service: Shared) -> Response:
-    """Record a choice; the next route already uses it. The answer says who drew what.
+    """Record a choice; the next route already uses it. The answer names the expert of each picture.
 
     It is `queued` while the database of the votes cannot be reached: it is kept on this machine, and sent later.
     """
@@ -152,7 +152,7 @@ async def cancel(name: str, request: Request, service: Shared) -> Response:
         if job.id == name:
             job.leave("interrupted")
             return json_response({"cancelled": name})
-    raise RefusedError(404, "there is no such request of yours in the queue", code="not_found")
+    raise RefusedError(404, "the queue holds no such request of this client", code="not_found")
 
 
 def _read(body: DrawBody, request: Request, service: Service) -> Asked:

@@ -169,7 +169,7 @@ def _sort(key: str, tensor: Any, pieces: dict[str, _Pieces], name: str) -> bool:
         taken, value = getattr(piece, role), tensor
         setattr(piece, role, value)
     else:
-        kind: Kind = {"hada": "loha", "lokr": "lokr"}.get(role, "lora")  # type: ignore[assignment]
+        kind: Kind = "loha" if role == "hada" else "lokr" if role == "lokr" else "lora"
         place = match[role] if role in ("hada", "lokr") else role
         piece.kinds.add(kind)
         taken = piece.tensors.get(place)
@@ -215,7 +215,7 @@ def _whole_layer(module: str, piece: _Pieces, alphas: _Alphas, name: str) -> Lay
     layer = Layer(module=module, kind=kind, tensors=piece.tensors, bias=piece.bias, magnitude=piece.magnitude)
     if kind != "lora" and (piece.bias is not None or piece.magnitude is not None):
         raise LoadError(
-            f"{name}: {module} has a magnitude or a bias beside {kind}, which neither diffusers nor peft can draw with",
+            f"{name}: {module} has a magnitude or a bias as well as {kind}, which neither diffusers nor peft supports",
             hint="Choose an adapter without weight decomposition, or one that is a plain LoRA.",
         )
     checked = _checked(_without_middle(layer) if "mid" in there else layer, name)
@@ -262,7 +262,7 @@ def _size(tensor: Any) -> str:
 
 @dataclass(frozen=True)
 class _Alphas:
-    """The alphas that peft and diffusers state beside the weights.
+    """The alphas that peft and diffusers state outside the weights.
 
     Nothing else of their notes is used: they come from a stranger, and peft would act on all of them.
     """

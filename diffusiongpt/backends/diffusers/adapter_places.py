@@ -143,6 +143,7 @@ def _by_unet_names(pipe: Any, layers: Sequence[Layer]) -> list[Layer]:
     # one key of each layer is enough to learn its new name; its value is the number of the layer
     keys = {f"{_as_kohya(layer.module)}.lora_down.weight": index for index, layer in enumerate(layers)}
     try:
+        # upstream has no public names for these
         mapped = conversion._maybe_map_sgm_blocks_to_diffusers(dict(keys), unet.config)  # noqa: SLF001
         names = {index: conversion._convert_unet_lora_key(key) for key, index in mapped.items()}  # noqa: SLF001
     except _UNKNOWN:

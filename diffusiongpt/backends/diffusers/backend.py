@@ -180,8 +180,8 @@ class DiffusersBackend:
     def prepare(self) -> None:
         """See `Backend.prepare`."""
         with quiet_construction():
-            import diffusers  # noqa: F401
-            import transformers  # noqa: F401
+            import diffusers  # noqa: F401  # importing them is the preparation
+            import transformers  # noqa: F401  # as above
 
     def components(
         self,

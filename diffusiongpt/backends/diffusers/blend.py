@@ -1,4 +1,4 @@
-"""Inpainting with a pipeline that only starts from pictures: after each step, all outside the mask goes back."""
+"""Inpainting with a pipeline that only starts from pictures: each step, what is outside the mask is reset."""
 
 from __future__ import annotations
 

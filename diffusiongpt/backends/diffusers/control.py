@@ -1,4 +1,4 @@
-"""ControlNets: models that make a base follow a picture, loaded beside it and lent to its pipelines."""
+"""ControlNets: models that make a base follow a picture, loaded in addition to it and lent to its pipelines."""
 
 from __future__ import annotations
 

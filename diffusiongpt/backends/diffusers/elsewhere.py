@@ -253,7 +253,7 @@ def _shapes(file: Path) -> Shapes:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as content:
-        return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+        return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118  # no mapping
 
 
 def foreign_components(

@@ -34,7 +34,7 @@ _DAMAGED = "Get a complete copy of the file, or choose another."
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """What one file teaches.
+    """The words that one file adds, with their vectors.
 
     Attributes:
         word: The word in a prompt that stands for it.

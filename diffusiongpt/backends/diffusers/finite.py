@@ -1,4 +1,4 @@
-"""Pictures of numbers: what a model makes is checked while it is still numbers, before it becomes a black picture."""
+"""Checks that what a model computes is finite: NaN would otherwise be converted into a black picture."""
 
 from __future__ import annotations
 

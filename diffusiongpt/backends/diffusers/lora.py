@@ -57,7 +57,7 @@ def attach(pipe: Any, file: Path, name: str) -> int:
         fitted = {place: _fitted(pipe, place, layer, file) for place, layer in placed.items()}
         try:
             return _apply(pipe, fitted, name)
-        except BaseException:
+        except BaseException:  # a Ctrl-C too must not leave half an adapter on a pipeline that others draw with
             detach(pipe, name)
             raise
 

@@ -71,6 +71,7 @@ def _tensors(kind: str, config: Mapping[str, Any], shapes: Shapes) -> tuple[Shap
     wanted = {key: tuple(tensor.shape) for key, tensor in cls.from_config(dict(config)).state_dict().items()}
     tensors = {key: torch.empty(shape) for key, shape in shapes.items()}
     if wanted.keys() != tensors.keys():
-        convert: Any = SINGLE_FILE_LOADABLE_CLASSES[str(_loadable(cls))]["checkpoint_mapping_fn"]  # type: ignore[index]
+        loadable = SINGLE_FILE_LOADABLE_CLASSES[str(_loadable(cls))]
+        convert: Any = loadable["checkpoint_mapping_fn"]  # type: ignore[index]  # upstream types its table too narrowly
         tensors = convert(config=dict(config), checkpoint=tensors)
     return wanted, {key: tuple(tensor.shape) for key, tensor in tensors.items()}

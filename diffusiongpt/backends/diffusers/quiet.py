@@ -1,4 +1,4 @@
-"""Libraries that build models, one at a time and without their chatter, whatever other threads do meanwhile."""
+"""Building models with libraries: one at a time, without their progress bars and warnings, in any number of threads."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def import_bitsandbytes() -> None:
         with warnings.catch_warnings(), suppress(ImportError, OSError, RuntimeError):
             # it uses parts of torch that are to be replaced
             warnings.simplefilter("ignore")
-            import bitsandbytes  # noqa: F401
+            import bitsandbytes  # noqa: F401  # only to have it imported
     finally:
         log.setLevel(level)
         if kernels is absent:
@@ -97,7 +97,7 @@ def _no_bars() -> Iterator[None]:
     with warnings.catch_warnings():
         # in a notebook without ipywidgets tqdm warns on import that it cannot draw bars, which are off here
         warnings.filterwarnings("ignore", message="IProgress not found")
-        import tqdm.auto  # noqa: F401
+        import tqdm.auto  # noqa: F401  # only to have it imported
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""One call of a pipeline: its steps, its chance, and a scheduler of its own."""
+"""One call of a pipeline: its steps, its random numbers, and a scheduler of its own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Steps:
         try:
             self._report(step + 1)
             changed = self._callback(pipe, step, timestep, kwargs) if self._callback else None
-        except BaseException as error:
+        except BaseException as error:  # of whatever kind, it is raised on
             self.raised = error
             raise
         return kwargs if changed is None else changed
@@ -155,16 +155,20 @@ def draw_one(
     device: str,
     encoded: Encoded | None = None,
 ) -> Image:
-    """Draw one picture. Its noise is drawn on the CPU, so that a seed gives the same noise on every device.
+    """Draw one picture. Its noise is sampled on the CPU, so that a seed gives the same noise on every device.
 
     Args:
-        pipe: The pipeline.
-        call: What it is called with.
-        seed: Seed of the picture.
-        steps: Counts its steps.
-        finite: Checks that all numbers are.
-        device: The device that draws.
-        encoded: What texts of the same request became for the pictures before; `None` to encode them.
+        pipe: A diffusers pipeline whose weights are where they compute.
+        call: The arguments of the call, fitted to the pipeline's signature.
+        seed: Seed of the noise and of whatever else the pipeline samples.
+        steps: The callback after each denoising step, which reports progress.
+        finite: Checks after each module that its output has neither NaN nor infinity.
+        device: Device that computes, such as `"cuda:0"`.
+        encoded: Text embeddings that an earlier picture of the same request computed, to be used again; `None` to
+            compute them.
+
+    Returns:
+        The decoded picture.
 
     Raises:
         OutOfMemoryError: If memory runs out.

@@ -35,7 +35,7 @@ def checked_loads() -> Iterator[None]:
         yield
     finally:
         for kind, method in upstream:
-            setattr(kind, "from_pretrained", method)  # noqa: B010
+            setattr(kind, "from_pretrained", method)  # noqa: B010  # as above
 
 
 def check_set(model: nn.Module, name: str) -> None:

@@ -28,7 +28,7 @@ _SKIP = "clip_skip"
 
 @cache
 def installed() -> bool:
-    """Whether compel is."""
+    """Whether compel is installed."""
     return find_spec("compel") is not None
 
 
@@ -48,7 +48,7 @@ def windows_of(known: Architecture, taken: Collection[str], arguments: Mapping[s
 
 
 def possible_windows(known: Architecture, arguments: Mapping[str, Any]) -> States | None:
-    """The same where compel is installed."""
+    """The same, whether or not compel is installed and the pipeline takes embeddings."""
     return known.prompt.windows if known.prompt and not arguments.get(_SKIP) else None
 
 
@@ -117,7 +117,7 @@ def _embedded(pipe: Any, text: str, states: States) -> torch.Tensor:
         _provider(pipe, tokenizer, encoder, states).get_embeddings_for_weighted_prompt_fragments(
             text_batch=[[_with_learnt_words(pipe, text, tokenizer)]],
             fragment_weights_batch=[[1.0]],
-            device=pipe._execution_device,  # noqa: SLF001
+            device=pipe._execution_device,  # noqa: SLF001 - as above
         )
         for tokenizer, encoder in _encoders(pipe)
     ]
@@ -127,7 +127,7 @@ def _embedded(pipe: Any, text: str, states: States) -> torch.Tensor:
 
 def _pooled(pipe: Any, text: str) -> torch.Tensor:
     tokenizer, encoder = _encoders(pipe)[-1]
-    device = pipe._execution_device  # noqa: SLF001
+    device = pipe._execution_device  # noqa: SLF001 - as above
     text = _with_learnt_words(pipe, text, tokenizer)
     pooled: torch.Tensor = _provider(pipe, tokenizer, encoder, "last").get_pooled_embeddings([text], device=device)
     return pooled

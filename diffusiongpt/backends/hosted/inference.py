@@ -224,7 +224,7 @@ def _answered(error: Any, expert: Expert, service: Service, token: str) -> DrawE
     response = error.response
     try:
         body = response.content
-    except Exception:  # noqa: BLE001  # what is left of an answer that was not read
+    except RuntimeError:  # what httpx raises for an answer that was not read
         body = b""
     return answered_error(response.status_code, body, response.headers, expert, service, key=token)
 

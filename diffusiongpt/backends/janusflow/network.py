@@ -105,7 +105,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """What the language model made of the features, beside the features themselves, to a velocity."""
+    """From the outputs of the language model, concatenated with the features themselves, to a velocity."""
 
     def __init__(self, config: Decoder) -> None:
         super().__init__()

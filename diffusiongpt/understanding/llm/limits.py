@@ -210,7 +210,7 @@ def _stream_class(library: str) -> Any:
 def _bounded(base: Any) -> Any:
     """The stream of an answer within limits, for one of the two libraries that providers use."""
 
-    class Bounded(base):  # type: ignore[misc]
+    class Bounded(base):  # type: ignore[misc]  # mypy knows no base that is a variable
         def __init__(self, stream: Any, limits: Limits) -> None:
             self._stream = stream
             self._limits = limits

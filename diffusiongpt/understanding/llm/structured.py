@@ -1,4 +1,4 @@
-"""One call to an LLM: it asks for structured output, keeps a deadline, and gives a clear reason for every failure."""
+"""One call to an LLM for structured output: it ends by a deadline, and each failure has a reason in plain words."""
 
 from __future__ import annotations
 
