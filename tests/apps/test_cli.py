@@ -87,6 +87,15 @@ def test_route_tells_a_person() -> None:
     assert "root → animal → pixel_art" in explained
 
 
+def test_top_shortens_json_where_it_is_given() -> None:
+    """JSON has every candidate, or as many as `--top` names; the order and the choice stay."""
+    whole = run_json("route", "an 8-bit fox")
+    short = run_json("route", "an 8-bit fox", "--top", 2)
+    assert len(whole["candidates"]) > 2
+    assert [one["expert"] for one in short["candidates"]] == [one["expert"] for one in whole["candidates"][:2]]
+    assert short["expert"] == whole["expert"]
+
+
 def test_hints_name_the_options_of_the_command_line(tmp_path: Path) -> None:
     """Every argument in Python has an option, whose effect shows on stderr, in the table and in JSON."""
     zoo = tmp_path / "zoo.yaml"

@@ -127,7 +127,7 @@ def test_the_kinds_are_those_of_the_prior() -> None:
 
 
 def test_a_prompt_and_its_translation_are_read_alike() -> None:
-    """Of pairs that the reader does not know it reads both much the same: more than three quarters of the kinds' weight.
+    """Of pairs that it does not know the reader gives more than three quarters of the weight to the same kinds.
 
     Without the penalty on reading them differently it is 73.9 %.
     """

@@ -50,7 +50,9 @@ def route(
     zoo: ZooOption = None,
     llm: LLMOption = None,
     device: DeviceOption = None,
-    top: Annotated[int, typer.Option(min=1, help="Candidates to show.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Candidates to show; 5 in text, all in JSON.", show_default=False)
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the whole table, the rejections and the search.")
     ] = False,
@@ -73,7 +75,13 @@ def route(
 
 
 def _route_lines(
-    studio: DiffusionGPT, lines: Mapping[int, str], options: dict[str, Any], *, top: int, explain: bool, as_json: bool
+    studio: DiffusionGPT,
+    lines: Mapping[int, str],
+    options: dict[str, Any],
+    *,
+    top: int | None,
+    explain: bool,
+    as_json: bool,
 ) -> bool:
     """Route each line, going on after one that fails; whether all succeeded."""
     from diffusiongpt.errors import DiffusionGPTError
@@ -91,10 +99,11 @@ def _route_lines(
     return all_done
 
 
-def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int | None) -> None:
+def _show(route: Route, *, top: int | None, explain: bool, as_json: bool, indent: int | None) -> None:
     if as_json:
-        print_json(route.model_dump(mode="json"), indent=indent)
+        print_json(route.model_dump(mode="json") | {"candidates": _best(route, top)}, indent=indent)
         return
+    top = top or _SHOWN
     sentences, _, table = with_options(route.explain()).partition("\n\n")
     show(cut(route.input))
     for sentence in sentences.splitlines():
@@ -108,6 +117,15 @@ def _show(route: Route, *, top: int, explain: bool, as_json: bool, indent: int |
         show("\n".join(f"    {path.p:5.1%}  {' → '.join(path.nodes)}" for path in route.trace.paths[:top]))
     show()
 
+
+def _best(route: Route, top: int | None) -> list[dict[str, Any]]:
+    """The first candidates of a route, all without a number, and in any case the one that is to draw."""
+    kept = [one for place, one in enumerate(route.candidates) if top is None or place < top or one is route.chosen]
+    return [one.model_dump(mode="json") for one in kept]
+
+
+_SHOWN = 5
+"""Candidates shown on a terminal, and leaves of the search."""
 
 _LONGEST = 60
 """Characters shown of the value of an argument that was not used."""
