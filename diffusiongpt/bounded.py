@@ -42,7 +42,7 @@ def check_items(raw: bytes) -> None:
         TooLargeError: If it has more.
     """
     if raw.count(b"{") + raw.count(b"[") > MAX_BRACKETS or raw.count(b",") > MAX_COMMAS:
-        raise TooLargeError("it has more items than anything that is needed here")
+        raise TooLargeError("it has more items than any file that is read here")
 
 
 def read_bounded(path: Path) -> bytes:

@@ -140,7 +140,7 @@ def read_paper_file(path: Path) -> PaperFile:
     scored = {name: metrics for models in prompts for name, metrics in models.items()}
     if scored and len(prompts) == len(found) and all(isinstance(metrics, dict) for metrics in scored.values()):
         return PaperFile(path=path, kind="scores")
-    raise RequestError(f"{path} has another shape", hint=_SHAPES)
+    raise RequestError(f"{path} does not have the shape of such a file", hint=_SHAPES)
 
 
 def _leaves(tree: Mapping[str, Mapping[str, Sequence[Any]]]) -> Iterator[tuple[Any, tuple[str, ...]]]:

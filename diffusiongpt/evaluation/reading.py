@@ -150,7 +150,7 @@ class _Prompts:
 def _rows(path: Path | str, required: Sequence[str], optional: Sequence[str]) -> list[CsvRow]:
     """Rows of a file, which must have some; other columns are ignored."""
     if not Path(path).exists():
-        raise RequestError(f"cannot read {path}: there is no such file", hint="Check the path.")
+        raise RequestError(f"cannot read {path}: the file does not exist", hint="Check the path.")
     rows = read_rows(Path(path), required=required, optional=optional, strict=False, strip=True)
     if not rows:
         raise DataError(f"{path} has no rows below its header", hint="Pass a file with data.")
@@ -203,7 +203,7 @@ def _unknown(strangers: dict[str, CsvRow], asked: set[str], experts: Sequence[st
     if not asked & set(experts):
         return DataError(
             f"{row.path}: none of its experts is known from training",
-            hint=f"Training has: {', '.join(experts)[:200]}. Do both files write the names alike?",
+            hint=f"Training has: {', '.join(experts)[:200]}. Check that both files write the names alike.",
         )
     meant = nearest(name, experts, MISSPELT)
     more = f", and {len(strangers) - 1} more" if len(strangers) > 1 else ""

@@ -66,9 +66,12 @@ def choose_shown(
         VoteError: If `k` is below two or there are fewer than `k` experts.
     """
     if k < FEWEST_SHOWN or len(expert_ids) < k:
+        few = len(expert_ids) < FEWEST_SHOWN
         raise VoteError(
             f"cannot compare {k} of {len(expert_ids)} experts",
-            hint="A comparison needs at least two experts that can draw the prompt.",
+            hint="A comparison needs at least two experts that can draw the prompt."
+            if few
+            else f"Compare {FEWEST_SHOWN} to {len(expert_ids)}: so many can draw the prompt.",
         )
     samples = sampler(rng, REPLICAS)
     shown_anyway = [expert_ids.index(expert) for expert in certain]

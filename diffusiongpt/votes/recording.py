@@ -97,7 +97,9 @@ def undo(connection: sa.Connection, voter: str, at: str | None, *, said_until: s
         VOTES.retract(connection, vote.entry.id, at or now())
         return vote.entry
     if rating is None:
-        raise VoteError(f"{voter!r} has no vote to undo", hint="All votes of this voter are retracted already.")
+        raise VoteError(
+            f"{voter!r} has no vote to undo", hint="This voter has cast no vote here, or has taken all of them back."
+        )
     RATINGS.retract(connection, rating.entry.id, at or now())
     return rating.entry
 

@@ -92,7 +92,7 @@ class VoteStore:
         self.place = Path(place).expanduser()
         if not own_folder and not self.place.parent.is_dir():
             raise VoteError(
-                f"cannot keep votes in {self.place}: there is no folder {self.place.parent}",
+                f"cannot keep votes in {self.place}: the folder {self.place.parent} does not exist",
                 hint="Make the folder, or name another file.",
             )
 

@@ -112,7 +112,7 @@ def _read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise ZooError(
             f"zoo file {path} could not be read: {getattr(error, 'strerror', None) or error}",
-            hint=f"Save it as UTF-8 YAML of at most {MAX_BYTES / 1e6:g} MB.",
+            hint=f"Pass a file that you may read, in YAML as UTF-8, of at most {MAX_BYTES / 1e6:g} MB.",
         ) from error
 
 

@@ -148,6 +148,16 @@ def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
     assert (blank.stdout, blank.stderr) == ("", "note: every line of the file is blank, so no prompt was routed\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["gen-erate", "x"], "generate"), (["zoo", "che-ck"], "check")],
+)
+def test_a_misspelt_command_is_answered_with_the_nearest(typed: list[str], meant: str) -> None:
+    """Commands that are built only when they are asked for are suggested like those of a group."""
+    assert f"Did you mean '{meant}'?" in run(*typed, code=2).stderr
+    assert "Did you mean" not in run("qqqq", code=2).stderr
+
+
 def test_a_file_that_cannot_be_read_is_reported_with_its_reason(tmp_path: Path) -> None:
     """A wrong path and a wrong encoding are two mistakes, each with its own remedy."""
     assert "hint: Check the path." in run("route", "--file", "nosuch.txt", code=2).stderr

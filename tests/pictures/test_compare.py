@@ -242,8 +242,9 @@ def test_pictures_drawn_apart_have_no_ballot(studio: DiffusionGPT) -> None:
 def test_too_few_experts_cannot_be_compared(studio: DiffusionGPT, tmp_path: Path) -> None:
     """Comparing needs as many drawable experts as requested, and at least two."""
     for k in (1, 6):
-        with pytest.raises(VoteError, match="cannot compare"):
+        with pytest.raises(VoteError, match="cannot compare") as caught:
             studio.compare(PROMPT, k)
+        assert "Compare 2 to 5" in caught.value.hint
     alone = DiffusionGPT(zoo_of(studio.zoo["tiny-oil"]), settings=settings_in(tmp_path))
     with alone, pytest.raises(VoteError, match="cannot compare 2 of 1"):
         alone.compare(PROMPT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Any
@@ -70,6 +71,14 @@ class Commands(TyperGroup):
         command = get_command(found)
         command.name = cmd_name
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that was typed; for a misspelt one, typer would know none to suggest."""
+        typed = args[0] if args else ""
+        near = [] if typed in COMMANDS else get_close_matches(typed, COMMANDS)
+        if near:
+            ctx.fail(f"No such command {typed!r}. Did you mean {', '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """See click; the messages of its errors are made safe to print."""
