@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
@@ -45,6 +45,9 @@ IDLE_S = 10.0
 CLIENTS = 8
 """Of the part throughput."""
 
+CALL_BYTES, PICTURE_BYTES, ANSWER_BYTES = 2_000, 13_000, 25_000
+"""What goes to a replica and comes back for a picture of the tiny zoo, and the answer with it."""
+
 PATH = "/v1/images/generations"
 
 
@@ -69,7 +72,8 @@ def fleets(**replicas: int) -> Iterator[str]:
         port = free.getsockname()[1]
         free.close()
         # more than there are, because what is compared is idle in turn
-        ray.init(num_cpus=16, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        own = {"address": "local", "include_dashboard": False}
+        ray.init(num_cpus=16, logging_level=logging.ERROR, log_to_driver=False, **own)
         try:
             serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
             for name, count in replicas.items():
@@ -141,10 +145,14 @@ def faults(requests: int, every_s: float, rate: float) -> dict[str, object]:
 
 
 def overhead(pairs: int) -> dict[str, object]:
-    """Milliseconds that a picture takes longer through a fleet than from the server of one machine, alternately."""
+    """Milliseconds that a picture takes longer through a fleet than from the server of one machine, alternately.
+
+    `bare_ms` is what Ray itself takes for as many bytes by the same way, with nothing of ours.
+    """
     outside: dict[str, list[float]] = {"server": [], "fleet": []}
-    whole: dict[str, list[float]] = {"server": [], "fleet": []}
+    whole: dict[str, list[float]] = {"server": [], "fleet": [], "bare": []}
     with served("tiny") as server, fleets(one=1) as address, httpx.Client(timeout=300) as client:
+        _run_bare()
         for number in range(pairs + 5):
             for name, url in (("server", server.url), ("fleet", f"{address}/one")):
                 begin = perf_counter()
@@ -153,6 +161,9 @@ def overhead(pairs: int) -> dict[str, object]:
                 whole[name].append(1000 * taken)
                 drawn = answer.json()["data"][0]["diffusiongpt"]["timings"]["draw"]
                 outside[name].append(1000 * (taken - drawn))
+            begin = perf_counter()
+            client.post(f"{address}/bare", json=body_of(number)).raise_for_status()
+            whole["bare"].append(1000 * (perf_counter() - begin))
     # the first ones load what the others find
     added = [there - here for here, there in zip(outside["server"][5:], outside["fleet"][5:], strict=True)]
     return {
@@ -160,6 +171,36 @@ def overhead(pairs: int) -> dict[str, object]:
         **{f"{name}_outside_the_drawing_ms": round(median(times[5:]), 1) for name, times in outside.items()},
         "added_ms": round(median(added), 1),
     }
+
+
+def _run_bare() -> None:
+    """Serve what a fleet is to Ray: a proxy, a deployment that takes HTTP, and one behind it that streams."""
+    from ray import serve
+    from starlette.responses import Response
+
+    class Behind:
+        """Takes the place of a replica."""
+
+        async def draw(self, call: bytes) -> AsyncIterator[bytes]:
+            """As many bytes as a picture of the tiny zoo."""
+            del call
+            yield bytes(PICTURE_BYTES)
+
+    class Before:
+        """Takes the place of the server in front."""
+
+        def __init__(self, behind: Any) -> None:
+            self._behind = behind.options(stream=True)
+
+        async def __call__(self, request: Any) -> Response:
+            """As many bytes as an answer with that picture."""
+            await request.body()
+            async for _ in self._behind.draw.remote(bytes(CALL_BYTES)):
+                pass
+            return Response(bytes(ANSWER_BYTES))
+
+    behind = serve.deployment(Behind).bind()
+    serve.run(serve.deployment(Before).bind(behind), name="bare", route_prefix="/bare")
 
 
 def throughput(rounds: int, requests: int, steps: int) -> dict[str, object]:

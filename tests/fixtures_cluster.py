@@ -119,6 +119,7 @@ def running_cluster(home: Path, *, fronts: int = 0, **environment: str) -> Itera
     """
     import ray
     from ray import serve
+    from ray._common.utils import reset_ray_address
     from ray.cluster_utils import Cluster
     from ray.serve.config import HTTPOptions, ProxyLocation
 
@@ -139,6 +140,7 @@ def running_cluster(home: Path, *, fronts: int = 0, **environment: str) -> Itera
             with suppress(Exception):  # of a cluster that a test has left without a head
                 serve.shutdown()
             ray.shutdown()  # type: ignore[no-untyped-call]
+            reset_ray_address()  # or the next Ray that is started on this machine would look for this one
             for one in set(psutil.Process().children(recursive=True)) - there:
                 with suppress(psutil.NoSuchProcess):
                     one.kill()

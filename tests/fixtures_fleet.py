@@ -182,7 +182,8 @@ def _start_ray() -> None:
     while not ray.is_initialized():
         tries_left -= 1
         try:
-            ray.init(num_cpus=8, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+            own = {"address": "local", "include_dashboard": False}
+            ray.init(num_cpus=8, logging_level=logging.ERROR, log_to_driver=False, **own)
         except Exception as error:  # Ray raises no other type
             if not tries_left or "timed out during startup" not in str(error):
                 raise
