@@ -7,11 +7,13 @@ with finite scores, and every sound vote still counts.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import random
 import sqlite3
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
@@ -80,6 +82,7 @@ def _meet(maker: Callable[[VoteStore, random.Random, Path], None], seed: str, fo
         _settle(one)
         one.preferences.store.close()
         del one
+        _ended()
     sound = {vote.id for vote in store.all() if vote.id.startswith("sound")}
     assert len(sound) == 70, f"{70 - len(sound)} votes are lost"
     store.close()
@@ -105,6 +108,14 @@ def _settle(router: Router) -> None:
     with suppress(DiffusionGPTError):
         router.table()
     router.preferences.wait()
+
+
+def _ended() -> None:
+    """Wait for the reader of a router that is gone, which lingers for half a second, and its table with it."""
+    for thread in threading.enumerate():
+        if thread.name == "diffusiongpt-votes":
+            thread.join(5)
+    gc.collect()
 
 
 def _vote(rng: random.Random, **own: Any) -> Vote:

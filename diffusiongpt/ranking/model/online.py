@@ -55,10 +55,11 @@ def updated_posterior(
         ratings: Ratings; for each group, those that were known come before the new ones.
         known: How many of the ratings were known before.
     """
-    mean, variances, blocks = posterior.mean.copy(), posterior.variances.copy(), list(posterior.blocks)
+    contrasts = [*_of_votes(votes), *_of_ratings(ratings, known)]
+    mean, variances, blocks = posterior.mean.copy(), posterior.variances.copy(), _renewed(posterior.blocks, contrasts)
     full = None if posterior.full is None else posterior.full.copy()
     everyone = np.arange(len(mean))
-    for one in (*_of_votes(votes), *_of_ratings(ratings, known)):
+    for one in contrasts:
         x = features[one.prompt].astype(np.float64)
         # without covariances between experts, only those in the contrast learn
         where = one.experts if full is None else everyone
@@ -76,9 +77,22 @@ def updated_posterior(
             for row, weight in zip(full.reshape(len(flat), -1), gain * flat, strict=True):
                 np.subtract(row, weight * flat, out=row)
         for expert, root in zip(one.experts.tolist(), np.sqrt(gain) * own, strict=True):
-            # a new array, because other tables share the old one
-            blocks[expert] = blocks[expert] - np.outer(root, root).astype(blocks[expert].dtype)
+            blocks[expert] -= np.outer(root, root).astype(blocks[expert].dtype)
     return Posterior(mean, tuple(blocks), variances, full, posterior.scales)
+
+
+def _renewed(blocks: Sequence[Floats | Features], contrasts: Sequence[_Contrast]) -> list[Floats | Features]:
+    """The covariances within each expert, with copies for those that learn, because other tables share the others.
+
+    The copies are one piece of memory: of hundreds, each would leave a hole when it goes.
+    """
+    known = list(blocks)
+    learning = np.unique(np.concatenate([one.experts for one in contrasts])).tolist() if contrasts else []
+    if learning:
+        copies = np.stack([known[expert] for expert in learning])
+        for expert, copy in zip(learning, copies, strict=True):
+            known[expert] = copy
+    return known
 
 
 def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool) -> Posterior:
@@ -100,13 +114,15 @@ def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool)
         prior[-1, 1:] = 0.0
     mean, variances, full = np.zeros(prior.shape), prior.copy(), None
     mean[~new], variances[~new] = posterior.mean[order[~new]], posterior.variances[order[~new]]
-    kind = posterior.blocks[0].dtype if posterior.blocks else np.float64
-    blocks = tuple(
-        posterior.blocks[old] if old >= 0 else np.diag(prior[i].astype(kind)) for i, old in enumerate(order.tolist())
-    )
-    if posterior.full is not None and prior.size > FULL_PARAMETERS:
-        blocks = tuple(block.astype(np.float32) for block in blocks)
-    elif posterior.full is not None:
+    has_room = prior.size <= FULL_PARAMETERS
+    kind = posterior.blocks[0].dtype if posterior.blocks else np.dtype(np.float64)
+    if posterior.full is not None and not has_room:
+        kind = np.dtype(np.float32)
+    unknown = np.diag(prior[0].astype(kind))  # that of all who join, but for the outside option
+    blocks = tuple(posterior.blocks[old].astype(kind, copy=False) if old >= 0 else unknown for old in order.tolist())
+    if outside and new[-1]:
+        blocks = (*blocks[:-1], np.diag(prior[-1].astype(kind)))
+    if posterior.full is not None and has_room:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)
         each = np.arange(width)
