@@ -139,6 +139,15 @@ def test_route_file_goes_on_after_a_line_that_fails(tmp_path: Path) -> None:
     assert "tiny-sketch" in told.stdout
 
 
+def test_bytes_that_are_not_utf8_spoil_their_own_line_alone(tmp_path: Path) -> None:
+    """Its error is in its place, with what can be read of it."""
+    (tmp_path / "prompts.txt").write_bytes(b"a pixel art fox\na \xff cat\na fox\n")
+    answers = [json.loads(line) for line in run("route", "--file", "prompts.txt", "--json", code=1).stdout.splitlines()]
+    assert [answer["input"] for answer in answers] == ["a pixel art fox", "a \ufffd cat", "a fox"]
+    assert [answer.get("error", {}).get("message") for answer in answers] == [None, "the line is not UTF-8 text", None]
+    assert "error: line 2: the line is not UTF-8 text" in run("route", "--file", "prompts.txt", code=1).stderr
+
+
 def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
     """When every line has a route, the exit code is 0; of a file without prompts, that is said beside no results."""
     (tmp_path / "good.txt").write_text("a fox\n一只狐狸")

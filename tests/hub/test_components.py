@@ -228,7 +228,7 @@ def test_a_folder_that_does_not_fit_is_refused(
         ("brain", {}, "no component 'brain'"),
         ("text_encoder", {"file": "fixed.safetensors"}, "not loaded from one file"),
         ("vae", {"file": "none.safetensors"}, "no file none"),
-        ("vae", {"file": "strange.safetensors"}, "is not a AutoencoderKL"),
+        ("vae", {"file": "strange.safetensors"}, "does not fit AutoencoderKL"),
         ("vae", {"file": "cut.safetensors"}, "cut"),
         ("vae", {"file": "empty.safetensors"}, "header"),
     ],
@@ -254,8 +254,8 @@ def test_a_wrong_name_or_file_is_refused(
 @pytest.mark.parametrize(
     ("name", "place", "says"),
     [
-        ("vae", "unet", "a UNet2DConditionModel, and the component 'vae' is a AutoencoderKL"),
-        ("vae", f"unet/{VAE}", "is not a AutoencoderKL"),
+        ("vae", "unet", "class is UNet2DConditionModel, and that of the component 'vae' is AutoencoderKL"),
+        ("vae", f"unet/{VAE}", "does not fit AutoencoderKL"),
         ("text_encoder", "text_encoder/model.safetensors", "not loaded from one file"),
         ("brain", "vae", "no component 'brain'"),
         ("safety_checker", "vae", "no component 'safety_checker'"),
@@ -276,7 +276,7 @@ def test_a_class_that_diffusers_loads_from_folders_only_is_refused_as_one_file(o
     """Some have the method and are in no table of diffusers': the autoencoder of the tiny zoo is one."""
     expert = next(iter(Zoo.load("tiny").values()))
     facts = {"id": "wrong", "repo": str(expert.folder), "components": {"vae": {"repo": f"{expert.folder}/unet/{VAE}"}}}
-    with pytest.raises(LoadError, match="'vae' is a AutoencoderTiny, which is not loaded from one file"):
+    with pytest.raises(LoadError, match="the class of 'vae', AutoencoderTiny, is not loaded from one file"):
         picture(online, Expert.model_validate(facts))
 
 

@@ -11,6 +11,7 @@ import functools
 import inspect
 import logging
 import sys
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,15 +301,22 @@ def read_prompt(given: str) -> str:
 def read_lines(file: str) -> dict[int, str]:
     """The non-empty lines of a text file by their numbers, from 1; `-` for standard input.
 
+    Bytes that are not UTF-8 come as surrogates, so that they spoil no other line than their own.
+
     Raises:
-        FileError: If it cannot be read as UTF-8 text.
+        FileError: If it cannot be read, or all of it is UTF-16.
     """
     # only line breaks part prompts; `splitlines` would part them at form feeds too
-    return {number: line for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()}
+    lines = read_text(file, errors="surrogateescape").split("\n")
+    return {number: line for number, line in enumerate(lines, 1) if line.strip()}
 
 
-def read_text(file: str) -> str:
+def read_text(file: str, errors: str = "strict") -> str:
     """The text of a file; `-` for standard input.
+
+    Args:
+        file: Its path.
+        errors: What becomes of bytes that are not UTF-8, as `bytes.decode` has it.
 
     Raises:
         FileError: If it cannot be read as UTF-8 text.
@@ -318,7 +326,9 @@ def read_text(file: str) -> str:
 
     try:
         data = sys.stdin.buffer.read() if file == STDIN else expand_home(file).read_bytes()
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            errors = "strict"  # of such a file no line is UTF-8
+        return data.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, ValueError) as error:
         name = "standard input" if file == STDIN else file
         hint = "Check the path." if isinstance(error, OSError) else "Save it as UTF-8 text."

@@ -84,16 +84,19 @@ def _route_lines(
     as_json: bool,
 ) -> bool:
     """Route each line, going on after one that fails; whether all succeeded."""
-    from diffusiongpt.errors import DiffusionGPTError
+    from diffusiongpt.errors import DiffusionGPTError, FileError
 
     all_done = True
     for number, line in lines.items():
+        text = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         try:
+            if text != line:
+                raise FileError("the line is not UTF-8 text", hint="Save the file as UTF-8 text.")
             _show(studio.route(line, **options), top=top, explain=explain, as_json=as_json, indent=None)
         except DiffusionGPTError as error:
             all_done = False
             if as_json:
-                print_json({"input": line, "error": error_object(error)}, indent=None)
+                print_json({"input": text, "error": error_object(error)}, indent=None)
             else:
                 say(f"error: line {number}: {message_of(error)}\nhint: {with_options(error.hint)}")
     return all_done

@@ -131,7 +131,9 @@ def _check_same(name: str, library: str, kind: str, own: Mapping[str, Any], know
         if there.startswith(wanted) or wanted.startswith(there):
             there = wanted
     if there != wanted:
-        raise LoadError(f"it has a {there[:60]}, and the component {name!r} is a {wanted[:60]}", hint=_NOT_THERE)
+        raise LoadError(
+            f"its class is {there[:60]}, and that of the component {name!r} is {wanted[:60]}", hint=_NOT_THERE
+        )
     differ = [key for key in _JOINTS if key in own and key in known and own[key] != known[key]]
     if differ:
         values = ", ".join(f"{key} {str(own[key])[:20]} and not {str(known[key])[:20]}" for key in differ)
@@ -144,7 +146,7 @@ def _check_file(
     """Refuse a file of a class that has no single files, or with other tensors."""
     if not loads_one_file(library, kind):
         raise LoadError(
-            f"{name!r} is a {kind}, which is not loaded from one file",
+            f"the class of {name!r}, {kind}, is not loaded from one file",
             hint="Leave 'file' out, and name a repository that has it as a folder with config.json.",
         )
     if shapes is not None:

@@ -55,10 +55,10 @@ def check_tensors(name: str, kind: str, config: Mapping[str, Any], shapes: Shape
         # what the conversions of diffusers raise where a tensor is not there or has another shape
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError, SingleFileComponentError) as error:
             reason = f"{type(error).__name__}: {str(error)[:200]}"
-            raise LoadError(f"{name} is not a {kind} of this configuration ({reason})", hint=_ANOTHER) from error
+            raise LoadError(f"{name} does not fit {kind} in this configuration ({reason})", hint=_ANOTHER) from error
     wrong = difference(wanted, found)
     if wrong:
-        raise LoadError(f"{name} is not a {kind} of this configuration: {wrong}", hint=_ANOTHER)
+        raise LoadError(f"{name} does not fit {kind} in this configuration: {wrong}", hint=_ANOTHER)
 
 
 def _tensors(kind: str, config: Mapping[str, Any], shapes: Shapes) -> tuple[Shapes, Shapes]:

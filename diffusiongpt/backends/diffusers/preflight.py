@@ -158,7 +158,7 @@ def check_components(components: Mapping[str, str], names: Sequence[str], read: 
             )
         if kind.startswith(_libraries().programs):
             raise UnsafeFilesError(
-                f"component {component!r} is a {kind}, which fetches a program from the hub", hint=_OTHER_CODE
+                f"the class of component {component!r}, {kind}, fetches a program from the hub", hint=_OTHER_CODE
             )
         if "Tokenizer" in kind or "Processor" in kind:
             _check_vocabulary(component, inside)
