@@ -106,9 +106,9 @@ def _read_text(path: Path) -> str:
     try:
         return read_regular(path, MAX_BYTES).decode("utf-8")
     except FileNotFoundError:
-        raise ZooError(
-            f"zoo file {path} does not exist", hint="Use a path, 'default' or 'tiny'; repeat --zoo to combine several."
-        ) from None
+        near = [f"Did you mean {name!r}?" for name in get_close_matches(str(path), SHIPPED, n=1)]
+        hint = " ".join([*near, "Use a path, 'default' or 'tiny'; repeat --zoo to combine several."])
+        raise ZooError(f"zoo file {path} does not exist", hint=hint) from None
     except (OSError, ValueError) as error:
         raise ZooError(
             f"zoo file {path} could not be read: {getattr(error, 'strerror', None) or error}",

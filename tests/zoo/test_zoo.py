@@ -217,6 +217,14 @@ def test_a_near_tag_is_suggested(write: Callable[..., Path]) -> None:
     assert caught.value.hint == "Did you mean 'watercolor'?"
 
 
+@pytest.mark.parametrize(("source", "meant"), [("defalt", "default"), ("tyny", "tiny"), ("mine.yaml", "")])
+def test_a_misspelt_zoo_of_the_package_is_answered_with_its_name(source: str, meant: str) -> None:
+    """Whoever meant a file of their own is not offered one of ours."""
+    with pytest.raises(ZooError) as caught:
+        Zoo.load(source)
+    assert caught.value.hint.startswith(f"Did you mean '{meant}'? Use a path" if meant else "Use a path")
+
+
 @pytest.mark.parametrize("source", ["defalt", "no/such.yaml", "~nosuchuser/zoo.yaml", "a\0b", "x" * 5000])
 def test_a_missing_file_is_a_zoo_error(source: str) -> None:
     """A source that is not the name of a file is a `ZooError` that says so."""
