@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.votes import schema as tables
-from diffusiongpt.votes.vote import MOST_NODES, NAME_CHARS, PROMPT_CHARS, Entry, Rating, Vote
+from diffusiongpt.votes.vote import MOST_NODES, MOST_WEIGHT, NAME_CHARS, PROMPT_CHARS, Entry, Rating, Vote
 
 BATCH = 500
 """Ids in one query; SQLite before 3.32 allows 999 parameters."""
@@ -159,7 +159,11 @@ class Journal(Generic[Entry]):
 
     def shares(self, connection: sa.Connection) -> list[tuple[str, str, float]]:
         """Voter, source, and the weight of their entries that count."""
-        weight = sa.func.sum(self.rows.c.weight) if "weight" in self.rows.c else sa.func.count()
+        weight: sa.ColumnElement[Any] = sa.func.count()
+        if "weight" in self.rows.c:
+            mine = self.rows.c.weight
+            # one that no vote has would outweigh, or undo, all others
+            weight = sa.func.sum(sa.case(((mine > 0) & (mine <= MOST_WEIGHT), mine), else_=0.0))
         by = (self.rows.c.voter, self.rows.c.source)
         query = sa.select(*by, weight).where(self._counts).group_by(*by)
         return [(voter, source, float(total)) for voter, source, total in connection.execute(query)]

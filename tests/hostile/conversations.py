@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -127,18 +128,7 @@ def _many(folder: Path, rng: random.Random) -> Path:
     file, content = _copy(folder)
     turns = content["turns"]
     if rng.random() < 0.7:
-        from PIL import Image
-
-        path = file.parent / content["pictures_in"] / turns[0]["pictures"][0]
-        with Image.open(path) as small:
-            from PIL.PngImagePlugin import PngInfo
-
-            kept = PngInfo()
-            for name, text in small.info.items():
-                if isinstance(text, str):
-                    kept.add_itxt(name, text)
-            side = rng.choice((512, 4_096))
-            Image.new("RGB", (side, side)).save(path, pnginfo=kept, compress_level=1)
+        _enlarge(file.parent / content["pictures_in"] / turns[0]["pictures"][0], rng.choice((512, 4_096)))
         for turn in turns:
             turn["pictures"] = turns[0]["pictures"] * rng.choice((1, 64, 65))
     # piece by piece, since the memory of this process is what is judged
@@ -150,3 +140,23 @@ def _many(folder: Path, rng: random.Random) -> Path:
             out.write(f", {some}")
         out.write(f"]{after}")
     return file
+
+
+def _enlarge(path: Path, side: int) -> None:
+    """Give a PNG other pixels, of a square; packed row by row, since a whole picture would take as much as may be."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from hostile.http_requests import png
+
+    kept = PngInfo()
+    with Image.open(path) as small:
+        for name, text in small.info.items():
+            if isinstance(text, str):
+                kept.add_itxt(name, text)
+    dot = BytesIO()
+    Image.new("RGB", (1, 1)).save(dot, "PNG", pnginfo=kept)
+    large = png(side, side, bytes(3 * side + 1), side)
+    # signature, header, texts, pixels
+    texts = dot.getvalue()[33 : dot.getvalue().index(b"IDAT") - 4]
+    path.write_bytes(large[:33] + texts + large[33:])

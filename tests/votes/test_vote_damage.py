@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from contextlib import closing
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,17 @@ def test_many_damaged_rows_are_reported_in_a_few_lines(tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING):
         assert store.all() == []
     assert len(caplog.records) == 6
+
+
+@pytest.mark.parametrize("weight", [-1e308, 1e308, -1.0, float("inf")])
+def test_a_weight_that_no_vote_has_is_nothing_of_a_voters_share(tmp_path: Path, weight: float) -> None:
+    """The sum of a few overflowed, and with it the scores of all who vote."""
+    with closing(VoteStore(tmp_path / "votes.db")) as store:
+        store.merge([vote(voter="Ada", id=f"v{number}") for number in range(3)])
+        with closing(sqlite3.connect(tmp_path / "votes.db")) as connection:
+            connection.execute("UPDATE votes SET weight = ? WHERE id <> 'v0'", (weight,))
+            connection.commit()
+        assert [one[2] for one in store.shares()] == [1.0]
 
 
 def test_a_prompt_may_be_as_long_as_that_of_a_request() -> None:
