@@ -8,8 +8,10 @@ multiplied out when they are read. The vectors are those of the package, to the 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import chain
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +37,11 @@ _REACH = 2
 _TABLES = 17
 """Tables that the vectors of the pieces are in by turns, each with a scale of its own."""
 
-_PANEL, _ENOUGH = 32, 120
-"""Columns of a panel of weights, and pieces of a batch; see `_Weights`."""
+_ENOUGH = 384
+"""Pieces of a batch: more would take more memory and no less time."""
+
+_PANEL, _MOST_PRODUCTS = 32, 1_000_000
+"""Columns of a panel of weights, and most multiplications of numbers at a time; see `_Weights`."""
 
 _BEGIN, _END, _UNKNOWN = 1, 2, 0
 
@@ -80,13 +85,15 @@ class Encoder:
 
     def __init__(self, folder: Path, tokenizer: Callable[[str], Any]) -> None:
         self.pieces = Pieces(tokenizer(str(folder / "sp.model")))
-        self._threads = ThreadpoolController()
+        self._threads = ThreadpoolController().select(user_api="blas")
         with np.load(folder / "weights.npz", allow_pickle=False) as file:
             self._read(file)
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Embed texts, shape (texts, 512)."""
-        with self._threads.limit(limits=1, user_api="blas"):
+        many = any(pool.num_threads != 1 for pool in self._threads.lib_controllers)
+        # to set and to reset the number takes as long as two layers
+        with self._threads.limit(limits=1) if many else nullcontext():
             return np.concatenate([self._embed(batch) for batch in _batches(map(self.pieces.of, texts))])
 
     def _read(self, file: Mapping[str, NDArray[Any]]) -> None:
@@ -192,11 +199,16 @@ class _Weights:
     def __init__(self, matrix: NDArray[Any]) -> None:
         rows, self._columns = matrix.shape
         self._panels = np.ascontiguousarray(matrix.reshape(rows, -1, _PANEL).swapaxes(0, 1), dtype=np.float32)
+        self._most = _MOST_PRODUCTS // (rows * _PANEL)
 
     def of(self, inputs: Floats) -> Floats:
         """Inputs times the matrix."""
         product = np.empty((len(inputs), self._columns), dtype=np.float32)
-        np.matmul(inputs, self._panels, out=product.reshape(len(inputs), -1, _PANEL).swapaxes(0, 1))
+        panels = product.reshape(len(inputs), -1, _PANEL).swapaxes(0, 1)
+        size = ceil(len(inputs) / ceil(len(inputs) / self._most))
+        for start in range(0, len(inputs), size):
+            some = slice(start, start + size)
+            np.matmul(inputs[some], self._panels, out=panels[:, some])
         return product
 
 
@@ -211,9 +223,11 @@ def _convolve(
     """A convolution, and a rectifier: the sum of what the rows of a window give to their place in it."""
     given = giving.of(rows).reshape(-1, _WIDTH)
     order = windows.shape[1]
-    into[:] = bias
-    for place in (windows * order + np.arange(order)).T:
+    first, *others = (windows * order + np.arange(order)).T
+    np.take(given, first, axis=0, out=into, mode="clip")
+    for place in others:
         into += np.take(given, place, axis=0, out=scratch, mode="clip")
+    into += bias
     np.maximum(into, 0, out=into)
 
 

@@ -85,7 +85,7 @@ class Puller:
         """The folder of each of an expert's parts, if all of them are on disk; see `on_disk`."""
         found = []
         for part in expert.parts:
-            folder = self.folder(part)
+            folder = self._snapshots.folder(part)
             if folder is None:
                 return None
             found.append(folder)

@@ -51,11 +51,18 @@ class _Search:
 
     def run(self) -> SearchTrace:
         frontier: list[tuple[float, tuple[str, ...]]] = [(-1.0, (ROOT,))]
+        unlikely: list[tuple[float, tuple[str, ...]]] = []  # most children, which wait until nothing else is left
         stopped = ""
-        while frontier and not (stopped := self._enough()):
+        while (frontier or unlikely) and not (stopped := self._enough()):
+            if not frontier:
+                frontier, unlikely = unlikely, []
+                heapq.heapify(frontier)
             negative_p, path = heapq.heappop(frontier)
             for child, p in self._expand(path, -negative_p).items():
-                heapq.heappush(frontier, (-p, (*path, child)))
+                if p or not negative_p:
+                    heapq.heappush(frontier, (-p, (*path, child)))
+                else:
+                    unlikely.append((0.0, (*path, child)))
         for negative_p, path in frontier:
             if negative_p:
                 self._keep(path[:-1], -negative_p)
@@ -130,7 +137,7 @@ def _given(children: Iterable[str], values: Mapping[str, float]) -> dict[str, fl
     given = {child: values.get(child, 0.0) for child in children}
     total = sum(given.values())
     # rounding may push a full distribution over one
-    return {child: value / max(total, 1.0) for child, value in given.items()}
+    return given if total <= 1.0 else {child: value / total for child, value in given.items()}
 
 
 def _evidence(paths: Iterable[SearchPath], taxonomy: Taxonomy) -> dict[str, float]:

@@ -85,7 +85,10 @@ _WORDINGS = (
 
 _INSTEAD = tuple((Caseless(wording), instead) for wording, instead in _WORDINGS)
 
-TRANSPARENT = Caseless("|".join(f"(?:{wording})" for wording, _ in _WORDINGS))
+_PARTS = ("transparent", "see-through", "see through", "background", "backdrop", "alpha", "png", "透", "背景", "抠")
+"""One of these is in each of the wordings."""
+
+TRANSPARENT = Caseless("|".join(f"(?:{wording})" for wording, _ in _WORDINGS), parts=_PARTS)
 """Finds where a text asks for a transparent background; its groups mean nothing."""
 
 _COLOURS = (("white", "纯白", "#FFFFFF"), ("green", "纯绿色", "#00B140"), ("magenta", "纯洋红色", "#FF00FF"))

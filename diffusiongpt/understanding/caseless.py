@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 _SPELT = re.compile(r"\\.|\(\?P|[A-Z]", re.DOTALL)
@@ -19,10 +19,13 @@ class Caseless:
 
     Args:
         pattern: The expression, in any case.
+        parts: Words or parts of them in lower case, one of which is in whatever it matches; a text without any of them
+            is not searched at all. None if that is not known.
     """
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, *, parts: Sequence[str] = ()) -> None:
         self._pattern = pattern
+        self._parts = tuple(parts)
 
     def search(self, text: str) -> re.Match[str] | None:
         """As `re.Pattern.search`."""
@@ -37,8 +40,12 @@ class Caseless:
         return self._exact.sub(replacement, text) if self._may_match(text) else text
 
     def _may_match(self, text: str) -> bool:
-        odd = not text.isascii() and _OTHER_LOWER.search(text)
-        return bool(odd) or self._quick.search(text.lower()) is not None
+        if not text.isascii() and _OTHER_LOWER.search(text):
+            return True
+        lower = text.lower()
+        if self._parts and not any(part in lower for part in self._parts):
+            return False
+        return self._quick.search(lower) is not None
 
     @cached_property
     def _exact(self) -> re.Pattern[str]:

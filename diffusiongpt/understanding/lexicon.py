@@ -72,10 +72,11 @@ class Lexicon:
         for node in nodes:
             if node.kind == "subject":
                 self._subjects.add(node.id)
-            for alias in {normalize(name) for name in names_of(node)}:
+            # in the order of the taxonomy, which decides among names that words are equally like
+            for alias in dict.fromkeys(map(normalize, names_of(node))):
                 if key := name_key(alias):
                     self._aliases.setdefault(key, []).append(node.id)
-            for alias in {normalize(name) for name in node.media}:
+            for alias in dict.fromkeys(map(normalize, node.media)):
                 if (key := name_key(alias)) and node.id not in self._aliases.get(key, ()):
                     self._aliases.setdefault(key, []).append(node.id)
                     self._media.add((key, node.id))
@@ -102,6 +103,9 @@ class Lexicon:
         found: list[Mention] = []
         position = 0
         while position < len(tokens):
+            if not self._begins_a_name(tokens[position]):
+                position += 1
+                continue
             key, nodes = self._match(tokens, position)
             end = position + max(len(key), 1)
             if meant := [node for node in nodes if self._means(node, key, tokens, position, end)]:
@@ -113,8 +117,8 @@ class Lexicon:
     def likenesses(self, tokens: Sequence[str]) -> list[Mention]:
         """Nodes with an alias that is spelt like words of a text, given as tokens: misspellings and close variants."""
         best: dict[int, tuple[float, str]] = {}
-        spelt = dict.fromkeys(_windows(self._unknown(tokens[:200])))
-        for words in (one for one in spelt if self._could_be_misspelt(one.replace(" ", ""))):
+        spelt = dict(_windows(self._unknown(tokens[:200])))
+        for words in (one for one, joined in spelt.items() if self._could_be_misspelt(joined)):
             for index, likeness in self._meant_by(words):
                 if likeness > best.get(index, (0.0, ""))[0]:
                     best[index] = likeness, words
@@ -138,8 +142,8 @@ class Lexicon:
 
     def _match(self, tokens: Sequence[str], position: int) -> tuple[tuple[str, ...], list[str]]:
         first = tokens[position]
-        if first not in self._lengths and _singular(first) not in self._lengths:
-            return (), []  # most words begin no name
+        if not self._begins_a_name(first):
+            return (), []
         for length in self._lengths.get(first, ()):
             key = tuple(tokens[position : position + length])
             if len(key) < length:
@@ -150,6 +154,10 @@ class Lexicon:
                     return spelt, nodes
         single = (_singular(first),)
         return (single, self._aliases[single]) if single in self._aliases else ((), [])
+
+    def _begins_a_name(self, word: str) -> bool:
+        """Whether a name begins with a word, as it is or in the singular; most words begin none."""
+        return word in self._lengths or _singular(word) in self._lengths
 
     def _could_be_misspelt(self, word: str) -> bool:
         """Whether a word has nearly the letters of a name, which is quicker to see than how alike they are."""
@@ -331,10 +339,11 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
-def _windows(tokens: Sequence[str]) -> Iterator[str]:
+def _windows(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Up to three words in a row, of five letters and more: with spaces between them, and without."""
     plain = [bool(token) and token[0].isalnum() and not _IS_CJK.match(token) for token in tokens]
     for length in (1, 2, 3):
         for start in range(len(tokens) - length + 1):
             window = tokens[start : start + length]
-            if all(plain[start : start + length]) and len("".join(window)) >= 5:
-                yield " ".join(window)
+            if all(plain[start : start + length]) and len(joined := "".join(window)) >= 5:
+                yield " ".join(window), joined

@@ -33,7 +33,8 @@ _ASPECT = re.compile(r"(?<![\d:.])(?P<width>[1-9]\d?(?:\.\d{1,2})?)\s*[:：]\s*(
 _SLASHED = Caseless(
     r"\b(?:aspect|ratio)\b\s*(?:ratio)?\s*(?:of|is|:|"
     r"=)?\s*(?P<width>[1-9]\d?)\s*[/x×]\s*(?P<height>[1-9]\d?)\b|"
-    r"(?<![\d/])(?P<w>[1-9]\d?)\s*[x×/]\s*(?P<h>[1-9]\d?)\s+(?:aspect|ratio)"
+    r"(?<![\d/])(?P<w>[1-9]\d?)\s*[x×/]\s*(?P<h>[1-9]\d?)\s+(?:aspect|ratio)",
+    parts=("aspect", "ratio"),
 )
 _COMMON_ASPECTS = frozenset([
     "1:1", "1:2", "2:1", "1:3", "3:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "5:7", "7:5", "9:16", "16:9",
