@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import psutil
 import pytest
-from fixtures_fleet import RunningFleet, environment_of_ray, free_port
+from fixtures_fleet import RunningFleet, environment_of_ray, free_port, name_of
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -38,7 +38,7 @@ class Node:
             with suppress(psutil.NoSuchProcess):
                 first = psutil.Process(own.pid)
                 there |= {one.pid: one for one in (first, *first.children(recursive=True))}
-        return [one for one in there.values() if what in _name(one)]
+        return [one for one in there.values() if what in name_of(one)]
 
     def kill(self) -> None:
         """End all of it at once, as when a machine loses its power."""
@@ -127,7 +127,8 @@ def running_cluster(home: Path, *, fronts: int = 0, **environment: str) -> Itera
     head: dict[str, Any] = {"num_cpus": fronts, "resources": {"fronts": fronts}} if fronts else {"num_cpus": 0}
     head |= {"gcs_server_port": free_port(), "include_dashboard": False}
     there = set(psutil.Process().children(recursive=True))
-    with environment_of_ray(home, **environment):
+    # or the nodes end themselves where a busy machine is slow to start a head again
+    with environment_of_ray(home, RAY_gcs_rpc_server_reconnect_timeout_s="300", **environment):
         cluster = Cluster(initialize_head=True, head_node_args=head)
         running = RunningCluster(f"http://127.0.0.1:{port}", cluster, head)
         try:
@@ -169,10 +170,3 @@ def _redis(folder: Path) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         finally:
             server.kill()
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return ""

@@ -116,7 +116,7 @@ def pixels(answer: dict[str, Any]) -> bytes:
 
 def processes(what: str = "Drawer") -> list[int]:
     """Processes of this test's Ray whose name has a word, such as those of the replicas that draw."""
-    return [one.pid for one in psutil.Process().children(recursive=True) if what in _name(one)]
+    return [one.pid for one in psutil.Process().children(recursive=True) if what in name_of(one)]
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = 240) -> None:
@@ -189,7 +189,8 @@ def _start_ray() -> None:
                 raise
 
 
-def _name(process: psutil.Process) -> str:
+def name_of(process: psutil.Process) -> str:
+    """By which Ray says what a process does; empty of one that has ended."""
     try:
         return str(process.name())
     except psutil.Error:
