@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition, Thread, get_ident
 from time import monotonic
@@ -18,7 +19,7 @@ from diffusiongpt.ranking.shared import LeftToOthersError, SharedLearner
 from diffusiongpt.ranking.table import NO_VOTES, RankingTable
 from diffusiongpt.ranking.waiting import WaitingVotes
 from diffusiongpt.safe_text import logger
-from diffusiongpt.votes import VoteStore
+from diffusiongpt.votes import EMPTY, VoteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +171,8 @@ class LiveTable:
             priors: Scores without any vote.
             voter: Voter whose own preferences count; `None` for everyone's.
         """
+        if (known := self._before_votes(priors)) is not None:
+            return AtHand(known, "current")
         until = monotonic() + PATIENCE_S
         ask = self._asked(priors, voter, patience=PATIENCE_S)
         if ask.done and ask.fit is not None and self._was_fitted(ask.fit, until):
@@ -230,6 +233,16 @@ class LiveTable:
             fitter.join()
 
     # What a route does: ask, and wait for a limited time
+
+    def _before_votes(self, priors: Priors) -> PersonalTable | None:
+        """Everyone's table while there is no file of votes, so that no thread has to read any; else `None`."""
+        known = self._personal
+        if known is None or known.table is not self._table or self._store_version != EMPTY:
+            return None
+        with suppress(VoteError):  # the reader reports it
+            if known.table.priors.fingerprint == priors.fingerprint and not self.store.is_begun:
+                return known.of(None)
+        return None
 
     def _asked(self, priors: Priors, voter: str | None, *, patience: float | None) -> _Ask:
         """Have the reader bring the table up to date.

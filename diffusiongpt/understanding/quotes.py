@@ -133,7 +133,12 @@ _UNQUOTED = Caseless(
     rf"carved|embroidered|stitched)\s+(?:on|in|across|into|over)\b"
     rf"|\bthe\s+word\s+(?!(?:on|in|of|is|are|was|at|and|should|must|that|which|from|to|with|for|"
     rf"written|art)\b)(?P<word>[\w'-]{{1,40}})"
-    rf"|\b(?:spelling out|that spells(?: out)?|which spells(?: out)?)\s+(?P<spelt>[^\n\"“「『]{{1,60}}?){_STOP}"
+    rf"|\b(?:spelling out|that spells(?: out)?|which spells(?: out)?)\s+(?P<spelt>[^\n\"“「『]{{1,60}}?){_STOP}",
+    parts=(
+        *("say", "read", "spell", "stat", "proclaim", ":", "：", "titled", "caption", "word", "phrase", "slogan"),
+        *("text", "letter", "headline", "initial", "written", "printed", "engraved", "painted", "carved"),
+        *("embroidered", "stitched"),
+    ),
 )
 _CJK_SURFACE = (
     r"(?:牌|板|墙|纸|衫|衣服|衣|T恤|t恤|杯|旗|横幅|条幅|海报|屏幕|屏|书|卡|盒|标签|门|灯箱|石|碑|蛋糕|瓶|袋|帽|包装|招牌|封面|木|灯|信封|上面|上|"

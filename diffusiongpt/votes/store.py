@@ -289,6 +289,15 @@ class VoteStore:
         return self._database.count() if self._exists else 0
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there is a file of votes, or a server that may have some.
+
+        Raises:
+            VoteError: If the folder of the file may not be entered.
+        """
+        return self._exists
+
+    @property
     def version(self) -> str:
         """A text that changes with the votes and ratings that count, also through another process; cheap to read."""
         return self._database.version() if self._exists else EMPTY

@@ -81,6 +81,16 @@ def test_a_route_does_not_wait_for_a_fit(tmp_path: Path) -> None:
     assert (after.ranking, after.table.version) == ("current", RankingTable.fit(ballots(5), PRIORS).version)
 
 
+def test_the_first_vote_counts_in_the_next_route(tmp_path: Path) -> None:
+    """Until there is a file of votes a route reads none, for any voter; one that another process makes is seen."""
+    live = LiveTable(tmp_path / "votes.db")
+    before = [live.at_hand(PRIORS, voter) for voter in (None, "me", "me", "you")]
+    assert {(found.ranking, found.table.version) for found in before} == {("current", "r0")}
+    VoteStore(tmp_path / "votes.db").add(vote())
+    after = live.at_hand(PRIORS, "me")
+    assert (after.ranking, after.table.table.tallies.votes) == ("current", 1)
+
+
 def test_a_locked_store_stops_no_route(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Routes go on with the last table, say so once on stderr, and know the votes again when the lock is gone."""
     live = LiveTable(VoteStore(tmp_path / "votes.db", busy_seconds=20))
