@@ -20,7 +20,7 @@ class Caseless:
     Args:
         pattern: The expression, in any case.
         parts: Words or parts of them in lower case, one of which is in whatever it matches; a text without any of them
-            is not searched at all. None if that is not known.
+            is not searched at all. Empty if that is not known.
     """
 
     def __init__(self, pattern: str, *, parts: Sequence[str] = ()) -> None:

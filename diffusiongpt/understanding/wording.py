@@ -15,8 +15,9 @@ _POLITE = r"(?:please|can you|could you|would you|will you|i need you to|help me
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
-    r"|(?:please\s+)?(?:draw|generate|create|make|paint|render|design|sketch|produce|show|imagine)\s*[:：]\s*"
-    # these are nouns as well: "sketch of a cat" is not an instruction
+    r"|(?:(?:please\s+)?(?:draw|generate|create|make|paint|produce|show|imagine)"
+    # these are nouns as well: neither "sketch: a cat" nor "sketch of a cat" is an instruction
+    r"|please\s+(?:render|design|sketch))\s*[:：]\s*"
     r"|(?:paint|render|design|sketch|produce|show|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|one|two|three|my|your|\d+)\b)))"
     rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<content>.+)$",
     re.IGNORECASE | re.DOTALL,

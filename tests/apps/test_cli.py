@@ -251,6 +251,12 @@ def test_shells_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -
     shown = CliRunner().invoke(app, [], prog_name="diffusiongpt").stdout
     assert "generate" in shown
     assert "compare" not in shown
+    # behind a command that does not exist nothing is reported: the person is not done typing
+    monkeypatch.setenv("COMP_WORDS", "diffusiongpt gen-erate --he")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "diffusiongpt gen-erate --he")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    misspelt = CliRunner().invoke(app, [], prog_name="diffusiongpt")
+    assert (misspelt.exception is None or isinstance(misspelt.exception, SystemExit), misspelt.stderr) == (True, "")
 
 
 def test_a_dash_reads_standard_input() -> None:

@@ -76,7 +76,8 @@ class Commands(TyperGroup):
         """Find the command that was typed; for a misspelt one, typer would know none to suggest."""
         typed = args[0] if args else ""
         near = [] if typed in COMMANDS else get_close_matches(typed, COMMANDS)
-        if near:
+        # a shell that completes what is typed gets no errors
+        if near and not ctx.resilient_parsing:
             ctx.fail(f"No such command {typed!r}. Did you mean {', '.join(map(repr, near))}?")
         return super().resolve_command(ctx, args)
 
