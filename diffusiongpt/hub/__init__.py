@@ -23,7 +23,7 @@ from diffusiongpt.hub.pull import Puller
 from diffusiongpt.hub.records import PullKey, PullRecord, key_of
 from diffusiongpt.hub.refusals import AbandonedError
 from diffusiongpt.hub.single_file import read_on_disk, read_on_hub, shapes_of, shapes_on_disk, shapes_on_hub
-from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at, missing_part, why_missing
+from diffusiongpt.hub.snapshot import Snapshot, check_local, look_at, missing_parts, why_missing
 from diffusiongpt.hub.tensors import Header
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
     "is_sha256",
     "key_of",
     "look_at",
-    "missing_part",
+    "missing_parts",
     "names_in",
     "needs_unsafe",
     "read_on_disk",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -274,10 +274,10 @@ def check_local(expert: Expert) -> None:
             local_folder(part)
 
 
-def missing_part(expert: Expert) -> tuple[Expert, Literal["folder", "file"]] | None:
-    """The first part of an expert whose local folder, or the file that it names in there, does not exist; and which.
+def missing_parts(expert: Expert) -> Iterator[tuple[Expert, Literal["folder", "file"]]]:
+    """The parts of an expert whose local folder, or the file that they name in there, does not exist; and which.
 
-    `None` if all exist. `check_local` looks closer; this only asks whether they exist, which a route may do often.
+    `check_local` looks closer; this only asks whether they exist, which a route may do often.
     """
     for part in expert.parts:
         folder, file = part.folder, part.weight_file
@@ -285,18 +285,18 @@ def missing_part(expert: Expert) -> tuple[Expert, Literal["folder", "file"]] | N
             continue
         # plain os calls, a few microseconds each
         if not os.path.isdir(folder):  # noqa: PTH112
-            return part, "folder"
-        if file and not os.path.exists(f"{folder}/{file}"):  # noqa: PTH110
-            return part, "file"
-    return None
+            yield part, "folder"
+        elif file and not os.path.exists(f"{folder}/{file}"):  # noqa: PTH110
+            yield part, "file"
 
 
 def why_missing(expert: Expert) -> str:
     """What of an expert's local files does not exist and what to do, as the reason of a rejection; empty if nothing.
 
-    Of the path it names the folder alone, since a route is saved with its pictures.
+    It is about the first part that lacks something. Of the path it names the folder alone, since a route is saved with
+    its pictures.
     """
-    missing = missing_part(expert)
+    missing = next(missing_parts(expert), None)
     if missing is None:
         return ""
     part, what = missing

@@ -472,6 +472,10 @@ def test_zoo_check_finds_mistakes(tmp_path: Path) -> None:
     told = run("zoo", "check", bad, code=1).stderr
     assert f"the folder {tmp_path}/nowhere of a does not exist" in told
     assert "nosuch" in told
+    bad.write_text("experts: [{id: a, repo: ./nowhere, components: {vae: {repo: ./gone}}}]")
+    told = run("zoo", "check", bad, code=1).stderr
+    assert f"the folder {tmp_path}/nowhere of a does not exist" in told
+    assert f"the folder {tmp_path}/gone of a does not exist" in told
     bad.write_text("experts: [{id: a, repo: o/a, architecture: sdlx}]")
     assert "a: architecture 'sdlx' is not known here; did you mean 'sdxl'?" in run("zoo", "check", bad).stderr
     assert len(run_json("zoo", "check", bad)["advice"]) == 1

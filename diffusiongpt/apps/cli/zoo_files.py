@@ -174,7 +174,7 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
     """
     from diffusiongpt.backends import get_backend
     from diffusiongpt.errors import ZooError
-    from diffusiongpt.hub import missing_part
+    from diffusiongpt.hub import missing_parts
 
     if not zoo:
         raise ZooError(
@@ -186,12 +186,11 @@ def _check_can_be_drawn(zoo: Zoo) -> None:
             get_backend(name)
         except ZooError as error:
             mistakes.append((str(error), error.hint))
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, None]] = {}
     for expert in zoo.values():
-        if missing := missing_part(expert):
-            part, what = missing
+        for part, what in missing_parts(expert):
             place = f"{part.folder}/{part.weight_file}" if what == "file" else part.folder
-            lacking.setdefault(f"the {what} {place}", []).append(expert.id)
+            lacking.setdefault(f"the {what} {place}", {})[expert.id] = None
     hint = "Check 'repo', 'file', 'base' and 'components': a local path is relative to the zoo file."
     mistakes += [(f"{place} of {', '.join(names)} does not exist", hint) for place, names in lacking.items()]
     if mistakes:
