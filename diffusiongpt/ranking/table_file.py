@@ -39,7 +39,7 @@ SCHEMA_VERSION = 2
 
 MOST_BYTES = 60 << 20
 """Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. Each of its models
-commonly has at most 28 MB (`model.space.ROOM`), and one within `FULL_PARAMETERS` at most 32."""
+has at most 28 MB (`model.space.ROOM`, `model.laplace.FULL_PARAMETERS`), and a little for all else."""
 
 MOST_HEADER_BYTES = 8 << 20
 MOST_COUNT = 10**12

@@ -107,6 +107,16 @@ def test_one_vote_taken_in_is_the_fit_of_it() -> None:
     assert online.score(["new"], evidence, text)[0].mean > 0.1
 
 
+def test_experts_that_were_not_shown_learn_from_a_vote_too() -> None:
+    """Where covariances between experts are kept, those within each, which give the doubt, follow from them."""
+    table = RankingTable.fit(world(40), PRIORS).updated(world(20, start=40))
+    fitted = table._drawing.fitted
+    for posterior in (fitted.worded, fitted.wordless):
+        assert posterior.full is not None
+        np.testing.assert_allclose(np.stack(posterior.blocks), np.einsum("ekel->ekl", posterior.full))
+        np.testing.assert_allclose(posterior.variances, np.einsum("ekek->ek", posterior.full), atol=1e-12)
+
+
 def test_few_newcomers_join_where_the_table_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Votes that name many unknown experts make a full table grow by twenty; the others wait for the next fit."""
     monkeypatch.setattr("diffusiongpt.ranking.model.space.ROOM", 1)

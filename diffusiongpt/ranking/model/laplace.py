@@ -245,8 +245,8 @@ FEW_ROWS = 500
 ENOUGH_ROWS = 20_000
 """Observations that the scales are chosen by, if there are more."""
 
-FULL_PARAMETERS = 1400
-"""Weights up to which the posterior keeps the covariances between experts, 16 MB in each of two views. Beyond, it keeps
+FULL_PARAMETERS = 1300
+"""Weights up to which the posterior keeps the covariances between experts, 14 MB in each of two views. Beyond, it keeps
 those within each expert in float32, at most 14 MB (`space.ROOM`). A stated bound: a fit stays below 64 MB."""
 
 DIRECT = 256

@@ -56,8 +56,11 @@ def updated_posterior(
         known: How many of the ratings were known before.
     """
     contrasts = [*_of_votes(votes), *_of_ratings(ratings, known)]
-    mean, variances, blocks = posterior.mean.copy(), posterior.variances.copy(), _renewed(posterior.blocks, contrasts)
-    full = None if posterior.full is None else posterior.full.copy()
+    mean, variances, full = posterior.mean.copy(), posterior.variances.copy(), None
+    if posterior.full is None:
+        blocks = _renewed(posterior.blocks, contrasts)
+    else:
+        blocks, full = list(posterior.blocks), posterior.full.copy()
     everyone = np.arange(len(mean))
     for one in contrasts:
         x = features[one.prompt].astype(np.float64)
@@ -76,8 +79,12 @@ def updated_posterior(
             # row by row: the outer product would take as much memory as the covariances
             for row, weight in zip(full.reshape(len(flat), -1), gain * flat, strict=True):
                 np.subtract(row, weight * flat, out=row)
+            continue
         for expert, root in zip(one.experts.tolist(), np.sqrt(gain) * own, strict=True):
             blocks[expert] -= np.outer(root, root).astype(blocks[expert].dtype)
+    if full is not None:
+        # those that were in no contrast learn as well, from those that they are correlated with
+        blocks = [one.copy() for one in np.einsum("ekel->ekl", full)]
     return Posterior(mean, tuple(blocks), variances, full, posterior.scales)
 
 
