@@ -69,7 +69,7 @@ def test_failures_are_noticed(bench: ModuleType, tmp_path: Path, run: Callable[[
                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """Raw exceptions, controls and memory are; an error of ours is none."""
     monkeypatch.chdir(tmp_path)
-    found, _, _ = bench._run(Attack("test", "one", run), tmp_path / "one", tmp_path, bench.Watch(), (10.0, 64.0))
+    found, _, _ = bench._run(Attack("test", "one", run), tmp_path / "one", tmp_path, bench.Watch(), 10.0)
     assert found == [] if not failure else failure in " ".join(found)
 
 
@@ -81,7 +81,7 @@ def test_secrets_are_noticed(bench: ModuleType, tmp_path: Path, monkeypatch: pyt
         (folder / "log").write_text(bench.CANARY, encoding="ascii")
         os.write(2, bench.CANARY.encode())
 
-    found, _, _ = bench._run(Attack("test", "leak", leak), tmp_path / "leak", tmp_path, bench.Watch(), (10.0, 64.0))
+    found, _, _ = bench._run(Attack("test", "leak", leak), tmp_path / "leak", tmp_path, bench.Watch(), 10.0)
     assert set(found) == {"printed a secret", "wrote a secret into log"}
 
 

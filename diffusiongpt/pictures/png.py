@@ -44,7 +44,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 _KEPT = 200
 """Candidates and rejections that a file keeps: a zoo may have thousands."""
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string of a JSON text; one that does not end reaches to the end of the text, or each of its quotes would be tried.
+It is taken without a way back, since the ways back of a long one are hundreds of megabytes."""
 
 
 def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:

@@ -247,10 +247,10 @@ def test_a_damaged_file_is_refused_before_it_is_pulled(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda held: {f"model.{name}": one for name, one in held.items()}, "not a FluxTransformer2DModel"),
-        (lambda held: dict(list(held.items())[:-3]), "not a FluxTransformer2DModel"),
-        (lambda held: {**held, "more.weight": np.ones((4, 4), np.float32)}, "not a FluxTransformer2DModel"),
-        (lambda held: {**held, "x_embedder.weight": np.ones((64, 16), np.float32)}, "not a FluxTransformer2DModel"),
+        (lambda held: {f"model.{name}": one for name, one in held.items()}, "does not fit FluxTransformer2DModel"),
+        (lambda held: dict(list(held.items())[:-3]), "does not fit FluxTransformer2DModel"),
+        (lambda held: {**held, "more.weight": np.ones((4, 4), np.float32)}, "does not fit FluxTransformer2DModel"),
+        (lambda held: {**held, "x_embedder.weight": np.ones((64, 16), np.float32)}, "does not fit FluxTransformer2DModel"),
     ],
     ids=["names", "missing", "more", "shape"],
 )

@@ -96,7 +96,7 @@ def test_one_of_several_is_named(online: Settings, folder: Path) -> None:
 def test_another_checkpoint_is_refused(online: Settings, folder: Path) -> None:
     """A file that fits no component of the checkpoint that is named, with what was expected."""
     write_gguf(folder / FILE, {"blk.0.attn_q.weight": np.ones((32, 32), np.float32)})
-    with pytest.raises(LoadError, match="not a FluxTransformer2DModel"):
+    with pytest.raises(LoadError, match="does not fit FluxTransformer2DModel"):
         describe_repo("t/gguf", online)
     with pytest.raises(RequestError, match=r"has no model_index\.json"):
         describe_repo("t/gguf", online, base="t/gguf")
