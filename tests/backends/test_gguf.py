@@ -245,22 +245,22 @@ def test_a_damaged_file_is_refused_before_it_is_pulled(
 
 @pytest.mark.parametrize("where", ["hub", "here"])
 @pytest.mark.parametrize(
-    ("change", "says"),
+    "change",
     [
-        (lambda held: {f"model.{name}": one for name, one in held.items()}, "does not fit FluxTransformer2DModel"),
-        (lambda held: dict(list(held.items())[:-3]), "does not fit FluxTransformer2DModel"),
-        (lambda held: {**held, "more.weight": np.ones((4, 4), np.float32)}, "does not fit FluxTransformer2DModel"),
-        (lambda held: {**held, "x_embedder.weight": np.ones((64, 16), np.float32)}, "does not fit FluxTransformer2DModel"),
+        lambda held: {f"model.{name}": one for name, one in held.items()},
+        lambda held: dict(list(held.items())[:-3]),
+        lambda held: {**held, "more.weight": np.ones((4, 4), np.float32)},
+        lambda held: {**held, "x_embedder.weight": np.ones((64, 16), np.float32)},
     ],
     ids=["names", "missing", "more", "shape"],
 )
 def test_another_architecture_is_refused(
-    online: Settings, tensors: dict[str, Any], folder: Path, change: Any, says: str, where: str
+    online: Settings, tensors: dict[str, Any], folder: Path, change: Any, where: str
 ) -> None:
     """A file of other tensors than the component of the checkpoint has, on the hub before a byte of weights."""
     write_gguf(folder / "other.gguf", change(tensors))
     who = mixed("other.gguf") if where == "hub" else mixed("", repo=str(folder / "other.gguf"))
-    with pytest.raises(LoadError, match=says):
+    with pytest.raises(LoadError, match="does not fit FluxTransformer2DModel"):
         draw(online, who)
 
 
