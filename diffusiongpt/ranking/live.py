@@ -235,7 +235,7 @@ class LiveTable:
     # What a route does: ask, and wait for a limited time
 
     def _before_votes(self, priors: Priors) -> PersonalTable | None:
-        """Everyone's table while there is no file of votes, so that no thread has to read any; else `None`."""
+        """The shared table if no file of votes exists yet, without a thread that reads votes; else `None`."""
         known = self._personal
         if known is None or known.table is not self._table or self._store_version != EMPTY:
             return None

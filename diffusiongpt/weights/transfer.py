@@ -29,7 +29,7 @@ STAGE = 64 << 20
 """Bytes of a staging buffer; a power of two, to which torch rounds pinned memory up (pytorch/pytorch#150517)."""
 
 _PORTABLE = 1
-"""`cudaHostRegisterPortable`: pinned for every device of the process."""
+"""`cudaHostRegisterPortable`: the memory is pinned for all CUDA devices of the process."""
 
 
 class HostBlock:
@@ -183,7 +183,7 @@ def finish(device: str, *, everywhere: bool = False) -> None:
 
 
 def finished(device: str) -> Callable[[], None]:
-    """What waits for everything that was started on a device so far, on the stream of this thread."""
+    """A function that waits until the work submitted so far to this thread's stream of a device has finished."""
     if not device.startswith("cuda"):
         return _nothing
     import torch

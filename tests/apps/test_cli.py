@@ -149,7 +149,7 @@ def test_bytes_that_are_not_utf8_spoil_their_own_line_alone(tmp_path: Path) -> N
 
 
 def test_route_file_of_good_lines_exits_0(tmp_path: Path) -> None:
-    """When every line has a route, the exit code is 0; of a file without prompts, that is said beside no results."""
+    """When every line has a route, the exit code is 0; a file of blank lines is noted on stderr."""
     (tmp_path / "good.txt").write_text("a fox\n一只狐狸")
     assert len(run("route", "--file", "good.txt", "--json").stdout.splitlines()) == 2
     (tmp_path / "empty.txt").write_text("\n\n")

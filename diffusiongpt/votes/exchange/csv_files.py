@@ -31,9 +31,9 @@ VOTE_COLUMNS = (
 def write_votes(votes: Iterable[Vote]) -> str:
     """Votes as CSV, one row for each pair of experts.
 
-    A win has a row for each expert that lost; a tie and "both bad" have one for every pair. `propensity` is the
-    geometric mean of the propensities of the two experts. Of the evidence only the task is kept: `category` is `edit`
-    where a picture was changed by instruction. Seeds and ranking versions are left out.
+    A win is written as one row for each expert that lost, a tie or "both bad" as one row for each pair.
+    `propensity` is the geometric mean of the propensities of the two experts. Of the evidence only the task is kept:
+    `category` is `edit` where a picture was changed by instruction. Seeds and ranking versions are left out.
     """
     return write_rows(VOTE_COLUMNS, (row for vote in votes for row in _rows_of(vote)))
 
