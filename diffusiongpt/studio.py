@@ -15,6 +15,7 @@ from diffusiongpt.backends import is_hosted
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import (
     Batch,
+    Candidates,
     FleetExecutor,
     HostedExecutor,
     LocalExecutor,
@@ -128,10 +129,11 @@ class DiffusionGPT:
             local=self._local,
             elsewhere=executor,
             hosted=self._hosted,
-            others=Others(self._router.widen, self._stand_in if self.settings.stand_in else None),
             spending=spending,
             settings=self.settings,
         )
+        others = Others(self._router.widen, self._stand_in if self.settings.stand_in else None)
+        self._candidates = Candidates(self.zoo, self._machine, self._painter, self._local.queue, others)
 
     def __repr__(self) -> str:
         """What it draws with, and where."""
@@ -279,7 +281,7 @@ class DiffusionGPT:
         """
         request, policy = _read(locals())
         with stoppable(timeout_s=request.timeout), _failure_noted():
-            generation = self._painter.draw(*self._plan(request, policy), policy=policy)
+            generation = self._candidates.draw(*self._plan(request, policy), policy=policy)
         _note(generation)
         return generation
 
@@ -341,7 +343,7 @@ class DiffusionGPT:
         def plan(prompt: str) -> tuple[Request, Route]:
             return self._plan(*_read({**options, "prompt": prompt}))
 
-        draw = partial(self._painter.draw, policy=policy)
+        draw = partial(self._candidates.draw, policy=policy)
         batch = Batch(self.zoo, self._machine, self._local, draw, plan, _note)
         return batch.draw(prompts, return_exceptions=return_exceptions)
 
