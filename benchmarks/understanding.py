@@ -55,6 +55,7 @@ from diffusiongpt.understanding import (
     kind_by_words,
     language_of,
     likeliest_class,
+    read_literals,
     simplified,
     turn_groups,
 )
@@ -143,6 +144,29 @@ def classes_elsewhere(thinker: LocalThinker, data: Path, zoo: Zoo) -> dict[str, 
         ]
     hits = [thinker.think(text, (), nodes).understanding.subject_class == label for text, label in labelled]
     return {"prompts": len(hits), "right": round(sum(hits) / len(hits), 3)}
+
+
+def texts_elsewhere(data: Path) -> dict[str, dict[str, float]]:
+    """Texts to render in WeGenBench, by language: prompts whose texts are found, and those read word for word.
+
+    A prompt is read word for word if each text that was found in it is one of its label's, or a part of one.
+    """
+    with (data / "prompts" / "wegenbench.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, dict[str, float]] = {}
+    for name, language in (("English", "en"), ("Chinese", "zh")):
+        read = [
+            ("".join(row["text_to_render"].split()), read_literals(row["prompt"]).fields["text_to_render"])
+            for row in rows
+            if row["lang"] == language
+        ]
+        exact = [all("".join(text.split()) in label for text in texts) for label, texts in read if label and texts]
+        found[name] = {
+            "labelled": sum(bool(label) for label, _ in read),
+            "f1": round(f1([(bool(texts), bool(label)) for label, texts in read]), 3),
+            "word_for_word": round(sum(exact) / len(exact), 3),
+        }
+    return found
 
 
 def write_classes(thinker: LocalThinker, rows: Sequence[dict[str, str]], zoo: Zoo) -> None:
@@ -263,6 +287,7 @@ def measure(data: Path | None) -> dict[str, Any]:
         "all": {name: scores(thinker, rows, column, zoo) for name, column in LANGUAGES.items()},
         "odd_ids": {name: scores(thinker, odd_ids, column, zoo) for name, column in LANGUAGES.items()},
         "class_elsewhere": classes_elsewhere(thinker, data, zoo),
+        "texts_elsewhere": texts_elsewhere(data),
         "class_left_out": classes_left_out(thinker, rows, zoo),
         "same_expert": same,
         "ms_per_prompt": costs(zoo, short),
@@ -287,7 +312,7 @@ def main() -> None:
         _print_table(figures)
     for name, shares in figures["turns"].items():
         print(f"{'turns ' + name:<31}" + "".join(f"{shares[one]:>9.3f}" for one in LANGUAGES))
-    for name in ("odd_prompts", "class_elsewhere", "same_expert", "ms_per_prompt"):
+    for name in ("odd_prompts", "texts_elsewhere", "class_elsewhere", "same_expert", "ms_per_prompt"):
         if name in figures:
             print(f"{name:<31}{figures[name]}")
 

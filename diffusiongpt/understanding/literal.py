@@ -6,6 +6,7 @@ are read from what is left. All of it takes precedence over what an LLM reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +19,13 @@ from diffusiongpt.understanding.languages import language_of, scripts_of, simpli
 from diffusiongpt.understanding.markup import take_apart
 from diffusiongpt.understanding.measures import read_count, read_size
 from diffusiongpt.understanding.negation import denials_in
-from diffusiongpt.understanding.quotes import quotes_in, read_texts, wholly_quoted
+from diffusiongpt.understanding.quotes import quotes_in, wholly_quoted
 from diffusiongpt.understanding.reasoning import takes_reasoning
+from diffusiongpt.understanding.rendered import read_texts
 from diffusiongpt.understanding.terms import camera_terms, safety_class
 from diffusiongpt.understanding.wording import read_wording
+
+_SPACES = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ def read_literals(prompt: str) -> Literals:
         "markup": apart.markup,
         **_size(apart.size, apart.aspect_ratio, spoken),
     }
-    drawn = " ".join((text + apart.rest).split())
+    drawn = _in_one_line(text + apart.rest, rendered.spans)
     return Literals(fields=fields, positive=positive, denied=denied, prompt=drawn or prompt.strip())
 
 
@@ -91,6 +95,15 @@ def _without_enclosing_quotes(text: str) -> str:
     paradigm, content = read_wording(text)
     inside = wholly_quoted(content) if paradigm != "prompt" else None
     return text if inside is None else inside
+
+
+def _in_one_line(text: str, kept: Iterable[tuple[int, int]]) -> str:
+    """A text with single spaces for white space, except in these places."""
+    pieces, at = [], 0
+    for start, end in kept:
+        pieces += [_SPACES.sub(" ", text[at:start]), text[start:end]]
+        at = end
+    return "".join([*pieces, _SPACES.sub(" ", text[at:])]).strip()
 
 
 def _blank(text: str, spans: Iterable[tuple[int, int]]) -> str:
