@@ -51,7 +51,7 @@ _NO_TEXT = re.compile(r"(?:in|with|as|like|at|none|no|not|n/a|see|from)\b", re.I
 """What follows a label and says how the text looks, or that it is missing."""
 
 _NOT_SAID = re.compile(r"(?:in|on|like|as|as if|with|a|an|about|to|that|it|something|nothing)\b", re.IGNORECASE)
-"""What follows a verb of saying and is no text to be written."""
+"""What follows a verb of saying where nothing is to be written."""
 
 _AND_BELOW = re.compile(
     r"\s+(?:at|on)\s+the\s+(?:top|front|left)\s*,?\s*(?:and|,)\s+(?P<below>[^\n\"“「『,;]{1,80}?)\s+(?:at|on)\s+the\s+"

@@ -49,7 +49,7 @@ def test_other_languages_have_words_for_writing_too(prompt: str, texts: tuple[st
     ],
 )
 def test_chinese_texts_end_where_their_marks_close(prompt: str, texts: tuple[str, ...]) -> None:
-    """A number inside curly marks has no inches, marks nest, and what only leads to a quote is no text itself."""
+    """A number inside curly marks has no inches, marks nest, and what only leads to a quote is not written itself."""
     assert think(prompt).understanding.text_to_render == texts
 
 
