@@ -79,13 +79,25 @@ _WORDINGS = (
     (r"透明图(?![案层纸])", r"{colour_zh}背景图"),
     (rf"{_REMOVE_ZH}背景{_NOT_OF_IT_ZH}{_NOT_IN_IT_ZH}", r"{colour_zh}背景"),
     (_REMOVED_ZH, r"背景换成{colour_zh}"),
-    (rf"无背景{_NOT_OF_IT_ZH}|抠图|免抠", r"{colour_zh}背景"),
+    (rf"无背景{_NOT_OF_IT_ZH}|抠图|免抠|去背(?=[的，。,\n ]|$)", r"{colour_zh}背景"),
+    (r"\bwith transparency\b", r"on a plain {colour} background"),
+    (r"(?:透[過过明]|透[過过])(?:[なの])?(?:PNG|png)|背景(?:は|を)?透明", r"{colour_zh}背景"),
+    (
+        (
+            r"\b(?:fondo transparente|fond transparent|transparente[rnm]? hintergrund|sfondo trasparente"
+            r"|fundo transparente|прозрачн\w+ фон\w*)\b|투명 ?배경|배경[이은]? ?투명|خلفية شفافة"
+        ),
+        r"plain {colour} background",
+    ),
 )  # fmt: skip
 """How a transparent background is asked for, in simplified characters, and the same with a plain one."""
 
 _INSTEAD = tuple((Caseless(wording), instead) for wording, instead in _WORDINGS)
 
-_PARTS = ("transparent", "see-through", "see through", "background", "backdrop", "alpha", "png", "透", "背景", "抠")
+_PARTS = (
+    *("transparen", "see-through", "see through", "background", "backdrop", "alpha", "png", "透", "背景", "抠", "去背"),
+    *("trasparente", "прозрачн", "투명", "شفافة"),
+)
 """One of these is in each of the wordings."""
 
 TRANSPARENT = Caseless("|".join(f"(?:{wording})" for wording, _ in _WORDINGS), parts=_PARTS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_HEX = re.compile(r"(?<![A-Za-z0-9_&])#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])")
+_HEX = re.compile(
+    r"(?:(?<![A-Za-z0-9_&])#|\b(?i:hex)(?i: code| colou?r)?\s*[:=]?\s*#?)([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])"
+)
 _RGB = re.compile(r"\brgb\s*\(\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\)", re.IGNORECASE)
 
 _NAMED = {
@@ -26,7 +28,44 @@ _NAMED_CJK = {
     "天蓝色": "sky blue", "深蓝色": "dark blue", "浅蓝色": "light blue", "深绿色": "dark green",
     "浅绿色": "light green", "深红色": "dark red", "赤い": "red", "青い": "blue", "黒い": "black", "白い": "white",
     "藏青色": "navy", "品红色": "magenta", "洋红色": "magenta", "墨绿色": "dark green",
+    "黄色い": "yellow", "绿の": "green", "ピンク": "pink", "紫の": "purple", "オレンジ色": "orange",
 }  # fmt: skip
+
+_SHORT_CJK = {
+    "红": "red", "蓝": "blue", "绿": "green", "黄": "yellow", "黑": "black", "白": "white", "粉": "pink",
+    "紫": "purple", "橙": "orange", "灰": "gray", "金": "gold", "银": "silver",
+}  # fmt: skip
+_OF_THINGS_CJK = re.compile(
+    f"(?P<colour>[{''.join(_SHORT_CJK)}])(?=(?:裙|衣|衫|裤|鞋|帽|猫|狗|马(?!上)|车|花(?!椒|生|菜)|头?发(?![现展生布])|伞|旗|唇|眼睛"
+    "|围巾|毛衣|西装|外套|领带|气球|灯笼|墙|门(?!口)|砖|屋顶|沙发|椅|桌|T恤|礼服|长袍|斗篷|披风|蝴蝶|苹果|玫瑰|郁金香|丝带|底|字(?!塔)))"
+)
+"""One character before what it colours; in most other words it is a part of a name: 红绿灯, 黄瓜, 白菜, 黑板."""
+
+_ELSEWHERE = {
+    "red": "rot(?:e[rsmn]?)?|roj[oa]s?|rouges?|ross[oaie]|vermelh[oa]s?|красн(?:ый|ая|ое|ые|ого|ом)|빨간|빨강",
+    "blue": "blau(?:e[rsmn]?)?|azul(?:es)?|bleue?s?|син(?:ий|яя|ее|ие|его)|голуб(?:ой|ая|ое|ые)|파란|파랑",
+    "green": "grün(?:e[rsmn]?)?|verdes?|vert(?:e|es)|зел[её]н(?:ый|ая|ое|ые|ого)|초록|녹색",
+    "yellow": "gelb(?:e[rsmn]?)?|amarill[oa]s?|jaunes?|giall[oaie]|amarel[oa]s?|ж[её]лт(?:ый|ая|ое|ые|ого)|노란|노랑",
+    "black": "schwarz(?:e[rsmn]?)?|negr[oa]s?|noire?s?|ner[oaei]|ч[её]рн(?:ый|ая|ое|ые|ого)|검은|검정",
+    "white": "weiß(?:e[rsmn]?)?|blanc[oa]s?|blanches?|blancs?|bianc[oa]|bran(?:co|ca)s?|бел(?:ый|ая|ое|ые|ого)|하얀|흰",
+    "pink": "rosafarben\\w*|розов(?:ый|ая|ое|ые|ого)|분홍",
+    "orange": "оранжев(?:ый|ая|ое|ые|ого)|주황",
+    "purple": "lila|violett(?:e[rsmn]?)?|morad[oa]s?|фиолетов(?:ый|ая|ое|ые|ого)|보라",
+    "gray": "grau(?:e[rsmn]?)?|gris(?:es)?|сер(?:ый|ая|ое|ые|ого)|회색",
+}
+_NAMES_ELSEWHERE = re.compile(
+    r"\b(?:" + "|".join(f"(?P<{name}>{words})" for name, words in _ELSEWHERE.items()) + r")(?![a-zà-öø-ÿ])",
+    re.IGNORECASE,
+)
+"""Names in German, Spanish, French, Italian, Portuguese, Russian and Korean that are no English words."""
+
+_MONOCHROME = re.compile(
+    r"\bblack[ -](?:and|&)[ -]white(?=\s*(?:photo|picture|image|film|portrait|movie|style|drawing|sketch|illustration|"
+    r"line|comic|manga|shot|street|still|ink)|\s*[,.;]|\s*$)|\bmonochrome\b|黑白",
+    re.IGNORECASE,
+)
+"""How a picture is taken, which names no colour of a thing in it."""
+
 
 _NAMES = re.compile(
     r"\b(" + "|".join(sorted(_NAMED, key=len, reverse=True)) + r")\b|("
@@ -42,7 +81,7 @@ _THING = {
     "silver": re.compile(r"^\s+(?:medal|coins?|screen|lining|surfer|spoon)\b"),
     "golden": re.compile(r"^\s+(?:retriever|hour|gate|age|eagle|ratio)\b"),
     "white": re.compile(r"^\s+(?:house|shark|noise|wine|balance)\b", re.IGNORECASE),
-    "black": re.compile(r"^\s+(?:and[ -]white|hole|forest|friday|sea)\b|^-and-white", re.IGNORECASE),
+    "black": re.compile(r"^\s+(?:hole|forest|friday|sea)\b", re.IGNORECASE),
     "red": re.compile(r"^\s+(?:cross|square|sox|carpet|sea|panda)\b", re.IGNORECASE),
     "blue": re.compile(r"^\s+(?:hour|whale|print|jay|and white porcelain)\b"),
     "lavender": re.compile(r"^\s+(?:fields?|flowers?|bouquet|plants?|farm)\b|^\s*[.,;]|^\s*$"),
@@ -52,6 +91,7 @@ _THING = {
 
 def read_colors(text: str) -> tuple[str, ...]:
     """Colours in order of appearance, each once."""
+    text = _MONOCHROME.sub(lambda match: " " * len(match.group()), text)
     found: list[tuple[int, str]] = []
     found += [(match.start(), _long(match[1])) for match in _HEX.finditer(text)]
     for match in _RGB.finditer(text):
@@ -63,6 +103,9 @@ def read_colors(text: str) -> tuple[str, ...]:
         thing = _THING.get(name)
         if match[2] or not (thing and thing.match(text[match.end() :])):
             found.append((match.start(), _NAMED[name]))
+    if not text.isascii():
+        found += [(match.start(), _NAMED[_SHORT_CJK[match["colour"]]]) for match in _OF_THINGS_CJK.finditer(text)]
+    found += [(match.start(), _NAMED[str(match.lastgroup)]) for match in _NAMES_ELSEWHERE.finditer(text)]
     return tuple(dict.fromkeys(color for _, color in sorted(found)))
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from diffusiongpt.understanding.backgrounds import TRANSPARENT
 from diffusiongpt.understanding.colors import read_colors
+from diffusiongpt.understanding.counts import read_count
 from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
 from diffusiongpt.understanding.markup import take_apart
-from diffusiongpt.understanding.measures import read_count, read_size
+from diffusiongpt.understanding.measures import read_size
 from diffusiongpt.understanding.negation import denials_in
 from diffusiongpt.understanding.quotes import quotes_in, wholly_quoted
 from diffusiongpt.understanding.reasoning import takes_reasoning

@@ -1,4 +1,4 @@
-"""Numbers with their meaning: how many things, which size, which shape; without a fitting unit they are none."""
+"""The size or the shape that a text asks for: by name, or by numbers, which count only where they mean one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,28 @@ _NOT_A_SIZE = re.compile(
     r"zoom|magnification|bricks?|lens|lug|wheel drive|网格|宫格|格|阵列|魔方)",
     re.IGNORECASE,
 )
-_ASPECT = re.compile(r"(?<![\d:.])(?P<width>[1-9]\d?(?:\.\d{1,2})?)\s*[:：]\s*(?P<height>[1-9]\d?)(?![\d:]|\.\d)")
+_ACROSS = r"(?:\bwidth|宽度?|\bwide|\bbreite|\blargeur|\bancho|横幅|幅)"
+_DOWN = r"(?:\bheight|高度?さ?|\bhigh|\btall|\bhöhe|\bhauteur|\balto|縦)"
+_SIDE = r"\s*(?:is|of|为|是|は|[:：=])?\s*(?P<{}>\d{{2,5}})\s*(?:px|pixels?|像素)?"
+_NAMED_SIDES = tuple(
+    Caseless(
+        rf"{one}{_SIDE.format(first)}\s*(?:[,，、;x×*]|and|和)?\s*{other}{_SIDE.format(second)}(?!\s*(?:cm|mm|m\b|米|厘米))"
+    )
+    for one, first, other, second in ((_ACROSS, "width", _DOWN, "height"), (_DOWN, "height", _ACROSS, "width"))
+)
+"""Both sides, each behind its name: 宽1024高768, "width: 1280px, height: 720px"."""
+
+_SQUARE = Caseless(r"\b(?P<side>\d{2,5})\s*(?:px|pixels?)\s+square\b", parts=("square",))
+_SCREENS = frozenset(["9x16", "16x9", "9x21", "21x9", "10x16", "16x10"])
+"""Shapes of screens that people type with a cross; other small numbers are grids and pieces."""
+
+_PRINTED = re.compile(
+    r"^\s+(?:poster|print|flyer|photo|picture|canvas|page|sheet|card|postcard|leaflet)s?\b(?!\s+(?:grid|collage|array|layout))",
+    re.IGNORECASE,
+)
+"""What has its sides in inches without a unit: an 8.5x11 flyer, a 24x36 poster."""
+
+_ASPECT = re.compile(r"(?<![\d:.])(?P<width>[1-9]\d?(?:\.\d{1,2})?)\s*[:：比]\s*(?P<height>[1-9]\d?)(?![\d:]|\.\d)")
 _SLASHED = Caseless(
     r"\b(?:aspect|ratio)\b\s*(?:ratio)?\s*(?:of|is|:|"
     r"=)?\s*(?P<width>[1-9]\d?)\s*[/x×]\s*(?P<height>[1-9]\d?)\b|"
@@ -54,28 +75,36 @@ _NOT_A_RATIO = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_AFTER = re.compile(
-    r"^\s*(?:[ap]\.?m\.?\b|o'clock|scale|mix|odds|点|分|胜|战胜|领先|比例尺|的?比分)", re.IGNORECASE
+    r"^\s*(?:[ap]\.?m\.?\b|o'clock|scale|mix|odds|点|分|[获大小险]?胜|战胜|领先|击败|打败|负|比例尺|的?比分)",
+    re.IGNORECASE,
 )
 _NAMED_ASPECTS = (
     (
         Caseless(
-            r"\b(?:square (?:format|image|picture|canvas|crop|aspect|composition|frame|layout)|"
-            r"instagram (?:square|post))\b|方图|方形构图|正方形(?:画幅|构图|图片|比例)|方形画幅"
+            r"\b(?:square (?:format|image|picture|canvas|crop|aspect|composition|frame|layout|avatar|thumbnail|photo|"
+            r"print)|"
+            r"instagram (?:square|post)|quadratisch\w*|(?:format|image) carrée?|formato cuadrado|formato quadrato)\b"
+            r"|^\s*square\s*[,;.]|[,;]\s*square\s*\.?\s*$|方图|方形(?:构图|画幅|的图)|正方形(?:画幅|构图|的?图|比例)|1比1"
+            r"|スクエア|正方形の(?:画像|絵|写真)|квадратн\w+ (?:формат|изображени|картинк)|정사각형"
         ),
         "1:1",
     ),
+    (Caseless(r"\bcinema ?scope\b|宽银幕"), "239:100"),
     (
         Caseless(
-            r"\b(?:wide ?screen|desktop (?:wallpaper|background)|"
-            r"youtube thumbnail|video thumbnail)\b|宽屏|横屏|电脑壁纸|桌面壁纸"
+            r"\b(?:wide ?screen|desktop (?:wallpaper|background)|wallpaper[^.,;]{0,40}\b(?:desktop|pc|monitor|laptop)|"
+            r"youtube thumbnail|video thumbnail)\b|宽屏|横屏|(?:电脑|桌面)(?:壁纸|桌布)"
+            r"|(?:デスクトップ|パソコン|PC)の?壁[紙纸]"
         ),
         "16:9",
     ),
     (
         Caseless(
             r"\b(?:phone (?:wallpaper|background|lock ?screen)|iphone wallpaper|android wallpaper|"
+            r"wallpaper[^.,;]{0,40}\bphone|handy-?hintergrund|"
             r"mobile wallpaper|vertical video|instagram (?:story|stories|reel)|tiktok (?:video|format|"
-            r"cover)|lock ?screen wallpaper)\b|手机壁纸|竖屏|锁屏壁纸|手机屏保"
+            r"cover)|lock ?screen wallpaper)\b|手机(?:壁纸|桌布|屏保)|竖屏|锁屏壁纸|スマホの?壁[紙纸]|待ち受け"
+            r"|(?:휴대폰|핸드폰) 배경"
         ),
         "9:16",
     ),
@@ -84,20 +113,27 @@ _NAMED_ASPECTS = (
         Caseless(
             r"\b(?:portrait (?:orientation|format|mode|layout)|vertical (?:format|orientation|image|"
             r"picture|poster|layout|composition|aspect|canvas|banner)|upright format|"
-            r"in portrait orientation)\b|竖版|竖构图|竖幅|竖图|纵向(?:构图|版|画幅)|縦長|縦向き"
+            r"in portrait orientation|hochformat|format (?:portrait|vertical)|(?:formato|orientación) vertical|"
+            r"formato verticale)\b|竖[版幅图]|竖(?:版|向)?构图"
+            r"|[直竖]式(?:海报|构图|画面|图)?(?=[，,。 ]|海报|$)|[纵竖]向的?(?:构图|版|画幅|海报|画|图)"
+            r"|[縦纵](?:長|长|向き)|вертикальн\w+ (?:формат|ориентац|изображени)|세로(?:형| 방향| 화면)"
         ),
         "3:4",
     ),
     (
         Caseless(
             r"\b(?:landscape (?:orientation|format|mode|layout)|horizontal (?:format|orientation|image|"
-            r"picture|poster|layout|composition|aspect|canvas|banner))\b|"
-            r"横版|横构图|横幅构图|横图|横向(?:构图|版|画幅)|横長|"
-            r"横向き"
+            r"picture|poster|layout|composition|aspect|canvas|banner)|querformat|format (?:paysage|horizontal)|"
+            r"(?:formato|orientación) horizontal|formato orizzontale)\b|横版|横构图|横幅构图|横图"
+            r"|横式(?=[，,。 ]|海报|构图|$)"
+            r"|横向的?(?:构图|版|画幅|海报|风景|画|图)|横(?:長|长|向き)|горизонтальн\w+ (?:формат|ориентац|изображени)"
+            r"|가로(?:형| 방향| 화면)"
         ),
         "4:3",
     ),
 )
+"""Shapes by their names, in simplified characters."""
+
 _PAPER = Caseless(
     r"(?<![A-Za-z0-9])(?P<size>[AB][0-8])(?![A-Za-z0-9])(?=[^,.;，。]{0,40}?(?:poster|paper|print|"
     r"flyer|page|sheet|format|size|document|leaflet|canvas|layout|portrait|landscape|vertical|"
@@ -109,118 +145,45 @@ _SIDEWAYS = re.compile(
 )
 _SIDEWAYS_PAPER = re.compile(r"[AB]\d\s+landscape\b|landscape\s+[AB]\d\b", re.IGNORECASE)
 
-_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_NUMBER_WORDS = {
-    **{word: number for number, word in enumerate(_NUMBERS, 1)},
-    "a dozen": 12, "half a dozen": 6, "two dozen": 24, "a pair of": 2, "a couple of": 2, "a trio of": 3,
-    "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
-    "twenty": 20, "thirty": 30, "fifty": 50,
-}  # fmt: skip
-_COUNT_LATIN = Caseless(
-    rf"(?<![\w.,:/#$€£-])(?:exactly\s+)?(?P<number>{'|'.join(sorted(_NUMBER_WORDS, key=len, reverse=True))}|"
-    rf"[1-9]\d?)\s+(?!(?:hundred|thousand|million|billion)s?\b)"
-    r"(?:(?!and\b|or\b|of\b|in\b|on\b|with\b|is\b|are\b|to\b|at\b|the\b|"
-    r"a\b)[a-z0-9'-]+\s+){0,3}?(?P<noun>[a-z]{3,}s|people|men|women|children|sheep|fish|deer|mice|"
-    r"geese|wolves|leaves|feet|teeth|oxen|puppies|dice|cacti|policemen|firemen|fishermen|koi)\b"
-)
-_NOT_COUNTED = frozenset([
-    "bits", "colors", "colours", "years", "pixels", "steps", "percent", "ds", "degrees", "minutes", "hours", "days",
-    "weeks", "months", "seconds", "inches", "feet", "meters", "metres", "miles", "centuries", "times", "o'clocks",
-    "megapixels", "dimensions", "stories", "storeys", "floors", "kilometers", "kilograms", "pounds", "euros",
-    "dollars", "cents", "mms", "exposures", "frames", "stops", "ages", "class", "glass", "grass", "dress",
-    "address", "less", "this", "his", "was", "has", "as", "its", "plus", "is", "always", "across", "versus",
-    "cross", "press", "gross", "canvas", "lens", "atlas", "bus", "campus", "circus", "cactus", "virus", "focus",
-    "boss", "loss", "mess", "process", "news", "series", "species", "success", "business", "happiness", "darkness",
-    "swiss", "princess", "actress", "goddess", "waitress",
-])  # fmt: skip
-_GRID = re.compile(
-    r"(?<![\d.])(?P<rows>\d{1,2})\s*(?:[x×*]|by|"
-    r"乘)\s*(?P<columns>\d{1,2})\s*(?:的)?[\u4e00-\u9fff]{0,4}?\s*(?:grid|matrix|array|collage|"
-    r"sheet|tiles|网格|宫格|格|阵列|矩阵)",
-    re.IGNORECASE,
-)
-_CJK_DIGITS = {digit: n for n, digit in enumerate("一二三四五六七八九十", 1)} | {
-    "两": 2,
-    "俩": 2,
-    "十一": 11,
-    "十二": 12,
-    "二十": 20,
-    "双": 2,
-}
-_MEASURE_WORDS = (
-    r"(?:只|个|隻|個|条|頭|头|匹|朵|棵|颗|辆|位|名|本|枚|座|架|艘|支|杯|把|张|盏|块|件|台|根|"
-    r"片|扇|株|串|尊|羽|人|匹|冊|羣|对)"
-)
-_COUNT_CJK = re.compile(
-    rf"(?<![\u4e00-\u9fff\d第])?(?<!第)(?<![几\d])(?P<number>二十|十[一二]|"
-    rf"[{''.join(digit for digit in _CJK_DIGITS if len(digit) == 1)}]|[1-9]\d?)\s*{_MEASURE_WORDS}"
-    # of a picture: what it shows is not counted
-    r"(?<!张(?=[^，。,.]{1,15}(?:照片|图片|图像|插画|海报|壁纸)))"
-    r"(?!图|照片|画|海报|插画|小时|月|星期|世纪|时辰|字|方面|角度|部分|面|图片|图像|壁纸|logo|LOGO)"
-)
-_JAPANESE_COUNT = re.compile(
-    r"(?P<number>[一二三四五六七八九十]|[1-9]\d?)\s*(?:匹|羽|人|頭|本|個|つ|台|枚|冊)(?:の|が|を|、|$)"
-)
-
 
 def read_size(text: str) -> dict[str, Any]:
     """Fields `width` and `height`, or `aspect_ratio`, that a text asks for; empty if it asks for none."""
-    shape: str | None = None
     has_numbers = _DIGIT.search(text) is not None
-    for match in _SIZE.finditer(text) if has_numbers else ():
+    sides, shape = _sides(text) if has_numbers else (None, None)
+    if sides:
+        return {"width": sides[0], "height": sides[1]}
+    aspect = (_read_aspect(text) if has_numbers else None) or shape or _paper(text) or _named(text)
+    return {"aspect_ratio": aspect} if aspect else {}
+
+
+def _sides(text: str) -> tuple[tuple[int, int] | None, str | None]:
+    """Width and height in pixels that a text gives by numbers, or else the shape that they have."""
+    for pattern in _NAMED_SIDES:
+        match = pattern.search(text)
+        if match and _could_be_pixels(float(match["width"]), float(match["height"]), "px"):
+            return (int(match["width"]), int(match["height"])), None
+    if (square := _SQUARE.search(text)) and _could_be_pixels(float(square["side"]), float(square["side"]), "px"):
+        return (int(square["side"]), int(square["side"])), None
+    shape: str | None = None
+    for match in _SIZE.finditer(text):
         width, height, unit = float(match["width"]), float(match["height"]), (match["unit"] or "").lower()
         if _NOT_A_SIZE.match(text[match.end() :]) or not width or not height:
             continue
         if unit in ("", "px", "pixel", "pixels", "像素"):
             if _could_be_pixels(width, height, unit):
-                return {"width": int(width), "height": int(height)}
-            # a grid of pixels to draw, "32x32 sprite", gives the picture its shape
-            if shape is None and min(width, height) >= 8 and _is_pixel_art(text):
+                return (int(width), int(height)), None
+            if shape is None and _is_shape(text, match, width, height):
                 shape = _ratio(width, height)
         elif shape is None and not unit.startswith(("m", "f", "米")) and 0.2 <= width / height <= 5:
             shape = _ratio(width, height)
-    aspect = (_read_aspect(text) if has_numbers else None) or shape or _paper(text) or _named(text)
-    return {"aspect_ratio": aspect} if aspect else {}
+    return None, shape
 
 
-def read_count(text: str) -> int | None:
-    """The first number of things that a text asks for; of a grid, the number of its cells."""
-    if grid := _GRID.search(text):
-        return int(grid["rows"]) * int(grid["columns"])
-    for match in _COUNT_LATIN.finditer(text):
-        if match["noun"].lower() not in _NOT_COUNTED and not _is_measure(match):
-            number = match["number"].lower()
-            return _NUMBER_WORDS.get(number) or int(number)
-    found = None if text.isascii() else _COUNT_CJK.search(text) or _JAPANESE_COUNT.search(text)
-    return None if found is None else _CJK_DIGITS.get(found["number"]) or int(found["number"])
-
-
-def _is_measure(match: re.Match[str]) -> bool:
-    """Whether the number counts a unit before the noun: "4 inch heels", "35 mm lens photos"."""
-    between = match.group()[len(match["number"]) :].lower().split()[:-1]
-    units = {
-        "inch",
-        "inches",
-        "mm",
-        "cm",
-        "px",
-        "bit",
-        "bits",
-        "pixel",
-        "year",
-        "years",
-        "point",
-        "percent",
-        "step",
-        "mile",
-        "minute",
-        "hour",
-        "day",
-        "o'clock",
-        "k",
-        "d",
-    }
-    return bool(units.intersection(word for piece in between for word in piece.split("-")))
+def _is_shape(text: str, match: re.Match[str], width: float, height: float) -> bool:
+    """Whether two small numbers without a unit give the picture its shape: a screen, a print, a grid of pixels."""
+    if f"{match['width']}x{match['height']}" in _SCREENS or _PRINTED.match(text[match.end() :]):
+        return 0.2 <= width / height <= 5
+    return min(width, height) >= 8 and _is_pixel_art(text)
 
 
 def _could_be_pixels(width: float, height: float, unit: str) -> bool:
