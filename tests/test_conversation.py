@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fixtures_routing import tiny_studio
 from PIL import Image
 
 from diffusiongpt import Conversation, ConversationError, DiffusionGPT, PictureError, RequestError
+from diffusiongpt.conversation import Turn
 from diffusiongpt.flow import MAX_PROMPT_CHARS
 
 QUICK: dict[str, Any] = {"num_inference_steps": 1}
@@ -157,6 +158,68 @@ def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:
     assert turn.kind == "edit"
     assert turn.description == "a red heart on a yellow background"
     assert "No expert here" in turn.reply
+
+
+def test_a_chosen_picture_is_not_drawn_again(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """It is there already; the next turn goes on from it, in a resumed conversation too."""
+    talk = studio.conversation()
+    first = talk.say("a red heart", seed=3, **QUICK)
+    talk.say("but blue")
+    chosen = talk.say("undo")
+    assert (chosen.refers_to, chosen.generation) == (0, first.generation)
+    file = talk.save(tmp_path / "talk.json")
+    again = Conversation.load(file, studio=studio)
+    assert again.turns[-1].chosen
+    assert again.paths(again.turns[-1]) == again.paths(again.turns[0])[:1]
+    green = again.say("but green")
+    assert (green.refers_to, green.description) == (0, "a green heart")
+
+
+def test_a_turn_draws_as_many_as_it_says(studio: DiffusionGPT) -> None:
+    """Three more are three, and one of several is one, with its seed."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=3, **QUICK)
+    several = talk.say("give me 3 more")
+    one = talk.say("the second one but blue")
+    assert several.generation
+    assert one.generation
+    assert len(several.generation.images) == 3
+    assert one.generation.seeds == several.generation.seeds[1:2]
+    assert len(studio_pictures(talk.say("再来两张"))) == 2
+
+
+def studio_pictures(turn: Turn) -> Sequence[Any]:
+    """The pictures of a turn."""
+    return turn.generation.images if turn.generation else ()
+
+
+def test_a_shape_in_a_turn_comes_before_an_earlier_size(studio: DiffusionGPT) -> None:
+    """Arguments of earlier turns hold on, unless the text asks for something else."""
+    talk = studio.conversation()
+    talk.say("a red heart", width=64, height=64, seed=1, **QUICK)
+    turn = talk.say("make it 2:1")
+    width, height = studio_pictures(turn)[0].size
+    assert width == 2 * height
+    assert "width" not in turn.options
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("换成蓝色", "绘制，种子 3。"),
+        ("再来一张", "同样的画面，另一张：由 tiny-"),
+        ("把背景换成黄色", "这里没有能按指令修改图片的专家，于是按“"),
+        ("第九张", "没有第 9 张图。目前有 1 张"),
+        ("撤销", "这之前没有图片。"),
+        ("谢谢", "不客气！"),
+        ("number 9 but blue", "Picture 9 was not drawn. There is one so far"),
+        ("thanks!", "You are welcome!"),
+        ("the first one", "Back to the picture of turn 1"),
+    ],
+)
+def test_a_turn_is_replied_to_in_its_language(asked: Conversation, text: str, says: str) -> None:
+    """In Chinese or in English, also where it speaks of a picture that there is not."""
+    assert says in asked.branch(0).say(text).reply
 
 
 def test_a_failed_turn_leaves_the_conversation_as_it_was(studio: DiffusionGPT) -> None:

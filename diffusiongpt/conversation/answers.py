@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from diffusiongpt.understanding import simplified
+from diffusiongpt.conversation.replies import courtesy, in_chinese, why
+from diffusiongpt.understanding import is_small_talk, simplified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from diffusiongpt.flow import Route
     from diffusiongpt.pictures import Generation
-
-_CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 def _seed(about: Generation, *, zh: bool) -> str:
@@ -73,11 +72,9 @@ def answer(text: str, about: Generation | None = None, chosen: Route | None = No
         about: The picture; `None` if none was drawn yet.
         chosen: The route by which its expert was chosen.
     """
-    zh = bool(_CHINESE.search(text))
-    if about is None:
-        if zh:
-            return "还没有画任何图片。先说要画什么，再说怎么改：“换成蓝色”“再来一张”。"
-        return "Nothing was drawn yet. Say what to draw, and then how to change it: 'but blue', 'another one'."
+    zh = in_chinese(text)
+    if about is None or is_small_talk(text):
+        return _without_picture(text, zh=zh)
     plain = simplified(text)
     for pattern, fact in _FACTS:
         if re.search(pattern, plain, re.IGNORECASE):
@@ -87,14 +84,14 @@ def answer(text: str, about: Generation | None = None, chosen: Route | None = No
         names = [one.expert for one in route.candidates[:5]]
         return f"候选专家有 {'、'.join(names)}。" if zh else f"Candidates were {', '.join(names)}."
     if zh:
-        return f"由 {about.drawn_by} 绘制，种子 {about.seeds[0]}。{_why(route)}"
+        return f"由 {about.drawn_by} 绘制，种子 {about.seeds[0]}。{why(route)}"
     return f"{about.drawn_by} drew it with seed {about.seeds[0]}: {route.sentence()}"
 
 
-def _why(route: Route) -> str:
-    """The choice by its scores, in Chinese; `Route.sentence` is in English."""
-    first, *others = route.candidates
-    if not others:
-        return "只有它可以绘制。"
-    listed = f"{first.expert} 得分 {first.score:+.2f}，其次是 {others[0].expert}（{others[0].score:+.2f}）"
-    return f"候选专家共 {len(route.candidates)} 位：{listed}。"
+def _without_picture(text: str, *, zh: bool) -> str:
+    """The answer to thanks, and to a question before the first picture."""
+    if is_small_talk(text):
+        return courtesy(text)
+    if zh:
+        return "还没有画任何图片。先说要画什么，再说怎么改：“换成蓝色”“再来一张”。"
+    return "Nothing was drawn yet. Say what to draw, and then how to change it: 'but blue', 'another one'."

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffusiongpt.conversation import replies
 from diffusiongpt.conversation.answers import answer
 from diffusiongpt.conversation.files import Paths, read_turns, write_turns
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, kept
@@ -18,6 +19,10 @@ from diffusiongpt.understanding import FollowUp, Shown, Thought, TurnKind, read_
 if TYPE_CHECKING:
     from diffusiongpt.flow import ImageSource, Route
     from diffusiongpt.pictures import Generation
+
+
+_SIZE = ("width", "height")
+"""Arguments that a size or a shape in the text of a turn comes before, where an earlier turn had them."""
 
 
 class Draws(Protocol):
@@ -76,11 +81,13 @@ class Conversation:
     def say(self, text: str, image: ImageSource | Sequence[ImageSource] | None = None, **options: Any) -> Turn:
         """Say the next thing.
 
-        A new picture is routed and drawn. A variation has the same description and another seed. A refinement keeps
-        the seed, and the expert unless a style is named, and draws the changed description. An edit goes to an expert
-        that changes pictures by instruction, with the picture; where none may draw, the changed description is drawn,
-        and the reply says so. With a mask and no picture, what it marks in the picture that the turn speaks of is drawn
-        again. A question is answered from what is known of the picture.
+        A new picture is routed and drawn. A variation has the same description and another seed, and as many pictures
+        as the text says. A refinement keeps the seed, and the expert unless a style is named, and draws the changed
+        description; where it only says which picture is meant ("the second one", "undo"), nothing is drawn, and the
+        next turn goes on from that picture. An edit goes to an expert that changes pictures by instruction, with the
+        picture; where none may draw, the changed description is drawn, and the reply says so. With a mask and no
+        picture, what it marks in the picture that the turn speaks of is drawn again. A question is answered from what
+        is known of the picture; so is a turn that speaks of a picture that was never drawn.
 
         Args:
             text: What the person says.
@@ -96,7 +103,7 @@ class Conversation:
         if len(self._turns) >= MAX_TURNS:
             raise ConversationError(f"the conversation has {MAX_TURNS} turns", hint="Begin a new one.")
         given = read_images(image)
-        spoken = [index for index, turn in enumerate(self._turns) if turn.generation is not None]
+        spoken = [index for index, turn in enumerate(self._turns) if turn.generation is not None and not turn.chosen]
         if given:
             turn = self._new(text, given, options)
         elif not spoken:
@@ -115,7 +122,9 @@ class Conversation:
         """
         if not self._turns:
             raise ConversationError("nothing was said yet", hint="Say something first.")
-        return self._turns.pop()
+        turn = self._turns.pop()
+        self._paths.pop(id(turn), None)  # a later turn may get the number
+        return turn
 
     def branch(self, turn: Turn | int) -> Conversation:
         """Another conversation that goes on after a turn of this one.
@@ -136,18 +145,51 @@ class Conversation:
             for index in spoken
         ]
         names_style = bool(self._studio.read(text).understanding.styles)
-        follow = read_follow_up(text, shown, names_style=names_style, restyle=self._restyle, guess=guess)
-        if spoken and follow.kind != "question" and options.get("mask_image") is not None:
+        follow = read_follow_up(
+            text, shown, names_style=names_style, restyle=self._restyle, guess=guess, current=self._current(spoken)
+        )
+        if follow.missing:
+            reply = replies.missing(text, follow.missing, [one.pictures for one in shown])
+            return Turn(text=text, kind="question", reply=reply)
+        if follow.kind == "question":
+            return self._answered(text, follow, spoken)
+        if spoken and options.get("mask_image") is not None:
             return self._painted(text, follow, spoken, options)
-        if follow.kind == "new" or follow.turn is None or not spoken:
-            if follow.kind == "question":
-                return Turn(text=text, kind="question", reply=answer(text, None))
+        if follow.turn is None:
             return self._new(follow.description or text, (), options, text=text)
         index = spoken[follow.turn]
-        if follow.kind == "question":
-            reply = answer(text, _pictures(self._turns[index]), chosen=self._choice(index))
-            return Turn(text=text, kind="question", refers_to=index, picture=follow.picture, reply=reply)
+        if follow.chosen and _without_news(options, self._turns[index].options):
+            return self._chosen(text, follow, index)
         return self._changed(text, follow, index, options)
+
+    def _answered(self, text: str, follow: FollowUp, spoken: Sequence[int]) -> Turn:
+        if follow.turn is None:
+            return Turn(text=text, kind="question", reply=answer(text, None))
+        index = spoken[follow.turn]
+        reply = answer(text, _pictures(self._turns[index]), chosen=self._choice(index))
+        return Turn(text=text, kind="question", refers_to=index, picture=follow.picture, reply=reply)
+
+    def _current(self, spoken: Sequence[int]) -> tuple[int, int] | None:
+        """Place among `spoken`, and the picture, that a turn means without a word: what was chosen or drawn last."""
+        last = next((turn for turn in reversed(self._turns) if turn.generation is not None), None)
+        if last is None or not last.chosen or last.refers_to is None:
+            return None
+        return spoken.index(last.refers_to), last.picture
+
+    def _chosen(self, text: str, follow: FollowUp, index: int) -> Turn:
+        """An earlier picture, which the next turn goes on from."""
+        before = self._turns[index]
+        return Turn(
+            text=text,
+            kind="refine",
+            refers_to=index,
+            picture=follow.picture,
+            description=before.description,
+            generation=_pictures(before).only(follow.picture),
+            reply=replies.chosen(text, index, follow.picture, len(_pictures(before).images)),
+            options=before.options,
+            chosen=True,
+        )
 
     def _choice(self, index: int) -> Route:
         """The route by which the expert of a turn was chosen; later turns may have kept that expert."""
@@ -160,7 +202,7 @@ class Conversation:
     ) -> Turn:
         generation = self._studio.route_and_generate(description, **({"image": image} if image else {}), **options)
         kind: TurnKind = "edit" if generation.route.task in ("edit", "inpaint") else "new"
-        reply = _drawn(generation)
+        reply = replies.drawn(text or description, generation)
         return Turn(
             text=text or description,
             kind=kind,
@@ -179,7 +221,7 @@ class Conversation:
         description = follow.description or text
         # a mask is commonly made over the last picture, while the words may name another
         meant = index == spoken[-1] and follow.picture == 0
-        where = "" if meant else f" in picture {follow.picture + 1} of turn {index + 1}"
+        where = None if meant else (follow.picture, index)
         generation = self._studio.route_and_generate(description, **wanted, image=earlier.images[follow.picture])
         return Turn(
             text=text,
@@ -188,7 +230,7 @@ class Conversation:
             picture=follow.picture,
             description=description,
             generation=generation,
-            reply=f"Drew what the mask marks{where}; the rest of the picture stays. {_drawn(generation)}",
+            reply=replies.painted(text, generation, where),
             options={**before.options, **kept(options)},
         )
 
@@ -196,23 +238,23 @@ class Conversation:
         """A variation, a refinement or an edit of an earlier picture."""
         before = self._turns[index]
         earlier = _pictures(before)
-        wanted = {**before.options, **options}
+        pictures = {"num_images_per_prompt": follow.pictures} if follow.pictures else {}
+        overruled = _SIZE if self._names_size(text) else ()
+        wanted = {name: value for name, value in before.options.items() if name not in overruled} | pictures
+        kept_on = {**wanted, **kept(options)}
+        wanted |= options
         seed = earlier.seeds[follow.picture]
         if follow.kind == "variation":
             wanted = {"seed": fresh_seed(), **_same_expert(earlier), **wanted}
             generation = self._studio.route_and_generate(follow.description, **wanted)
-            reply = f"Another one of the same: {_drawn(generation)}"
+            reply = replies.another(text, generation)
         elif follow.kind == "edit" and (edited := self._edited(follow, earlier, {"seed": seed, **wanted})):
-            generation, reply = edited, f"Changed the picture as you said: {_drawn(edited)}"
+            generation, reply = edited, replies.edited(text, edited)
         else:
-            wanted = {"seed": seed, **wanted}
-            generation = self._redrawn(follow.description, earlier, wanted)
-            reply = _drawn(generation)
+            generation = self._redrawn(follow.description, earlier, {"seed": seed, **wanted})
+            reply = replies.drawn(text, generation)
             if follow.kind == "edit":
-                reply = (
-                    "No expert here changes pictures by instruction, so it was drawn again as "
-                    f"{follow.description!r}. {reply}"
-                )
+                reply = replies.no_editor(text, follow.description, generation)
         return Turn(
             text=text,
             kind=follow.kind,
@@ -221,8 +263,12 @@ class Conversation:
             description=follow.description,
             generation=generation,
             reply=reply,
-            options={**before.options, **kept(options)},
+            options=kept_on,
         )
+
+    def _names_size(self, text: str) -> bool:
+        read = self._studio.read(text).understanding
+        return read.aspect_ratio is not None or read.width is not None
 
     def _edited(self, follow: FollowUp, earlier: Generation, options: Mapping[str, Any]) -> Generation | None:
         """The picture changed by an expert that edits; `None` if none may draw."""
@@ -291,6 +337,11 @@ def _pictures(turn: Turn) -> Generation:
     return turn.generation
 
 
+def _without_news(options: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """Whether arguments ask for nothing that an earlier turn was not drawn with."""
+    return all(value is None or (name in earlier and earlier[name] == value) for name, value in options.items())
+
+
 def _same_expert(earlier: Generation) -> dict[str, str]:
     return {} if earlier.records[0].demonstration else {"expert": earlier.drawn_by}
 
@@ -306,10 +357,3 @@ def _cut(text: str, words: str) -> str:
     )
     left = re.sub(r"\s{2,}", " ", left).strip(" ,，:：")
     return left or text
-
-
-def _drawn(generation: Generation) -> str:
-    drawn = f"{generation.drawn_by} drew it with seed {generation.seeds[0]}."
-    if len(generation.route.candidates) == 1:
-        return drawn
-    return f"{drawn} Chosen: {generation.route.sentence()}"

@@ -38,6 +38,7 @@ class _TurnFile(BaseModel):
     description: str = Field(default="", max_length=2 * MAX_PROMPT_CHARS)
     reply: str = ""  # it may quote a prompt, whose odd characters are written as ten; the file has a limit
     options: Mapping[str, Any] = Field(default_factory=dict, max_length=64)
+    chosen: bool = False
     pictures: Annotated[tuple[_FileName, ...], FailFast()] = Field(default=(), max_length=64)
 
 
@@ -76,7 +77,8 @@ def _read_file(file: Path) -> _File:
         ) from None
 
 
-def _read_turn(stored: _TurnFile, folder: Path, index: int, known: dict[str, PictureRecord]) -> Turn:
+def _read_turn(stored: _TurnFile, folder: Path, before: Sequence[Turn], known: dict[str, PictureRecord]) -> Turn:
+    index = len(before)
     if stored.refers_to is not None and stored.refers_to >= index:
         raise ConversationError(
             f"turn {index} speaks of turn {stored.refers_to}, which is not before it",
@@ -86,9 +88,22 @@ def _read_turn(stored: _TurnFile, folder: Path, index: int, known: dict[str, Pic
         check_kept(stored.options)
     except RequestError as error:
         raise ConversationError(f"turn {index}: {error}", hint=error.hint) from error
-    generation = _read_pictures(stored, folder, known) if stored.pictures else None
+    if stored.chosen:
+        generation: Generation | None = _chosen_picture(stored, before)
+    else:
+        generation = _read_pictures(stored, folder, known) if stored.pictures else None
     fields = stored.model_dump(exclude={"pictures"})
     return Turn(**fields, generation=generation)
+
+
+def _chosen_picture(stored: _TurnFile, before: Sequence[Turn]) -> Generation:
+    shown = None if stored.refers_to is None else before[stored.refers_to].generation
+    if shown is None or stored.picture >= len(shown.records) or stored.pictures:
+        raise ConversationError(
+            f"turn {len(before)} chooses a picture that was not drawn",
+            hint="Pass a file that Conversation.save wrote.",
+        )
+    return shown.only(stored.picture)
 
 
 def _read_pictures(stored: _TurnFile, folder: Path, known: dict[str, PictureRecord]) -> Generation:
@@ -125,11 +140,13 @@ def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -
     """
     file = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
     folder = file.with_name(f"{file.stem}-pictures")
-    stored, paths = [], {}
+    stored: list[_TurnFile] = []
+    paths: dict[int, Paths] = {}
     for turn in turns:
-        paths[id(turn)] = _kept_in(folder, turn, known.get(id(turn), ()))
+        kept = () if turn.chosen else _kept_in(folder, turn, known.get(id(turn), ()))
         said = {one.name: getattr(turn, one.name) for one in fields(turn) if one.name != "generation"}
-        stored.append(_TurnFile(**said, pictures=tuple(path.name for path in paths[id(turn)])))
+        stored.append(_TurnFile(**said, pictures=tuple(path.name for path in kept)))
+        paths[id(turn)] = kept or _chosen_path(turn, turns, paths)
     content = _File(pictures_in=folder.name, turns=tuple(stored)).model_dump_json(indent=2)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +156,11 @@ def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -
             f"cannot write {file}: {error.strerror or error}", hint="Choose a folder you may write to."
         ) from error
     return file, paths
+
+
+def _chosen_path(turn: Turn, turns: Sequence[Turn], paths: Mapping[int, Paths]) -> Paths:
+    """The file of the earlier picture that a turn chooses; empty for a turn without a picture."""
+    return (paths[id(turns[turn.refers_to])][turn.picture],) if turn.chosen and turn.refers_to is not None else ()
 
 
 def _kept_in(folder: Path, turn: Turn, known: Paths) -> Paths:
@@ -154,6 +176,10 @@ def read_turns(file: Path) -> tuple[list[Turn], dict[int, Paths]]:
     stored = _read_file(file)
     folder = file.parent / stored.pictures_in
     known: dict[str, PictureRecord] = {}
-    turns = [_read_turn(turn, folder, index, known) for index, turn in enumerate(stored.turns)]
-    paths = [tuple(folder / name for name in turn.pictures) for turn in stored.turns]
-    return turns, {id(turn): places for turn, places in zip(turns, paths, strict=True)}
+    turns: list[Turn] = []
+    paths: dict[int, Paths] = {}
+    for one in stored.turns:
+        turn = _read_turn(one, folder, turns, known)
+        turns.append(turn)
+        paths[id(turn)] = tuple(folder / name for name in one.pictures) or _chosen_path(turn, turns, paths)
+    return turns, paths

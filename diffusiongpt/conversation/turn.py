@@ -33,6 +33,7 @@ class Turn:
         generation: The pictures; `None` for a question.
         reply: What was done, or the answer.
         options: Arguments that it was drawn with, for the turns that follow.
+        chosen: Whether it only says which earlier picture is meant: nothing was drawn, and that is its picture.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Turn:
     generation: Generation | None = None
     reply: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    chosen: bool = False
 
 
 def kept(options: Mapping[str, Any]) -> dict[str, Any]:

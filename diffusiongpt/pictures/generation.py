@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -142,6 +142,12 @@ class Generation:
     def shown_in(self) -> ShownIn | None:
         """The comparison these pictures were shown in."""
         return self.records[0].shown_in
+
+    def only(self, index: int) -> Generation:
+        """One of its pictures."""
+        if len(self.records) == 1:
+            return self
+        return replace(self, images=self.images[index : index + 1 or None], records=(self.records[index],))
 
     def save(self, path: str | Path, *, inputs: bool = True) -> list[Path]:
         """Save the pictures as PNG with their record inside.

@@ -45,6 +45,22 @@ def clauses_of(order: str) -> list[str]:
     return said or [wish for wish in wishes if wish]
 
 
+def blames_a_part(order: str) -> bool:
+    """Whether an order says what is wrong with a thing in the picture, and not with the whole of it."""
+    return any(map(_blames_a_part, _CLAUSE.findall(order)))
+
+
+def _blames_a_part(clause: str) -> bool:
+    plain = simplified(clause.strip())
+    language = "_zh" if is_chinese(plain) else ""
+    if cues(f"too_much{language}").match(plain):
+        return False
+    found = cues(f"part_too_much{language}").match(plain) or cues(f"part_is_wrong{language}").match(plain)
+    if found is None:
+        return False
+    return not cues(f"whole{language}").fullmatch(re.sub(r"^(?:the|its?|his|her|their)\s", "", found["what"]))
+
+
 def remedy_of(clause: str) -> str:
     """The wish in a complaint; empty for anything else."""
     if is_chinese(clause):

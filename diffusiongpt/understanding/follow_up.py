@@ -2,7 +2,8 @@
 
 The rule, which also labels the turns of the tests:
 
-- *question*: asks to be answered, and for no picture. A polite order ("can you make it blue?") is an order.
+- *question*: asks to be answered, and for no picture, or asks for nothing, as thanks do. A polite order ("can you make
+  it blue?") is an order.
 - *new*: describes a picture with a subject of its own and no tie to an earlier one, or says that it starts over.
 - *variation*: wants another picture of the same, and names nothing that differs.
 - *edit*: names one thing in the picture, such as an object, a part, the background or a text, that is added, removed,
@@ -15,32 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffusiongpt.understanding.complaints import remedy_of
 from diffusiongpt.understanding.cues import cues, words_of
 from diffusiongpt.understanding.languages import simplified
 from diffusiongpt.understanding.merging import merged
-from diffusiongpt.understanding.turn_kinds import (
-    TurnKind,
-    TurnReader,
-    reference_in,
-    without_courtesy,
-    without_reference,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A turn that showed pictures.
-
-    Attributes:
-        description: What they show.
-        pictures: How many there are.
-    """
-
-    description: str
-    pictures: int = 1
+from diffusiongpt.understanding.references import Reference, Shown, how_many, read_reference
+from diffusiongpt.understanding.turn_kinds import TurnKind, TurnReader, without_courtesy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +36,9 @@ class FollowUp:
         picture: Index of the picture in that turn.
         description: What is to be drawn, as if it had been asked for at once; empty for a question.
         order: The turn as an order to an expert that edits.
+        pictures: How many pictures are wanted; `None` where the turn does not say.
+        chosen: Whether it only says which picture is meant, so that nothing is to be drawn.
+        missing: The number of a picture that it speaks of and that there is not, -1 for one before the first; else 0.
     """
 
     kind: TurnKind
@@ -60,6 +46,9 @@ class FollowUp:
     picture: int = 0
     description: str = ""
     order: str = ""
+    pictures: int | None = None
+    chosen: bool = False
+    missing: int = 0
 
 
 def read_follow_up(
@@ -70,6 +59,7 @@ def read_follow_up(
     restyle: Callable[[str, str], str] = lambda description, _: description,
     reader: TurnReader | None = None,
     guess: TurnKind | None = None,
+    current: tuple[int, int] | None = None,
 ) -> FollowUp:
     """Read a turn.
 
@@ -80,28 +70,45 @@ def read_follow_up(
         restyle: Takes a description and an order, and returns the description without styles that the order replaces.
         reader: Tells the kinds of turns apart; the one that is installed if absent.
         guess: What an LLM made of the turn, if one read it.
+        current: The turn and the picture that are meant without a word; the first picture of the last turn if absent.
     """
-    turn, picture, rest = _reference(text, shown)
-    order = without_courtesy(rest)
-    kind = (reader or TurnReader.installed()).kind(text, guess)
-    if not shown and kind != "question":
-        kind = "new"
-    if kind == "new" and shown and names_style and len(words_of(order)) <= _FEW_WORDS:
+    found = read_reference(text, shown, current)
+    order = without_courtesy(found.rest) if found.rest else ""
+    kind = (reader or TurnReader.installed()).kind(found.named, guess)
+    if not shown:
+        kind = "question" if kind == "question" else "new"
+    elif kind == "new" and names_style and len(words_of(order)) <= _FEW_WORDS:
         kind = "refine"
     if kind == "new":
         return FollowUp(kind=kind, description=_after_start(without_courtesy(text)), order=order)
-    if kind == "question" and not shown:
-        return FollowUp(kind=kind)
-    before = shown[turn].description
-    description = {"question": "", "variation": before}.get(kind)
-    if description is None:
-        description = merged(restyle(before, order), order)
-    order = remedy_of(order) or order
-    return FollowUp(kind=kind, turn=turn, picture=picture, description=description, order=order)
+    if not shown or found.missing:
+        return FollowUp(kind=kind, missing=found.missing)
+    if kind == "refine" and _only_chosen(found, order):
+        return _chosen(found, shown, going_back=bool(cues("goes_back").search(simplified(text))))
+    before = shown[found.turn].description
+    follow = FollowUp(kind=kind, turn=found.turn, picture=found.picture, pictures=found.pictures)
+    if kind in ("question", "variation"):
+        described, pictures = (before, how_many(order)) if kind == "variation" else ("", None)
+        return replace(follow, description=described, pictures=pictures)
+    description = merged(restyle(before, order), order)
+    return replace(follow, description=description, order=remedy_of(order) or order)
 
 
 _FEW_WORDS = 4
 """A text of at most this many words, or Chinese characters by twos, that names a style names nothing else."""
+
+
+def _only_chosen(found: Reference, order: str) -> bool:
+    """Whether a turn says no more than which picture is meant."""
+    return found.back or (found.pictures == 1 and (not order or bool(cues("only_chooses").match(simplified(order)))))
+
+
+def _chosen(found: Reference, shown: Sequence[Shown], *, going_back: bool) -> FollowUp:
+    turn, picture = found.turn, found.picture
+    # the last picture is on the table: to go back to "the last one" is to go to the one before
+    if going_back and found.latest and turn == len(shown) - 1 > 0 and shown[turn].pictures == 1:
+        turn, picture = turn - 1, 0
+    return FollowUp(kind="refine", turn=turn, picture=picture, description=shown[turn].description, chosen=True)
 
 
 _FEW_CLAUSES = 3
@@ -123,42 +130,3 @@ def _after_start(text: str) -> str:
 def _leaves(clause: str) -> bool:
     plain = simplified(clause)
     return any(cues(name).search(plain) for name in ("starts_over", "leaves", "leaves_zh"))
-
-
-_NUMBERS = {
-    "first": 0, "1st": 0, "one": 0, "second": 1, "2nd": 1, "two": 1, "third": 2, "3rd": 2, "three": 2, "fourth": 3,
-    "4th": 3, "four": 3, "fifth": 4, "5th": 4, "sixth": 5, "6th": 5, "seventh": 6, "eighth": 7, "ninth": 8, "tenth": 9,
-    "original": 0, "last": -1, "latest": -1, "newest": -1, "previous": -2,
-}  # fmt: skip
-_NUMBERS_ZH = {number: index for index, number in enumerate("一二三四五六七八九十")}
-
-
-def _reference(text: str, shown: Sequence[Shown]) -> tuple[int, int, str]:
-    """The turn and the picture that a text speaks of, the last ones without a word, and the text without that.
-
-    An ordinal counts the pictures of the last turn if it has several, else the turns with pictures.
-    """
-    last = len(shown) - 1
-    match = reference_in(text) if shown else None
-    if match is None:
-        return last, 0, text
-    index = _index(match)
-    rest = without_reference(text)
-    several = shown[last].pictures
-    if several > 1 and -several <= index < several:
-        return last, index % several, rest
-    if -len(shown) <= index < len(shown):
-        return index % len(shown), 0, rest
-    return last, 0, rest
-
-
-def _index(match: re.Match[str]) -> int:
-    """The index that an ordinal names, from the end if it is negative."""
-    named = match.groupdict()
-    if word := named.get("word"):
-        return _NUMBERS[word.lower()]
-    if number := named.get("number"):
-        return int(number) - 1 if number.isdecimal() else _NUMBERS_ZH[number]
-    if named.get("first"):
-        return 0
-    return -2 if named.get("before") else -1

@@ -6,8 +6,7 @@ turns that it was not fitted to, compared with what the words alone would make o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from importlib import resources
 from typing import Literal, get_args
@@ -15,9 +14,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder, Vectors, can_read
+from diffusiongpt.understanding.complaints import blames_a_part
 from diffusiongpt.understanding.cues import cues, is_chinese
 from diffusiongpt.understanding.kernel_probe import KernelProbe
 from diffusiongpt.understanding.languages import simplified
+from diffusiongpt.understanding.references import without_reference
 from diffusiongpt.understanding.word_lists import read_word_file
 
 TurnKind = Literal["new", "refine", "variation", "edit", "question"]
@@ -61,13 +62,8 @@ class TurnReader:
             guess: What an LLM made of it, which counts where words leave a doubt.
         """
         plain = simplified(" ".join(text.split()))
-        order = without_courtesy(without_reference(plain))
-        if cues("starts_over").search(order):
-            return "new"
-        if cues("variation").fullmatch(order):
-            return "variation"
-        if guess is not None:
-            return guess
+        if sure := _surely(plain) or guess:
+            return sure
         if not can_read(plain):
             return kind_by_words(plain)
         scores = self._probe.scores(plain)
@@ -96,19 +92,39 @@ class _Signs:
         return np.hstack([*meaning, SPELLING * self._spelling.embed(texts), WORDS * by_words])
 
 
-def kind_by_words(text: str) -> TurnKind:
-    """The kind that the words of a turn show, in English and in simplified Chinese; often wrong by itself."""
+def _surely(text: str) -> TurnKind | None:
+    """The kind of a turn whose words leave no doubt."""
+    if is_small_talk(text):
+        return "question"
     rest = without_reference(text)
     order = without_courtesy(rest)
-    rules: tuple[tuple[TurnKind, Callable[[], bool]], ...] = (
-        ("question", lambda: _is_question(text)),
-        ("new", lambda: bool(cues("starts_over").search(order))),
-        ("variation", lambda: bool(cues("variation").fullmatch(order))),
-        ("variation", lambda: rest != text and bool(cues("again").fullmatch(order))),
-        ("edit", lambda: _is_edit(order)),
-        ("refine", lambda: rest != text or _is_tied(order)),
-    )
-    return next((kind for kind, applies in rules if applies()), "new")
+    if cues("starts_over").search(order):
+        return "new"
+    if rest != text and order and not is_chinese(order) and cues("again").fullmatch(order):
+        return "variation"
+    if cues("back").match(order) or (rest != text and (not order or cues("only_chooses").match(order))):
+        return "refine"
+    if order and cues("variation").fullmatch(order):
+        return "variation"
+    return "variation" if rest != text and order and cues("again").fullmatch(order) else None
+
+
+def kind_by_words(text: str) -> TurnKind:
+    """The kind that the words of a turn show, in English and in simplified Chinese; often wrong by itself."""
+    if _is_question(text):
+        return "question"
+    if sure := _surely(text):
+        return sure
+    rest = without_reference(text)
+    order = without_courtesy(rest)
+    if _is_edit(order):
+        return "edit"
+    return "refine" if rest != text or _is_tied(order) else "new"
+
+
+def is_small_talk(text: str) -> bool:
+    """Whether a text is thanks or praise, and asks for nothing."""
+    return bool(cues("small_talk").match(simplified(text.strip())))
 
 
 def turn_examples() -> list[tuple[TurnKind, str]]:
@@ -122,20 +138,6 @@ def turn_groups() -> tuple[dict[TurnKind, list[str]], ...]:
     text = resources.files("diffusiongpt.understanding").joinpath("turns.yaml").read_text(encoding="utf-8")
     kinds: tuple[TurnKind, ...] = get_args(TurnKind)
     return tuple({kind: group[kind].splitlines() for kind in kinds} for group in read_word_file(text))
-
-
-def reference_in(text: str) -> re.Match[str] | None:
-    """Where a text says which picture it means; `None` if it does not."""
-    plain = simplified(text)
-    return cues("named").search(plain) or cues("named_zh").search(plain)
-
-
-def without_reference(text: str) -> str:
-    """A text without the words that say which picture it means."""
-    match = reference_in(text)
-    if match is None:
-        return text
-    return " ".join(f"{text[: match.start()]} {text[match.end() :]}".split()).strip(" ,，.:：")
 
 
 def without_courtesy(text: str) -> str:
@@ -159,6 +161,8 @@ def _is_question(text: str) -> bool:
 
 
 def _is_edit(order: str) -> bool:
+    if blames_a_part(order):
+        return True
     return bool(cues("alters").search(order) or (is_chinese(order) and cues("alters_zh").search(order)))
 
 

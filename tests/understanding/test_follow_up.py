@@ -62,14 +62,95 @@ def test_a_first_turn_is_new_or_a_question() -> None:
         ("最初那张更好，改成晚上", 1, (0, 0)),
         ("上一张再亮一点", 1, (2, 0)),
         ("它的帽子改成红色", 1, (2, 0)),
-        ("the ninth one but blue", 1, (2, 0)),
+        ("the ninth one but blue", 1, (None, 0)),
+        ("number 5 at night", 4, (None, 0)),
+        ("the previous one with a hat", 4, (1, 0)),
+        ("the one before that, darker", 1, (1, 0)),
+        ("second to last one, darker", 1, (1, 0)),
+        ("倒数第二张亮一点", 1, (1, 0)),
+        ("the left one but at night", 2, (2, 0)),
+        ("右边那张，改成夜景", 4, (2, 3)),
+        ("第三张里的狗换成猫", 4, (2, 2)),
+        ("图1改成晚上", 1, (0, 0)),
+        ("the last two but at night", 4, (2, 2)),
+        ("make the second dog bigger", 1, (2, 0)),
+        ("add the number 1 to his shirt", 1, (2, 0)),
     ],
 )
 def test_ordinals_count_pictures_or_turns(text: str, pictures: int, found: tuple[int, int]) -> None:
-    """An ordinal counts the pictures of the last turn if it has several, else the turns; else the last is meant."""
+    """An ordinal counts the pictures of the last turn if it has several, else the turns; it may name none that is."""
     follow = read_follow_up(text, before("en", 3, pictures))
     assert (follow.turn, follow.picture) == found
     assert follow.kind in ("edit", "refine", "variation")
+
+
+KEPT = [
+    Shown(description="a dragon over a village", pictures=3),
+    Shown(description="一辆红色的自行车"),
+    Shown(description="a castle on a hill"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("the dragon one but at night", (0, 0)),
+        ("自行车那张改成晚上", (1, 0)),
+        ("the one with the village, in winter", (0, 0)),
+        ("the blue one please", (2, 0)),
+        ("the castle one, darker", (2, 0)),
+    ],
+)
+def test_a_picture_is_named_by_what_it_shows(text: str, found: tuple[int, int]) -> None:
+    """Words that only an earlier picture shows speak of that one; those that none shows, or the last one too, of it."""
+    follow = read_follow_up(text, KEPT)
+    assert (follow.turn, follow.picture) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "current", "found"),
+    [
+        ("the second one", None, (1, 0)),
+        ("use the previous one", None, (1, 0)),
+        ("回到上一张", None, (1, 0)),
+        ("undo", None, (1, 0)),
+        ("撤销", (1, 0), (0, 0)),
+        ("I like the first one more", None, (0, 0)),
+        ("the dragon one", None, (0, 0)),
+        ("the third version", None, (2, 0)),
+        ("go back to the third version", None, (2, 0)),
+        ("undo", (0, 0), None),
+    ],
+)
+def test_a_turn_may_only_choose_a_picture(
+    text: str, current: tuple[int, int] | None, found: tuple[int, int] | None
+) -> None:
+    """Then nothing is to be drawn; before the first picture there is none."""
+    follow = read_follow_up(text, KEPT, current=current)
+    assert follow.kind == "refine"
+    if found is None:
+        assert (follow.missing, follow.turn) == (-1, None)
+    else:
+        assert (follow.chosen, follow.turn, follow.picture) == (True, *found)
+        assert follow.description == KEPT[found[0]].description
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "pictures"),
+    [
+        ("give me 3 more", "variation", 3),
+        ("再来三张", "variation", 3),
+        ("another one", "variation", None),
+        ("show me a few more", "variation", 3),
+        ("both in watercolor", "refine", 3),
+        ("make it darker", "refine", None),
+        ("the second one, darker", "refine", 1),
+    ],
+)
+def test_a_turn_says_how_many_pictures_it_wants(text: str, kind: str, pictures: int | None) -> None:
+    """A number of others, all that were shown, or the one that it names."""
+    follow = read_follow_up(text, KEPT[:1])
+    assert (follow.kind, follow.pictures) == (kind, pictures)
 
 
 @pytest.mark.parametrize(

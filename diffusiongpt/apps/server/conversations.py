@@ -81,7 +81,8 @@ def _said(service: Service, request: Request, name: str, talk: Conversation, ask
     if turn.generation is None:
         notices = [*asked.notices, *not_used(name for name in PICTURES if name in asked.options)]
         return Answer(created=int(time()), pictures=(), facts={}, story={"notices": notices, **more})
-    service.metrics.drawn(turn.generation)
+    if not turn.chosen:
+        service.metrics.drawn(turn.generation)
     note(request, expert=turn.generation.drawn_by, pictures=len(turn.generation.images))
     return answer_of(turn.generation, asked, service, base_url, **more)
 
