@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent / "prior"))
 
 from editing import edits
-from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Scales, read_models, read_rows, read_yaml
+from fit import HERE, MAIN, OVERALL, Fit, Floats, Model, Row, Scales, read_models, read_rows, read_yaml
 from latency import percentiles
 from skills import counting, read_reasoning, rewriting
 
@@ -64,6 +64,10 @@ Knows = Literal["nothing", "kind", "figures"]
 none of the arena's figures; or these too, as the package has them."""
 
 KNOWN = get_args(Knows)
+
+UNLISTED = 0.5
+"""Standard deviations that a model is expected below those like it if no table lists it: tables list what somebody
+found worth comparing. Stated, as nothing can measure it."""
 
 
 def by_model(fit: Fit, *sources: str) -> list[list[int]]:
@@ -178,7 +182,9 @@ class Export:
                 families[model.family] = {**standing, "source": f"models of the family {model.family}"}
                 continue
             seen = name in self._shown
-            source = "benchmarks" if seen else f"models like it ({model.family}, {model.released:.0f})"
+            source = "benchmarks" if seen else f"models like it ({model.family}, {int(model.released)})"
+            if not seen:
+                standing["level"] = round(standing["level"] - UNLISTED * standing["doubt"], 1)
             own = {"figures": figures.get(name, {}), "measured": seen, "source": source}
             experts[model.repo] = {**standing, **own}
         return {
@@ -226,9 +232,8 @@ class Export:
         x = np.array([log(e.size_gb or 1) for e in known])
         y = np.array([experts[e.repo]["level"] for e in known])
         slope, start = np.polyfit(x, y, 1)
-        # half a standard deviation less: models that no table lists are rarely as good as those that one does
         spread = float((y - slope * x - start).std())
-        return [round(float(start) - spread / 2, 1), round(float(slope), 1), round(spread, 1)]
+        return [round(float(start) - UNLISTED * spread, 1), round(float(slope), 1), round(spread, 1)]
 
 
 def printed(data: dict[str, Any]) -> str:
@@ -246,11 +251,16 @@ def printed(data: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def with_families(models: dict[str, Model]) -> dict[str, Model]:
-    """The models, and one more of each family that has open weights: neither distilled nor tuned, of its mean age."""
+def with_families(models: dict[str, Model], rows: Iterable[Row]) -> dict[str, Model]:
+    """The models, and one more of each family that has open weights: neither distilled nor tuned, of its mean age.
+
+    The mean is over the members that some table lists, if it lists any.
+    """
     found = dict(models)
+    listed = {row.model for row in rows}
     for family in sorted({model.family for model in models.values() if model.repo}):
-        kin = [model for model in models.values() if model.family == family and model.repo]
+        members = [model for model in models.values() if model.family == family and model.repo]
+        kin = [model for model in members if model.name in listed] or members
         date = float(np.mean([model.released for model in kin]))
         sizes = [model.params for model in kin if model.params == model.params]
         params = float(np.exp(np.mean(np.log(sizes)))) if sizes else float("nan")
@@ -438,7 +448,8 @@ def main() -> None:
         return
     models, _ = read_models()
     zoo = Zoo.load("default")
-    fit = Fit(read_rows(arguments.data), with_families(models), Scales())
+    rows = read_rows(arguments.data)
+    fit = Fit(rows, with_families(models, rows), Scales())
     further = {
         "edits": edits(arguments.data, zoo.values()),
         "counting": counting(fit),

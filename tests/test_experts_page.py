@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from miniatures import ARCHITECTURES, FROM_PICTURES
+from miniatures import CHANGING, DRAWING
 
 from diffusiongpt.backends.diffusers import architectures
 
@@ -21,9 +21,9 @@ def family_row(name: str) -> str:
     known = architectures()[name]
     tasks = sorted(known.tasks - {"text-to-image"})
     shown = [f"`{CHANGES}[{name}-{task}]`" for task in tasks]
-    if name in FROM_PICTURES:
+    if name in CHANGING:
         first, rest = shown[0], shown[1:]
-    elif name in ARCHITECTURES:
+    elif name in DRAWING:
         first, rest = f"`{DRAWS}[{name}]`", shown
     else:
         first, rest = "*not run here*", []
@@ -43,7 +43,7 @@ def test_the_tests_that_are_named_exist() -> None:
     ids = {f"{name}-{task}" for name, known in architectures().items() for task in known.tasks}
     for file, name, parameter in named:
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (file, name)
-        assert not parameter or parameter in ids | set(ARCHITECTURES), parameter
+        assert not parameter or parameter in ids | set(DRAWING), parameter
 
 
 def test_every_row_is_shown_by_something() -> None:

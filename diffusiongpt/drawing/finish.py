@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from diffusiongpt.flow import Call, Drawing, Matting
 
 
+_NEARLY_OPAQUE = 245
+"""Least alpha of a picture that counts as opaque, since autoencoders are not exact. Stated, not measured."""
+
+
 def finished(call: Call, drawing: Drawing) -> Drawing:
     """The drawing with pictures of the size that was asked for, whose pixels outside the mask are those that went in.
 
     `params` has the size that was drawn; `resized_to` in it is that of the pictures, where they differ. A picture whose
-    background is to be taken out and is not plain stays opaque, and `dropped` says why.
+    background is to be taken out and is not plain stays opaque, and `dropped` says why. An alpha channel that is opaque
+    but for rounding is left out.
     """
     cut = [cut_out(image) for image in drawing.images] if call.cut_out else []
-    drawn = [image for image, _ in cut] or drawing.images
+    drawn = [image for image, _ in cut] or [_without_rounding(image) for image in drawing.images]
     mattings = tuple(matting for _, matting in cut)
     images = tuple(_pasted(call, _resized(call, image)) for image in drawn)
     params = dict(drawing.params)
@@ -43,6 +48,12 @@ def _opaque(mattings: Sequence[Matting], seeds: Sequence[int]) -> Iterator[Dropp
         if not matting.done:
             reason = f"the picture of seed {seed} stays opaque: {matting.reason}"
             yield Dropped(name="transparent_background", value=True, reason=reason)
+
+
+def _without_rounding(image: Image) -> Image:
+    if image.mode == "RGBA" and not any(image.getchannel("A").histogram()[:_NEARLY_OPAQUE]):
+        return image.convert("RGB")
+    return image
 
 
 def _resized(call: Call, image: Image) -> Image:

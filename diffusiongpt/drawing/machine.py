@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import for_adapters, get_backend, is_hosted
-from diffusiongpt.backends.diffusers import FEW_BITS, can_quantise
+from diffusiongpt.backends.diffusers import FEW_BITS, can_quantise, lacking
 from diffusiongpt.errors import (
     DiffusionGPTError,
     HubUnreachableError,
@@ -62,6 +62,7 @@ class Machine:
         self._planners: dict[MachineSpec, Planner] = {}
         self._measurements = Measurements(settings.home / "measured.jsonl")
         self._weighed: dict[tuple[PullKey, ...], tuple[Snapshot | tuple[str, ...], Mapping[str, int]]] = {}
+        self._lacking: dict[str, str] = {}
 
     @cached_property
     def device(self) -> str:
@@ -134,6 +135,17 @@ class Machine:
         Where other machines draw, it is empty: they have folders of their own.
         """
         return "" if self._elsewhere or is_hosted(expert.backend) else why_missing(expert)
+
+    def _lacks(self, expert: Expert) -> str:
+        """Which modules its architecture needs that are not installed, as the reason of a rejection; empty if none."""
+        name = expert.architecture
+        if self._elsewhere or name is None or is_hosted(expert.backend):
+            return ""
+        if name not in self._lacking:
+            missing = lacking(name)
+            what = f"needs {' and '.join(missing)}, which is not installed; pip install {' '.join(missing)}"
+            self._lacking[name] = what if missing else ""
+        return self._lacking[name]
 
     def download_bytes(self, expert: Expert) -> float:
         """Bytes to pull before an expert can draw, as the zoo states them; 0 if it is at hand, `inf` if not known.
@@ -243,6 +255,7 @@ class Machine:
                 quantise=self._settings.quantise,
                 readiness=self.readiness,
                 missing=self.missing,
+                lacks=self._lacks if spec == self.spec else lambda _: "",
                 elsewhere=spec != self.spec,
                 measured=self._measured if spec == self.spec else lambda *_: Measured(),
             )

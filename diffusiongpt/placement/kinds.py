@@ -54,6 +54,10 @@ class KindsPlanner:
         name, planner = list(self._planners.items())[-1]
         return planner.unknown.model_copy(update={"replica": name})
 
+    def lacks(self, expert: Expert) -> str:
+        """Which modules an expert needs that no kind has installed; empty if one has them all."""
+        return self._why_not({name: one.lacks(expert) for name, one in self._planners.items()})
+
     def why_not(self, expert: Expert, *, width: int | None = None, height: int | None = None) -> str:
         """Why no kind can draw with an expert; empty if one can."""
         return self._why_not(

@@ -98,6 +98,7 @@ class Planner:
         readiness: What it takes to have an expert's weights at hand here.
         missing: Which local files of an expert do not exist, as the reason of a rejection; empty if none. It is
             asked of experts of unknown size alone: one of known size is planned, and its drawing says what it lacks.
+        lacks: Which modules an expert needs that are not installed, as the reason of a rejection; empty if none.
         elsewhere: Whether the plans are for another machine, where nothing is loaded yet.
         measured: What was measured for an architecture on a device, `"cpu"` or the machine's own.
     """
@@ -114,6 +115,7 @@ class Planner:
         quantise: bool = False,
         readiness: Callable[[Expert], Readiness] = lambda _: "download",
         missing: Callable[[Expert], str] = lambda _: "",
+        lacks: Callable[[Expert], str] = lambda _: "",
         elsewhere: bool = False,
         measured: Callable[[str, str], Measured] = lambda _, __: Measured(),
     ) -> None:
@@ -126,6 +128,7 @@ class Planner:
         self._quantise = quantise
         self._readiness = readiness
         self._missing = missing
+        self.lacks = lacks
         self._elsewhere = elsewhere
         self._measured = measured
         self._stated: dict[int, _Stated] = {}

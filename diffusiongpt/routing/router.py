@@ -296,7 +296,8 @@ class Router:
     def _unfit(self, experts: Iterable[Expert], request: Request, policy: Policy) -> dict[str, str]:
         """Expert -> why it cannot draw on the machine that the route is for, or takes too long there.
 
-        An expert that was asked for by name may be of unknown size: its headers are read before it is pulled.
+        An expert that was asked for by name may be of unknown size: its headers are read before it is pulled. What it
+        lacks is then said when it is to draw.
         """
         if self._planner is None:
             return {}
@@ -306,6 +307,8 @@ class Router:
             reason = planner.why_not(one, width=request.width, height=request.height)
             if reason and request.named and not planner(one).sized:
                 reason = ""
+            if not reason and not request.named:
+                reason = planner.lacks(one)
             if not reason and policy.max_wait is not None:
                 reason = too_slow(self._placement(one, self._readiness(one), request, planner), policy.max_wait)
             if reason:

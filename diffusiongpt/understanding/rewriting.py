@@ -54,7 +54,8 @@ def asked_of(expert: Expert, request: Request, understanding: Understanding, tas
     """The prompt and the negative prompt for an expert.
 
     The words of the request stay as they are and in their order; what else the expert needs leads them. A transparent
-    background becomes a plain one where it is to be cut out. Without `rewrite` the expert gets what was typed, and
+    background becomes a plain one where it is to be cut out, and is asked for in the words that an expert with an alpha
+    channel knows. Without `rewrite` the expert gets what was typed, and
     nothing else.
 
     Args:
@@ -69,6 +70,8 @@ def asked_of(expert: Expert, request: Request, understanding: Understanding, tas
     text = request.prompt if task == "edit" else understanding.rewritten or understanding.prompt
     if is_cut_out(understanding, expert, task):
         text = on_plain(text, understanding.colors, understanding.text_to_render)
+    elif understanding.transparent_background and expert.capabilities.transparent_background is True:
+        text = expert.transparent_prompt_for(text)
     leading: list[str] = []
     dropped: tuple[Dropped, ...] = ()
     if task != "edit":

@@ -41,6 +41,10 @@ prompt names no style."""
 EDITING: Final = "task_edit"
 """Evidence that a picture is to be changed by an instruction: how good experts are at that is learnt separately."""
 
+PROMPT_HERE: Final = "{prompt}"
+"""Where the prompt goes in a `transparent_prompt`."""
+
+_ENDS: Final = (".", "!", "?", "…", "。", "！", "？")
 _SIZES_DIFFER: Final = 0.05
 """How far, as a share, the components may be from the size of the whole: figures on model cards are rounded."""
 
@@ -134,6 +138,7 @@ class Expert(_Entry):
         settings: Recommended call arguments.
         prompt_style: Prompt wordings that suit it, best first.
         trigger_words: Words that it needs in the prompt.
+        transparent_prompt: How it is asked for a transparent background: a text in which `{prompt}` is the prompt.
         negative_prompt: Negative prompt that its maker recommends.
         description: One sentence about it.
         sources: Addresses of pages that state these facts.
@@ -161,6 +166,7 @@ class Expert(_Entry):
     settings: CallSettings = CallSettings()
     prompt_style: tuple[PromptStyle, ...] = Field(default=(), max_length=20)
     trigger_words: tuple[Line, ...] = Field(default=(), max_length=50)
+    transparent_prompt: Paragraph | None = None
     negative_prompt: Paragraph | None = None
     description: Paragraph = ""
     sources: tuple[Line, ...] = Field(default=(), max_length=100)
@@ -206,6 +212,11 @@ class Expert(_Entry):
         yield from self._wrong_as_guest() if self.is_guest else self._wrong_as_checkpoint()
         if self.file and (self.is_guest or is_file(self.repo)):
             yield "'file' names the whole checkpoint in a repository; an adapter's file is 'weight_name' under settings"
+        if self.transparent_prompt is not None:
+            if self.transparent_prompt.count(PROMPT_HERE) != 1:
+                yield f"'transparent_prompt' needs {PROMPT_HERE} once, where the prompt goes"
+            if self.capabilities.transparent_background is not True:
+                yield "'transparent_prompt' is for experts whose 'capabilities' have 'transparent_background: true'"
         total = sum(self.sizes_gb.values())
         if self.is_sized and self.size_gb is not None and abs(total - self.size_gb) > _SIZES_DIFFER * self.size_gb:
             yield (
@@ -267,6 +278,13 @@ class Expert(_Entry):
         facts = {"settings": settings, "architecture": self.architecture or base.architecture}
         adapted = self.model_copy(update=facts)
         return _over(adapted, base.model_copy(update={"settings": base.settings.model_copy(update=load)}))
+
+    def transparent_prompt_for(self, text: str) -> str:
+        """The text with which this expert draws a prompt on a transparent background."""
+        if self.transparent_prompt is None:
+            return text
+        text = text.rstrip()
+        return self.transparent_prompt.replace(PROMPT_HERE, text if text.endswith(_ENDS) else f"{text}.")
 
     def prompt_for(self, text: str) -> str:
         """The prompt this expert gets for a text: led by its trigger words unless the text holds them already.

@@ -15,7 +15,7 @@ from diffusers.pipelines import auto_pipeline
 from fixtures_diffusers import BACKEND, ask, pixels
 from fixtures_routing import expert, think
 from miniature import expert as mini
-from miniatures import ARCHITECTURES, FROM_PICTURES, make_miniature
+from miniatures import CHANGING, DRAWING, make_miniature
 
 from diffusiongpt.backends.diffusers import (
     Architecture,
@@ -95,7 +95,7 @@ def test_the_abilities_are_those_of_the_auto_pipelines(name: str) -> None:
 def test_families_are_names_of_the_table() -> None:
     """A family can be used in a zoo file, and the name decides between two entries that share a class."""
     assert {known.family for known in TABLE.values() if known.family} <= set(TABLE)
-    assert set(ARCHITECTURES) <= set(TABLE)
+    assert {*DRAWING, *CHANGING} <= set(TABLE)
     sd21 = of_pipeline("StableDiffusionPipeline", "sd21")
     assert sd21 is TABLE["sd21"]
     assert of_pipeline("StableDiffusionPipeline", "my-own") is of_pipeline("StableDiffusionPipeline") is TABLE["sd15"]
@@ -261,7 +261,7 @@ def test_the_table_decides_the_type_where_the_zoo_does_not(
 def test_what_cannot_be_built_here_is_refused_before_it_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the index is read, and the error names what to install."""
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    index = json.dumps({"_class_name": "Flux2Pipeline"}).encode()
+    index = json.dumps({"_class_name": "Kandinsky5T2IPipeline"}).encode()
     with pytest.raises(LoadError, match="torchvision") as caught:
         choose_files(("model_index.json",), lambda _: index, variant=None)
     assert "pip install torchvision" in caught.value.hint
@@ -326,7 +326,7 @@ def documented(name: str) -> str:
         known.dtype,
         ", ".join(known.abilities),
         " and ".join(known.needs),
-        "yes" if name in (*ARCHITECTURES, *FROM_PICTURES) else "",
+        "yes" if name in (*DRAWING, *CHANGING) else "",
     )
     return f"| {' | '.join(cells)} |"
 

@@ -27,6 +27,7 @@ OTHER_GUIDANCE = {"qwen-image": "true_cfg_scale"}
 NO_NEGATIVE = {
     "flux1": "FLUX.1 reads a negative prompt only with true_cfg_scale above 1",
     "flux1-kontext": "FLUX.1 Kontext reads a negative prompt only with true_cfg_scale above 1",
+    "flux2": "FLUX.2 [dev] reads no negative prompt",
     "flux2-klein": "FLUX.2 [klein] reads no negative prompt",
     "lcm": "Latent Consistency Model reads no negative prompt",
     "sana-sprint": "Sana Sprint reads no negative prompt",

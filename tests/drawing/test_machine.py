@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from fixtures_routing import settings_in, tiny_studio
+from fixtures_routing import pixel_folder, settings_in, tiny_studio
 
+from diffusiongpt import DiffusionGPT
 from diffusiongpt.backends import get_backend
 from diffusiongpt.cache import ModelCache
 from diffusiongpt.drawing import Machine
@@ -17,6 +19,8 @@ from diffusiongpt.zoo import Zoo
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 class Counting(Puller):
@@ -46,6 +50,22 @@ def test_a_commit_is_weighed_once(tmp_path: Path) -> None:
         assert first[0].host_bytes > 0
         assert puller.looks == looks
         cache.close()
+
+
+def test_what_cannot_be_built_with_what_is_installed_is_no_choice_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route for this machine says what to install; one for another machine, or for a named expert, is as before."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    own = tmp_path / "own.yaml"
+    needy = f"{{id: needy, repo: {pixel_folder()}, architecture: qwen-image-2.1, size_gb: 0.01}}"
+    own.write_text(f"schema_version: 1\nexperts:\n  - {needy}\n")
+    with DiffusionGPT(["tiny", own], settings=settings_in(tmp_path), votes=tmp_path / "votes.db") as studio:
+        here, elsewhere = studio.route("pixel art fish"), studio.route("pixel art fish", memory="any")
+        reasons = {one.expert: one.reason for one in here.rejected}
+        assert reasons["needy"] == "needs torchvision, which is not installed; pip install torchvision"
+        assert "needy" not in [one.expert for one in elsewhere.rejected]
+        assert studio.route("pixel art fish", expert="needy").expert == "needy"
 
 
 def test_what_was_drawn_here_is_kept(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_routing import tiny_studio
+from fixtures_routing import expert, think, tiny_studio
 from PIL import Image, ImageDraw, ImageFilter
 
 from diffusiongpt import DiffusionGPT, Generation
+from diffusiongpt.drawing import resolve
+from diffusiongpt.drawing.finish import finished
 from diffusiongpt.drawing.matting import cut_out
 from diffusiongpt.errors import RequestError
+from diffusiongpt.flow import Drawing, Request
 
 SIDE = 256
 STICKER = "a red heart sticker, transparent background"
@@ -117,6 +120,16 @@ def test_an_alpha_channel_alone_is_no_transparency() -> None:
     assert (cut.tobytes(), matting.background) == (cut_out(plain)[0].tobytes(), cut_out(plain)[1].background)
     assert cut.getchannel("A").getextrema()[0] == 0
     assert not cut_out(crowded)[1].done
+
+
+@pytest.mark.parametrize(("least", "mode"), [(250, "RGB"), (120, "RGBA")])
+def test_an_alpha_channel_that_is_opaque_but_for_rounding_is_left_out(least: int, mode: str) -> None:
+    """An autoencoder with an alpha channel is not exact; a picture through which one sees stays as it was drawn."""
+    drawn = Image.new("RGBA", (SIDE, SIDE), (10, 20, 30, 255))
+    drawn.putpixel((3, 4), (10, 20, 30, least))
+    call = resolve(Request(prompt="a fox"), think("a fox").understanding, expert("painter"))
+    (made,) = finished(call, Drawing(images=(drawn,), params={})).images
+    assert (made.mode, made.getpixel((0, 0))) == (mode, (10, 20, 30) if mode == "RGB" else (10, 20, 30, 255))
 
 
 @pytest.mark.parametrize("prompt", [STICKER, "红色爱心贴纸，透明背景"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from fixtures_routing import expert, think
 from PIL import Image
+from pydantic import ValidationError
 
 from diffusiongpt.drawing import MAX_AREA_FACTOR, SIDE_STEP, resolve
 from diffusiongpt.flow import Request
@@ -128,6 +130,37 @@ def test_trigger_words_lead_once() -> None:
     trained = expert("t", trigger_words=("Ghibli style",))
     assert trained.prompt_for("a fox") == "Ghibli style, a fox"
     assert trained.prompt_for("ghibli Style fox") == "ghibli Style fox"
+
+
+def test_a_transparent_background_is_asked_for_in_the_words_of_the_expert() -> None:
+    """Once, around the prompt with its end; not without the wish, without `rewrite`, or where it is cut out."""
+    able = Capabilities(transparent_background=True)
+    layered = expert("l", transparent_prompt="RGBA image. {prompt} Transparent.", capabilities=able)
+    for text, sent in (
+        ("a fox sticker, transparent background", "RGBA image. a fox sticker, transparent background. Transparent."),
+        ("透明背景的狐狸贴纸。", "RGBA image. 透明背景的狐狸贴纸。 Transparent."),
+        ("a fox sticker", "a fox sticker"),
+    ):
+        call = resolve(Request(prompt=text), think(text).understanding, layered)
+        assert (call.prompt, call.transparent, call.cut_out) == (sent, "fox sticker," in text or "。" in text, False)
+    wish = "a fox, transparent background"
+    assert resolve(Request(prompt=wish, rewrite=False), think(wish).understanding, layered).prompt == wish
+    assert "RGBA" not in resolve(Request(prompt=wish), think(wish).understanding, PLAIN).prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "able", "says"),
+    [
+        ("a picture on glass", True, "needs {prompt} once"),
+        ("{prompt}, {prompt}", True, "needs {prompt} once"),
+        ("{prompt} on glass", False, "transparent_background: true"),
+    ],
+)
+def test_words_for_a_transparent_background_that_cannot_work_are_refused(text: str, able: bool, says: str) -> None:
+    """They need a place for the prompt, and an expert that can."""
+    facts = {"id": "l", "repo": "a/b", "capabilities": {"transparent_background": able}, "transparent_prompt": text}
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        Expert.model_validate(facts)
 
 
 def test_negatives_are_joined() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffusiongpt.backends.diffusers import architectures
 from diffusiongpt.errors import RequestError
 from diffusiongpt.zoo import CallSettings
-from miniatures import _dit, _flow, _language, _newest, _unets
+from miniatures import _dit, _flow, _language, _newest, _seeing, _unets
 
 SIDE = 32
 """Width and height that miniatures draw at, in pixels."""
@@ -59,13 +60,23 @@ _MINIATURES = {
     "sdxl-inpaint": _Miniature(build=_unets.sdxl_inpaint, draws=False),
     "sdxl-pix2pix": _Miniature(build=_unets.sdxl_pix2pix, draws=False),
     "sd15-pix2pix": _Miniature(build=_unets.sd15_pix2pix, draws=False),
+    # these are built where torchvision is installed
+    "flux2": _Miniature(build=_seeing.flux2, extra={"text_encoder_out_layers": (0, 1, 2), "max_sequence_length": 32}),
+    "qwen-image-2.1": _Miniature(build=_seeing.qwen_image_21, side=64, extra={"output_resolution": 64}),
+    "qwen-image-edit": _Miniature(build=_seeing.qwen_image_edit, side=64, draws=False),
 }
 
-ARCHITECTURES = tuple(name for name, one in _MINIATURES.items() if one.draws)
+DRAWING = tuple(name for name, one in _MINIATURES.items() if one.draws)
 """Architectures that have miniatures and draw from text."""
 
-FROM_PICTURES = tuple(name for name, one in _MINIATURES.items() if not one.draws)
+CHANGING = tuple(name for name, one in _MINIATURES.items() if not one.draws)
 """Architectures that have miniatures and only change pictures."""
+
+ARCHITECTURES = tuple(name for name in DRAWING if not architectures()[name].missing)
+"""Those that draw from text and can be built with what is installed."""
+
+FROM_PICTURES = tuple(name for name in CHANGING if not architectures()[name].missing)
+"""Those that only change pictures and can be built with what is installed."""
 
 
 def make_miniature(architecture: str, folder: str | Path, *, seed: int = 0, variant: str | None = None) -> Path:

@@ -14,6 +14,10 @@ TOKENS = 24
 _CHAT = "{% for m in messages %}{{ m['content'] if m['content'] is string else m['content'][0]['text'] }}{% endfor %}"
 _LAYERS = 2
 _SPACE = "▁"
+SEEING = (
+    "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>", "<|im_start|>", "<|im_end|>",
+)  # fmt: skip
+"""Tokens that stand for pictures, and between messages."""
 
 
 def clip_tokenizer() -> Any:
@@ -72,10 +76,17 @@ def qwen_tokenizer() -> Any:
     return tokenizer
 
 
+def seeing_tokenizer() -> Any:
+    """The same with the tokens that stand for pictures."""
+    tokenizer = qwen_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SEEING)})
+    return tokenizer
+
+
 def qwen3_settings() -> dict[str, Any]:
     """Sizes of a Qwen 3 language model."""
     return {
-        "vocab_size": len(qwen_tokenizer()),
+        "vocab_size": len(seeing_tokenizer()),
         "hidden_size": WIDTH,
         "intermediate_size": WIDTH,
         "num_hidden_layers": _LAYERS,
@@ -85,8 +96,8 @@ def qwen3_settings() -> dict[str, Any]:
     }
 
 
-def qwen25_vl_encoder() -> Any:
-    """A `Qwen2_5_VLForConditionalGeneration`, which reads text and pictures."""
+def qwen25_vl_encoder(*, patch: int = 2) -> Any:
+    """A `Qwen2_5_VLForConditionalGeneration`, which reads text, and pictures in patches of so many pixels."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     text = {
@@ -100,14 +111,14 @@ def qwen25_vl_encoder() -> Any:
         "num_heads": 2,
         "out_hidden_size": WIDTH,
         "fullatt_block_indexes": [0],
-        "patch_size": 2,
+        "patch_size": patch,
     }
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_places()))
 
 
-def qwen3_vl_encoder() -> Any:
-    """A `Qwen3VLModel`."""
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+def qwen3_vl_encoder(*, speaks: bool = False, patch: int = 2) -> Any:
+    """A `Qwen3VLModel`, or one that `speaks`, a `Qwen3VLForConditionalGeneration`; with patches of so many pixels."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     text = {
         **qwen3_settings(),
@@ -120,15 +131,24 @@ def qwen3_vl_encoder() -> Any:
         "num_heads": 2,
         "out_hidden_size": WIDTH,
         "deepstack_visual_indexes": [0],
-        "patch_size": 2,
+        "patch_size": patch,
         "num_position_embeddings": 16,
     }
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, **_places())
+    return (Qwen3VLForConditionalGeneration if speaks else Qwen3VLModel)(config)
 
 
-def mistral3_encoder() -> Any:
-    """A `Mistral3Model`, which reads text and pictures."""
-    from transformers import Mistral3Config, Mistral3Model
+def _places() -> dict[str, int]:
+    """Where a text has pictures: the numbers of their tokens."""
+    names = {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>", "image": "<|image_pad|>"}
+    names["video"] = "<|video_pad|>"
+    tokenizer = seeing_tokenizer()
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+
+
+def mistral3_encoder(*, speaks: bool = False) -> Any:
+    """A `Mistral3Model`, which reads text and pictures, or one that `speaks`: a `Mistral3ForConditionalGeneration`."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, Mistral3Model
 
     text = {"model_type": "ministral3", **qwen3_settings()}
     vision = {
@@ -140,7 +160,8 @@ def mistral3_encoder() -> Any:
         "image_size": 8,
         "patch_size": 2,
     }
-    return Mistral3Model(Mistral3Config(text_config=text, vision_config=vision))
+    config = Mistral3Config(text_config=text, vision_config=vision)
+    return (Mistral3ForConditionalGeneration if speaks else Mistral3Model)(config)
 
 
 def gemma_tokenizer() -> Any:

@@ -140,12 +140,14 @@ def test_a_service_is_best_where_it_is_allowed(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_transparency_finds_a_service_that_does_it(tmp_path: Path) -> None:
-    """It is made by matting, unless services are allowed, which draw it."""
+def test_transparency_finds_those_who_draw_it(tmp_path: Path) -> None:
+    """A local model that may not be used for everything, or a service that is allowed; else it is made by matting."""
     router = router_of(zoo(), tmp_path / "v.db")
     asked = Request(prompt="a sticker of a fox on a transparent background")
-    assert router.route(asked).matting
-    route = router.route(asked, Policy(max_price=0.02))
+    route = router.route(asked)
+    assert (route.expert.startswith("qwen-image-2-1"), route.matting) == (True, False)
+    assert router.route(asked, Policy(commercial_use=True)).matting
+    route = router.route(asked, Policy(commercial_use=True, max_price=0.02))
     assert (route.expert, route.unmet, route.matting) == ("gpt-image-1-mini", (), False)
 
 

@@ -79,4 +79,4 @@ def test_every_need_is_met_twice_or_named_as_missing() -> None:
     """Two local experts that allow commercial use, at least, for all but what the page says is missing."""
     few = [name for name, made, others in able() if len(made) + len(others) < ENOUGH]
     assert tuple(few) == MISSING
-    assert f"No local expert draws a {MISSING[0]}" in DOCS.read_text(encoding="utf-8")
+    assert f"No local expert that allows commercial use draws a {MISSING[0]}" in DOCS.read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.backends.diffusers.adapter_file import is_adapter
-from diffusiongpt.backends.diffusers.architectures import Architecture, architectures, check_needs, of_pipeline
+from diffusiongpt.backends.diffusers.architectures import Architecture, architectures, check_needs, lacking, of_pipeline
 from diffusiongpt.backends.diffusers.arguments import plan_call
 from diffusiongpt.backends.diffusers.backend import SMALL_BYTES, DiffusersBackend, held, modules_of
 from diffusiongpt.backends.diffusers.build import weight_type
@@ -45,6 +45,7 @@ __all__ = [
     "is_adapter",
     "is_embedding",
     "is_weights",
+    "lacking",
     "modules_of",
     "of_pipeline",
     "plan_call",

@@ -138,6 +138,17 @@ def of_pipeline(pipeline: str, name: str | None = None) -> Architecture | None:
     return sharing.get(name or "") or next(iter(sharing.values()), None)
 
 
+def lacking(name: str) -> tuple[str, ...]:
+    """Modules that are not installed and without which no pipeline that goes by a name can be built.
+
+    Args:
+        name: A name of the table, or the family of several of its entries.
+    """
+    missing = [entry.missing for key, entry in architectures().items() if name in (key, entry.family)]
+    # a family draws if one of its pipelines does
+    return missing[0] if all(missing) and missing else ()
+
+
 def check_needs(pipeline: str) -> None:
     """Refuse a pipeline that cannot be built here, before its weights are pulled.
 

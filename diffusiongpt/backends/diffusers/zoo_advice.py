@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from diffusiongpt.backends.diffusers.architectures import architectures
+from diffusiongpt.backends.diffusers.architectures import architectures, lacking
 from diffusiongpt.backends.diffusers.quiet import quiet_construction
 from diffusiongpt.backends.diffusers.selection import INDEX, read_components
 from diffusiongpt.bounded import read_bounded
@@ -45,12 +45,10 @@ def _of_architecture(name: str) -> str | None:
     if not entries:
         near = get_close_matches(name.casefold(), architectures(), n=1, cutoff=TYPO_CUTOFF)
         return f"architecture {name!r} is not known here; did you mean {near[0]!r}?" if near else None
-    missing = [entry.missing for entry in entries]
-    # a family draws if one of its pipelines does
-    if not all(missing):
+    missing = lacking(name)
+    if not missing:
         return None
-    modules = " and ".join(missing[0])
-    return f"cannot draw here: {entries[0].title} needs {modules} (pip install {' '.join(missing[0])})"
+    return f"cannot draw here: {entries[0].title} needs {' and '.join(missing)} (pip install {' '.join(missing)})"
 
 
 def _components_of(expert: Expert) -> Sequence[str]:
