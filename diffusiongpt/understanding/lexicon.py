@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from importlib import resources
 
 from diffusiongpt.embedding import CJK, Embedder, normalize
+from diffusiongpt.understanding.languages import simplified
 from diffusiongpt.zoo import Node
 
 MIN_LIKENESS = 0.5
@@ -26,6 +27,7 @@ MOST_OTHER_LETTERS = 3
 _LETTER = rf"(?:(?![{CJK}])[^\W_])"
 _TOKEN = re.compile(rf"[{CJK}]|{_LETTER}+(?:['’]{_LETTER}+)*")
 _TOKEN_OR_STOP = re.compile(rf"{_TOKEN.pattern}|[,.;:!?，。；：、！？\n]")
+_KATAKANA = re.compile("[ァ-ヺー]")
 _IS_CJK = re.compile(f"[{CJK}]")
 _MAX_TOKENS = 2000
 _KEPT_WORDS = 8192
@@ -73,10 +75,10 @@ class Lexicon:
             if node.kind == "subject":
                 self._subjects.add(node.id)
             # in the order of the taxonomy, which decides among names that words are equally like
-            for alias in dict.fromkeys(map(normalize, names_of(node))):
+            for alias in dict.fromkeys(map(_as_read, names_of(node))):
                 if key := name_key(alias):
                     self._aliases.setdefault(key, []).append(node.id)
-            for alias in dict.fromkeys(map(normalize, node.media)):
+            for alias in dict.fromkeys(map(_as_read, node.media)):
                 if (key := name_key(alias)) and node.id not in self._aliases.get(key, ()):
                     self._aliases.setdefault(key, []).append(node.id)
                     self._media.add((key, node.id))
@@ -192,7 +194,11 @@ class Lexicon:
             return False
         if (key, node) in self._media:
             return self._is_used(tokens, start, end)
-        # Chinese is written without spaces: 马 names no horse in 罗马
+        # what is written without spaces has no ends: カメラ has no turtle in it, 马 no horse in 罗马
+        if _KATAKANA.fullmatch(key[0]) and any(
+            map(_KATAKANA.fullmatch, (*tokens[start - 1 : start], *tokens[end : end + 1]))
+        ):
+            return False
         alone = len(key) == 1 and _IS_CJK.match(key[0]) is not None and node in self._subjects
         before = tokens[start - 1] if start else ""
         return not alone or not _IS_CJK.match(before) or before in _BEFORE_NOUNS
@@ -279,6 +285,11 @@ def _is_worn(tokens: Sequence[str], end: int) -> bool:
 def names_of(node: Node) -> tuple[str, ...]:
     """All names of a node: its aliases, its labels, and its id in plain words where it has no label."""
     return (*node.aliases, *node.label.values(), node.name())
+
+
+def _as_read(name: str) -> str:
+    """A name as texts are read: normalised, in simplified characters."""
+    return normalize(simplified(name))
 
 
 def tokens_of(text: str) -> list[str]:

@@ -59,7 +59,7 @@ def read_literals(prompt: str) -> Literals:
     denials = [one for one in denials_in(spoken) if not TRANSPARENT.search(spoken[one.start : one.end + 1])]
     positive = TRANSPARENT.sub(" ", _blank(spoken, [(one.start, one.end) for one in denials]))
     edit = read_edit(spoken)
-    denied = tuple(filter(None, (*(text[one.start : one.end] for one in denials), apart.negative)))
+    denied = tuple(filter(None, (*(one.words for one in denials), apart.negative)))
     negative = (apart.negative, *(one.words for one in denials))
     fields = {
         "language": language_of(_blank(text, rendered.spans)) if spoken.strip() else language_of(prompt),

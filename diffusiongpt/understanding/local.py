@@ -53,11 +53,10 @@ class LocalThinker:
         readers = self._readers(nodes)
         found = self._find(prompt, readers)
         literals, styles, subjects = found.literals, found.styles, found.subjects
-        stated = [
-            node
-            for node, p in _subjects(found.about, readers).items()
-            if p > SUBJECT_PRIOR and _names(found.about, node)
-        ]
+        # the vocabulary is that of three languages; in others the meaning of the words stands for them
+        foreign = found.meant if is_other_language(literals.positive) else ()
+        said = (*found.about, *(one for one in foreign if one.node in readers.subjects))
+        stated = [node for node, p in _subjects(said, readers).items() if p > SUBJECT_PRIOR and _names(said, node)]
         understanding = Understanding(
             paradigm=found.paradigm,
             prompt=found.clean,

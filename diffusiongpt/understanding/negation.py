@@ -206,6 +206,8 @@ def _is_thing(text: str, match: re.Match[str]) -> bool:
 
 def _is_chinese_verb(match: re.Match[str], words: str) -> bool:
     """Whether what is denied is an action: 没有张嘴, 没有抬头."""
+    if match["from"].endswith(("别", "不要")) and words.startswith("太"):  # 别太卡通
+        return False
     return ("没有" in match["from"] or match["from"].endswith(("别", "不要"))) and _CJK_VERB.match(words) is not None
 
 

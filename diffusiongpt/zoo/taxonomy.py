@@ -27,7 +27,7 @@ MAX_LINKS = 100_000
 MAX_WORDS = 20_000
 MAX_CHARACTERS = 500_000
 """Most words and phrases for all nodes together, and characters in them: the first route reads them all, which takes
-100 MB for so many. The taxonomy of the package has about five thousand."""
+100 MB for so many. The taxonomy of the package has about six thousand."""
 
 MOST_MISTAKES = 100
 """Mistakes of a taxonomy that are reported."""
@@ -59,7 +59,7 @@ class Node(BaseModel):
     parents: tuple[NodeId, ...] = Field(default=(), max_length=500)
     label: dict[Name, Name] = Field(default_factory=dict, max_length=500)
     description: Paragraph = ""
-    aliases: tuple[Name, ...] = Field(default=(), max_length=1_000)
+    aliases: tuple[Name, ...] = Field(default=(), max_length=2_000)
     media: tuple[Name, ...] = Field(default=(), max_length=1_000)
 
     def name(self, language: str = "en") -> str:
