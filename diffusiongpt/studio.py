@@ -132,7 +132,9 @@ class DiffusionGPT:
             spending=spending,
             settings=self.settings,
         )
-        others = Others(self._router.widen, self._stand_in if self.settings.stand_in else None)
+        others = Others(
+            self._router.widen, self._router.with_cut_outs, self._stand_in if self.settings.stand_in else None
+        )
         self._candidates = Candidates(self.zoo, self._machine, self._painter, self._local.queue, others)
 
     def __repr__(self) -> str:

@@ -63,6 +63,9 @@ StandIn = Callable[[Request, str], tuple[Zoo, Expert]]
 Widen = Callable[["Route", Request, Policy, Collection[str]], "Route"]
 """Adds candidates to a route: those of some experts that may draw it."""
 
+CutOut = Callable[["Route", Request, Policy], "Route"]
+"""Adds candidates to a route: those whose pictures have the background taken out."""
+
 
 @dataclass(frozen=True)
 class Others:
@@ -70,10 +73,12 @@ class Others:
 
     Attributes:
         widen: Scores more experts of the zoo for a route, by their ids.
+        cut_out: Scores those that it left out since others draw a transparent background.
         stand_in: Finds the expert of the tiny zoo that draws at last; `None` if it must not.
     """
 
     widen: Widen
+    cut_out: CutOut
     stand_in: StandIn | None
 
 
@@ -103,7 +108,8 @@ class Candidates:
         One that is too large to be pulled without asking is left out like any other that cannot draw, and the record
         says what a higher limit would buy.
 
-        Where nothing can be pulled, experts on disk that the route had not scored are candidates too.
+        Where nothing can be pulled, experts on disk that the route had not scored are candidates too, and where none of
+        those that draw a transparent background can, those are from whose pictures it is cut out.
 
         Args:
             request: What was asked for.
@@ -127,6 +133,10 @@ class Candidates:
             done = self._in_turn(added, request, route, failures, policy=policy, run=run)
             if done is not None:
                 log.warning("%s draws, which is on disk: %s", done.drawn_by, no_pulls, extra=IN_RESULT)
+        if done is None and route.understanding.transparent_background and not request.named:
+            route = self._others.cut_out(route, request, policy)
+            left = [one.expert for one in route.candidates if one.expert not in failures]
+            done = self._in_turn(left, request, route, failures, policy=policy, run=run)
         return done or self._last_resort(request, route, failures, policy.safety)
 
     def _in_turn(

@@ -226,6 +226,19 @@ class Router:
         candidates = sorted((*route.candidates, *added), key=lambda one: (-round(one.score, 9), one.added))
         return route.model_copy(update={"candidates": tuple(candidates)})
 
+    def with_cut_outs(self, route: Route, request: Request, policy: Policy) -> Route:
+        """The same with experts that draw no transparent background: what they draw on a plain one is cut out.
+
+        Args:
+            route: A route of the whole zoo that left them out, since some expert draws one.
+            request: The request it is of.
+            policy: The policy it was made under.
+        """
+        opaque = route.understanding.model_copy(update={"transparent_background": False})
+        able = self._filter(request, opaque, policy).names
+        rejected = tuple(one for one in route.rejected if one.expert not in able)
+        return self.widen(route.model_copy(update={"rejected": rejected}), request, policy, able)
+
     def _asked_for(self, thought: Thought, allowed: Eligibility) -> tuple[str, ...]:
         """The adapter that the prompt names as a LoRA, where the zoo has it and it may draw."""
         names = [one.name for one in thought.understanding.markup.adapters]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fixtures_routing import expert, think, tiny_studio
+from fixtures_routing import expert, settings_in, think, tiny_studio
 from PIL import Image, ImageDraw, ImageFilter
 
 from diffusiongpt import DiffusionGPT, Generation
@@ -162,6 +162,27 @@ def test_each_picture_has_its_own_report(studio: DiffusionGPT) -> None:
     (dropped,) = result.dropped
     assert (dropped.name, dropped.value) == ("transparent_background", True)
     assert "the picture of seed 4 stays opaque: only" in dropped.reason
+
+
+@pytest.mark.parametrize("prompt", [STICKER, "红色爱心贴纸，透明背景"])
+def test_where_who_draws_it_cannot_the_others_are_cut_out(prompt: str, tmp_path: Path) -> None:
+    """The route is for those with an alpha channel; when they fail, one that draws a plain background takes over."""
+    own = tmp_path / "own.yaml"
+    able = "{id: able, repo: ./not-there, size_gb: 0.01, capabilities: {transparent_background: true}}"
+    own.write_text(f"schema_version: 1\nexperts:\n  - {able}\n")
+    with DiffusionGPT(["tiny", own], settings=settings_in(tmp_path), votes=tmp_path / "votes.db") as made:
+        planned = made.route(prompt)
+        assert (planned.expert, [one.expert for one in planned.candidates], planned.matting) == (
+            "able",
+            ["able"],
+            False,
+        )
+        drawn = made.route_and_generate(prompt, seed=3)
+    assert [one.expert for one in drawn.fallbacks] == ["able"]
+    assert drawn.drawn_by.startswith("tiny-")
+    matting = drawn.records[0].matting
+    assert matting is not None
+    assert (drawn.image.mode == "RGBA") == matting.done
 
 
 def test_a_cut_out_has_the_size_asked_for(studio: DiffusionGPT) -> None:
