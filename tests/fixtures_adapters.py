@@ -38,10 +38,10 @@ def write_lora(base: Path, folder: Path, *, seed: int, text: bool = False, name:
     return folder
 
 
-def write_klein_lora(base: Path, folder: Path) -> Path:
-    """The same for the transformer of the other architecture."""
+def write_transformer_lora(base: Path, folder: Path) -> Path:
+    """The same for the transformer of any other architecture: its attention, as files on the hub have it."""
     import torch
-    from diffusers import Flux2KleinPipeline
+    from diffusers import DiffusionPipeline
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
@@ -49,7 +49,7 @@ def write_klein_lora(base: Path, folder: Path) -> Path:
 
     torch.manual_seed(7)
     with quiet_construction():
-        pipe = Flux2KleinPipeline.from_pretrained(base, use_safetensors=True)
+        pipe = DiffusionPipeline.from_pretrained(base, use_safetensors=True)
         pipe.transformer.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"]))
         pipe.save_lora_weights(folder, transformer_lora_layers=get_peft_model_state_dict(pipe.transformer))
     return folder

@@ -10,7 +10,7 @@ from math import inf
 from diffusiongpt.backends import is_hosted, never_bills, tasks_of
 from diffusiongpt.flow import IN_PLACE, READS, TRANSPARENT_BACKGROUND, Policy, Rejection, Task, Understanding
 from diffusiongpt.ranking import published
-from diffusiongpt.understanding import language_of
+from diffusiongpt.understanding import asks_for_color, language_of
 from diffusiongpt.zoo import Capabilities, Expert
 
 NOTHING: Mapping[str, str] = {}
@@ -59,7 +59,7 @@ class Eligibility:
 
 
 def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
-    """What the prompt needs beyond its task; of capabilities, what is not known counts as missing.
+    """What the prompt needs beyond its task; of capabilities, what is not known counts as missing, but colour.
 
     Args:
         understanding: What the prompt says.
@@ -87,6 +87,8 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
         capability("several pictures at once", lambda can: can.multi_reference is True)
     if understanding.transparent_background:
         capability(f"a {TRANSPARENT_BACKGROUND}", lambda can: can.transparent_background is True)
+    if asks_for_color(understanding):
+        capability("colour", lambda can: can.color is not False)
     if (understanding.object_count or 0) >= MANY_OBJECTS:
         name = "many objects in the number asked for"
         needs.append(Need(name=name, met_by=published().counts, lacking=f"not known to draw {name}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusiongpt.understanding.backgrounds import is_cut_out
+from diffusiongpt.understanding.colors import asks_for_color
 from diffusiongpt.understanding.follow_up import FollowUp, read_follow_up
 from diffusiongpt.understanding.kinds import KindReader
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
@@ -39,6 +40,7 @@ __all__ = [
     "WordList",
     "WordsByLanguage",
     "asked_of",
+    "asks_for_color",
     "fit_classes",
     "is_cut_out",
     "is_small_talk",

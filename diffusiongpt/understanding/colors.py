@@ -1,8 +1,12 @@
-"""Colours that a prompt gives, by code or by name, as `#RRGGBB`."""
+"""Colours that a prompt gives, by code or by name, as `#RRGGBB`, and whether it asks for colour at all."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusiongpt.flow import Understanding
 
 _HEX = re.compile(
     r"(?:(?<![A-Za-z0-9_&])#|\b(?i:hex)(?i: code| colou?r)?\s*[:=]?\s*#?)([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])"
@@ -29,6 +33,13 @@ _NAMED_CJK = {
     "浅绿色": "light green", "深红色": "dark red", "赤い": "red", "青い": "blue", "黒い": "black", "白い": "white",
     "藏青色": "navy", "品红色": "magenta", "洋红色": "magenta", "墨绿色": "dark green",
     "黄色い": "yellow", "绿の": "green", "ピンク": "pink", "紫の": "purple", "オレンジ色": "orange",
+    # as people write them before a thing: 翠绿的竹林
+    "翠绿": "green", "碧绿": "green", "青翠": "green", "嫩绿": "light green", "浅绿": "light green",
+    "深绿": "dark green", "墨绿": "dark green", "火红": "red", "鲜红": "red", "大红": "red", "血红": "red",
+    "朱红": "red", "暗红": "dark red", "深红": "dark red", "粉红": "pink", "桃红": "hot pink", "金黄": "gold",
+    "明黄": "yellow", "嫩黄": "yellow", "湛蓝": "blue", "碧蓝": "blue", "蔚蓝": "sky blue", "天蓝": "sky blue",
+    "浅蓝": "light blue", "深蓝": "dark blue", "宝蓝": "royal blue", "雪白": "white", "洁白": "white",
+    "乌黑": "black", "银白": "silver",
 }  # fmt: skip
 
 _SHORT_CJK = {
@@ -36,8 +47,8 @@ _SHORT_CJK = {
     "紫": "purple", "橙": "orange", "灰": "gray", "金": "gold", "银": "silver",
 }  # fmt: skip
 _OF_THINGS_CJK = re.compile(
-    f"(?P<colour>[{''.join(_SHORT_CJK)}])(?=(?:裙|衣|衫|裤|鞋|帽|猫|狗|马(?!上)|车|花(?!椒|生|菜)|头?发(?![现展生布])|伞|旗|唇|眼睛"
-    "|围巾|毛衣|西装|外套|领带|气球|灯笼|墙|门(?!口)|砖|屋顶|沙发|椅|桌|T恤|礼服|长袍|斗篷|披风|蝴蝶|苹果|玫瑰|郁金香|丝带|底|字(?!塔)))"
+    f"(?P<colour>[{''.join(_SHORT_CJK)}])(?=(?:裙|衣|衫|裤|鞋|帽|猫|狗|马(?!上)|车|花(?!椒|生|菜|梨|鱼)|头?发(?![现展生布])|伞|旗|唇|眼睛"
+    "|围巾|毛衣|西装|外套|领带|气球|灯笼|墙|门(?!口)|砖|屋顶|沙发|椅|桌|T恤|礼服|长袍|斗篷|披风|蝴蝶|苹果|玫瑰|郁金香|丝带|梅|枫|竹|叶|草|底|字(?!塔)))"
 )
 """One character before what it colours; in most other words it is a part of a name: 红绿灯, 黄瓜, 白菜, 黑板."""
 
@@ -66,7 +77,6 @@ _MONOCHROME = re.compile(
 )
 """How a picture is taken, which names no colour of a thing in it."""
 
-
 _NAMES = re.compile(
     r"\b(" + "|".join(sorted(_NAMED, key=len, reverse=True)) + r")\b|("
     + "|".join(sorted(_NAMED_CJK, key=len, reverse=True)) + ")",
@@ -88,10 +98,24 @@ _THING = {
     "green": re.compile(r"^\s+(?:screen|tea|house|card)\b", re.IGNORECASE),
 }
 
+_COLOURFUL = re.compile(
+    r"\b(?:multi-?)?colou?r(?:ful|ed)\b|\b(?:vivid|vibrant|bright|rich|full|warm|pastel) colou?rs?\b|\bin colou?r\b"
+    r"|\brainbow\b|\bcrayons?\b|\boil pastels?\b"
+    r"|彩色|五彩|七彩|缤纷|斑斓|五颜六色|色彩(?:鲜艳|丰富|明亮|绚丽)|彩铅|彩虹|蜡笔|油画棒|カラフル|色鉛筆",
+    re.IGNORECASE,
+)
+"""What asks for colour without naming one."""
+
+
+def asks_for_color(understanding: Understanding) -> bool:
+    """Whether a prompt asks for colour, by name or at all; black, white and grey are none."""
+    hues = (color for color in understanding.colors if len({color[1:3], color[3:5], color[5:]}) > 1)
+    return any(hues) or bool(_COLOURFUL.search(understanding.prompt))
+
 
 def read_colors(text: str) -> tuple[str, ...]:
     """Colours in order of appearance, each once."""
-    text = _MONOCHROME.sub(lambda match: " " * len(match.group()), text)
+    text = _MONOCHROME.sub(_blank, text)
     found: list[tuple[int, str]] = []
     found += [(match.start(), _long(match[1])) for match in _HEX.finditer(text)]
     for match in _RGB.finditer(text):
@@ -103,10 +127,16 @@ def read_colors(text: str) -> tuple[str, ...]:
         thing = _THING.get(name)
         if match[2] or not (thing and thing.match(text[match.end() :])):
             found.append((match.start(), _NAMED[name]))
+    # 粉红裙 is pink, and not red beside it
+    text = _NAMES.sub(_blank, text)
     if not text.isascii():
         found += [(match.start(), _NAMED[_SHORT_CJK[match["colour"]]]) for match in _OF_THINGS_CJK.finditer(text)]
     found += [(match.start(), _NAMED[str(match.lastgroup)]) for match in _NAMES_ELSEWHERE.finditer(text)]
     return tuple(dict.fromkeys(color for _, color in sorted(found)))
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match.group())
 
 
 def _long(code: str) -> str:

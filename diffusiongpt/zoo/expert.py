@@ -76,7 +76,11 @@ class Tags(_Entry):
 
 
 class Capabilities(_Entry):
-    """Special skills of the expert; `None` means unknown."""
+    """Special skills of the expert; `None` means unknown, and of `color` that it has what all have.
+
+    Attributes:
+        color: `False` for an expert that draws in black, white and grey only.
+    """
 
     text_rendering_en: TextSkill | None = None
     text_rendering_zh: TextSkill | None = None
@@ -85,6 +89,7 @@ class Capabilities(_Entry):
     img2img: bool | None = None
     inpaint: bool | None = None
     transparent_background: bool | None = None
+    color: bool | None = None
 
 
 _MOST_GUESTS: Final = 16

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from fixtures_adapters import adapter, family, in_kohyas_words, write_klein_lora
+from fixtures_adapters import adapter, family, in_kohyas_words, write_transformer_lora
 from fixtures_cache import Counting, touch
 from fixtures_diffusers import BACKEND, ask, pixels
-from miniature import KLEIN_EXTRA, expert, stable_diffusion
+from miniature import expert, stable_diffusion
+from miniatures import make_miniature, miniature_settings
 from safetensors.torch import load_file, save_file
 
 from diffusiongpt.backends.diffusers import attach
@@ -118,10 +119,12 @@ def test_kohyas_files_are_read(settings: Settings, tiny_sd: Path, loras: Path, t
     assert drawn(cache, adapter("kohya", tmp_path, tiny_sd)) == half
 
 
-def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["flux1", "flux2-klein", "krea2", "qwen-image", "z-image", "ernie-image"])
+def test_other_architectures_take_adapters_too(settings: Settings, tmp_path: Path, architecture: str) -> None:
     """An adapter on a flow-matching transformer changes the picture, and the base is the same before and after."""
-    plain = expert(tiny_klein, "plain", extra=KLEIN_EXTRA)
-    lora = adapter("lora", write_klein_lora(tiny_klein, tmp_path / "lora"), tiny_klein)
+    base = make_miniature(architecture, tmp_path / "base")
+    plain = expert(base, "plain", extra=miniature_settings(architecture).extra)
+    lora = adapter("lora", write_transformer_lora(base, tmp_path / "lora"), base)
     who = on_their_bases({"plain": plain, "lora": lora})["lora"]
     cache = ModelCache(settings)
     pictures = [
@@ -130,7 +133,8 @@ def test_another_architecture_takes_adapters_too(settings: Settings, tiny_klein:
         for loaded in [leased(cache, one)]
     ]
     assert pictures[0] == pictures[2] != pictures[1] == pictures[3]
-    assert len(cache.explain().residents) == 3 + 1
+    residents = [row.experts for row in cache.explain().residents]
+    assert residents.count(("lora",)) == 1
 
 
 def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:

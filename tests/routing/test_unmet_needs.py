@@ -12,6 +12,7 @@ from diffusiongpt.ranking import published
 if TYPE_CHECKING:
     from pathlib import Path
 
+GREY = writer("grey", color=False)
 COUNTS = expert("counts", repo="Qwen/Qwen-Image", architecture="qwen-image")
 KIN = expert("kin", repo="o/tuned", architecture="flux1")
 OLD = expert("old", repo="stabilityai/stable-diffusion-xl-base-1.0", architecture="sdxl")
@@ -67,3 +68,33 @@ def test_text_in_a_script_that_no_expert_states_is_reported(prompt: str, unmet: 
     decided = route(prompt, zoo_of(able, OLD), tmp_path / "v.db")
     assert unmet in decided.unmet
     assert f"no expert here supports {unmet}" in decided.explain().replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "ink wash painting of a red crab",
+        "line art of a fox in bright colours",
+        "翠绿的竹林，水墨画",
+        "雪中红梅，水墨画",
+        "色彩鲜艳的简笔画",
+        "a lantern in #AA2200 ink",
+        "素描，彩虹下的山",
+    ],
+)
+def test_colour_is_drawn_by_those_that_have_it(prompt: str, tmp_path: Path) -> None:
+    """An expert that draws in black, white and grey is rejected for colours; of others nothing need be known."""
+    decided = route(prompt, zoo_of(GREY, OLD), tmp_path / "v.db")
+    assert [one.expert for one in decided.candidates] == ["old"]
+    assert decided.rejected[0].reason == "not known to support colour"
+    assert route(prompt, zoo_of(GREY), tmp_path / "w.db").unmet == ("colour",)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["ink wash panda", "水墨画，竹林里的熊猫", "a black cat on white snow", "灰色的山，水墨画"]
+)
+def test_black_white_and_grey_are_no_colours(prompt: str, tmp_path: Path) -> None:
+    """Such an expert draws what names no colour."""
+    decided = route(prompt, zoo_of(GREY, OLD), tmp_path / "v.db")
+    assert not decided.rejected
+    assert decided.unmet == ()

@@ -37,6 +37,8 @@ def test_styles_and_subjects_go_by_many_names(prompt: str, subject: str, style: 
         ("a cat playing with a ball of yarn", None),
         ("a bedroom in pastel colors", None),
         ("a painter and a dancer", None),
+        ("a street at night with a movie feel", "cinematic"),
+        ("people who watch a movie", None),
     ],
 )
 def test_what_is_not_asked_for_is_not_understood(prompt: str, style: str | None) -> None:
@@ -122,6 +124,11 @@ def test_plurals_and_capitals_are_the_same_word(word: str, node: str) -> None:
         ("a fox on #abc --no cars, #ff0000", "colors", ("#AABBCC",)),
         ("a fox on #abc --no cars, #ff0000", "negative", "cars, #ff0000"),
         ("#12345 foxes", "colors", ()),
+        ("翠绿的竹林与火红的枫叶", "colors", ("#008000", "#FF0000")),
+        ("雪中红梅与绿竹", "colors", ("#FF0000", "#008000")),
+        ("穿粉红裙子的女孩", "colors", ("#FFC0CB",)),
+        ("红绿灯下的红酒、绿茶与黄花梨木桌，黄昏", "colors", ()),
+        ("a black fox on white tiles", "colors", ("#000000", "#FFFFFF")),
         ("a fox on a transparent background", "transparent_background", True),
         ("透明背景的狐狸", "transparent_background", True),
         ("a fox on a white background", "transparent_background", False),

@@ -116,6 +116,27 @@ def test_the_best_of_all_is_chosen(routes: list[tuple[str, Route]]) -> None:
     assert len(Counter(route.expert for _, route in routes)) >= 4
 
 
+@pytest.mark.parametrize(
+    ("prompts", "style"),
+    [
+        (("ink wash painting of a crane over a river", "水墨画，江面上的一只仙鹤"), "ink_wash"),
+        (("35mm film photo of a couple on a ferry", "胶片摄影，渡轮上的一对情侣"), "film_photo"),
+        (("cinematic still of a lighthouse keeper", "电影剧照，灯塔看守人"), "cinematic"),
+        (("sticker of an avocado", "牛油果贴纸"), "sticker"),
+        (("line art of a castle", "城堡线稿"), "line_art"),
+    ],
+)
+def test_a_style_goes_to_an_adapter_on_a_good_base(tmp_path: Path, prompts: tuple[str, str], style: str) -> None:
+    """In both languages to the same one, and not to one on SDXL."""
+    router = router_of(zoo(), tmp_path / "v.db")
+    chosen = {router.route(Request(prompt=prompt)).expert for prompt in prompts}
+    (one,) = (zoo()[expert] for expert in chosen)
+    assert one.kind == "adapter"
+    assert style in one.tags.styles
+    assert one.base_expert is not None
+    assert one.base_expert.architecture != "sdxl"
+
+
 @pytest.mark.parametrize("prompt", ["an anime cat", "水墨山水", "a photo of a pier", "a red bicycle"])
 def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
     """For commercial use a freely licensed expert is chosen, and every rejection names the licence."""
