@@ -72,26 +72,53 @@ def replace_file(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None
         OSError: If the folder cannot be written; the file is then as it was.
     """
     path = path.resolve()
-    temporary = path.with_name(f"{path.name}.{token_hex(8)}.tmp")
+    with written_beside(path, data) as whole:
+        if path.exists():
+            whole.chmod(stat.S_IMODE(path.stat().st_mode))
+        whole.replace(path)
+
+
+@contextmanager
+def written_beside(path: Path, data: bytes | Callable[[BinaryIO], object]) -> Iterator[Path]:
+    """A whole file in the folder of another, to be moved to its place; what is not moved is removed.
+
+    Args:
+        path: The file whose place it is for; what is left of processes that were killed goes by its name.
+        data: Its contents, or what writes them.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    stream = _locked_beside(path)
+    temporary = Path(stream.name)
     try:
-        with temporary.open("xb") as stream:
-            # the system takes the lock from a process that was killed, so that others know what is left over
-            _lock(stream)
+        with stream:
             if callable(data):
                 data(stream)
             else:
                 stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-            if path.exists():
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             if fcntl is not None:
-                temporary.replace(path)
+                yield temporary
         if fcntl is None:  # Windows does not rename what is open
-            temporary.replace(path)
-    except OSError:
+            yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def _locked_beside(path: Path) -> BinaryIO:
+    """A new file beside another, locked: of a process that was killed the system takes the lock back.
+
+    Before it has the lock, another process may take it for a leftover.
+    """
+    while True:
+        stream = path.with_name(f"{path.name}.{token_hex(8)}.tmp").open("xb")
+        with suppress(BlockingIOError):
+            _lock(stream)
+            if os.fstat(stream.fileno()).st_nlink:
+                return stream
+        stream.close()
 
 
 def remove_file(path: Path) -> None:

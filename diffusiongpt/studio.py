@@ -27,6 +27,7 @@ from diffusiongpt.drawing import (
 )
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.errors import ContentPolicyError, DiffusionGPTError, RequestError, checks_names
+from diffusiongpt.files import expand_home
 from diffusiongpt.flow import Policy, Request, Route, ShownIn, fresh_seed, read_options
 from diffusiongpt.hub import Agree, Puller, PullPlan
 from diffusiongpt.pictures import Comparison, Generation, as_rating, as_vote
@@ -596,7 +597,7 @@ class DiffusionGPT:
 
         return import_file(
             self.preferences.store,
-            Path(path).expanduser(),
+            expand_home(path),
             file_format=file_format,
             experts=self.zoo,
             unknown=unknown,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fixtures_routing import expert, settings_in, tiny_studio, zoo_of
 from PIL import Image, ImageChops
 
 from diffusiongpt import DiffusionGPT, Generation, PictureError
-from diffusiongpt.errors import NoRouteError
+from diffusiongpt.errors import NoRouteError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,39 @@ def test_a_kept_picture_that_changed_is_not_used(studio: DiffusionGPT, heart: Ge
     Image.new("RGB", (64, 64), "red").save(kept)
     with pytest.raises(PictureError, match="not at hand"):
         studio.redraw(Generation.from_file(path))
+
+
+@pytest.mark.parametrize("found", ["half", "other", "link"])
+def test_a_kept_picture_that_is_broken_is_saved_again(
+    studio: DiffusionGPT, heart: Generation, tmp_path: Path, found: str
+) -> None:
+    """What was cut off or changed is replaced, and a link is not followed, as it may lead anywhere."""
+    result = studio.route_and_generate("a green leaf", image=heart, strength=0.5, seed=2, voter=None)
+    result.save(tmp_path)
+    (kept,) = (tmp_path / "inputs").iterdir()
+    whole, elsewhere = kept.read_bytes(), tmp_path / "elsewhere.txt"
+    elsewhere.write_text("mine")
+    if found == "link":
+        kept.unlink()
+        kept.symlink_to(elsewhere)
+    else:
+        kept.write_bytes(whole[:300] if found == "half" else b"other")
+    (path,) = result.save(tmp_path)
+    assert studio.redraw(Generation.from_file(path)).image.tobytes() == result.image.tobytes()
+    assert elsewhere.read_text() == "mine"
+    assert list((tmp_path / "inputs").iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("strength", [0, -1, 1e-300, 1.5, True, "0.5", [0.5]])
+def test_a_record_has_no_strength_that_a_request_could_not(
+    studio: DiffusionGPT, heart: Generation, strength: object
+) -> None:
+    """A stranger's picture is refused with the argument; the smallest fraction once took steps without end."""
+    result = studio.route_and_generate("a green leaf", image=heart, strength=0.5, seed=2, voter=None)
+    record = result.records[0]
+    changed = record.model_copy(update={"params": {**record.params, "strength": strength}})
+    with pytest.raises(RequestError, match="strength="):
+        replace(result, records=(changed,)).again()
 
 
 def test_the_size_asked_for_is_the_size_of_the_picture(studio: DiffusionGPT) -> None:

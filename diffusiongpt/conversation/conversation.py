@@ -13,6 +13,7 @@ from diffusiongpt.conversation.answers import answer
 from diffusiongpt.conversation.files import Paths, read_turns, write_turns
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, kept
 from diffusiongpt.errors import ConversationError
+from diffusiongpt.files import expand_home
 from diffusiongpt.flow import InputImage, check_prompt, fresh_seed, read_images
 from diffusiongpt.understanding import FollowUp, Shown, Thought, TurnKind, read_follow_up
 
@@ -308,7 +309,7 @@ class Conversation:
         Raises:
             ConversationError: If it cannot be written.
         """
-        file, self._paths = write_turns(self._turns, Path(path).expanduser(), self._paths)
+        file, self._paths = write_turns(self._turns, expand_home(path), self._paths)
         return file
 
     def paths(self, turn: Turn) -> tuple[Path, ...]:
@@ -326,7 +327,7 @@ class Conversation:
         Raises:
             ConversationError: If it cannot be read, or a picture of it is missing.
         """
-        turns, paths = read_turns(Path(path).expanduser())
+        turns, paths = read_turns(expand_home(path))
         read = cls(studio, turns)
         read._paths = paths  # of the same class
         return read

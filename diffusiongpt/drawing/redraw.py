@@ -60,7 +60,7 @@ def recorded_call(
         prompt=record.params["prompt"],
         negative_prompt=record.params.get("negative_prompt", ""),
         seeds=seeds,
-        arguments=_recorded_arguments(record, expert),
+        arguments=_recorded_arguments(record, expert, pictures),
         cut_out=record.matting is not None,
         expected_weights=record.weights,
         as_drawn=record.placement,
@@ -178,19 +178,10 @@ def _expert_of(record: PictureRecord, zoo: Zoo) -> Expert:
         ) from None
 
 
-def _recorded_arguments(record: PictureRecord, expert: Expert) -> dict[str, Any]:
+def _recorded_arguments(record: PictureRecord, expert: Expert, pictures: tuple[InputImage, ...]) -> dict[str, Any]:
     """The call arguments of a record, which a stranger may have written: it passes the checks of a request."""
     asked = {name: value for name, value in record.params.items() if name in _CHECKED}
-    strength = asked.pop("strength", None)
-    Request(prompt=record.params["prompt"], seed=record.seed, **asked)
-    if strength is not None:
-        asked["strength"] = _checked_strength(strength)
+    Request(prompt=record.params["prompt"], seed=record.seed, image=pictures, **asked)
     extra = {name: record.params[name] for name in expert.settings.extra if name in record.params}
     arguments = {name: value for name, value in asked.items() if name != "negative_prompt"}
     return {**extra, **arguments}
-
-
-def _checked_strength(strength: Any) -> float:
-    if isinstance(strength, int | float) and 0 < strength <= 1:
-        return float(strength)
-    raise RequestError(f"strength={strength!r} is out of range", hint="It is above 0 and at most 1.")

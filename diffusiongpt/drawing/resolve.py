@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from diffusiongpt.backends import nearest_task_of
@@ -64,26 +65,49 @@ def resolve(request: Request, understanding: Understanding, expert: Expert) -> C
         dropped=(
             *size.dropped,
             *_unused_pictures(request, expert, task),
+            *_changed_pictures(request, task),
             *asked.dropped,
             *not_followed(understanding, expert),
         ),
     )
 
 
+_WITHOUT_STRENGTH: Mapping[Task, str] = {
+    "text-to-image": "draws from text alone",
+    "edit": "changes a picture as the text says, however far that is",
+}
+
+
 def _strength(request: Request, task: Task) -> float | None:
-    if task in ("text-to-image", "edit"):
+    if task in _WITHOUT_STRENGTH:
         return None
     # inside a mask the old picture is to go, unless somebody says how much of it
     return request.strength or (DEFAULT_STRENGTH if task == "image-to-image" else 1.0)
 
 
 def _unused_pictures(request: Request, expert: Expert, task: Task) -> list[Dropped]:
+    """What was given of pictures and is not used, since the expert cannot use it."""
     found = []
     if request.control_image is not None and expert.kind != "control":
         found.append(_unused("control_image", request.control_image, f"{expert.id} has no ControlNet"))
     if task == "text-to-image":
-        found += [_unused("image", one, f"{expert.id} draws from text alone") for one in request.image]
+        reason = f"{expert.id} draws from text alone"
+        masks = [] if request.mask_image is None else [request.mask_image]
+        found += [_unused("image", one, reason) for one in request.image]
+        found += [_unused("mask_image", one, reason) for one in masks]
+    if request.strength is not None and task in _WITHOUT_STRENGTH:
+        reason = f"{expert.id} {_WITHOUT_STRENGTH[task]}"
+        found.append(Dropped(name="strength", value=request.strength, reason=reason))
     return found
+
+
+def _changed_pictures(request: Request, task: Task) -> list[Dropped]:
+    """What of the pictures was left behind while they were read."""
+    if task == "text-to-image":
+        return []
+    masks = [] if request.mask_image is None else [request.mask_image]
+    given = [*(("image", one) for one in request.image), *(("mask_image", one) for one in masks)]
+    return [_unused(name, one, note) for name, one in given for note in one.notes]
 
 
 def _unused(name: str, picture: InputImage, reason: str) -> Dropped:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from diffusiongpt.flow.call import Bill, Call, Drawing, Dropped, Matting, Meter, Recovery, RecoveryStep, fewer
+from diffusiongpt.flow.call import (
+    Bill,
+    Call,
+    Drawing,
+    Dropped,
+    Matting,
+    Meter,
+    Recovery,
+    RecoveryStep,
+    fewer,
+    left_out,
+    on_white,
+)
 from diffusiongpt.flow.candidate import PRICE, TIME, Candidate, Readiness, Rejection, win_probability
 from diffusiongpt.flow.columns import duration
 from diffusiongpt.flow.inputs import (
@@ -12,6 +24,7 @@ from diffusiongpt.flow.inputs import (
     ImageSource,
     InputImage,
     has_more_pixels,
+    is_address,
     read_image,
     read_images,
 )
@@ -116,7 +129,10 @@ __all__ = [
     "fewer",
     "fresh_seed",
     "has_more_pixels",
+    "is_address",
+    "left_out",
     "nearest_task",
+    "on_white",
     "read_image",
     "read_images",
     "read_options",

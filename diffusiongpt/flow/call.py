@@ -34,6 +34,28 @@ def fewer(count: int, wanted: int, error: Exception) -> Dropped:
     return Dropped(name="num_images_per_prompt", value=wanted, reason=reason)
 
 
+def left_out(call: Call, most: int) -> tuple[Dropped, ...]:
+    """The reports of the pictures beyond those that an expert takes."""
+    reason = f"{call.expert.id} takes {most} picture{'s' if most > 1 else ''}"
+    return tuple(_unused(one, reason) for one in call.inputs[most:])
+
+
+def on_white(call: Call, most: int) -> tuple[Dropped, ...]:
+    """The reports of pictures whose transparency an expert does not see; with a mask it stays in what is not painted.
+
+    Args:
+        call: What is drawn.
+        most: How many of its pictures the expert takes.
+    """
+    used = () if call.mask is not None else call.inputs[:most]
+    reason = f"{call.expert.id} sees no transparency, so it went in on white"
+    return tuple(_unused(one, reason) for one in used if one.image.mode == "RGBA")
+
+
+def _unused(one: InputImage, reason: str) -> Dropped:
+    return Dropped(name="image", value=one.name or one.sha256[:12], reason=reason)
+
+
 class Bill(Protocol):
     """What one request to a service costs."""
 

@@ -1,21 +1,26 @@
-"""Pictures that go into a request: read within limits, upright, in eight bits, and known by their content."""
+"""Pictures that go into a request: read within limits, and known by their content."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import os
+import re
 import stat
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from diffusiongpt.errors import RequestError
+from diffusiongpt.errors import RequestError, brief
+from diffusiongpt.files import expand_home
+from diffusiongpt.flow.pixels import as_shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,13 +45,20 @@ _ROWS: Final = 256
 _SMALLER = f"Make it smaller: sides up to {MAX_INPUT_SIDE:,}, and {MAX_INPUT_PIXELS // 10**6} million pixels."
 
 ImageSource = Any
-"""What a picture may be given as: a path, the bytes of a file, a `data:` URL, a PIL image, or a result; `read_image`
-says what it accepts, since results are of a room above this one."""
+"""What a picture may be given as: a path, the bytes of a file, an open file, a `data:` URL, a PIL image, or a result;
+`read_image` says what it accepts, since results are of a room above this one."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """Formats that are opened; for others Pillow may start a program on the file, as Ghostscript for EPS."""
 
-_DATA_URL = "data:image/"
+_DATA_URL = "data:"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_LONGEST_SHOWN: Final = 200
+"""Characters of a path that a message repeats; a longer one may be a whole picture in base64."""
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error, UserWarning)
+"""What Pillow raises for files that are cut or broken; that EXIF data is, it warns of, which may be an error."""
+
 _SAME_SHAPE: Final = 0.01
 """How far, as a share, the shape of a mask may be from that of its picture: sides are rounded when one is scaled."""
 
@@ -157,8 +169,8 @@ def read_image(source: object, *, argument: str = "image") -> InputImage:
     """Read a picture.
 
     Args:
-        source: A path, the bytes of a file, a `data:` URL, a PIL image, or a result with an `image`, of which the
-            first is taken.
+        source: A path, the bytes of a file, a file that is open for reading bytes, a `data:` URL, a PIL image, or a
+            result with an `image`, of which the first is taken.
         argument: Name of the argument that it is, for messages.
 
     Raises:
@@ -168,75 +180,117 @@ def read_image(source: object, *, argument: str = "image") -> InputImage:
 
     if isinstance(source, InputImage):
         return source
-    if isinstance(source, Image.Image):
-        return _upright(source, argument)
-    if isinstance(held := getattr(source, "image", None), Image.Image):
-        return _upright(held, argument)
+    held = source if isinstance(source, Image.Image) else getattr(source, "image", None)
+    if isinstance(held, Image.Image):
+        with _readable(argument):
+            return _upright(held, argument)
     if isinstance(source, bytes | bytearray | memoryview):
         return _decoded(bytes(source), argument)
-    if isinstance(source, str) and source.startswith(_DATA_URL):
+    if isinstance(source, str) and source[: len(_DATA_URL)].lower() == _DATA_URL:
         return _decoded(_from_data_url(source, argument), argument)
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        return replace(_decoded(_read_file(path, argument), f"{argument} {path}"), name=path.name)
+    if isinstance(source, str | os.PathLike):
+        return _of_path(os.fspath(source), argument)
+    if callable(getattr(source, "read", None)):
+        return _decoded(_read_open(source, argument), argument)
     raise RequestError(
         f"{argument} must be a picture, not {type(source).__name__}",
-        hint="Pass a path, the bytes of a file, a PIL image, a Generation, or a list of them.",
+        hint="Pass a path, the bytes of a file, a PIL image, a Generation, or for image a list of them; "
+        "PIL.Image.fromarray makes a picture of an array.",
     )
 
 
-def _read_file(path: Path, argument: str) -> bytes:
+def is_address(text: str) -> bool:
+    """Whether a text is the address of something elsewhere, where a path is asked for."""
+    return _ADDRESS.match(text) is not None
+
+
+def _of_path(name: str | bytes, argument: str) -> InputImage:
+    text = os.fsdecode(name)
+    if not text:
+        raise RequestError(f"{argument} is an empty path", hint="Pass the path of a picture.")
+    if is_address(text):
+        raise RequestError(
+            f"{argument} is an address, and addresses are not fetched",
+            hint="Save the picture, and pass its path or its bytes.",
+        )
+    path = expand_home(text)
+    shown = text if len(text) <= _LONGEST_SHOWN else brief(text)
+    return replace(_decoded(_read_file(path, f"{argument} {shown}"), f"{argument} {shown}"), name=path.name)
+
+
+def _read_open(file: Any, argument: str) -> bytes:
+    """All of an open file, from its beginning: whoever has just written it stands at its end."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        data = file.read(MAX_INPUT_BYTES + 1)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise RequestError(f"{argument} could not be read: {error}", hint="Open the file with 'rb'.") from error
+    if not isinstance(data, bytes):
+        raise RequestError(f"{argument} is a file that is open as text", hint="Open it with 'rb'.")
+    return data
+
+
+def _read_file(path: Path, named: str) -> bytes:
     try:
         # a pipe or a device would be read without end
         if not stat.S_ISREG(path.stat().st_mode):
-            raise RequestError(f"{argument} {path} is not a file", hint="Pass the path of a picture.")
+            raise RequestError(f"{named} is not a file", hint="Pass the path of a picture.")
         with path.open("rb") as file:
             return file.read(MAX_INPUT_BYTES + 1)
     except FileNotFoundError:
-        raise RequestError(f"{argument} {path} does not exist", hint="Check the path.") from None
+        raise RequestError(f"{named} does not exist", hint="Check the path.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"{argument} {path} could not be read: {reason}", hint="Check the path.") from error
+        raise RequestError(f"{named} could not be read: {reason}", hint="Check the path.") from error
 
 
 def _from_data_url(url: str, argument: str) -> bytes:
     kind, _, content = url.partition(",")
-    if not kind.endswith(";base64") or len(content) > MAX_INPUT_BYTES * 4 // 3 + 4:
+    if not kind.lower().endswith(";base64") or len(content) > MAX_INPUT_BYTES * 4 // 3 + 4:
         raise RequestError(f"{argument} is a data: URL that cannot be read", hint="Encode at most 64 MB as base64.")
     try:
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise RequestError(f"{argument} is not base64: {error}", hint="Encode the picture again.") from None
 
 
 def _decoded(data: bytes, argument: str) -> InputImage:
     """Decode the bytes of a file; its size is checked by its header, before its pixels take memory."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if len(data) > MAX_INPUT_BYTES:
         limit = f"{MAX_INPUT_BYTES >> 20} MB"
         raise RequestError(f"{argument} is a file of more than {limit}", hint="Save it smaller, or as JPEG.")
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, argument)
-            frames, whole = getattr(image, "n_frames", 1), image.size
-            _read_smaller(image)
-            image.load()
-            # shares the pixels, of which a copy would be as large
-            read = _upright(image._new(image.im), argument, is_ours=True)  # noqa: SLF001
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RequestError(f"{argument} has far too many pixels", hint=_SMALLER) from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error) as error:
-        # of a file in no known format Pillow says only the address of our buffer
-        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
-        raise RequestError(
-            f"{argument} is not a picture that can be read{why}", hint="Pass a PNG, JPEG or WebP."
-        ) from None
+    with _readable(argument), Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_size(image, argument)
+        frames, whole = getattr(image, "n_frames", 1), image.size
+        _read_smaller(image)
+        image.load()
+        # shares the pixels, of which a copy would be as large
+        read = _upright(image._new(image.im), argument, is_ours=True)  # noqa: SLF001
     notes = [f"the first of its {frames} pictures was taken"] if frames > 1 else []
     if sorted(read.size) != sorted(whole):
         width, height = read.size
         notes.append(f"it was read at {width:,}x{height:,} pixels")
     return replace(read, notes=tuple(notes))
+
+
+@contextmanager
+def _readable(argument: str) -> Iterator[None]:
+    """Raise what Pillow raises for a picture that it cannot read as our error."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RequestError(f"{argument} has far too many pixels", hint=_SMALLER) from None
+    except _UNREADABLE as error:
+        # of a file in no known format Pillow says only the address of our buffer
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        raise RequestError(
+            f"{argument} is not a picture that can be read{why}", hint="Pass a PNG, JPEG or WebP."
+        ) from None
 
 
 def has_more_pixels(data: bytes, most: float) -> bool:
@@ -249,7 +303,7 @@ def has_more_pixels(data: bytes, most: float) -> bool:
             return image.width * image.height > most
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, struct.error):
+    except _UNREADABLE:
         return False
 
 
@@ -271,37 +325,8 @@ def _check_size(image: Image, argument: str) -> None:
 
 
 def _upright(image: Image, argument: str, *, is_ours: bool = False) -> InputImage:
-    """A picture turned as its EXIF data says, in eight bits, as RGB or RGBA; a copy, unless it is ours to change."""
-    from PIL import ImageOps
-
+    """A picture as it is shown; a copy, unless it is ours to change."""
     _check_size(image, argument)
     if min(image.size) == 0:
         raise RequestError(f"{argument} has no pixels", hint="Pass a picture.")
-    turned = image if is_ours else image.copy()
-    ImageOps.exif_transpose(turned, in_place=True)
-    if turned.mode.startswith(("I", "F")):
-        turned = _in_eight_bits(turned)
-    sees_through = turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info
-    # premultiplied pixels become plain ones first
-    plain = _as("RGBA", turned) if turned.mode in ("RGBa", "La") else turned
-    clean = _as("RGBA" if sees_through else "RGB", plain)
-    if clean.mode == "RGBA" and clean.getchannel("A").getextrema()[0] == _OPAQUE:
-        clean = clean.convert("RGB")
-    # comments and profiles of a stranger's file go no further
-    clean.info = {}
-    return InputImage(image=clean)
-
-
-def _as(mode: str, image: Image) -> Image:
-    """The picture in a mode; without a copy where it is."""
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _in_eight_bits(image: Image) -> Image:
-    """A picture of one channel with more than eight bits, as grey; Pillow would cut off what is above 255."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-    largest = 65_535 if image.mode.startswith("I") and values.max(initial=0) > _OPAQUE else _OPAQUE
-    return Image.fromarray(np.clip(values * (_OPAQUE / largest), 0, _OPAQUE).astype(np.uint8))
+    return InputImage(image=as_shown(image if is_ours else image.copy()))

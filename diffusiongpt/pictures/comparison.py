@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from diffusiongpt.errors import VoteError
+from diffusiongpt.files import expand_home
 from diffusiongpt.pictures.generation import Generation, enlarged, gallery_html
 from diffusiongpt.pictures.inputs import keep_inputs
 from diffusiongpt.pictures.png import save_free
@@ -110,7 +111,7 @@ class Comparison:
         Returns:
             Paths in the order shown: the first picture of each expert, then the second of each, and so on.
         """
-        target = Path(folder).expanduser()
+        target = expand_home(folder)
         keep_inputs(self.generations[0].inputs, target)
         shown = zip(self.letters, self.generations, strict=True)
         rows = [[(letter, *one) for one in zip(by.images, by.records, strict=True)] for letter, by in shown]

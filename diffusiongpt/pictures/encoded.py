@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from PIL import Image
 
 from diffusiongpt.pictures.exif import exif_data
-from diffusiongpt.pictures.png import MAX_RECORD_BYTES, a1111_parameters, png_info, shareable
+from diffusiongpt.pictures.png import MAX_RECORD_BYTES, a1111_parameters, png_bytes, shareable
 from diffusiongpt.pictures.provenance import signed, xmp
 
 if TYPE_CHECKING:
@@ -44,20 +44,19 @@ def encode(
         file_format: Format of the file.
         quality: 0 to 100, for JPEG and WebP; `QUALITY` if absent.
     """
+    if file_format == "png":
+        return png_bytes(image, record)
     # Pillow keeps the options of a save on the picture itself, which threads may share
     file, shown = BytesIO(), image.copy()
-    if file_format == "png":
-        shown.save(file, format="PNG", pnginfo=png_info(record))
-    else:
-        plain = _opaque(shown) if file_format == "jpeg" else shown
-        most = _MOST_EXIF if file_format == "jpeg" else MAX_RECORD_BYTES
-        plain.save(
-            file,
-            format=file_format.upper(),
-            quality=QUALITY if quality is None else quality,
-            exif=_exif(record, most),
-            xmp=xmp(record),
-        )
+    plain = _opaque(shown) if file_format == "jpeg" else shown
+    most = _MOST_EXIF if file_format == "jpeg" else MAX_RECORD_BYTES
+    plain.save(
+        file,
+        format=file_format.upper(),
+        quality=QUALITY if quality is None else quality,
+        exif=_exif(record, most),
+        xmp=xmp(record),
+    )
     return signed(file.getvalue(), f"image/{file_format}", record)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from diffusiongpt.errors import PictureError, RequestError
+from diffusiongpt.files import expand_home
 from diffusiongpt.flow import Dropped, Fallback, InputImage, PictureRecord, Recovery, Route, ShownIn
 from diffusiongpt.pictures.inputs import keep_inputs, kept_inputs
 from diffusiongpt.pictures.kept import KeptImages, KeptInputs
@@ -165,7 +166,7 @@ class Generation:
             RequestError: If several pictures should go into one file, or the file is not a PNG.
             PictureError: If a file cannot be written.
         """
-        target = Path(path).expanduser()
+        target = expand_home(path)
         if target.suffix and not target.is_dir():
             if target.suffix.lower() != ".png":
                 raise RequestError(
@@ -205,7 +206,7 @@ class Generation:
         Raises:
             PictureError: If the file is missing or does not carry our record.
         """
-        file = Path(path).expanduser()
+        file = expand_home(path)
         image, record = read_png(file)
         return cls(images=(image,), records=(record,), inputs=kept_inputs(record, file.parent))
 
@@ -222,7 +223,7 @@ class Generation:
         Raises:
             PictureError: If the file is missing or does not carry our record.
         """
-        return cls(images=(), records=(read_record(Path(path).expanduser()),))
+        return cls(images=(), records=(read_record(expand_home(path)),))
 
     def _repr_html_(self) -> str:
         captions = (f"{self.drawn_by}, seed {seed}" for seed in self.seeds)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from diffusiongpt.errors import PictureError, RequestError
+from diffusiongpt.files import remove_leftovers, written_beside
 from diffusiongpt.flow import InputImage, read_image
 
 if TYPE_CHECKING:
@@ -18,22 +19,22 @@ FOLDER = "inputs"
 
 
 def keep_inputs(inputs: Iterable[InputImage], folder: Path) -> None:
-    """Save pictures that went in, each once.
+    """Save pictures that went in, each once; a file that is not the picture any more is replaced.
 
     Raises:
         PictureError: If a file cannot be written.
     """
     for one in inputs:
-        path = kept_place(folder, one.sha256)
-        if path.exists():
+        if kept_input(folder, one.sha256) is not None:
             continue
-        partial = path.with_name(f".{uuid4().hex}.partial")
+        path = kept_place(folder, one.sha256)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            one.image.copy().save(partial, format="PNG")
-            partial.replace(path)
+            remove_leftovers(path)
+            # a link that a stranger left there would lead out of the folder
+            with written_beside(path, partial(one.image.copy().save, format="PNG")) as whole:
+                whole.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise PictureError(
                 f"cannot write into {path.parent}: {error.strerror or error}", hint="Choose a folder you may write to."
             ) from error

@@ -8,15 +8,15 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import count
 from pathlib import Path
-from uuid import uuid4
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import ValidationError
 
 from diffusiongpt.errors import PictureError
-from diffusiongpt.files import open_regular
+from diffusiongpt.files import open_regular, remove_leftovers, written_beside
 from diffusiongpt.flow import MAX_SIDE, PictureRecord, Route
 from diffusiongpt.pictures.exif import record_in_exif
 from diffusiongpt.pictures.provenance import XMP_CHUNK, signed, xmp
@@ -41,6 +41,9 @@ MAX_PIXELS = MAX_SIDE * MAX_SIDE
 _FORMATS = ("PNG", "JPEG", "WEBP")
 """Formats that are opened; for others Pillow may start a program on the file, as Ghostscript for EPS."""
 
+_UNFINISHED = ".picture"
+"""Beginning of the names of pictures that are being written."""
+
 _KEPT = 200
 """Candidates and rejections that a file keeps: a zoo may have thousands."""
 
@@ -59,6 +62,14 @@ def write_png(image: Image.Image, path: Path, record: PictureRecord) -> None:
         whole.replace(path)
 
 
+def png_bytes(image: Image.Image, record: PictureRecord) -> bytes:
+    """The bytes of a PNG with its record, signed where the settings name a key."""
+    file = BytesIO()
+    # Pillow keeps the options of a save on the picture itself, which threads may share
+    image.copy().save(file, format="PNG", pnginfo=png_info(record))
+    return signed(file.getvalue(), "image/png", record)
+
+
 def png_info(record: PictureRecord) -> PngImagePlugin.PngInfo:
     """The text chunks of a PNG with a record: our own, and the one that most viewers read."""
     info = PngImagePlugin.PngInfo()
@@ -71,23 +82,17 @@ def png_info(record: PictureRecord) -> PngImagePlugin.PngInfo:
 
 @contextmanager
 def _written(image: Image.Image, folder: Path, record: PictureRecord) -> Iterator[Path]:
-    """The whole picture under a unique name; if it is not moved from there, it is removed."""
-    info = png_info(record)
-    partial = folder / f".{uuid4().hex}.partial"
+    """The whole picture under a name that no picture has; if it is not moved from there, it is removed."""
+    place = folder / _UNFINISHED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Pillow keeps the options of a save on the picture itself, which threads may share
-        image.copy().save(partial, format="PNG", pnginfo=info)
-        if record.signing is not None:
-            partial.write_bytes(signed(partial.read_bytes(), "image/png", record))
-        yield partial
+        remove_leftovers(place)
+        with written_beside(place, png_bytes(image, record)) as whole:
+            yield whole
     except OSError as error:
         raise PictureError(
             f"cannot write into {folder}: {error.strerror or error}", hint="Choose a folder you may write to."
         ) from error
-    finally:
-        if partial.exists():
-            partial.unlink()
 
 
 def shareable(record: PictureRecord, kept: int = _KEPT) -> PictureRecord:

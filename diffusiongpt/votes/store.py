@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffusiongpt.errors import VoteError
-from diffusiongpt.files import remove_file
+from diffusiongpt.files import expand_home, remove_file
 from diffusiongpt.votes.vote import EMPTY, Changes, Entry, Rating, Undo, Vote
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class VoteStore:
         if isinstance(place, str) and "://" in place:
             self.place: str | Path = place
             return
-        self.place = Path(place).expanduser()
+        self.place = expand_home(place)
         if not own_folder and not self.place.parent.is_dir():
             raise VoteError(
                 f"cannot keep votes in {self.place}: the folder {self.place.parent} does not exist",

@@ -95,6 +95,25 @@ def test_a_family_does_what_its_row_says(loaded: Any, name: str, task: Task) -> 
     assert draw(seeds=(8,)) != first
 
 
+@pytest.mark.parametrize("size", [(20, 20), (30, 90), (200, 40), (3, 500)])
+def test_an_editor_takes_small_pictures(loaded: Any, size: tuple[int, int]) -> None:
+    """An icon is enlarged for FLUX.2, whose pipeline refuses it."""
+    who, model, _ = loaded("flux2-klein")
+    small = read_image(Image.effect_noise(size, 90))
+    made = BACKEND.draw(model, replace(call_for(who, "edit", "red"), inputs=(small,)))
+    assert len(made.images) == 1
+
+
+@pytest.mark.parametrize(("masked", "reported"), [(False, ["image"]), (True, [])])
+def test_transparency_that_is_not_seen_is_reported(loaded: Any, masked: bool, reported: list[str]) -> None:
+    """A picture goes in on white; outside a mask it stays transparent, and nothing is lost."""
+    who, model, _ = loaded("sd15")
+    call = call_for(who, "inpaint" if masked else "image-to-image", "red")
+    seen_through = Image.new("RGBA", call.inputs[0].size, (200, 10, 10, 100))
+    made = BACKEND.draw(model, replace(call, inputs=(read_image(seen_through),)))
+    assert [one.name for one in made.dropped] == reported
+
+
 @pytest.mark.parametrize("name", FROM_PICTURES)
 def test_what_only_changes_pictures_may_be_pulled(loaded: Any, name: str) -> None:
     """Pipelines that edit or fill in pass the checks before a pull, and their tasks keep them from other requests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from diffusiongpt.drawing import MAX_AREA_FACTOR, SIDE_STEP, resolve
+from diffusiongpt.errors import RequestError
 from diffusiongpt.flow import Request
 from diffusiongpt.zoo import CallSettings, Capabilities, Expert
 
@@ -96,6 +98,84 @@ def test_a_picture_that_goes_in_sets_the_size(
     starts = expert("starts", settings=SDXL.settings, capabilities=Capabilities(img2img=True))
     call = resolve(Request(prompt="x", image=Image.new("RGB", given), **asked), think("x").understanding, starts)
     assert ((call.arguments["width"], call.arguments["height"]), call.size) == (drawn, final)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "final"),
+    [
+        ("a fox --ar 16:9", {"width": 1600}, (1600, 900)),
+        ("a fox --ar 16:9", {"height": 900}, (1600, 900)),
+        ("a fox --ar 16:9", {"width": 1600, "height": 1000}, (1600, 1000)),
+        ("a fox --ar 16:9", {"width": 1600, "image": Image.new("RGB", (100, 100))}, (1600, 900)),
+        ("a fox", {"height": 900, "image": Image.new("RGB", (200, 100))}, (1800, 900)),
+    ],
+)
+def test_one_side_alone_has_the_other_follow(prompt: str, asked: dict[str, Any], final: tuple[int, int]) -> None:
+    """The other side follows the shape that the prompt names, or else that of the picture."""
+    starts = expert("starts", settings=SDXL.settings, capabilities=Capabilities(img2img=True))
+    assert resolve(Request(prompt="x", **asked), think(prompt).understanding, starts).size == final
+
+
+def test_the_other_side_is_not_without_end() -> None:
+    """A narrow picture would make one side alone a million pixels: it is refused before anything is drawn."""
+    starts = expert("starts", settings=SDXL.settings, capabilities=Capabilities(img2img=True))
+    request = Request(prompt="x", image=Image.new("L", (1, 9000)), width=8000)
+    with pytest.raises(RequestError, match="8,000x72,000,000 pixels"):
+        resolve(request, think("x").understanding, starts)
+
+
+WHOLE = Image.new("RGB", (800, 600), "white")
+MASK = Image.new("L", (800, 600), 255)
+INPAINTS = expert("inpaints", settings=SDXL.settings, capabilities=Capabilities(img2img=True, inpaint=True))
+EDITS = expert("edits", settings=SDXL.settings, capabilities=Capabilities(image_editing=True))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "reported"),
+    [
+        ("x", {}, {}),
+        ("x", {"width": 800, "height": 600}, {}),
+        ("x", {"width": 512, "height": 600}, {"width": 512}),
+        ("x", {"width": 512, "height": 512}, {"width": 512, "height": 512}),
+        ("a fox 640x640", {}, {"size": "640x640"}),
+        ("a fox 800x600", {}, {}),
+        ("a fox --ar 16:9", {}, {"aspect_ratio": "16:9"}),
+        ("a fox --ar 4:3", {}, {}),
+    ],
+)
+@pytest.mark.parametrize("of", [INPAINTS, EDITS])
+def test_a_picture_with_a_mask_keeps_its_size(
+    prompt: str, asked: dict[str, int], reported: dict[str, Any], of: Expert
+) -> None:
+    """Its pixels outside the mask stay, so another size is reported, also where an editor paints all of it."""
+    call = resolve(Request(prompt="x", image=WHOLE, mask_image=MASK, **asked), think(prompt).understanding, of)
+    assert call.size in (None, WHOLE.size)
+    assert call.arguments["width"] * 3 == pytest.approx(call.arguments["height"] * 4, rel=0.03)
+    assert {one.name: one.value for one in call.dropped} == reported
+
+
+ANIMATED = BytesIO()
+WHOLE.save(ANIMATED, "WEBP", save_all=True, append_images=[Image.new("RGB", WHOLE.size, "red")])
+
+
+@pytest.mark.parametrize(
+    ("of", "asked", "reported"),
+    [
+        (INPAINTS, {"image": WHOLE, "strength": 0.4}, []),
+        (INPAINTS, {"image": WHOLE, "mask_image": MASK, "strength": 0.4}, []),
+        (EDITS, {"image": WHOLE, "strength": 0.4}, ["strength"]),
+        (EDITS, {"image": WHOLE, "mask_image": MASK, "strength": 0.4}, ["strength"]),
+        (SDXL, {"image": WHOLE, "mask_image": MASK, "strength": 0.4}, ["image", "mask_image", "strength"]),
+        (SDXL, {"image": ANIMATED}, ["image"]),
+        (INPAINTS, {"image": ANIMATED}, ["image"]),
+        (INPAINTS, {"image": WHOLE, "mask_image": ANIMATED}, ["mask_image"]),
+    ],
+)
+def test_what_is_not_used_of_pictures_is_reported(of: Expert, asked: dict[str, Any], reported: list[str]) -> None:
+    """A strength for an expert that has none, what goes in where only text does, and the rest of an animation."""
+    call = resolve(Request(prompt="x", **asked), think("x").understanding, of)
+    assert [one.name for one in call.dropped] == reported
+    assert all(one.reason for one in call.dropped)
 
 
 @pytest.mark.parametrize(

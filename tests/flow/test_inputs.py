@@ -6,14 +6,14 @@ import base64
 import os
 import struct
 import zlib
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from diffusiongpt.errors import RequestError
 from diffusiongpt.flow import (
@@ -42,13 +42,17 @@ def striped(size: tuple[int, int] = (40, 20)) -> Image.Image:
 
 
 def test_all_ways_to_give_a_picture_mean_the_same(tmp_path: Path) -> None:
-    """A path, bytes, a data URL, a PIL image and a result are one picture, known by its pixels."""
+    """A path, bytes, an open file, a data URL, a PIL image and a result are one picture, known by its pixels."""
     image = striped()
     path = tmp_path / "stripes.png"
     path.write_bytes(encoded(image))
-    url = "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
-    ways = [path, str(path), encoded(image), bytearray(encoded(image)), url, image, SimpleNamespace(image=image)]
-    assert len(set(read_images(ways))) == 1
+    content = base64.b64encode(encoded(image)).decode()
+    urls = [f"data:image/png;base64,{content}", f"DATA:;BASE64,{content[:40]}\n{content[40:]}"]
+    written = BytesIO()
+    image.save(written, format="PNG")
+    ways = [path, str(path), encoded(image), bytearray(encoded(image)), *urls, image, SimpleNamespace(image=image)]
+    with path.open("rb") as file:
+        assert len(set(read_images([*ways, file, file, written]))) == 1
     assert read_image(path).name == "stripes.png"
     assert read_image(encoded(image, "WEBP", lossless=True)) == read_image(image)
 
@@ -62,6 +66,37 @@ def test_a_picture_is_turned_as_its_camera_says() -> None:
     assert turned.image.getpixel((10, 5))[0] > 200
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no data", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_data_says_nothing(kind: str, exif: bytes) -> None:
+    """A picture whose EXIF data is cut or none is read as it lies."""
+    assert read_image(encoded(striped(), kind, exif=exif)).size == (40, 20)
+
+
+def swapped_profile() -> bytes:
+    """A colour profile whose red is blue."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return srgb.replace(b"rXYZ", b"----").replace(b"bXYZ", b"rXYZ").replace(b"----", b"bXYZ")
+
+
+@pytest.mark.parametrize(
+    ("image", "profile", "pixel"),
+    [
+        (striped(), swapped_profile(), (0, 0, 255)),
+        (striped().convert("P"), swapped_profile(), (0, 0, 255)),
+        (Image.new("RGBA", (4, 4), (255, 0, 0, 9)), swapped_profile(), (0, 0, 255, 9)),
+        (Image.new("L", (4, 4), 77), swapped_profile(), (77, 77, 77)),
+        (striped(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), (255, 0, 0)),
+        (striped(), b"no profile", (255, 0, 0)),
+    ],
+    ids=["rgb", "palette", "alpha", "of another mode", "sRGB", "broken"],
+)
+def test_colours_are_those_that_a_viewer_shows(image: Image.Image, profile: bytes, pixel: tuple[int, ...]) -> None:
+    """A colour profile is followed, as telephones write one; in sRGB, or with one that cannot be, pixels stay."""
+    assert read_image(encoded(image, icc_profile=profile)).image.getpixel((1, 1)) == pixel
+
+
 @pytest.mark.parametrize(
     ("image", "mode", "pixel"),
     [
@@ -71,7 +106,10 @@ def test_a_picture_is_turned_as_its_camera_says() -> None:
         (Image.fromarray(np.full((4, 4), 32_768, np.uint16)), "RGB", (127, 127, 127)),
         (Image.fromarray(np.full((4, 4), 65_535, np.int32)), "RGB", (255, 255, 255)),
         (Image.new("P", (4, 4), 0), "RGB", (0, 0, 0)),
+        (Image.fromarray(np.full((4, 4), 0.5, np.float32)), "RGB", (127, 127, 127)),
+        (Image.fromarray(np.full((4, 4), 200, np.float32)), "RGB", (200, 200, 200)),
         (Image.new("LA", (4, 4), (255, 0)), "RGBA", (255, 255, 255, 0)),
+        (Image.new("LA", (4, 4), (255, 100)).convert("La"), "RGBA", (255, 255, 255, 100)),
         (Image.new("RGBA", (4, 4), (9, 9, 9, 255)), "RGB", (9, 9, 9)),
         (Image.new("RGBA", (4, 4), (9, 9, 9, 7)), "RGBA", (9, 9, 9, 7)),
     ],
@@ -132,6 +170,12 @@ def png_header(width: int, height: int) -> bytes:
         "nul\0.png",
         "data:image/png;base64,%%%",
         "data:image/png,raw",
+        "",
+        "~no-such-person/fox.png",
+        "image/" * 10_000,
+        StringIO("text"),
+        np.zeros((8, 8, 3)),
+        Image.open(BytesIO(encoded(striped((300, 300)), "JPEG")[:900])),
         7,
         object(),
         ["missing.png"],
@@ -142,6 +186,7 @@ def test_what_is_no_picture_is_refused(source: object) -> None:
     with pytest.raises(RequestError, match="image") as caught:
         Request(prompt="x", image=source)
     assert caught.value.hint
+    assert len(str(caught.value)) < 500
     assert " 0x" not in str(caught.value)  # the address of an object in our memory says nothing to a reader
 
 
@@ -152,6 +197,13 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     for source in (pipe, tmp_path):
         with pytest.raises(RequestError, match="is not a file"):
             read_image(source)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1/fox.png", "https://x.test/y", "file:///fox.png", "S3://a/b"])
+def test_an_address_is_not_fetched(address: str) -> None:
+    """What is elsewhere is never asked for, and the message says so, rather than that a file does not exist."""
+    with pytest.raises(RequestError, match="addresses are not fetched"):
+        read_image(address)
 
 
 def test_the_number_of_pictures_is_bounded() -> None:

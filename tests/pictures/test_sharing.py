@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +71,23 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
         result.save(tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["old.png"]
     assert old.read_bytes() == before
+
+
+def test_what_a_killed_process_left_is_no_picture_and_goes(tmp_path: Path) -> None:
+    """Half a picture has a name that no picture has, and the next one saved into the folder takes it away."""
+    result, out = drawn(tmp_path), tmp_path / "out"
+    out.mkdir()
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from diffusiongpt.files import written_beside\n"
+        "half = lambda stream: (stream.write(b'half'), stream.flush(), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "with written_beside(pathlib.Path(sys.argv[1]), half): pass"
+    )
+    subprocess.run([sys.executable, "-c", code, str(out / ".picture")], check=False)
+    [half] = out.iterdir()
+    assert (half.read_bytes(), half.suffix) == (b"half", ".tmp")
+    [saved] = result.save(out)
+    assert list(out.iterdir()) == [saved]
 
 
 def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:

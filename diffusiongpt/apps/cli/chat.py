@@ -113,13 +113,14 @@ def _command(talk: Conversation, file: Path, line: str) -> dict[str, Any]:
         DiffusionGPTError: If it cannot be carried out.
     """
     from diffusiongpt.errors import RequestError
+    from diffusiongpt.files import expand_home
     from diffusiongpt.flow import read_image
 
     name, _, argument = line[1:].partition(" ")
     if name in ("quit", "exit", "q"):
         raise EOFError
     if name == "image" and argument.strip():
-        path = Path(argument.strip()).expanduser()
+        path = expand_home(argument.strip())
         read_image(path)
         return {"image": path}
     if name == "undo":

@@ -21,8 +21,8 @@ from diffusiongpt.apps.mcp.signatures import described, takes
 from diffusiongpt.apps.mcp.working import in_thread
 from diffusiongpt.backends import is_hosted
 from diffusiongpt.errors import DiffusionGPTError, RequestError
-from diffusiongpt.files import read_regular
-from diffusiongpt.flow import Policy
+from diffusiongpt.files import expand_home, read_regular
+from diffusiongpt.flow import Policy, is_address
 from diffusiongpt.version import VERSION
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def make_server(
         policy: What a picture may cost, and what is refused; agents decide neither.
         anywhere: Whether tools may read pictures from the whole machine; otherwise only from the folder.
     """
-    target = Path(folder).expanduser().resolve()
+    target = expand_home(folder).resolve()
     tools = _Tools(studio, target, policy or Policy(), anywhere=anywhere)
     server: MCPServer[Any] = MCPServer(
         "diffusiongpt",
@@ -263,8 +263,14 @@ class _Tools:
         Raises:
             RequestError: If it is outside the folder, and only that may be read.
         """
-        path = Path(name).expanduser()
-        path = (path if path.is_absolute() else self._folder / path).resolve()
+        if is_address(name):
+            raise RequestError(f"{name} is an address, and addresses are not fetched", hint="Pass the path of a file.")
+        try:
+            # an absolute path replaces the folder
+            path = (self._folder / expand_home(name)).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            # a null character, or links that lead in a circle
+            raise RequestError(f"{name} is not a path: {error}", hint="Check the path.") from error
         if not self._anywhere and not path.is_relative_to(self._folder):
             raise RequestError(
                 f"{name} is not a picture of this server", hint=f"Over HTTP only pictures in {self._folder} are read."

@@ -113,6 +113,9 @@ def read_body(body: DrawBody, profiles: Profiles, limits: ServerSettings, *, vot
     meaning = profiles.meaning(body.model)
     sent = dict(body.model_extra or {})
     given = {name: sent.pop(name) for name in OPTIONS if name in sent}
+    if "mask_image" not in given and "mask" in sent:
+        # OpenAI's name of it
+        given["mask_image"] = sent.pop("mask")
     options: dict[str, Any] = {"voter": voter, **meaning.options}
     if body.quality == "low":
         options["prefer"] = "fast"
@@ -227,7 +230,9 @@ def _not_a_picture(name: str) -> NoReturn:
 
 def _within(options: dict[str, Any], limits: ServerSettings) -> dict[str, Any]:
     """The options with a time limit; those that are not even of the right type are left to the studio."""
-    count, width, height = (options.get(name) for name in ("num_images_per_prompt", "width", "height"))
+    count, *sides = (options.get(name) for name in ("num_images_per_prompt", "width", "height"))
+    # the shape of a picture that goes in, which one side alone follows, is not known yet
+    width, height = (sides[at] if sides[at] is not None else sides[1 - at] for at in (0, 1))
     if isinstance(count, int) and count > limits.max_pictures:
         raise RefusedError(
             400, f"n={count} is more than this server draws at once, {limits.max_pictures}", code="limit", param="n"

@@ -31,6 +31,7 @@ Shared = Annotated[Service, Depends(service_of)]
 
 _STARTED = int(time())
 _IMAGE = re.compile(r"image(\[\d*\])?")
+_OTHER_PICTURES = ("mask", "mask_image", "control_image")
 _MOST_FIELDS = 100
 
 
@@ -132,15 +133,13 @@ async def _edit_body(request: Request) -> DrawBody:
     try:
         if request.headers.get("content-type", "").startswith("application/json"):
             return DrawBody.model_validate_json(await request.body())
-        form = await request.form(max_files=MAX_INPUTS + 1, max_fields=_MOST_FIELDS)
+        form = await request.form(max_files=MAX_INPUTS + len(_OTHER_PICTURES), max_fields=_MOST_FIELDS)
         texts = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         files = [(name, await one.read()) for name, one in form.multi_items() if isinstance(one, UploadFile)]
         await form.close()
         images = [data for name, data in files if _IMAGE.fullmatch(name)]
-        masks = [data for name, data in files if name in ("mask", "mask_image")]
-        pictures = {**({"image": images} if images else {}), **({"mask_image": masks[0]} if masks else {})}
-        others = {name: True for name, _ in files if not _IMAGE.fullmatch(name) and name not in ("mask", "mask_image")}
-        return DrawBody.model_validate({**from_form(texts), **others, **pictures})
+        others = {name: data if name in _OTHER_PICTURES else True for name, data in files if not _IMAGE.fullmatch(name)}
+        return DrawBody.model_validate({**from_form(texts), **others, **({"image": images} if images else {})})
     except ValidationError as error:
         raise as_refused(error) from None
 

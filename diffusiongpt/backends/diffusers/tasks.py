@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from diffusiongpt.backends.diffusers.architectures import Architecture, architectures
 from diffusiongpt.backends.diffusers.blend import Blend
 from diffusiongpt.backends.diffusers.quiet import quiet_call
 from diffusiongpt.errors import DrawError
-from diffusiongpt.flow import Dropped
+from diffusiongpt.flow import Dropped, left_out, on_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from diffusiongpt.flow import Call, Task
+    from diffusiongpt.flow import Call, InputImage, Task
     from diffusiongpt.zoo import Expert
 
 
@@ -119,17 +121,34 @@ def inputs_for(call: Call, known: Architecture | None, taken: Collection[str]) -
     if not call.inputs or call.task == "text-to-image":
         return TaskInputs()
     most = known.references if known and call.task == "edit" else 1
-    used, left = call.inputs[:most], call.inputs[most:]
-    reason = f"{call.expert.id} takes {most} picture{'s' if most > 1 else ''}"
-    dropped = tuple(Dropped(name="image", value=one.name or one.sha256[:12], reason=reason) for one in left)
+    used, dropped = call.inputs[:most], (*left_out(call, most), *on_white(call, most))
     if call.task == "edit":
-        pictures = [one.opaque if "width" in taken else _sized(one.opaque, _drawn_size(call, one.size)) for one in used]
+        sees = _large_enough if "width" in taken else partial(_sized_for, call)
+        pictures = [sees(one) for one in used]
         return TaskInputs(arguments={"image": pictures if len(pictures) > 1 else pictures[0]}, dropped=dropped)
     size = _drawn_size(call, used[0].size)
     arguments: dict[str, Any] = {"image": _sized(used[0].opaque, size)}
     if call.task == "inpaint" and call.mask is not None:
         arguments["mask_image"] = _sized(call.mask.as_mask(used[0].size), size)
     return TaskInputs(arguments=arguments, dropped=dropped)
+
+
+LEAST_SIDE = 64
+"""Pixels of the shortest side that every pipeline which edits takes: those of FLUX.2 refuse less."""
+
+_MOST_ENLARGED = 8 * LEAST_SIDE
+"""Pixels up to which the other side grows in proportion: FLUX.2 refuses pictures more than 8 times as long as wide."""
+
+
+def _large_enough(one: InputImage) -> Image:
+    """A picture as it is, or enlarged."""
+    factor = max(1.0, LEAST_SIDE / min(one.size))
+    width, height = (min(ceil(side * factor), max(side, _MOST_ENLARGED)) for side in one.size)
+    return _sized(one.opaque, (width, height))
+
+
+def _sized_for(call: Call, one: InputImage) -> Image:
+    return _sized(one.opaque, _drawn_size(call, one.size))
 
 
 def control_for(call: Call, taken: Collection[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from diffusiongpt.backends.hosted.asking import NOT_TAKEN, collect, drawing_of, 
 from diffusiongpt.backends.hosted.failures import Service, explain_service_error, refusal_in, refused
 from diffusiongpt.backends.hosted.forms import png_of
 from diffusiongpt.errors import DrawError
-from diffusiongpt.flow import Dropped
+from diffusiongpt.flow import Dropped, left_out
 from diffusiongpt.stopping import check_stop
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class _Request:
                 *dropped_from(call, not_taken, dialect.settings),
                 *dropped,
                 *limited,
-                *(_pictures_left_out(call, dialect) if edits else ()),
+                *(left_out(call, dialect.edits.pictures) if edits and dialect.edits else ()),
             ),
         )
 
@@ -250,13 +250,6 @@ def _files(call: Call, dialect: Dialect) -> dict[str, Any]:
             marked = Image.merge("RGBA", (*[marked] * 3, marked.point(lambda light: 255 - light)))
         files[mask.field] = ("mask.png", png_of(marked), "image/png")
     return files
-
-
-def _pictures_left_out(call: Call, dialect: Dialect) -> list[Dropped]:
-    assert dialect.edits is not None  # noqa: S101  # the caller has looked
-    most = dialect.edits.pictures
-    reason = f"the service takes at most {most} pictures"
-    return [Dropped(name="image", value=one.name or one.sha256[:12], reason=reason) for one in call.inputs[most:]]
 
 
 @dataclass(frozen=True, kw_only=True)

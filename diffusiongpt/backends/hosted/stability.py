@@ -13,6 +13,7 @@ from diffusiongpt.backends.hosted.forms import as_asked, form, nearest_ratio, re
 from diffusiongpt.backends.hosted.limits import Limits
 from diffusiongpt.bounded import parse_json
 from diffusiongpt.errors import DrawError
+from diffusiongpt.flow import left_out, on_white
 
 if TYPE_CHECKING:
     from diffusiongpt.backends.base import OnStep
@@ -115,7 +116,7 @@ class StabilityBackend:
             resolved,
             done,
             params={"model": model_of(resolved.expert), "style_preset": fields.get("style_preset"), **ours},
-            dropped=dropped_from(resolved, not_taken, _SETTINGS),
+            dropped=(*dropped_from(resolved, not_taken, _SETTINGS), *left_out(resolved, 1), *on_white(resolved, 1)),
             absent=tuple(not_taken),
         )
 

@@ -116,6 +116,26 @@ def test_an_edit_may_be_json(server: Running) -> None:
         assert httpx.post(f"{server.url}/v1/images/edits", json=body, timeout=60).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["mask", "mask_image"])
+def test_a_mask_goes_by_both_names(server: Running, name: str) -> None:
+    """In JSON as in a form; painting the whole picture because OpenAI's name was not known would be worse than none."""
+    image, marked = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in (png(), mask()))
+    body = {"prompt": "a red heart", "image": image, name: marked, "size": "32x64"}
+    sent = httpx.post(f"{server.url}/v1/images/edits", json=body, timeout=60).json()["diffusiongpt"]
+    files = {"image": png(), name: mask()}
+    form = httpx.post(f"{server.url}/v1/images/edits", data={"prompt": "x", "size": "32x64"}, files=files, timeout=60)
+    for story in (sent, form.json()["diffusiongpt"]):
+        assert (story["route"]["task"], story["notices"]) == ("inpaint", [])
+        assert [(one["name"], one["value"]) for one in story["dropped"]] == [("width", 32)]
+
+
+def test_every_picture_may_be_a_file(server: Running) -> None:
+    """Also one whose outlines are followed; an expert without a ControlNet reports it."""
+    files = {"image": png(), "control_image": png("blue")}
+    answer = httpx.post(f"{server.url}/v1/images/edits", data={"prompt": "a heart"}, files=files, timeout=60)
+    assert [one["name"] for one in answer.json()["diffusiongpt"]["dropped"]] == ["control_image"]
+
+
 def test_pictures_of_too_many_pixels_are_not_decoded(tiny_studio: DiffusionGPT) -> None:
     """In a form or in JSON; each pixel takes four bytes of the server."""
     with running(tiny_studio, max_sent_megapixels=0.004) as server:
