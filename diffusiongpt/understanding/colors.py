@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffusiongpt.flow import Understanding
 
+from diffusiongpt.understanding.caseless import Caseless
+
 _HEX = re.compile(
     r"(?:(?<![A-Za-z0-9_&])#|\b(?i:hex)(?i: code| colou?r)?\s*[:=]?\s*#?)([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])"
 )
@@ -64,16 +66,15 @@ _ELSEWHERE = {
     "purple": "lila|violett(?:e[rsmn]?)?|morad[oa]s?|фиолетов(?:ый|ая|ое|ые|ого)|보라",
     "gray": "grau(?:e[rsmn]?)?|gris(?:es)?|сер(?:ый|ая|ое|ые|ого)|회색",
 }
-_NAMES_ELSEWHERE = re.compile(
-    r"\b(?:" + "|".join(f"(?P<{name}>{words})" for name, words in _ELSEWHERE.items()) + r")(?![a-zà-öø-ÿ])",
-    re.IGNORECASE,
+_NAMES_ELSEWHERE = Caseless(
+    r"\b(?:" + "|".join(f"(?P<{name}>{words})" for name, words in _ELSEWHERE.items()) + r")(?![a-zà-öø-ÿ])"
 )
 """Names in German, Spanish, French, Italian, Portuguese, Russian and Korean that are no English words."""
 
-_MONOCHROME = re.compile(
+_MONOCHROME = Caseless(
     r"\bblack[ -](?:and|&)[ -]white(?=\s*(?:photo|picture|image|film|portrait|movie|style|drawing|sketch|illustration|"
     r"line|comic|manga|shot|street|still|ink)|\s*[,.;]|\s*$)|\bmonochrome\b|黑白",
-    re.IGNORECASE,
+    parts=("black", "monochrome", "黑白"),
 )
 """How a picture is taken, which names no colour of a thing in it."""
 

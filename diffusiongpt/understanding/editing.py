@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.wording_elsewhere import CHANGES_ELSEWHERE
 
 _PICTURE = r"(?:image|picture|photo(?:graph)?|pic|drawing|painting|illustration|logo|screenshot|artwork|portrait|one)"
 _POINTED = (
@@ -34,12 +35,12 @@ _SURE = (
 )
 _ORDERS = re.compile(
     rf"^\s*{_POLITE}(?:{_SURE}\s+(?:all\s+)?(?P<sure>(?:the|this|that|my|his|her|its|their|it|them|"
-    rf"a|an|any|all|everything|[\w-]+)(?:\s+[\w-]+)?)"
+    rf"a|an|any|all|everything|(?!(?:of|in|for|meet|maker|agent)\b)[\w-]+)(?:\s+[\w-]+)?)"
     rf"|(?:turn|convert|transform|make|give|keep|dress|rotate|flip|mirror|extend|expand|fix|adjust|"
     rf"enlarge|resize|clean up|move)\s+(?P<object>{_POINTED}|{_POINTED_ALONE})(?=\s|[.,;!?]|$)"
     r"|(?:add|put)\s+[^.,;]{1,60}?\s+(?:to|on|onto|in|into|behind|around|over)\s+(?P<onto>(?:the|"
     r"this|that|my|his|her|its|their|it|him|them)\b(?:\s+[\w-]+)?)"
-    r"|add\s+(?:an?|some|more|the|two|three)\s+[^.,;]{1,40}$)",
+    r"|add\s+(?:(?:an?|some|more|the|two|three)\s+[^.,;]{1,40}|(?!to\b|up\b)[\w-]+(?:\s+[\w-]+){0,2})[.!]?\s*$)",
     re.IGNORECASE,
 )
 _CREATES = re.compile(
@@ -48,6 +49,7 @@ _CREATES = re.compile(
     r"from)\b)",
     re.IGNORECASE,
 )
+_SAME = re.compile(r"^\s*(?:now\s+)?(?P<same>the same\b[^.;,]{1,40}?)\s*,?\s+(?:but|except|only)\b", re.IGNORECASE)
 _MENTIONS = Caseless(rf"\b(?P<pointed>{_POINTED})\b")
 _CJK_POINTED = (
     r"(?:这张|这幅|那张|那幅|上一张|上张|刚才那张|原图|我的(?:这张)?|上传的|第[一二三四五\d]张|第[一二三四五\d]个|最后一张|左边那张|右边那张)(?:图片|图像|"
@@ -84,7 +86,7 @@ def read_edit(text: str) -> Edit:
     """Read a text in simplified characters and without quoted passages."""
     pointed = _MENTIONS.search(text) or _CJK_MENTIONS.search(text)
     ordered = None if _CREATES.match(text) else _ORDERS.match(text)
-    ordered = ordered or _CJK_ORDERS.match(text)
+    ordered = ordered or _CJK_ORDERS.match(text) or _SAME.match(text) or CHANGES_ELSEWHERE.match(text)
     if ordered is None and pointed is None:
         return Edit()
     if pointed is not None:

@@ -99,6 +99,10 @@ def split_infotext(text: str) -> Settings:
     parts = _NEGATIVE.split(body, maxsplit=1)
     if len(parts) == 1 and not pairs:
         return Settings(text)
+    if len(parts) > 1 and not parts[0].strip() and "\n" in parts[1]:
+        # what must not be there stands first, on a line of its own
+        denied, _, wanted = parts[1].partition("\n")
+        parts = [wanted, denied]
     settings = Settings(_POSITIVE.sub("", parts[0]).strip() or text.strip())
     settings.negative = " ".join(parts[1].split()).strip(" ,") if len(parts) > 1 else ""
     for key, value in pairs:

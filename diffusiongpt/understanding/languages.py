@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 _LANGUAGES = {
@@ -46,6 +46,7 @@ def language_of(text: str) -> str:
     return _LANGUAGES[best][0] if counts[best] else "und"
 
 
+@lru_cache(maxsize=256)  # a prompt is read by many rules
 def simplified(text: str) -> str:
     """A text with traditional Chinese characters in their simplified form, one for one, by OpenCC.
 

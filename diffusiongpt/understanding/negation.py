@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from diffusiongpt.embedding import CJK
 from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.denials_elsewhere import denials_elsewhere
 
 NAMES = re.compile(
     # signs and rules: a picture of the sign has the sign in it
@@ -26,7 +27,7 @@ NAMES = re.compile(
     # names and titles
     r"|\bNo(?:\.|°|º)\s?\d+\b|\bno\.? ?\d+\b|\bnumber no\b|\b(?:Dr|Doctor)\.? No\b|"
     r"\bNo Man['’]s (?:Sky|Land)\b|\bno man['’]s land\b|\bNo Country for Old Men\b|\bNo Way Home\b"
-    r"|\bNo Time to Die\b|\bNo Face\b|\bNo-?Face\b|\bno-[a-z]+\b(?!\s+(?:background))|"
+    r"|\bNo Time to Die\b|\b(?-i:No Face)\b|\bNo-?Face\b|\bno-(?!one\b)[a-z]+\b(?!\s+(?:background))|"
     r"\bforget-me-nots?\b|\btouch-me-nots?\b|\bnot-for-profit\b|\b(?:sugar|gluten|duty|hands|free|"
     r"cruelty)[- ]free\b"
     r"|\bNoh?\s+(?:theatre|theater|mask|play|drama)\b|\bWithout a Trace\b"
@@ -76,8 +77,11 @@ _INCLUDE = (
     r"like|need)(?:\s+(?:in|it|me|him|her))?"
 )
 _DENIED = Caseless(
-    rf"(?P<from>\b(?:without|with\s+no|with\s+zero|free\s+of|free\s+from|devoid\s+of|lacking|minus|"
-    rf"excluding|exclude|avoid(?:ing)?|no|not(?=\s+(?:an?\s+|any\s+|in\s+)?[\w'-]+)|rather\s+than|"
+    rf"(?P<from>\b(?:without|w/o|with\s+no|with\s+zero|free\s+of|free\s+from|devoid\s+of|lacking|minus|"
+    rf"(?<!is )(?<!are )(?<!was )neither|"
+    rf"(?:(?:is|are|was|were)\s+not|(?:is|are|was|were)n['’]t|not)\s+(?:wearing|holding|carrying)|"
+    rf"(?<=, )hold(?=\s+the\b)|anything\s+but(?=\s+an?\b)|"
+    rf"(?:excluding|exclude|avoid(?:ing)?)|no|not(?=\s+(?:an?\s+|any\s+|in\s+)?[\w'-]+)|rather\s+than|"
     rf"instead\s+of|except(?:\s+for)?|less(?=\s+[\w-]+(?:,|\s+and|\s+but)?\s+more\b)|{_INCLUDE})\s+)"
     rf"(?:in\s+)?{_DETERMINER}(?:{_EMPTY_NOUNS})?(?P<items>{_ITEM}{_END}(?:{_MORE}){{0,6}})"
 )
@@ -110,15 +114,25 @@ _CJK_NON = re.compile(
     rf"(?P<items>[{CJK}A-Za-z0-9]{{1,12}}?)(?=的|风格?|[.,;!?，。；！？、\n\s]|$)"
 )
 _CJK_EXCEPT = re.compile(
-    rf"除了?(?P<items>[{CJK}A-Za-z0-9、和]{{1,15}}?)(?:以外|之外|外)(?!\s*[,，]?\s*(?:还|也|又|再|另))"
+    rf"除了?(?P<items>[{CJK}A-Za-z0-9、和]{{1,15}}?)(?:以外|之外|外)(?!\s*[,，]?\s*(?:还|也|又|再|另|都|不|没|别|无))"
 )
 _CJK_VERB = re.compile(
     r"^(?:看(?!板)|说|发(?!型|光|髻)|张[开嘴]|抬|动(?!漫|画|物|车|作)|注意|意识|打[开扰]|"
     r"完全|关[上闭注]|锁上|立刻|吃|去|来|想|显[得出]|停|"
-    r"走(?!廊)|睡|哭|笑(?!脸)|回头|回应|穿|戴|受|被|让|感[到觉]|露出|因为|直接|真|变[成得化]|"
+    r"走(?!廊)|睡|哭|笑(?!脸)|回头|回应|受|被|让|感[到觉]|露出|因为|直接|真|变[成得化]|"
     r"那么|这么|再|很|太(?!阳)|能|会|继续|离开|在|拥抱|"
     r"生气|得到|过|到|刻[字上])"
 )
+_ORDERS = re.compile("不要|别|避免|不能|不得|禁止|不需要|不想要|不应")
+_QUALITY = re.compile(
+    "别|其[他它余]|多余|额外|任何|(?:太|过于?|过分|很|非常).+|.{0,3}色|[红黄蓝绿黑白紫粉橙灰]|模糊|扭曲|变形|杂乱|恐怖|阴暗|"
+    "鲜艳|刺眼|复杂|花哨|现代|古老|写实|明显|真实|夸张|奇怪|血腥|暴力|难看|破旧"
+)
+_NOUN = re.compile(rf"的[{CJK}A-Za-z]{{1,8}}(?=[.,;!?，。；！？、\n\s]|$)")
+"""Orders deny a thing with its quality, 不要红色的汽车; others deny what a thing has, 没有帽子的猫."""
+
+_PUT_ON = re.compile("^(?:佩戴|戴|穿|系|背)(?:着|上|了)?")
+_LISTED = Caseless(r"\b(?:exclude|excluding|avoid|without)\s*:\s*(?P<items>[^.;\n]{1,200})")
 _CJK_AND = re.compile("[、和或及与]")
 
 
@@ -140,7 +154,7 @@ class Denial:
 def denials_in(text: str) -> list[Denial]:
     """What a text denies, in order; the text is in simplified characters and without quoted passages."""
     nothing, denied = [*_NO_PEOPLE.finditer(text)], [*_DENIED.finditer(text)]
-    chinese, plain = [], [*_FREE_OF.finditer(text)]
+    chinese, plain = [], [*_FREE_OF.finditer(text), *_LISTED.finditer(text), *denials_elsewhere(text)]
     if not text.isascii():
         chinese = [*_CJK_DENIED.finditer(text)]
         plain += [*_CJK_NON.finditer(text), *_CJK_EXCEPT.finditer(text)]
@@ -150,26 +164,37 @@ def denials_in(text: str) -> list[Denial]:
     empty = [match for match in nothing if not _inside(match.span(), kept)]
     found = [Denial(start=match.start(), end=match.end(), words="people") for match in empty]
     spans = [match.span() for match in empty]
-    for match in denied:
-        if _inside(match.span("from"), kept) or _inside(match.span("from"), spans) or not _is_thing(text, match):
-            continue
-        end = min([match.end(), *(start for start, _ in kept if start >= match.start("items"))])
-        words = " ".join(text[match.start("items") : end].split()).strip(" ,")
-        if words:
-            found.append(
-                Denial(start=match.start(), end=end, words=re.sub(r",? (?:no|nor|or no|and no) ", ", ", words))
-            )
+    found += [one for match in denied if (one := _english(text, match, kept, spans))]
     found += [
-        Denial(start=match.start(), end=match.end(), words=match["items"])
+        Denial(start=match.start(), end=match.end(), words=next(filter(None, match.groups())).strip(" ,"))
         for match in plain
         if not _inside(match.span(), kept)
     ]
     for match in chinese:
         if not _inside(match.span("from"), kept) and not _inside(match.span("from"), _denied(found)):
-            words = match["items"].strip()
-            if words and not _is_chinese_verb(match, words):
-                found.append(Denial(start=match.start(), end=match.end(), words=words))
+            found += _chinese(text, match)
     return sorted(found, key=lambda one: one.start)
+
+
+def _english(
+    text: str, match: re.Match[str], kept: list[tuple[int, int]], spans: list[tuple[int, int]]
+) -> Denial | None:
+    """What an English phrase denies; `None` if it denies nothing."""
+    if _overlaps(match.span("from"), kept) or _inside(match.span("from"), spans) or not _is_thing(text, match):
+        return None
+    end = min([match.end(), *(start for start, _ in kept if start >= match.start("items"))])
+    words = re.sub(r",? (?:no|nor|or no|and no) ", ", ", " ".join(text[match.start("items") : end].split()).strip(" ,"))
+    return Denial(start=match.start(), end=end, words=words) if words else None
+
+
+def _chinese(text: str, match: re.Match[str]) -> list[Denial]:
+    words, end = match["items"].strip(), match.end()
+    if _ORDERS.search(match["from"]) and _QUALITY.fullmatch(words) and (noun := _NOUN.match(text, end)):
+        words, end = f"{words}{noun.group()}", noun.end()
+    words = _PUT_ON.sub("", words) or words
+    if not words or _is_chinese_verb(match, words):
+        return []
+    return [Denial(start=match.start(), end=end, words=words)]
 
 
 def without_denials(text: str) -> str:
@@ -184,6 +209,8 @@ def _is_thing(text: str, match: re.Match[str]) -> bool:
     """Whether a thing or a style is denied, and not what something does or is."""
     opening, items = match["from"].lower().split(), match["items"].split()
     first = items[0].lower().strip("'’")
+    if opening[-1] in ("wearing", "holding", "carrying"):
+        return first not in _NOT_A_THING
     if opening[0] == "no":
         return first not in _NOT_A_THING and not re.fullmatch(r"\d+", first)
     if opening[0] != "not":
@@ -213,6 +240,10 @@ def _is_chinese_verb(match: re.Match[str], words: str) -> bool:
 
 def _inside(span: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
     return any(start <= span[0] < end for start, end in spans)
+
+
+def _overlaps(span: tuple[int, int], spans: list[tuple[int, int]]) -> bool:
+    return any(start < span[1] and span[0] < end for start, end in spans)
 
 
 def _denied(denials: list[Denial]) -> list[tuple[int, int]]:

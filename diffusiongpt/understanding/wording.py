@@ -8,25 +8,33 @@ from __future__ import annotations
 import re
 
 from diffusiongpt.flow import Paradigm
+from diffusiongpt.understanding.languages import simplified
+from diffusiongpt.understanding.wording_elsewhere import wording_elsewhere
 
 # "a photo of" and "a painting of" name a style and stay
 _MEDIUM = r"(?:an?|the|some|one)?\s*(?:picture|image|artwork|pic)s?"
-_POLITE = r"(?:please|can you|could you|would you|will you|i need you to|help me(?:\s+to)?)\s+"
+_GREETING = re.compile(r"(?:(?:hey|hi|hello|ok|okay|yo)(?:\s+there)?\s*[,!.]?\s+)+(?=\S)", re.IGNORECASE)
+_POLITE = (
+    r"(?:please|pls|plz|(?:can|could|would|will) (?:you|u|ya)|i need (?:you|u) to|i want (?:you|u) to|i'd like you to|"
+    r"help me(?:\s+to)?|kindly|just)\s+"
+)
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
     r"|(?:(?:please\s+)?(?:draw|generate|create|make|paint|produce|show|imagine)"
     # these are nouns as well: neither "sketch: a cat" nor "sketch of a cat" is an instruction
-    r"|please\s+(?:render|design|sketch))\s*[:：]\s*"
+    r"|(?:please|pls|plz)\s+(?:render|design|sketch))\s*[:：]\s*"
     r"|(?:paint|render|design|sketch|produce|show|give)\s+(?:(?:me|us)\s+|(?=(?:an?|the|some|one|two|three|my|your|\d+)\b)))"
     rf"(?:{_MEDIUM}\s+(?:of|with|showing|that shows|depicting)\s+)?(?P<content>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _INSPIRATION = re.compile(
-    r"^(?:i(?:'d| would)?\s+(?:really\s+)?(?:want|like|love|wish|need)"
+    r"^(?:i(?:'d|’d| would)?\s+(?:really\s+)?(?:want|like|love|wish|need)"
     r"(?:\s+(?:to\s+(?:see|have|look at|draw|paint|create|make|generate)|for))?"
     r"|i(?:'m| am) (?:thinking of|dreaming of)"
-    rf"|it would be (?:nice|great) to see)\s+(?:{_MEDIUM}\s+(?:of|with|showing)\s+)?(?P<content>.+)$",
+    r"|i\s+(?:wanna|would love to) (?:see|have|draw|make)"
+    r"|it (?:would|'d) be (?:nice|great|cool|awesome|fun|lovely) to (?:see|have))\s+"
+    rf"(?:{_MEDIUM}\s+(?:of|with|showing)\s+)?(?P<content>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
 _HYPOTHESIS = re.compile(
@@ -39,20 +47,22 @@ _GIVEN = re.compile(
     re.IGNORECASE,
 )
 _POLITE_ZH = (
-    r"(?:(?:请|麻烦|能不能|能否|可不可以|可以)你?(?:帮我|给我|为我|替我)?(?:帮忙)?"
+    r"(?:(?:请|麻烦|能不能|能否|可不可以|可以|能|想请)你?(?:帮我|给我|为我|替我)?(?:帮忙)?"
     r"|你?(?:帮我|给我|为我|替我)(?:帮忙)?|你?帮忙)"
 )
 _COUNTED_ZH = r"(?=[一两二三四五六七八九十几\d张幅只个些])"
 _INSTRUCTION_ZH = re.compile(
     rf"^(?:{_POLITE_ZH}(?:(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?|{_COUNTED_ZH})"
-    rf"|(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?{_COUNTED_ZH}"
+    rf"|(?:画|绘制|绘|生成|产生|创作|制作|设计|做|来)(?:出|个|一下)?{_COUNTED_ZH}"
     # words that begin with a verb are not instructions: 画家, 生成式, 创作者, 制作人
     r"|画(?![家面像作廊室展册布框卷风中笔皮])|绘制|生成(?!式|器|对抗)|创作(?!者|人|的)|制作(?!人|者|组|的))"
     r"(?:(?:一?(?:张|幅|个|副))?(?:关于|有关)?(?P<subject>.+?)(?:的?(?:图片|图像|画面)|的图)[吧吗呢]?$|(?P<content>.+?)[吧吗呢]?$)",
     re.DOTALL,
 )
 _INSPIRATION_ZH = re.compile(
-    r"^我(?:很|真)?(?:想要|想看到?|希望看到|希望有|想(?![念象起法到])|希望|喜欢|梦见)(?P<content>.+)$", re.DOTALL
+    r"^(?:我(?:很|真)?(?:想要|想看到?|希望看到|希望有|想(?![念象起法到])|希望|喜欢|梦见|梦到)"
+    r"|(?:很|好)?想(?:要|看到?|画))(?P<content>.+)$",
+    re.DOTALL,
 )
 _HYPOTHESIS_ZH = re.compile(r"^(?:如果|假如|假设|要是|倘若)(?P<condition>[^，,。]+)[，,。]?(?P<content>.*)$", re.DOTALL)
 
@@ -98,25 +108,47 @@ def prompt_form(prompt: str) -> dict[str, float]:
 def read_wording(prompt: str) -> tuple[Paradigm, str]:
     """The paradigm of a prompt, and what the picture should show, in the prompt's own words."""
     text = prompt.strip().rstrip("。.!！?？ ") or prompt.strip()
-    for pattern in (_HYPOTHESIS, _HYPOTHESIS_ZH):
-        if match := pattern.match(text):
-            return "hypothesis", _join(_GIVEN.sub("", match["condition"]), match["content"])
+    if (greeting := _GREETING.match(text)) and _ordered(text[greeting.end() :]):
+        text = text[greeting.end() :]
+    if found := _hypothesis(text):
+        return "hypothesis", found
     for pattern in (_INSPIRATION, _INSPIRATION_ZH):
-        if match := pattern.match(text):
-            content = match["content"].strip()
+        if content := _part(pattern, text, "content"):
             return "inspiration", _ordered(content) or content
     if content := _ordered(text):
         return "instruction", _ANNOUNCED.sub("", content)
-    return "prompt", _ANNOUNCED.sub("", prompt.strip())
+    return wording_elsewhere(text) or ("prompt", _ANNOUNCED.sub("", prompt.strip()))
+
+
+def _hypothesis(text: str) -> str:
+    """What an if-sentence imagines; empty for any other text."""
+    for pattern in (_HYPOTHESIS, _HYPOTHESIS_ZH):
+        if match := pattern.match(simplified(text)):
+            condition, content = (text[slice(*match.span(name))] for name in ("condition", "content"))
+            return _join(condition[_given(condition) :], content)
+    return ""
+
+
+def _given(condition: str) -> int:
+    """Where the thing begins in a condition such as "I had a lamp"."""
+    match = _GIVEN.match(simplified(condition))
+    return match.end() if match else 0
+
+
+def _part(pattern: re.Pattern[str], text: str, name: str) -> str:
+    """A group of an expression in simplified characters, as the text has it; empty if it does not match."""
+    match = pattern.match(simplified(text))
+    return text[slice(*match.span(name))].strip() if match and match[name] else ""
 
 
 def _ordered(text: str) -> str:
     """What a text instructs to draw; empty if it is not an instruction."""
-    if match := _INSTRUCTION.match(text):
-        return match["content"].strip()
-    if match := _INSTRUCTION_ZH.match(text):
-        return _ORDERED_PICTURE_ZH.sub("", (match["subject"] or match["content"]).strip("，,：: "))
-    return ""
+    if content := _part(_INSTRUCTION, text, "content"):
+        return content
+    content = _part(_INSTRUCTION_ZH, text, "subject") or _part(_INSTRUCTION_ZH, text, "content")
+    content = content.strip("，,：: ")
+    announced = _ORDERED_PICTURE_ZH.match(simplified(content))
+    return content[announced.end() :] if announced else content
 
 
 def _join(condition: str, content: str) -> str:
