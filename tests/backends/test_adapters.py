@@ -137,6 +137,38 @@ def test_other_architectures_take_adapters_too(settings: Settings, tmp_path: Pat
     assert residents.count(("lora",)) == 1
 
 
+def of_krea(key: str) -> str:
+    """A name in Krea's own code, which its adapters may be for."""
+    theirs = {"to_q": "wq", "to_k": "wk", "to_v": "wv", "transformer_blocks": "blocks", "text_fusion": "txtfusion"}
+    return ".".join(theirs.get(part, part) for part in key.removeprefix("transformer.").split("."))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "renamed"),
+    [
+        ("krea2", lambda key: f"diffusion_model.{of_krea(key)}"),
+        ("krea2", lambda key: f"base_model.model.{of_krea(key)}"),
+        ("z-image", lambda key: key.replace("transformer.", "diffusion_model.")),
+        ("qwen-image", lambda key: key.replace("transformer.", "diffusion_model.")),
+        ("qwen-image", lambda key: key.replace("transformer.", "").replace(".weight", ".default.weight")),
+    ],
+)
+def test_files_of_trainers_are_read(
+    settings: Settings, tmp_path: Path, architecture: str, renamed: Callable[[str], str]
+) -> None:
+    """The same weights under the names that trainers give them draw the same picture."""
+    base = make_miniature(architecture, tmp_path / "base")
+    weights = load_file(write_transformer_lora(base, tmp_path / "own") / USUAL_NAME)
+    (tmp_path / "theirs").mkdir()
+    save_file({renamed(key): tensor for key, tensor in weights.items()}, tmp_path / "theirs" / USUAL_NAME)
+    cache, extra = ModelCache(settings), miniature_settings(architecture).extra
+    plain = expert(base, "plain", extra=extra)
+    known = {name: adapter(name, tmp_path / name, base) for name in ("own", "theirs")}
+    experts = on_their_bases({"plain": plain, **known})
+    pictures = {name: pixels(BACKEND.draw(leased(cache, who), ask(who, **extra))) for name, who in experts.items()}
+    assert pictures["theirs"] == pictures["own"] != pictures["plain"]
+
+
 def test_an_adapter_comes_off_without_a_trace(tiny_sd: Path, loras: Path, three: tuple[Expert, Expert, Expert]) -> None:
     """When the last adapter is removed, the layers are the very objects they were before, and draw the same."""
     plain, ink, toy = three
