@@ -250,6 +250,77 @@ def test_pictures_are_saved_once(studio: DiffusionGPT, saved: Path) -> None:
     assert len(list((saved.parent / "talk-pictures").glob("*.png"))) == 2
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 300, "mine/talk.json/more.json"])
+def test_a_name_that_is_none_is_refused(studio: DiffusionGPT, saved: Path, name: str) -> None:
+    """It is a typed error, and nothing is left behind."""
+    talk = Conversation.load(saved, studio=studio)
+    before = sorted(saved.parent.parent.rglob("*"))
+    with pytest.raises(ConversationError, match="cannot write"):
+        talk.save(saved.parent.parent / name if name else name)
+    assert sorted(saved.parent.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["talk v1.2", "my.talk.json", "notes.txt"])
+def test_a_name_may_have_dots(studio: DiffusionGPT, saved: Path, name: str) -> None:
+    """The folder of the pictures is one, whatever its name ends in."""
+    file = Conversation.load(saved, studio=studio).save(saved.parent / name)
+    assert file.suffix == ".json"
+    assert len(Conversation.load(file, studio=studio).turns) == 1
+
+
+def test_no_file_of_another_kind_is_replaced(studio: DiffusionGPT, saved: Path) -> None:
+    """Another conversation is, and a file that holds none stays as it is."""
+    talk = Conversation.load(saved, studio=studio)
+    other = saved.with_name("package.json")
+    other.write_text('{"name": "mine"}', encoding="utf-8")
+    with pytest.raises(ConversationError, match="exists and is not a conversation"):
+        talk.save(other)
+    assert other.read_text(encoding="utf-8") == '{"name": "mine"}'
+    studio.conversation().save(saved.with_name("empty.json"))
+    assert Conversation.load(talk.save(saved.with_name("empty.json")), studio=studio).turns[0].text == "a red heart"
+
+
+def test_two_who_go_on_from_one_file_lose_nothing(studio: DiffusionGPT, saved: Path) -> None:
+    """Whoever saves second is warned, and can save elsewhere."""
+    one, two = (Conversation.load(saved, studio=studio) for _ in range(2))
+    for talk, question in ((one, "which seed?"), (two, "how long did it take?")):
+        talk.say(question)
+    one.save(saved)
+    one.save(saved)
+    with pytest.raises(ConversationError, match="was changed"):
+        two.save(saved)
+    other = two.save(saved.with_name("other.json"))
+    assert [Conversation.load(file, studio=studio).turns[-1].text for file in (saved, other)] == [
+        "which seed?",
+        "how long did it take?",
+    ]
+
+
+def test_a_turn_that_was_taken_back_lends_its_pictures_to_none(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """Each turn is saved with its own pictures, however often others were taken back."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=1, **QUICK)
+    file = talk.save(tmp_path / "talk.json")
+    for seed in range(5, 15):
+        talk.say("another one", seed=seed)
+        talk.save(file)
+        talk.undo()
+        talk.say("another one", seed=seed + 100)
+        talk.save(file)
+        read = Conversation.load(file, studio=studio).turns[-1].generation
+        assert read
+        assert read.seeds == (seed + 100,)
+        talk.undo()
+
+
+def test_a_file_neither_spends_nor_lifts_rules(studio: DiffusionGPT, saved: Path) -> None:
+    """Whoever goes on has to allow again what its turns were allowed."""
+    stored = json.loads(saved.read_text(encoding="utf-8"))
+    stored["turns"][0]["options"] = {"max_price": 5.0, "safety": "off", "local_only": True}
+    saved.write_text(json.dumps(stored), encoding="utf-8")
+    assert Conversation.load(saved, studio=studio).turns[0].options == {"local_only": True}
+
+
 def test_an_answer_that_quotes_the_longest_prompt_is_saved(studio: DiffusionGPT, tmp_path: Path) -> None:
     """A reply may be longer than a prompt may be."""
     talk = studio.conversation()

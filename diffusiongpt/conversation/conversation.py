@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffusiongpt.conversation import replies
 from diffusiongpt.conversation.answers import answer
-from diffusiongpt.conversation.files import Paths, read_turns, write_turns
+from diffusiongpt.conversation.files import Saved, read_turns, write_turns
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, kept
 from diffusiongpt.errors import ConversationError
 from diffusiongpt.files import expand_home
@@ -67,7 +67,8 @@ class Conversation:
     def __init__(self, studio: Draws, turns: Sequence[Turn] = ()) -> None:
         self._studio = studio
         self._turns = list(turns)
-        self._paths: dict[int, Paths] = {}
+        self._saved: Saved | None = None
+        self._undone: list[Turn] = []
 
     def __repr__(self) -> str:
         """How many turns there were, and how it began."""
@@ -124,7 +125,7 @@ class Conversation:
         if not self._turns:
             raise ConversationError("nothing was said yet", hint="Say something first.")
         turn = self._turns.pop()
-        self._paths.pop(id(turn), None)  # a later turn may get the number
+        self._undone.append(turn)  # while it is held, no later turn has its `id`
         return turn
 
     def branch(self, turn: Turn | int) -> Conversation:
@@ -135,7 +136,8 @@ class Conversation:
         """
         index = turn if isinstance(turn, int) else next((i for i, one in enumerate(self._turns) if one is turn), None)
         if index is None or not -len(self._turns) <= index < len(self._turns):
-            raise ConversationError(f"{turn!r} is not a turn of this conversation", hint="Pass one of `.turns`.")
+            which = f"turn {turn.text[:40]!r}" if isinstance(turn, Turn) else repr(turn)
+            raise ConversationError(f"{which} is not of this conversation", hint="Pass one of `.turns`.")
         return Conversation(self._studio, self._turns[: index % len(self._turns) + 1])
 
     def _next(
@@ -303,18 +305,23 @@ class Conversation:
     def save(self, path: str | Path) -> Path:
         """Save the conversation: a JSON file, and its pictures in a folder of its name beside it.
 
+        Another conversation in that file is replaced; its pictures stay.
+
         Args:
             path: The file, ending in `.json`.
 
         Raises:
-            ConversationError: If it cannot be written.
+            ConversationError: If it cannot be written, if the file is of another kind, or if it was changed since
+                this conversation was read from it or saved in it.
+            PictureError: If a picture cannot be written.
         """
-        file, self._paths = write_turns(self._turns, expand_home(path), self._paths)
-        return file
+        self._saved = write_turns(self._turns, expand_home(path), self._saved)
+        self._undone.clear()
+        return self._saved.file
 
     def paths(self, turn: Turn) -> tuple[Path, ...]:
         """Where the pictures of a turn were saved last; empty if they were not."""
-        return self._paths.get(id(turn), ())
+        return self._saved.paths.get(id(turn), ()) if self._saved else ()
 
     @classmethod
     def load(cls, path: str | Path, *, studio: Draws) -> Conversation:
@@ -327,9 +334,9 @@ class Conversation:
         Raises:
             ConversationError: If it cannot be read, or a picture of it is missing.
         """
-        turns, paths = read_turns(expand_home(path))
+        turns, saved = read_turns(expand_home(path))
         read = cls(studio, turns)
-        read._paths = paths  # of the same class
+        read._saved = saved  # of the same class
         return read
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,9 @@ Paths = tuple[Path, ...]
 
 MAX_FILE_BYTES = 16 << 20
 """Largest conversation file that is read."""
+
+_ALLOWED_ANEW = ("max_price", "safety")
+"""Arguments that a conversation no longer has when it is read: a stranger's file may neither spend nor lift rules."""
 
 _FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f:]{1,255}$")]
 """Name of a file, and never a path."""
@@ -47,25 +51,31 @@ class _File(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: int = Field(default=1, le=1)
+    version: int = Field(default=1, ge=1, le=1)
     pictures_in: _FileName
     # the first wrong turn is reported; an error for each of a million would take the memory
     turns: Annotated[tuple[_TurnFile, ...], FailFast()] = Field(max_length=MAX_TURNS)
 
 
-def _read_file(file: Path) -> _File:
-    hint = "Pass a file that Conversation.save wrote."
+def _read_file(file: Path) -> tuple[_File, bytes]:
+    """What a file holds, and the digest of its bytes."""
     try:
         if not file.is_file():
             raise ConversationError(f"{file} is not a file", hint="Check the path.")
         with file.open("rb") as source:
             content = source.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ConversationError(f"{file} is larger than {MAX_FILE_BYTES >> 20} MB", hint=hint)
-        check_items(content)
-        return _File.model_validate_json(content)
     except OSError as error:
         raise ConversationError(f"{file} cannot be read: {error.strerror or error}", hint="Check the path.") from error
+    return _parsed(content, file), sha256(content).digest()
+
+
+def _parsed(content: bytes, file: Path) -> _File:
+    hint = "Pass a file that Conversation.save wrote."
+    if len(content) > MAX_FILE_BYTES:
+        raise ConversationError(f"{file} is larger than {MAX_FILE_BYTES >> 20} MB", hint=hint)
+    try:
+        check_items(content)
+        return _File.model_validate_json(content)
     except TooLargeError as error:
         raise ConversationError(f"{file} is not a conversation: {error}", hint=hint) from None
     except ValidationError as error:
@@ -92,8 +102,9 @@ def _read_turn(stored: _TurnFile, folder: Path, before: Sequence[Turn], known: d
         generation: Generation | None = _chosen_picture(stored, before)
     else:
         generation = _read_pictures(stored, folder, known) if stored.pictures else None
-    fields = stored.model_dump(exclude={"pictures"})
-    return Turn(**fields, generation=generation)
+    said = stored.model_dump(exclude={"pictures", "options"})
+    options = {name: value for name, value in stored.options.items() if name not in _ALLOWED_ANEW}
+    return Turn(**said, options=options, generation=generation)
 
 
 def _chosen_picture(stored: _TurnFile, before: Sequence[Turn]) -> Generation:
@@ -127,19 +138,66 @@ def _read_pictures(stored: _TurnFile, folder: Path, known: dict[str, PictureReco
     return Generation.kept(paths, records)
 
 
-def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -> tuple[Path, dict[int, Paths]]:
+@dataclass(frozen=True)
+class Saved:
+    """A file with the turns of a conversation.
+
+    Attributes:
+        file: The file.
+        digest: That of its bytes when it was read or written.
+        paths: For the `id` of each turn, where its pictures are.
+    """
+
+    file: Path
+    digest: bytes
+    paths: Mapping[int, Paths]
+
+
+def write_turns(turns: Sequence[Turn], path: Path, before: Saved | None) -> Saved:
     """Save turns, whole or not at all; see `Conversation.save`.
 
     Args:
         turns: The turns.
         path: The file.
-        known: For the `id` of turns whose pictures were saved before, where they are; they are saved once in a folder.
-
-    Returns:
-        The file, and the same for all turns.
+        before: Where the conversation was read or saved last; the pictures there are not saved again.
     """
-    file = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
-    folder = file.with_name(f"{file.stem}-pictures")
+    try:
+        file = path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+        folder = file.with_name(f"{file.stem}-pictures")
+        _check_free(file, before)
+        # a folder whose name has a dot would be taken for a file if it were not there
+        (folder if any(turn.generation for turn in turns) else file.parent).mkdir(parents=True, exist_ok=True)
+        stored, paths = _stored(turns, folder, before.paths if before else {})
+        content = _File(pictures_in=folder.name, turns=stored).model_dump_json(indent=2).encode()
+        replace_file(file, content)
+    except (OSError, ValueError) as error:  # a path may be none at all
+        reason = getattr(error, "strerror", None) or error
+        raise ConversationError(
+            f"cannot write {path}: {reason}", hint="Choose a name in a folder that you may write to."
+        ) from error
+    return Saved(file, sha256(content).digest(), paths)
+
+
+def _check_free(file: Path, before: Saved | None) -> None:
+    """Refuse to replace a file of another kind, or one whose turns another process may have added to."""
+    if not file.is_file():
+        return
+    try:
+        digest = _read_file(file)[1]
+    except ConversationError as error:
+        raise ConversationError(
+            f"{file} exists and is not a conversation", hint="Choose another name, or remove it first."
+        ) from error
+    if before is not None and before.file.absolute() == file.absolute() and before.digest != digest:
+        raise ConversationError(
+            f"{file} was changed since this conversation was read or saved", hint="Save it under another name."
+        )
+
+
+def _stored(
+    turns: Sequence[Turn], folder: Path, known: Mapping[int, Paths]
+) -> tuple[tuple[_TurnFile, ...], dict[int, Paths]]:
+    """Turns as a file holds them, whose pictures are then saved, and where these are."""
     stored: list[_TurnFile] = []
     paths: dict[int, Paths] = {}
     for turn in turns:
@@ -147,15 +205,7 @@ def write_turns(turns: Sequence[Turn], path: Path, known: Mapping[int, Paths]) -
         said = {one.name: getattr(turn, one.name) for one in fields(turn) if one.name != "generation"}
         stored.append(_TurnFile(**said, pictures=tuple(path.name for path in kept)))
         paths[id(turn)] = kept or _chosen_path(turn, turns, paths)
-    content = _File(pictures_in=folder.name, turns=tuple(stored)).model_dump_json(indent=2)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, content.encode())
-    except OSError as error:
-        raise ConversationError(
-            f"cannot write {file}: {error.strerror or error}", hint="Choose a folder you may write to."
-        ) from error
-    return file, paths
+    return tuple(stored), paths
 
 
 def _chosen_path(turn: Turn, turns: Sequence[Turn], paths: Mapping[int, Paths]) -> Paths:
@@ -171,9 +221,9 @@ def _kept_in(folder: Path, turn: Turn, known: Paths) -> Paths:
     return tuple(turn.generation.save(folder))
 
 
-def read_turns(file: Path) -> tuple[list[Turn], dict[int, Paths]]:
+def read_turns(file: Path) -> tuple[list[Turn], Saved]:
     """Read saved turns, and where the pictures of each are; see `Conversation.load`."""
-    stored = _read_file(file)
+    stored, digest = _read_file(file)
     folder = file.parent / stored.pictures_in
     known: dict[str, PictureRecord] = {}
     turns: list[Turn] = []
@@ -182,4 +232,4 @@ def read_turns(file: Path) -> tuple[list[Turn], dict[int, Paths]]:
         turn = _read_turn(one, folder, turns, known)
         turns.append(turn)
         paths[id(turn)] = tuple(folder / name for name in one.pictures) or _chosen_path(turn, turns, paths)
-    return turns, paths
+    return turns, Saved(file, digest, paths)

@@ -17,6 +17,11 @@ def cues(name: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in _table()[name]), re.IGNORECASE)
 
 
+def each_of(name: str) -> list[str]:
+    """The expressions of one name."""
+    return _table()[name]
+
+
 def parts(name: str, text: str) -> dict[str, str] | None:
     """The named groups of an expression at the beginning of a text; `None` if it does not match.
 

@@ -11,6 +11,7 @@ import typer
 
 from diffusiongpt.apps.cli.common import (
     READS,
+    REQUEST_OPTIONS,
     DeviceOption,
     JsonOption,
     LLMOption,
@@ -83,6 +84,8 @@ def _converse(talk: Conversation, file: Path, options: dict[str, Any], *, as_jso
 
     all_done, first = True, {name: options[name] for name in _FIRST}
     always = {name: value for name, value in options.items() if name not in _FIRST and value is not None}
+    if always["num_images_per_prompt"] == REQUEST_OPTIONS["num_images_per_prompt"][1]:
+        del always["num_images_per_prompt"]  # so that a turn may say how many: "three more"
     for line in _lines():
         try:
             if line.startswith("/"):
@@ -90,8 +93,10 @@ def _converse(talk: Conversation, file: Path, options: dict[str, Any], *, as_jso
                 continue
             turn = talk.say(line, **{name: value for name, value in first.items() if value}, **always)
             first = {}
-            talk.save(file)
-            _show(turn, talk.paths(turn), as_json=as_json)
+            try:
+                file = _save(talk, file)
+            finally:
+                _show(turn, talk.paths(turn), as_json=as_json)
         except DiffusionGPTError as error:
             all_done = False
             if as_json:
@@ -103,6 +108,18 @@ def _converse(talk: Conversation, file: Path, options: dict[str, Any], *, as_jso
         except EOFError:
             break
     return all_done
+
+
+def _save(talk: Conversation, file: Path) -> Path:
+    """Save a conversation, under another name where its file can no longer be its own; the file."""
+    from diffusiongpt.errors import ConversationError
+
+    try:
+        return talk.save(file)
+    except ConversationError as error:
+        other = talk.save(_free(file.parent))
+        say(f"{message_of(error)}; from now on the conversation is kept in {other}.")
+        return other
 
 
 def _command(talk: Conversation, file: Path, line: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of it reaches the terminal as a command to the terminal, or as markup.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
@@ -126,6 +127,9 @@ def show_picture(image: Image) -> None:
         return
     from rich.console import Console
     from textual_image.renderable import Image as Renderable
+
+    # of a terminal that does not say how large its cells are it warns with a traceback, and then takes a usual size
+    logging.getLogger("textual_image").setLevel(logging.ERROR)
 
     # a cell is about twice as high as it is wide
     rows = max(1, round(_PICTURE_COLUMNS * image.height / image.width / 2))
