@@ -91,6 +91,8 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Embed texts, shape (texts, 512)."""
+        if not texts:
+            return np.empty((0, _SIZE), dtype=np.float32)
         many = any(pool.num_threads != 1 for pool in self._threads.lib_controllers)
         # to set and to reset the number takes as long as two layers
         with self._threads.limit(limits=1) if many else nullcontext():

@@ -85,8 +85,6 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
 
     if pictures > 1:
         capability("several pictures at once", lambda can: can.multi_reference is True)
-    if understanding.transparent_background:
-        capability(f"a {TRANSPARENT_BACKGROUND}", lambda can: can.transparent_background is True)
     if asks_for_color(understanding):
         capability("colour", lambda can: can.color is not False)
     if (understanding.object_count or 0) >= MANY_OBJECTS:
@@ -99,6 +97,9 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
     for name in dict.fromkeys(_WRITTEN[one] for one in understanding.text_scripts if one in _WRITTEN):
         # the zoo states no skill in other scripts, so that none is known to have it
         capability(f"{name} text in the picture", lambda _: False)
+    if understanding.transparent_background:
+        # last, since matting makes one of what any expert draws, while the others have no such way out
+        capability(f"a {TRANSPARENT_BACKGROUND}", lambda can: can.transparent_background is True)
     return needs
 
 

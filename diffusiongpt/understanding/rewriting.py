@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from diffusiongpt.flow import Dropped, Request, Task, Understanding
 from diffusiongpt.understanding.backgrounds import is_cut_out, on_plain
-from diffusiongpt.understanding.languages import language_of
+from diffusiongpt.understanding.languages import language_of, simplified
+from diffusiongpt.understanding.negation import without_denials
 from diffusiongpt.understanding.wording import prompt_form
 from diffusiongpt.zoo import Expert
 
@@ -16,13 +17,18 @@ TAGGED = "danbooru"
 """The prompt style of models that were trained on tags of danbooru."""
 
 _PEOPLE = {
-    "girl": r"girls?|wom[ae]n|lady|ladies|女孩|少女|女人|女子|女生",
-    "boy": r"boys?|m[ae]n|guys?|男孩|少年|男人|男子|男生",
+    "girl": r"girls?|wom[ae]n|lady|ladies|grandm(?:a|other)s?|女孩|少女|女人|女子|女生|女士|妇女|姑娘|奶奶|阿姨"
+    r"|老太太|女の子|おばあさん",
+    "boy": r"boys?|m[ae]n|guys?|gentlem[ae]n|grandpas?|grandfathers?|男孩|少年|男人|男子|男生|男士|大叔"
+    r"|爷爷|老头|男の子|おじいさん",
 }
 _COUNTS = {
-    "2": r"two|both|2|两个?|二|两位|两名", "3": r"three|3|三个?|三位|三名", "4": r"four|4|四个?|四位|四名",
+    "2": r"two|both|2|两个?|二|两位|两名",
+    "3": r"three|3|三个?|三位|三名",
+    "4": r"four|4|四个?|四位|四名",
     "5": r"five|5|五个?|五位|五名",
-}  # fmt: skip
+    "6+": r"six|seven|eight|nine|ten|a dozen|[6-9]|[1-9]\d|[六七八九十][个位名]?",
+}
 _OTHERS = re.compile(
     r"\b(?:person|people|human|child|children|kids?|baby|crowd|couple|family|knight|warrior|wizard|witch|king|queen|"
     r"prince(?:ss)?|elf|soldier|doctor|nurse|student|teacher|chef|dancer|singer|detective|astronaut|samurai|ninja|"
@@ -81,7 +87,7 @@ def asked_of(expert: Expert, request: Request, understanding: Understanding, tas
             reason = f"{expert.id} is not known to read it; what was understood leads the prompt in English"
             dropped = (Dropped(name="language", value=unread, reason=reason),)
     return Asked(
-        prompt=expert.prompt_for(", ".join([*leading, text])),
+        prompt=expert.prompt_for(", ".join([*leading, text]), written=understanding.text_to_render),
         negative_prompt=_negative_for(expert, request, understanding, text),
         dropped=dropped,
     )
@@ -91,7 +97,8 @@ def _tags(text: str, understanding: Understanding) -> list[str]:
     """Tags that say who is in the picture, as models trained on tags expect; none for a prompt that is tags already."""
     if prompt_form(text).get("danbooru_tags"):
         return []
-    text = _without(text, understanding.text_to_render)
+    # neither what is written in the picture nor what must not be there is a figure in it
+    text = without_denials(simplified(_without(text, understanding.text_to_render)))
     found = list(_people(text))
     named = "|".join(rf"(?<![a-z])(?:{words})(?![a-z])" for words in _PEOPLE.values())
     others = _OTHERS.search(re.sub(named, " ", text, flags=re.IGNORECASE))
@@ -109,9 +116,13 @@ def _people(text: str) -> Iterator[str]:
         counted = (
             count
             for count, numbers in _COUNTS.items()
-            if re.search(rf"(?<![a-z0-9])(?:{numbers})\s*(?:[a-z-]+\s+){{0,2}}(?:{words})\b", text, re.IGNORECASE)
+            if re.search(
+                rf"(?<![a-z0-9])(?:{numbers})\s*(?:[a-z-]+\s+|[小老年轻美]){{0,2}}(?:{words})(?![a-z])",
+                text,
+                re.IGNORECASE,
+            )
         )
-        plural = re.fullmatch(r"(?:girls|women|ladies|boys|men|guys)", named[0], re.IGNORECASE)
+        plural = re.fullmatch(r"(?:girls|women|ladies|boys|men|guys|gentlemen)", named[0], re.IGNORECASE)
         count = next(counted, "multiple " if plural else "1")
         yield f"{count}{tag}s" if count != "1" else f"1{tag}"
 

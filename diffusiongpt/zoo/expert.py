@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -291,12 +291,19 @@ class Expert(_Entry):
         text = text.rstrip()
         return self.transparent_prompt.replace(PROMPT_HERE, text if text.endswith(_ENDS) else f"{text}.")
 
-    def prompt_for(self, text: str) -> str:
+    def prompt_for(self, text: str, written: Iterable[str] = ()) -> str:
         """The prompt this expert gets for a text: led by its trigger words unless the text holds them already.
 
-        They are looked for as words: "ink" is not in "pink".
+        They are looked for as words: "ink" is not in "pink", nor where INK is to be written in the picture.
+
+        Args:
+            text: The text.
+            written: What of it is to be written in the picture.
         """
-        missing = [words for words in self.trigger_words if not _holds(text, words)]
+        said = text
+        for one in written:
+            said = said.replace(one, " ")
+        missing = [words for words in self.trigger_words if not _holds(said, words)]
         return ", ".join([*missing, text])
 
     def goes_by(self, name: str) -> bool:

