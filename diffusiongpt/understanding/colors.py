@@ -100,9 +100,9 @@ _THING = {
 }
 
 _COLOURFUL = re.compile(
-    r"\b(?:multi-?)?colou?r(?:ful|ed)\b|\b(?:vivid|vibrant|bright|rich|full|warm|pastel) colou?rs?\b|\bin colou?r\b"
-    r"|\brainbow\b|\bcrayons?\b|\boil pastels?\b"
-    r"|彩色|五彩|七彩|缤纷|斑斓|五颜六色|色彩(?:鲜艳|丰富|明亮|绚丽)|彩铅|彩虹|蜡笔|油画棒|カラフル|色鉛筆",
+    r"\b(?:multi-?)?colou?r(?:ful|ed)\b|\b(?:vivid|vibrant|bright|rich|full|warm|pastel)[ -]colou?rs?\b|\bin colou?r\b"
+    r"|\bcolou?r (?:ink|wash|drawing|sketch|painting|illustration|pencils?)\b|\brainbow\b|\bcrayons?\b|\boil pastels?\b"
+    r"|彩色|五彩|七彩|缤纷|斑斓|五颜六色|色彩(?:鲜艳|丰富|明亮|绚丽)|彩铅|彩虹|蜡笔|油画棒|设色|重彩|青绿山水|浅绛|カラフル|色鉛筆",
     re.IGNORECASE,
 )
 """What asks for colour without naming one."""
