@@ -149,3 +149,9 @@ def test_an_editor_is_chosen_for_an_edit_and_for_nothing_else(tmp_path: Path, he
         assert (edit.expert, edit.task, edit.prompt) == ("editor", "edit", "make it night")
         with pytest.raises(NoRouteError, match="drawing from text alone"):
             studio.route("a fox", memory="any", expert="editor")
+    fills = zoo_of(expert("fills", architecture="flux1-fill"))
+    with (
+        DiffusionGPT(fills, settings=settings_in(tmp_path), votes=tmp_path / "votes.db") as studio,
+        pytest.raises(NoRouteError, match="starting from a picture or drawing from text alone"),
+    ):
+        studio.route("a fox", memory="any", image=heart, strength=0.5)

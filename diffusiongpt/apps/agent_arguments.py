@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic.fields import FieldInfo
 
 from diffusiongpt.flow import Policy, Request
@@ -28,7 +28,9 @@ DRAWS = tuple(name for name in EDITS if name not in _OF_PICTURES)
 
 PATHS: Mapping[str, Any] = {
     "image": Annotated[
-        list[str], Field(description="Absolute path of the picture to change, or several to take things from.")
+        list[str],
+        BeforeValidator(lambda paths: [paths] if isinstance(paths, str) else paths),
+        Field(description="Absolute path of the picture to change, or several to take things from."),
     ],
     "mask_image": Annotated[
         str | None, Field(description="Absolute path of a mask: what is white, or transparent, is painted.")

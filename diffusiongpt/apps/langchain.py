@@ -29,6 +29,12 @@ from diffusiongpt.stopping import stoppable
 T = TypeVar("T")
 
 
+def _mistakes(error: Any) -> str:
+    """What an agent reads of arguments that do not fit the schema."""
+    said = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+    return f"RequestError: {'; '.join(said)}. Correct the arguments."
+
+
 class _StudioTool(BaseTool):
     """What both tools have.
 
@@ -39,6 +45,7 @@ class _StudioTool(BaseTool):
 
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: bool = True
+    handle_validation_error: Any = Field(default=_mistakes, exclude=True, repr=False)
     studio: Any = Field(default=None, exclude=True, repr=False)
     policy: Policy = Field(default_factory=Policy)
 

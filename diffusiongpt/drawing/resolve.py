@@ -107,11 +107,15 @@ def _changed_pictures(request: Request, task: Task) -> list[Dropped]:
         return []
     masks = [] if request.mask_image is None else [request.mask_image]
     given = [*(("image", one) for one in request.image), *(("mask_image", one) for one in masks)]
-    return [_unused(name, one, note) for name, one in given for note in one.notes]
+    return [
+        Dropped(name=name, value=f"{note.what} of {one.label}", reason=note.why)
+        for name, one in given
+        for note in one.notes
+    ]
 
 
 def _unused(name: str, picture: InputImage, reason: str) -> Dropped:
-    return Dropped(name=name, value=picture.name or picture.sha256[:12], reason=reason)
+    return Dropped(name=name, value=picture.label, reason=reason)
 
 
 def _seeds(request: Request, written: int | None) -> tuple[int, ...]:

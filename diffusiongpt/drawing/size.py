@@ -129,6 +129,8 @@ def _wish(request: Request, understanding: Understanding, native: Sides | None, 
 
 def _shape(understanding: Understanding) -> Sides | None:
     """The shape that the prompt names, as two sides."""
+    if understanding.width and understanding.height:
+        return understanding.width, understanding.height
     if not understanding.aspect_ratio:
         return None
     across, down = map(int, understanding.aspect_ratio.split(":"))

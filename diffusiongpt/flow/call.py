@@ -37,7 +37,7 @@ def fewer(count: int, wanted: int, error: Exception) -> Dropped:
 def left_out(call: Call, most: int) -> tuple[Dropped, ...]:
     """The reports of the pictures beyond those that an expert takes."""
     reason = f"{call.expert.id} takes {most} picture{'s' if most > 1 else ''}"
-    return tuple(_unused(one, reason) for one in call.inputs[most:])
+    return tuple(Dropped(name="image", value=one.label, reason=reason) for one in call.inputs[most:])
 
 
 def on_white(call: Call, most: int) -> tuple[Dropped, ...]:
@@ -48,12 +48,11 @@ def on_white(call: Call, most: int) -> tuple[Dropped, ...]:
         most: How many of its pictures the expert takes.
     """
     used = () if call.mask is not None else call.inputs[:most]
-    reason = f"{call.expert.id} sees no transparency, so it went in on white"
-    return tuple(_unused(one, reason) for one in used if one.image.mode == "RGBA")
-
-
-def _unused(one: InputImage, reason: str) -> Dropped:
-    return Dropped(name="image", value=one.name or one.sha256[:12], reason=reason)
+    return tuple(
+        Dropped(name="image", value=f"transparency of {one.label}", reason=f"{call.expert.id} sees white there")
+        for one in used
+        if one.image.mode == "RGBA"
+    )
 
 
 class Bill(Protocol):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from diffusiongpt.errors import RequestError, brief
 from diffusiongpt.files import expand_home
@@ -66,6 +66,13 @@ _OPAQUE: Final = 255
 _HALF: Final = 128
 
 
+class Note(NamedTuple):
+    """What of a picture was left out while it was read, and why."""
+
+    what: str
+    why: str
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InputImage:
     """A picture that goes in; two of equal pixels are equal.
@@ -73,12 +80,12 @@ class InputImage:
     Attributes:
         image: The picture, upright, as RGB, or as RGBA if any of it is transparent.
         name: Name of its file, without folders; empty if it has none.
-        notes: What was changed while it was read.
+        notes: What was left out while it was read.
     """
 
     image: Image
     name: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -88,6 +95,11 @@ class InputImage:
         for top in range(0, height, _ROWS):
             found.update(self.image.crop((0, top, width, min(top + _ROWS, height))).tobytes())
         return found.hexdigest()
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages: the name of its file, or the beginning of its hash."""
+        return self.name or self.sha256[:12]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -269,10 +281,10 @@ def _decoded(data: bytes, argument: str) -> InputImage:
         image.load()
         # shares the pixels, of which a copy would be as large
         read = _upright(image._new(image.im), argument, is_ours=True)  # noqa: SLF001
-    notes = [f"the first of its {frames} pictures was taken"] if frames > 1 else []
+    notes = [Note("all but the first picture", f"it is an animation of {frames}")] if frames > 1 else []
     if sorted(read.size) != sorted(whole):
         width, height = read.size
-        notes.append(f"it was read at {width:,}x{height:,} pixels")
+        notes.append(Note("full size", f"a JPEG this large is read at {width:,}x{height:,} pixels"))
     return replace(read, notes=tuple(notes))
 
 

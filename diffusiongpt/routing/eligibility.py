@@ -183,7 +183,9 @@ def filter_experts(
     for nearest in (task, *IN_PLACE[task]):
         able = [expert for expert in allowed if nearest in tasks_of(expert)]
         if able or nearest == "text-to-image":
-            rejected |= _others(allowed, able, f"not known to support {_TASKS[nearest]}")
+            # the last resort would be the wrong reason for what was asked for
+            missing = dict.fromkeys((_TASKS[nearest],) if able else (_TASKS[task], _TASKS[nearest]))
+            rejected |= _others(allowed, able, f"not known to support {' or '.join(missing)}")
             allowed, done = able, nearest
             break
         if nearest == task:

@@ -89,6 +89,9 @@ def test_a_picture_goes_in(chat: LocalChat, studio: DiffusionGPT, tmp_path: Path
         ({"prompt": "a nude child"}, "ContentPolicyError"),
         ({"prompt": "a fox", "expert": "tiny-pixle"}, "tiny-pixel"),
         ({"prompt": "a fox", "image": ["/nowhere.png"]}, "does not exist"),
+        ({"prompt": "a fox", "image": "/nowhere.png"}, "does not exist"),
+        ({"prompt": "a fox", "image": ["https://x.test/a.png"]}, "are not fetched"),
+        ({"prompt": "a fox", "image": ["/nowhere.png"], "strength": 2}, "strength: "),
     ],
 )
 def test_an_agent_reads_what_went_wrong(

@@ -240,6 +240,7 @@ def test_a_route_and_the_list_load_nothing(studio: DiffusionGPT, tmp_path: Path)
         ("generate_image", {"prompt": "  "}, "RequestError", "empty"),
         ("edit_image", {"prompt": "a fox", "image": ["/nowhere.png"]}, "RequestError", "does not exist"),
         ("edit_image", {"prompt": "a fox", "image": ["~no-such-person/a.png"]}, "RequestError", "does not exist"),
+        ("edit_image", {"prompt": "a fox", "image": "/nowhere.png"}, "RequestError", "does not exist"),
         ("edit_image", {"prompt": "a fox", "image": ["a\0.png"]}, "RequestError", "is not a path"),
         ("edit_image", {"prompt": "a fox", "image": ["https://x.test/a.png"]}, "RequestError", "are not fetched"),
         ("vote", {"best": "/nowhere.png", "others": ["/b.png"]}, "PictureError", "does not exist"),

@@ -105,6 +105,7 @@ def test_a_picture_that_goes_in_sets_the_size(
     [
         ("a fox --ar 16:9", {"width": 1600}, (1600, 900)),
         ("a fox --ar 16:9", {"height": 900}, (1600, 900)),
+        ("a fox 1024x512", {"height": 900}, (1800, 900)),
         ("a fox --ar 16:9", {"width": 1600, "height": 1000}, (1600, 1000)),
         ("a fox --ar 16:9", {"width": 1600, "image": Image.new("RGB", (100, 100))}, (1600, 900)),
         ("a fox", {"height": 900, "image": Image.new("RGB", (200, 100))}, (1800, 900)),
@@ -176,6 +177,7 @@ def test_what_is_not_used_of_pictures_is_reported(of: Expert, asked: dict[str, A
     call = resolve(Request(prompt="x", **asked), think("x").understanding, of)
     assert [one.name for one in call.dropped] == reported
     assert all(one.reason for one in call.dropped)
+    assert ("all but the first picture" in str(call.dropped)) == (ANIMATED in asked.values() and of is INPAINTS)
 
 
 @pytest.mark.parametrize(

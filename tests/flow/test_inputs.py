@@ -130,7 +130,7 @@ def test_a_large_jpeg_is_read_at_a_part_of_its_size(monkeypatch: pytest.MonkeyPa
     turned[0x0112] = exif
     read = read_image(encoded(large, "JPEG", exif=turned))
     size = (300, 200) if exif == 1 else (200, 300)
-    assert (read.size, read.notes) == (size, (f"it was read at {size[0]}x{size[1]} pixels",))
+    assert (read.size, [one.what for one in read.notes]) == (size, ["full size"])
     assert not has_more_pixels(encoded(large, "JPEG"), 60_000)
     assert has_more_pixels(encoded(large, "PNG"), 239_999)
     assert not has_more_pixels(encoded(large, "PNG"), 240_000)
@@ -143,7 +143,7 @@ def test_an_animation_gives_its_first_picture() -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green")]
     read = read_image(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
     assert read.image.getpixel((0, 0)) == (255, 0, 0)
-    assert read.notes
+    assert [one.what for one in read.notes] == ["all but the first picture"]
 
 
 def png_header(width: int, height: int) -> bytes:

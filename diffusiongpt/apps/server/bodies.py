@@ -231,8 +231,10 @@ def _not_a_picture(name: str) -> NoReturn:
 def _within(options: dict[str, Any], limits: ServerSettings) -> dict[str, Any]:
     """The options with a time limit; those that are not even of the right type are left to the studio."""
     count, *sides = (options.get(name) for name in ("num_images_per_prompt", "width", "height"))
-    # the shape of a picture that goes in, which one side alone follows, is not known yet
-    width, height = (sides[at] if sides[at] is not None else sides[1 - at] for at in (0, 1))
+    width, height = sides
+    if options.get("image"):
+        # one side alone has the other follow the shape of the picture, which is not read yet
+        width, height = (sides[at] if sides[at] is not None else sides[1 - at] for at in (0, 1))
     if isinstance(count, int) and count > limits.max_pictures:
         raise RefusedError(
             400, f"n={count} is more than this server draws at once, {limits.max_pictures}", code="limit", param="n"

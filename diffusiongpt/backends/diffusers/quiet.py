@@ -42,6 +42,8 @@ _HARMLESS = (
     # The unread end of a prompt is reported as dropped.
     "Token indices sequence length is longer",
     "The following part of your input was truncated",
+    # The record has the size that was drawn, and the picture gets the one that was asked for.
+    "have been adjusted to",
     # We count the weights that do not fit, and raise what fails.
     "led to unexpected keys found in the model",
     "was unsuccessful with the following error",

@@ -136,6 +136,16 @@ def test_every_picture_may_be_a_file(server: Running) -> None:
     assert [one["name"] for one in answer.json()["diffusiongpt"]["dropped"]] == ["control_image"]
 
 
+def test_one_side_alone_is_limited_beside_a_picture(tiny_studio: DiffusionGPT) -> None:
+    """The other side follows the shape of the picture, so that one alone would get past the limit of a server."""
+    with running(tiny_studio, max_megapixels=0.01) as server:
+        image = base64.b64encode(png()).decode()
+        for side in ("width", "height"):
+            body = {"prompt": "a red heart", "image": image, side: 120}
+            answer = httpx.post(f"{server.url}/v1/images/edits", json=body, timeout=60)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "limit")
+
+
 def test_pictures_of_too_many_pixels_are_not_decoded(tiny_studio: DiffusionGPT) -> None:
     """In a form or in JSON; each pixel takes four bytes of the server."""
     with running(tiny_studio, max_sent_megapixels=0.004) as server:
