@@ -9,7 +9,8 @@ from diffusiongpt.understanding.caseless import Caseless
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBER_WORDS = {
     **{word: number for number, word in enumerate(_NUMBERS, 1)},
-    "a dozen": 12, "half a dozen": 6, "two dozen": 24, "a pair of": 2, "a couple of": 2, "a trio of": 3,
+    "a dozen": 12, "half a dozen": 6, "two dozen": 24, "a pair of": 2, "a couple of": 2, "a duo of": 2,
+    "a trio of": 3, "a quartet of": 4,
     "a hundred": 100, "one hundred": 100,
     "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
@@ -70,7 +71,7 @@ _COUNT_KOREAN = re.compile(
 _DIGITS_ZH = {digit: number for number, digit in enumerate("一二三四五六七八九", 1)} | {"两": 2, "俩": 2}
 _MEASURE_WORDS = (
     r"(?:只|个|隻|個|条|頭|头|匹|朵|棵|颗|辆|位|名|本|枚|座|架|艘|支|杯|把|张|盏|块|件|台|根|"
-    r"片|扇|株|串|尊|羽|人|匹|冊|羣|对)"
+    r"片|扇|株|串|尊|羽|人|匹|冊|羣|对|双(?!.{0,6}[眼手脚腿翅耳瞳翼]))"
 )
 _COUNT_CJK = re.compile(
     rf"(?<![第几数\d])(?P<number>[一二两三四五六七八九十百]{{1,5}}|俩(?=[\u4e00-\u9fff])|[1-9]\d{{0,2}})\s*"
@@ -108,7 +109,7 @@ def _count_elsewhere(text: str) -> int | None:
         return _number(grid["cells"] or grid["rows"]) * (_number(grid["columns"]) if grid["columns"] else 1)
     for match in _COUNT_CJK.finditer(text):
         if number := _number(match["number"]):
-            return 2 * number if match["measure"] == "对" else number
+            return 2 * number if match["measure"] in ("对", "双") else number
     if japanese := _JAPANESE_COUNT.search(text):
         return _number(japanese["number"])
     if korean := _COUNT_KOREAN.search(text):

@@ -201,7 +201,7 @@ class Lexicon:
             return False
         alone = len(key) == 1 and _IS_CJK.match(key[0]) is not None and node in self._subjects
         before = tokens[start - 1] if start else ""
-        return not alone or not _IS_CJK.match(before) or before in _BEFORE_NOUNS
+        return not alone or not _IS_CJK.match(before) or before in _BEFORE_NOUNS or "ぁ" <= before <= "ん"
 
     def _is_used(self, tokens: Sequence[str], start: int, end: int) -> bool:
         """Whether a word for a tool or a material says how the picture is made."""

@@ -307,11 +307,11 @@ def _chinese_role(tokens: Sequence[str], mention: Mention, following: Mention | 
     after = "".join(tokens[mention.end : mention.end + 8])
     clause = "".join(tokens[_clause_start(tokens, mention.start) : mention.start])
     opening = _PREPOSITION.split(clause)
-    if after.startswith(_PLACE_AFTER) or _PLACE_OF.match(after):
+    if after.startswith((*_PLACE_AFTER, "で", "に", "へ")) or _PLACE_OF.match(after):
         return PLACE
     if _OWN_PART.match(after) and len(opening) == 1:
         return 1.0
-    if after.startswith(_MADE) or (after.startswith("的") and _leads_to(tokens, mention, following)):
+    if after.startswith((*_MADE, "を")) or (after.startswith(("的", "の")) and _leads_to(tokens, mention, following)):
         return PART
     if "由" in clause and not any(word in clause for word in _MADE):
         return PART

@@ -34,7 +34,8 @@ _WITH_TEXT = (
 )
 _STOP = (
     r"(?=\s*(?:[.,;!?]?\s*$|[,;\n]|[.!?](?:\s|$)|\s(?:in|on|at|with|above|below|under|across|over|"
-    r"beneath|next to|near|by|hanging|written|printed|painted|standing|while|and (?:a|an|the|with|"
+    r"beneath|next to|near|by|"
+    r"hanging|glowing|flickering|blinking|floating|shining|written|printed|painted|standing|while|and (?:a|an|the|with|"
     r"below|above|underneath|in)|against|behind|outside|inside|for a|made of|made from)\b))"
 )
 _LABELS = (

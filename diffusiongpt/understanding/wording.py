@@ -20,7 +20,8 @@ _POLITE = (
 )
 _INSTRUCTION = re.compile(
     rf"^(?:(?:{_POLITE})+(?:draw|generate|create|make|paint|render|design|sketch|produce|show|give|imagine)\s+(?:me\s+|us\s+)?"
-    r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?"
+    r"|(?:draw|generate|create|make|imagine)\s+(?:me\s+|us\s+)?|gimme\s+"
+    r"|(?:can|could|may) i (?:please )?(?:get|have|see)\s+"
     r"|(?:(?:please\s+)?(?:draw|generate|create|make|paint|produce|show|imagine)"
     # these are nouns as well: neither "sketch: a cat" nor "sketch of a cat" is an instruction
     r"|(?:please|pls|plz)\s+(?:render|design|sketch))\s*[:：]\s*"
@@ -31,7 +32,7 @@ _INSTRUCTION = re.compile(
 _INSPIRATION = re.compile(
     r"^(?:i(?:'d|’d| would)?\s+(?:really\s+)?(?:want|like|love|wish|need)"
     r"(?:\s+(?:to\s+(?:see|have|look at|draw|paint|create|make|generate)|for))?"
-    r"|i(?:'m| am) (?:thinking of|dreaming of)"
+    r"|i(?:'m|’m| am) (?:thinking of|dreaming of|looking for)"
     r"|i\s+(?:wanna|would love to) (?:see|have|draw|make)"
     r"|it (?:would|'d) be (?:nice|great|cool|awesome|fun|lovely) to (?:see|have))\s+"
     rf"(?:{_MEDIUM}\s+(?:of|with|showing)\s+)?(?P<content>.+)$",
@@ -53,7 +54,7 @@ _POLITE_ZH = (
 _COUNTED_ZH = r"(?=[一两二三四五六七八九十几\d张幅只个些])"
 _INSTRUCTION_ZH = re.compile(
     rf"^(?:{_POLITE_ZH}(?:(?:画|绘制|绘|生成|创作|制作|设计|做|来)(?:出|个|一下)?|{_COUNTED_ZH})"
-    rf"|(?:画|绘制|绘|生成|产生|创作|制作|设计|做|来)(?:出|个|一下)?{_COUNTED_ZH}"
+    rf"|(?:画|绘制|绘|生成|产生|创作|制作|设计|做|来|要|想象|设想)(?:出|个|一下)?{_COUNTED_ZH}"
     # words that begin with a verb are not instructions: 画家, 生成式, 创作者, 制作人
     r"|画(?![家面像作廊室展册布框卷风中笔皮])|绘制|生成(?!式|器|对抗)|创作(?!者|人|的)|制作(?!人|者|组|的))"
     r"(?:(?:一?(?:张|幅|个|副))?(?:关于|有关)?(?P<subject>.+?)(?:的?(?:图片|图像|画面)|的图)[吧吗呢]?$|(?P<content>.+?)[吧吗呢]?$)",

@@ -47,6 +47,9 @@ def test_sizes_and_shapes_go_by_many_names(prompt: str, size: object) -> None:
     ("prompt", "count"),
     [
         ("一对天鹅在湖上", 2),
+        ("一双筷子", 2),
+        ("一双大眼睛的女孩", None),
+        ("a duo of violinists", 2),
         ("十五只羊", 15),
         ("一百二十个气球", 120),
         ("五六只麻雀", None),

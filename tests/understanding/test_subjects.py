@@ -54,6 +54,20 @@ def test_names_of_a_zoo_may_be_in_traditional_characters() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "subject"),
+    [
+        ("ドレスを着た猫", "animal"),
+        ("図書館で本を読む少女", "character"),
+        ("森の鹿", "animal"),
+        ("桜の下の侍", "character"),
+    ],
+)
+def test_a_japanese_clause_is_about_its_last_noun(prompt: str, subject: str) -> None:
+    """What is held, where it is and whose it is stand before what the picture is about."""
+    assert think(prompt).understanding.subjects[0].node == subject
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
     [("una tazza di caffè", "object"), ("고양이가 자고 있다", "animal"), ("деревня зимой", "scene")],
 )
 def test_in_other_languages_the_meaning_stands_for_words(prompt: str, subject: str) -> None:
