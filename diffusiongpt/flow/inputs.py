@@ -52,7 +52,9 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP")
 """Formats that are opened; for others Pillow may start a program on the file, as Ghostscript for EPS."""
 
 _DATA_URL = "data:"
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|(?:https?|file):/", re.IGNORECASE)
+"""An address, also as `Path` has it, with one slash."""
+
 _LONGEST_SHOWN: Final = 200
 """Characters of a path that a message repeats; a longer one may be a whole picture in base64."""
 

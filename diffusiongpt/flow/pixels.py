@@ -85,14 +85,18 @@ def _in_srgb(image: Image, profile: bytes) -> Image | None:
     """
     from PIL import ImageCms
 
-    try:
+    # a profile of another mode, or none at all
+    with suppress(ImageCms.PyCMSError, ImportError, OSError, ValueError, TypeError):
         own, ours = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(own, ours, image.mode, "RGB")
-        if image.mode == "RGB" and _changes_nothing(transform):
+        if image.mode != "RGB":
+            return ImageCms.applyTransform(image, transform)
+        if _changes_nothing(transform):
             return None
-        return ImageCms.applyTransform(image, transform)
-    except (ImageCms.PyCMSError, ImportError, OSError, ValueError, TypeError):
-        return None
+        # in place, since a copy of a large picture is hundreds of megabytes
+        ImageCms.applyTransform(image, transform, inPlace=True)
+        return image
+    return None
 
 
 def _changes_nothing(transform: object) -> bool:

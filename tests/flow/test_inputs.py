@@ -199,8 +199,10 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
             read_image(source)
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1/fox.png", "https://x.test/y", "file:///fox.png", "S3://a/b"])
-def test_an_address_is_not_fetched(address: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1/fox.png", Path("https://x.test/y"), "file:///fox.png", "S3://a/b"]
+)
+def test_an_address_is_not_fetched(address: str | Path) -> None:
     """What is elsewhere is never asked for, and the message says so, rather than that a file does not exist."""
     with pytest.raises(RequestError, match="addresses are not fetched"):
         read_image(address)
