@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from latency import percentiles
 from prompts_odd import PROMPTS, differences
-from turns import TURNS, UNSEEN
+from turns import COLD, MENDED, TURNS, UNSEEN
 
 from diffusiongpt.embedding import LexicalEmbedder, SentenceEmbedder
 from diffusiongpt.flow import Policy, Request, Route, Understanding
@@ -213,17 +213,20 @@ def turns() -> dict[str, dict[str, float]]:
     """Share of turns read as they are labelled, in each language.
 
     Returns:
-        By name and language: those that the words of turns were fitted to, those that nothing was fitted to, these by
-        words alone, and those of the package by a reader that is fitted to the ones about other pictures.
+        By name and language: those that the words of turns were fitted to, those that they were mended by later,
+        those that nothing was fitted to, these by words alone, the last ones that were read once, and those of the
+        package by a reader that is fitted to the ones about other pictures.
     """
     read = TurnReader.installed().kind
     labelled = {
         name: [(text, kind) for kinds in table.values() for kind, texts in kinds.items() for text in texts]
-        for name, table in (("fitted", TURNS), ("unseen", UNSEEN))
+        for name, table in (("fitted", TURNS), ("mended", MENDED), ("unseen", UNSEEN), ("cold", COLD))
     }
     return {
         "fitted": right((read(text), text, kind) for text, kind in labelled["fitted"]),
+        "mended": right((read(text), text, kind) for text, kind in labelled["mended"]),
         "unseen": right((read(text), text, kind) for text, kind in labelled["unseen"]),
+        "cold": right((read(text), text, kind) for text, kind in labelled["cold"]),
         "unseen, by words": right((kind_by_words(simplified(text)), text, kind) for text, kind in labelled["unseen"]),
         "left out": right(_left_out()),
     }

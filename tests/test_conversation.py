@@ -245,8 +245,11 @@ def test_pictures_are_saved_once(studio: DiffusionGPT, saved: Path) -> None:
     """Saving again writes no second copy of a picture."""
     talk = Conversation.load(saved, studio=studio)
     talk.say("but blue")
+    leftover = saved.with_name(f"{saved.name}.0123456789abcdef.tmp")
+    leftover.write_bytes(b"of a process that was killed while saving")
     for _ in range(3):
         talk.save(saved)
+    assert not leftover.exists()
     assert len(list((saved.parent / "talk-pictures").glob("*.png"))) == 2
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, 
 from diffusiongpt.bounded import TooLargeError, check_items
 from diffusiongpt.conversation.turn import MAX_TURNS, Turn, check_kept
 from diffusiongpt.errors import ConversationError, PictureError, RequestError
-from diffusiongpt.files import replace_file
+from diffusiongpt.files import remove_leftovers, replace_file
 from diffusiongpt.flow import MAX_PROMPT_CHARS, PictureRecord
 from diffusiongpt.pictures import Generation, read_record
 from diffusiongpt.understanding import TurnKind
@@ -169,6 +169,7 @@ def write_turns(turns: Sequence[Turn], path: Path, before: Saved | None) -> Save
         (folder if any(turn.generation for turn in turns) else file.parent).mkdir(parents=True, exist_ok=True)
         stored, paths = _stored(turns, folder, before.paths if before else {})
         content = _File(pictures_in=folder.name, turns=stored).model_dump_json(indent=2).encode()
+        remove_leftovers(file)
         replace_file(file, content)
     except (OSError, ValueError) as error:  # a path may be none at all
         reason = getattr(error, "strerror", None) or error

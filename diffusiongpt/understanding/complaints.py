@@ -27,6 +27,12 @@ _INSTEAD_ZH: Mapping[str, str] = {
 }  # fmt: skip
 
 _CLAUSE = re.compile(r"((?:[“\"「『《][^”\"」』》]*[”\"」』》]|[^,.;!，。；！\"“「『《])+|[,.;!，。；！\"“「『《])")
+_AND = re.compile(
+    r"\s+and\s+(?:then\s+)?(?=(?:make|move|replace|remove|add|change|give|put|turn|take|swap|lose|delete)\s)",
+    re.IGNORECASE,
+)
+"""Between two orders in English."""
+
 _MARKS = frozenset(',.;!，。；！"“「『《')
 
 
@@ -36,7 +42,7 @@ def clauses_of(order: str) -> list[str]:
     What is only to stay as it is goes, and what only chooses a picture; so does a complaint next to a wish, whose
     reason it is.
     """
-    found = [one.strip() for one in _CLAUSE.findall(order) if one not in _MARKS]
+    found = [one.strip() for half in _AND.split(order) for one in _CLAUSE.findall(half) if one not in _MARKS]
     plain = {one: simplified(one) for one in found if one}
     asking = [one for one, text in plain.items() if not cues("keeps").match(text)]
     asking = [one for one in asking if not cues("only_chooses").match(plain[one])] or [order]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from diffusiongpt.understanding.complaints import clauses_of
 from diffusiongpt.understanding.cues import cues, is_chinese
 from diffusiongpt.understanding.languages import simplified
-from diffusiongpt.understanding.merging_en import ENGLISH_CHANGES
-from diffusiongpt.understanding.merging_zh import CHINESE_CHANGES
+from diffusiongpt.understanding.merging_en import ENGLISH_CHANGES, english_becoming
+from diffusiongpt.understanding.merging_zh import CHINESE_CHANGES, chinese_becoming
 from diffusiongpt.understanding.retexting import retexted
 
 
@@ -34,7 +34,8 @@ def _merged(description: str, order: str) -> str:
         *(CHINESE_CHANGES if chinese else ENGLISH_CHANGES),
     )
     tried = (change(description, text) for text in dict.fromkeys((plain, order)) for change in changes)
-    return next(filter(None, tried), "") or _otherwise(description, plain)
+    becoming = chinese_becoming if chinese else english_becoming  # of the whole order: "make it" says it
+    return becoming(description, order) or next(filter(None, tried), "") or _otherwise(description, plain)
 
 
 def _in_color(description: str, order: str) -> str:
@@ -56,10 +57,21 @@ def _in_color(description: str, order: str) -> str:
         before = found[-1 if chinese else 0]
         return description[: before.start()] + wanted + description[before.end() :]
     if chinese:
-        return f"{wanted}的{description}"
+        return _colored_zh(description, wanted)
     article = re.match(r"(?:an?|the|some|two|three|four|five|\d+)\s", description, re.IGNORECASE)
     end = article.end() if article else 0
     return f"{re.sub('^an ', 'a ', description[:end])}{wanted} {description[end:]}"
+
+
+def _colored_zh(description: str, color: str) -> str:
+    """The first thing that is counted in another colour; all of the description where none is."""
+    counted = re.match(
+        r"([^，。]*?[一两二三四五六七八九十\d]\s?[个只条张朵棵辆座位匹头本把件顶艘群])([红蓝绿黄紫粉橙金银黑白灰棕](?![色天昏板酒鱼]))?",
+        simplified(description),
+    )
+    if counted is None:
+        return f"{color}的{description}"
+    return f"{description[: counted.end(1)]}{color}的{description[counted.end() :]}"
 
 
 _COLORS = {

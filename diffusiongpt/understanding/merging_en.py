@@ -122,14 +122,30 @@ def _exchanged(description: str, order: str) -> str:
     return _spliced(description, found.span(), new) if found else ""
 
 
+def _grounded(description: str, order: str) -> str:
+    match = cues("ground").match(order)
+    before = _find(r"(?P<article>\ban?\s+|\bthe\s+)?(?:[\w-]+\s+)?background\b", description)
+    if match is None or before is None:
+        return ""
+    own = re.match(r"(?:an?|the)\s", match["new"])
+    start = before.start() if own else before.end("article") if before["article"] else before.start()
+    return _spliced(description, (start, before.end()), match["new"])
+
+
+def english_becoming(description: str, order: str) -> str:
+    """The description with its main thing turned into another."""
+    match, main = cues("becomes").match(order), _main(description)
+    return _spliced(description, main.span(), match["what"]) if match and main else ""
+
+
 def _removed(description: str, order: str) -> str:
     match = cues("removed").match(order)
     if match is None:
         return ""
-    thing = _thing(match["what"])
-    left = _cut(description, thing)
+    what = match["what"] or match["taken"]
+    left = _cut(description, _thing(what))
     if left == description:
-        return _behind(description, order if order.lower().startswith("not ") else f"without {match['what']}")
+        return _behind(description, order if order.lower().startswith("not ") else f"without {what}")
     return left
 
 
@@ -225,7 +241,7 @@ def _acting(description: str, order: str) -> str:
     match = cues("acts").match(order)
     if match is None:
         return ""
-    return _behind(description, _doing(match["what"]))
+    return _behind(description, _doing(match["what"] or match["wanted"]))
 
 
 def _doing(verb: str) -> str:
@@ -328,6 +344,7 @@ def _added(description: str, order: str) -> str:
 
 ENGLISH_CHANGES: tuple[Callable[[str, str], str], ...] = (
     _counted,
+    _grounded,
     _acting,
     _recolored,
     _exchanged,

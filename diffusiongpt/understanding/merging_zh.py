@@ -61,7 +61,23 @@ def _exchanged(description: str, order: str) -> str:
         return _spliced(description, named.span(), found["new"])
     if old in ("背景", "天空", "前景", "地面"):
         return _behind(re.sub(rf"，{old}是[^，。]+", "", description), f"{old}是{found['new']}")
-    return ""
+    return _behind(description, f"{found['new']}{old}") if found["new"].endswith("的") else ""
+
+
+def _grounded(description: str, order: str) -> str:
+    found, before = parts("ground_zh", order), _find(r"[^，。的一]{1,5}(?=背景)", description)
+    return _spliced(description, before.span(), found["new"].removesuffix("的")) if found and before else ""
+
+
+def chinese_becoming(description: str, order: str) -> str:
+    """The description with its main thing turned into another."""
+    found = parts("becomes_zh", order)
+    if found is None:
+        return ""
+    ends = "坐站躺趴睡在跑走飞戴穿拿骑看，。"
+    counted = rf"{_COUNT}[^{ends}]{{1,6}}(?=[{ends}]|$)" if re.match(_COUNT, found["what"]) else ""
+    main = (counted and _find(counted, description)) or _find(r"(?<=[上里中]的)[^，。的]{1,6}(?=，|。|$)", description)
+    return _spliced(description, main.span(), found["what"]) if main else ""
 
 
 def _removed(description: str, order: str) -> str:
@@ -162,12 +178,15 @@ def _added(description: str, order: str) -> str:
     """What is added, or happens, behind the description."""
     if found := parts("added_zh", order):
         return _behind(description, f"有{found['what']}")
+    if found := parts("placed_zh", order):
+        return _behind(description, f"{found['where']}有{found['what']}")
     plain = re.sub("^(?:把|将|让)(?:它|他|她)?", "", order)
     return _behind(description, plain) if plain != order else ""
 
 
 CHINESE_CHANGES: tuple[Callable[[str, str], str], ...] = (
     _counted,
+    _grounded,
     _recolored,
     _removed,
     _exchanged,

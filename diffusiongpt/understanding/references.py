@@ -83,7 +83,7 @@ def read_reference(text: str, shown: Sequence[Shown], current: tuple[int, int] |
         current: The turn and the picture that are meant without a word; the first picture of the last turn if absent.
     """
     turn, picture = current or (len(shown) - 1, 0)
-    last = Reference(turn=turn, picture=picture, rest=text, named=text)
+    last = Reference(turn=turn, picture=picture, pictures=1 if current else None, rest=text, named=text)
     if not shown:
         return last
     if cues("back").match(simplified(text).strip(" .!。！,，")):

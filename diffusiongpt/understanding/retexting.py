@@ -8,6 +8,7 @@ from diffusiongpt.understanding.cues import cues, is_chinese, parts
 from diffusiongpt.understanding.languages import simplified
 from diffusiongpt.understanding.rendered import read_texts
 
+_IT = frozenset({"it", "this", "that", "它", "这个", "那个"})
 _MARKS = "“”\"'‘’「」『』《》"
 
 
@@ -19,7 +20,10 @@ def retexted(description: str, order: str) -> str:
     if found is None:
         return ""
     named = found["old"] or found["before"]
+    named = "" if named.lower().strip(" 的") in _IT else named
     wanted = (found["new"] or found["new_zh"] or found["quoted"] or found["after"]).strip()
+    if quoted := re.search(rf"[{_MARKS}]([^{_MARKS}]+(?:['’][a-z]{{1,2}}\b[^{_MARKS}]*)*)[{_MARKS}]", wanted):
+        wanted = quoted[1]
     return _with_text(description, wanted.strip(_MARKS), named.strip(" 的").strip(_MARKS), order)
 
 
@@ -30,8 +34,6 @@ def _with_text(description: str, wanted: str, old: str, order: str) -> str:
     if meant:
         text, (start, end) = meant[0]
         return f"{description[:start]}{description[start:end].replace(text, wanted)}{description[end:]}"
-    if old and old in description:
-        return description.replace(old, wanted, 1)
     if old and not re.search("[字题文案标语词]|text|word|title|sign|caption", old, re.IGNORECASE):
         return ""  # a thing that gets a name
     left = description.rstrip(" ,，.。")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from turns import BEFORE, TURNS, UNSEEN
+from turns import BEFORE, COLD, MENDED, TURNS, UNSEEN
 
 from diffusiongpt.understanding import Shown, read_follow_up, turn_groups
 
-FLOORS = {"fitted": (TURNS, 0.97), "unseen": (UNSEEN, 0.90)}
+FLOORS = {"fitted": (TURNS, 0.97), "mended": (MENDED, 0.97), "unseen": (UNSEEN, 0.90), "cold": (COLD, 0.90)}
 """Share of labelled turns that must be read as they are labelled, of those that cues were fitted to and of others."""
 
 
@@ -26,13 +26,15 @@ def test_turns_are_read_as_the_rule_labels_them(name: str, language: str) -> Non
     labelled = [(text, kind) for kind, texts in turns[language].items() for text in texts]
     read = [(text, kind, read_follow_up(text, before(language)).kind) for text, kind in labelled]
     wrong = [one for one in read if one[1] != one[2]]
-    assert len(wrong) <= (1 - floor) * len(labelled), wrong
+    assert len(wrong) / len(labelled) <= 1 - floor + 1e-9, wrong
 
 
 def test_unseen_turns_are_not_among_those_that_the_reader_is_fitted_to() -> None:
     """What is measured is how turns are read that the reader does not know; only the shortest are bound to recur."""
     fitted = {_letters(text) for group in turn_groups() for texts in group.values() for text in texts}
-    unseen = [text for kinds in UNSEEN.values() for texts in kinds.values() for text in texts]
+    unseen = [
+        text for table in (UNSEEN, COLD) for kinds in table.values() for texts in kinds.values() for text in texts
+    ]
     assert len(unseen) >= 200
     assert not [text for text in unseen if _letters(text) in fitted]
 
@@ -186,6 +188,16 @@ def test_a_turn_says_how_many_pictures_it_wants(text: str, kind: str, pictures: 
         ("a castle", "replace the background with a beach", "a castle, a beach in the background"),
         ('a poster that says "GOOD MORNING"', 'change the text to "GOOD NIGHT"', 'a poster that says "GOOD NIGHT"'),
         ('a poster that says "GOOD MORNING"', "make it say OPEN LATE", 'a poster that says "OPEN LATE"'),
+        ("a heart on a white background", "with a yellow background", "a heart on a yellow background"),
+        ("a blue heart on a white background", "make it a green star", "a green star on a white background"),
+        ("a cat on a sofa", "turn it into an oil painting", "a cat on a sofa, an oil painting"),
+        ("a wizard with a staff in a tower", "take the staff away", "a wizard in a tower"),
+        ("a penguin", "give it a bow tie, make the bow tie red", "a penguin with a red bow tie"),
+        ("a vase of roses on a table", "turn the roses into tulips and remove the table", "a vase of tulips"),
+        ("an astronaut on the moon", "he should be waving", "an astronaut on the moon, waving"),
+        ('a cake that says "Happy 30th"', 'it should say "Happy 40th" instead', 'a cake that says "Happy 40th"'),
+        ("a poster with a kitten", 'change it to "HELLO"', 'a poster with a kitten, with the text "HELLO"'),
+        ('a poster that says "HI"', 'the sign should say "HELLO"', 'a poster that says "HELLO"'),
         ("a poster", 'make it say "HELLO"', 'a poster, with the text "HELLO"'),
         ('a logo with the word "ACME"', "no text please", "a logo, without text"),
         ("a cat", "and now at night", "a cat, at night"),
@@ -211,6 +223,11 @@ def test_a_turn_says_how_many_pictures_it_wants(text: str, kind: str, pictures: 
         ("悬崖上的城堡，白天", "换成晚上", "悬崖上的城堡，晚上"),
         ("一只猫，整体亮一些", "太亮了", "一只猫，整体暗一些"),
         ("一只猫", "镜头拉远一点", "一只猫，远景"),
+        ("一只黑猫", "变成白色的", "一只白色的猫"),
+        ("一个男人站在桥上", "旁边加个女人", "一个男人站在桥上，旁边有女人"),
+        ("白色背景上的蓝色爱心", "换成绿色的星星", "白色背景上的绿色的星星"),
+        ("白色背景上的蓝色爱心", "要黄色背景", "黄色背景上的蓝色爱心"),
+        ("一只猫坐在沙发上", "变成一只狗", "一只狗坐在沙发上"),
         ("一张海报，写着“早安”", "改成“晚安”", "一张海报，写着“晚安”"),
         ("一张海报，标题是“早安”", "标题改成晚安", "一张海报，标题是“晚安”"),
         ("一张海报，写着“早安”", "不要文字", "一张海报，没有文字"),
