@@ -23,6 +23,9 @@ _LANGUAGES = {
 
 _SCRIPTS = {script: re.compile(f"[{letters}]") for script, (_, letters) in _LANGUAGES.items()}
 _HAN = _SCRIPTS["Hani"]
+_HALF_WIDTH = {0xFEE0 + code: code for code in (*range(0x30, 0x3A), *range(0x41, 0x5B), *range(0x61, 0x7B))}
+"""Digits and letters of full width, as people type them between Chinese and Japanese characters: １０２４."""
+
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 
 
@@ -50,9 +53,14 @@ def language_of(text: str) -> str:
 def simplified(text: str) -> str:
     """A text with traditional Chinese characters in their simplified form, one for one, by OpenCC.
 
+    Digits and letters of full width become plain ones.
+
     Places in the result are places in the text, so that what was found here can be cut out there. Japanese keeps its
     own characters, except where the two share them.
     """
+    if text.isascii():
+        return text
+    text = text.translate(_HALF_WIDTH)
     if not _HAN.search(text):
         return text
     changed: str = _converter().convert(text)

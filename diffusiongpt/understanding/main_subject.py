@@ -74,7 +74,7 @@ _STOPS = frozenset({",", ".", ";", ":", "。", "；", "、", "!", "?", "\n"})
 _FORMS = frozenset([
     "sculpture", "statue", "bust", "figurine", "poster", "illustration", "logo", "sticker", "portrait", "group",
     "crowd", "toy", "doll", "icon", "design", "card", "cover", "puppet", "portraits", "sculptures", "雕塑", "雕像",
-    "海报", "插画", "标志", "贴纸", "肖像", "头像", "图标", "封面", "特写", "玩偶", "公仔", "人像", "海报设计",
+    "海报", "插画", "标志", "贴纸", "肖像", "头像", "图标", "封面", "特写", "玩偶", "公仔", "人像", "海报设计", "家族",
 ])  # fmt: skip
 """Names of pictures and figures: a picture of a fox on a poster is about the fox."""
 

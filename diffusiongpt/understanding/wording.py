@@ -117,8 +117,8 @@ def read_wording(prompt: str) -> tuple[Paradigm, str]:
         if content := _part(pattern, text, "content"):
             return "inspiration", _ordered(content) or content
     if content := _ordered(text):
-        return "instruction", _ANNOUNCED.sub("", content)
-    return wording_elsewhere(text) or ("prompt", _ANNOUNCED.sub("", prompt.strip()))
+        return "instruction", _without_start(_ANNOUNCED, content)
+    return wording_elsewhere(text) or ("prompt", _without_start(_ANNOUNCED, prompt.strip()))
 
 
 def _hypothesis(text: str) -> str:
@@ -148,8 +148,13 @@ def _ordered(text: str) -> str:
         return content
     content = _part(_INSTRUCTION_ZH, text, "subject") or _part(_INSTRUCTION_ZH, text, "content")
     content = content.strip("，,：: ")
-    announced = _ORDERED_PICTURE_ZH.match(simplified(content))
-    return content[announced.end() :] if announced else content
+    return _without_start(_ORDERED_PICTURE_ZH, content)
+
+
+def _without_start(pattern: re.Pattern[str], text: str) -> str:
+    """A text without what an expression in simplified characters matches at its beginning."""
+    match = pattern.match(simplified(text))
+    return text[match.end() :] if match else text
 
 
 def _join(condition: str, content: str) -> str:

@@ -15,6 +15,8 @@ from fixtures_routing import think
         ("512px square icon of a bell", (512, 512)),
         ("a door 90 cm wide and 200 cm high", (None, None)),
         ("16比9的雪山", "16:9"),
+        ("１６：９の風景", "16:9"),
+        ("１０２４×７６８，猫", (1024, 768)),
         ("以3比2战胜对手的球队", None),
         ("9×16 video cover with a surfer", "9:16"),
         ("8.5x11 flyer for a yard sale", "17:22"),

@@ -24,6 +24,7 @@ from diffusiongpt.understanding import read_wording
         ("想看一只会飞的猪", "inspiration", "一只会飞的猪"),
         ("請幫我畫一隻狗", "instruction", "一隻狗"),
         ("給我一張貓的圖片", "instruction", "貓"),
+        ("生成圖像：一座青銅雕塑", "instruction", "一座青銅雕塑"),
         ("如果恐龍沒有滅絕，城市會怎樣", "hypothesis", "恐龍沒有滅絕，城市會怎樣"),
         ("猫を描いてください", "instruction", "猫"),
         ("富士山の絵を描いて", "instruction", "富士山"),
@@ -43,6 +44,23 @@ from diffusiongpt.understanding import read_wording
 def test_requests_are_worded_in_many_ways(prompt: str, paradigm: str, clean: str) -> None:
     """Slang, greetings, traditional characters and other languages order and wish as plain words do."""
     assert read_wording(prompt) == (paradigm, clean)
+
+
+@pytest.mark.parametrize(
+    ("simplified", "traditional"),
+    [
+        ("请生成一幅画面：两只穿红裙子的猫，写着“欢迎”", "請生成一幅畫面：兩隻穿紅裙子的貓，寫著“歡迎”"),
+        ("把这张照片变成水墨画风格，去掉帽子", "把這張照片變成水墨畫風格，去掉帽子"),
+        ("竖版海报，标题：城市之光，不要出现人物", "豎版海報，標題：城市之光，不要出現人物"),
+        ("如果恐龙没有灭绝，广角镜头，血腥的战场", "如果恐龍沒有滅絕，廣角鏡頭，血腥的戰場"),
+    ],
+)
+def test_traditional_chinese_is_read_as_simplified_is(simplified: str, traditional: str) -> None:
+    """Every field is the same, with words of the text in its own characters."""
+    mine, theirs = (think(prompt).understanding for prompt in (traditional, simplified))
+    own = {"prompt", "text_to_render", "camera", "negative", "refers_to"}
+    assert mine.model_dump(exclude=own) == theirs.model_dump(exclude=own)
+    assert [len(str(getattr(mine, name))) for name in own] == [len(str(getattr(theirs, name))) for name in own]
 
 
 @pytest.mark.parametrize(
