@@ -51,6 +51,12 @@ def clauses_of(order: str) -> list[str]:
     return said or [wish for wish in wishes if wish]
 
 
+def wishes_of(order: str) -> list[str]:
+    """What an order that complains asks for; empty for one that does not, or that says itself what it wants."""
+    wishes = clauses_of(order)
+    return wishes if any(map(remedy_of, (one.strip() for one in _CLAUSE.findall(order)))) else []
+
+
 def blames_a_part(order: str) -> bool:
     """Whether an order says what is wrong with a thing in the picture, and not with the whole of it."""
     return any(map(_blames_a_part, _CLAUSE.findall(order)))

@@ -18,8 +18,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from diffusiongpt.understanding.complaints import remedy_of
-from diffusiongpt.understanding.cues import cues, words_of
+from diffusiongpt.understanding.complaints import wishes_of
+from diffusiongpt.understanding.cues import cues, is_chinese, words_of
+from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import simplified
 from diffusiongpt.understanding.merging import merged
 from diffusiongpt.understanding.references import Reference, Shown, how_many, read_reference
@@ -91,7 +92,17 @@ def read_follow_up(
         described, pictures = (before, how_many(order)) if kind == "variation" else ("", None)
         return replace(follow, description=described, pictures=pictures)
     description = merged(restyle(before, order), order)
-    return replace(follow, description=description, order=remedy_of(order) or order)
+    return replace(follow, description=description, order=_order(order, plainly=kind == "edit"))
+
+
+def _order(order: str, *, plainly: bool) -> str:
+    """An order as an expert that edits takes it: with wishes in place of complaints; `plainly` so that it is routed."""
+    wishes = wishes_of(order)
+    comma = "，" if is_chinese(order) else ", "
+    plain = comma.join(wishes) if wishes else order
+    if not plainly or read_edit(simplified(plain)).wanted:
+        return plain
+    return f"修改这张图：{plain}" if is_chinese(plain) else f"Edit this picture: {plain}"
 
 
 _FEW_WORDS = 4

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from turns import BEFORE, COLD, MENDED, TURNS, UNSEEN
 
-from diffusiongpt.understanding import Shown, read_follow_up, turn_groups
+from diffusiongpt.understanding import LocalThinker, Shown, read_follow_up, turn_groups
+from diffusiongpt.zoo import Zoo
 
 FLOORS = {"fitted": (TURNS, 0.97), "mended": (MENDED, 0.97), "unseen": (UNSEEN, 0.90), "cold": (COLD, 0.90)}
 """Share of labelled turns that must be read as they are labelled, of those that cues were fitted to and of others."""
@@ -243,13 +244,13 @@ def test_a_change_becomes_part_of_the_description(description: str, text: str, r
     ("text", "order", "description"),
     [
         ("too dark", "make it brighter", "a cat on a sofa, brighter"),
-        ("way too dark, more light please", "way too dark, more light", "a cat on a sofa, more light"),
+        ("way too dark, more light please", "more light", "a cat on a sofa, more light"),
         ("the sofa is too big", "make the sofa smaller", "a cat on a smaller sofa"),
         ("its face looks weird", "make its face look natural", "a cat on a sofa, natural face"),
         ("swap the cat for a dog, keep everything else the same", "", "a dog on a sofa"),
         ("还是第一张吧，背景改成黑色", "", "a cat on a sofa，黑色的背景"),
         ("太暗了", "整体亮一些", "a cat on a sofa，整体亮一些"),
-        ("前轮太大了", "前轮小一些", "a cat on a sofa，前轮小一些"),
+        ("前轮太大了", "修改这张图：前轮小一些", "a cat on a sofa，前轮小一些"),
     ],
 )
 def test_a_complaint_asks_for_its_remedy(text: str, order: str, description: str) -> None:
@@ -257,6 +258,16 @@ def test_a_complaint_asks_for_its_remedy(text: str, order: str, description: str
     follow = read_follow_up(text, [Shown(description="a cat on a sofa")])
     assert follow.description == description
     assert not order or follow.order == order
+
+
+@pytest.mark.parametrize("language", MENDED)
+def test_what_is_read_as_an_edit_is_routed_as_one(language: str) -> None:
+    """However a turn words an edit, the order to an expert that edits is read as an edit too."""
+    thinker, nodes = LocalThinker(), tuple(Zoo.load("tiny").taxonomy.nodes.values())
+    follows = [read_follow_up(text, before(language)) for table in (MENDED, COLD) for text in table[language]["edit"]]
+    orders = [one.order for one in follows if one.kind == "edit"]
+    assert len(orders) > 20
+    assert not [one for one in orders if not thinker.think(one, (), nodes).understanding.edit]
 
 
 @pytest.mark.parametrize(
