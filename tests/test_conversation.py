@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_routing import tiny_studio
+from fixtures_routing import expert, settings_in, tiny_studio, zoo_of
 from PIL import Image
 
-from diffusiongpt import Conversation, ConversationError, DiffusionGPT, PictureError, RequestError
+from diffusiongpt import Conversation, ConversationError, DiffusionGPT, Generation, PictureError, RequestError
 from diffusiongpt.conversation import Turn
 from diffusiongpt.flow import MAX_PROMPT_CHARS
 
@@ -148,6 +148,47 @@ def test_a_mask_alone_is_of_the_picture_that_is_spoken_of(studio: DiffusionGPT, 
     other = talk.say("make the first one green", mask_image=mask)
     assert other.refers_to == 0
     assert "what the mask marks in picture 1 of turn 1; the rest" in other.reply
+
+
+class Asked:
+    """Routes as a studio does, notes what is to be drawn, and gives one picture for all of it."""
+
+    def __init__(self, studio: DiffusionGPT, picture: Generation) -> None:
+        self.route, self.read, self.reading = studio.route, studio.read, studio.reading
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._picture = picture
+
+    def route_and_generate(self, prompt: str, **options: Any) -> Generation:
+        """Note it."""
+        self.asked.append((prompt, options))
+        return self._picture
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("give the heart a hat", "give the heart a hat"),
+        ("two hearts less, please", "Edit this picture: two hearts less"),
+        ("给它戴顶帽子", "给它戴顶帽子"),
+        ("好看，就是边缘有点怪", "修改这张图：边缘自然一些"),
+    ],
+)
+def test_an_edit_goes_to_an_editor_with_the_picture(
+    studio: DiffusionGPT, tmp_path: Path, text: str, order: str
+) -> None:
+    """Where an expert edits, it gets the picture and the order, in whatever words a turn asks for an edit."""
+    heart = studio.route_and_generate("a red heart", seed=1, **QUICK)
+    zoo = zoo_of(expert("editor", architecture="qwen-image-edit"), expert("plain", architecture="sd15"))
+    with DiffusionGPT(zoo, settings=settings_in(tmp_path), votes=tmp_path / "votes.db") as other:
+        asked = Asked(other, heart)
+        talk = Conversation(asked)
+        talk.say("a red heart", memory="any")
+        turn = talk.say(text)
+    assert turn.kind == "edit"
+    assert asked.asked[-1][0] == order
+    assert asked.asked[-1][1]["image"] is heart.image
+    assert "No expert here" not in turn.reply
+    assert "没有能按指令" not in turn.reply
 
 
 def test_an_edit_without_an_editor_says_so(studio: DiffusionGPT) -> None:
