@@ -127,7 +127,7 @@ _CJK_UNQUOTED = re.compile(
 )
 _CJK_GENERIC = re.compile(
     r"^(?:[一几两这那许很的着了]|各种|密密麻麻|中文$|英文$|文字$|字$|大字$|什么|符文|古老|神秘|咒语|作业|日记|信$|诗$|歌词$|数字$|名字$|代码|公式$|什|满|"
-    r"居中|醒目|红色|白色|黑色|在|位于|放在|要|用)"
+    r"居中|醒目|[红白黑绿蓝黄金银紫粉橙灰棕]色|在|位于|放在|要|用)"
 )
 _HAN = re.compile("[\u3400-\u9fff]")
 _THING = re.compile(
@@ -160,7 +160,7 @@ def unquoted_in(text: str, plain: str, *, labelled: bool = False) -> Iterator[tu
         return
     for match in _CJK_UNQUOTED.finditer(plain):
         name = _group_of(match)
-        if labelled and name != "b":
+        if labelled and name not in ("b", "c"):
             continue
         if _CJK_GENERIC.match(match[name]) or (name == "a" and _WRITER.search(plain[: match.start()])):
             continue
