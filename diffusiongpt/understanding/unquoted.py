@@ -127,13 +127,13 @@ _CJK_UNQUOTED = re.compile(
 )
 _CJK_GENERIC = re.compile(
     r"^(?:[一几两这那许很的着了]|各种|密密麻麻|中文$|英文$|文字$|字$|大字$|什么|符文|古老|神秘|咒语|作业|日记|信$|诗$|歌词$|数字$|名字$|代码|公式$|什|满|"
-    r"居中|醒目|[红白黑绿蓝黄金银紫粉橙灰棕]色|在|位于|放在|要|用)"
+    r"居中|醒目|红色|白色|黑色|在|位于|放在|要|用)"
 )
 _HAN = re.compile("[\u3400-\u9fff]")
 _THING = re.compile(
-    "(?:图案|花纹|纹样|纹理|纹路|图形|图腾|界面|内容|公式|日期|笔记|文件|标识|信息|符号|[对春]联|照片|兔子|花朵?)$"
+    "(?:图案|花纹|纹样|纹理|纹路|图形|图腾|界面|内容|公式|日期|笔记|文件|标识|信息|符号|[对春]联|照片|兔子|花朵?)$|^(?:[红白黑绿蓝黄金银紫粉橙灰棕]色[和与及]?)+$"
 )
-"""Ends of what is drawn or stuck on something, and not written there."""
+"""Ends of what is drawn or stuck on something, and not written there; the colours of a text."""
 
 _LEADS_TO_QUOTE = re.compile('[^，。；、\n]{0,12}[“"「『‘]')
 _WRITER = re.compile(r"(?:她|他|孩|人|生|作家|女士|先生|师)[^，。；\n]{0,6}$")
