@@ -216,6 +216,20 @@ def test_a_chosen_picture_is_not_drawn_again(studio: DiffusionGPT, tmp_path: Pat
     assert (green.refers_to, green.description) == (0, "a green heart")
 
 
+def test_undo_goes_back_to_what_was_changed(studio: DiffusionGPT) -> None:
+    """And not to the picture that was drawn before it, nor to the first of several; at the start there is none."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=1, num_images_per_prompt=2, **QUICK)
+    talk.say("a green star", seed=5)
+    talk.say("the heart one but blue")
+    assert [(turn.refers_to, turn.picture) for turn in (talk.say("undo"),)] == [(0, 0)]
+    talk = talk.branch(0)
+    talk.say("the second one but blue")
+    back = talk.say("撤销")
+    assert (back.refers_to, back.picture, len(studio_pictures(back))) == (0, 1, 1)
+    assert "没有图片" in talk.say("撤销").reply
+
+
 def test_a_turn_draws_as_many_as_it_says(studio: DiffusionGPT) -> None:
     """Three more are three, and one of several is one, with its seed."""
     talk = studio.conversation()

@@ -148,8 +148,15 @@ class Conversation:
             for index in spoken
         ]
         names_style = bool(self._studio.read(text).understanding.styles)
+        current = self._current(spoken)
         follow = read_follow_up(
-            text, shown, names_style=names_style, restyle=self._restyle, guess=guess, current=self._current(spoken)
+            text,
+            shown,
+            names_style=names_style,
+            restyle=self._restyle,
+            guess=guess,
+            current=current,
+            came_from=self._came_from(spoken, current),
         )
         if follow.missing:
             reply = replies.missing(text, follow.missing, [one.pictures for one in shown])
@@ -178,6 +185,13 @@ class Conversation:
         if last is None or not last.chosen or last.refers_to is None:
             return None
         return spoken.index(last.refers_to), last.picture
+
+    def _came_from(self, spoken: Sequence[int], current: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Place among `spoken`, and the picture, that a turn changed; `None` for a new picture."""
+        turn = self._turns[spoken[-1 if current is None else current[0]]] if spoken else None
+        if turn is None or turn.refers_to not in spoken:
+            return None
+        return spoken.index(turn.refers_to), turn.picture
 
     def _chosen(self, text: str, follow: FollowUp, index: int) -> Turn:
         """An earlier picture, which the next turn goes on from."""

@@ -61,6 +61,7 @@ def read_follow_up(
     reader: TurnReader | None = None,
     guess: TurnKind | None = None,
     current: tuple[int, int] | None = None,
+    came_from: tuple[int, int] | None = None,
 ) -> FollowUp:
     """Read a turn.
 
@@ -72,8 +73,9 @@ def read_follow_up(
         reader: Tells the kinds of turns apart; the one that is installed if absent.
         guess: What an LLM made of the turn, if one read it.
         current: The turn and the picture that are meant without a word; the first picture of the last turn if absent.
+        came_from: The turn and the picture that these came from; the first picture of the turn before if absent.
     """
-    found = read_reference(text, shown, current)
+    found = read_reference(text, shown, current, came_from)
     order = without_courtesy(found.rest) if found.rest else ""
     kind = (reader or TurnReader.installed()).kind(found.named, guess)
     if not shown:

@@ -71,7 +71,12 @@ def without_reference(text: str) -> str:
     return _without(text, reference_in(text))
 
 
-def read_reference(text: str, shown: Sequence[Shown], current: tuple[int, int] | None = None) -> Reference:
+def read_reference(
+    text: str,
+    shown: Sequence[Shown],
+    current: tuple[int, int] | None = None,
+    before: tuple[int, int] | None = None,
+) -> Reference:
     """Which picture a text speaks of.
 
     A number counts the pictures of the last turn if it has several, else the turns with pictures; one that is too
@@ -81,13 +86,15 @@ def read_reference(text: str, shown: Sequence[Shown], current: tuple[int, int] |
         text: What the person typed.
         shown: The turns so far that showed pictures, oldest first.
         current: The turn and the picture that are meant without a word; the first picture of the last turn if absent.
+        before: The turn and the picture that these came from; the first picture of the turn before if absent.
     """
     turn, picture = current or (len(shown) - 1, 0)
     last = Reference(turn=turn, picture=picture, pictures=1 if current else None, rest=text, named=text)
     if not shown:
         return last
     if cues("back").match(simplified(text).strip(" .!。！,，")):
-        return replace(last, turn=turn - 1, picture=0, rest="", missing=-int(turn == 0), back=True)
+        back, which = before or (turn - 1, 0)
+        return replace(last, turn=back, picture=which, rest="", missing=-int(back < 0), back=True)
     if match := reference_in(text):
         return _numbered(last, match, shown, _without(text, match))
     if shown[turn].pictures > 1 and (match := cues("several").search(simplified(text))):
@@ -166,8 +173,10 @@ def _described(last: Reference, text: str, shown: Sequence[Shown]) -> Reference:
     what = simplified(next(filter(None, match.groups())).lower())
     words = [what] if is_chinese(what) else [one for one in re.findall(r"[\w'-]+", what) if one not in _LITTLE]
     showing = [place for place, one in enumerate(shown) if words and all(_shows(one, word) for word in words)]
-    if not showing or last.turn in showing:
+    if not showing or (last.turn in showing and match.start()):
         return last
+    if last.turn in showing:
+        return replace(last, pictures=1, rest=_without(text, match))
     ordinal = "第二张" if is_chinese(plain) else " the second one "
     named = " ".join(f"{text[: match.start()]}{ordinal}{text[match.end() :]}".split())
     return replace(last, turn=showing[-1], picture=0, pictures=1, rest=_without(text, match), named=named)
