@@ -1,6 +1,6 @@
 """How close routing comes to the best expert for each prompt, on held-out human ratings.
 
-    python benchmarks/ranking.py --data DIR [--draws 20] [--folds 5] [--only votes,chinese,...]
+    python benchmarks/ranking.py --data DIR [--draws 20] [--folds 5] [--only votes,chinese,...] [--pool EXPERTS]
 
 `DIR` holds `evalmi_train.csv`, `evalmi_train_zh.csv`, `intel_edges23_train.csv`, `agiqa3k.csv` and `imagenhub.csv`,
 each with the columns `prompt_id,prompt,category,expert,rating`; parts whose file is missing are left out. Prompts are
@@ -11,6 +11,7 @@ Votes are simulated from the training folds: a random prompt and pair, the highe
 `1 / (1 + exp(-difference / 6))`. Up to 3,000 votes a draw is made for every fold and tested on all of them, because
 few votes teach so differently that one fold says little; more take long and vary less, so draw `d` is tested on fold
 `d` modulo the number of folds. All methods learn from the same votes. Without `--data` only the costs are measured.
+With `--pool`, each expert has as much memory as one of a pool of so many.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from diffusiongpt.evaluation import (
     share_of,
     simulate_votes,
 )
-from diffusiongpt.ranking.model import grouped_folds, near_duplicate_groups
+from diffusiongpt.ranking.model import grouped_folds, laplace, near_duplicate_groups, space
 
 SCALE = 6.0
 """Points of rating (out of 100) that equal one log-odds in simulated votes."""
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="draws of simulated votes at each size")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--votes", type=int, default=100_000, help="votes in the store when costs are measured")
+    parser.add_argument("--pool", type=int, help="experts of a pool whose memory for each is to be had")
     parser.add_argument("--only", default="ratings,votes,chinese,details,worse,forecasts,costs", help="parts to print")
     arguments = parser.parse_args()
     start, only = perf_counter(), set(arguments.only.split(","))
@@ -223,6 +225,10 @@ def main() -> None:
         ratings = arguments.data / "evalmi_train.csv"
         embedder = RememberingEmbedder(best_embedder(read_ratings(ratings).prompts))
         bench = Bench.of(ratings, arguments.folds, embedder)
+        if arguments.pool:
+            experts = len(bench.training.experts)
+            laplace.ROOM = laplace.ROOM * experts // arguments.pool
+            space.MOST_WEIGHTS = space.MOST_WEIGHTS * experts // arguments.pool
         say(f"shares, {embedder.name} for knn and paper_top5\n{'':<30}{''.join(f'{name:>16}' for name in SHOWN)}"
             f"{'':>8}   floor / goal")  # fmt: skip
         parts: dict[str, Callable[[], None]] = {

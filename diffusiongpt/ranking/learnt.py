@@ -123,7 +123,7 @@ class Learnt:
             return Learnt.fit(Said(said.votes, said.ratings), priors)
         new = [name for name in said.named() if name not in self.experts]
         # the others wait for the next fit, which makes room for them
-        most = min(MOST_EXPERTS, max(self.fitted.space.most_experts, len(self.experts) + MOST_NEW))
+        most = min(MOST_EXPERTS, max(self.fitted.worded.most_experts, len(self.experts) + MOST_NEW))
         names = sorted({*self.experts, *new[: max(most - len(self.experts), 0)]})
         said = said.among(names)
         had_outside = len(self.fitted.worded.mean) > len(self.experts)

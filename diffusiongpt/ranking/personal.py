@@ -15,11 +15,11 @@ import numpy as np
 
 from diffusiongpt.ranking.learnt import Said
 from diffusiongpt.ranking.model import (
-    Mode,
     Observations,
     Prompts,
     is_person,
     mode_by_gradient,
+    prior_mode,
     rating_rows,
     unit_rows,
     vote_rows,
@@ -285,7 +285,7 @@ def fit_personal_offsets(
     seen = Observations(features.astype(np.float32), len(experts), voted, rated)
     sds = np.sqrt(share) * np.array([LEVEL, *[NODE] * len(nodes)])
     prior = np.tile(sds, (len(experts), 1))
-    mean = mode_by_gradient(seen, prior, Mode(np.zeros_like(prior), np.zeros(len(voted.left)), 0.0)).theta
+    mean = mode_by_gradient(seen, prior, prior_mode(seen)).theta
     return PersonalOffsets(experts, nodes, mean, [*_learnt(seen, sds, mean)], sds)
 
 

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
 
 FORMAT = "diffusiongpt ranking"
-SCHEMA_VERSION = 2
-"""Files of version 1 know nothing of edits; one without edits is written as such a file."""
+SCHEMA_VERSION = 3
+"""Files of version 1 know nothing of edits, and those of version 2 keep the covariances of all weights of an expert. A
+file is written as the earliest version that can hold it."""
 
 MOST_BYTES = 60 << 20
 """Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. Each of its models
-has at most 28 MB (`model.space.ROOM`, `model.laplace.FULL_PARAMETERS`), and a little for all else."""
+has at most 28 MB (`model.laplace.ROOM` and `FULL_PARAMETERS`), and a little for all else."""
 
 MOST_HEADER_BYTES = 8 << 20
 MOST_COUNT = 10**12
@@ -121,13 +122,19 @@ def write(stream: IO[bytes], fitted: Fitted, about: About, editing: Fitted | Non
     from pydantic_core import to_json
 
     drawn, edited = _space_of(fitted), None if editing is None else _space_of(editing)
-    version = 1 if edited is None else SCHEMA_VERSION
+    version = 3 if _keeps_less(fitted) or _keeps_less(editing) else 1 if edited is None else 2
     header = _Header(FORMAT, version, about, drawn.nodes, drawn.landmarks, drawn.scales, edited)
     with ZipFile(stream, "w", ZIP_STORED) as archive:
         _put(archive, "header", np.frombuffer(to_json(header), np.uint8))
         for prefix, model in (("", fitted), (_EDITS, editing)):
             for name, array in _arrays_for(model) if model is not None else ():
                 _put(archive, f"{prefix}{name}", array)
+
+
+def _keeps_less(model: Fitted | None) -> bool:
+    """Whether some weights of a model have variances alone."""
+    views = (model.worded, model.wordless) if model is not None else ()
+    return any(len(block) < one.mean.shape[1] for one in views for block in one.blocks[:1])
 
 
 def _put(archive: ZipFile, name: str, array: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
@@ -204,7 +211,8 @@ def read_from(stream: IO[bytes], size: int, name: str) -> tuple[Fitted, Fitted |
         edited = {name.removeprefix(_EDITS): array for name, array in arrays.items() if name.startswith(_EDITS)}
         return fitted, _fitted_of(edited, header.edits, len(header.about.editors)), header.about
     except (
-        BadZipFile, EOFError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError, zlib.error,
+        BadZipFile, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError,
+        zlib.error,
     ) as error:  # fmt: skip
         raise _damaged(name) from error
 
@@ -333,10 +341,12 @@ def _posterior_of(
     if rows not in (experts, experts + 1):
         raise ValueError(f"{rows} rows for {experts} experts")
     shapes: dict[str, tuple[int, ...]] = {"mean": (rows, width), "variances": (rows, width), "full": (rows, width) * 2}
-    shapes |= {"blocks": (rows, width, width), "base": (rows, width), "directions": (rows,)}
-    found = {name: arrays[f"{view}_{name}"] for name in (*shapes, "factors") if f"{view}_{name}" in arrays}
+    shapes |= {"base": (rows, width), "directions": (rows,)}
+    found = {name: arrays[f"{view}_{name}"] for name in (*shapes, "factors", "blocks") if f"{view}_{name}" in arrays}
     if "factors" in found:
         shapes["factors"] = (width, int(found["directions"].sum()))
+    if "blocks" in found:
+        shapes["blocks"] = (rows, *[min(found["blocks"].shape[-1], width)] * 2)
     for name, array in found.items():
         kind = "i" if name == "directions" else "f"
         if array.shape != shapes[name] or array.dtype.kind != kind or not _is_bounded(array):

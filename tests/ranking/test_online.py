@@ -119,7 +119,7 @@ def test_experts_that_were_not_shown_learn_from_a_vote_too() -> None:
 
 def test_few_newcomers_join_where_the_table_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Votes that name many unknown experts make a full table grow by twenty; the others wait for the next fit."""
-    monkeypatch.setattr("diffusiongpt.ranking.model.space.ROOM", 1)
+    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", 1)
     base = RankingTable.fit(world(40), PRIORS)
     votes = [
         replace(one, shown=(Shown(expert=f"new-{number:02}"), Shown(expert=EXPERTS[0])), winner=f"new-{number:02}")
@@ -166,11 +166,32 @@ def test_ratings_and_both_bad_are_taken_in_too() -> None:
     assert all(lower[expert] < before[expert] for expert in bad.experts)
 
 
-def test_a_table_without_covariances_between_experts_is_updated_too() -> None:
-    """In large pools only the covariances within each expert are kept; picks still agree with a refit."""
+@pytest.mark.parametrize("kept", [400, 20])
+def test_a_table_without_covariances_between_experts_is_updated_too(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In large pools only covariances within each expert are kept, of some weights; picks still agree with a refit."""
+    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", kept**2 * len(EXPERTS))
     base = RankingTable.fit(world(1000), PRIORS, options=LARGE)
     online, whole = base.updated(world(20, start=1000)), RankingTable.fit(world(1020), PRIORS, options=LARGE)
     assert np.mean([a == b for a, b in zip(picks(online), picks(whole), strict=True)]) >= 0.99
+    text, evidence = prompt_of(0)
+    for one, other in zip(online.score(EXPERTS, evidence, text), whole.score(EXPERTS, evidence, text), strict=True):
+        assert one.mean == pytest.approx(other.mean, abs=0.15)
+        assert one.std == pytest.approx(other.std, rel=0.1)
+
+
+def test_what_has_no_room_for_covariances_is_still_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Covariances of some of the weights leave all means as they are, and change the doubt by hardly anything."""
+    whole = RankingTable.fit(world(1000), PRIORS, options=LARGE)
+    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", 20**2 * len(EXPERTS))
+    # the same scales, which are otherwise chosen by the evidence of those covariances
+    some = RankingTable.fit(world(1000), PRIORS, options=replace(LARGE, typical=whole.scales, reach=0))
+    assert some._drawing.fitted.worded.blocks[0].shape == (20, 20)
+    assert some._drawing.fitted.worded.mean.shape == whole._drawing.fitted.worded.mean.shape
+    assert picks(some) == picks(whole)
+    for number in range(0, 600, 50):
+        text, evidence = prompt_of(number)
+        for one, other in zip(some.score(EXPERTS, evidence, text), whole.score(EXPERTS, evidence, text), strict=True):
+            assert one.std == pytest.approx(other.std, rel=0.03)
 
 
 def test_a_few_more_votes_never_move_the_scales_by_a_whole_step() -> None:
@@ -260,13 +281,21 @@ def test_a_saved_table_is_the_table(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["table.npz"]
 
 
-def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path) -> None:
+def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Covariances within each expert are restored; files of earlier versions, which stored less, are read correctly."""
+    text, evidence = prompt_of(0)
+    with monkeypatch.context() as narrow:
+        narrow.setattr("diffusiongpt.ranking.model.laplace.ROOM", 20**2 * len(EXPERTS))
+        some = RankingTable.fit(world(200), PRIORS, options=LARGE)
+    some.save(tmp_path / "some.npz")
+    found, more = RankingTable.load(tmp_path / "some.npz", PRIORS), world(2, start=203)
+    assert found.updated(more).score(EXPERTS, evidence, text) == some.updated(more).score(EXPERTS, evidence, text)
+    assert _header_of(tmp_path / "some.npz")["schema_version"] == 3
     table = RankingTable.fit(world(200), PRIORS, options=LARGE).updated(world(3, start=200))
     table.save(tmp_path / "table.npz")
-    found, more = RankingTable.load(tmp_path / "table.npz", PRIORS), world(2, start=203)
-    text, evidence = prompt_of(0)
+    found = RankingTable.load(tmp_path / "table.npz", PRIORS)
     assert found.updated(more).score(EXPERTS, evidence, text) == table.updated(more).score(EXPERTS, evidence, text)
+    assert _header_of(tmp_path / "table.npz")["schema_version"] == 1
     with np.load(tmp_path / "table.npz") as arrays:
         plain = {name: array for name, array in arrays.items() if not name.endswith("blocks")}
         views = {name.removesuffix("_blocks"): array for name, array in arrays.items() if name.endswith("blocks")}
@@ -288,6 +317,11 @@ def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path) -> None:
         RankingTable.load(tmp_path / "cut.npz", PRIORS)
 
 
+def _header_of(path: Path) -> Any:
+    with np.load(path) as arrays:
+        return json.loads(bytes(arrays["header"]))
+
+
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     """A missing, foreign, truncated, changed or newer file is an error that names the reason, never a wrong table."""
     path = tmp_path / "table.npz"
@@ -302,9 +336,9 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     np.savez(path, header=np.frombuffer(b"[1]", np.uint8))
     with pytest.raises(VoteError, match="not a ranking table"):
         RankingTable.load(path, PRIORS)
-    newer = json.dumps({"format": "diffusiongpt ranking", "schema_version": 3}).encode()
+    newer = json.dumps({"format": "diffusiongpt ranking", "schema_version": 4}).encode()
     np.savez(path, header=np.frombuffer(newer, np.uint8))
-    with pytest.raises(VoteError, match="schema version 3, but this program only knows 2"):
+    with pytest.raises(VoteError, match="schema version 4, but this program only knows 3"):
         RankingTable.load(path, PRIORS)
 
 

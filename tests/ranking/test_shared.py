@@ -245,7 +245,7 @@ def test_a_damaged_published_table_is_fitted_again(join: Callable[..., LiveTable
     known = live.table(PRIORS)
     live.wait()
     seen = live.store.version
-    name = f"{PRIORS.fingerprint}/2"
+    name = f"{PRIORS.fingerprint}/3"
     assert live.store.published(name) == (seen, 70)
     assert live.store.publish(name, seen, 70, data)
     assert join(fits).table(PRIORS).version == known.version

@@ -7,10 +7,10 @@ from diffusiongpt.ranking.model.fitted import Fitted, Judgement, nothing_fitted
 from diffusiongpt.ranking.model.laplace import (
     DEFAULTS,
     FitOptions,
-    Mode,
     Posterior,
     Scales,
     mode_by_gradient,
+    prior_mode,
     unit_rows,
 )
 from diffusiongpt.ranking.model.observations import (
@@ -53,7 +53,6 @@ __all__ = [
     "Floats",
     "Indexes",
     "Judgement",
-    "Mode",
     "Observations",
     "Posterior",
     "Prompt",
@@ -72,6 +71,7 @@ __all__ = [
     "near_duplicate_groups",
     "noise_by_source",
     "nothing_fitted",
+    "prior_mode",
     "rating_noise",
     "rating_rows",
     "source_weight",

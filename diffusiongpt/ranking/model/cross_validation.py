@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -183,9 +184,10 @@ def beats_best_single(
     gains = []
     for train, test in grouped_folds(groups, FOLDS, seed=0):
         kept, held_out = seen.about(train), seen.about(test)
-        by_prompt, single = (
-            fit_mean(kept, linear, some, outside=outside, options=options) for some in (scales, LEVELS_ONLY)
-        )
+        by_prompt = fit_mean(kept, linear, scales, outside=outside, options=options)
+        # levels are the weights of the first feature
+        levels = replace(kept, features=kept.features[:, :1])
+        single = fit_mean(levels, 1, LEVELS_ONLY, outside=outside, options=options)
         gains.append((_rating_gains if by_rating else _vote_gains)(held_out, by_prompt, single))
     gain = np.concatenate(gains)
     if len(gain) < 2:
@@ -199,7 +201,7 @@ def _vote_gains(seen: Observations, by_prompt: Floats, single: Floats) -> Floats
     votes = seen.votes
 
     def log_likelihoods(mean: Floats) -> Floats:
-        utilities = seen.features @ mean.T
+        utilities = seen.features[:, : mean.shape[1]] @ mean.T
         odds = votes.offset + utilities[votes.prompt, votes.left] - utilities[votes.prompt, votes.right]
         each: Floats = votes.share * odds - np.logaddexp(0.0, odds)
         return each
@@ -212,7 +214,7 @@ def _rating_gains(seen: Observations, by_prompt: Floats, single: Floats) -> Floa
     ratings = seen.ratings
 
     def best(mean: Floats) -> Indexes:
-        values = ratings.offset + (seen.features @ mean.T)[ratings.prompt, ratings.expert]
+        values = ratings.offset + (seen.features[:, : mean.shape[1]] @ mean.T)[ratings.prompt, ratings.expert]
         order = np.lexsort((values, ratings.group))
         # the last of each group has its highest value
         return order[np.flatnonzero(np.diff(ratings.group[order], append=-1))]

@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from diffusiongpt.ranking.model.observations import Floats, Indexes, RatingRows, VoteRows
 
 
-MOST_COVARIANCES = 4_000_000
-"""Covariances up to which the variance of a score uses all of those within each expert; beyond, the variances of the
-weights alone, because reading so many would take longer than a route may."""
-
-
 class Judgement(NamedTuple):
     """What is learnt about some experts on one prompt, in log-odds; arrays have shape (experts,).
 
@@ -216,12 +211,10 @@ class Fitted:
             prior_variances(posterior.scales, self.space.linear, len(features)) * features, (len(experts), 1)
         )
         known = experts >= 0
-        if posterior.mean.size * len(features) > MOST_COVARIANCES:
-            rows[known] = posterior.variances[experts[known]] * features
-            return rows
+        rows[known] = posterior.variances[experts[known]] * features
         for row in np.flatnonzero(known):
             block = posterior.blocks[experts[row]]
-            rows[row] = block @ features.astype(block.dtype)
+            rows[row, : len(block)] = block @ features[: len(block)].astype(block.dtype)
         return rows
 
 

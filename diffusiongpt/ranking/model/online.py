@@ -66,7 +66,7 @@ def updated_posterior(
         x = features[one.prompt].astype(np.float64)
         # without covariances between experts, only those in the contrast learn
         where = one.experts if full is None else everyone
-        covariance = _covariance_with(one, x, blocks, full)
+        covariance = _covariance_with(one, x, blocks, variances) if full is None else _covariance_with_all(one, x, full)
         own = covariance[np.searchsorted(where, one.experts)]
         # rounding can leave a tiny negative variance
         variance = max(float(one.signs @ (own @ x)), 0.0)
@@ -81,7 +81,8 @@ def updated_posterior(
                 np.subtract(row, weight * flat, out=row)
             continue
         for expert, root in zip(one.experts.tolist(), np.sqrt(gain) * own, strict=True):
-            blocks[expert] -= np.outer(root, root).astype(blocks[expert].dtype)
+            first = root[: len(blocks[expert])]
+            blocks[expert] -= np.outer(first, first).astype(blocks[expert].dtype)
     if full is not None:
         # those that were in no contrast learn as well, from those that they are correlated with
         blocks = [one.copy() for one in np.einsum("ekel->ekl", full)]
@@ -122,13 +123,14 @@ def widened(posterior: Posterior, order: Indexes, linear: int, *, outside: bool)
     mean, variances, full = np.zeros(prior.shape), prior.copy(), None
     mean[~new], variances[~new] = posterior.mean[order[~new]], posterior.variances[order[~new]]
     has_room = prior.size <= FULL_PARAMETERS
+    kept = len(posterior.blocks[0]) if posterior.blocks else width
     kind = posterior.blocks[0].dtype if posterior.blocks else np.dtype(np.float64)
     if posterior.full is not None and not has_room:
         kind = np.dtype(np.float32)
-    unknown = np.diag(prior[0].astype(kind))  # that of all who join, but for the outside option
+    unknown = np.diag(prior[0, :kept].astype(kind))  # that of all who join, but for the outside option
     blocks = tuple(posterior.blocks[old].astype(kind, copy=False) if old >= 0 else unknown for old in order.tolist())
     if outside and new[-1]:
-        blocks = (*blocks[:-1], np.diag(prior[-1].astype(kind)))
+        blocks = (*blocks[:-1], np.diag(prior[-1, :kept].astype(kind)))
     if posterior.full is not None and has_room:
         full = np.zeros((len(order), width, len(order), width))
         old = np.flatnonzero(~new)
@@ -168,18 +170,20 @@ def _of_ratings(ratings: RatingRows, known: int) -> Iterator[_Contrast]:
                 yield _Contrast(int(ratings.prompt[row]), experts, signs, apart, precision, offset, is_vote=False)
 
 
-def _covariance_with(one: _Contrast, x: Floats, blocks: Sequence[Floats | Features], full: Floats | None) -> Floats:
-    """Covariance of weights with a contrast: of every expert's if that is kept, else of those in the contrast.
+def _covariance_with_all(one: _Contrast, x: Floats, full: Floats) -> Floats:
+    """Covariance of the weights of every expert with a contrast, shape (experts, features)."""
+    experts, width = len(full), len(x)
+    among = np.tensordot(one.signs, full[one.experts], axes=1)
+    return np.asarray((x @ among.reshape(width, -1)).reshape(experts, width), dtype=np.float64)
 
-    Returns:
-        Shape (experts, features).
-    """
-    if full is not None:
-        experts, width = len(full), len(x)
-        among = np.tensordot(one.signs, full[one.experts], axes=1)
-        return np.asarray((x @ among.reshape(width, -1)).reshape(experts, width), dtype=np.float64)
-    own = [blocks[expert] for expert in one.experts.tolist()]
-    return np.stack([sign * (block @ x.astype(block.dtype)) for block, sign in zip(own, one.signs, strict=True)])
+
+def _covariance_with(one: _Contrast, x: Floats, blocks: Sequence[Floats | Features], variances: Floats) -> Floats:
+    """Covariance of the weights of those in a contrast with it, shape (experts of the contrast, features)."""
+    own = variances[one.experts] * x
+    for row, expert in zip(own, one.experts.tolist(), strict=True):
+        block = blocks[expert]
+        row[: len(block)] = block @ x[: len(block)].astype(block.dtype)
+    return one.signs[:, None] * own
 
 
 def _vote_at_mode(vote: _Contrast, mean: float, variance: float) -> tuple[float, float]:

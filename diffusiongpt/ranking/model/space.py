@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
-from math import isqrt
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -68,11 +67,9 @@ LANDMARKS = 256
 MOST_NODES = 128
 """Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
 
-ROOM = 3_500_000
-"""Covariances within experts that one view of a space may need, in float32 14 MB: a fit, and the table that routes use
-until it is done, stay below 64 MB with two views each. Pools of more than some thirty-five experts get fewer landmarks,
-down to none, and then fewer nodes. With as many features as a pool of 93 gets, EvalMi's share (`benchmarks/ranking.py`)
-falls from .718 to .710 with all ratings and from .660 to .649 with 30,000 votes; twice this room would keep it."""
+MOST_WEIGHTS = 80_000
+"""Weights of all experts in one view of a space: L-BFGS needs 200 bytes for each of them. Pools of more than some three
+hundred experts get fewer landmarks, down to none, and then fewer nodes."""
 
 BUCKETS = 4096
 """Coordinates that words are hashed to (Weinberger et al. 2009, "Feature hashing", arXiv 0902.2206)."""
@@ -123,6 +120,9 @@ class SpaceState:
 class PromptSpace:
     """Turns prompts into features: 1, the probability of each node, and likeness to landmarks.
 
+    The nodes that most prompts name come first, and the directions of likeness in which prompts differ most, because
+    covariances are kept for the first features of a large pool alone.
+
     Likeness is the mean of two or three kernels: nodes and length features, words, and sentence embeddings if there is
     an embedder. Features of likeness are those of Nyström's method (Williams and Seeger 2001), `k(x, L) K_LL^(-1/2)`,
     so that their dot product is the kernel. A prompt that shares too few words with those voted on is compared without
@@ -145,9 +145,9 @@ class PromptSpace:
         landmarks: int = LANDMARKS,
         experts: int = 1,
     ) -> None:
-        room = isqrt(ROOM // max(experts, 1))
+        room = MOST_WEIGHTS // max(experts, 1)
         named = _most_named(prompts)[: min(MOST_NODES, max(room - 1, 0))]
-        self.nodes = {node: i + 1 for i, node in enumerate(sorted(named))}
+        self.nodes = {node: i + 1 for i, node in enumerate(named)}
         self._embedder = embedder
         self._idf = _idf_of([prompt.text for prompt in prompts])
         by_text = {prompt.text: prompt for prompt in prompts if prompt.text.strip()}
@@ -198,11 +198,6 @@ class PromptSpace:
     def width(self, *, wordless: bool) -> int:
         """Number of features."""
         return self.linear + int(self._roots[wordless].shape[1])
-
-    @property
-    def most_experts(self) -> int:
-        """Experts that there is `ROOM` for with so many features."""
-        return int(ROOM // max(self.width(wordless=without) for without in (False, True)) ** 2)
 
     def _chunk(self, prompts: Sequence[Prompt], *, wordless: bool) -> Features:
         linear, root = self._linear(prompts), self._roots[wordless]
@@ -287,7 +282,8 @@ def _read_by(embedder: Embedder, texts: Sequence[str]) -> Features:
 
 def _root(kernel: Features) -> Features:
     values, vectors = np.linalg.eigh(kernel.astype(np.float64))
-    kept = values > 1e-5 * max(float(values.max(initial=0.0)), 1e-9)
+    # the largest first
+    kept = np.flatnonzero(values > 1e-5 * max(float(values.max(initial=0.0)), 1e-9))[::-1]
     return np.asarray(vectors[:, kept] / np.sqrt(values[kept]), dtype=np.float32)
 
 
