@@ -68,7 +68,7 @@ MOST_NODES = 128
 """Nodes that are features. A zoo and the needs name about sixty; votes on pictures of strangers may name any number."""
 
 MOST_WEIGHTS = 80_000
-"""Weights of all experts in one view of a space: L-BFGS needs 200 bytes for each of them. Pools of more than some three
+"""Weights of all experts in one view of a space: L-BFGS needs 200 bytes for each of them. Pools of more than some two
 hundred experts get fewer landmarks, down to none, and then fewer nodes."""
 
 BUCKETS = 4096
