@@ -272,8 +272,8 @@ those within each expert in float32, of as many features as there is `ROOM` for.
 ROOM = 2_000_000
 """Covariances within experts that one view may need, in float32 8 MB: a fit, and the table that routes use until it is
 done, stay below 64 MB with two views each. A pool of 93 keeps those of 146 features. With so many of EvalMi's 276, the
-share is that of keeping all (`benchmarks/ranking.py --pool 93`), because means know every feature; standard deviations
-of scores differ by .2 %, where variances alone would make them 43 % too large."""
+share is that of keeping all (`benchmarks/ranking.py --pool 93`), because means know every feature, and the features
+that vary most come first."""
 
 DIRECT = 256
 """Rows of the largest matrix that is inverted at once, with copies of all of it."""
