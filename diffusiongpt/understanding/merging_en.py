@@ -124,7 +124,7 @@ def _exchanged(description: str, order: str) -> str:
 
 def _grounded(description: str, order: str) -> str:
     match = cues("ground").match(order)
-    before = _find(r"(?P<article>\ban?\s+|\bthe\s+)?(?:[\w-]+\s+)?background\b", description)
+    before = _find(r"(?P<article>\ban?\s+|\bthe\s+)?(?:\b[\w-]+\s+)?background\b", description)
     if match is None or before is None:
         return ""
     own = re.match(r"(?:an?|the)\s", match["new"])

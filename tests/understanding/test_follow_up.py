@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -307,10 +308,16 @@ def test_traditional_characters_are_read_as_simplified_ones() -> None:
         "\n",
         "undo " * 500,
         "谢谢" * 1500,
+        "make it two cats",
+        "make the background night",
     ],
 )
-@pytest.mark.parametrize("description", [BEFORE["zh"], "w" * 8000, "a big " * 1300, "戴着帽子的" * 1500, "，" * 8000])
+@pytest.mark.parametrize(
+    "description", [BEFORE["zh"], "w" * 8000, "a big " * 1300, "戴着帽子的" * 1500, "，" * 8000, "红色" * 16_000]
+)
 def test_strange_turns_are_read_in_time(text: str, description: str) -> None:
     """No text makes the expressions run long, or fails; nor does a description."""
+    start = process_time()
     follow: Any = read_follow_up(text, [Shown(description=description)])
+    assert process_time() - start < 5
     assert follow.kind in ("new", "refine", "variation", "edit", "question")
