@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -114,26 +116,35 @@ def _locked_beside(path: Path) -> BinaryIO:
     """
     while True:
         stream = path.with_name(f"{path.name}.{token_hex(8)}.tmp").open("xb")
-        with suppress(BlockingIOError):
+        try:
             _lock(stream)
-            if os.fstat(stream.fileno()).st_nlink:
-                return stream
+        except BlockingIOError:
+            stream.close()
+            continue
+        except OSError:  # some file systems of a network know no locks; without one nobody takes it for a leftover
+            return stream
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
         stream.close()
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, and what processes that were killed while writing it have left.
+    """Remove a file of ours, and what processes that were killed while writing it have left, of any version of ours.
 
     Raises:
         OSError: If it cannot be removed.
     """
-    for file in (path, *path.parent.glob(f"{path.name}.*.tmp")):
+    for file in (path, *path.parent.glob(f"{escape(path.name)}.*.tmp")):
         file.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while writing a file have left; what is being written now stays."""
-    for file in (*path.parent.glob(f"{path.name}.*.tmp"), *path.parent.glob(f"{path.name}.*.part")):
+    """Remove what processes that were killed while writing a file have left; what is being written now stays.
+
+    The folder may be anybody's, so that only names go that we give.
+    """
+    ours = re.compile(re.escape(path.name) + r"\.[0-9a-f]{16}\.tmp")
+    for file in [one for one in path.parent.glob("*.tmp") if ours.fullmatch(one.name)]:
         with suppress(OSError), file.open("rb") as stream:
             _lock(stream)
             file.unlink()

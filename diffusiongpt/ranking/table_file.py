@@ -346,7 +346,7 @@ def _posterior_of(
     if "factors" in found:
         shapes["factors"] = (width, int(found["directions"].sum()))
     if "blocks" in found:
-        shapes["blocks"] = (rows, *[min(found["blocks"].shape[-1], width)] * 2)
+        shapes["blocks"] = (rows, *[min(max(found["blocks"].shape[-1], 1), width)] * 2)
     for name, array in found.items():
         kind = "i" if name == "directions" else "f"
         if array.shape != shapes[name] or array.dtype.kind != kind or not _is_bounded(array):

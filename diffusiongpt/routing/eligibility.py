@@ -86,7 +86,13 @@ def needs_of(understanding: Understanding, pictures: int = 0) -> list[Need]:
     if pictures > 1:
         capability("several pictures at once", lambda can: can.multi_reference is True)
     if asks_for_color(understanding):
-        capability("colour", lambda can: can.color is not False)
+        needs.append(
+            Need(
+                name="colour",
+                met_by=lambda expert: expert.capabilities.color is not False,
+                lacking="draws in black, white and grey alone",
+            )
+        )
     if (understanding.object_count or 0) >= MANY_OBJECTS:
         name = "many objects in the number asked for"
         needs.append(Need(name=name, met_by=published().counts, lacking=f"not known to draw {name}"))

@@ -18,7 +18,8 @@ _ADAPTER = re.compile(r"<(?P<kind>[a-z]{2,12}):(?P<name>[^:<>\n]{1,200})(?::(?P<
 _ADAPTER_KINDS = frozenset({"lora", "lyco", "locon", "loha", "lokr", "dora"})
 _EMBEDDING = re.compile(r"\bembedding:(?P<name>[\w./-]{1,100})", re.IGNORECASE)
 _WILDCARD = re.compile(r"(?<![\w_])__(?P<name>[A-Za-z0-9][\w/*-]{0,80}?)__(?![\w_])")
-_BREAK = re.compile(r"[ \t]*,?\s*(?<![\w])(?P<word>BREAK|ADDCOMM|ADDBASE|ADDCOL|ADDROW)(?![\w])\s*,?")
+_BREAK = re.compile(r"(?<!\s)[ \t]*+,?+\s*+(?<!\w)(?P<word>BREAK|ADDCOMM|ADDBASE|ADDCOL|ADDROW)(?!\w)\s*,?")
+"""Possessive and from the first space on: markup that is taken out leaves long runs of spaces."""
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\s*$")
 """A word in capitals: behind one, BREAK is a word in capitals too."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from fixtures_routing import expert, settings_in, tiny_studio, tiny_zoo, zoo_of
 
 from diffusiongpt.errors import LoadError, NoRouteError, PictureError, RequestError
+from diffusiongpt.files import remove_leftovers, replace_file
 from diffusiongpt.flow import Fallback
 from diffusiongpt.pictures import Generation, shareable, write_png
 from diffusiongpt.studio import DiffusionGPT
@@ -88,6 +90,27 @@ def test_what_a_killed_process_left_is_no_picture_and_goes(tmp_path: Path) -> No
     assert (half.read_bytes(), half.suffix) == (b"half", ".tmp")
     [saved] = result.save(out)
     assert list(out.iterdir()) == [saved]
+
+
+def test_files_of_somebody_else_are_no_leftovers(tmp_path: Path) -> None:
+    """Only names that we give are taken away, whatever characters the file has in its own."""
+    ours, theirs = tmp_path / "a[1]*.json", [tmp_path / "a[1]*.json.draft.tmp", tmp_path / "b.0123456789abcdef.tmp"]
+    left = tmp_path / f"{ours.name}.0123456789abcdef.tmp"
+    for file in (left, *theirs):
+        file.write_text("x")
+    remove_leftovers(ours)
+    assert sorted(tmp_path.iterdir()) == sorted(theirs)
+
+
+def test_where_nothing_can_be_locked_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems of a network know no locks; nothing is left there either."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    replace_file(tmp_path / "a.json", b"whole")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.json", b"whole")]
 
 
 def test_a_changed_checkpoint_is_noticed(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_colour_is_drawn_by_those_that_have_it(prompt: str, tmp_path: Path) -> N
     """An expert that draws in black, white and grey is rejected for colours; of others nothing need be known."""
     decided = route(prompt, zoo_of(GREY, OLD), tmp_path / "v.db")
     assert [one.expert for one in decided.candidates] == ["old"]
-    assert decided.rejected[0].reason == "not known to support colour"
+    assert decided.rejected[0].reason == "draws in black, white and grey alone"
     assert route(prompt, zoo_of(GREY), tmp_path / "w.db").unmet == ("colour",)
 
 

@@ -230,8 +230,20 @@ def test_any_text_at_all_is_understood(text: str) -> None:
         "画" * 32_000,
         "watercolr " * 3200,
         "“" * 32_000,
+        "--ar " * 6_000,
+        "<lora:a:1> " * 2_900,
     ],
-    ids=["spaces", "quotes", "counts", "negations", "chinese", "misspellings", "open quotes"],
+    ids=[
+        "spaces",
+        "quotes",
+        "counts",
+        "negations",
+        "chinese",
+        "misspellings",
+        "open quotes",
+        "flags",
+        "adapters",
+    ],
 )
 def test_the_longest_prompts_are_read_at_once(prompt: str) -> None:
     """Prompts of the greatest length take the patterns only a moment."""

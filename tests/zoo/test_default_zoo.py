@@ -144,7 +144,7 @@ def test_commercial_use_leaves_experts(tmp_path: Path, prompt: str) -> None:
     chosen = zoo()[route.expert].license
     assert chosen is not None
     assert chosen.commercial == "yes"
-    others = ("not known to read", "not known to support")
+    others = ("not known to read", "not known to support", "draws in black")
     for_money = {one.expert for one in route.rejected if not one.reason.startswith(others)}
     assert for_money == {
         one.id
