@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,11 +267,13 @@ def test_a_shape_in_a_turn_comes_before_an_earlier_size(studio: DiffusionGPT) ->
         ("再来一张", "同样的画面，另一张：由 tiny-"),
         ("把背景换成黄色", "这里没有能按指令修改图片的专家，于是按“"),
         ("第九张", "没有第 9 张图。目前有 1 张"),
-        ("撤销", "这之前没有图片。"),
+        ("撤销", "第一张之前没有图片。"),
         ("谢谢", "不客气！"),
         ("number 9 but blue", "Picture 9 was not drawn. There is one so far"),
         ("thanks!", "You are welcome!"),
         ("the first one", "Back to the picture of turn 1"),
+        ("picture 0", "No picture was drawn before the first one. There is one so far"),
+        ("第0张", "第一张之前没有图片。"),
     ],
 )
 def test_a_turn_is_replied_to_in_its_language(asked: Conversation, text: str, says: str) -> None:
@@ -369,6 +373,26 @@ def test_a_turn_that_was_taken_back_lends_its_pictures_to_none(studio: Diffusion
         assert read
         assert read.seeds == (seed + 100,)
         talk.undo()
+
+
+def test_a_turn_that_was_taken_back_is_let_go(studio: DiffusionGPT, tmp_path: Path) -> None:
+    """Who says and undoes without end keeps no pictures in memory, saved or not."""
+    talk = studio.conversation()
+    talk.say("a red heart", seed=1, **QUICK)
+    talk.save(tmp_path / "talk.json")
+    talk.say("another one")
+    gone = [weakref.ref(talk.undo()) for _ in range(2)]
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+
+
+def test_a_question_may_name_one_of_several_pictures(studio: DiffusionGPT) -> None:
+    """It is answered from the record of that one."""
+    talk = studio.conversation()
+    drawn = talk.say("a red heart", seed=5, num_images_per_prompt=3, **QUICK).generation
+    assert drawn
+    replies = [talk.say(f"what is the seed of the {which} one?").reply for which in ("first", "second", "last")]
+    assert replies == [f"The seed was {seed}." for seed in drawn.seeds]
 
 
 def test_a_file_neither_spends_nor_lifts_rules(studio: DiffusionGPT, saved: Path) -> None:

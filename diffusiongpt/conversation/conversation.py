@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,6 @@ class Conversation:
         self._studio = studio
         self._turns = list(turns)
         self._saved: Saved | None = None
-        self._undone: list[Turn] = []
 
     def __repr__(self) -> str:
         """How many turns there were, and how it began."""
@@ -125,7 +125,10 @@ class Conversation:
         if not self._turns:
             raise ConversationError("nothing was said yet", hint="Say something first.")
         turn = self._turns.pop()
-        self._undone.append(turn)  # while it is held, no later turn has its `id`
+        if self._saved:
+            # a later turn may have its `id`, and must not be saved with its pictures
+            paths = {one: paths for one, paths in self._saved.paths.items() if one != id(turn)}
+            self._saved = replace(self._saved, paths=paths)
         return turn
 
     def branch(self, turn: Turn | int) -> Conversation:
@@ -176,7 +179,7 @@ class Conversation:
         if follow.turn is None:
             return Turn(text=text, kind="question", reply=answer(text, None))
         index = spoken[follow.turn]
-        reply = answer(text, _pictures(self._turns[index]), chosen=self._choice(index))
+        reply = answer(text, _pictures(self._turns[index]).only(follow.picture), chosen=self._choice(index))
         return Turn(text=text, kind="question", refers_to=index, picture=follow.picture, reply=reply)
 
     def _current(self, spoken: Sequence[int]) -> tuple[int, int] | None:
@@ -330,7 +333,6 @@ class Conversation:
             PictureError: If a picture cannot be written.
         """
         self._saved = write_turns(self._turns, expand_home(path), self._saved)
-        self._undone.clear()
         return self._saved.file
 
     def paths(self, turn: Turn) -> tuple[Path, ...]:

@@ -82,9 +82,9 @@ def missing(text: str, number: int, pictures: Sequence[int]) -> str:
     """
     count = pictures[-1] if pictures[-1] > 1 else len(pictures)
     if in_chinese(text):
-        wrong = "这之前没有图片。" if number < 0 else f"没有第 {number} 张图。"
+        wrong = "第一张之前没有图片。" if number < 0 else f"没有第 {number} 张图。"
         return f"{wrong}目前有 {count} 张；请说“第一张”“最后一张”等。"
-    wrong = "No picture was drawn before this one." if number < 0 else f"Picture {number} was not drawn."
+    wrong = "No picture was drawn before the first one." if number < 0 else f"Picture {number} was not drawn."
     so_far = "There is one" if count == 1 else f"There are {count}"
     return f"{wrong} {so_far} so far; say which you mean, such as 'the first one' or 'the last one'."
 

@@ -57,6 +57,18 @@ def wishes_of(order: str) -> list[str]:
     return wishes if any(map(remedy_of, (one.strip() for one in _CLAUSE.findall(order)))) else []
 
 
+def without_choice(order: str) -> str:
+    """An order without the clauses that only choose a picture; all of it if it has no others."""
+    kept: list[str] = []
+    dropped = False
+    for piece in _CLAUSE.findall(order):
+        if piece not in _MARKS:
+            dropped = bool(cues("only_chooses").match(simplified(piece.strip())))
+        if not dropped:
+            kept.append(piece)
+    return "".join(kept).strip(" ,，") or order
+
+
 def blames_a_part(order: str) -> bool:
     """Whether an order says what is wrong with a thing in the picture, and not with the whole of it."""
     return any(map(_blames_a_part, _CLAUSE.findall(order)))

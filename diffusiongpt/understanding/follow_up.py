@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from diffusiongpt.understanding.complaints import wishes_of
+from diffusiongpt.understanding.complaints import wishes_of, without_choice
 from diffusiongpt.understanding.cues import cues, is_chinese, words_of
 from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import simplified
@@ -101,7 +101,7 @@ def _order(order: str, *, plainly: bool) -> str:
     """An order as an expert that edits takes it: with wishes in place of complaints; `plainly` so that it is routed."""
     wishes = wishes_of(order)
     comma = "，" if is_chinese(order) else ", "
-    plain = comma.join(wishes) if wishes else order
+    plain = comma.join(wishes) if wishes else without_choice(order)
     if not plainly or read_edit(simplified(plain)).wanted:
         return plain
     return f"修改这张图：{plain}" if is_chinese(plain) else f"Edit this picture: {plain}"

@@ -20,9 +20,17 @@ def merged(description: str, order: str) -> str:
     things that are exchanged, removed, counted, given something or get another colour, texts, and what excludes each
     other, as times of day do. All else is said behind it.
     """
-    for clause in clauses_of(order):
+    # the changes look at each place of a description, and a run of white space makes many of them
+    description = " ".join(description.split())
+    clauses = clauses_of(order)
+    for clause in clauses[:_MOST_CLAUSES]:
         description = _merged(description, clause)
-    return description
+    rest = ("，" if is_chinese(order) else ", ").join(clauses[_MOST_CLAUSES:])
+    return _otherwise(description, rest) if rest else description
+
+
+_MOST_CLAUSES = 16
+"""Clauses that change a description; more are said behind it. Not measured: far more than a person orders at once."""
 
 
 def _merged(description: str, order: str) -> str:

@@ -15,7 +15,6 @@ _TIE = (
 )
 _WORD = rf"(?!(?:{_TIE}|{_DET}|\w+ing)\b)[\w'’-]+"
 _BEFORE = rf"\b(?:{_DET}\s+)?(?:{_WORD}\s+){{0,3}}?"
-_HOLDS = r"(?:with|(?:wearing|holding|carrying|walking|riding|having)\b)"
 
 _PLURALS = {
     "children": "child", "people": "person", "men": "man", "women": "woman", "mice": "mouse", "geese": "goose",

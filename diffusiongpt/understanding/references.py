@@ -111,6 +111,8 @@ def how_many(text: str) -> int | None:
 def _numbered(last: Reference, match: re.Match[str], shown: Sequence[Shown], rest: str) -> Reference:
     latest = (match.groupdict().get("word") or "").lower() in _LAST or bool(match.groupdict().get("last"))
     found = replace(last, rest=rest, pictures=1, latest=latest)
+    if (words := _counting(match)).isdecimal() and not int(words):
+        return replace(found, missing=-1)
     several = shown[last.turn].pictures
     index, of_turns = _index(match, several if several > 1 else len(shown))
     if of_turns:
@@ -139,9 +141,15 @@ def _index(match: re.Match[str], pictures: int) -> tuple[int, bool]:
         return {"left": 0, "左": 0, "right": -1, "右": -1}.get(side, pictures // 2), False
     if "first" in named:
         return 0, False
-    words = next((named[name] for name in ("word", "number", "alone", "figure", "mark") if name in named), "")
+    words = _counting(match)
     # without any of them it is "the second to last"
     return _counted(words, backward="backward" in named) if words else -2, False
+
+
+def _counting(match: re.Match[str]) -> str:
+    """The number that is named, or its word; empty if it is none."""
+    named = match.groupdict()
+    return next(filter(None, map(named.get, ("word", "number", "alone", "figure", "mark"))), "").lower()
 
 
 _LAST, _BEFORE = ("last", "latest", "newest"), ("previous", "earlier")

@@ -79,6 +79,20 @@ def test_a_first_turn_is_new_or_a_question() -> None:
         ("the last two but at night", 4, (2, 2)),
         ("make the second dog bigger", 1, (2, 0)),
         ("add the number 1 to his shirt", 1, (2, 0)),
+        ("put number 10 on his back", 4, (2, 0)),
+        ("draw number 10 on his back", 4, (2, 0)),
+        ("an image 5 people would love, darker", 4, (2, 0)),
+        ("I like number 2, darker", 4, (2, 1)),
+        ("写上编号7", 4, (2, 0)),
+        ("背上写10号", 4, (2, 0)),
+        ("用编号3，亮一些", 4, (2, 2)),
+        ("把第二个人换成女孩", 4, (2, 0)),
+        ("最后一个人去掉", 4, (2, 0)),
+        ("前一个人去掉", 4, (2, 0)),
+        ("第二个，亮一点", 4, (2, 1)),
+        ("picture 0 but blue", 4, (None, 0)),
+        ("第0张改成蓝色", 1, (None, 0)),
+        ("倒数第0张亮一点", 4, (None, 0)),
     ],
 )
 def test_ordinals_count_pictures_or_turns(text: str, pictures: int, found: tuple[int, int]) -> None:
@@ -252,10 +266,13 @@ def test_a_change_becomes_part_of_the_description(description: str, text: str, r
         ("还是第一张吧，背景改成黑色", "", "a cat on a sofa，黑色的背景"),
         ("太暗了", "整体亮一些", "a cat on a sofa，整体亮一些"),
         ("前轮太大了", "修改这张图：前轮小一些", "a cat on a sofa，前轮小一些"),
+        ("I like the last one best, make it blue", "make it blue", "a blue cat on a sofa"),
+        ("回到第一张，改成蓝色", "改成蓝色", "a blue cat on a sofa"),
+        ("add a hat, I like the first one best", "add a hat", "a cat on a sofa, with a hat"),
     ],
 )
 def test_a_complaint_asks_for_its_remedy(text: str, order: str, description: str) -> None:
-    """What is drawn says what is wanted and not what was wrong, and nothing of what is to stay."""
+    """What is drawn says what is wanted, and not what was wrong, what is to stay, or which picture is meant."""
     follow = read_follow_up(text, [Shown(description="a cat on a sofa")])
     assert follow.description == description
     assert not order or follow.order == order
@@ -287,6 +304,21 @@ def test_a_new_picture_takes_leave_of_the_old(text: str, description: str) -> No
     assert (follow.kind, follow.description) == ("new", description)
 
 
+def test_an_event_that_is_counted_names_no_picture() -> None:
+    """What a new picture is to show keeps its words."""
+    follow = read_follow_up("画一张第一次世界大战的海报", before("zh", 3))
+    assert (follow.kind, follow.description) == ("new", "画一张第一次世界大战的海报")
+
+
+def test_what_changes_a_description_is_bounded() -> None:
+    """The orders of one turn beyond the first are said behind it, and none is lost."""
+    order = ", ".join(f"add a bird{place}" for place in range(40))
+    described = read_follow_up(order, [Shown(description="a cat")]).description
+    assert described.startswith("a cat, with a bird0")
+    assert described.endswith("add a bird38, add a bird39")
+    assert all(f"a bird{place}" in described for place in range(40))
+
+
 def test_traditional_characters_are_read_as_simplified_ones() -> None:
     """An order in traditional characters changes a description in simplified ones, and the other way round."""
     shown = [Shown(description="一只猫坐在红色沙发上")]
@@ -310,10 +342,21 @@ def test_traditional_characters_are_read_as_simplified_ones() -> None:
         "谢谢" * 1500,
         "make it two cats",
         "make the background night",
+        "remove the hat",
+        ", ".join(f"remove x{place}" for place in range(700)),
     ],
 )
 @pytest.mark.parametrize(
-    "description", [BEFORE["zh"], "w" * 8000, "a big " * 1300, "戴着帽子的" * 1500, "，" * 8000, "红色" * 16_000]
+    "description",
+    [
+        BEFORE["zh"],
+        "w" * 8000,
+        "a big " * 1300,
+        "戴着帽子的" * 1500,
+        "，" * 8000,
+        "红色" * 16_000,
+        "a red heart" + "\n" * 9900 + "x",
+    ],
 )
 def test_strange_turns_are_read_in_time(text: str, description: str) -> None:
     """No text makes the expressions run long, or fails; nor does a description."""
