@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from diffusiongpt.flow import Understanding
 
 from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.languages import is_other_language, simplified
+from diffusiongpt.understanding.negation import without_denials
+from diffusiongpt.understanding.rendered import without_texts
 
 _HEX = re.compile(
     r"(?:(?<![A-Za-z0-9_&])#|\b(?i:hex)(?i: code| colou?r)?\s*[:=]?\s*#?)([0-9a-fA-F]{6}|[0-9a-fA-F]{3})(?![0-9a-zA-Z])"
@@ -69,7 +72,10 @@ _ELSEWHERE = {
 _NAMES_ELSEWHERE = Caseless(
     r"\b(?:" + "|".join(f"(?P<{name}>{words})" for name, words in _ELSEWHERE.items()) + r")(?![a-zà-öø-ÿ])"
 )
-"""Names in German, Spanish, French, Italian, Portuguese, Russian and Korean that are no English words."""
+"""Names in German, Spanish, French, Italian, Portuguese, Russian and Korean.
+
+English texts have them in names and in words of their own: film noir, Moulin Rouge, rot on old wood.
+"""
 
 _MONOCHROME = Caseless(
     r"\bblack[ -](?:and|&)[ -]white(?=\s*(?:photo|picture|image|film|portrait|movie|style|drawing|sketch|illustration|"
@@ -100,8 +106,10 @@ _THING = {
 }
 
 _COLOURFUL = re.compile(
-    r"\b(?:multi-?)?colou?r(?:ful|ed)\b|\b(?:vivid|vibrant|bright|rich|full|warm|pastel)[ -]colou?rs?\b|\bin colou?r\b"
-    r"|\bcolou?r (?:ink|wash|drawing|sketch|painting|illustration|pencils?)\b|\brainbow\b|\bcrayons?\b|\boil pastels?\b"
+    r"(?<!\bnot )(?<!\bnot very )\b(?:multi-?)?colou?r(?:ful|ed)\b"
+    r"|\b(?:vivid|vibrant|bright|rich|full|warm|pastel)[ -]colou?rs?\b|\bin colou?r\b"
+    r"|\bcolou?r (?:ink|wash|drawing|sketch|painting|illustration|pencils?)\b"
+    r"|\brainbow\b(?!\s+(?:trout|lorikeet|bridge)s?\b)|\bcrayons?\b|\boil pastels?\b"
     r"|彩色|五彩|七彩|缤纷|斑斓|五颜六色|色彩(?:鲜艳|丰富|明亮|绚丽)|彩铅|彩虹|蜡笔|油画棒|设色|重彩|青绿山水|浅绛|カラフル|色鉛筆",
     re.IGNORECASE,
 )
@@ -109,9 +117,15 @@ _COLOURFUL = re.compile(
 
 
 def asks_for_color(understanding: Understanding) -> bool:
-    """Whether a prompt asks for colour, by name or at all; black, white and grey are none."""
+    """Whether a prompt asks for colour, by name or at all; black, white and grey are none.
+
+    What it denies and what is written in the picture ask for nothing.
+    """
     hues = (color for color in understanding.colors if len({color[1:3], color[3:5], color[5:]}) > 1)
-    return any(hues) or bool(_COLOURFUL.search(understanding.prompt))
+    if any(hues):
+        return True
+    wanted = without_denials(simplified(without_texts(understanding.prompt, understanding.text_to_render)))
+    return _COLOURFUL.search(wanted) is not None
 
 
 def read_colors(text: str) -> tuple[str, ...]:
@@ -132,7 +146,9 @@ def read_colors(text: str) -> tuple[str, ...]:
     text = _NAMES.sub(_blank, text)
     if not text.isascii():
         found += [(match.start(), _NAMED[_SHORT_CJK[match["colour"]]]) for match in _OF_THINGS_CJK.finditer(text)]
-    found += [(match.start(), _NAMED[str(match.lastgroup)]) for match in _NAMES_ELSEWHERE.finditer(text)]
+    elsewhere = list(_NAMES_ELSEWHERE.finditer(text))
+    if elsewhere and is_other_language(text):
+        found += [(match.start(), _NAMED[str(match.lastgroup)]) for match in elsewhere]
     return tuple(dict.fromkeys(color for _, color in sorted(found)))
 
 

@@ -37,7 +37,18 @@ _NOT_COUNTED = frozenset([
     "address", "less", "this", "his", "was", "has", "as", "its", "plus", "is", "always", "across", "versus",
     "cross", "press", "gross", "canvas", "lens", "atlas", "bus", "campus", "circus", "cactus", "virus", "focus",
     "boss", "loss", "mess", "process", "news", "series", "species", "success", "business", "happiness", "darkness",
-    "swiss", "princess", "actress", "goddess", "waitress",
+    "swiss", "princess", "actress", "goddess", "waitress", "numbers", "digits", "letters", "words",
+])  # fmt: skip
+_ONE_PAIR = frozenset([
+    "scissors", "glasses", "eyeglasses", "sunglasses", "spectacles", "goggles", "binoculars", "jeans", "trousers",
+    "pants", "shorts", "leggings", "tights", "pyjamas", "pajamas", "tweezers", "pliers", "tongs", "shears", "clippers",
+    "headphones", "earphones", "compasses",
+])  # fmt: skip
+"""Single things that are called a pair."""
+
+_UNITS = frozenset([
+    "inch", "inches", "mm", "cm", "px", "bit", "bits", "pixel", "year", "years", "point", "percent", "step", "mile",
+    "minute", "hour", "day", "o'clock", "k", "d",
 ])  # fmt: skip
 _GRID = re.compile(
     r"(?<![\d.])(?P<rows>\d{1,2})\s*(?:[x×*]|by|"
@@ -74,14 +85,14 @@ _MEASURE_WORDS = (
     r"片|扇|株|串|尊|羽|人|匹|冊|羣|对|双(?!.{0,6}[眼手脚腿翅耳瞳翼]))"
 )
 _COUNT_CJK = re.compile(
-    rf"(?<![第几数\d])(?P<number>[一二两三四五六七八九十百]{{1,5}}|俩(?=[\u4e00-\u9fff])|[1-9]\d{{0,2}})\s*"
+    rf"(?<![第几数\d])(?!(?<=[上成近过千万])百)(?P<number>[一二两三四五六七八九十百]{{1,5}}|俩(?=[\u4e00-\u9fff])|[1-9]\d{{0,2}})\s*"
     rf"(?P<measure>(?<!俩){_MEASURE_WORDS}|(?<=俩))"
     # of a picture: what it shows is not counted
     r"(?<!张(?=[^，。,.]{1,15}(?:照片|图片|图像|插画|海报|壁纸)))"
     r"(?!图|照片|画|海报|插画|小时|月|星期|世纪|时辰|字|方面|角度|部分|面|图片|图像|壁纸|logo|LOGO)"
 )
 _WRITTEN = re.compile(
-    "(?:(?P<hundreds>[一二两三四五六七八九])百)?(?:(?P<tens>[一二三四五六七八九]?)十)?(?P<ones>[一二两俩三四五六七八九])?"
+    "(?:(?P<hundreds>[一二两三四五六七八九]?)百)?(?:(?P<tens>[一二三四五六七八九]?)十)?(?P<ones>[一二两俩三四五六七八九])?"
 )
 _JAPANESE_COUNT = re.compile(
     r"(?P<number>[一二三四五六七八九十]|[1-9]\d?)\s*(?:匹|羽|人|頭|本|個|つ|台|枚|冊)(?:の|が|を|、|$)"
@@ -93,8 +104,10 @@ def read_count(text: str) -> int | None:
     if grid := _GRID.search(text):
         return int(grid["rows"]) * int(grid["columns"])
     for match in _COUNT_LATIN.finditer(text):
-        if match["noun"].lower() not in _NOT_COUNTED and not _is_measure(match):
-            number = match["number"].lower()
+        number, noun = match["number"].lower(), match["noun"].lower()
+        if number == "a pair of" and noun in _ONE_PAIR:
+            continue
+        if noun not in _NOT_COUNTED and not _is_measure(match):
             return _NUMBER_WORDS.get(number) or int(number)
     found = None if text.isascii() else _count_elsewhere(text)
     if found is None and (named := _COUNT_ELSEWHERE.search(text)):
@@ -126,7 +139,7 @@ def _number(written: str) -> int:
         return 0
     hundreds, tens, ones = match["hundreds"], match["tens"], match["ones"]
     return (
-        (_DIGITS_ZH[hundreds] * 100 if hundreds else 0)
+        (_DIGITS_ZH.get(hundreds, 1) * 100 if hundreds is not None else 0)
         + ((_DIGITS_ZH.get(tens, 1) * 10) if tens is not None else 0)
         + (_DIGITS_ZH[ones] if ones else 0)
     )
@@ -135,26 +148,4 @@ def _number(written: str) -> int:
 def _is_measure(match: re.Match[str]) -> bool:
     """Whether the number counts a unit before the noun: "4 inch heels", "35 mm lens photos"."""
     between = match.group()[len(match["number"]) :].lower().split()[:-1]
-    units = {
-        "inch",
-        "inches",
-        "mm",
-        "cm",
-        "px",
-        "bit",
-        "bits",
-        "pixel",
-        "year",
-        "years",
-        "point",
-        "percent",
-        "step",
-        "mile",
-        "minute",
-        "hour",
-        "day",
-        "o'clock",
-        "k",
-        "d",
-    }
-    return bool(units.intersection(word for piece in between for word in piece.split("-")))
+    return bool(_UNITS.intersection(word for piece in between for word in piece.split("-")))

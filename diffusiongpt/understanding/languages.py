@@ -6,6 +6,8 @@ import re
 from functools import cache, lru_cache
 from typing import Any
 
+from diffusiongpt.embedding import normalize
+
 _LANGUAGES = {
     "Hira": ("ja", "\u3040-\u309f"),
     "Kana": ("ja", "\u30a0-\u30ff"),
@@ -27,6 +29,13 @@ _HALF_WIDTH = {0xFEE0 + code: code for code in (*range(0x30, 0x3A), *range(0x41,
 """Digits and letters of full width, as people type them between Chinese and Japanese characters: １０２４."""
 
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
+_KANA_OR_HANGUL = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
+_FOREIGN_WORD = re.compile(
+    r"\b(?:dem|der|ein|eine|einem|einen|einer|eines|im|mit|und|auf|zwei|un|une|du|les|dans|sur|avec|aux|el|la|las|los"
+    r"|una|unos|del|il|gli|uno|di|della|nel|um|uma|em|com|na|een|het|bir|ve|z)\b"
+)
+"""Short words that are frequent in German, French, Spanish, Italian, Portuguese, Dutch, Turkish or Polish, and are not
+English."""
 
 
 def scripts_of(text: str) -> list[str]:
@@ -47,6 +56,15 @@ def language_of(text: str) -> str:
     counts = {code: len(pattern.findall(text)) / (5 if code == "Latn" else 1) for code, pattern in _SCRIPTS.items()}
     best = max(counts, key=lambda code: counts[code])
     return _LANGUAGES[best][0] if counts[best] else "und"
+
+
+def is_other_language(text: str) -> bool:
+    """Whether a text is clearly neither English nor Chinese, the languages of the taxonomy's words."""
+    if _KANA_OR_HANGUL.search(text):
+        return True
+    if not text.isascii() and any(one.isalpha() and not one.isascii() and not _HAN.match(one) for one in text):
+        return True
+    return _FOREIGN_WORD.search(normalize(text)) is not None
 
 
 @lru_cache(maxsize=256)  # a prompt is read by many rules

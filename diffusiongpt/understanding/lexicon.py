@@ -269,7 +269,7 @@ _WORN = re.compile(
 """Clothes and the like right after a style: it is theirs, and not that of the picture."""
 
 _BEFORE_NOUNS = frozenset(
-    "的只个位名头匹条座辆朵棵张架艘支把块件台根枚颗片本盏间口群对双小大老白黑红橘花野家和与及的地新旧蓝绿紫灰金のとい"
+    "的只个位名头匹条座辆朵棵张架艘支把块件台根枚颗片本盏间口群对双小大老白黑红橘花野家和与及的地新旧蓝绿紫灰金是のとい"
 )
 """Characters after which a single character is a noun of its own."""
 

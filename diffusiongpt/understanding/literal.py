@@ -18,7 +18,7 @@ from diffusiongpt.understanding.counts import read_count
 from diffusiongpt.understanding.editing import read_edit
 from diffusiongpt.understanding.languages import language_of, scripts_of, simplified
 from diffusiongpt.understanding.markup import take_apart
-from diffusiongpt.understanding.measures import read_size
+from diffusiongpt.understanding.measures import ORIENTATION, read_size
 from diffusiongpt.understanding.negation import denials_in
 from diffusiongpt.understanding.quotes import quotes_in, wholly_quoted
 from diffusiongpt.understanding.reasoning import takes_reasoning
@@ -58,6 +58,7 @@ def read_literals(prompt: str) -> Literals:
     spoken = _blank(plain, {*rendered.spans, *quoted})
     denials = [one for one in denials_in(spoken) if not TRANSPARENT.search(spoken[one.start : one.end + 1])]
     positive = TRANSPARENT.sub(" ", _blank(spoken, [(one.start, one.end) for one in denials]))
+    positive = ORIENTATION.sub(" ", positive)
     edit = read_edit(spoken)
     denied = tuple(filter(None, (*(one.words for one in denials), apart.negative)))
     negative = (apart.negative, *(one.words for one in denials))

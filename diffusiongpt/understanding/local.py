@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from diffusiongpt.embedding import Embedder, LexicalEmbedder, SentenceEmbedder, can_read
 from diffusiongpt.flow import Emphasis, NodeWeight, Paradigm, Understanding
 from diffusiongpt.understanding.clauses import Clauses
+from diffusiongpt.understanding.languages import is_other_language
 from diffusiongpt.understanding.lexicon import Lexicon, Mention, tokens_of, weights
 from diffusiongpt.understanding.literal import Literals, read_literals
 from diffusiongpt.understanding.main_subject import class_of, counted_class, weigh_subjects
-from diffusiongpt.understanding.meaning import Meaning, is_other_language
+from diffusiongpt.understanding.meaning import Meaning
 from diffusiongpt.understanding.styles import other_style
 from diffusiongpt.understanding.subject_class import likeliest_class, signs_of
 from diffusiongpt.understanding.thinker import Thought

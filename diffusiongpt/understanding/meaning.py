@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, Vectors, can_read, normalize
+from diffusiongpt.embedding import CJK, Embedder, SentenceEmbedder, Vectors, can_read
 from diffusiongpt.understanding.clauses import Clauses, read_with_clauses
 from diffusiongpt.zoo import Node, NodeKind
 
@@ -40,14 +40,6 @@ PLAIN = "plain"
 """Label of texts that name no style."""
 
 _CJK = re.compile(f"[{CJK}]")
-_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-_KANA_OR_HANGUL = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
-_FOREIGN_WORD = re.compile(
-    r"\b(?:dem|der|ein|eine|einem|einen|einer|eines|im|mit|und|auf|zwei|un|une|du|les|dans|sur|avec|aux|el|la|las|los"
-    r"|una|unos|del|il|gli|uno|di|della|nel|um|uma|em|com|na|een|het|bir|ve|z)\b"
-)
-"""Short words that are frequent in German, French, Spanish, Italian, Portuguese, Dutch, Turkish or Polish, and are not
-English."""
 
 
 class Meaning:
@@ -165,15 +157,6 @@ class Probe:
 def _probe(embedder: SentenceEmbedder, examples: tuple[tuple[str, str], ...]) -> Probe:
     """The probe of these examples; made once, however many thinkers ask."""
     return Probe(embedder, examples)
-
-
-def is_other_language(text: str) -> bool:
-    """Whether a text is clearly neither English nor Chinese, the languages of the taxonomy's words."""
-    if _KANA_OR_HANGUL.search(text):
-        return True
-    if not text.isascii() and any(one.isalpha() and not one.isascii() and not _CHINESE.match(one) for one in text):
-        return True
-    return _FOREIGN_WORD.search(normalize(text)) is not None
 
 
 def _of_kind(kind: NodeKind, nodes: Sequence[Node]) -> list[Node]:

@@ -140,6 +140,14 @@ _PAPER = Caseless(
     r"horizontal|海报|纸|版|尺寸|大小|画幅|传单|横|竖)|\s*$|\s*[,，])"
     r"|\b(?P<letter>us letter|letter[- ]size[d]?)\b"
 )
+ORIENTATION = Caseless(
+    r"\b(?:portrait|landscape)(?=[- ](?:orientation|format|mode|layout|page|[ab]\d)\b)"
+    r"|\bportrait(?=\s+(?:poster|flyer|leaflet|brochure|banner)s?\b(?!\s+(?:of|with)\b))"
+    r"|(?<=\b[ab]\d\s)(?:portrait|landscape)\b(?!\s+(?:of|with|paint|photo|pictur|draw|sketch|print|illustrat))",
+    parts=("portrait", "landscape"),
+)
+"""How a page stands, in words that name what a picture shows elsewhere."""
+
 _SIDEWAYS = re.compile(
     r"\b(?:landscape (?:orientation|format|mode|layout)|horizontal)\b|横(?:版|向|幅|构图)", re.IGNORECASE
 )

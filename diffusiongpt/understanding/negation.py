@@ -133,7 +133,6 @@ _NOUN = re.compile(rf"的[{CJK}A-Za-z]{{1,8}}(?=[.,;!?，。；！？、\n\s]|$)
 
 _PUT_ON = re.compile("^(?:佩戴|戴|穿|系|背)(?:着|上|了)?")
 _LISTED = Caseless(r"\b(?:exclude|excluding|avoid|without)\s*:\s*(?P<items>[^.;\n]{1,200})")
-_CJK_AND = re.compile("[、和或及与]")
 
 
 @dataclass(frozen=True, kw_only=True)

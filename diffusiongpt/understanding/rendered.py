@@ -7,7 +7,7 @@ verb of writing, a thing that carries writing, a word for text, or writing in ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from diffusiongpt.understanding.negation import without_denials
@@ -134,6 +134,13 @@ def read_texts(text: str, plain: str | None = None) -> Rendered:
     found += [one for one in unquoted if not any(s < one[1] and one[0] < e for s, e in taken)]
     found = sorted((start, end, words) for start, end, words in found if words)
     return Rendered(texts=tuple(words for _, _, words in found), spans=tuple((start, end) for start, end, _ in found))
+
+
+def without_texts(text: str, texts: Iterable[str]) -> str:
+    """A text without the words that are to be written in the picture."""
+    for words in texts:
+        text = text.replace(words, " ")
+    return text
 
 
 def _with_reason(plain: str, quotes: list[Quote]) -> Iterator[Quote]:

@@ -10,6 +10,7 @@ from diffusiongpt.flow import Dropped, Request, Task, Understanding
 from diffusiongpt.understanding.backgrounds import is_cut_out, on_plain
 from diffusiongpt.understanding.languages import language_of, simplified
 from diffusiongpt.understanding.negation import without_denials
+from diffusiongpt.understanding.rendered import without_texts
 from diffusiongpt.understanding.wording import prompt_form
 from diffusiongpt.zoo import Expert
 
@@ -98,7 +99,7 @@ def _tags(text: str, understanding: Understanding) -> list[str]:
     if prompt_form(text).get("danbooru_tags"):
         return []
     # neither what is written in the picture nor what must not be there is a figure in it
-    text = without_denials(simplified(_without(text, understanding.text_to_render)))
+    text = without_denials(simplified(without_texts(text, understanding.text_to_render)))
     found = list(_people(text))
     named = "|".join(rf"(?<![a-z])(?:{words})(?![a-z])" for words in _PEOPLE.values())
     others = _OTHERS.search(re.sub(named, " ", text, flags=re.IGNORECASE))
@@ -132,16 +133,9 @@ def _unread_language(expert: Expert, text: str, rendered: Iterable[str]) -> str:
 
     What is to be written in the picture is not read but copied.
     """
-    language = language_of(_without(text, rendered)).partition("-")[0]
+    language = language_of(without_texts(text, rendered)).partition("-")[0]
     known = {one.partition("-")[0].lower() for one in expert.languages}
     return "" if not known or language in known or language == "und" else language
-
-
-def _without(text: str, rendered: Iterable[str]) -> str:
-    """A text without the words that are to be written in the picture."""
-    for words in rendered:
-        text = text.replace(words, " ")
-    return text
 
 
 def _named(understanding: Understanding) -> list[str]:

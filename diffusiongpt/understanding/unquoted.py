@@ -68,6 +68,9 @@ _VERBS = (
 )
 """What follows a word for text that is spoken of, and not quoted."""
 
+_MADE = "printed|painted|carved|embroidered|stitched"
+"""How writing and motifs alike get onto a thing."""
+
 _UNQUOTED = Caseless(
     rf"\b(?:{SURFACES})\b(?:\s+(?!that\b|which\b|says?\b|"
     rf"read)[\w'-]+){{0,4}}?\s*,?\s+{_SAYS}\s*[:,]?\s+(?P<said>[^\n\"“「『]{{1,120}}?){_STOP}"
@@ -79,8 +82,9 @@ _UNQUOTED = Caseless(
     rf"are|was|were|at|and|should|must|that|which|from|to|below|above|with|for|written|"
     rf"printed)\b)(?P<words>[^\n\"“「『]{{1,120}}?){_STOP}"
     rf"|\b(?:{SURFACES})\s+with\s+(?!(?:an?|the|some|something|words?|text|letters|names?|writing|"
-    rf"it|his|her|no)\b)(?P<written>[^\n,;\"“「『]{{1,60}}?)\s+(?:written|printed|engraved|painted|"
-    rf"carved|embroidered|stitched)\s+(?:on|in|across|into|over)\b"
+    rf"it|his|her|no)\b)(?:(?P<written>[^\n,;\"“「『]{{1,60}}?)\s+(?:written|engraved)|"
+    # flowers are printed and painted too, a name begins with a capital
+    rf"(?P<printed>(?-i:[A-Z]|\d+(?!\d|\s+(?!(?:{_MADE})\b)[a-z]))[^\n,;\"“「『]{{0,60}}?)\s+(?:{_MADE}))\s+(?:on|in|across|into|over)\b"
     rf"|\bthe\s+word\s+(?!(?:on|in|of|is|are|was|at|and|should|must|that|which|from|to|with|for|"
     rf"written|art)\b)(?P<word>[\w'-]{{1,40}})"
     rf"|\b(?:spelling out|that spells(?: out)?|which spells(?: out)?)\s+(?P<spelt>[^\n\"“「『]{{1,60}}?){_STOP}",

@@ -15,9 +15,12 @@ _Patterns = tuple[tuple[Paradigm, re.Pattern[str]], ...]
 
 _VERB_FIRST: _Patterns = (
     (
-        "hypothesis",
+        "hypothesis",  # "falls" and "Si" are nouns in English, so that their sentence must begin behind them
         re.compile(
-            r"(?:wenn|falls|si|se fosse|se io|если(?: бы)?|لو)\s+(?P<content>\S.+)$",
+            r"(?:wenn|falls(?=\s+(?:ich|du|er|sie|es|wir|ihr|man|eine?|der|die|das|alle|jemand)\b)|"
+            r"si(?=\s+(?:[jlc]['’]|(?:je|tu|il|elle|on|nous|vous|ils|elles|une?|le|la|les|mon|ma|mes|tous|toutes|cette|yo|él|ella"
+            r"|el|los|las|una|mi|todos|todas|no|hubiera|fuera|pudiera|tuviera|existiera)\b))|"
+            r"se fosse|se io|если(?: бы)?|لو)\s+(?P<content>\S.+)$",
             re.IGNORECASE | re.DOTALL,
         ),
     ),

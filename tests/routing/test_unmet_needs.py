@@ -103,7 +103,20 @@ def test_colour_is_drawn_by_those_that_have_it(prompt: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "prompt", ["ink wash panda", "水墨画，竹林里的熊猫", "a black cat on white snow", "灰色的山，水墨画"]
+    "prompt",
+    [
+        "ink wash panda",
+        "水墨画，竹林里的熊猫",
+        "a black cat on white snow",
+        "灰色的山，水墨画",
+        "charcoal sketch of the Moulin Rouge",
+        "ink wash painting, no bright colors",
+        "水墨画，不要彩色",
+        "手绘风格，不要彩色，一只鹤",
+        "line art of a fox, not colorful",
+        "a line drawing that is not colourful",
+        "ink wash rainbow trout",
+    ],
 )
 def test_black_white_and_grey_are_no_colours(prompt: str, tmp_path: Path) -> None:
     """Such an expert draws what names no colour."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from fixtures_routing import think
 
+from diffusiongpt.understanding import asks_for_color
+
 
 @pytest.mark.parametrize(
     ("prompt", "size"),
@@ -68,6 +70,14 @@ def test_sizes_and_shapes_go_by_many_names(prompt: str, size: object) -> None:
         ("an elf warrior, due north", None),
         ("고양이 세 마리", 3),
         ("三个苹果和一只杯子", 3),
+        ("百只羊", 100),
+        ("上百只鸟", None),
+        ("千百只鸟", None),
+        ("桌上三只猫", 3),
+        ("a pair of scissors", None),
+        ("a pair of round glasses and three books", 3),
+        ("a pair of red boots", 2),
+        ("10 20 30 countdown numbers", None),
     ],
 )
 def test_things_are_counted_in_many_ways(prompt: str, count: int | None) -> None:
@@ -88,11 +98,31 @@ def test_things_are_counted_in_many_ways(prompt: str, count: int | None) -> None
         ("une robe bleue", ("#0000FF",)),
         ("красный шар", ("#FF0000",)),
         ("빨간 자동차", ("#FF0000",)),
+        ("un gato negro en un tejado", ("#000000",)),
+        ("film noir detective in the rain", ()),
+        ("charcoal sketch of the Moulin Rouge", ()),
+        ("rot on old wood", ()),
+        ("Mont Blanc at dawn", ()),
+        ("Verde valley, a man named Lila", ()),
     ],
 )
 def test_colours_have_names_in_many_languages(prompt: str, colors: tuple[str, ...]) -> None:
-    """The colour of a thing counts, one Chinese character too; the name of a thing and a way to photograph do not."""
+    """The colour of a thing counts, one Chinese character too; names and a way to photograph do not."""
     assert think(prompt).understanding.colors == colors
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("an ink drawing of a sign that says RAINBOW", False),
+        ('ink sign with the word "colorful"', False),
+        ("手绘风格，不要彩色，一只鹤", False),
+        ("ink wash rainbow over hills", True),
+    ],
+)
+def test_written_and_denied_colours_are_not_asked_for(prompt: str, asked: bool) -> None:
+    """Words that the picture shows as text, or must not follow, call for no colour."""
+    assert asks_for_color(think(prompt).understanding) is asked
 
 
 @pytest.mark.parametrize(

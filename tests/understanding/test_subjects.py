@@ -36,10 +36,14 @@ def test_subjects_are_known_in_chinese_and_japanese(prompt: str, subject: str) -
         ("クリスマスのスイカ", "object"),
         ("トラックが走る街並み", "scene"),
         ("鹰嘴豆沙拉", "object"),
+        ("不是猫，是狗", "animal"),
+        ("这是马来西亚的海边", "scene"),
+        ("A4 portrait poster about recycling", "design"),
+        ("A4 landscape poster about recycling", "design"),
     ],
 )
 def test_a_name_inside_another_word_names_nothing(prompt: str, subject: str) -> None:
-    """Katakana names end where the katakana ends: カメラ has no turtle in it, nor クリスマス a squirrel."""
+    """Katakana names end where the katakana ends: カメラ has no turtle in it; a page may stand in portrait."""
     assert [weight.node for weight in think(prompt).understanding.subjects] == [subject]
 
 

@@ -72,6 +72,13 @@ def test_chinese_texts_end_where_their_marks_close(prompt: str, texts: tuple[str
         ('no text, no watermark, a lonely "lighthouse keeper" on a cliff', ()),
         ('my cat "Mr. Whiskers" asleep on a sofa', ()),
         ("title: none, a lake", ()),
+        ("a bag with flowers painted on it", ()),
+        ("a mug with ivy printed on it", ()),
+        ("a hat with stripes stitched on it", ()),
+        ("a bag with Summer Vibes printed on it", ("Summer Vibes",)),
+        ("a cap with 1984 embroidered on it", ("1984",)),
+        ("a shirt with 3 dogs printed on it", ()),
+        ("a mug with best dad written on it", ("best dad",)),
     ],
 )
 def test_english_texts_have_a_reason(prompt: str, texts: tuple[str, ...]) -> None:
