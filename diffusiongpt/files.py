@@ -121,7 +121,7 @@ def _locked_beside(path: Path) -> BinaryIO:
         except BlockingIOError:
             stream.close()
             continue
-        except OSError:  # some file systems of a network know no locks; without one nobody takes it for a leftover
+        except OSError:  # some file systems of a network know no locks; without one it is never taken for a leftover
             return stream
         if os.fstat(stream.fileno()).st_nlink:
             return stream
