@@ -95,7 +95,7 @@ def _snapshot(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
 
 
 def _leftovers(chance: random.Random) -> tuple[str, Callable[[Path], None]]:
-    names = [f"votes.db.ranking.npz.{chance.randbytes(8).hex()}.{chance.choice(['tmp', 'part'])}" for _ in range(30)]
+    names = [f"votes.db.ranking.npz.{chance.randbytes(8).hex()}.tmp" for _ in range(30)]
 
     def run(folder: Path) -> None:
         for name in names:
