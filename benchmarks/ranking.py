@@ -45,7 +45,7 @@ from diffusiongpt.evaluation import (
     share_of,
     simulate_votes,
 )
-from diffusiongpt.ranking.model import grouped_folds, laplace, near_duplicate_groups, space
+from diffusiongpt.ranking.model import grouped_folds, mode, near_duplicate_groups, space
 
 SCALE = 6.0
 """Points of rating (out of 100) that equal one log-odds in simulated votes."""
@@ -227,7 +227,7 @@ def main() -> None:
         bench = Bench.of(ratings, arguments.folds, embedder)
         if arguments.pool:
             experts = len(bench.training.experts)
-            laplace.ROOM = laplace.ROOM * experts // arguments.pool
+            mode.ROOM = mode.ROOM * experts // arguments.pool
             space.MOST_WEIGHTS = space.MOST_WEIGHTS * experts // arguments.pool
         say(f"shares, {embedder.name} for knn and paper_top5\n{'':<30}{''.join(f'{name:>16}' for name in SHOWN)}"
             f"{'':>8}   floor / goal")  # fmt: skip

@@ -501,17 +501,12 @@ class DiffusionGPT:
             )
 
         downloads = {} if request.experts else {one: self._machine.download_bytes(self.zoo[one]) for one in able}
+        run = self._painter.run(policy.max_price)
         with stoppable(timeout_s=request.timeout), _failure_noted():
             generations = draw_ballot(
                 able,
                 choose,
-                partial(
-                    self._painter.draw_of_zoo,
-                    request=request,
-                    route=route,
-                    run=self._painter.run(policy.max_price),
-                    safety=policy.safety,
-                ),
+                lambda one: self._painter.draw_with(self.zoo[one], request, route, run=run, safety=policy.safety),
                 at_hand=lambda one: not self._machine.download_bytes(self.zoo[one]),
                 replaces=not request.experts,
             )

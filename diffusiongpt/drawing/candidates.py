@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffusiongpt.backends import is_hosted
-from diffusiongpt.drawing.recording import DEMONSTRATION
 from diffusiongpt.errors import (
     DiffusionGPTError,
     DiskFullError,
@@ -53,6 +52,9 @@ NOT_THE_ZOO = (
 
 _OF_THIS_MACHINE = (StorageError, TokenRefusedError)
 """Failures that every other pull would meet as well."""
+
+LAST_RESORT = "tiny"
+"""Zoo that draws when nothing else can: its weights come with the package."""
 
 IN_RESULT = {"in_result": True}
 """Marks what is logged for those who do not look at the result, which says it too."""
@@ -159,7 +161,6 @@ class Candidates:
                     expert,
                     request,
                     route,
-                    zoo=self._zoo.sources,
                     run=run,
                     fallbacks=fallbacks,
                     ticket=ticket,
@@ -198,7 +199,7 @@ class Candidates:
         for failure in failures.values():
             if isinstance(failure, (PullTooLargeError, *_OF_THIS_MACHINE)):
                 raise failure
-        has_drawn = DEMONSTRATION in self._zoo.sources
+        has_drawn = LAST_RESORT in self._zoo.sources
         blameless = any(isinstance(error, NOT_THE_ZOO) for error in failures.values())
         # who names experts wants these and no others
         if self._others.stand_in is None or has_drawn or not blameless or request.named:
@@ -210,7 +211,7 @@ class Candidates:
                 rejected=[(fallback.expert, fallback.error) for fallback in fallbacks],
                 hint=first.hint,
             )
-        zoo, expert = self._others.stand_in(request.model_copy(update={"explore": None}), DEMONSTRATION)
+        zoo, expert = self._others.stand_in(request.model_copy(update={"explore": None}), LAST_RESORT)
         log.warning(
             "none of the %d candidates could draw (%s); %s of the demonstration zoo draws in their place",
             len(fallbacks),

@@ -72,7 +72,7 @@ class Painter:
         request: Request,
         route: Route,
         *,
-        zoo: tuple[str, ...],
+        zoo: tuple[str, ...] | None = None,
         run: Run | None = None,
         fallbacks: tuple[Fallback, ...] = (),
         ticket: Ticket | None = None,
@@ -84,7 +84,7 @@ class Painter:
             expert: The expert that draws.
             request: What was asked for.
             route: The route of the request.
-            zoo: Names of the layers that the expert is from.
+            zoo: Names of the layers that the expert is from, where it stands in for those of the painter's own.
             run: What the request may still cost.
             fallbacks: Experts that should have drawn and could not.
             ticket: Its place in the queue, if it has one.
@@ -108,18 +108,20 @@ class Painter:
             call = replace(call, placements=self._machine.placements(expert, request, begin))
         drawing = self._run(call, ticket=ticket)
         self.guard.check_images(drawing.images, asked, safety)
-        stands_in = zoo != self._zoo.sources
-        puller = self._local.cache.puller
-        drawn = records_of(call, drawing, route, puller, zoo=zoo, stands_in=stands_in, fallbacks=fallbacks)
+        drawn = records_of(
+            call,
+            drawing,
+            route,
+            self._local.cache.puller,
+            zoo=zoo or self._zoo.sources,
+            demonstration=zoo is not None,
+            fallbacks=fallbacks,
+        )
         level = {"safety": self.guard.level(safety)}
         records = tuple(self._provenance.on(one.model_copy(update=level), call.inputs) for one in drawn)
         seconds = {"route": round(route.timings_ms.get("total", 0.0) / 1000, 4), **drawing.timings}
         inputs = (*call.inputs, *(one for one in (call.mask, call.control) if one))
         return Generation(images=drawing.images, records=records, inputs=inputs, timings=seconds, redraws=self)
-
-    def draw_of_zoo(self, expert: str, *, request: Request, route: Route, run: Run, safety: SafetyLevel) -> Generation:
-        """Draw with an expert of the zoo, by its id; see `draw_with`."""
-        return self.draw_with(self._zoo[expert], request, route, zoo=self._zoo.sources, run=run, safety=safety)
 
     def redraw(self, generation: Generation) -> Generation:
         """Draw a result again from its records; the implementation of `Redraws`.

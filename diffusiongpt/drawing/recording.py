@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from diffusiongpt.hub import Puller
 
 
-DEMONSTRATION = "tiny"
-"""Zoo that draws when nothing else can: its weights come with the package."""
-
 _NOT_RECORDED = frozenset({"callback_on_step_end"})
 
 
@@ -27,7 +24,7 @@ def records_of(
     puller: Puller,
     *,
     zoo: tuple[str, ...],
-    stands_in: bool,
+    demonstration: bool,
     fallbacks: tuple[Fallback, ...],
 ) -> tuple[PictureRecord, ...]:
     """One record per picture of a drawing.
@@ -38,7 +35,7 @@ def records_of(
         route: The route of the request.
         puller: Knows the commit of every repository that took part.
         zoo: Names of the layers that the expert is from.
-        stands_in: Whether the expert is of another zoo than the one that was asked.
+        demonstration: Whether the expert is of the demonstration zoo, and stands in for those that were asked.
         fallbacks: Experts that should have drawn and could not.
     """
     expert = call.expert
@@ -68,7 +65,7 @@ def records_of(
         recovered=drawing.recovered,
         placement=drawing.placement,
         dtype=drawing.dtype,
-        demonstration=stands_in and DEMONSTRATION in zoo,
+        demonstration=demonstration,
         route=route,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -40,7 +40,7 @@ file is written as the earliest version that can hold it."""
 
 MOST_BYTES = 60 << 20
 """Largest file of a table, and with it the most that is ever decoded: nothing in it is compressed. Each of its models
-has at most 28 MB (`model.laplace.ROOM` and `FULL_PARAMETERS`), and a little for all else."""
+has at most 28 MB (`model.mode.ROOM` and `model.laplace.FULL_PARAMETERS`), and a little for all else."""
 
 MOST_HEADER_BYTES = 8 << 20
 MOST_COUNT = 10**12

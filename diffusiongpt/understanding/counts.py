@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from diffusiongpt.understanding.caseless import Caseless
+from diffusiongpt.understanding.numbers import CARDINALS, written_number
 
-_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBER_WORDS = {
-    **{word: number for number, word in enumerate(_NUMBERS, 1)},
+    **{word: number for number, word in enumerate(CARDINALS, 1)},
     "a dozen": 12, "half a dozen": 6, "two dozen": 24, "a pair of": 2, "a couple of": 2, "a duo of": 2,
     "a trio of": 3, "a quartet of": 4,
     "a hundred": 100, "one hundred": 100,
@@ -19,7 +19,7 @@ _NUMBER_WORDS = {
 _NUMBER_WORDS |= {
     f"{ten}{joint}{one}": _NUMBER_WORDS[ten] + number
     for ten in ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-    for number, one in enumerate(_NUMBERS[:9], 1)
+    for number, one in enumerate(CARDINALS[:9], 1)
     for joint in ("-", " ")
 }
 _COUNT_LATIN = Caseless(
@@ -79,7 +79,6 @@ _COUNT_KOREAN = re.compile(
     rf"(?P<number>{'|'.join(_KOREAN)}|[1-9]\d?)\s*(?:마리|명|개|대|송이|권|장|그루|채)(?![가-힣]{{2}})"
 )
 
-_DIGITS_ZH = {digit: number for number, digit in enumerate("一二三四五六七八九", 1)} | {"两": 2, "俩": 2}
 _MEASURE_WORDS = (
     r"(?:只|个|隻|個|条|頭|头|匹|朵|棵|颗|辆|位|名|本|枚|座|架|艘|支|杯|把|张|盏|块|件|台|根|"
     r"片|扇|株|串|尊|羽|人|匹|冊|羣|对|双(?!.{0,6}[眼手脚腿翅耳瞳翼]))"
@@ -90,9 +89,6 @@ _COUNT_CJK = re.compile(
     # of a picture: what it shows is not counted
     r"(?<!张(?=[^，。,.]{1,15}(?:照片|图片|图像|插画|海报|壁纸)))"
     r"(?!图|照片|画|海报|插画|小时|月|星期|世纪|时辰|字|方面|角度|部分|面|图片|图像|壁纸|logo|LOGO)"
-)
-_WRITTEN = re.compile(
-    "(?:(?P<hundreds>[一二两三四五六七八九]?)百)?(?:(?P<tens>[一二三四五六七八九]?)十)?(?P<ones>[一二两俩三四五六七八九])?"
 )
 _JAPANESE_COUNT = re.compile(
     r"(?P<number>[一二三四五六七八九十]|[1-9]\d?)\s*(?:匹|羽|人|頭|本|個|つ|台|枚|冊)(?:の|が|を|、|$)"
@@ -119,30 +115,15 @@ def read_count(text: str) -> int | None:
 def _count_elsewhere(text: str) -> int | None:
     """The first number of things in Chinese, Japanese or Korean."""
     if grid := _GRID_OF.search(text):
-        return _number(grid["cells"] or grid["rows"]) * (_number(grid["columns"]) if grid["columns"] else 1)
+        return written_number(grid["cells"] or grid["rows"]) * written_number(grid["columns"] or "1")
     for match in _COUNT_CJK.finditer(text):
-        if number := _number(match["number"]):
+        if number := written_number(match["number"]):
             return 2 * number if match["measure"] in ("对", "双") else number
     if japanese := _JAPANESE_COUNT.search(text):
-        return _number(japanese["number"])
+        return written_number(japanese["number"])
     if korean := _COUNT_KOREAN.search(text):
         return _KOREAN.get(korean["number"]) or int(korean["number"])
     return None
-
-
-def _number(written: str) -> int:
-    """A number in digits or in Chinese; 0 for what is none, such as 五六, which means a few."""
-    if written.isdecimal() and written.isascii():
-        return int(written)
-    match = _WRITTEN.fullmatch(written)
-    if match is None:
-        return 0
-    hundreds, tens, ones = match["hundreds"], match["tens"], match["ones"]
-    return (
-        (_DIGITS_ZH.get(hundreds, 1) * 100 if hundreds is not None else 0)
-        + ((_DIGITS_ZH.get(tens, 1) * 10) if tens is not None else 0)
-        + (_DIGITS_ZH[ones] if ones else 0)
-    )
 
 
 def _is_measure(match: re.Match[str]) -> bool:

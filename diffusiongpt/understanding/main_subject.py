@@ -13,6 +13,7 @@ from math import inf
 
 from diffusiongpt.flow import SubjectClass
 from diffusiongpt.understanding.lexicon import Mention
+from diffusiongpt.understanding.numbers import CARDINALS
 
 PLACE, PART, LATER = 0.25, 0.3, 0.85
 """Weight of a mention that says where, of one that says which or of what, and of each mention after the first. Chosen
@@ -78,7 +79,7 @@ _FORMS = frozenset([
 ])  # fmt: skip
 """Names of pictures and figures: a picture of a fox on a poster is about the fox."""
 
-_NUMBERS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+_NUMBERS = frozenset(CARDINALS[1:10])
 _ARTICLES = frozenset("a an the one two three four five some several many his her its their this that".split())  # noqa: SIM905 - a list to read
 _HUMANLIKE = frozenset(("anthropomorphic", "personified", "humanized", "humanoid", "拟人", "拟人化", "人形"))
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 from diffusiongpt.understanding.cues import cues, each_of, words_of
+from diffusiongpt.understanding.numbers import CARDINALS
 
-_NUMBER = r"one|two|three|four|five|six|seven|eight|nine|ten|several|many|\d+"
+_NUMBER = rf"{'|'.join(CARDINALS[:10])}|several|many|\d+"
 _DET = rf"(?:an?|the|some|his|her|its|their|{_NUMBER})"
 _TIE = (
     r"(?:on|in|at|with|next to|near|behind|under|and|beside|by|in front of|over|above|below|against|from|of|through|"

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 
 from diffusiongpt.understanding.cues import cues, is_chinese
 from diffusiongpt.understanding.languages import simplified
+from diffusiongpt.understanding.numbers import CARDINALS, written_number
 
-_NUMBERS = {
-    "one": 1, "first": 1, "1st": 1, "two": 2, "second": 2, "2nd": 2, "couple": 2, "三": 3, "three": 3, "third": 3,
-    "3rd": 3, "few": 3, "four": 4, "fourth": 4, "4th": 4, "five": 5, "fifth": 5, "5th": 5, "six": 6, "sixth": 6,
-    "6th": 6, "seven": 7, "seventh": 7, "7th": 7, "eight": 8, "eighth": 8, "8th": 8, "nine": 9, "ninth": 9, "9th": 9,
-    "ten": 10, "tenth": 10, "10th": 10, "original": 1, "一": 1, "二": 2, "两": 2, "几": 3, "四": 4, "五": 5, "六": 6,
-    "七": 7, "八": 8, "九": 9, "十": 10,
+_ORDINALS = {
+    "first": 1, "1st": 1, "second": 2, "2nd": 2, "third": 3, "3rd": 3, "fourth": 4, "4th": 4, "fifth": 5, "5th": 5,
+    "sixth": 6, "6th": 6, "seventh": 7, "7th": 7, "eighth": 8, "8th": 8, "ninth": 9, "9th": 9, "tenth": 10, "10th": 10,
+    "original": 1, "couple": 2, "few": 3, "几": 3,
 }  # fmt: skip
-"""Numbers by their words; "a few" are three."""
+"""Places in order, and what people call a number; "a few" are three."""
 
 _LITTLE = frozenset({"the", "a", "an", "with", "of", "and", "in", "on", "at", "one", "that", "this", "has"})
 """Words that say nothing of a picture."""
@@ -160,7 +159,10 @@ def _counted(words: str, *, backward: bool) -> int:
 
 
 def _number(words: str) -> int:
-    return int(words) if words.isdecimal() else _NUMBERS[words.lower()]
+    word = words.lower()
+    if word in CARDINALS:
+        return CARDINALS.index(word) + 1
+    return _ORDINALS.get(word) or written_number(word)
 
 
 def _several(last: Reference, match: re.Match[str], pictures: int, rest: str) -> Reference:

@@ -16,28 +16,32 @@ from miniatures._text import (
     t5_tokenizer,
 )
 
+QWEN_LATENTS = 4
+"""Channels of the latents of Qwen-Image."""
 
-def qwen_image() -> Any:
-    """A `QwenImagePipeline`."""
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        QwenImagePipeline,
-        QwenImageTransformer2DModel,
-    )
 
-    latents = 4
-    transformer = QwenImageTransformer2DModel(
-        in_channels=4 * latents,
-        out_channels=latents,
+def qwen_transformer() -> Any:
+    """A `QwenImageTransformer2DModel`, which draws and edits."""
+    from diffusers import QwenImageTransformer2DModel
+
+    return QwenImageTransformer2DModel(
+        in_channels=4 * QWEN_LATENTS,
+        out_channels=QWEN_LATENTS,
         num_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 4, 8),
     )
+
+
+def qwen_image() -> Any:
+    """A `QwenImagePipeline`."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline
+
     return QwenImagePipeline(
-        transformer=transformer,
-        vae=qwen_autoencoder(latents),
+        transformer=qwen_transformer(),
+        vae=qwen_autoencoder(QWEN_LATENTS),
         text_encoder=qwen25_vl_encoder(),
         tokenizer=qwen_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from miniatures._language import QWEN_LATENTS, qwen_transformer
 from miniatures._latent import flux2_autoencoder, qwen_autoencoder
 from miniatures._text import SEEING, WIDTH, mistral3_encoder, qwen3_vl_encoder, qwen25_vl_encoder, seeing_tokenizer
 
@@ -47,48 +48,33 @@ def qwen_image_21() -> Any:
         transformer=transformer,
         vae=vae,
         text_encoder=qwen3_vl_encoder(speaks=True, patch=_PATCH),
-        processor=Qwen3VLProcessor(
-            image_processor=_pictures(),
-            tokenizer=seeing_tokenizer(),
-            video_processor=Qwen3VLVideoProcessor(patch_size=_PATCH),
-            chat_template=_CHAT,
-        ),
+        processor=_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )
 
 
-def _pictures() -> Any:
+def _processor(kind: Any, videos: Any) -> Any:
     from transformers import Qwen2VLImageProcessor
 
-    return Qwen2VLImageProcessor(patch_size=_PATCH, min_pixels=(2 * _PATCH) ** 2)
+    return kind(
+        image_processor=Qwen2VLImageProcessor(patch_size=_PATCH, min_pixels=(2 * _PATCH) ** 2),
+        tokenizer=seeing_tokenizer(),
+        video_processor=videos(patch_size=_PATCH),
+        chat_template=_CHAT,
+    )
 
 
 def qwen_image_edit() -> Any:
     """A `QwenImageEditPlusPipeline`."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageEditPlusPipeline
     from transformers import Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    latents = 4
-    transformer = QwenImageTransformer2DModel(
-        in_channels=4 * latents,
-        out_channels=latents,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=WIDTH,
-        axes_dims_rope=(4, 4, 8),
-    )
     return QwenImageEditPlusPipeline(
-        transformer=transformer,
-        vae=qwen_autoencoder(latents),
+        transformer=qwen_transformer(),
+        vae=qwen_autoencoder(QWEN_LATENTS),
         text_encoder=qwen25_vl_encoder(patch=_PATCH),
         tokenizer=seeing_tokenizer(),
-        processor=Qwen2VLProcessor(
-            image_processor=_pictures(),
-            tokenizer=seeing_tokenizer(),
-            video_processor=Qwen2VLVideoProcessor(patch_size=_PATCH),
-            chat_template=_CHAT,
-        ),
+        processor=_processor(Qwen2VLProcessor, Qwen2VLVideoProcessor),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )
 

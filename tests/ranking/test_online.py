@@ -119,7 +119,7 @@ def test_experts_that_were_not_shown_learn_from_a_vote_too() -> None:
 
 def test_few_newcomers_join_where_the_table_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Votes that name many unknown experts make a full table grow by twenty; the others wait for the next fit."""
-    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", 1)
+    monkeypatch.setattr("diffusiongpt.ranking.model.mode.ROOM", 1)
     base = RankingTable.fit(world(40), PRIORS)
     votes = [
         replace(one, shown=(Shown(expert=f"new-{number:02}"), Shown(expert=EXPERTS[0])), winner=f"new-{number:02}")
@@ -169,7 +169,7 @@ def test_ratings_and_both_bad_are_taken_in_too() -> None:
 @pytest.mark.parametrize("kept", [400, 20])
 def test_a_table_without_covariances_between_experts_is_updated_too(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In large pools only covariances within each expert are kept, of some weights; picks still agree with a refit."""
-    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", kept**2 * len(EXPERTS))
+    monkeypatch.setattr("diffusiongpt.ranking.model.mode.ROOM", kept**2 * len(EXPERTS))
     base = RankingTable.fit(world(1000), PRIORS, options=LARGE)
     online, whole = base.updated(world(20, start=1000)), RankingTable.fit(world(1020), PRIORS, options=LARGE)
     assert np.mean([a == b for a, b in zip(picks(online), picks(whole), strict=True)]) >= 0.99
@@ -182,7 +182,7 @@ def test_a_table_without_covariances_between_experts_is_updated_too(kept: int, m
 def test_what_has_no_room_for_covariances_is_still_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Covariances of some of the weights leave all means as they are, and change the doubt by hardly anything."""
     whole = RankingTable.fit(world(1000), PRIORS, options=LARGE)
-    monkeypatch.setattr("diffusiongpt.ranking.model.laplace.ROOM", 20**2 * len(EXPERTS))
+    monkeypatch.setattr("diffusiongpt.ranking.model.mode.ROOM", 20**2 * len(EXPERTS))
     # the same scales, which are otherwise chosen by the evidence of those covariances
     some = RankingTable.fit(world(1000), PRIORS, options=replace(LARGE, typical=whole.scales, reach=0))
     assert some._drawing.fitted.worded.blocks[0].shape == (20, 20)
@@ -285,7 +285,7 @@ def test_a_saved_table_of_a_large_pool_is_the_table(tmp_path: Path, monkeypatch:
     """Covariances within each expert are restored; files of earlier versions, which stored less, are read correctly."""
     text, evidence = prompt_of(0)
     with monkeypatch.context() as narrow:
-        narrow.setattr("diffusiongpt.ranking.model.laplace.ROOM", 20**2 * len(EXPERTS))
+        narrow.setattr("diffusiongpt.ranking.model.mode.ROOM", 20**2 * len(EXPERTS))
         some = RankingTable.fit(world(200), PRIORS, options=LARGE)
     some.save(tmp_path / "some.npz")
     found, more = RankingTable.load(tmp_path / "some.npz", PRIORS), world(2, start=203)

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from diffusiongpt.errors import VoteError
 from diffusiongpt.ranking import GENERALIST_POINTS, STYLE_POINTS, SUBJECT_POINTS, LiveTable, RankingTable, TagPriors
-from diffusiongpt.ranking.model import FitOptions, Scales, laplace
+from diffusiongpt.ranking.model import FitOptions, Scales
 from diffusiongpt.routing import choose_shown
 from diffusiongpt.votes import Rating, Shown, Vote, VoteStore
 from diffusiongpt.zoo import Tags
@@ -279,7 +279,7 @@ def test_a_covariance_is_the_same_however_it_is_inverted(monkeypatch: pytest.Mon
     votes = [vote(i, *pair) for i, pair in enumerate([("oil", "pixel"), ("sketch", "all"), ("oil", "all")] * 5)]
     ratings = [Rating(id=f"r{i}", prompt=f"p{i // 4}", expert=one, rating=i % 5) for i, one in enumerate(EXPERTS * 4)]
     at_once = RankingTable.fit(votes, TAGS, ratings)
-    monkeypatch.setattr(laplace, "DIRECT", 3)
+    monkeypatch.setattr("diffusiongpt.ranking.model.mode.DIRECT", 3)
     by_halves = RankingTable.fit(votes, TAGS, ratings)
     for name in ("mean", "std"):
         one, other = ([getattr(score, name) for score in table.score(EXPERTS, PIXEL)] for table in (at_once, by_halves))

@@ -9,10 +9,8 @@ from diffusiongpt.ranking.model.laplace import (
     FitOptions,
     Posterior,
     Scales,
-    mode_by_gradient,
-    prior_mode,
-    unit_rows,
 )
+from diffusiongpt.ranking.model.mode import mode_by_gradient, prior_mode, unit_rows
 from diffusiongpt.ranking.model.observations import (
     RATING_SCALE,
     Features,
